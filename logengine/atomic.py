@@ -1,0 +1,377 @@
+"""Files that are replaced as a whole or not at all: temp, fsync, replace, directory sync.
+
+A writer goes through three steps, which many writers can share:
+
+    prepare          everything is written to a temp file beside the target, and fsynced
+    publish          the temp takes the target's name (rename(2) is atomic)
+    sync_directory   the new name is on the disk
+
+Used alone in a `with`, a writer does all three when the block ends, and removes its temp
+when the block ends by an exception.
+
+Sources: rename(2), fsync(2); Pillai et al., "All File Systems Are Not Created Equal",
+OSDI 2014; Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import secrets
+import stat
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+from aiofiles.threadpool import wrap
+
+from logengine.errors import AtomicWriteError
+
+DEFAULT_MODE = 0o640
+# A temp begins with a dot, so that no glob of the final names meets it.
+TEMP_PREFIX = "."
+TEMP_SUFFIX = ".tmp"
+_BUFFERS_PER_WRITE = 1024  # IOV_MAX of Linux
+
+StrPath = str | os.PathLike[str]
+Result = TypeVar("Result")
+
+
+def is_temp_name(name: str) -> bool:
+    """Whether a file of this name is a temp of a writer, perhaps of one that was killed."""
+    return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
+
+
+def sync_directory(path: StrPath) -> None:
+    """Makes the names in directory `path` durable. Raises `AtomicWriteError`."""
+    with _errors_name(path, "sync the directory"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def create_directory(path: StrPath, mode: int = 0o750) -> None:
+    """Makes directory `path` and what is missing above it, and its name durable.
+
+    A file in a directory whose own name was never synced is lost with it in a power cut,
+    so the parent is synced even if the directory is there already: whoever made it may
+    have been killed, or have failed, before the sync. Raises `AtomicWriteError`.
+    """
+    path = os.path.abspath(path)
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        create_directory(parent, mode)
+    with _errors_name(path, "make the directory"), contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
+    sync_directory(parent)
+
+
+class AtomicWriter:
+    """Writes a file that is complete under its name, or not there, whatever happens.
+
+    `mode` ("w", "wb"), `buffering`, `encoding`, `errors` and `newline` are those of
+    `open`. `permissions` default to those of the file being replaced, else 0640 less the
+    umask. Inside the `with`, the writer has the `write` of a file; leaving it normally
+    makes the file durable under its name, leaving it by an exception removes the temp and
+    leaves the target untouched. Raises `AtomicWriteError` (an `OSError`) naming the path.
+
+    Not for use by two threads at once.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        mode: str = "w",
+        *,
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        permissions: int | None = None,
+    ) -> None:
+        if mode not in ("w", "wb", "wt"):
+            raise ValueError(f"mode {mode!r}: expected 'w', 'wt' or 'wb'; a file is always written whole")
+        self.path = os.fspath(path)
+        self.directory = os.path.dirname(self.path) or "."
+        self.temp_path: str | None = None
+        self._open_arguments: dict[str, Any] = {
+            "mode": mode,
+            "buffering": buffering,
+            "encoding": encoding or (None if "b" in mode else "utf-8"),
+            "errors": errors,
+            "newline": newline,
+        }
+        self._permissions = permissions
+        self._file: IO[Any] | None = None
+        self._prepared = False
+        self.published = False
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is not None:
+            self.abort()
+            return
+        self.prepare()
+        self.publish()
+        self.sync_directory()
+
+    @property
+    def file(self) -> IO[Any]:
+        """The open temp file, as `open` gives it."""
+        if self._file is None:
+            raise ValueError(f"{self.path}: the writer is not open")
+        return self._file
+
+    def open(self) -> None:
+        """Makes the temp file, in the target's own directory: only there is a rename atomic."""
+        name = os.path.basename(self.path)
+        with _errors_name(self.path, "make a temp file for"):
+            permissions = self._permissions
+            replaced = None if permissions is not None else _permissions_of(self.path)
+            # Long names stay within NAME_MAX; the random part alone makes the temp unique.
+            temp_path = os.path.join(
+                self.directory, f"{TEMP_PREFIX}{name[:200]}.{secrets.token_hex(8)}{TEMP_SUFFIX}"
+            )
+            descriptor = os.open(
+                temp_path,
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                DEFAULT_MODE if permissions is None else permissions,
+            )
+            self.temp_path = temp_path
+            try:
+                if replaced is not None:
+                    os.fchmod(descriptor, replaced)
+                self._file = open(descriptor, **self._open_arguments)  # noqa: SIM115
+            except BaseException:
+                os.close(descriptor)
+                self._remove_temp()
+                raise
+
+    def write(self, data: Any) -> int:
+        """Writes all of `data`, text or bytes as `mode` says; how much that was."""
+        with self._failing_removes_temp("write"):
+            if isinstance(self.file, io.RawIOBase):
+                return self.write_buffers([data])
+            return int(self.file.write(data))
+
+    def write_buffers(self, buffers: Sequence[bytes]) -> int:
+        """Writes all of `buffers` with as few system calls as it takes; how many bytes.
+
+        For an unbuffered writer of bytes (`buffering=0`).
+        """
+        with self._failing_removes_temp("write"):
+            descriptor = self.file.fileno()
+            left = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+            written_bytes = 0
+            while left:
+                written = os.writev(descriptor, left[:_BUFFERS_PER_WRITE])
+                written_bytes += written
+                done = 0
+                # A short write is no error: it is gone on with.
+                while done < len(left) and written >= len(left[done]):
+                    written -= len(left[done])
+                    done += 1
+                del left[:done]
+                if written:
+                    left[0] = left[0][written:]
+            return written_bytes
+
+    def prepare(self) -> None:
+        """Writes out and fsyncs the temp, and closes it. The target is still untouched.
+
+        When the fsync fails, the temp is removed at once: on Linux a second fsync would
+        say ok although the data is lost.
+        """
+        if self._prepared:
+            return
+        with self._failing_removes_temp("fsync"):
+            self.file.flush()  # Python's own buffer, which fsync knows nothing of
+            os.fsync(self.file.fileno())
+            self.file.close()
+        self._prepared = True
+
+    def publish(self) -> None:
+        """Gives the temp the target's name. Durable only after `sync_directory`."""
+        if not self._prepared or self.temp_path is None:
+            raise ValueError(f"{self.path}: publish comes after prepare, and once")
+        with self._failing_removes_temp("replace"):
+            os.replace(self.temp_path, self.path)
+        self.temp_path = None
+        self.published = True
+
+    def sync_directory(self) -> None:
+        """Makes the target's new name durable."""
+        sync_directory(self.directory)
+
+    def abort(self) -> None:
+        """Removes the temp; does nothing once the file is published. Never raises."""
+        if self._file is not None:
+            # The buffer's rest may fail to be written here; nobody wants it any more.
+            with contextlib.suppress(OSError, ValueError):
+                self._file.close()
+        self._remove_temp()
+
+    def _remove_temp(self) -> None:
+        if self.temp_path is not None:
+            # On a file system gone read-only it stays; the next start removes it.
+            with contextlib.suppress(OSError):
+                os.unlink(self.temp_path)
+            self.temp_path = None
+
+    @contextlib.contextmanager
+    def _failing_removes_temp(self, verb: str) -> Iterator[None]:
+        try:
+            with _errors_name(self.path, verb):
+                yield
+        except BaseException:
+            self.abort()
+            raise
+
+
+class AsyncAtomicWriter:
+    """`AtomicWriter` for asyncio, on aiofiles: each step runs in a thread.
+
+    Leaving the `async with` by an exception or by cancellation removes the temp and
+    leaves the target untouched. When the cancellation comes after the replace, the file
+    is new and complete, and the directory sync is waited for before the cancellation
+    goes on. `executor` None means the loop's own.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        mode: str = "w",
+        *,
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        permissions: int | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self._writer = AtomicWriter(
+            path,
+            mode,
+            buffering=buffering,
+            encoding=encoding,
+            errors=errors,
+            newline=newline,
+            permissions=permissions,
+        )
+        self._executor = executor
+        self._file: Any = None
+
+    @property
+    def path(self) -> str:
+        """The target."""
+        return self._writer.path
+
+    @property
+    def temp_path(self) -> str | None:
+        """The temp file, while there is one."""
+        return self._writer.temp_path
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._run(self._writer.open)
+        except BaseException:
+            await self.abort()
+            raise
+        self._file = wrap(self._writer.file, loop=None, executor=self._executor)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is not None:
+            await self.abort()
+            return
+        try:
+            await self.prepare()
+            await self.publish()
+        except BaseException:
+            if self._writer.published:
+                await self.sync_directory()
+            else:
+                await self.abort()
+            raise
+        await self.sync_directory()
+
+    async def write(self, data: Any) -> int:
+        """Writes all of `data`, text or bytes as `mode` says; how much that was."""
+        if isinstance(self._writer.file, io.RawIOBase):
+            return await self._run(self._writer.write, data)
+        try:
+            return int(await _finished(self._file.write(data)))
+        except OSError as error:
+            await self.abort()
+            raise AtomicWriteError.of(error, self.path, "write") from error
+
+    async def prepare(self) -> None:
+        """Writes out and fsyncs the temp. The target is still untouched."""
+        await self._run(self._writer.prepare)
+
+    async def publish(self) -> None:
+        """Gives the temp the target's name. Durable only after `sync_directory`."""
+        await self._run(self._writer.publish)
+
+    async def sync_directory(self) -> None:
+        """Makes the target's new name durable."""
+        await self._run(self._writer.sync_directory)
+
+    async def abort(self) -> None:
+        """Removes the temp; does nothing once the file is published."""
+        await self._run(self._writer.abort)
+
+    async def _run(self, step: Callable[..., Result], *arguments: Any) -> Result:
+        loop = asyncio.get_running_loop()
+        return await _finished(loop.run_in_executor(self._executor, step, *arguments))
+
+
+async def _finished(work: Awaitable[Result]) -> Result:
+    """What `work` gives; a cancellation goes on only when its thread is through.
+
+    A thread cannot be interrupted: removing the temp beneath one that still writes or
+    renames would leave the outcome to chance.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at, so that it is not reported as forgotten
+        raise
+
+
+@contextlib.contextmanager
+def _errors_name(path: StrPath, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except AtomicWriteError:
+        raise
+    except OSError as error:
+        raise AtomicWriteError.of(error, os.fspath(path), verb) from error
+
+
+def _permissions_of(path: str) -> int | None:
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,372 @@
+"""Group commit: gathers what arrived, commits it as one batch, and tells the senders.
+
+A batch starts as soon as the one before lets it, and holds whatever arrived meanwhile:
+one record at idle, megabytes under load. While a batch is in fsync and enough has
+arrived (`pipeline_bytes`), the next one is prepared already; two are under way at most.
+A stream that fails keeps its records and tries again alone, after a pause that doubles.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+
+from logengine.plan import Addition
+from logengine.store import PlannedSegment, Store
+from logengine.stream import Recovery
+
+log = structlog.get_logger()
+
+_BATCHES_UNDER_WAY_MAX = 2
+
+
+@dataclass(frozen=True)
+class CommitLimits:
+    """When batches are cut and tried again; sizes in bytes, times in seconds."""
+
+    linger: float = 0.0
+    max_batch: int = 8 * 1024 * 1024
+    pipeline_bytes: int = 2 * 1024 * 1024
+    retry_min: float = 0.05
+    retry_max: float = 5.0
+
+
+class Sender(Protocol):
+    """Whoever waits for an entry to be durable."""
+
+    def durable(self, number: int) -> None:
+        """Every entry of this sender's up to the one with `number` is durable."""
+
+
+class Entry(NamedTuple):
+    """Stored lines of one sender that arrived together.
+
+    `number` is the sender's number of the last of them; `producer` the name under which
+    that number outlives the connection. `count` may be 0: then the entry only marks a
+    number as used, or a place in the stream.
+    """
+
+    body: bytes
+    count: int
+    timestamp: str
+    number: int
+    sender: Sender
+    producer: str | None = None
+
+
+@dataclass
+class Totals:
+    """What was committed since the start."""
+
+    records: int = 0
+    bytes: int = 0
+    batches: int = 0
+    failures: int = 0
+
+
+@dataclass
+class _Pending:
+    """What waits to be committed in one stream."""
+
+    entries: deque[Entry] = field(default_factory=deque)
+    bytes: int = 0
+    under_way: int = 0  # batches that hold entries of this stream
+    returned: list[Entry] = field(default_factory=list)  # of failed batches, oldest first
+    attempts: int = 0  # failed ones in a row
+    resting: bool = False  # until the next attempt is due
+    recovering: bool = False
+
+
+@dataclass
+class _Batch:
+    taken: dict[str, list[Entry]]
+    planned: dict[str, PlannedSegment]
+    done: asyncio.Future[Mapping[str, Exception]]
+
+
+class Committer:
+    """Takes entries, makes them durable in order, stream by stream.
+
+    Runs on one event loop, which no call here blocks, with its tasks in `tasks`. `on_room`
+    is called whenever pending bytes have become fewer, or a stream that failed goes again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        limits: CommitLimits,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._task_group = tasks
+        self.on_room: Callable[[], None] = lambda: None
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[str, _Pending] = {}
+        self._under_way: deque[_Batch] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()  # of the group, those of this committer
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._pump_due = False
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.pending_bytes = 0
+        self._waiting_bytes = 0  # of pending bytes, those in no batch yet
+        self.totals = Totals()
+
+    def add(self, stream: str, entry: Entry) -> None:
+        """Queues `entry`; its sender hears of it once it is durable."""
+        pending = self._pending.get(stream)
+        if pending is None:
+            pending = self._pending[stream] = _Pending()
+        pending.entries.append(entry)
+        size = len(entry.body)
+        pending.bytes += size
+        self.pending_bytes += size
+        self._waiting_bytes += size
+        self._idle.clear()
+        self._pump_soon(self._limits.linger)
+
+    async def barrier(self, stream: str) -> None:
+        """Returns when all that was added to `stream` before is durable."""
+        waiter = _Waiter(self._loop.create_future())
+        self.add(stream, Entry(b"", 0, "", 0, waiter))
+        await waiter.reached
+
+    def stream_bytes(self, stream: str) -> int:
+        """How many bytes of `stream` are not durable yet."""
+        pending = self._pending.get(stream)
+        return pending.bytes if pending else 0
+
+    def is_failing(self, stream: str) -> bool:
+        """Whether the last attempt to commit `stream` failed."""
+        pending = self._pending.get(stream)
+        return pending is not None and pending.attempts > 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was added is durable."""
+        return self._idle.is_set()
+
+    async def drained(self) -> None:
+        """Returns when all that was added is durable, also what was added meanwhile."""
+        await self._idle.wait()
+
+    async def close(self) -> int:
+        """Waits for the batches under way; drops, unacknowledged, what waits behind them.
+
+        Gives the number of records dropped.
+        """
+        dropped = sum(
+            entry.count
+            for pending in self._pending.values()
+            for entry in [*pending.returned, *pending.entries]
+        )
+        for pending in self._pending.values():
+            pending.entries.clear()
+        for timer in self._timers:
+            timer.cancel()
+        self._closed = True
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        return dropped
+
+    def _pump_soon(self, delay_s: float) -> None:
+        if self._pump_due:
+            return
+        self._pump_due = True
+        if delay_s > 0:
+            self._later(delay_s, self._pump)
+        else:
+            # Not at once: what else is ready to be read belongs to the same batch.
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        if self._closed:
+            return
+        while self._may_start() and (taken := self._take()):
+            self._start(taken)
+        if not self._pending and not self._under_way:
+            self._idle.set()
+
+    def _may_start(self) -> bool:
+        if not self._under_way:
+            return True
+        return (
+            len(self._under_way) < _BATCHES_UNDER_WAY_MAX
+            and self._waiting_bytes >= self._limits.pipeline_bytes
+        )
+
+    def _take(self) -> dict[str, list[Entry]]:
+        """The next batch: of each stream that can go, what waits, up to `max_batch` in all."""
+        taken: dict[str, list[Entry]] = {}
+        room = self._limits.max_batch
+        for stream, pending in list(self._pending.items()):
+            if room <= 0:
+                break
+            if pending.resting or pending.recovering or not pending.entries:
+                continue
+            if not self._store.is_ready(stream):
+                self._recover(stream, pending)
+                continue
+            entries: list[Entry] = []
+            while pending.entries and room > 0:
+                entry = pending.entries.popleft()
+                entries.append(entry)
+                room -= len(entry.body)
+            taken[stream] = entries
+            pending.under_way += 1
+            # Whoever was served goes to the end, so that a full batch starves nobody.
+            del self._pending[stream]
+            self._pending[stream] = pending
+        self._waiting_bytes -= self._limits.max_batch - room
+        return taken
+
+    def _start(self, taken: dict[str, list[Entry]]) -> None:
+        planned = {}
+        for stream, entries in taken.items():
+            addition = _addition(entries)
+            if addition.count or addition.producers:
+                planned[stream] = self._store.plan(stream, addition)
+        previous = self._under_way[-1].done if self._under_way else None
+        batch = _Batch(taken, planned, self._loop.create_future())
+        self._under_way.append(batch)
+        self._spawn(self._commit(batch, previous))
+
+    async def _commit(
+        self, batch: _Batch, previous: asyncio.Future[Mapping[str, Exception]] | None
+    ) -> None:
+        failed = await self._store.commit(batch.planned, previous)
+        if previous is not None:
+            # An entry that only marks a place has no plan, and waits for its stream even so.
+            failed |= {s: e for s, e in (await previous).items() if s in batch.taken}
+        self._under_way.popleft()
+        for stream, entries in batch.taken.items():
+            error = failed.get(stream)
+            if error is None:
+                self._succeeded(stream, entries)
+            else:
+                self._failed(stream, entries, error)
+        if batch.planned:
+            self.totals.batches += 1
+        batch.done.set_result(failed)
+        self._pump()
+        self.on_room()
+
+    def _succeeded(self, stream: str, entries: list[Entry]) -> None:
+        pending = self._pending[stream]
+        latest: dict[Sender, int] = {}
+        size = 0
+        for entry in entries:
+            latest[entry.sender] = entry.number
+            size += len(entry.body)
+            self.totals.records += entry.count
+        self.totals.bytes += size
+        self.pending_bytes -= size
+        pending.bytes -= size
+        pending.under_way -= 1
+        if pending.attempts:
+            log.info("stream_recovered", stream=stream, failed_attempts=pending.attempts)
+            pending.attempts = 0
+        if not pending.entries and not pending.under_way:
+            del self._pending[stream]
+        for sender, number in latest.items():
+            sender.durable(number)
+
+    def _failed(self, stream: str, entries: list[Entry], error: Exception) -> None:
+        pending = self._pending[stream]
+        pending.under_way -= 1
+        if self._closed:
+            return
+        pending.returned += entries
+        pending.resting = True
+        if pending.under_way:
+            return  # the batch behind was planned on this one, and comes back too
+        self._waiting_bytes += sum(len(entry.body) for entry in pending.returned)
+        pending.entries.extendleft(reversed(pending.returned))
+        pending.returned.clear()
+        self._rest(stream, pending, error)
+
+    def _rest(self, stream: str, pending: _Pending, error: Exception) -> None:
+        self.totals.failures += 1
+        pause_s = min(
+            self._limits.retry_max, self._limits.retry_min * 2 ** min(pending.attempts, 30)
+        )
+        pending.attempts += 1
+        pending.resting = True
+        log.error(
+            "commit_failed",
+            stream=stream,
+            error=str(error),
+            waiting_records=sum(entry.count for entry in pending.entries),
+            waiting_bytes=pending.bytes,
+            retry_in_s=pause_s,
+            exc_info=None if isinstance(error, OSError) else error,
+        )
+        self._later(pause_s, self._retry, pending)
+
+    def _retry(self, pending: _Pending) -> None:
+        pending.resting = False
+        self._pump()
+
+    def _recover(self, stream: str, pending: _Pending) -> None:
+        pending.recovering = True
+        self._spawn(self._recover_stream(stream, pending))
+
+    async def _recover_stream(self, stream: str, pending: _Pending) -> None:
+        try:
+            recovery = await self._store.recover_stream(stream)
+        except Exception as error:  # noqa: BLE001 - tried again, whatever it is
+            pending.recovering = False
+            self._rest(stream, pending, error)
+            return
+        pending.recovering = False
+        report_damage(stream, recovery)
+        self._pump()
+
+    def _later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            call(*arguments)
+
+        timer = self._loop.call_later(delay_s, run)
+        self._timers.add(timer)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._task_group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@dataclass(eq=False)
+class _Waiter:
+    reached: asyncio.Future[None]
+
+    def durable(self, number: int) -> None:
+        if not self.reached.done():
+            self.reached.set_result(None)
+
+
+def _addition(entries: list[Entry]) -> Addition:
+    times = [entry.timestamp for entry in entries if entry.timestamp]
+    return Addition(
+        chunks=[entry.body for entry in entries if entry.body],
+        count=sum(entry.count for entry in entries),
+        since=min(times, default=""),
+        until=max(times, default=""),
+        producers={
+            entry.producer: entry.number for entry in entries if entry.producer is not None
+        },
+    )
+
+
+def report_damage(stream: str, recovery: Recovery) -> None:
+    """Logs what recovery found wrong in a stream; the rest of it is served."""
+    for damage in recovery.damaged:
+        log.error("segment_damaged", stream=stream, path=damage.path, reason=damage.reason)
+    for first, last in recovery.gaps:
+        log.error("records_missing", stream=stream, first=first, last=last)

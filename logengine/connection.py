@@ -1,0 +1,304 @@
+"""One connection of an NDJSON sender: what it sends becomes entries, what is durable an ack.
+
+Works on a non-blocking socket with the loop's readers and writers, and not on a transport:
+a transport that cannot write an ack closes the connection, and what its sender had still
+sent would be lost unread.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from logengine.committer import Entry
+from logengine.credentials import peer_of
+from logengine.errors import TooManyStreams
+from logengine.protocols.ndjson import (
+    BadHello,
+    Event,
+    Hello,
+    Lines,
+    NdjsonReceiver,
+    TooLarge,
+    ack_answer,
+    error_answer,
+    goodbye_answer,
+    too_large_answer,
+    welcome_answer,
+)
+from logengine.record import envelope, peer_fields, stamp
+
+if TYPE_CHECKING:
+    from logengine.server import Server
+
+log = structlog.get_logger()
+
+RECEIVE_BYTES = 256 * 1024
+# To a sender that does not read its answers, no more than these wait; then it is not read.
+ANSWERS_BYTES_MAX = 64 * 1024
+
+
+class Connection:
+    """A sender, as the committer's `Sender` and as a reader of its socket.
+
+    Numbers are the sender's: of the last record that arrived, and of the last durable one.
+    """
+
+    def __init__(self, server: "Server", connection: socket.socket, stream: str) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._socket = connection
+        self._receiver = NdjsonReceiver(server.limits.max_record)
+        self.peer = peer_of(connection)
+        self._peer_fields = peer_fields(self.peer)
+        self.stream = stream
+        self.producer: str | None = None
+        self._arrived = 0
+        self._durable = 0
+        self._answers_wanted = False
+        self._answers = bytearray()
+        self._ack_due = 0
+        self._held_back: Sequence[Event] = ()  # arrived behind a hello that is not answered yet
+        self._accounted_bytes = 0  # of those held, what the server knows of
+        self._greeting = False
+        self._reading = False
+        self._writing = False
+        self._ended = False  # nothing more will arrive
+        self._stopping = False
+        self.closed = False
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes it keeps in memory that no entry holds yet."""
+        return self._receiver.unfinished_bytes + sum(
+            len(event.chunk) for event in self._held_back if isinstance(event, Lines)
+        )
+
+    def resume(self) -> None:
+        """Reads on, as soon as something is there."""
+        if not (self._reading or self._ended or self._greeting or self.closed):
+            self._reading = True
+            self._loop.add_reader(self._socket, self._on_readable)
+
+    def pause(self) -> None:
+        """Stops reading: the kernel's buffer fills up, and the sender blocks."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._socket)
+
+    def durable(self, number: int) -> None:
+        """All records up to `number` are on disk: says so, if the sender asked for it."""
+        if self.closed:
+            return
+        self._durable = number
+        if self._answers_wanted:
+            self._ack_due = number
+            self._send_answers()
+        self._close_if_through()
+
+    def fence(self) -> None:
+        """Ends it in favour of a newer connection of the same producer.
+
+        What it had delivered stays queued, and is committed.
+        """
+        log.info("producer_fenced", stream=self.stream, producer=self.producer)
+        self._end_with(error_answer("fenced"))
+
+    def stall(self) -> None:
+        """Ends it because its unfinished record held up everybody else for too long."""
+        log.warning(
+            "stalled_sender_closed", stream=self.stream, pid=self.peer.pid, uid=self.peer.uid
+        )
+        self._end_with(
+            error_answer("stalled", expected="the rest of a record that was begun, in time")
+        )
+
+    def stop(self) -> None:
+        """Takes what the sender has sent so far, and no more; then ends when it is durable."""
+        if self._stopping or self.closed:
+            return
+        self._stopping = True
+        try:
+            # From here on the sender cannot write; what is in the kernel's buffer is read.
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # it is gone already: what it left is read all the same
+        if self._server.may_read(self):
+            self.resume()
+        self._close_if_through()
+
+    def close(self) -> None:
+        """Gives the socket back; queued entries are committed all the same."""
+        if self.closed:
+            return
+        self.closed = True
+        self._ended = True
+        self.pause()
+        if self._writing:
+            self._loop.remove_writer(self._socket)
+        self._held_back = ()
+        self._receiver.drop_unfinished()
+        self._account_for_held()
+        self._socket.close()
+        self._server.closed(self)
+
+    def _account_for_held(self) -> None:
+        change_bytes = self.held_bytes - self._accounted_bytes
+        if change_bytes:
+            self._accounted_bytes += change_bytes
+            self._server.held(self, change_bytes)
+
+    def _on_readable(self) -> None:
+        if not self._server.may_read(self) or len(self._answers) > ANSWERS_BYTES_MAX:
+            self.pause()
+            self._server.paused(self)
+            return
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""  # reset by the sender; all that it had sent was read before this
+        if data:
+            self._handle(self._receiver.receive(data))
+        else:
+            self._on_end()
+        self._account_for_held()
+
+    def _on_end(self) -> None:
+        self.pause()
+        self._ended = True
+        if self.producer is not None:
+            # Half a record of a producer comes again, whole, under the same number.
+            self._receiver.drop_unfinished()
+        else:
+            self._handle(self._receiver.end())
+        self._close_if_through()
+
+    def _handle(self, events: Sequence[Event]) -> None:
+        for position, event in enumerate(events):
+            match event:
+                case Lines(chunk):
+                    self._take_lines(chunk)
+                case TooLarge():
+                    self._refuse_record()
+                case Hello():
+                    if not self._greet(event, events[position + 1 :]):
+                        return
+                case BadHello(answer):
+                    self._end_with(answer)
+                    return
+
+    def _take_lines(self, chunk: bytes) -> None:
+        timestamp = self._server.timestamp()
+        body, count = stamp(chunk, envelope(timestamp, self._peer_fields))
+        if count:
+            self._add(body, count, count, timestamp)
+
+    def _refuse_record(self) -> None:
+        limit = self._server.limits.max_record
+        log.warning(
+            "record_too_large",
+            stream=self.stream,
+            limit=limit,
+            pid=self.peer.pid,
+            uid=self.peer.uid,
+            comm=self.peer.comm,
+        )
+        self._server.totals.refused += 1
+        self._add(b"", 0, 1, self._server.timestamp())
+        if self._answers_wanted:
+            self._answers += too_large_answer(self._arrived, limit)
+            self._send_answers()
+
+    def _add(self, body: bytes, count: int, numbers: int, timestamp: str) -> None:
+        self._arrived += numbers
+        self._server.committer.add(
+            self.stream, Entry(body, count, timestamp, self._arrived, self, self.producer)
+        )
+
+    def _greet(self, hello: Hello, behind: Sequence[Event]) -> bool:
+        """Answers a hello; False if that must wait, and what came `behind` with it."""
+        stream = hello.stream or self.stream
+        try:
+            self._server.check_stream(stream)
+        except TooManyStreams as error:
+            self._end_with(error_answer("too_many_streams", found=stream, expected=str(error)))
+            return False
+        self.stream = stream
+        self._answers_wanted = True
+        if hello.producer is None:
+            self._welcome()
+            return True
+        self._greeting = True
+        self.pause()
+        self._held_back = behind
+        self.producer = hello.producer
+        self._server.greet(self, hello)
+        return False
+
+    def welcome_producer(self, next_number: int) -> None:
+        """Lets a producer begin at `next_number`, once all that is before it is durable."""
+        if self.closed:
+            return
+        self._greeting = False
+        self._arrived = self._durable = next_number - 1
+        self._welcome()
+        behind, self._held_back = self._held_back, ()
+        self._handle(behind)
+        self._account_for_held()
+        self.resume()
+
+    def _welcome(self) -> None:
+        self._answers += welcome_answer(self._arrived + 1, self._server.limits.max_record)
+        self._send_answers()
+
+    def _send_answers(self) -> None:
+        """Sends what is due without blocking; of acks, only ever the latest."""
+        if self._writing:
+            return
+        while True:
+            if self._ack_due and not self._answers:
+                self._answers += ack_answer(self._ack_due)
+                self._ack_due = 0
+            if not self._answers:
+                break
+            try:
+                sent = self._socket.send(self._answers)
+            except (BlockingIOError, InterruptedError):
+                self._writing = True
+                self._loop.add_writer(self._socket, self._on_writable)
+                return
+            except OSError:
+                # Nobody hears any more; what was sent is read and committed even so.
+                self._answers_wanted = False
+                self._answers.clear()
+                self._ack_due = 0
+                return
+            del self._answers[:sent]
+
+    def _on_writable(self) -> None:
+        self._loop.remove_writer(self._socket)
+        self._writing = False
+        self._send_answers()
+        if not self._writing:
+            self._server.room(self)
+            self._close_if_through()
+
+    def _end_with(self, answer: bytes) -> None:
+        self._answers += answer
+        self._ended = True
+        self._send_answers()
+        self.close()
+
+    def _close_if_through(self) -> None:
+        if self.closed or not self._ended or self._greeting or self._durable < self._arrived:
+            return
+        if self._stopping and self._answers_wanted:
+            self._answers_wanted = False
+            self._answers += goodbye_answer("stopping")
+            self._send_answers()
+        if self._stopping or not self._writing:
+            self.close()

@@ -1,0 +1,194 @@
+"""The life of the process: lock, recover, listen, tell systemd, serve, drain, stop."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from logengine.committer import CommitLimits, Committer, report_damage
+from logengine.config import Config, ListenConfig
+from logengine.errors import ConfigError
+from logengine.server import Server, ServerLimits, bind_listener
+from logengine.store import Store, StoreLimits
+from logengine.stream import Recovery
+from logengine.systemd import notify, passed_listeners
+
+log = structlog.get_logger()
+
+
+def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
+    """Runs until SIGTERM or SIGINT; returns when all that was received is durable.
+
+    Raises `LogEngineError` if it cannot start.
+    """
+    with (
+        ThreadPoolExecutor(config.commit.threads, "commit") as executor,
+        _opened_store(config, executor) as store,
+        _listeners(config, environ) as listeners,
+    ):
+        uvloop.run(_serve(config, environ, store, listeners))
+
+
+@contextlib.contextmanager
+def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Store]:
+    store = Store(
+        Path(config.data),
+        executor,
+        StoreLimits(
+            rewrite_limit=config.commit.rewrite_limit,
+            max_producers=config.limits.max_producers,
+            max_streams=config.limits.max_streams,
+            active_cache=config.limits.active_cache,
+        ),
+    )
+    started = time.perf_counter()
+    recovered = store.open()
+    try:
+        _report(config, recovered, time.perf_counter() - started)
+        yield store
+    finally:
+        store.close()
+
+
+def _report(config: Config, recovered: Mapping[str, Recovery], took_s: float) -> None:
+    for stream, recovery in recovered.items():
+        report_damage(stream, recovery)
+    log.info(
+        "recovered",
+        data=config.data,
+        streams=len(recovered),
+        records=sum(recovery.records for recovery in recovered.values()),
+        segments=sum(recovery.segments for recovery in recovered.values()),
+        temps_removed=sum(recovery.temps_removed for recovery in recovered.values()),
+        covered_removed=sum(recovery.covered_removed for recovery in recovered.values()),
+        damaged=sum(len(recovery.damaged) for recovery in recovered.values()),
+        took_ms=round(took_s * 1000, 1),
+    )
+
+
+_Listeners = list[tuple[socket.socket, ListenConfig, bool]]
+
+
+@contextlib.contextmanager
+def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listeners]:
+    """The sockets of the configuration: those that systemd passed, and the others made here."""
+    passed = {
+        os.path.realpath(listener.getsockname()): listener
+        for listener in passed_listeners(environ, os.getpid())
+    }
+    listeners: _Listeners = []
+    bound: list[Path] = []
+    try:
+        for listen in config.listen:
+            inherited = passed.pop(os.path.realpath(listen.path), None)
+            if inherited is not None:
+                listeners.append((inherited, listen, True))
+            else:
+                listeners.append((bind_listener(Path(listen.path), listen.mode), listen, False))
+                bound.append(Path(listen.path))
+        if passed:
+            raise ConfigError(
+                f"systemd passed a socket at {', '.join(passed)}, which no [[listen]] names; "
+                "add one with that path, or change the socket unit"
+            )
+        yield listeners
+    finally:
+        for path in bound:
+            path.unlink(missing_ok=True)
+        for listener, _, _ in listeners:
+            listener.close()
+
+
+async def _serve(
+    config: Config, environ: Mapping[str, str], store: Store, listeners: _Listeners
+) -> None:
+    started = time.monotonic()
+    stopping = _stop_signals()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            committer = Committer(
+                store,
+                CommitLimits(
+                    linger=config.commit.linger,
+                    max_batch=config.commit.max_batch,
+                    pipeline_bytes=config.commit.pipeline_bytes,
+                    retry_min=config.commit.retry_min,
+                    retry_max=config.commit.retry_max,
+                ),
+                tasks,
+            )
+            server = Server(
+                store,
+                committer,
+                ServerLimits(
+                    max_record=config.limits.max_record,
+                    max_pending=config.limits.max_pending,
+                    max_pending_stream=config.limits.max_pending_stream,
+                    max_connections=config.limits.max_connections,
+                    stall_timeout=config.limits.stall_timeout,
+                ),
+                tasks,
+            )
+            committer.on_room = server.room
+            for listener, listen, inherited in listeners:
+                server.listen(listener, listen.stream, inherited=inherited)
+            gc.freeze()  # what lives as long as the process need not be looked at again
+            log.info("listening", sockets=[listen.path for _, listen, _ in listeners])
+            notify("READY=1\nSTATUS=Serving", environ)
+            log.info("stopping", signal=(await stopping).name)
+            notify("STOPPING=1\nSTATUS=Committing what was received", environ)
+            for listener, listen, inherited in listeners:
+                if not inherited:
+                    Path(listen.path).unlink(missing_ok=True)
+            await _stop(config, server, committer)
+            log.info(
+                "stopped",
+                records=committer.totals.records,
+                bytes=committer.totals.bytes,
+                batches=committer.totals.batches,
+                failed_commits=committer.totals.failures,
+                connections=server.totals.connections,
+                refused_records=server.totals.refused,
+                served_s=round(time.monotonic() - started, 1),
+            )
+            raise _Stopped
+    except* _Stopped:
+        pass
+
+
+async def _stop(config: Config, server: Server, committer: Committer) -> None:
+    try:
+        async with asyncio.timeout(config.stop_timeout):
+            await server.stop()
+    except TimeoutError:
+        log.error("stop_timeout", stop_timeout_s=config.stop_timeout)
+    server.close()
+    dropped = await committer.close()
+    if dropped:
+        log.error("records_dropped", records=dropped, reason="not durable in time, never acked")
+
+
+class _Stopped(Exception):
+    """Ends the tasks that still wait for something, such as a hello for a failing stream."""
+
+
+def _stop_signals() -> asyncio.Future[signal.Signals]:
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def stop(received: signal.Signals) -> None:
+        if not stopping.done():
+            stopping.set_result(received)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopping

@@ -1,0 +1,67 @@
+"""Everything that logengine raises on purpose: one type for each thing a caller can do."""
+
+from typing import Self
+
+
+class LogEngineError(Exception):
+    """The root: catch this to catch all of logengine's own errors."""
+
+
+class ConfigError(LogEngineError):
+    """The configuration says something that cannot be; mend the file or the option named."""
+
+
+class AtomicWriteError(LogEngineError, OSError):
+    """A file could not be written; its old content, if any, is untouched.
+
+    `errno`, `strerror` and `filename` are those of the failed call; `verb` says what was
+    being done.
+    """
+
+    verb = "write"
+
+    @classmethod
+    def of(cls, error: OSError, path: str, verb: str) -> Self:
+        """The error of a system call on `path` while doing `verb`."""
+        wrapped = cls(error.errno, error.strerror, path)
+        wrapped.verb = verb
+        return wrapped
+
+    def __str__(self) -> str:
+        return f"cannot {self.verb} {self.filename}: {self.strerror}"
+
+
+class InvalidStreamName(LogEngineError):
+    """No stream can have this name; choose one that fits the rule in the message."""
+
+
+class TooManyStreams(LogEngineError):
+    """One more stream would pass `max_streams`; use another stream or raise the limit."""
+
+
+class DamagedSegment(LogEngineError):
+    """A file under a segment's name is not what a commit wrote: a disk or a hand changed it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged: {self.reason}"
+
+
+class DataDirectoryLocked(LogEngineError):
+    """Another daemon has this data directory; stop that one or use another directory."""
+
+
+class ProtocolError(LogEngineError):
+    """The other end of a socket said something that the protocol does not know."""
+
+
+class DaemonUnavailable(LogEngineError):
+    """No daemon answers at the socket; start it, or name its socket."""
+
+
+class InvalidCursor(LogEngineError):
+    """A cursor is not of the form `stream:seq`."""

@@ -1,0 +1,235 @@
+"""Pure decisions about a stream's segments: what a commit writes, what recovery keeps.
+
+No files, no clock. A commit goes `append` -> `SegmentPlan.render` -> bytes to write; the
+state that `append` gives holds once those bytes are durable, and not before.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from logengine.segment import FORMAT_VERSION, Header, encode_header
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# No segment holds as many records as this, so that this far behind a name whose file
+# cannot be read no sequence number was ever given out.
+SEGMENT_RECORDS_MAX = 100_000_000
+
+
+class BodyDigest:
+    """The sha256 of a body that grows: computed once, in whichever thread asks first.
+
+    A body that continues another's takes over its hash, so that rewriting an active
+    segment hashes only what is new.
+    """
+
+    def __init__(self, chunks: Sequence[bytes], continues: "BodyDigest | None" = None) -> None:
+        self._chunks = chunks
+        self._continues = continues
+        self._hash: _Hash | None = None
+
+    def hash(self) -> "_Hash":
+        """The hash so far; copy it before adding to it. O(bytes) the first time."""
+        if self._hash is None:
+            digest = self._continues.hash().copy() if self._continues else hashlib.sha256()
+            for chunk in self._chunks:
+                digest.update(chunk)
+            self._hash = digest
+            self._chunks = ()
+            self._continues = None
+        return self._hash
+
+
+@dataclass(frozen=True)
+class ActiveSegment:
+    """The newest segment, still small enough to be written again with more records."""
+
+    first: int
+    count: int
+    body: bytes
+    since: str
+    until: str
+    digest: BodyDigest
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """What the next commit of a stream must know of all the ones before.
+
+    `producers` is ordered, the least recently active first.
+    """
+
+    stream: str
+    next_seq: int = 1
+    latest: str = ""
+    producers: Mapping[str, int] = field(default_factory=dict)
+    active: ActiveSegment | None = None
+
+    def without_active(self) -> "StreamState":
+        """The same state, so that the next commit begins a new segment."""
+        return StreamState(self.stream, self.next_seq, self.latest, self.producers)
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a batch adds to one stream: stored lines in order, and how far producers got.
+
+    `since` and `until` are the least and greatest `_ts` of the lines. `count` may be 0
+    where a producer's records were all refused: their numbers are used up even so.
+    """
+
+    chunks: Sequence[bytes]
+    count: int
+    since: str
+    until: str
+    producers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """One segment to be written: everything of it but the hash."""
+
+    stream: str
+    first: int
+    count: int
+    chunks: Sequence[bytes]
+    since: str
+    until: str
+    latest: str
+    producers: Mapping[str, int]
+    digest: BodyDigest
+
+    def render(self) -> list[bytes]:
+        """The bytes of the file, in pieces. O(bytes); hashing releases the GIL."""
+        header = Header(
+            version=FORMAT_VERSION,
+            stream=self.stream,
+            first=self.first,
+            count=self.count,
+            bytes=sum(map(len, self.chunks)),
+            since=self.since,
+            until=self.until,
+            latest=self.latest,
+            sha256=self.digest.hash().hexdigest(),
+            producers=dict(self.producers),
+        )
+        return [encode_header(header), *self.chunks]
+
+
+def append(
+    state: StreamState, addition: Addition, *, rewrite_limit: int, max_producers: int
+) -> tuple[SegmentPlan, StreamState]:
+    """The segment that adds `addition` to a stream, and the state once it is durable.
+
+    An active segment is written again under its own name with the addition behind it:
+    replacing it is then an append that cannot tear. Otherwise a new segment begins.
+    `rewrite_limit` is in bytes of body.
+    """
+    producers = _advance(state.producers, addition.producers, max_producers)
+    active = state.active
+    if active is None:
+        first, count = state.next_seq, addition.count
+        chunks: Sequence[bytes] = addition.chunks
+        digest = BodyDigest(addition.chunks)
+    else:
+        first, count = active.first, active.count + addition.count
+        chunks = [active.body, *addition.chunks]
+        digest = BodyDigest(addition.chunks, continues=active.digest)
+    latest = max(state.latest, addition.until) if addition.count else state.latest or addition.until
+    times = [(part.since, part.until) for part in (active, addition) if part and part.count]
+    since = min((since for since, _ in times), default=latest)
+    until = max((until for _, until in times), default=latest)
+    body_bytes = sum(map(len, chunks))
+    still_active = None
+    if body_bytes < rewrite_limit:
+        body = b"".join(chunks)
+        chunks = [body]
+        still_active = ActiveSegment(first, count, body, since, until, digest)
+    plan = SegmentPlan(state.stream, first, count, chunks, since, until, latest, producers, digest)
+    return plan, StreamState(
+        state.stream, state.next_seq + addition.count, latest, producers, still_active
+    )
+
+
+def _advance(
+    known: Mapping[str, int], advanced: Mapping[str, int], max_producers: int
+) -> Mapping[str, int]:
+    if not advanced:
+        return known
+    producers = {name: number for name, number in known.items() if name not in advanced}
+    producers |= advanced
+    for forgotten in list(producers)[: max(0, len(producers) - max_producers)]:
+        del producers[forgotten]
+    return producers
+
+
+def state_after(header: Header) -> StreamState:
+    """The state of a stream whose newest segment has `header`, nothing of it active."""
+    return StreamState(header.stream, header.last + 1, header.latest, header.producers)
+
+
+def with_active(state: StreamState, header: Header, body: bytes) -> StreamState:
+    """`state_after` the segment of `header`, whose `body` was checked and is still small."""
+    active = ActiveSegment(
+        header.first, header.count, body, header.since, header.until, BodyDigest([body])
+    )
+    return StreamState(state.stream, state.next_seq, state.latest, state.producers, active)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A segment that recovery found: by its name, and by its header if that could be read."""
+
+    first: int
+    header: Header | None
+
+
+@dataclass(frozen=True)
+class RecoveryPlan:
+    """What to do with the newest segments of a stream, before anything is added to it.
+
+    `covered` hold only records that a segment before them holds too; they are to be
+    removed, newest first. `gaps` are (first, last) of sequence numbers that no segment
+    holds. `state` is where the stream goes on; `newest` is the segment it goes on from,
+    None where that one cannot be read.
+    """
+
+    covered: list[int]
+    gaps: list[tuple[int, int]]
+    state: StreamState
+    newest: Header | None
+
+
+def plan_recovery(stream: str, found: Sequence[Found]) -> RecoveryPlan:
+    """Decides on the newest segments of a stream, in the order of their names.
+
+    A merge writes its result under the first one's name and then unlinks the others,
+    in an order that a crash may cut short anywhere: what it left is within the range of
+    a segment before it, and is covered. Damaged segments are left where they are.
+    """
+    state = StreamState(stream)
+    covered: list[int] = []
+    gaps: list[tuple[int, int]] = []
+    newest: Header | None = None
+    next_seq: int | None = None  # what the next segment must begin with, where that is known
+    for segment in found:
+        header = segment.header
+        if header is None:
+            newest = None
+            next_seq = None
+            state = StreamState(
+                stream, segment.first + SEGMENT_RECORDS_MAX, state.latest, state.producers
+            )
+            continue
+        if next_seq is not None and header.first < next_seq and header.last < next_seq:
+            covered.append(header.first)
+            continue
+        if next_seq is not None and header.first > next_seq:
+            gaps.append((next_seq, header.first - 1))
+        newest = header
+        next_seq = header.last + 1
+        state = state_after(header)
+    return RecoveryPlan(covered[::-1], gaps, state, newest)

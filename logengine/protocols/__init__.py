@@ -1,0 +1,1 @@
+"""Wire protocols, one a module: bytes in, events and answers out; no sockets, no clock."""

@@ -1,0 +1,243 @@
+"""NDJSON with acks: one JSON object per line, and a hello that turns answers on.
+
+`docs/protocol.md` is the specification; this is the daemon's side of it.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import msgspec
+
+from logengine.segment import STREAM_NAME_RULE, is_stream_name
+
+PROTOCOL_VERSION = 1
+PRODUCER_CHARACTERS_MAX = 128
+
+_HELLO_START = re.compile(rb'[ \t\r]*\{[ \t\r]*"_hello"[ \t\r]*:')
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a sender that wants answers said first.
+
+    `stream` None means the listener's own. `first` is the lowest number the producer
+    still holds, if it said so.
+    """
+
+    stream: str | None
+    producer: str | None
+    first: int | None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Complete lines, each with its newline, each at most `max_record` long."""
+
+    chunk: bytes
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """One line longer than `max_record`, which was not kept; it has used its number."""
+
+
+@dataclass(frozen=True)
+class BadHello:
+    """A hello that cannot be honoured; `answer` says why, then the connection is closed."""
+
+    answer: bytes
+
+
+Event = Hello | Lines | TooLarge | BadHello
+
+
+class _State(Enum):
+    FIRST_LINE = auto()
+    LINES = auto()
+    INSIDE_TOO_LARGE = auto()
+    CLOSED = auto()
+
+
+class NdjsonReceiver:
+    """Turns what arrives on one connection, however it is cut, into events.
+
+    Holds at most one unfinished line: `unfinished_bytes`, never more than
+    `max_record` plus one `receive`. O(bytes received), also for a line that arrives
+    byte by byte.
+    """
+
+    def __init__(self, max_record: int) -> None:
+        self._max_record = max_record
+        self._state = _State.FIRST_LINE
+        self._unfinished: list[bytes] = []
+        self.unfinished_bytes = 0
+
+    def receive(self, data: bytes) -> list[Event]:
+        """The events that `data` completes, in order."""
+        newline = data.rfind(b"\n")
+        if newline < 0:
+            return self._hold(data)
+        complete = data[: newline + 1]
+        if self._unfinished:
+            complete = b"".join([*self._unfinished, complete])
+            self._unfinished.clear()
+            self.unfinished_bytes = 0
+        rest = data[newline + 1 :]
+        events = self._complete(complete)
+        return events + self._hold(rest) if rest else events
+
+    def end(self) -> list[Event]:
+        """The events of a last line that no newline ended: it counts as a line."""
+        if not self._unfinished:
+            return []
+        return self.receive(b"\n")
+
+    def drop_unfinished(self) -> int:
+        """Forgets a last line that no newline ended; how many bytes of it there were."""
+        dropped = self.unfinished_bytes
+        self._unfinished.clear()
+        self.unfinished_bytes = 0
+        return dropped
+
+    def _hold(self, data: bytes) -> list[Event]:
+        if self._state in (_State.CLOSED, _State.INSIDE_TOO_LARGE):
+            return []
+        self._unfinished.append(data)
+        self.unfinished_bytes += len(data)
+        # One more, because a carriage return before the newline is not the record's.
+        if self.unfinished_bytes <= self._max_record + 1:
+            return []
+        self._unfinished.clear()
+        self.unfinished_bytes = 0
+        self._state = _State.INSIDE_TOO_LARGE
+        return [TooLarge()]
+
+    def _complete(self, chunk: bytes) -> list[Event]:
+        if self._state is _State.CLOSED:
+            return []
+        if self._state is _State.INSIDE_TOO_LARGE:
+            self._state = _State.LINES
+            chunk = chunk[chunk.index(b"\n") + 1 :]
+            if not chunk:
+                return []
+        if self._state is _State.FIRST_LINE:
+            return self._first_line(chunk)
+        return self._lines(chunk)
+
+    def _first_line(self, chunk: bytes) -> list[Event]:
+        start = 0
+        while start < len(chunk):
+            stop = chunk.index(b"\n", start) + 1
+            line = chunk[start:stop]
+            if not line.strip(b" \t\r\n"):
+                start = stop
+                continue
+            self._state = _State.LINES
+            if not _HELLO_START.match(line) or len(line) > self._max_record:
+                return self._lines(chunk[start:])
+            hello = decode_hello(line)
+            if isinstance(hello, BadHello):
+                self._state = _State.CLOSED
+                return [hello]
+            return [hello, *self._lines(chunk[stop:])]
+        return []
+
+    def _lines(self, chunk: bytes) -> list[Event]:
+        if not chunk:
+            return []
+        if len(chunk) <= self._max_record:
+            return [Lines(chunk)]
+        events: list[Event] = []
+        start = stop = 0
+        # Only a chunk longer than max_record can hold a line that is.
+        while stop < len(chunk):
+            line_start, stop = stop, chunk.index(b"\n", stop) + 1
+            if len(chunk[line_start:stop].rstrip(b"\r\n")) <= self._max_record:
+                continue
+            if line_start > start:
+                events.append(Lines(chunk[start:line_start]))
+            events.append(TooLarge())
+            start = stop
+        if start < len(chunk):
+            events.append(Lines(chunk[start:]))
+        return events
+
+
+class _HelloLine(msgspec.Struct, frozen=True):
+    version: int = msgspec.field(name="_hello")
+    stream: str | None = None
+    producer: str | None = None
+    first: int | None = None
+
+
+_hello_decoder = msgspec.json.Decoder(_HelloLine)
+
+
+def decode_hello(line: bytes) -> Hello | BadHello:
+    """The hello in a first line that begins as one; keys it does not know are ignored."""
+    try:
+        line.decode()
+        said = _hello_decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return BadHello(
+            error_answer(
+                "bad_hello",
+                found=str(error),
+                expected='{"_hello":1,"stream":"NAME","producer":"NAME","first":NUMBER}',
+            )
+        )
+    if said.version != PROTOCOL_VERSION:
+        return BadHello(
+            error_answer("unsupported_version", found=said.version, expected=PROTOCOL_VERSION)
+        )
+    if said.stream is not None and not is_stream_name(said.stream):
+        return BadHello(
+            error_answer("invalid_stream", found=said.stream, expected=STREAM_NAME_RULE)
+        )
+    if said.producer is not None and not is_producer_name(said.producer):
+        return BadHello(
+            error_answer(
+                "invalid_producer",
+                found=said.producer,
+                expected=f"1 to {PRODUCER_CHARACTERS_MAX} characters, none of them a control",
+            )
+        )
+    if said.first is not None and said.first < 1:
+        return BadHello(error_answer("invalid_first", found=said.first, expected="1 or more"))
+    return Hello(said.stream, said.producer, said.first)
+
+
+def is_producer_name(name: str) -> bool:
+    """Whether a sender may call itself `name`."""
+    return 0 < len(name) <= PRODUCER_CHARACTERS_MAX and not _CONTROL_CHARACTER.search(name)
+
+
+def welcome_answer(next_number: int, max_record: int) -> bytes:
+    """All numbers below `next_number` are durable; the sender goes on from there."""
+    return b'{"welcome":%d,"next":%d,"max_record":%d}\n' % (
+        PROTOCOL_VERSION,
+        next_number,
+        max_record,
+    )
+
+
+def ack_answer(number: int) -> bytes:
+    """Every record up to `number` is durable, or was refused by an error of its own."""
+    return b'{"ack":%d}\n' % number
+
+
+def too_large_answer(number: int, limit: int) -> bytes:
+    """Record `number` is longer than `limit` bytes and was not stored."""
+    return b'{"error":"record_too_large","record":%d,"limit":%d}\n' % (number, limit)
+
+
+def error_answer(error: str, **details: object) -> bytes:
+    """An error that ends the connection, such as `fenced`."""
+    return msgspec.json.encode({"error": error, **details}) + b"\n"
+
+
+def goodbye_answer(reason: str) -> bytes:
+    """The last line before the daemon closes a connection because it stops."""
+    return msgspec.json.encode({"goodbye": reason}) + b"\n"

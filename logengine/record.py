@@ -1,0 +1,172 @@
+"""What a record is: one JSON object on one line, opened by the engine's envelope.
+
+A sender's line becomes a stored line by putting the envelope (`_ts`, `_pid`, …) in front
+of its first key; its own bytes are kept as they came. Lines that are no JSON object are
+stored as `{"message": "<the line>"}`. `stamp` does this for a chunk of lines; it has a
+fast path for chunks that are plainly NDJSON and an exact path for everything else, and
+both give the same bytes.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+# Set by the engine, never by a sender. `_stream` and `_seq` are added on output only.
+ENVELOPE_NAMES = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_stream", "_seq")
+
+_BLANK = b" \t\r"
+_OPENING = b'{"_ts":"'
+TIMESTAMP_START = len(_OPENING)
+
+
+class _OwnNames(msgspec.Struct, frozen=True, gc=False):
+    """Decoding into this shows any key of the sender's that is the engine's, however escaped.
+
+    The default is UNSET and not None, because a sender may well write `"_pid":null`.
+    """
+
+    ts: Raw | UnsetType = msgspec.field(default=UNSET, name="_ts")
+    pid: Raw | UnsetType = msgspec.field(default=UNSET, name="_pid")
+    uid: Raw | UnsetType = msgspec.field(default=UNSET, name="_uid")
+    gid: Raw | UnsetType = msgspec.field(default=UNSET, name="_gid")
+    comm: Raw | UnsetType = msgspec.field(default=UNSET, name="_comm")
+    unit: Raw | UnsetType = msgspec.field(default=UNSET, name="_unit")
+    stream: Raw | UnsetType = msgspec.field(default=UNSET, name="_stream")
+    seq: Raw | UnsetType = msgspec.field(default=UNSET, name="_seq")
+
+
+_NO_OWN_NAMES = _OwnNames()
+_decoder = msgspec.json.Decoder(_OwnNames)
+_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Who sends, as the kernel knows it; what it does not know is None."""
+
+    pid: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    comm: str | None = None
+    unit: str | None = None
+
+
+class Stamped(NamedTuple):
+    """Stored lines, one after the other, each with its newline."""
+
+    body: bytes
+    count: int
+
+
+def envelope(timestamp: str, peer_fields: bytes) -> bytes:
+    """The opening of a stored record: an object not yet closed, such as `{"_ts":"…","_pid":1`."""
+    return b'%s%s"%s' % (_OPENING, timestamp.encode(), peer_fields)
+
+
+def peer_fields(peer: Peer) -> bytes:
+    """The part of the envelope that stays the same for a connection."""
+    known = {
+        "_pid": peer.pid,
+        "_uid": peer.uid,
+        "_gid": peer.gid,
+        "_comm": peer.comm,
+        "_unit": peer.unit,
+    }
+    fields = {name: value for name, value in known.items() if value is not None}
+    return b"," + msgspec.json.encode(fields)[1:-1] if fields else b""
+
+
+def stamp(chunk: bytes, opening: bytes) -> Stamped:
+    """The stored lines for `chunk`: complete lines of one sender, each with its newline.
+
+    `opening` comes from `envelope`. Blank lines vanish. Never raises: every line that is
+    not blank gives exactly one stored line. O(bytes of the chunk).
+    """
+    return _stamp_fast(chunk, opening) or stamp_exactly(chunk, opening)
+
+
+def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
+    """The same as `stamp_exactly`, for a chunk where the engine need not look at single lines.
+
+    The conditions together prove that each part between two `}\\n{` is the inside of one
+    JSON object that has no key of the engine's: a line that begins with `{` and ends with
+    `}` cannot be half an object, nor two, where parts, newlines and objects are equal in
+    number. No condition is there for speed alone; dropping one accepts a wrong chunk.
+    """
+    if not (chunk.startswith(b"{") and chunk.endswith(b"}\n")):
+        return None
+    parts = chunk[1:-2].split(b"}\n{")
+    count = len(parts)
+    if chunk.count(b"\n") != count:
+        return None
+    try:
+        if not chunk.isascii():
+            chunk.decode()
+        own = _decoder.decode_lines(chunk)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(own) != count or own.count(_NO_OWN_NAMES) != count:
+        return None
+    if not all(parts) or any(map(bytes.isspace, parts)):
+        return None  # `{}` has no key that a comma could stand before
+    prefix = opening + b","
+    return Stamped(b"%s%s}\n" % (prefix, (b"}\n" + prefix).join(parts)), count)
+
+
+def stamp_exactly(chunk: bytes, opening: bytes) -> Stamped:
+    """`stamp`, line by line: the definition that the fast path is held to."""
+    stamped = [_stamp_line(line, opening) for line in split_lines(chunk)]
+    return Stamped(b"".join(stamped), len(stamped))
+
+
+def split_lines(chunk: bytes) -> Iterator[bytes]:
+    """The lines of `chunk` that are not blank, without their newlines."""
+    return (line for line in chunk.split(b"\n") if line.strip(_BLANK))
+
+
+def count_lines(chunk: bytes) -> int:
+    """How many lines of `chunk` are not blank: how many record numbers it uses."""
+    return sum(1 for _ in split_lines(chunk))
+
+
+def _stamp_line(line: bytes, opening: bytes) -> bytes:
+    inside = _inside_of_object(line.strip(_BLANK))
+    if inside is None:
+        # What is not UTF-8 is kept readable, and to the byte, as `\xff`.
+        text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
+        inside = b'"message":' + msgspec.json.encode(text)
+    return b"%s,%s}\n" % (opening, inside) if inside else b"%s}\n" % opening
+
+
+def _inside_of_object(text: bytes) -> bytes | None:
+    """What stands between the braces of the JSON object `text`, or None if it is not one."""
+    if not (text.startswith(b"{") and text.endswith(b"}")):
+        return None
+    try:
+        text.decode()
+        own = _decoder.decode(text)
+        if own != _NO_OWN_NAMES:
+            return _with_renamed_keys(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    inside = text[1:-1]
+    return b"" if inside.isspace() else inside
+
+
+def _with_renamed_keys(text: bytes) -> bytes:
+    """The inside of an object whose keys of the engine's names have one more `_`.
+
+    Such an object is written anew: of a key that stands twice the last value is kept.
+    """
+    fields = _fields_decoder.decode(text)
+    renamed: dict[str, Raw] = {}
+    for name, value in fields.items():
+        free = name
+        if name in ENVELOPE_NAMES:
+            free = f"_{name}"
+            # The sender may hold that name too; neither value may be lost.
+            while free in fields or free in renamed:
+                free = f"_{free}"
+        renamed[free] = value
+    return msgspec.json.encode(renamed)[1:-1]

@@ -1,0 +1,135 @@
+"""A segment: an immutable file of consecutive records of one stream.
+
+    00000000000000000001.ndjson          the name is the first sequence number
+    {"_segment":1,"stream":"app",...}    the first line is the header
+    {"_ts":"…",…}                        every other line is one record
+
+`docs/format.md` is the specification. This module knows names and bytes, no files.
+"""
+
+import hashlib
+import re
+
+import msgspec
+
+from logengine.errors import DamagedSegment
+from logengine.record import TIMESTAMP_START
+from logengine.timestamp import TIMESTAMP_CHARACTERS, is_timestamp
+
+FORMAT_VERSION = 1
+SEGMENT_SUFFIX = ".ndjson"
+# Enough for the header of a stream without producers, and for a few; see `header_length`.
+HEADER_READ_BYTES = 4096
+STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
+
+_STREAM_NAME = re.compile(STREAM_NAME_RULE)
+_SEGMENT_NAME = re.compile(r"(\d{20})" + re.escape(SEGMENT_SUFFIX))
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a segment.
+
+    `count` records of `bytes` bytes in all begin at sequence number `first`. `since` and
+    `until` are the least and greatest `_ts` in it, `latest` the greatest in the stream up
+    to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
+    producer, the number of its last record in this segment or before it, the least
+    recently active first.
+    """
+
+    version: int = msgspec.field(name="_segment")
+    stream: str
+    first: int
+    count: int
+    bytes: int
+    since: str
+    until: str
+    latest: str
+    sha256: str
+    producers: dict[str, int] = {}
+
+    @property
+    def last(self) -> int:
+        """The sequence number of the last record; `first` - 1 where there is none."""
+        return self.first + self.count - 1
+
+
+_header_decoder = msgspec.json.Decoder(Header)
+
+
+def is_stream_name(name: str) -> bool:
+    """Whether `name` may be a stream, and so a directory: no such name leaves its parent."""
+    return _STREAM_NAME.fullmatch(name) is not None
+
+
+def segment_name(first: int) -> str:
+    """The file name of the segment whose first sequence number is `first`."""
+    return f"{first:020d}{SEGMENT_SUFFIX}"
+
+
+def first_of_name(name: str) -> int | None:
+    """The first sequence number that a file name tells, or None if it names no segment."""
+    match = _SEGMENT_NAME.fullmatch(name)
+    return int(match[1]) if match and int(match[1]) > 0 else None
+
+
+def encode_header(header: Header) -> bytes:
+    """The header's line, with its newline."""
+    return msgspec.json.encode(header) + b"\n"
+
+
+def header_length(start: bytes) -> int | None:
+    """How many bytes of a file that begins with `start` are its header line, if `start` tells."""
+    return start.find(b"\n") + 1 or None
+
+
+def decode_header(line: bytes, path: str) -> Header:
+    """The header in a segment's first line, with or without its newline.
+
+    Raises `DamagedSegment` for `path` if it is not a header of a known version that can
+    be true; unknown keys are ignored, so that older readers read newer files.
+    """
+    try:
+        header = _header_decoder.decode(line)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DamagedSegment(path, f"its first line is no segment header: {error}") from None
+    except UnicodeDecodeError:
+        raise DamagedSegment(path, "its first line is no segment header: not UTF-8") from None
+    if header.version != FORMAT_VERSION:
+        raise DamagedSegment(
+            path, f"segment format {header.version}, expected {FORMAT_VERSION}; read by a newer logengine?"
+        )
+    if not is_stream_name(header.stream):
+        raise DamagedSegment(path, f"its header names an invalid stream {header.stream!r}")
+    if header.first < 1 or header.count < 0 or header.bytes < 0:
+        raise DamagedSegment(path, "its header has a number that is out of range")
+    times = (header.since, header.until, header.latest)
+    if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:
+        raise DamagedSegment(path, "its header has times that cannot be")
+    return header
+
+
+def decode_header_of(line: bytes, stream: str, first: int, path: str) -> Header:
+    """`decode_header`, held to the stream and first sequence number that the path tells."""
+    header = decode_header(line, path)
+    if header.stream != stream:
+        raise DamagedSegment(path, f"its header says stream {header.stream!r}, not {stream!r}")
+    if header.first != first:
+        raise DamagedSegment(path, f"its header says first {header.first}, its name {first}")
+    return header
+
+
+def check_body(header: Header, body: bytes, path: str) -> None:
+    """Raises `DamagedSegment` unless `body` is, to the bit, what `header` says.
+
+    O(bytes); the hash releases the GIL.
+    """
+    if len(body) != header.bytes:
+        raise DamagedSegment(path, f"its body has {len(body)} bytes, its header says {header.bytes}")
+    digest = hashlib.sha256(body).hexdigest()
+    if digest != header.sha256:
+        raise DamagedSegment(path, "the sha256 of its body is not the one in its header")
+
+
+def timestamp_of(line: bytes) -> str:
+    """The `_ts` of a stored line; it always stands first and has one width."""
+    return line[TIMESTAMP_START : TIMESTAMP_START + TIMESTAMP_CHARACTERS].decode("ascii", "replace")

@@ -1,0 +1,282 @@
+"""Listening sockets and their connections, and the memory they may take together."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from logengine.committer import Committer
+from logengine.connection import Connection
+from logengine.errors import ConfigError
+from logengine.protocols.ndjson import Hello
+from logengine.store import Store
+from logengine.timestamp import format_timestamp
+
+log = structlog.get_logger()
+
+_BACKLOG = 1024
+_ACCEPTS_PER_WAKE = 64
+_ACCEPT_PAUSE_S = 0.5
+_NOBODY_TO_ACCEPT = {errno.EAGAIN, errno.ECONNABORTED, errno.EINTR}
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """What senders may take; sizes in bytes, times in seconds."""
+
+    max_record: int = 1024 * 1024
+    max_pending: int = 64 * 1024 * 1024
+    max_pending_stream: int = 16 * 1024 * 1024
+    max_connections: int = 4096
+    stall_timeout: float = 30.0
+
+
+@dataclass
+class ServerTotals:
+    """What came in since the start."""
+
+    connections: int = 0
+    refused: int = 0
+
+
+class Server:
+    """Accepts senders and decides who may be read.
+
+    A sender is not read while its stream fails or has `max_pending_stream` bytes waiting,
+    nor while all together have `max_pending`: then the kernel's buffers fill up, and
+    senders block. Where unfinished records alone take all that memory, nothing that is
+    committed could ever make room; then one sender at a time may finish its record.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        limits: ServerLimits,
+        tasks: asyncio.TaskGroup,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.committer = committer
+        self.limits = limits
+        self.totals = ServerTotals()
+        self._store = store
+        self._tasks = tasks
+        self._clock_ns = clock_ns
+        self._loop = asyncio.get_running_loop()
+        self._listeners: dict[socket.socket, str] = {}
+        self._inherited: set[socket.socket] = set()
+        self._accepting = True
+        self._connections: set[Connection] = set()
+        self._producers: dict[tuple[str, str], Connection] = {}
+        self._paused: dict[Connection, None] = {}
+        self._held_bytes = 0
+        self._elected: Connection | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+
+    @property
+    def connections(self) -> int:
+        """How many senders are connected."""
+        return len(self._connections)
+
+    def listen(self, listener: socket.socket, stream: str, *, inherited: bool = False) -> None:
+        """Accepts on a listening socket; records go to `stream` unless a hello says otherwise.
+
+        An inherited one is somebody else's too: who waits there is left to the next daemon.
+        """
+        listener.setblocking(False)
+        self._listeners[listener] = stream
+        if inherited:
+            self._inherited.add(listener)
+        self._loop.add_reader(listener, self._accept, listener)
+
+    async def stop(self) -> None:
+        """Stops accepting, takes what was sent so far, and returns when all of it is durable."""
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            if listener not in self._inherited:
+                while self._accept(listener):
+                    pass  # who connected has perhaps sent already
+            listener.close()
+        self._listeners.clear()
+        for connection in list(self._connections):
+            connection.stop()
+        await self._all_closed.wait()
+        await self.committer.drained()
+
+    def close(self) -> None:
+        """Closes all connections at once."""
+        for connection in list(self._connections):
+            connection.close()
+
+    def timestamp(self) -> str:
+        """The time for what arrives now."""
+        return format_timestamp(self._clock_ns())
+
+    def check_stream(self, stream: str) -> None:
+        """Raises `TooManyStreams` if there is no room for a new stream of that name."""
+        self._store.check_stream(stream)
+
+    def greet(self, connection: Connection, hello: Hello) -> None:
+        """Gives a producer to `connection` and fences the one that had it."""
+        assert connection.producer is not None
+        key = (connection.stream, connection.producer)
+        before = self._producers.get(key)
+        self._producers[key] = connection
+        if before is not None:
+            before.fence()
+        self._tasks.create_task(self._welcome(connection, hello))
+
+    async def _welcome(self, connection: Connection, hello: Hello) -> None:
+        assert connection.producer is not None
+        # What an earlier connection had delivered is to be counted: `next` is an ack.
+        await self.committer.barrier(connection.stream)
+        known = self._store.last_durable(connection.stream, connection.producer)
+        connection.welcome_producer(max(known + 1, hello.first or 1))
+
+    def may_read(self, connection: Connection) -> bool:
+        """Whether there is room for what `connection` sends next."""
+        stream = connection.stream
+        if self.committer.is_failing(stream):
+            return False
+        if self.committer.stream_bytes(stream) >= self.limits.max_pending_stream:
+            return False
+        return not self._is_full() or connection is self._elected
+
+    def paused(self, connection: Connection) -> None:
+        """Remembers a connection that stopped reading, to go on when there is room."""
+        self._paused[connection] = None
+        self._elect()
+
+    def room(self, connection: Connection | None = None) -> None:
+        """Lets go on reading whoever may: all that paused, or one."""
+        for paused in [connection] if connection else list(self._paused):
+            if self.may_read(paused):
+                self._paused.pop(paused, None)
+                paused.resume()
+        self._elect()
+
+    def held(self, connection: Connection, change_bytes: int) -> None:
+        """Accounts for bytes that a connection keeps outside of any entry."""
+        self._held_bytes += change_bytes
+        if connection is self._elected and change_bytes < 0:  # its record is finished
+            self._end_election()
+            self.room()
+
+    def closed(self, connection: Connection) -> None:
+        """Forgets a connection."""
+        self._connections.discard(connection)
+        self._paused.pop(connection, None)
+        if connection.producer is not None:
+            key = (connection.stream, connection.producer)
+            if self._producers.get(key) is connection:
+                del self._producers[key]
+        if connection is self._elected:
+            self._end_election()
+        if not self._connections:
+            self._all_closed.set()
+        self._accept_again()
+        if self._paused:
+            self.room()
+
+    def _is_full(self) -> bool:
+        return self.committer.pending_bytes + self._held_bytes >= self.limits.max_pending
+
+    def _elect(self) -> None:
+        if self._elected or not self._is_full() or self._held_bytes * 2 < self.limits.max_pending:
+            return
+        elected = max(self._connections, key=lambda connection: connection.held_bytes)
+        self._elected = elected
+        self._stall_timer = self._loop.call_later(self.limits.stall_timeout, elected.stall)
+        self._paused.pop(elected, None)
+        elected.resume()
+
+    def _end_election(self) -> None:
+        self._elected = None
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Takes some of those who wait; False when nobody is left or nobody can be taken."""
+        for _ in range(_ACCEPTS_PER_WAKE):
+            if len(self._connections) >= self.limits.max_connections:
+                log.warning("max_connections_reached", max_connections=self.limits.max_connections)
+                self._stop_accepting()
+                return False
+            try:
+                accepted, _ = listener.accept()
+            except OSError as error:
+                if error.errno in _NOBODY_TO_ACCEPT:
+                    return False
+                # Out of descriptors or memory: who waits in the backlog is taken later.
+                log.error("accept_failed", error=str(error), retry_in_s=_ACCEPT_PAUSE_S)
+                self._stop_accepting()
+                self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
+                return False
+            accepted.setblocking(False)
+            connection = Connection(self, accepted, self._listeners[listener])
+            self._connections.add(connection)
+            self._all_closed.clear()
+            self.totals.connections += 1
+            connection.resume()
+        return True
+
+    def _stop_accepting(self) -> None:
+        self._accepting = False
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+
+    def _accept_again(self) -> None:
+        if self._accepting or len(self._connections) >= self.limits.max_connections:
+            return
+        self._accepting = True
+        for listener in self._listeners:
+            self._loop.add_reader(listener, self._accept, listener)
+
+
+def bind_listener(path: Path, mode: int) -> socket.socket:
+    """A listening Unix stream socket at `path`, in place of one that a dead daemon left.
+
+    Raises `ConfigError` if something else is there, or somebody listens there already.
+    """
+    _remove_stale_socket(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(os.fspath(path))
+        os.chmod(path, mode)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
+    return listener
+
+
+def _remove_stale_socket(path: Path) -> None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ConfigError(f"cannot listen at {path}: there is something that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return
+        except OSError as error:
+            raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
+    raise ConfigError(f"cannot listen at {path}: another process listens there already")

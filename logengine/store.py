@@ -1,0 +1,275 @@
+"""All streams of a data directory, under one lock, and the commit of a batch.
+
+    DATA/.lock      held by the one daemon of this directory
+    DATA/STREAM/    one directory per stream
+"""
+
+import asyncio
+import fcntl
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from logengine.atomic import create_directory
+from logengine.errors import DataDirectoryLocked, TooManyStreams
+from logengine.plan import Addition, SegmentPlan, StreamState, append
+from logengine.segment_file import list_streams
+from logengine.stream import Recovery, SegmentWriter, recover
+
+LOCK_NAME = ".lock"
+
+
+@dataclass(frozen=True)
+class StoreLimits:
+    """What bounds the store; sizes in bytes. See `config/logengine.toml` for each."""
+
+    rewrite_limit: int = 64 * 1024
+    max_producers: int = 1024
+    max_streams: int = 4096
+    active_cache: int = 32 * 1024 * 1024
+
+
+class Publication:
+    """What the writers of one commit share: threads, and the last step.
+
+    It is entered before the writers, so it is left after them: by then each writer has
+    handed itself over, or was aborted. Leaving normally publishes all that were handed
+    over, each replaced and its directory synced in one thread hop; an exception on the
+    way out of the stack publishes none.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._handed_over: list["StreamCommit"] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            await self.step([(commit, commit.writer.publish) for commit in self._handed_over])
+
+    def hand_over(self, commit: "StreamCommit") -> None:
+        """Takes a writer whose part of the stack ended well."""
+        self._handed_over.append(commit)
+
+    async def step(self, steps: Sequence[tuple["StreamCommit", Callable[[], None]]]) -> None:
+        """Takes one step of each writer, in parallel; one that fails fails alone."""
+        loop = asyncio.get_running_loop()
+        futures = [loop.run_in_executor(self._executor, step) for _, step in steps]
+        for (commit, _), future in zip(steps, futures, strict=True):
+            try:
+                await future
+            except Exception as error:  # noqa: BLE001 - whatever it is, only this stream failed
+                commit.failure = error
+
+
+class StreamCommit:
+    """One stream's part of a commit: an atomic writer in the stack, and how it fared."""
+
+    def __init__(self, writer: SegmentWriter, publication: Publication) -> None:
+        self.writer = writer
+        self.stream = writer.plan.stream
+        self.failure: Exception | None = None
+        self._publication = publication
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None and self.failure is None:
+            self._publication.hand_over(self)
+        else:
+            await self._publication.step([(self, self.writer.abort)])
+
+
+class Store:
+    """The streams of a data directory. One daemon's; readers need none of it.
+
+    Between `plan` and the end of its `commit` a stream's state runs ahead of the disk, so
+    that the next batch can be planned and prepared meanwhile. A failed commit sets it
+    back to what is durable: what was planned on top must be planned again.
+    """
+
+    def __init__(self, data: Path, executor: Executor, limits: StoreLimits | None = None) -> None:
+        self.data = data
+        self._executor = executor
+        self._limits = limits or StoreLimits()
+        self._lock: int | None = None
+        self._durable: dict[str, StreamState] = {}
+        # In the order of their last use, for the cache of active segments.
+        self._planned: OrderedDict[str, StreamState] = OrderedDict()
+        self._active_bytes = 0
+        # Streams whose last commit failed: what it wrote may be visible or not.
+        self._uncertain: set[str] = set()
+
+    def open(self) -> dict[str, Recovery]:
+        """Locks the data directory, making it if need be, and recovers every stream.
+
+        Raises `DataDirectoryLocked` if another daemon has it, and `OSError`. A stream
+        that cannot be recovered now is not among the answers: `recover_stream` tries again.
+        """
+        create_directory(self.data)
+        self._lock = os.open(self.data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise DataDirectoryLocked(
+                f"{self.data} is in use by another logengine daemon; "
+                "stop that one, or give this one a directory of its own with --data"
+            ) from None
+        recovered: dict[str, Recovery] = {}
+        for stream in list_streams(self.data):
+            try:
+                recovered[stream] = self._adopt(stream, self._recover(stream))
+            except OSError:
+                continue
+        return recovered
+
+    def close(self) -> None:
+        """Gives the data directory free."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def is_ready(self, stream: str) -> bool:
+        """Whether it is known where `stream` goes on."""
+        return stream in self._planned
+
+    async def recover_stream(self, stream: str) -> Recovery:
+        """Makes a stream ready: a new one, or one that could not be read at the start.
+
+        Raises `OSError`, and `TooManyStreams` for a new one above the limit.
+        """
+        self.check_stream(stream)
+        loop = asyncio.get_running_loop()
+        recovery = await loop.run_in_executor(self._executor, self._recover, stream)
+        return self._adopt(stream, recovery)
+
+    def check_stream(self, stream: str) -> None:
+        """Raises `TooManyStreams` if `stream` would be one more than `max_streams`."""
+        if stream not in self._planned and len(self._planned) >= self._limits.max_streams:
+            raise TooManyStreams(
+                f"stream {stream!r} would be one more than max_streams "
+                f"({self._limits.max_streams}); use one of those, or raise [limits] max_streams"
+            )
+
+    def last_durable(self, stream: str, producer: str) -> int:
+        """The number of the producer's last durable record in `stream`; 0 if it is not known."""
+        state = self._durable.get(stream)
+        return state.producers.get(producer, 0) if state else 0
+
+    def plan(self, stream: str, addition: Addition) -> "PlannedSegment":
+        """Plans the next segment of a stream that is ready; it is to be committed next."""
+        planned = PlannedSegment(
+            *append(
+                self._planned[stream],
+                addition,
+                rewrite_limit=self._limits.rewrite_limit,
+                max_producers=self._limits.max_producers,
+            )
+        )
+        self._set_planned(stream, planned.after)
+        return planned
+
+    async def commit(
+        self,
+        planned: Mapping[str, "PlannedSegment"],
+        previous: Awaitable[Mapping[str, Exception]] | None = None,
+    ) -> dict[str, Exception]:
+        """Makes the planned segments durable; gives the streams that failed, with the reason.
+
+        `previous` is the commit before, if that is still under way. Nothing is published
+        before everything of this commit is written and fsynced, nor before the previous
+        commit is through. A stream that failed there fails here for the same reason: its
+        plan was built on what never came to be.
+        """
+        async with AsyncExitStack() as stack:
+            publication = await stack.enter_async_context(Publication(self._executor))
+            commits = [
+                await stack.enter_async_context(
+                    StreamCommit(SegmentWriter(self.data / stream, segment.plan), publication)
+                )
+                for stream, segment in planned.items()
+            ]
+            # A single writer with nobody to wait for takes all its steps in one hop, later.
+            if previous is not None or len(commits) > 1:
+                await publication.step([(commit, commit.writer.prepare) for commit in commits])
+            failed_before = await previous if previous is not None else {}
+            for commit in commits:
+                commit.failure = failed_before.get(commit.stream, commit.failure)
+        failed = {commit.stream: commit.failure for commit in commits if commit.failure}
+        self._settle(planned, failed)
+        return failed
+
+    def _settle(
+        self, planned: Mapping[str, "PlannedSegment"], failed: Mapping[str, Exception]
+    ) -> None:
+        for stream, segment in planned.items():
+            if stream in failed:
+                self._uncertain.add(stream)
+                self._set_planned(stream, self._durable[stream])
+            else:
+                self._uncertain.discard(stream)
+                self._durable[stream] = segment.after
+        self._evict_active_segments()
+
+    def _recover(self, stream: str) -> Recovery:
+        return recover(
+            self.data / stream,
+            rewrite_limit=self._limits.rewrite_limit,
+            active_bytes_max=self._limits.active_cache - self._active_bytes,
+        )
+
+    def _adopt(self, stream: str, recovery: Recovery) -> Recovery:
+        self._durable[stream] = recovery.state
+        self._set_planned(stream, recovery.state)
+        return recovery
+
+    def _set_planned(self, stream: str, state: StreamState) -> None:
+        self._active_bytes += _active_bytes(state) - _active_bytes(self._planned.get(stream))
+        self._planned[stream] = state
+        self._planned.move_to_end(stream)
+
+    def _evict_active_segments(self) -> None:
+        """Ends the active segments of the streams used least recently, above the cache's limit.
+
+        Not of one under way, nor of one whose last commit failed: that may be visible all
+        the same, and is then to be replaced under its name, never to be followed.
+        """
+        for stream in list(self._planned):
+            if self._active_bytes <= self._limits.active_cache:
+                return
+            state = self._planned[stream]
+            if state.active and state is self._durable[stream] and stream not in self._uncertain:
+                ended = state.without_active()
+                self._durable[stream] = self._planned[stream] = ended
+                self._active_bytes -= _active_bytes(state)
+
+
+class PlannedSegment(NamedTuple):
+    """A segment to be committed, and the stream's state once it is."""
+
+    plan: SegmentPlan
+    after: StreamState
+
+
+def _active_bytes(state: StreamState | None) -> int:
+    return len(state.active.body) if state and state.active else 0

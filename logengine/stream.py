@@ -1,0 +1,133 @@
+"""One stream's directory: what is in it after a crash, and writing one segment into it.
+
+Blocking calls, made from the store's threads.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from logengine.atomic import AtomicWriter, create_directory, is_temp_name, sync_directory
+from logengine.errors import DamagedSegment
+from logengine.plan import (
+    Found,
+    SegmentPlan,
+    StreamState,
+    plan_recovery,
+    with_active,
+)
+from logengine.segment import first_of_name, segment_name
+from logengine.segment_file import read_header, read_segment
+
+# A merge takes fewer neighbours than this, so what an interrupted one left covered at the
+# end of a stream is among them. Older ones harm no reader and need no look at the start.
+RECOVERY_SEGMENTS = 64
+
+
+@dataclass
+class Recovery:
+    """What was found and done when a stream was opened. `records` counts sequence numbers."""
+
+    state: StreamState
+    segments: int = 0
+    records: int = 0
+    temps_removed: int = 0
+    covered_removed: int = 0
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    damaged: list[DamagedSegment] = field(default_factory=list)
+
+
+def recover(directory: Path, *, rewrite_limit: int, active_bytes_max: int) -> Recovery:
+    """Makes a stream's directory clean, and tells where the stream goes on.
+
+    When it returns, everything that the returned state says is durable: what a killed
+    process renamed and did not sync is synced here, before anybody is told of it. Costs
+    a listing and at most `RECOVERY_SEGMENTS` headers, and the body of the newest segment
+    if that is smaller than `rewrite_limit` and `active_bytes_max`. Damaged segments are
+    reported and stay as they are. Running it twice does no harm. Raises `OSError`.
+    """
+    stream = directory.name
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return Recovery(StreamState(stream))
+    temps = [name for name in names if is_temp_name(name)]
+    for name in temps:
+        os.unlink(directory / name)
+    sync_directory(directory)
+    firsts = sorted(first for name in names if (first := first_of_name(name)))
+    damaged: list[DamagedSegment] = []
+    found = [_found(directory, first, damaged) for first in firsts[-RECOVERY_SEGMENTS:]]
+    plan = plan_recovery(stream, found)
+    for first in plan.covered:
+        os.unlink(directory / segment_name(first))
+        # One at a time: after a power cut no older one may be gone before a newer one.
+        sync_directory(directory)
+    state = plan.state
+    newest = plan.newest
+    if newest is not None and newest.bytes < min(rewrite_limit, active_bytes_max):
+        try:
+            header, body = read_segment(directory, newest.first)
+        except DamagedSegment as error:
+            # Its header is whole, so the numbers it used are known; its body stays as evidence.
+            damaged.append(error)
+        else:
+            state = with_active(state, header, body)
+    return Recovery(
+        state=state,
+        segments=len(firsts) - len(plan.covered),
+        records=state.next_seq - firsts[0] if firsts else 0,
+        temps_removed=len(temps),
+        covered_removed=len(plan.covered),
+        gaps=plan.gaps,
+        damaged=damaged,
+    )
+
+
+def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
+    try:
+        return Found(first, read_header(directory, first))
+    except DamagedSegment as error:
+        damaged.append(error)
+        return Found(first, None)
+
+
+class SegmentWriter:
+    """Writes one planned segment through the steps of an `AtomicWriter`.
+
+    A step that was done is not done again, so that a caller may ask for any step and
+    gets those before it too. Raises `AtomicWriteError`; after that only `abort` is left.
+    """
+
+    def __init__(self, directory: Path, plan: SegmentPlan) -> None:
+        self.plan = plan
+        self._directory = directory
+        self._writer = AtomicWriter(
+            directory / segment_name(plan.first), "wb", buffering=0, permissions=0o640
+        )
+        self._prepared = False
+
+    def prepare(self) -> None:
+        """Everything hashed, written and fsynced; nothing visible."""
+        if self._prepared:
+            return
+        try:
+            if self.plan.first == 1:
+                create_directory(self._directory)
+            self._writer.open()
+            self._writer.write_buffers(self.plan.render())
+            self._writer.prepare()
+        except BaseException:
+            self.abort()
+            raise
+        self._prepared = True
+
+    def publish(self) -> None:
+        """The segment is visible and durable under its name."""
+        self.prepare()
+        self._writer.publish()
+        self._writer.sync_directory()
+
+    def abort(self) -> None:
+        """Removes the temp, if there is one. Never raises."""
+        self._writer.abort()
