@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer, report_damage
 from logengine.config import Config, ListenConfig
 from logengine.errors import ConfigError
@@ -30,6 +31,7 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
 
     Raises `LogEngineError` if it cannot start.
     """
+    keep_freed_memory()
     with (
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
         _opened_store(config, executor) as store,

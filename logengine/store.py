@@ -57,8 +57,10 @@ class Publication:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Let go of at once: a cycle would keep the batch in memory until the collector comes.
+        commits, self._handed_over = self._handed_over, []
         if exc_type is None:
-            await self.step([(commit, commit.writer.publish) for commit in self._handed_over])
+            await self.step([(commit, commit.writer.publish) for commit in commits])
 
     def hand_over(self, commit: "StreamCommit") -> None:
         """Takes a writer whose part of the stack ended well."""

@@ -1,0 +1,88 @@
+"""The command line: one module per command, loaded when it is called."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from logengine import __version__
+from logengine.errors import LogEngineError
+
+_COMMANDS = {
+    "run": "run the daemon in the foreground",
+    "send": "send lines or NDJSON to the daemon, until all is on disk",
+    "tail": "the last records, and with -f what comes",
+    "cat": "records from a point on",
+    "ls": "the streams, with their sizes and times",
+    "verify": "read every byte and check it",
+    "config": "check and show the configuration",
+}
+_EXIT_INTERRUPTED = 128 + 2
+# A record may be nested nearly as deep as Python's default limit, and is read from deeper
+# down the stack than it was accepted.
+_RECURSION_LIMIT = 5000
+
+
+class _Commands(click.Group):
+    """Finds a command in the module of its name, so that `tail` does not import the daemon."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"logengine.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  logengine run --data ./data --socket ./socket
+  echo '{"event":"hello"}' | logengine send --socket ./socket
+  logengine tail -f --data ./data
+
+\b
+Shell completion, for bash (also zsh, fish):
+  eval "$(_LOGENGINE_COMPLETE=bash_source logengine)"
+""",
+)
+@click.version_option(__version__, prog_name="logengine")
+def cli() -> None:
+    """A log-writing daemon that loses no acknowledged record, and the tools around it."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command line; errors become one line, and the exit status says how it went."""
+    sys.setrecursionlimit(_RECURSION_LIMIT)
+    try:
+        status = cli.main(arguments, prog_name="logengine", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = _EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough, as `head` does. What Python still holds in its
+        # buffer would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except LogEngineError as error:
+        click.echo(f"logengine: {error}", err=True)
+        status = 1
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        click.echo(f"logengine: {what}{error.strerror or error}", err=True)
+        status = 1
+    sys.exit(status)

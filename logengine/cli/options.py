@@ -1,0 +1,63 @@
+"""Options that several commands share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from logengine.config import default_data, default_socket
+from logengine.segment_file import list_streams
+
+Command = Callable[..., Any]
+
+
+def resolve_data(data: Path | None) -> Path:
+    """The data directory: as given, or where the daemon keeps it by default."""
+    return data or default_data(os.environ, os.getuid())
+
+
+def resolve_socket(socket: Path | None) -> Path:
+    """The daemon's socket: as given, or where it listens by default."""
+    return socket or default_socket(os.environ, os.getuid())
+
+
+def _complete_streams(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    try:
+        streams = list_streams(resolve_data(ctx.params.get("data")))
+    except OSError:
+        return []
+    return [CompletionItem(name) for name in streams if name.startswith(incomplete)]
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="LOGENGINE_DATA",
+    show_envvar=True,
+    is_eager=True,
+    help="The data directory. Default: where `logengine run` keeps it for this user.",
+)
+
+socket_option = click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    envvar="LOGENGINE_SOCKET",
+    show_envvar=True,
+    help="The daemon's socket. Default: where `logengine run` listens for this user.",
+)
+
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration file. Default: none, and so the built-in defaults.",
+)
+
+streams_argument = click.argument(
+    "streams", nargs=-1, metavar="[STREAM]...", shell_complete=_complete_streams
+)

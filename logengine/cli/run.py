@@ -1,0 +1,35 @@
+"""`logengine run`"""
+
+import os
+from pathlib import Path
+
+import click
+
+from logengine.cli.options import config_option, data_option, socket_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine run --data ./data --socket ./socket
+  logengine run --config /etc/logengine/logengine.toml
+"""
+)
+@config_option
+@data_option
+@socket_option
+def command(config_path: Path | None, data: Path | None, socket: Path | None) -> None:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C.
+
+    --data overrides the file's `data`. --socket is one more listener, and the only one
+    where the file names none.
+    """
+    from logengine.config import load_config
+    from logengine.daemon import run_daemon
+    from logengine.logs import configure_logs
+
+    config = load_config(
+        config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid()
+    )
+    configure_logs(config.log.level, config.log.format)
+    run_daemon(config, os.environ)
