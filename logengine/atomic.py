@@ -93,7 +93,9 @@ class AtomicWriter:
         permissions: int | None = None,
     ) -> None:
         if mode not in ("w", "wb", "wt"):
-            raise ValueError(f"mode {mode!r}: expected 'w', 'wt' or 'wb'; a file is always written whole")
+            raise ValueError(
+                f"mode {mode!r}: expected 'w', 'wt' or 'wb'; a file is always written whole"
+            )
         self.path = os.fspath(path)
         self.directory = os.path.dirname(self.path) or "."
         self.temp_path: str | None = None

@@ -10,8 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from logengine.plan import Addition
@@ -41,7 +42,7 @@ class Sender(Protocol):
         """Every entry of this sender's up to the one with `number` is durable."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True):
     """Stored lines of one sender that arrived together.
 
     `number` is the sender's number of the last of them; `producer` the name under which
@@ -358,9 +359,7 @@ def _addition(entries: list[Entry]) -> Addition:
         count=sum(entry.count for entry in entries),
         since=min(times, default=""),
         until=max(times, default=""),
-        producers={
-            entry.producer: entry.number for entry in entries if entry.producer is not None
-        },
+        producers={entry.producer: entry.number for entry in entries if entry.producer is not None},
     )
 
 

@@ -7,7 +7,7 @@ default given here.
 import difflib
 import tomllib
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -45,8 +45,16 @@ class Mode(int):
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
-_PARSERS = {Size: parse_size, Duration: parse_duration, Mode: parse_mode}
-_FORMATTERS = {Size: format_size, Duration: format_duration, Mode: format_mode}
+_PARSERS: dict[type, Callable[[str], float]] = {
+    Size: parse_size,
+    Duration: parse_duration,
+    Mode: parse_mode,
+}
+_FORMATTERS: dict[type, Callable[[Any], str]] = {
+    Size: format_size,
+    Duration: format_duration,
+    Mode: format_mode,
+}
 
 
 class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -183,12 +191,12 @@ def _decode(kind: type, value: object) -> object:
     return kind(_PARSERS[kind](value))
 
 
-def _encode(value: object) -> object:
-    return _FORMATTERS[type(value)](value)  # type: ignore[operator]
+def _encode(value: Any) -> object:
+    return _FORMATTERS[type(value)](value)
 
 
 def _readable(message: str) -> str:
-    """msgspec's `Expected … - at `$.commit.linger`` with the key in front."""
+    """Msgspec's `Expected … - at `$.commit.linger`` with the key in front."""
     what, separator, where = message.rpartition(" - at `$")
     return f"{where.rstrip('`').lstrip('.')}: {what}" if separator else message
 

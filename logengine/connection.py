@@ -6,6 +6,7 @@ sent would be lost unread.
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -120,11 +121,10 @@ class Connection:
         if self._stopping or self.closed:
             return
         self._stopping = True
-        try:
-            # From here on the sender cannot write; what is in the kernel's buffer is read.
+        # The sender can write no more; what is in the kernel's buffer is read. If it is gone
+        # already, what it left is read all the same.
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
-        except OSError:
-            pass  # it is gone already: what it left is read all the same
         if self._server.may_read(self):
             self.resume()
         self._close_if_through()

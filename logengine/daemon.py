@@ -148,7 +148,7 @@ async def _serve(
             notify("READY=1\nSTATUS=Serving", environ)
             log.info("stopping", signal=(await stopping).name)
             notify("STOPPING=1\nSTATUS=Committing what was received", environ)
-            for listener, listen, inherited in listeners:
+            for _, listen, inherited in listeners:
                 if not inherited:
                     Path(listen.path).unlink(missing_ok=True)
             await _stop(config, server, committer)

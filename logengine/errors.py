@@ -65,3 +65,7 @@ class DaemonUnavailable(LogEngineError):
 
 class InvalidCursor(LogEngineError):
     """A cursor is not of the form `stream:seq`."""
+
+
+class UnknownStream(LogEngineError):
+    """There is no such stream, or no data directory; look at `logengine ls`."""

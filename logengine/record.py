@@ -53,10 +53,10 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Stamped(NamedTuple):
-    """Stored lines, one after the other, each with its newline."""
+    """Stored lines, one after the other, each with its newline, and how many they are."""
 
     body: bytes
-    count: int
+    records: int
 
 
 def envelope(timestamp: str, peer_fields: bytes) -> bytes:
@@ -87,9 +87,9 @@ def stamp(chunk: bytes, opening: bytes) -> Stamped:
 
 
 def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
-    """The same as `stamp_exactly`, for a chunk where the engine need not look at single lines.
+    r"""The same as `stamp_exactly`, for a chunk where the engine need not look at single lines.
 
-    The conditions together prove that each part between two `}\\n{` is the inside of one
+    The conditions together prove that each part between two `}\n{` is the inside of one
     JSON object that has no key of the engine's: a line that begins with `{` and ends with
     `}` cannot be half an object, nor two, where parts, newlines and objects are equal in
     number. No condition is there for speed alone; dropping one accepts a wrong chunk.

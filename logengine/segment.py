@@ -96,7 +96,8 @@ def decode_header(line: bytes, path: str) -> Header:
         raise DamagedSegment(path, "its first line is no segment header: not UTF-8") from None
     if header.version != FORMAT_VERSION:
         raise DamagedSegment(
-            path, f"segment format {header.version}, expected {FORMAT_VERSION}; read by a newer logengine?"
+            path,
+            f"segment format {header.version}, expected {FORMAT_VERSION}: of a newer logengine?",
         )
     if not is_stream_name(header.stream):
         raise DamagedSegment(path, f"its header names an invalid stream {header.stream!r}")
@@ -124,7 +125,9 @@ def check_body(header: Header, body: bytes, path: str) -> None:
     O(bytes); the hash releases the GIL.
     """
     if len(body) != header.bytes:
-        raise DamagedSegment(path, f"its body has {len(body)} bytes, its header says {header.bytes}")
+        raise DamagedSegment(
+            path, f"its body has {len(body)} bytes, its header says {header.bytes}"
+        )
     digest = hashlib.sha256(body).hexdigest()
     if digest != header.sha256:
         raise DamagedSegment(path, "the sha256 of its body is not the one in its header")

@@ -1,7 +1,7 @@
 """All streams of a data directory, under one lock, and the commit of a batch.
 
-    DATA/.lock      held by the one daemon of this directory
-    DATA/STREAM/    one directory per stream
+DATA/.lock      held by the one daemon of this directory
+DATA/STREAM/    one directory per stream
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Publication:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self._handed_over: list["StreamCommit"] = []
+        self._handed_over: list[StreamCommit] = []
 
     async def __aenter__(self) -> Self:
         return self

@@ -44,14 +44,10 @@ def format_size(size_bytes: int) -> str:
 
 def format_size_rounded(size_bytes: int) -> str:
     """A size for reading, with three digits or so: `1.2MiB`."""
-    if size_bytes < 1024:
-        return f"{size_bytes}B"
-    size = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB"):
-        size /= 1024
-        if size < 1000:
-            return f"{size:.1f}{unit}"
-    return f"{size / 1024:.1f}TiB"
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size_bytes >= _SIZE_BYTES[unit]:
+            return f"{size_bytes / _SIZE_BYTES[unit]:.1f}{unit}"
+    return f"{size_bytes}B"
 
 
 def parse_duration(text: str) -> float:

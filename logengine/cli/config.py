@@ -41,8 +41,6 @@ Examples:
 @socket_option
 def show(config_path: Path | None, data: Path | None, socket: Path | None) -> None:
     """Print what `logengine run` with the same options would use."""
-    config = load_config(
-        config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid()
-    )
+    config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
     click.echo(f"# {config_path or 'defaults, and the command line'}")
     click.echo(render_config(config), nl=False)

@@ -28,8 +28,6 @@ def command(config_path: Path | None, data: Path | None, socket: Path | None) ->
     from logengine.daemon import run_daemon
     from logengine.logs import configure_logs
 
-    config = load_config(
-        config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid()
-    )
+    config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
     configure_logs(config.log.level, config.log.format)
     run_daemon(config, os.environ)

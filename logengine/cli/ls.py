@@ -1,0 +1,111 @@
+"""`logengine ls`"""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from logengine.cli.options import data_option, resolve_data, streams_argument
+from logengine.cli.streams import streams_to_read
+from logengine.errors import DamagedSegment
+from logengine.segment import Header, segment_name
+from logengine.segment_file import list_segments, read_header
+from logengine.units import format_size_rounded
+
+
+class StreamSummary(msgspec.Struct, frozen=True):
+    """What `ls` tells of a stream. `records` counts from the first retained to the last."""
+
+    stream: str
+    records: int
+    bytes: int
+    segments: int
+    first_seq: int | None
+    last_seq: int | None
+    since: str | None
+    until: str | None
+    damaged: int
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine ls
+  logengine ls --json | jq -r 'select(.records > 1000000) | .stream'
+"""
+)
+@streams_argument
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per stream.")
+@data_option
+def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:  # noqa: FBT001
+    """List the streams: records, bytes on disk, segments, first and last time."""
+    data = resolve_data(data)
+    summaries = [summarize(data, stream) for stream in streams_to_read(data, streams)]
+    if as_json:
+        for summary in summaries:
+            click.echo(msgspec.json.encode(summary))
+        return
+    rows = [("STREAM", "RECORDS", "BYTES", "SEGMENTS", "FIRST", "LAST")]
+    rows += [
+        (
+            summary.stream,
+            f"{summary.records:,}",
+            format_size_rounded(summary.bytes),
+            f"{summary.segments:,}",
+            _seconds(summary.since),
+            _seconds(summary.until),
+        )
+        for summary in summaries
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for stream, records, size, segments, since, until in rows:
+        click.echo(
+            f"{stream:<{widths[0]}}  {records:>{widths[1]}}  {size:>{widths[2]}}  "
+            f"{segments:>{widths[3]}}  {since:<{widths[4]}}  {until}".rstrip()
+        )
+    for summary in summaries:
+        if summary.damaged:
+            click.echo(
+                f"logengine: {summary.stream}: damaged segments at its ends; "
+                f"see `logengine verify {summary.stream}`",
+                err=True,
+            )
+
+
+def summarize(data: Path, stream: str) -> StreamSummary:
+    """The summary of a stream, from the names and the headers at its two ends."""
+    directory = data / stream
+    firsts = list_segments(directory)
+    size = 0
+    for first in firsts:
+        try:
+            size += (directory / segment_name(first)).stat().st_size
+        except FileNotFoundError:
+            continue  # merged since it was listed
+    damaged = 0
+    ends: list[Header] = []
+    for end in (firsts, firsts[::-1]):
+        for first in end:
+            try:
+                ends.append(read_header(directory, first))
+                break
+            except (DamagedSegment, FileNotFoundError):
+                damaged += 1
+    if not ends:
+        return StreamSummary(stream, 0, size, len(firsts), None, None, None, None, damaged)
+    oldest, newest = ends
+    return StreamSummary(
+        stream=stream,
+        records=newest.last - oldest.first + 1,
+        bytes=size,
+        segments=len(firsts),
+        first_seq=oldest.first,
+        last_seq=newest.last,
+        since=oldest.since,
+        until=newest.latest,
+        damaged=damaged,
+    )
+
+
+def _seconds(timestamp: str | None) -> str:
+    return f"{timestamp[:10]} {timestamp[11:19]}Z" if timestamp else "-"

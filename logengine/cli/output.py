@@ -1,0 +1,122 @@
+"""Records as people and programs want to see them: pretty, json, raw."""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from logengine.reader import Block, Problem, Record, with_place
+from logengine.record import ENVELOPE_NAMES
+
+_UNSAFE = re.compile(
+    # Controls (escape sequences begin with one), line and paragraph separators, marks that
+    # turn the direction of writing, and lone surrogates, which no terminal can be sent.
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+_EVENT_KEYS = ("event", "message", "msg")
+_STREAMS_OF_LINES = ("exception", "stack")
+
+Lines = Callable[[Block], Sequence[bytes]]
+
+
+def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--format`, with the default that fits where the output goes."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["pretty", "json", "raw"]),
+        default=lambda: "pretty" if sys.stdout.isatty() else "json",
+        show_default="pretty on a terminal, else json",
+        help="pretty: for people; json: with _stream and _seq added; raw: as stored.",
+    )(command)
+
+
+class Output:
+    """Writes records to standard output and problems to standard error."""
+
+    def __init__(self, form: str) -> None:
+        self._render = {"json": with_place, "raw": _raw}.get(form) or _pretty_renderer()
+        self.problems = 0
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Writes records, each on a line of its own (pretty: at least one)."""
+        lines = [self._render(record) for record in records]
+        if lines:
+            lines.append(b"")
+            sys.stdout.buffer.write(b"\n".join(lines))
+
+    def flush(self) -> None:
+        """Hands on what was written, for whoever waits for it."""
+        sys.stdout.buffer.flush()
+
+    def report(self, problem: Problem) -> None:
+        """Says what could not be served; the exit status will say that there was something."""
+        self.problems += 1
+        click.echo(f"logengine: {escape(str(problem))}", err=True)
+
+
+def escape(text: str) -> str:
+    """`text` with nothing in it that a terminal would act on."""
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004
+
+
+def _raw(record: Record) -> bytes:
+    return record.line
+
+
+def _pretty_renderer() -> Callable[[Record], bytes]:
+    import os
+
+    import structlog
+
+    colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    console = structlog.dev.ConsoleRenderer(
+        colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def render(record: Record) -> bytes:
+        text = console(None, "", _event_dict(record))
+        return str(text).encode("utf-8", "backslashreplace")
+
+    return render
+
+
+def _event_dict(record: Record) -> dict[str, Any]:
+    """What structlog's renderer takes: time, level, event and sender first, then the fields."""
+    fields: dict[str, Any] = msgspec.json.decode(record.line)
+    event_key = next((key for key in _EVENT_KEYS if key in fields), None)
+    event = _text(fields.pop(event_key)) if event_key else ""
+    shown: dict[str, Any] = {"timestamp": _text(fields.get("_ts")), "event": _indented(event)}
+    if isinstance(level := fields.pop("level", None), str):
+        shown["level"] = escape(level)
+    elif level is not None:
+        fields["level"] = level
+    sender = f"{fields.get('_comm', '?')}[{fields.get('_pid', '?')}]"
+    shown["logger"] = escape(f"{record.stream}:{record.seq} {sender}")
+    lines = {name: fields.pop(name) for name in _STREAMS_OF_LINES if name in fields}
+    for name, value in fields.items():
+        if name in ENVELOPE_NAMES:
+            continue
+        # A field must not take the place of one that the renderer shows in its own way.
+        key = escape(name)
+        shown[f"{key}_" if key in shown else key] = escape(_text(value))
+    for name, value in lines.items():
+        shown["event"] += f"\n    {name}: {_indented(_text(value))}"
+    return shown
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _indented(text: str) -> str:
+    """`text` with its line breaks kept, so indented that no line looks like a record's first."""
+    return "\n    ".join(escape(line) for line in text.split("\n"))

@@ -1,0 +1,76 @@
+"""`logengine tail`"""
+
+import asyncio
+from collections.abc import Collection
+from pathlib import Path
+
+import click
+
+from logengine.cli.options import data_option, resolve_data, streams_argument
+from logengine.cli.output import Output, format_option
+from logengine.cli.streams import streams_to_read
+from logengine.reader import StreamReader, last_records, merge_by_time
+from logengine.segment_file import list_streams
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine tail
+  logengine tail app -n 100
+  logengine tail -f app audit
+  logengine tail -f --format json | jq .event
+"""
+)
+@streams_argument
+@click.option(
+    "-n",
+    "--lines",
+    "count",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many records.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Then print what comes, once it is on disk.")
+@format_option
+@data_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    streams: tuple[str, ...],
+    count: int,
+    follow: bool,  # noqa: FBT001 - click passes by name
+    form: str,
+    data: Path | None,
+) -> None:
+    """Print the last records, of several streams merged by time; with -f, go on.
+
+    Without STREAM, all streams. Works without the daemon.
+    """
+    data = resolve_data(data).absolute()
+    output = Output(form)
+    if follow:
+        # What is followed need not be there yet.
+        there = list_streams(data) if data.is_dir() else []
+        names = [stream for stream in there if not streams or stream in streams]
+    else:
+        names = streams_to_read(data, streams)
+    readers = {stream: StreamReader(data, stream, output.report) for stream in names}
+    last = [last_records(reader, count) for reader in readers.values()]
+    merged = list(merge_by_time(last))
+    output.write(merged[len(merged) - count :] if len(merged) > count else merged)
+    output.flush()
+    if follow:
+        asyncio.run(_follow(data, streams or None, readers, output))
+    ctx.exit(1 if output.problems else 0)
+
+
+async def _follow(
+    data: Path, streams: Collection[str] | None, readers: dict[str, StreamReader], output: Output
+) -> None:
+    from logengine.follow import Follower
+
+    async for block in Follower(data, streams, readers, output.report).blocks():
+        output.write(block.records())
+        output.flush()

@@ -1,0 +1,48 @@
+"""`logengine verify`"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from logengine.cli.options import data_option, resolve_data, streams_argument
+from logengine.cli.output import escape
+from logengine.cli.streams import streams_to_read
+from logengine.verify import stream_bytes, verify_stream
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine verify
+  logengine verify app audit && echo sound
+"""
+)
+@streams_argument
+@data_option
+@click.pass_context
+def command(ctx: click.Context, streams: tuple[str, ...], data: Path | None) -> None:
+    """Read every byte of the streams and check it; exit 1 if anything is wrong.
+
+    Checks hashes, sequence and JSON, and names the file that is not as it was committed.
+    Works beside a running daemon.
+    """
+    data = resolve_data(data)
+    names = streams_to_read(data, streams)
+    wrong = 0
+    with click.progressbar(
+        length=sum(stream_bytes(data / stream) for stream in names),
+        label="verify",
+        file=sys.stderr,
+        hidden=not sys.stderr.isatty(),
+    ) as bar:
+        for stream in names:
+            found = 0
+            for finding in verify_stream(data / stream, bar.update):
+                found += not finding.harmless
+                prefix = "note: " if finding.harmless else ""
+                click.echo(escape(f"{prefix}{finding}"), err=finding.harmless)
+            wrong += found
+            if not found:
+                click.echo(f"{stream}: ok")
+    ctx.exit(1 if wrong else 0)

@@ -1,0 +1,288 @@
+"""Records from segment files, by cursor or by time; needs the data directory, no daemon.
+
+The daemon may commit and merge meanwhile: a segment that was listed may be gone when it
+is opened (its records are then in one before it) or hold more than its header said a
+moment ago. What is handed out was read whole and matched its hash.
+"""
+
+import heapq
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from logengine.errors import DamagedSegment, InvalidCursor
+from logengine.segment import Header, is_stream_name, segment_name, timestamp_of
+from logengine.segment_file import list_segments, read_header, read_segment
+
+# An interrupted merge leaves covered segments at most this far behind the one that covers them.
+_COVER_SEGMENTS_MAX = 64
+# A merge that removes segments faster than a reader opens them is not to be expected.
+_LOOKS_MAX = 100
+
+
+class Record(NamedTuple):
+    """One stored line, without its newline, and its place."""
+
+    stream: str
+    seq: int
+    line: bytes
+
+
+class Block(NamedTuple):
+    """Consecutive records of one stream: `lines`, without newlines, from `first` on."""
+
+    stream: str
+    first: int
+    lines: Sequence[bytes]
+
+    def records(self) -> Iterator[Record]:
+        """The records, one by one."""
+        for seq, line in enumerate(self.lines, self.first):
+            yield Record(self.stream, seq, line)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The position of a reader: it has seen `seq` of `stream` and all before it."""
+
+    stream: str
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The cursor written as `stream:seq`. Raises `InvalidCursor`."""
+        stream, _, seq = text.rpartition(":")
+        if not is_stream_name(stream) or not (seq.isascii() and seq.isdigit()):
+            raise InvalidCursor(f"{text!r} is no cursor; expected STREAM:SEQ, such as app:5120")
+        return cls(stream, int(seq))
+
+    def __str__(self) -> str:
+        return f"{self.stream}:{self.seq}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a stream that could not be served; the rest was."""
+
+    stream: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.stream}: {self.what}"
+
+
+Report = Callable[[Problem], None]
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """Timestamps from `since` to before `until`; None where that side is open."""
+
+    since: str | None = None
+    until: str | None = None
+
+    def may_hold(self, header: Header) -> bool:
+        """Whether a segment can have records in the range, as its header tells."""
+        return (self.since is None or header.until >= self.since) and (
+            self.until is None or header.since < self.until
+        )
+
+    def holds_all(self, header: Header) -> bool:
+        """Whether all records of a segment are in the range."""
+        return (self.since is None or header.since >= self.since) and (
+            self.until is None or header.until < self.until
+        )
+
+    def holds(self, line: bytes) -> bool:
+        """Whether a stored line is in the range."""
+        timestamp = timestamp_of(line)
+        return (self.since is None or timestamp >= self.since) and (
+            self.until is None or timestamp < self.until
+        )
+
+
+ALL_TIMES = TimeRange()
+
+
+class StreamReader:
+    """Reads one stream forward. `next_seq` is where it goes on."""
+
+    def __init__(self, data: Path, stream: str, report: Report, next_seq: int = 1) -> None:
+        self.stream = stream
+        self.next_seq = next_seq
+        self._directory = data / stream
+        self._report = report
+        self._reported: set[str] = set()
+
+    def read(self, times: TimeRange = ALL_TIMES) -> Iterator[Block]:
+        """What there is from `next_seq` on; may be called again when there is more.
+
+        Raises `OSError`, `FileNotFoundError` if there is no such stream.
+        """
+        looks = 0
+        while looks < _LOOKS_MAX:
+            firsts = list_segments(self._directory)
+            try:
+                yield from self._read_listed(firsts, times)
+            except FileNotFoundError:
+                looks += 1  # merged since it was listed
+                continue
+            return
+        self._problem(f"segments from {self.next_seq} on vanish faster than they can be read")
+
+    def seek_time(self, since: str) -> None:
+        """Goes on at a record before which there is none at or after `since`.
+
+        Bisects over the headers' `latest`, which never goes back. Raises `OSError`.
+        """
+        firsts = list_segments(self._directory)
+
+        def latest_before_or_in(index: int) -> str:
+            for first in firsts[index::-1]:
+                header = self._header(first)
+                if header is not None:
+                    return header.latest
+            return ""
+
+        found = bisect_left(range(len(firsts)), since, key=latest_before_or_in)
+        # A covered segment has an older `latest` than the one that covers it, before it.
+        for index in range(max(0, found - _COVER_SEGMENTS_MAX), found):
+            header = self._header(firsts[index])
+            if header is not None and header.latest >= since:
+                found = index
+                break
+        if found < len(firsts):
+            self.next_seq = max(self.next_seq, firsts[found])
+        elif firsts:
+            self.next_seq = max(self.next_seq, self.end())
+
+    def seek_last(self, count: int) -> None:
+        """Goes on at least `count` records before the end, if there are. Raises `OSError`."""
+        missing = count
+        following: int | None = None
+        for first in reversed(list_segments(self._directory)):
+            header = self._header(first)
+            if header is None:
+                continue
+            # Of a segment that covers others, what they hold was counted already.
+            last = header.last if following is None else min(header.last, following - 1)
+            here = max(0, last - first + 1)
+            following = first
+            self.next_seq = first + max(0, here - missing)
+            missing -= here
+            if missing <= 0:
+                return
+
+    def end(self) -> int:
+        """The sequence number behind the last one. Raises `OSError`."""
+        for first in reversed(list_segments(self._directory)):
+            header = self._header(first)
+            if header is not None:
+                return header.last + 1
+        return 1
+
+    def _read_listed(self, firsts: Sequence[int], times: TimeRange) -> Iterator[Block]:
+        if firsts and self.next_seq < firsts[0]:
+            self.next_seq = firsts[0]  # what was before it is retained no longer
+        while (header := self._holding(firsts)) is not None:
+            if not times.may_hold(header):
+                self.next_seq = header.last + 1
+                continue
+            try:
+                # It may hold more by now than the header said that was looked at.
+                header, body = read_segment(self._directory, header.first)
+                lines = split_body(header, body, str(self._directory / segment_name(header.first)))
+            except DamagedSegment as damage:
+                self._damaged(damage)
+                behind = bisect_right(firsts, header.first)
+                self.next_seq = firsts[behind] if behind < len(firsts) else header.last + 1
+                continue
+            start, self.next_seq = self.next_seq, header.last + 1
+            block = Block(self.stream, start, lines[start - header.first :])
+            yield from [block] if times.holds_all(header) else _chosen(block, times)
+
+    def _holding(self, firsts: Sequence[int]) -> Header | None:
+        """The segment that holds `next_seq`, past what cannot be had; None at the end."""
+        while True:
+            index = bisect_right(firsts, self.next_seq) - 1
+            is_newest = index + 1 == len(firsts)
+            for candidate in firsts[max(0, index - _COVER_SEGMENTS_MAX) : index + 1][::-1]:
+                header = self._header(candidate)
+                if header is not None and header.last >= self.next_seq:
+                    return header
+                if is_newest and header is not None and header.last + 1 == self.next_seq:
+                    return None
+            if is_newest:
+                return None
+            self._gap(firsts[index], firsts[index + 1])
+
+    def _gap(self, before: int, following: int) -> None:
+        if self._header(before) is not None and following > self.next_seq:
+            self._problem(f"records {self.next_seq} to {following - 1} are missing")
+        self.next_seq = following
+
+    def _header(self, first: int) -> Header | None:
+        try:
+            return read_header(self._directory, first)
+        except DamagedSegment as damage:
+            self._damaged(damage)
+            return None
+
+    def _damaged(self, damage: DamagedSegment) -> None:
+        self._problem(str(damage))
+
+    def _problem(self, what: str) -> None:
+        if what not in self._reported:
+            self._reported.add(what)
+            self._report(Problem(self.stream, what))
+
+
+def _chosen(block: Block, times: TimeRange) -> Iterator[Block]:
+    """The records of `block` in the range, in blocks of neighbours."""
+    inside = [times.holds(line) for line in block.lines]
+    start = 0
+    while start < len(inside):
+        stop = start
+        while stop < len(inside) and inside[stop] is inside[start]:
+            stop += 1
+        if inside[start]:
+            yield Block(block.stream, block.first + start, block.lines[start:stop])
+        start = stop
+
+
+def split_body(header: Header, body: bytes, path: str) -> list[bytes]:
+    """The lines of a body, without newlines. Raises `DamagedSegment` if they are not `count`."""
+    lines = body.split(b"\n")
+    if lines.pop() or len(lines) != header.count:
+        raise DamagedSegment(path, f"its body has not the {header.count} lines its header says")
+    return lines
+
+
+def last_records(reader: StreamReader, count: int) -> list[Record]:
+    """The last `count` records of a stream, or all there are; `reader` is then at its end."""
+    reader.seek_last(count)
+    last: deque[Record] = deque(maxlen=count)
+    for block in reader.read():
+        last.extend(block.records())
+    return list(last)
+
+
+def merge_by_time(streams: Iterable[Iterable[Record]]) -> Iterator[Record]:
+    """Records of several streams, the oldest head first; each stream stays in its own order."""
+    return heapq.merge(*streams, key=_record_time)
+
+
+def _record_time(record: Record) -> str:
+    return timestamp_of(record.line)
+
+
+def with_place(record: Record) -> bytes:
+    """The stored line with `_stream` and `_seq` in front, as one JSON object."""
+    return b'{"_stream":"%s","_seq":%d,%s' % (
+        record.stream.encode(),
+        record.seq,
+        record.line[1:],
+    )

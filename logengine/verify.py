@@ -1,0 +1,141 @@
+"""Reads every byte of a stream and says what is wrong with it."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from logengine.atomic import is_temp_name
+from logengine.errors import DamagedSegment
+from logengine.reader import split_body
+from logengine.record import ENVELOPE_NAMES
+from logengine.segment import Header, first_of_name, segment_name, timestamp_of
+from logengine.segment_file import list_segments, read_segment
+from logengine.timestamp import is_timestamp
+
+# How often a stream is listed anew because a merge went on beside the reading.
+_LOOKS_MAX = 100
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a stream's directory. A `harmless` one is no damage: a leftover, a stranger."""
+
+    path: str
+    what: str
+    harmless: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+def verify_stream(
+    directory: Path, progress: Callable[[int], None] = lambda _: None
+) -> Iterator[Finding]:
+    """What is wrong in a stream; nothing, if all is as it was committed.
+
+    `progress` is told the bytes of each segment read. Safe beside a daemon that commits
+    and merges. Raises `OSError`.
+    """
+    yield from _strangers(directory)
+    previous: Header | None = None
+    behind = 0
+    looks = 0
+    while looks < _LOOKS_MAX:
+        for first in list_segments(directory):
+            if first <= behind:
+                continue
+            path = str(directory / segment_name(first))
+            try:
+                header, body = read_segment(directory, first)
+            except FileNotFoundError:
+                looks += 1  # merged since it was listed
+                break
+            except DamagedSegment as damage:
+                yield Finding(damage.path, damage.reason)
+                behind, previous = first, None
+                continue
+            progress(len(body))
+            behind = first
+            if previous is not None and header.first <= previous.last:
+                covered = header.last <= previous.last
+                yield Finding(
+                    path,
+                    "covered by the segment before it, left by an interrupted merge"
+                    if covered
+                    else f"begins within the segment before it, which ends at {previous.last}",
+                    harmless=covered,
+                )
+                if covered:
+                    continue
+            yield from _check_segment(header, body, path)
+            if previous is not None:
+                yield from _check_neighbours(previous, header, path)
+            previous = header
+        else:
+            return
+
+
+def stream_bytes(directory: Path) -> int:
+    """How many bytes `verify_stream` is to read, about. Raises `OSError`."""
+    total = 0
+    for first in list_segments(directory):
+        try:
+            total += (directory / segment_name(first)).stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _strangers(directory: Path) -> Iterator[Finding]:
+    for entry in sorted(directory.iterdir()):
+        if is_temp_name(entry.name):
+            yield Finding(
+                str(entry), "a temp: under way, or to be removed at the next start", harmless=True
+            )
+        elif first_of_name(entry.name) is None:
+            yield Finding(str(entry), "no file of logengine's", harmless=True)
+
+
+def _check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
+    try:
+        lines = split_body(header, body, path)
+    except DamagedSegment as damage:
+        yield Finding(damage.path, damage.reason)
+        return
+    for seq, line in enumerate(lines, header.first):
+        reason = _fault_of_line(line)
+        if reason is not None:
+            yield Finding(path, f"record {seq} {reason}")
+    times = [timestamp_of(line) for line in lines]
+    if times and (min(times), max(times)) != (header.since, header.until):
+        yield Finding(
+            path,
+            f"its records are from {min(times)} to {max(times)}, "
+            f"its header says {header.since} to {header.until}",
+        )
+
+
+def _fault_of_line(line: bytes) -> str | None:
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        return f"is not JSON: {error}"
+    if not isinstance(record, dict):
+        return "is not a JSON object"
+    if next(iter(record)) != ENVELOPE_NAMES[0] or not is_timestamp(timestamp_of(line)):
+        return f"does not begin with the {ENVELOPE_NAMES[0]} of the envelope"
+    return None
+
+
+def _check_neighbours(before: Header, after: Header, path: str) -> Iterator[Finding]:
+    if after.first > before.last + 1:
+        yield Finding(path, f"records {before.last + 1} to {after.first - 1} before it are missing")
+    if after.latest < before.latest:
+        yield Finding(
+            path, f"its latest is {after.latest}, before {before.latest} of the segment before it"
+        )
+    for producer, number in after.producers.items():
+        known = before.producers.get(producer, 0)
+        if number < known:
+            yield Finding(path, f"producer {producer!r} is at {number} after it was at {known}")
