@@ -17,7 +17,7 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
 _EVENT_KEYS = ("event", "message", "msg")
-_STREAMS_OF_LINES = ("exception", "stack")
+_SHOWN_BEHIND = ("exception", "stack")
 
 Lines = Callable[[Block], Sequence[bytes]]
 
@@ -83,15 +83,20 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
     )
 
     def render(record: Record) -> bytes:
-        text = console(None, "", _event_dict(record))
-        return str(text).encode("utf-8", "backslashreplace")
+        fields: dict[str, Any] = msgspec.json.decode(record.line)
+        behind = [
+            f"\n    {name}: {_indented(_text(fields.pop(name)))}"
+            for name in _SHOWN_BEHIND
+            if name in fields
+        ]
+        text = str(console(None, "", _event_dict(record, fields)))
+        return "".join([text, *behind]).encode("utf-8", "backslashreplace")
 
     return render
 
 
-def _event_dict(record: Record) -> dict[str, Any]:
+def _event_dict(record: Record, fields: dict[str, Any]) -> dict[str, Any]:
     """What structlog's renderer takes: time, level, event and sender first, then the fields."""
-    fields: dict[str, Any] = msgspec.json.decode(record.line)
     event_key = next((key for key in _EVENT_KEYS if key in fields), None)
     event = _text(fields.pop(event_key)) if event_key else ""
     shown: dict[str, Any] = {"timestamp": _text(fields.get("_ts")), "event": _indented(event)}
@@ -101,15 +106,12 @@ def _event_dict(record: Record) -> dict[str, Any]:
         fields["level"] = level
     sender = f"{fields.get('_comm', '?')}[{fields.get('_pid', '?')}]"
     shown["logger"] = escape(f"{record.stream}:{record.seq} {sender}")
-    lines = {name: fields.pop(name) for name in _STREAMS_OF_LINES if name in fields}
     for name, value in fields.items():
         if name in ENVELOPE_NAMES:
             continue
         # A field must not take the place of one that the renderer shows in its own way.
         key = escape(name)
         shown[f"{key}_" if key in shown else key] = escape(_text(value))
-    for name, value in lines.items():
-        shown["event"] += f"\n    {name}: {_indented(_text(value))}"
     return shown
 
 

@@ -1,0 +1,82 @@
+"""The receiver gives the same events however what it receives was cut."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logengine.protocols.ndjson import (
+    BadHello,
+    Hello,
+    Lines,
+    NdjsonReceiver,
+    TooLarge,
+)
+
+MAX_RECORD = 20
+lines = st.sampled_from(
+    [
+        b"",
+        b"\r",
+        b"a",
+        b'{"b":1}',
+        b"x" * 19,
+        b"x" * 20,
+        b"x" * 20 + b"\r",
+        b"x" * 21,
+        b"x" * 60,
+        b"\xff\x00",
+    ]
+)
+hellos = st.sampled_from([b"", b'{"_hello":1}\n', b'{"_hello":2}\n', b'\n{"_hello":1,"x":{}}\n'])
+inputs = st.tuples(hellos, st.lists(lines, max_size=8)).map(
+    lambda pair: pair[0] + b"\n".join(pair[1])
+)
+
+
+def told(data: bytes, cuts: list[int]) -> list[str]:
+    """What the receiver says of `data` received in pieces: a word for each line or event."""
+    receiver = NdjsonReceiver(MAX_RECORD)
+    places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    events = []
+    for start, stop in zip(places, places[1:], strict=False):
+        events += receiver.receive(data[start:stop])
+        assert receiver.unfinished_bytes <= MAX_RECORD + 1
+    events += receiver.end()
+    words: list[str] = []
+    for event in events:
+        match event:
+            case Lines(chunk):
+                assert chunk.endswith(b"\n")
+                words += [repr(line) for line in chunk.split(b"\n")[:-1] if line.strip(b"\r")]
+            case TooLarge():
+                words.append("too large")
+            case Hello():
+                words.append("hello")
+            case BadHello():
+                words.append("bad hello")
+    return words
+
+
+@given(inputs, st.lists(st.integers(0, 400), max_size=12))
+def test_events_do_not_depend_on_how_the_input_was_cut(data: bytes, cuts: list[int]) -> None:
+    assert told(data, cuts) == told(data, [])
+
+
+@given(inputs)
+def test_byte_by_byte_is_the_same_too(data: bytes) -> None:
+    assert told(data, list(range(len(data)))) == told(data, [])
+
+
+@given(inputs)
+def test_every_line_is_told_once_in_order(data: bytes) -> None:
+    words = told(data, [])
+    if words[:1] == ["bad hello"]:
+        assert words == ["bad hello"]
+        return
+    expected = [
+        "too large" if len(line.rstrip(b"\r")) > MAX_RECORD else repr(line)
+        for line in data.split(b"\n")
+        if line.strip(b"\r")
+    ]
+    if words[:1] == ["hello"]:
+        expected[0] = "hello"
+    assert words == expected

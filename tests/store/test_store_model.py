@@ -1,0 +1,242 @@
+"""The store against a plain model, with failing system calls, crashes and two batches at once.
+
+Whatever was reported as committed must be read back, once and in order; what was reported
+as failed, or was under way when the process died, may be there or not, but only as the
+next records in order, and never in part.
+"""
+
+import asyncio
+import errno
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from logengine.plan import Addition
+from logengine.reader import Problem, StreamReader
+from logengine.store import Store, StoreLimits
+from logengine.verify import verify_stream
+
+STREAMS = ("app", "audit", "web")
+LIMITS = StoreLimits(rewrite_limit=300, max_producers=2, active_cache=500)
+
+
+class FailingCalls:
+    """Makes the n-th of some system calls of the store fail, or end the world."""
+
+    def __init__(self, name: str, countdown: int, error: int | None) -> None:
+        self._name = name
+        self._countdown = countdown
+        self._error = error
+        self._real: Callable[..., Any] = getattr(os, name)
+
+    def __enter__(self) -> None:
+        self._patch = patch.object(os, self._name, self._call)
+        self._patch.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.stop()
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        self._countdown -= 1
+        if self._countdown == 0 and self._error is not None:
+            raise OSError(self._error, os.strerror(self._error))
+        return self._real(*args, **kwargs)
+
+
+def line_of(number: int) -> bytes:
+    return b'{"_ts":"2026-11-23T20:00:00.000001Z","n":%d}\n' % number
+
+
+class StoreMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = Path(tempfile.mkdtemp(prefix="logengine-model-"))
+        self.executor = ThreadPoolExecutor(3)
+        self.durable: dict[str, list[int]] = {stream: [] for stream in STREAMS}
+        self.producers: dict[str, int] = dict.fromkeys(STREAMS, 0)
+        # What failed waits here, to be committed first, as the committer does it.
+        self.waiting: dict[str, list[int]] = {stream: [] for stream in STREAMS}
+        self.number = 0
+        self.open()
+
+    def open(self) -> None:
+        self.store = Store(self.data, self.executor, LIMITS)
+        self.store.open()
+        for stream in STREAMS:
+            asyncio.run(self.store.recover_stream(stream))
+            found = self.stored(stream)
+            # Nothing acknowledged is missing; what else is there came in order.
+            assert found[: len(self.durable[stream])] == self.durable[stream]
+            more = found[len(self.durable[stream]) :]
+            assert more == self.waiting[stream][: len(more)]
+            self.durable[stream] = found
+            self.waiting[stream] = self.waiting[stream][len(more) :]
+            known = self.store.last_durable(stream, "p")
+            assert known == (found[-1] if found else 0)
+
+    def stored(self, stream: str) -> list[int]:
+        if not (self.data / stream).exists():
+            return []
+        problems: list[Problem] = []
+        blocks = list(StreamReader(self.data, stream, problems.append).read())
+        assert not problems
+        next_seq = 1
+        for block in blocks:
+            assert block.first == next_seq
+            next_seq += len(block.lines)
+        return [int(line.split(b":")[-1][:-1]) for block in blocks for line in block.lines]
+
+    def additions(self, streams: list[str], count: int) -> dict[str, list[int]]:
+        taken = {}
+        for stream in streams:
+            for _ in range(count):
+                self.number += 1
+                self.waiting[stream].append(self.number)
+            taken[stream], self.waiting[stream] = self.waiting[stream], []
+        return {stream: numbers for stream, numbers in taken.items() if numbers}
+
+    def plans(self, taken: dict[str, list[int]]) -> dict[str, Any]:
+        time = "2026-11-23T20:00:00.000001Z"
+        return {
+            stream: self.store.plan(
+                stream,
+                Addition(
+                    [line_of(number) for number in numbers],
+                    len(numbers),
+                    time,
+                    time,
+                    {"p": numbers[-1]},
+                ),
+            )
+            for stream, numbers in taken.items()
+        }
+
+    def settle(self, taken: dict[str, list[int]], failed: dict[str, Exception]) -> None:
+        for stream, numbers in taken.items():
+            if stream in failed:
+                self.waiting[stream] = self.waiting[stream] + numbers
+            else:
+                self.durable[stream] = self.durable[stream] + numbers
+
+    def run(self, work: Awaitable[Any]) -> Any:
+        async def main() -> Any:
+            return await work
+
+        return asyncio.run(main())
+
+    streams = st.lists(st.sampled_from(STREAMS), min_size=1, max_size=3, unique=True)
+    faults = st.none() | st.tuples(
+        st.sampled_from(["open", "writev", "fsync", "replace", "mkdir"]),
+        st.integers(1, 6),
+        st.sampled_from([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EROFS]),
+    )
+
+    @rule(streams=streams, count=st.integers(0, 4), fault=faults)
+    def commit(self, streams: list[str], count: int, fault: tuple[str, int, int] | None) -> None:
+        taken = self.additions(streams, count)
+        plans = self.plans(taken)
+        with FailingCalls(*(fault or ("fsync", 0, None))):
+            failed = self.run(self.store.commit(plans))
+        assert fault is not None or not failed
+        self.settle(taken, failed)
+
+    @rule(first=streams, second=streams, count=st.integers(1, 4), fault=faults)
+    def commit_two_at_once(
+        self, first: list[str], second: list[str], count: int, fault: tuple[str, int, int] | None
+    ) -> None:
+        taken_first = self.additions(first, count)
+
+        async def both() -> tuple[Any, Any, dict[str, list[int]]]:
+            plans = self.plans(taken_first)
+            before = asyncio.ensure_future(self.store.commit(plans))
+            await asyncio.sleep(0)
+            taken_second = self.additions(second, count)
+            behind = self.store.commit(self.plans(taken_second), before)
+            return await before, await behind, taken_second
+
+        with FailingCalls(*(fault or ("fsync", 0, None))):
+            failed_first, failed_second, taken_second = asyncio.run(both())
+        assert set(failed_first) & set(taken_second) <= set(failed_second)
+        self.settle(taken_first, failed_first)
+        self.settle(taken_second, failed_second)
+
+    @rule()
+    def stop_and_start(self) -> None:
+        self.store.close()
+        self.open()
+
+    @rule(streams=streams, count=st.integers(1, 3), call=st.integers(1, 12))
+    def die_in_a_commit_and_start(self, streams: list[str], count: int, call: int) -> None:
+        taken = self.additions(streams, count)
+        plans = self.plans(taken)
+        calls = 0
+
+        class Died(BaseException):
+            pass
+
+        def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                nonlocal calls
+                calls += 1
+                if calls >= call:
+                    raise Died
+                return real(*args, **kwargs)
+
+            return run
+
+        names = ("open", "writev", "fsync", "replace", "unlink", "mkdir")
+        patches = [patch.object(os, name, dying(getattr(os, name))) for name in names]
+        for each in patches:
+            each.start()
+        try:
+            failed = self.run(self.store.commit(plans))
+        except Died:
+            failed = dict.fromkeys(taken, Exception())
+        finally:
+            for each in patches:
+                each.stop()
+        self.settle(taken, failed)
+        self.store.close()
+        self.open()
+
+    @precondition(lambda self: self.number)
+    @rule(seed=st.integers(0, 99))
+    def leave_a_temp_of_a_killed_process(self, seed: int) -> None:
+        stream = random.Random(seed).choice(STREAMS)
+        if (self.data / stream).is_dir():
+            (self.data / stream / f".00000000000000000001.ndjson.{seed}.tmp").write_bytes(b"{")
+        self.store.close()
+        self.open()
+        assert not list(self.data.glob("*/.*.tmp"))
+
+    @invariant()
+    def what_is_durable_is_read_in_order(self) -> None:
+        for stream in STREAMS:
+            found = self.stored(stream)
+            assert found[: len(self.durable[stream])] == self.durable[stream]
+            more = found[len(self.durable[stream]) :]
+            # Replaced, and its directory not synced: visible, not acknowledged.
+            assert more == self.waiting[stream][: len(more)]
+            if (self.data / stream).is_dir():
+                assert not [f for f in verify_stream(self.data / stream) if not f.harmless]
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.executor.shutdown()
+        shutil.rmtree(self.data)
+
+
+StoreMachine.TestCase.settings = settings(
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")), stateful_step_count=25, deadline=None
+)
+test_store_against_its_model = StoreMachine.TestCase

@@ -1,0 +1,80 @@
+"""One documented outcome for every kind of line; `docs/protocol.md` lists the same."""
+
+import json
+
+import pytest
+
+from logengine.record import Peer, Stamped, envelope, peer_fields, stamp, stamp_exactly
+
+OPENING = envelope("2026-11-23T20:00:00.000123Z", b"")
+PREFIX = b'{"_ts":"2026-11-23T20:00:00.000123Z"'
+
+
+@pytest.mark.parametrize(
+    ("line", "stored"),
+    [
+        (b'{"a":1}', b',"a":1}'),
+        (b'{"a":1}\r', b',"a":1}'),
+        (b'  {"a":1}\t', b',"a":1}'),
+        (b"{}", b"}"),
+        (b"{ }", b"}"),
+        (b"hello", b',"message":"hello"}'),
+        (b"hello\r", b',"message":"hello"}'),
+        (b"  indented", b',"message":"  indented"}'),
+        (b"[1,2]", b',"message":"[1,2]"}'),
+        (b"42", b',"message":"42"}'),
+        (b'{"a":1', b',"message":"{\\"a\\":1"}'),
+        (b'{"a":1}{"b":2}', b',"message":"{\\"a\\":1}{\\"b\\":2}"}'),
+        (b'{"a":NaN}', b',"message":"{\\"a\\":NaN}"}'),
+        (b'{"a":"\\ud800"}', b',"message":"{\\"a\\":\\"\\\\ud800\\"}"}'),
+        (b"nul\x00byte", b',"message":"nul\\u0000byte"}'),
+        (b"bad \xff utf-8", b',"message":"bad \\\\xff utf-8"}'),
+        (b'{"a":"\xff"}', b',"message":"{\\"a\\":\\"\\\\xff\\"}"}'),
+        (b'{"a":1,"a":2}', b',"a":1,"a":2}'),
+        (b'{"_ts":1}', b',"__ts":1}'),
+        (b'{"\\u005fpid":null,"b":2}', b',"__pid":null,"b":2}'),
+        (b'{"_ts":1,"__ts":2}', b',"___ts":1,"__ts":2}'),
+        (b'{"_stream":"x","_seq":9}', b',"__stream":"x","__seq":9}'),
+        (b'{"_other":1}', b',"_other":1}'),
+        (b'{"_uid":1,"_uid":2}', b',"__uid":2}'),
+        (b'{"n":123456789012345678901234,"f":1.0}', b',"n":123456789012345678901234,"f":1.0}'),
+        (b'{"k":"}\\n{"}', b',"k":"}\\n{"}'),
+    ],
+)
+def test_a_line_has_its_documented_outcome(line: bytes, stored: bytes) -> None:
+    assert stamp(line + b"\n", OPENING) == Stamped(PREFIX + stored + b"\n", 1)
+
+
+def test_blank_lines_vanish() -> None:
+    assert stamp(b"\n \t\r\n\n", OPENING) == Stamped(b"", 0)
+
+
+def test_a_deeply_nested_object_is_kept_as_text_where_it_cannot_be_checked() -> None:
+    line = b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}\n"
+    body, count = stamp(line, OPENING)
+    assert count == 1
+    assert json.loads(body)["message"] == line[:-1].decode()
+
+
+def test_one_odd_line_does_not_change_its_neighbours() -> None:
+    chunk = b'{"a":1}\nodd\n{"b":2}\n'
+    assert stamp(chunk, OPENING) == stamp_exactly(chunk, OPENING)
+    assert stamp(chunk, OPENING).records == 3
+
+
+def test_the_envelope_holds_what_the_kernel_knows() -> None:
+    peer = Peer(pid=1, uid=2, gid=3, comm='we"b', unit="web.service")
+    opening = envelope("2026-11-23T20:00:00.000123Z", peer_fields(peer))
+    assert json.loads(stamp(b"{}\n", opening).body) == {
+        "_ts": "2026-11-23T20:00:00.000123Z",
+        "_pid": 1,
+        "_uid": 2,
+        "_gid": 3,
+        "_comm": 'we"b',
+        "_unit": "web.service",
+    }
+
+
+def test_what_the_kernel_does_not_know_is_left_out() -> None:
+    assert peer_fields(Peer(uid=0)) == b',"_uid":0'
+    assert peer_fields(Peer()) == b""

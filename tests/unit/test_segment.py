@@ -1,0 +1,144 @@
+"""Names, headers and bodies of segments."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from logengine.errors import DamagedSegment
+from logengine.plan import Addition, StreamState, append
+from logengine.segment import (
+    check_body,
+    decode_header,
+    first_of_name,
+    is_stream_name,
+    segment_name,
+)
+from logengine.segment_file import list_segments, list_streams, read_header, read_segment
+
+TIME = "2026-11-23T20:00:00.000001Z"
+BODY = b'{"_ts":"%s","a":1}\n{"_ts":"%s","a":2}\n' % (TIME.encode(), TIME.encode())
+
+
+def segment_file(directory: Path, body: bytes = BODY, count: int = 2) -> Path:
+    directory.mkdir(exist_ok=True)
+    plan, _ = append(
+        StreamState(directory.name),
+        Addition([body], count, TIME, TIME, {"web-1": 5}),
+        rewrite_limit=0,
+        max_producers=9,
+    )
+    path = directory / segment_name(1)
+    path.write_bytes(b"".join(plan.render()))
+    return path
+
+
+def test_the_name_is_the_first_number_and_sorts() -> None:
+    assert segment_name(81921) == "00000000000000081921.ndjson"
+    assert first_of_name("00000000000000081921.ndjson") == 81921
+    for stranger in ("1.ndjson", "0" * 20 + ".ndjson", ".tmp", "x" * 20 + ".ndjson"):
+        assert first_of_name(stranger) is None
+
+
+@pytest.mark.parametrize("name", ["app", "a", "0", "a.b_c-d", "a" * 64])
+def test_stream_names_that_are_fine(name: str) -> None:
+    assert is_stream_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", ".hidden", "-a", "A", "a" * 65, "ä", "a\n", "a b", "_x"]
+)
+def test_no_stream_name_leaves_the_data_directory(name: str) -> None:
+    assert not is_stream_name(name)
+
+
+def test_header_and_body_come_back(tmp_path: Path) -> None:
+    segment_file(tmp_path / "app")
+    header, body = read_segment(tmp_path / "app", 1)
+    assert body == BODY
+    assert (header.first, header.last, header.count, header.bytes) == (1, 2, 2, len(BODY))
+    assert header.producers == {"web-1": 5}
+    assert read_header(tmp_path / "app", 1) == header
+
+
+def test_anybody_can_check_the_hash(tmp_path: Path) -> None:
+    path = segment_file(tmp_path / "app")
+    told = subprocess.run(
+        f"tail -n +2 {path} | sha256sum", shell=True, check=True, capture_output=True, text=True
+    ).stdout.split()[0]
+    assert told == read_header(tmp_path / "app", 1).sha256 == hashlib.sha256(BODY).hexdigest()
+
+
+def test_unknown_keys_of_a_newer_writer_are_ignored(tmp_path: Path) -> None:
+    path = segment_file(tmp_path / "app")
+    line = path.read_bytes().split(b"\n")[0]
+    newer = msgspec.json.decode(line) | {"prev": "abc"}
+    assert decode_header(msgspec.json.encode(newer), "f") == decode_header(line, "f")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_segment": 2},
+        {"stream": "other"},
+        {"first": 2},
+        {"count": -1},
+        {"bytes": 3},
+        {"since": "2026"},
+        {"since": "2027-11-23T20:00:00.000001Z"},
+        {"latest": "2025-11-23T20:00:00.000001Z"},
+        {"sha256": 1},
+        {"producers": {"a": "b"}},
+    ],
+)
+def test_a_header_that_cannot_be_true_is_damage(tmp_path: Path, change: dict[str, object]) -> None:
+    path = segment_file(tmp_path / "app")
+    line, body = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(msgspec.json.encode(msgspec.json.decode(line) | change) + b"\n" + body)
+    with pytest.raises(DamagedSegment, match=str(path)):
+        read_header(tmp_path / "app", 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"{", b'{"_segment":1}\n', b"\n", b"\xff\n"])
+def test_what_a_broken_promise_leaves_is_damage(tmp_path: Path, content: bytes) -> None:
+    path = segment_file(tmp_path / "app")
+    path.write_bytes(content)
+    for read in (read_header, read_segment):
+        with pytest.raises(DamagedSegment, match=str(path)):
+            read(tmp_path / "app", 1)
+
+
+def test_a_changed_body_is_damage(tmp_path: Path) -> None:
+    segment_file(tmp_path / "app")
+    header, body = read_segment(tmp_path / "app", 1)
+    with pytest.raises(DamagedSegment, match="sha256"):
+        check_body(header, body.replace(b"1}", b"2}"), "f")
+    with pytest.raises(DamagedSegment, match="bytes"):
+        check_body(header, body[:-1], "f")
+
+
+def test_a_header_longer_than_one_read_is_read_whole(tmp_path: Path) -> None:
+    directory = tmp_path / "app"
+    directory.mkdir()
+    producers = {f"producer-{number:04d}": number for number in range(1024)}
+    plan, _ = append(
+        StreamState("app"),
+        Addition([BODY], 2, TIME, TIME, producers),
+        rewrite_limit=0,
+        max_producers=1024,
+    )
+    (directory / segment_name(1)).write_bytes(b"".join(plan.render()))
+    assert read_header(directory, 1).producers == producers
+
+
+def test_only_streams_and_segments_are_listed(tmp_path: Path) -> None:
+    segment_file(tmp_path / "app")
+    (tmp_path / ".lock").touch()
+    (tmp_path / "UPPER").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "app" / ".x.tmp").touch()
+    (tmp_path / "app" / "notes").touch()
+    assert list_streams(tmp_path) == ["app"]
+    assert list_segments(tmp_path / "app") == [1]
