@@ -5,9 +5,11 @@ default given here.
 """
 
 import difflib
+import os
+import re
 import tomllib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -43,7 +45,11 @@ class Mode(int):
     """Permissions, written as `0666`."""
 
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+_COUNT_MAX = 1_000_000
+_ABSOLUTE = "an absolute path without NUL"
+_SOCKET_PATH_BYTES_MAX = 107  # what the kernel's sockaddr_un holds, and a NUL
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=_COUNT_MAX)]
 
 _PARSERS: dict[type, Callable[[str], float]] = {
     Size: parse_size,
@@ -54,6 +60,17 @@ _FORMATTERS: dict[type, Callable[[Any], str]] = {
     Size: format_size,
     Duration: format_duration,
     Mode: format_mode,
+}
+_EXPECTED: dict[type, str] = {
+    Size: 'a size such as "64KiB", or a number of bytes',
+    Duration: 'a duration such as "250ms", in quotes',
+    Mode: 'permissions such as "0660", in quotes',
+}
+_EXPECTED_TYPES = {
+    "int": f"a whole number from 1 to {_COUNT_MAX}",
+    "str": "text, in quotes",
+    "object": "a table",
+    "array": "an array of tables, [[listen]]",
 }
 
 
@@ -121,17 +138,20 @@ def load_config(
     """The configuration in `path`, or the defaults, with the command line's say on top.
 
     `data` replaces the file's; `socket` is one more listener, and the only one where the
-    file names none. Raises `ConfigError` naming the file, the key and what is allowed.
+    file names none; one that the file names already is not added again. Raises
+    `ConfigError` naming the file, the key and what is allowed.
     """
     said = read_config(path) if path is not None else Config()
     listen = list(said.listen)
     if socket is not None:
-        listen.append(ListenConfig(path=str(socket.absolute())))
+        added = str(socket.absolute())
+        if _normal(added) not in [_normal(one.path) for one in listen]:
+            listen.append(ListenConfig(path=added))
     if not listen:
         listen.append(ListenConfig(path=str(default_socket(environ, uid))))
     where = str(data.absolute()) if data else said.data or str(default_data(environ, uid))
     config = msgspec.structs.replace(said, data=where, listen=tuple(listen))
-    _check(config, str(path) if path is not None else "command line")
+    _check(config, str(path) if path is not None else "environment and command line")
     return config
 
 
@@ -150,13 +170,16 @@ def parse_config(text: str, origin: str) -> Config:
     """The configuration in TOML `text`, which came from `origin`. Raises `ConfigError`."""
     try:
         said = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
         raise ConfigError(f"{origin}: not TOML: {error}") from None
     _check_keys(said, Config, origin, "")
     try:
         config = msgspec.convert(said, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {_readable(str(error))}") from None
+        raise ConfigError(f"{origin}: {_readable(str(error), said)}") from None
+    if said.get("data") == "":
+        raise ConfigError(f"{origin}: data: ''; expected an absolute path, or no such key")
     _check(config, origin)
     return config
 
@@ -172,22 +195,35 @@ def default_data(environ: Mapping[str, str], uid: int) -> Path:
         return Path(given.split(":")[0])
     if uid == 0:
         return Path("/var/log/logengine")
-    state = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "/"), ".local", "state")
-    return Path(state, "logengine")
+    state = _xdg_directory(environ, "XDG_STATE_HOME")
+    return Path(state or Path(environ.get("HOME") or "/", ".local", "state"), "logengine")
 
 
 def default_socket(environ: Mapping[str, str], uid: int) -> Path:
-    """Where the daemon listens if nobody says otherwise."""
+    """Where the daemon listens if nobody says otherwise.
+
+    Without `$XDG_RUNTIME_DIR` that is below `/tmp`, where all of a user's processes look.
+    """
     if given := environ.get("RUNTIME_DIRECTORY"):
         return Path(given.split(":")[0], "socket")
     if uid == 0:
         return Path("/run/logengine/socket")
-    return Path(environ.get("XDG_RUNTIME_DIR") or f"/tmp/logengine-{uid}", "logengine", "socket")  # noqa: S108
+    runtime = _xdg_directory(environ, "XDG_RUNTIME_DIR")
+    return Path(runtime, "logengine", "socket") if runtime else Path(f"/tmp/logengine-{uid}/socket")  # noqa: S108
+
+
+def _xdg_directory(environ: Mapping[str, str], name: str) -> str | None:
+    """The directory that `name` gives; a relative one is to be ignored, says the standard."""
+    given = environ.get(name, "")
+    return given if given.startswith("/") else None
 
 
 def _decode(kind: type, value: object) -> object:
+    if kind is Size and type(value) is int:
+        value = str(value)
     if not isinstance(value, str):
-        raise ValueError(f"expected {kind.__doc__}, with quotes")  # noqa: TRY004 - msgspec wants it
+        # ValueError, not TypeError: msgspec adds the key's path to it.
+        raise ValueError(f"{value!r}; expected {_EXPECTED[kind]}")  # noqa: TRY004
     return kind(_PARSERS[kind](value))
 
 
@@ -195,10 +231,21 @@ def _encode(value: Any) -> object:
     return _FORMATTERS[type(value)](value)
 
 
-def _readable(message: str) -> str:
-    """Msgspec's `Expected … - at `$.commit.linger`` with the key in front."""
-    what, separator, where = message.rpartition(" - at `$")
-    return f"{where.rstrip('`').lstrip('.')}: {what}" if separator else message
+def _readable(message: str, said: Any) -> str:
+    """Msgspec's `Expected … - at `$.commit.threads`` with the key and what was found in front."""
+    what, _, where = message.rpartition(" - at `$")
+    where = where.rstrip("`").lstrip(".")
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
+        return f"{where}.{missing[1]}: missing; expected {_ABSOLUTE}"
+    if wrong := re.match(r"Expected `(\w+)`", what):
+        for name, index in re.findall(r"(\w+)(?:\[(\d+)\])?", where):
+            said = said[name]
+            said = said[int(index)] if index else said
+        found = repr(said)
+        if isinstance(said, dict | list):
+            found = "a table" if isinstance(said, dict) else "an array"
+        return f"{where}: {found}; expected {_EXPECTED_TYPES[wrong[1]]}"
+    return f"{where}: {what}"
 
 
 def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
@@ -208,7 +255,8 @@ def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
             _check_keys(item, get_args(kind)[0], origin, f"{where}[{number}]")
     if get_origin(kind) is Literal and said not in get_args(kind):
         expected = " or ".join(repr(choice) for choice in get_args(kind))
-        raise ConfigError(f"{origin}: {where}: {said!r}; expected {expected}")
+        note = " (ndjson needs a connection: datagram is not for it)" if said == "datagram" else ""
+        raise ConfigError(f"{origin}: {where}: {said!r}; expected {expected}{note}")
     if not isinstance(said, dict) or not _is_table(kind):
         return
     allowed = get_type_hints(kind, include_extras=True)
@@ -233,37 +281,71 @@ def _is_table(kind: Any) -> bool:
 
 def _check(config: Config, origin: str) -> None:
     """Refuses settings that do not go together."""
-    limits, commit = config.limits, config.commit
-    at_least = {
-        "commit.max_batch": (commit.max_batch, 4 * KiB),
-        "commit.pipeline_bytes": (commit.pipeline_bytes, 1),
-        "limits.max_record": (limits.max_record, 64),
-        "limits.max_pending": (limits.max_pending, 4 * limits.max_record),
-        "limits.max_pending_stream": (limits.max_pending_stream, limits.max_record),
-    }
-    for key, (found, least) in at_least.items():
-        if found < least:
-            raise ConfigError(
-                f"{origin}: {key}: {format_size(found)}; expected at least {format_size(least)}"
-            )
-    if limits.max_pending_stream > limits.max_pending:
-        raise ConfigError(
-            f"{origin}: limits.max_pending_stream: {format_size(limits.max_pending_stream)}; "
-            f"expected at most limits.max_pending, {format_size(limits.max_pending)}"
-        )
-    if not 0 < commit.retry_min <= commit.retry_max:
-        raise ConfigError(
-            f"{origin}: commit.retry_min: expected more than 0ms and at most commit.retry_max"
-        )
-    if config.data and not config.data.startswith("/"):
-        raise ConfigError(f"{origin}: data: {config.data!r}; expected an absolute path")
+    for key, found, expected, right in (*_size_rules(config), *_rules(config)):
+        if not right:
+            raise ConfigError(f"{origin}: {key}: {found}; expected {expected}")
+
+
+_Rule = tuple[str, str, str, bool]
+
+
+def _size_rules(config: Config) -> Iterator[_Rule]:
+    """Rules as key, what was found, what is expected, and whether it is so."""
+    commit, limits = config.commit, config.limits
+    record, pending = limits.max_record, limits.max_pending
+    for key, size, least, why in (
+        ("commit.max_batch", commit.max_batch, 4 * KiB, ""),
+        ("commit.pipeline_bytes", commit.pipeline_bytes, 1, ""),
+        ("limits.max_record", record, 64, ""),
+        ("limits.max_pending", pending, 4 * record, " (4 times limits.max_record)"),
+        ("limits.max_pending_stream", limits.max_pending_stream, record, " (limits.max_record)"),
+    ):
+        yield key, format_size(size), f"at least {format_size(least)}{why}", size >= least
+    yield (
+        "limits.max_pending_stream",
+        format_size(limits.max_pending_stream),
+        f"at most {format_size(pending)} (limits.max_pending)",
+        limits.max_pending_stream <= pending,
+    )
+
+
+def _rules(config: Config) -> Iterator[_Rule]:
+    """The other rules, in the same form."""
+    commit = config.commit
+    for key, duration in (
+        ("stop_timeout", config.stop_timeout),
+        ("commit.retry_min", commit.retry_min),
+        ("limits.stall_timeout", config.limits.stall_timeout),
+    ):
+        yield key, format_duration(duration), "more than 0ms", duration > 0
+    yield (
+        "commit.retry_min",
+        format_duration(commit.retry_min),
+        f"at most {format_duration(commit.retry_max)} (commit.retry_max)",
+        commit.retry_min <= commit.retry_max,
+    )
+    if config.data:
+        yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
-        where = f"{origin}: listen[{number}]"
-        if not listen.path.startswith("/"):
-            raise ConfigError(f"{where}.path: {listen.path!r}; expected an absolute path")
-        if listen.path in seen:
-            raise ConfigError(f"{where}.path: {listen.path} is listened at twice")
-        seen.add(listen.path)
-        if not is_stream_name(listen.stream):
-            raise ConfigError(f"{where}.stream: {listen.stream!r}; expected {STREAM_NAME_RULE}")
+        key, path = f"listen[{number}].path", _normal(listen.path)
+        yield key, repr(listen.path), _ABSOLUTE, _is_absolute(listen.path)
+        yield (
+            key,
+            repr(listen.path),
+            f"at most {_SOCKET_PATH_BYTES_MAX} bytes, as the kernel has it",
+            len(os.fsencode(listen.path)) <= _SOCKET_PATH_BYTES_MAX,
+        )
+        yield key, repr(listen.path), "a path that no other listener has", path not in seen
+        seen.add(path)
+        right = is_stream_name(listen.stream)
+        yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") and "\0" not in path
+
+
+def _normal(path: str) -> str:
+    """One spelling for each path; `normpath` alone lets two leading slashes be."""
+    return os.path.normpath(f"/{path.lstrip('/')}")

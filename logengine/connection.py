@@ -151,12 +151,13 @@ class Connection:
             self._server.held(self, change_bytes)
 
     def _on_readable(self) -> None:
-        if not self._server.may_read(self) or len(self._answers) > ANSWERS_BYTES_MAX:
-            self.pause()
-            self._server.paused(self)
-            return
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
+            room_bytes = self._room_bytes()
+            if not room_bytes:
+                self.pause()
+                self._server.paused(self)
+                return
+            data = self._socket.recv(room_bytes)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -166,6 +167,18 @@ class Connection:
         else:
             self._on_end()
         self._account_for_held()
+
+    def _room_bytes(self) -> int:
+        """How much may be read now."""
+        if len(self._answers) > ANSWERS_BYTES_MAX:
+            return 0
+        if self._server.may_read(self):
+            return RECEIVE_BYTES
+        if not self._server.may_finish_records(self):
+            return 0
+        waiting = self._socket.recv(RECEIVE_BYTES, socket.MSG_PEEK)
+        # Nothing waiting is the end, and that may be read at any time.
+        return waiting.rfind(b"\n") + 1 if waiting else 1
 
     def _on_end(self) -> None:
         self.pause()

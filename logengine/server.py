@@ -52,8 +52,9 @@ class Server:
 
     A sender is not read while its stream fails or has `max_pending_stream` bytes waiting,
     nor while all together have `max_pending`: then the kernel's buffers fill up, and
-    senders block. Where unfinished records alone take all that memory, nothing that is
-    committed could ever make room; then one sender at a time may finish its record.
+    senders block. Where unfinished records take most of that memory, no commit could ever
+    make room; then whole records are taken from the kernel's buffers, which makes what is
+    held less, and one sender at a time may go on with a record larger than those.
     """
 
     def __init__(
@@ -144,13 +145,14 @@ class Server:
         connection.welcome_producer(max(known + 1, hello.first or 1))
 
     def may_read(self, connection: Connection) -> bool:
-        """Whether there is room for what `connection` sends next."""
-        stream = connection.stream
-        if self.committer.is_failing(stream):
-            return False
-        if self.committer.stream_bytes(stream) >= self.limits.max_pending_stream:
+        """Whether there is room for whatever `connection` sends next."""
+        if not self._stream_has_room(connection.stream):
             return False
         return not self._is_full() or connection is self._elected
+
+    def may_finish_records(self, connection: Connection) -> bool:
+        """Whether `connection` may be read up to the end of a record, and no further."""
+        return self._is_held_up() and self._stream_has_room(connection.stream)
 
     def paused(self, connection: Connection) -> None:
         """Remembers a connection that stopped reading, to go on when there is room."""
@@ -188,16 +190,26 @@ class Server:
         if self._paused:
             self.room()
 
+    def _stream_has_room(self, stream: str) -> bool:
+        return (
+            not self.committer.is_failing(stream)
+            and self.committer.stream_bytes(stream) < self.limits.max_pending_stream
+        )
+
     def _is_full(self) -> bool:
         return self.committer.pending_bytes + self._held_bytes >= self.limits.max_pending
 
+    def _is_held_up(self) -> bool:
+        """Whether it is unfinished records that take the memory, and not what is committed."""
+        return self._is_full() and self._held_bytes * 2 >= self.limits.max_pending
+
     def _elect(self) -> None:
-        if self._elected or not self._is_full() or self._held_bytes * 2 < self.limits.max_pending:
+        if self._elected or not self._paused or not self._is_held_up():
             return
-        elected = max(self._connections, key=lambda connection: connection.held_bytes)
+        elected = max(self._paused, key=lambda connection: connection.held_bytes)
         self._elected = elected
         self._stall_timer = self._loop.call_later(self.limits.stall_timeout, elected.stall)
-        self._paused.pop(elected, None)
+        del self._paused[elected]
         elected.resume()
 
     def _end_election(self) -> None:

@@ -3,6 +3,7 @@
 import re
 
 _SIZE_BYTES = {
+    "": 1,
     "B": 1,
     "KiB": 1024,
     "MiB": 1024**2,
@@ -22,16 +23,22 @@ _DURATION_US = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+# So many digits hold what is allowed; more would only cost time, or pass what a float holds.
+_QUANTITY = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?\s*([A-Za-z]*)")
+_SIZE_BYTES_MAX = 2**60
+_DURATION_US_MAX = 36_525 * _DURATION_US["d"]  # a century; timers take no more either
 _MODE = re.compile(r"0?[0-7]{3}")
 
 
 def parse_size(text: str) -> int:
-    """The bytes that `text`, such as `64KiB` or `0B`, stands for.
+    """The bytes that `text`, such as `64KiB` or `0B`, stands for; a bare number is bytes.
 
     Raises `ValueError` saying what is allowed.
     """
-    return round(_quantity(text, _SIZE_BYTES, "a size such as 64KiB, 8MiB or 1GB"))
+    size_bytes = _quantity(text, _SIZE_BYTES, "a size such as 64KiB, 8MiB or 1GB")
+    if size_bytes > _SIZE_BYTES_MAX:
+        raise ValueError(f"{text!r}; expected at most {format_size(_SIZE_BYTES_MAX)}")
+    return size_bytes
 
 
 def format_size(size_bytes: int) -> str:
@@ -51,16 +58,21 @@ def format_size_rounded(size_bytes: int) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """The seconds that `text`, such as `250ms` or `30d`, stands for.
+    """The seconds, to the microsecond, that `text`, such as `250ms` or `30d`, stands for.
 
     Raises `ValueError` saying what is allowed.
     """
-    return _quantity(text, _DURATION_US, "a duration such as 250ms, 10s, 5m, 2h or 30d") / 1e6
+    duration_us = _quantity(text, _DURATION_US, "a duration such as 250ms, 10s, 5m, 2h or 30d")
+    if duration_us > _DURATION_US_MAX:
+        raise ValueError(f"{text!r}; expected at most {format_duration(_DURATION_US_MAX / 1e6)}")
+    return duration_us / 1e6
 
 
 def format_duration(duration_s: float) -> str:
     """The shortest form that `parse_duration` reads, exact to the microsecond: `250ms`."""
-    duration_us = round(duration_s * 1e6)
+    # Exactly: a float product is off by one for some durations of decades.
+    seconds, per = float(duration_s).as_integer_ratio()
+    duration_us = (2 * seconds * 1_000_000 + per) // (2 * per)
     if not duration_us:
         return "0ms"
     for unit in ("w", "d", "h", "m", "s", "ms"):
@@ -75,7 +87,7 @@ def parse_mode(text: str) -> int:
     Raises `ValueError` saying what is allowed.
     """
     if not _MODE.fullmatch(text):
-        raise ValueError(f"{text!r}: expected permissions in octal such as 0660")
+        raise ValueError(f"{text!r}; expected permissions in octal such as 0660")
     return int(text, 8)
 
 
@@ -84,8 +96,12 @@ def format_mode(mode: int) -> str:
     return f"{mode:04o}"
 
 
-def _quantity(text: str, units: dict[str, int], expected: str) -> float:
+def _quantity(text: str, units: dict[str, int], expected: str) -> int:
+    """What `text` says in the smallest unit, rounded to a whole number of it."""
     match = _QUANTITY.fullmatch(text.strip())
-    if match is None or match[2] not in units:
-        raise ValueError(f"{text!r}: expected {expected} (units: {', '.join(units)})")
-    return float(match[1]) * units[match[2]] if "." in match[1] else int(match[1]) * units[match[2]]
+    if match is None or match[3] not in units:
+        named = ", ".join(unit for unit in units if unit)
+        raise ValueError(f"{text!r}; expected {expected} (units: {named})")
+    whole, part, unit = match[1], match[2] or "", match[3]
+    scale = int("1" + "0" * len(part))
+    return (int(whole + part) * units[unit] + scale // 2) // scale

@@ -1,9 +1,44 @@
 """What all tests share."""
 
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.daemon import Daemon
+
 # Machines differ in speed, and no test is to depend on it.
-settings.register_profile(
-    "logengine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+settings.register_profile("logengine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("logengine")
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A short path: the name of a Unix socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="le-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def daemon(root: Path) -> Iterator[Daemon]:
+    daemon = Daemon(root)
+    try:
+        yield daemon.start()
+    finally:
+        daemon.end()
+
+
+@pytest.fixture
+def make_daemon(root: Path) -> Iterator[Callable[[str], Daemon]]:
+    """A daemon with a configuration of its own."""
+    made: list[Daemon] = []
+
+    def make(config: str) -> Daemon:
+        made.append(Daemon(root, config).start())
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.end()

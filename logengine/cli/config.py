@@ -21,9 +21,16 @@ Examples:
   logengine config check ./logengine.toml
 """
 )
-@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 def check(file: Path | None) -> None:
-    """Say whether FILE is right (default: /etc/logengine/logengine.toml)."""
+    """Say whether FILE is right.
+
+    Default: /etc/logengine/logengine.toml, or the built-in defaults where there is none.
+    """
+    if file is None and not SYSTEM_CONFIG.exists():
+        load_config(None, data=None, socket=None, environ=os.environ, uid=os.getuid())
+        click.echo("built-in defaults: ok")
+        return
     path = file or SYSTEM_CONFIG
     read_config(path)
     click.echo(f"{path}: ok")
@@ -42,5 +49,7 @@ Examples:
 def show(config_path: Path | None, data: Path | None, socket: Path | None) -> None:
     """Print what `logengine run` with the same options would use."""
     config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
-    click.echo(f"# {config_path or 'defaults, and the command line'}")
+    options = [name for name, given in (("--data", data), ("--socket", socket)) if given]
+    said = [str(config_path)] if config_path else []
+    click.echo(f"# From {', '.join((*said, *options, 'defaults'))}")
     click.echo(render_config(config), nl=False)

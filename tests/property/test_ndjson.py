@@ -1,5 +1,7 @@
 """The receiver gives the same events however what it receives was cut."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +39,7 @@ def told(data: bytes, cuts: list[int]) -> list[str]:
     receiver = NdjsonReceiver(MAX_RECORD)
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
     events = []
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in pairwise(places):
         events += receiver.receive(data[start:stop])
         assert receiver.unfinished_bytes <= MAX_RECORD + 1
     events += receiver.end()

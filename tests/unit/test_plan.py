@@ -26,7 +26,9 @@ def adding(text: bytes, *, time: int = 0, **producers: int) -> Addition:
     return Addition([text + b"\n"] if text else [], int(bool(text)), at(time), at(time), producers)
 
 
-def added(state: StreamState, addition: Addition, limit: int = 100) -> tuple[SegmentPlan, StreamState]:
+def added(
+    state: StreamState, addition: Addition, limit: int = 100
+) -> tuple[SegmentPlan, StreamState]:
     return append(state, addition, rewrite_limit=limit, max_producers=3)
 
 

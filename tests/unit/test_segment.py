@@ -101,7 +101,9 @@ def test_a_header_that_cannot_be_true_is_damage(tmp_path: Path, change: dict[str
         read_header(tmp_path / "app", 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"{", b'{"_segment":1}\n', b"\n", b"\xff\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 4096, b"{", b'{"_segment":1}\n', b"\n", b"\xff\n"]
+)
 def test_what_a_broken_promise_leaves_is_damage(tmp_path: Path, content: bytes) -> None:
     path = segment_file(tmp_path / "app")
     path.write_bytes(content)

@@ -1,0 +1,185 @@
+"""Real senders and a daemon killed with -9 again and again.
+
+Withstands: SIGKILL of the daemon at any time, under load from several senders, with
+readers about. The page cache survives a kill, so this proves the protocol, recovery and
+the atomicity of what is visible; what a power cut does is for other tests.
+"""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon import ENVELOPE, Daemon
+
+SENDERS = 8
+
+
+class Walker(threading.Thread):
+    """A reader that walks the data directory in a loop and takes nothing on trust."""
+
+    def __init__(self, data: Path) -> None:
+        super().__init__()
+        self.files = 0
+        self.broken: list[str] = []
+        self._data = data
+        self._known: dict[Path, int] = {}
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop.is_set():
+            for path in self._data.glob("*/[0-9]*"):
+                try:
+                    inode = path.stat().st_ino
+                    if self._known.get(path) == inode:
+                        continue
+                    content = path.read_bytes()
+                except FileNotFoundError:
+                    continue
+                self._known[path] = inode
+                self.files += 1
+                if reason := fault_of(path, content):
+                    self.broken.append(f"{path}: {reason}")
+
+    def end(self) -> None:
+        self._stop.set()
+        self.join()
+
+
+def fault_of(path: Path, content: bytes) -> str | None:
+    """What is wrong with a segment, by the documented format alone."""
+    line, newline, body = content.partition(b"\n")
+    if not newline:
+        return "no header line"
+    header = json.loads(line)
+    if header["first"] != int(path.name[:20]) or header["stream"] != path.parent.name:
+        return "the header is not this file's"
+    if header["bytes"] != len(body) or header["count"] != body.count(b"\n"):
+        return "cut short"
+    if header["sha256"] != hashlib.sha256(body).hexdigest():
+        return "wrong hash"
+    return None
+
+
+def expected_of(line: bytes) -> dict[str, Any]:
+    """What a reader must get for a line that was sent, by the documented outcomes alone."""
+    try:
+        value = json.loads(line)
+        if isinstance(value, dict):
+            return value
+    except ValueError:
+        pass
+    return {"message": line.removesuffix(b"\r").decode("utf-8", "backslashreplace")}
+
+
+def under_fire(root: Path, inputs: list[Path], kills: int, pause_s: tuple[float, float]) -> str:
+    """Sends `inputs` at once, one sender each, and kills the daemon `kills` times meanwhile."""
+    source = random.Random(int(os.environ.get("SEED", "20261123")))
+    daemon = Daemon(root).start()
+    walker = Walker(daemon.data)
+    walker.start()
+    began = time.monotonic()
+    senders = [
+        subprocess.Popen(
+            [*(sys.executable, "-m", "logengine", "send"), "--socket", str(daemon.socket), path]
+        )
+        for path in inputs
+    ]
+    done = 0
+    try:
+        for done in range(1, kills + 1):
+            time.sleep(source.uniform(*pause_s))
+            if all(sender.poll() is not None for sender in senders):
+                done -= 1
+                break
+            daemon.kill()
+            daemon.cli("verify")
+            daemon.start()
+        statuses = [sender.wait(600) for sender in senders]
+    finally:
+        walker.end()
+        for sender in senders:
+            sender.kill()
+    assert statuses == [0] * len(senders)
+    assert walker.broken == []
+    assert daemon.stop() == 0
+    daemon.cli("verify")
+    took_s = time.monotonic() - began
+    stored: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for record in daemon.records():
+        own = {name: value for name, value in record.items() if name not in ENVELOPE}
+        stored[record["_pid"]].append(own)
+    records = 0
+    for sender, path in zip(senders, inputs, strict=True):
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip(b" \t\r")]
+        records += len(lines)
+        assert len(stored[sender.pid]) == len(lines)
+        assert stored[sender.pid] == [expected_of(line) for line in lines]
+    return (
+        f"{records:,} records from {len(inputs)} senders, {done} kills, {took_s:.0f} s, "
+        f"{walker.files:,} files looked at by the walker: none lost, doubled or broken"
+    )
+
+
+def test_nothing_acked_is_lost_or_doubled_by_kills(root: Path) -> None:
+    inputs = []
+    for number in range(SENDERS):
+        path = root / f"input-{number}"
+        with path.open("wb") as file:
+            for line in range(12000):
+                if line % 50 == 0:
+                    file.write(b"plain text %d of sender %d\n" % (line, number))
+                else:
+                    record = {"n": line, "sender": number, "text": "x" * (line % 300)}
+                    file.write(json.dumps(record).encode() + b"\n")
+        inputs.append(path)
+    print(under_fire(root, inputs, kills=6, pause_s=(0.05, 0.4)))
+
+
+@pytest.mark.campaign
+def test_real_logs_survive_twenty_kills() -> None:
+    with tempfile.TemporaryDirectory(prefix="le-") as name:
+        root = Path(name)
+        inputs = list(real_inputs(root))
+        print(under_fire(root, inputs, kills=20, pause_s=(0.1, 1.0)))
+
+
+def real_inputs(root: Path) -> Iterator[Path]:
+    """Every line of this machine's text logs, and a listing of its files as NDJSON."""
+    logs = [path for path in Path("/var/log").rglob("*") if path.is_file()]
+    text = root / "logs"
+    with text.open("wb") as file:
+        for path in logs:
+            content = path.read_bytes()
+            if b"\0" not in content[:1000]:
+                file.write(content.removesuffix(b"\n") + b"\n")
+    yield text
+    wanted = int(os.environ.get("RECORDS", "1000000"))
+    files = [(root / f"files-{number}").open("wb") for number in range(SENDERS - 1)]
+    written = 0
+    while written < wanted:
+        for directory, _, names in os.walk("/usr"):
+            for name in names:
+                path = os.path.join(directory, name)
+                try:
+                    found = os.lstat(path)
+                except OSError:
+                    continue
+                record = {"path": path, "size": found.st_size, "mode": oct(found.st_mode)}
+                line = json.dumps(record | {"mtime": found.st_mtime, "n": written}).encode()
+                files[written % len(files)].write(line + b"\n")
+                written += 1
+    for file in files:
+        file.close()
+        yield Path(file.name)

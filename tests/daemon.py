@@ -1,0 +1,155 @@
+"""A real daemon, and a producer written from the protocol's documentation alone."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PATIENCE_S = 20
+
+
+def eventually(condition: Callable[[], Any], what: str = "it") -> Any:
+    """Waits until `condition` holds; gives what it gave."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what} in vain"
+        time.sleep(0.005)
+    return found
+
+
+class Daemon:
+    """`logengine run` in a process of its own."""
+
+    def __init__(self, root: Path, config: str = "") -> None:
+        self.data = root / "data"
+        self.socket = root / "socket"
+        self.config = root / "logengine.toml"
+        self.config.write_text(config)
+        self.log_path = root / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._producers: list[Producer] = []
+
+    def start(self) -> "Daemon":
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "logengine", "run"),
+                    *("--config", str(self.config)),
+                    *("--data", str(self.data), "--socket", str(self.socket)),
+                ],
+                stderr=log,
+            )
+        eventually(self.listens, "the daemon to listen")
+        return self
+
+    def listens(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_path.read_text()
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+
+    def events(self) -> list[str]:
+        return [entry["event"] for entry in self.log()]
+
+    def connect(self) -> "Producer":
+        self._producers.append(Producer(self.socket))
+        return self._producers[-1]
+
+    def end(self) -> None:
+        """Leaves nothing behind: no process, no connection."""
+        for producer in self._producers:
+            producer.close()
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    def cli(
+        self, *arguments: str, stdin: bytes = b"", status: int = 0, **environ: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            [sys.executable, "-m", "logengine", *arguments],
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env=os.environ
+            | {"LOGENGINE_DATA": str(self.data), "LOGENGINE_SOCKET": str(self.socket)}
+            | environ,
+        )
+        assert done.returncode == status, (done.stdout, done.stderr)
+        return done
+
+    def records(self, stream: str = "default") -> list[dict[str, Any]]:
+        """What is on disk, read without logengine's own reader."""
+        records = []
+        for path in sorted((self.data / stream).glob("*.ndjson")):
+            lines = path.read_bytes().split(b"\n")
+            assert lines.pop() == b""
+            header = json.loads(lines[0])
+            assert header["_segment"] == 1
+            assert header["first"] == len(records) + 1 == int(path.name[:20])
+            assert header["count"] == len(lines) - 1
+            records += [json.loads(line) for line in lines[1:]]
+        return records
+
+    def values(self, stream: str = "default") -> list[dict[str, Any]]:
+        """The senders' own part of the records."""
+        return [
+            {name: value for name, value in record.items() if name not in ENVELOPE}
+            for record in self.records(stream)
+        ]
+
+
+ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit")
+
+
+class Producer:
+    """One connection."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect(str(path))
+        self._answers = self.socket.makefile("rb")
+
+    def hello(self, **said: Any) -> dict[str, Any]:
+        self.send(json.dumps({"_hello": 1} | said).encode() + b"\n")
+        return self.answer()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self) -> dict[str, Any]:
+        line = self._answers.readline()
+        return json.loads(line) if line else {}
+
+    def wait_for_ack(self, number: int) -> None:
+        while self.answer()["ack"] < number:
+            pass
+
+    def end(self) -> bytes:
+        """Closes the writing side; what the daemon still says until it closes its own."""
+        self.socket.shutdown(socket.SHUT_WR)
+        return self._answers.read()
+
+    def close(self) -> None:
+        self._answers.close()
+        self.socket.close()

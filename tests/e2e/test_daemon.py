@@ -1,0 +1,157 @@
+"""Starting, stopping, and what goes wrong beneath the daemon."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon, eventually
+
+
+def refused(daemon: Daemon) -> str:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "logengine", "run", "--data", str(daemon.data)),
+            *("--socket", str(daemon.socket)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    return line
+
+
+def test_a_second_daemon_on_the_same_data_is_refused(daemon: Daemon) -> None:
+    assert refused(daemon).startswith(f"logengine: {daemon.data} is in use by another")
+
+
+def test_a_second_daemon_at_the_same_socket_is_refused(daemon: Daemon, root: Path) -> None:
+    daemon.data = root / "other"
+    assert "another process listens there already" in refused(daemon)
+    assert daemon.socket.exists()
+
+
+def test_a_file_that_is_no_socket_is_not_removed(root: Path) -> None:
+    daemon = Daemon(root)
+    daemon.socket.write_text("precious")
+    assert "no socket" in refused(daemon)
+    assert daemon.socket.read_text() == "precious"
+
+
+def test_the_socket_of_a_killed_daemon_is_taken_over(daemon: Daemon) -> None:
+    daemon.kill()
+    assert daemon.socket.exists()
+    daemon.start()
+    assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o666
+
+
+def test_recovery_removes_temps_and_tells_what_it_found(daemon: Daemon) -> None:
+    daemon.cli("send", stdin=b"one\ntwo\n")
+    daemon.kill()
+    (daemon.data / "default" / ".00000000000000000001.ndjson.ab.tmp").write_bytes(b"{")
+    daemon.start()
+    recovered = [entry for entry in daemon.log() if entry["event"] == "recovered"][-1]
+    assert (recovered["streams"], recovered["records"], recovered["temps_removed"]) == (1, 2, 1)
+    assert os.listdir(daemon.data / "default") == ["00000000000000000001.ndjson"]
+
+
+def test_an_active_segment_goes_on_after_a_restart(daemon: Daemon) -> None:
+    for text in (b"one\n", b"two\n"):
+        daemon.cli("send", stdin=text)
+        daemon.stop()
+        daemon.start()
+    assert os.listdir(daemon.data / "default") == ["00000000000000000001.ndjson"]
+    assert [value["message"] for value in daemon.values()] == ["one", "two"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 500, b'{"_segment":1}\n'])
+def test_a_damaged_newest_segment_stops_nothing_and_stays(daemon: Daemon, damage: bytes) -> None:
+    daemon.cli("send", stdin=b"one\n")
+    daemon.stop()
+    broken = daemon.data / "default" / "00000000000000000001.ndjson"
+    broken.write_bytes(damage)
+    daemon.start()
+    daemon.cli("send", stdin=b"two\n")
+    assert broken.read_bytes() == damage
+    assert "segment_damaged" in daemon.events()
+    done = daemon.cli("cat", "--format", "raw", status=1)
+    assert json.loads(done.stdout)["message"] == "two"
+    assert str(broken).encode() in done.stderr
+    assert str(broken).encode() in daemon.cli("verify", status=1).stdout
+
+
+def test_a_stream_that_fails_holds_up_no_other_and_goes_on_by_itself(daemon: Daemon) -> None:
+    # What stands in the way of its directory is a file.
+    daemon.data.joinpath("bad").write_text("in the way")
+    bad = daemon.connect()
+    bad.hello(stream="bad")
+    bad.send(b"waits\n")
+    good = daemon.connect()
+    good.hello(stream="good")
+    for number in range(1, 20):
+        good.send(b"goes\n")
+        good.wait_for_ack(number)
+    eventually(lambda: "commit_failed" in daemon.events())
+    daemon.data.joinpath("bad").unlink()
+    bad.wait_for_ack(1)
+    assert daemon.values("bad") == [{"message": "waits"}]
+    assert "stream_recovered" in daemon.events()
+
+
+def test_what_cannot_be_committed_in_stop_timeout_was_not_acked(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon('stop_timeout = "300ms"\n')
+    daemon.data.joinpath("bad").write_text("in the way")
+    bad = daemon.connect()
+    bad.hello(stream="bad")
+    bad.send(b"lost, and not acked\n")
+    eventually(lambda: "commit_failed" in daemon.events())
+    assert daemon.stop() == 0
+    assert bad.answer() == {}
+    assert {"stop_timeout", "records_dropped"} <= set(daemon.events())
+
+
+def test_a_socket_of_systemd_is_used_and_left_alone(root: Path) -> None:
+    path = root / "socket"
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+    ):
+        listener.bind(str(path))
+        listener.listen()
+        notified.bind(str(root / "notify"))
+        notified.settimeout(20)
+        # Without pass_fds' renumbering: descriptor 3 is what systemd passes first.
+        script = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
+            "os.environ['LISTEN_PID'] = str(os.getpid()); os.environ['LISTEN_FDS'] = '1';"
+            "os.execv(sys.executable, [sys.executable, '-m', 'logengine', 'run',"
+            " '--data', sys.argv[2], '--socket', sys.argv[3]])"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(listener.fileno()), str(root / "data"), str(path)],
+            pass_fds=[listener.fileno()],
+            env=os.environ | {"NOTIFY_SOCKET": str(root / "notify")},
+            stderr=subprocess.DEVNULL,
+        )
+        assert notified.recv(100).startswith(b"READY=1")
+        with socket.socket(socket.AF_UNIX) as sender:
+            sender.connect(str(path))
+            sender.sendall(b"hello\n")
+            sender.shutdown(socket.SHUT_WR)
+            assert sender.recv(1) == b""
+        process.terminate()
+        assert notified.recv(100).startswith(b"STOPPING=1")
+        assert process.wait(20) == 0
+        assert path.exists()
+    assert (root / "data" / "default" / "00000000000000000001.ndjson").exists()

@@ -1,0 +1,309 @@
+"""What the configuration may say, what it means, and what is said about the rest."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from logengine.cli.config import command
+from logengine.config import (
+    CommitConfig,
+    Config,
+    LimitsConfig,
+    ListenConfig,
+    LogConfig,
+    default_data,
+    default_socket,
+    load_config,
+    parse_config,
+    render_config,
+)
+from logengine.errors import ConfigError
+
+DEFAULT_FILE = Path(__file__).parents[2] / "config" / "logengine.toml"
+ROOT = 0
+USER = 1000
+
+
+def load(
+    text: str | None = None,
+    tmp_path: Path | None = None,
+    *,
+    data: Path | None = None,
+    socket: Path | None = None,
+    environ: dict[str, str] | None = None,
+    uid: int = ROOT,
+) -> Config:
+    path = None
+    if text is not None:
+        assert tmp_path is not None
+        path = tmp_path / "logengine.toml"
+        path.write_text(text)
+    return load_config(path, data=data, socket=socket, environ=environ or {}, uid=uid)
+
+
+def paths(config: Config) -> list[str]:
+    return [listen.path for listen in config.listen]
+
+
+# The defaults
+
+
+def uncommented(text: str) -> str:
+    """The file with every key in force."""
+    return re.sub(r"^# (?=[a-z_]+ = |\[\[)", "", text, flags=re.MULTILINE)
+
+
+def test_the_commented_file_says_exactly_the_defaults_of_the_code() -> None:
+    config = parse_config(uncommented(DEFAULT_FILE.read_text()), "config/logengine.toml")
+    assert config == load_config(None, data=None, socket=None, environ={}, uid=ROOT)
+
+
+def test_the_commented_file_has_every_key_with_its_default_as_the_code_writes_it() -> None:
+    said = tomllib.loads(uncommented(DEFAULT_FILE.read_text()))
+    assert said == tomllib.loads(render_config(load()))
+
+
+def test_the_commented_file_as_it_stands_changes_nothing(tmp_path: Path) -> None:
+    assert load(DEFAULT_FILE.read_text(), tmp_path) == load()
+
+
+def test_a_configuration_is_loaded_as_it_was_rendered() -> None:
+    config = Config(
+        data="/srv/lögs",
+        commit=CommitConfig(threads=3),
+        limits=LimitsConfig(max_producers=7),
+        listen=(ListenConfig(path="/run/a"), ListenConfig(path='/run/"b"', stream="audit")),
+        log=LogConfig(level="debug"),
+    )
+    assert parse_config(render_config(config), "rendered") == config
+    assert parse_config(render_config(load()), "rendered") == load()
+
+
+# Where things are
+
+
+def test_root_keeps_logs_and_socket_in_the_system_directories() -> None:
+    config = load()
+    assert config.data == "/var/log/logengine"
+    assert paths(config) == ["/run/logengine/socket"]
+
+
+def test_systemd_directories_come_first_and_of_several_the_first_counts() -> None:
+    environ = {"LOGS_DIRECTORY": "/var/log/a:/var/log/b", "RUNTIME_DIRECTORY": "/run/a:/run/b"}
+    for uid in (ROOT, USER):
+        config = load(environ=environ, uid=uid)
+        assert config.data == "/var/log/a"
+        assert paths(config) == ["/run/a/socket"]
+
+
+def test_a_user_has_them_in_the_xdg_directories() -> None:
+    environ = {"XDG_STATE_HOME": "/home/u/state", "XDG_RUNTIME_DIR": "/run/user/1000"}
+    config = load(environ=environ, uid=USER)
+    assert config.data == "/home/u/state/logengine"
+    assert paths(config) == ["/run/user/1000/logengine/socket"]
+
+
+@pytest.mark.parametrize("unset", ["", "relative/is/no/xdg/directory"])
+def test_a_user_without_xdg_directories_has_them_at_home_and_in_tmp(unset: str) -> None:
+    environ = {"HOME": "/home/u", "XDG_STATE_HOME": unset, "XDG_RUNTIME_DIR": unset}
+    assert default_data(environ, USER) == Path("/home/u/.local/state/logengine")
+    assert default_socket(environ, USER) == Path("/tmp/logengine-1000/socket")
+
+
+def test_the_file_overrides_the_environment_and_the_command_line_the_file(tmp_path: Path) -> None:
+    environ = {"LOGS_DIRECTORY": "/var/log/environment"}
+    text = 'data = "/var/log/file"'
+    assert load(text, tmp_path, environ=environ).data == "/var/log/file"
+    assert load(text, tmp_path, environ=environ, data=Path("/option")).data == "/option"
+    assert load("", tmp_path, environ=environ).data == "/var/log/environment"
+
+
+def test_relative_options_are_taken_from_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("logengine.config._SOCKET_PATH_BYTES_MAX", 4096)
+    config = load(data=Path("data"), socket=Path("socket"))
+    assert config.data == str(tmp_path / "data")
+    assert paths(config) == [str(tmp_path / "socket")]
+
+
+def test_the_socket_option_is_one_more_listener(tmp_path: Path) -> None:
+    text = '[[listen]]\npath = "/run/file"\nstream = "app"'
+    assert paths(load(text, tmp_path, socket=Path("/run/option"))) == ["/run/file", "/run/option"]
+
+
+def test_the_socket_option_is_the_only_listener_where_the_file_names_none(tmp_path: Path) -> None:
+    config = load("", tmp_path, socket=Path("/run/option"))
+    assert config.listen == (ListenConfig(path="/run/option"),)
+
+
+def test_the_socket_option_does_not_double_a_listener_of_the_file(tmp_path: Path) -> None:
+    text = '[[listen]]\npath = "/run/file"\nstream = "app"'
+    config = load(text, tmp_path, socket=Path("/run/../run/file"))
+    assert config.listen == (ListenConfig(path="/run/file", stream="app"),)
+
+
+# Values
+
+
+def test_values_have_the_types_that_code_works_with(tmp_path: Path) -> None:
+    config = load(
+        """
+        stop_timeout = "1m"
+        [commit]
+        linger = "250us"
+        rewrite_limit = 4096
+        [limits]
+        max_record = "64KiB"
+        [[listen]]
+        path = "/run/a"
+        mode = "0660"
+        """,
+        tmp_path,
+    )
+    assert config.stop_timeout == 60.0
+    assert config.commit.linger == 0.00025
+    assert config.commit.rewrite_limit == 4096
+    assert config.limits.max_record == 65536
+    assert config.listen[0].mode == 0o660
+
+
+LISTEN = '[[listen]]\npath = "/run/a"\n'
+PATH_108 = "/" + "a" * 107
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        # Keys
+        ("comit = 1", "unknown key 'comit'; did you mean 'commit'? (allowed here: data,"),
+        ("[commit]\nlingr = 1", "unknown key 'commit.lingr'; did you mean 'linger'?"),
+        ("[log]\nqqq = 1", "unknown key 'log.qqq' (allowed here: level, format)"),
+        (LISTEN + "port = 1", "unknown key 'listen[0].port'"),
+        # Types
+        ("data = 3", "data: 3; expected text, in quotes"),
+        ("commit = 3", "commit: 3; expected a table"),
+        ("[listen]\npath = '/a'", "listen: a table; expected an array of tables, [[listen]]"),
+        ("listen = [3]", "listen[0]: 3; expected a table"),
+        ("[[listen]]", "listen[0].path: missing; expected an absolute path"),
+        ("[commit]\nthreads = 0", "commit.threads: 0; expected a whole number from 1 to 1000000"),
+        ("[commit]\nthreads = '8'", "commit.threads: '8'; expected a whole number"),
+        ("[commit]\nthreads = true", "commit.threads: True; expected a whole number"),
+        ("[commit]\nlinger = 5", 'commit.linger: 5; expected a duration such as "250ms"'),
+        ("[commit]\nlinger = '5 min'", "commit.linger: '5 min'; expected a duration such as"),
+        ("[commit]\nmax_batch = '8M'", "commit.max_batch: '8M'; expected a size such as"),
+        ("[commit]\nmax_batch = -1", "commit.max_batch: '-1'; expected a size such as"),
+        (LISTEN + "mode = 438", 'listen[0].mode: 438; expected permissions such as "0660"'),
+        (LISTEN + "mode = '999'", "listen[0].mode: '999'; expected permissions in octal"),
+        # Choices
+        ("[log]\nlevel = 'trace'", "log.level: 'trace'; expected 'debug' or 'info' or 'warning'"),
+        (LISTEN + "protocol = 'syslog'", "listen[0].protocol: 'syslog'; expected 'ndjson'"),
+        (LISTEN + "type = 'datagram'", "datagram is not for it"),
+        # What does not go together
+        ("data = 'here'", "data: 'here'; expected an absolute path"),
+        ("data = ''", "data: ''; expected an absolute path, or no such key"),
+        ('data = "/a\\u0000"', "data: '/a\\x00'; expected an absolute path without NUL"),
+        ("[[listen]]\npath = 'here'", "listen[0].path: 'here'; expected an absolute path"),
+        (f"[[listen]]\npath = '{PATH_108}'", "expected at most 107 bytes"),
+        (LISTEN + LISTEN, "listen[1].path: '/run/a'; expected a path that no other listener has"),
+        (LISTEN + "[[listen]]\npath = '//run/./a'", "listen[1].path: '//run/./a'; expected a path"),
+        (LISTEN + "stream = '../etc'", "listen[0].stream: '../etc'; expected [a-z0-9]["),
+        (
+            "[limits]\nmax_record = '32MiB'",
+            "limits.max_pending: 64MiB; expected at least 128MiB (4 times limits.max_record)",
+        ),
+        (
+            "[limits]\nmax_pending = '8MiB'",
+            "limits.max_pending_stream: 16MiB; expected at most 8MiB (limits.max_pending)",
+        ),
+        (
+            "[limits]\nmax_pending_stream = '1KiB'",
+            "limits.max_pending_stream: 1KiB; expected at least 1MiB (limits.max_record)",
+        ),
+        ("[limits]\nmax_record = 0", "limits.max_record: 0B; expected at least 64B"),
+        ("[limits]\nstall_timeout = '0s'", "limits.stall_timeout: 0ms; expected more than 0ms"),
+        ("stop_timeout = '0s'", "stop_timeout: 0ms; expected more than 0ms"),
+        ("[commit]\nretry_min = '0s'", "commit.retry_min: 0ms; expected more than 0ms"),
+        (
+            "[commit]\nretry_min = '6s'",
+            "commit.retry_min: 6s; expected at most 5s (commit.retry_max)",
+        ),
+        # TOML
+        ("a = 1\nb = ?\n", "not TOML: Invalid value (at line 2, column 5)"),
+        ("a = " + "1" * 5000, "not TOML: "),
+        ("a = " + "[" * 3000, "not TOML: "),
+    ],
+)
+def test_an_error_is_one_line_with_file_key_what_was_found_and_what_is_allowed(
+    text: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(text, "logengine.toml")
+    assert str(error.value).startswith("logengine.toml: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_socket_path_as_long_as_the_kernel_takes_is_allowed() -> None:
+    assert parse_config(f"[[listen]]\npath = '{PATH_108[:-1]}'", "file").listen
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff")
+    for path, reason in [
+        (tmp_path / "missing", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (binary, "not UTF-8"),
+    ]:
+        with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: .*{reason}"):
+            load_config(path, data=None, socket=None, environ={}, uid=ROOT)
+
+
+# The command
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(
+        command, arguments, env={"LOGENGINE_DATA": "", "LOGENGINE_SOCKET": ""}
+    )
+
+
+def test_check_says_ok_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "logengine.toml"
+    path.write_text('data = "/srv/logs"')
+    result = run("check", str(path))
+    assert (result.exit_code, result.output) == (0, f"{path}: ok\n")
+
+
+def test_check_raises_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "logengine.toml"
+    path.write_text("threads = 8")
+    result = run("check", str(path))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).startswith(f"{path}: unknown key 'threads'")
+
+
+def test_check_takes_the_systems_file_and_without_one_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "logengine.toml"
+    monkeypatch.setattr("logengine.cli.config.SYSTEM_CONFIG", path)
+    assert run("check").output == "built-in defaults: ok\n"
+    path.write_text("")
+    assert run("check").output == f"{path}: ok\n"
+
+
+def test_show_prints_toml_of_what_is_in_force_and_where_it_is_from(tmp_path: Path) -> None:
+    path = tmp_path / "logengine.toml"
+    path.write_text("[commit]\nthreads = 3")
+    result = run("show", "--config", str(path), "--data", "/srv/logs", "--socket", "/run/s")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"# From {path}, --data, --socket, defaults\n")
+    config = parse_config(result.output, "shown")
+    assert (config.data, paths(config), config.commit.threads) == ("/srv/logs", ["/run/s"], 3)
