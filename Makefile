@@ -12,6 +12,7 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= /usr/lib/systemd/system
 SYSUSERSDIR ?= /usr/lib/sysusers.d
 BINDIR ?= /usr/local/bin
+PIP_FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench crash test-systemd install uninstall lock clean
@@ -66,9 +67,9 @@ install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
 	  $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(SYSCONFDIR)/logengine
 	test -x $(DESTDIR)$(PREFIX)/bin/python || $(PYTHON) -m venv $(DESTDIR)$(PREFIX)
-	$(DESTDIR)$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(DESTDIR)$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
 	  -r requirements.lock
-	$(DESTDIR)$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(DESTDIR)$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
 	  --no-deps --force-reinstall .
 	ln -sf $(PREFIX)/bin/logengine $(DESTDIR)$(BINDIR)/logengine
 	install -m 644 systemd/logengine.service systemd/logengine.socket $(DESTDIR)$(UNITDIR)

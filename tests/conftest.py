@@ -27,7 +27,7 @@ def daemon(root: Path) -> Iterator[Daemon]:
     try:
         yield daemon.start()
     finally:
-        daemon.end()
+        daemon.close()
 
 
 @pytest.fixture
@@ -41,4 +41,4 @@ def make_daemon(root: Path) -> Iterator[Callable[[str], Daemon]]:
 
     yield make
     for daemon in made:
-        daemon.end()
+        daemon.close()

@@ -74,7 +74,7 @@ class Daemon:
         self._producers.append(Producer(self.socket))
         return self._producers[-1]
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Leaves nothing behind: no process, no connection."""
         for producer in self._producers:
             producer.close()

@@ -5,6 +5,7 @@ readers about. The page cache survives a kill, so this proves the protocol, reco
 the atomicity of what is visible; what a power cut does is for other tests.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -35,10 +36,10 @@ class Walker(threading.Thread):
         self.broken: list[str] = []
         self._data = data
         self._known: dict[Path, int] = {}
-        self._stop = threading.Event()
+        self._ending = threading.Event()
 
     def run(self) -> None:
-        while not self._stop.is_set():
+        while not self._ending.is_set():
             for path in self._data.glob("*/[0-9]*"):
                 try:
                     inode = path.stat().st_ino
@@ -53,7 +54,7 @@ class Walker(threading.Thread):
                     self.broken.append(f"{path}: {reason}")
 
     def end(self) -> None:
-        self._stop.set()
+        self._ending.set()
         self.join()
 
 
@@ -86,7 +87,18 @@ def expected_of(line: bytes) -> dict[str, Any]:
 def under_fire(root: Path, inputs: list[Path], kills: int, pause_s: tuple[float, float]) -> str:
     """Sends `inputs` at once, one sender each, and kills the daemon `kills` times meanwhile."""
     source = random.Random(int(os.environ.get("SEED", "20261123")))
-    daemon = Daemon(root).start()
+    daemon = Daemon(root)
+    with contextlib.closing(daemon):
+        return _under_fire(daemon.start(), inputs, kills, pause_s, source)
+
+
+def _under_fire(
+    daemon: Daemon,
+    inputs: list[Path],
+    kills: int,
+    pause_s: tuple[float, float],
+    source: random.Random,
+) -> str:
     walker = Walker(daemon.data)
     walker.start()
     began = time.monotonic()
@@ -137,14 +149,14 @@ def test_nothing_acked_is_lost_or_doubled_by_kills(root: Path) -> None:
     for number in range(SENDERS):
         path = root / f"input-{number}"
         with path.open("wb") as file:
-            for line in range(12000):
+            for line in range(25000):
                 if line % 50 == 0:
                     file.write(b"plain text %d of sender %d\n" % (line, number))
                 else:
                     record = {"n": line, "sender": number, "text": "x" * (line % 300)}
                     file.write(json.dumps(record).encode() + b"\n")
         inputs.append(path)
-    print(under_fire(root, inputs, kills=6, pause_s=(0.05, 0.4)))
+    print(under_fire(root, inputs, kills=6, pause_s=(0.02, 0.15)))
 
 
 @pytest.mark.campaign
@@ -152,7 +164,7 @@ def test_real_logs_survive_twenty_kills() -> None:
     with tempfile.TemporaryDirectory(prefix="le-") as name:
         root = Path(name)
         inputs = list(real_inputs(root))
-        print(under_fire(root, inputs, kills=20, pause_s=(0.1, 1.0)))
+        print(under_fire(root, inputs, kills=20, pause_s=(0.02, 0.15)))
 
 
 def real_inputs(root: Path) -> Iterator[Path]:

@@ -1,0 +1,190 @@
+"""The units in a real systemd, booted in a container: `make test-systemd`.
+
+Withstands: start, kill -9 under load, restart under load, stop; with senders that the
+socket unit keeps connected to, whatever the service does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon import eventually
+
+PROJECT = Path(__file__).parents[2]
+BASE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "logengine", "bookworm")
+
+pytestmark = pytest.mark.systemd
+
+
+class Machine:
+    """A booted container."""
+
+    def __init__(self, root: Path, wheels: Path) -> None:
+        self.root = root
+        self._booted = subprocess.Popen(
+            [
+                *("systemd-nspawn", "--register=no", "--keep-unit", "-D", str(root), "-b"),
+                *("--console=pipe", f"--bind-ro={PROJECT}:/src", f"--bind-ro={wheels}:/wheels"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._init = eventually(self._find_init, "the container's init")
+        eventually(self._is_up, "systemd to be up")
+
+    def _find_init(self) -> str | None:
+        children = Path(f"/proc/{self._booted.pid}/task/{self._booted.pid}/children")
+        return children.read_text().split()[0] if children.read_text() else None
+
+    def _is_up(self) -> bool:
+        state = self.run("systemctl", "is-system-running", check=False)
+        return state.stdout.strip() in {"running", "degraded"}
+
+    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
+        """Starts a command in the container."""
+        return subprocess.Popen(["nsenter", "-t", self._init, "-a", *command], text=True, **options)
+
+    def run(
+        self, *command: str, check: bool = True, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["nsenter", "-t", self._init, "-a", *command],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
+        return done
+
+    def main_pid(self) -> str:
+        return self.run("systemctl", "show", "-P", "MainPID", "logengine").stdout.strip()
+
+    def records(self, stream: str) -> list[dict[str, Any]]:
+        shown = self.run("logengine", "cat", stream, "--format", "raw").stdout
+        return [json.loads(line) for line in shown.splitlines()]
+
+    def close(self) -> None:
+        self.run("systemctl", "poweroff", check=False)
+        try:
+            self._booted.wait(20)
+        except subprocess.TimeoutExpired:
+            self._booted.kill()
+            self._booted.wait()
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    if os.getuid() != 0 or not BASE.exists():
+        pytest.skip("needs root, and tests/systemd/prepare to have run")
+    with tempfile.TemporaryDirectory(prefix="logengine-systemd-") as name:
+        wheels = Path(name, "wheels")
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "-d", str(wheels)]
+        subprocess.run([*download, "-r", str(PROJECT / "requirements.lock")], check=True)
+        subprocess.run([*download, "hatchling"], check=True)
+        root = Path(name, "root")
+        subprocess.run(["cp", "-a", str(BASE), str(root)], check=True)
+        machine = Machine(root, wheels)
+        try:
+            flags = "PIP_FLAGS=--no-index --find-links /wheels"
+            machine.run("make", "-C", "/src", "install", flags)
+            machine.run("systemd-sysusers")
+            machine.run("systemctl", "daemon-reload")
+            machine.run("systemctl", "enable", "--now", "logengine.socket", "logengine.service")
+            yield machine
+        finally:
+            machine.close()
+
+
+def test_it_is_active_once_it_listens(machine: Machine) -> None:
+    assert machine.run("systemctl", "is-active", "logengine").stdout.strip() == "active"
+    machine.run("logengine", "send", "-s", "first", stdin="hello\n")
+    status = machine.run("systemctl", "show", "-P", "StatusText", "logengine").stdout
+    assert status.strip() == "Serving"
+
+
+def test_the_real_sender_is_recorded_though_the_daemon_is_another_user(machine: Machine) -> None:
+    machine.run("useradd", "--no-create-home", "ann")
+    uid = int(machine.run("id", "-u", "ann").stdout)
+    machine.run(
+        *("setpriv", "--reuid=ann", "--regid=ann", "--clear-groups"),
+        *("logengine", "send", "-s", "who"),
+        stdin="it was me\n",
+    )
+    (record,) = machine.records("who")
+    assert record["_uid"] == uid
+    assert record["_comm"] == "logengine"
+    owner = machine.run("stat", "-c", "%U %a", "/var/log/logengine/who").stdout
+    assert owner.startswith("logengine 750")
+
+
+def test_a_unit_is_recorded_with_what_it_sends(machine: Machine) -> None:
+    machine.run(
+        *("systemd-run", "--wait", "--unit=speaker", "sh", "-c"),
+        "echo '{\"event\":\"hi\"}' | logengine send -s units",
+    )
+    (record,) = machine.records("units")
+    assert record["_unit"] == "speaker.service"
+
+
+@pytest.mark.parametrize("disturb", ["kill", "restart"])
+def test_nothing_is_lost_or_doubled_under_load(machine: Machine, disturb: str) -> None:
+    count = 100000
+    senders = [
+        machine.start(
+            "sh", "-c", f"seq -f 's{number} %.0f' {count} | logengine send -s {disturb}"
+        )
+        for number in range(4)
+    ]
+    for _ in range(5):
+        time.sleep(0.4)  # load, and not a condition: what is disturbed is to be under way
+        before = machine.main_pid()
+        if disturb == "kill":
+            machine.run("systemctl", "kill", "-s", "KILL", "logengine")
+            eventually(
+                lambda before=before: machine.main_pid() not in {"0", before},  # type: ignore[misc]
+                "systemd to start it again",
+            )
+        else:
+            machine.run("systemctl", "restart", "logengine")
+        # The socket unit takes the connection even while the daemon is away.
+        machine.run("logengine", "send", "-s", "meanwhile", "--timeout", "10s", stdin="x\n")
+    assert [sender.wait(120) for sender in senders] == [0] * 4
+    stored: dict[str, list[int]] = {f"s{number}": [] for number in range(4)}
+    for record in machine.records(disturb):
+        name, number = record["message"].split()
+        stored[name].append(int(number))
+    for numbers in stored.values():
+        assert numbers == list(range(1, count + 1))
+    machine.run("logengine", "verify")
+
+
+def test_stopping_leaves_the_socket_and_nothing_undone(machine: Machine) -> None:
+    machine.run("systemctl", "stop", "logengine")
+    result = machine.run("systemctl", "show", "-P", "Result", "logengine").stdout
+    assert result.strip() == "success"
+    # Whoever sends now is waited for: the socket starts the service again.
+    machine.run("logengine", "send", "-s", "after", stdin="woke it\n")
+    assert [record["message"] for record in machine.records("after")] == ["woke it"]
+
+
+def test_the_sandbox_is_tight() -> None:
+    told = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "systemd/logengine.service"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    exposure = float(told.split("Overall exposure level for logengine.service: ")[1].split()[0])
+    assert exposure <= 1.0
