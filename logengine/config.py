@@ -28,6 +28,8 @@ from logengine.units import (
 )
 
 SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
+SYSTEM_DATA = Path("/var/log/logengine")
+SYSTEM_SOCKET = Path("/run/logengine/socket")
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -194,7 +196,7 @@ def default_data(environ: Mapping[str, str], uid: int) -> Path:
     if given := environ.get("LOGS_DIRECTORY"):
         return Path(given.split(":")[0])
     if uid == 0:
-        return Path("/var/log/logengine")
+        return SYSTEM_DATA
     state = _xdg_directory(environ, "XDG_STATE_HOME")
     return Path(state or Path(environ.get("HOME") or "/", ".local", "state"), "logengine")
 
@@ -207,7 +209,7 @@ def default_socket(environ: Mapping[str, str], uid: int) -> Path:
     if given := environ.get("RUNTIME_DIRECTORY"):
         return Path(given.split(":")[0], "socket")
     if uid == 0:
-        return Path("/run/logengine/socket")
+        return SYSTEM_SOCKET
     runtime = _xdg_directory(environ, "XDG_RUNTIME_DIR")
     return Path(runtime, "logengine", "socket") if runtime else Path(f"/tmp/logengine-{uid}/socket")  # noqa: S108
 

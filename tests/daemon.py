@@ -99,7 +99,7 @@ class Daemon:
 
     def records(self, stream: str = "default") -> list[dict[str, Any]]:
         """What is on disk, read without logengine's own reader."""
-        records = []
+        records: list[dict[str, Any]] = []
         for path in sorted((self.data / stream).glob("*.ndjson")):
             lines = path.read_bytes().split(b"\n")
             assert lines.pop() == b""

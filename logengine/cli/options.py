@@ -8,20 +8,24 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from logengine.config import default_data, default_socket
+from logengine.config import SYSTEM_DATA, SYSTEM_SOCKET, default_data, default_socket
 from logengine.segment_file import list_streams
 
 Command = Callable[..., Any]
 
 
 def resolve_data(data: Path | None) -> Path:
-    """The data directory: as given, or where the daemon keeps it by default."""
-    return data or default_data(os.environ, os.getuid())
+    """The data directory: as given, or where the user's own daemon or the system's keeps it."""
+    return data or _there(default_data(os.environ, os.getuid()), SYSTEM_DATA)
 
 
 def resolve_socket(socket: Path | None) -> Path:
-    """The daemon's socket: as given, or where it listens by default."""
-    return socket or default_socket(os.environ, os.getuid())
+    """The daemon's socket: as given, or where the user's own daemon or the system's listens."""
+    return socket or _there(default_socket(os.environ, os.getuid()), SYSTEM_SOCKET)
+
+
+def _there(own: Path, system: Path) -> Path:
+    return own if own.exists() or not system.exists() else system
 
 
 def _complete_streams(
@@ -40,7 +44,7 @@ data_option = click.option(
     envvar="LOGENGINE_DATA",
     show_envvar=True,
     is_eager=True,
-    help="The data directory. Default: where `logengine run` keeps it for this user.",
+    help="The data directory. Default: this user's own daemon's, else the system's.",
 )
 
 socket_option = click.option(
@@ -48,7 +52,7 @@ socket_option = click.option(
     type=click.Path(path_type=Path),
     envvar="LOGENGINE_SOCKET",
     show_envvar=True,
-    help="The daemon's socket. Default: where `logengine run` listens for this user.",
+    help="The daemon's socket. Default: this user's own daemon's, else the system's.",
 )
 
 config_option = click.option(

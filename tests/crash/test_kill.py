@@ -110,12 +110,10 @@ def _under_fire(
     ]
     done = 0
     try:
-        for done in range(1, kills + 1):
+        while done < kills and any(sender.poll() is None for sender in senders):
             time.sleep(source.uniform(*pause_s))
-            if all(sender.poll() is not None for sender in senders):
-                done -= 1
-                break
             daemon.kill()
+            done += 1
             daemon.cli("verify")
             daemon.start()
         statuses = [sender.wait(600) for sender in senders]
@@ -172,8 +170,8 @@ def real_inputs(root: Path) -> Iterator[Path]:
     logs = [path for path in Path("/var/log").rglob("*") if path.is_file()]
     text = root / "logs"
     with text.open("wb") as file:
-        for path in logs:
-            content = path.read_bytes()
+        for log in logs:
+            content = log.read_bytes()
             if b"\0" not in content[:1000]:
                 file.write(content.removesuffix(b"\n") + b"\n")
     yield text
@@ -192,6 +190,6 @@ def real_inputs(root: Path) -> Iterator[Path]:
                 line = json.dumps(record | {"mtime": found.st_mtime, "n": written}).encode()
                 files[written % len(files)].write(line + b"\n")
                 written += 1
-    for file in files:
-        file.close()
-        yield Path(file.name)
+    for listing in files:
+        listing.close()
+        yield Path(listing.name)

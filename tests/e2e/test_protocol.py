@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.daemon import Daemon, Producer, eventually
 
@@ -144,11 +145,12 @@ def test_a_record_too_large_is_refused_by_its_number_and_the_rest_is_taken(
 
 
 def test_a_bad_hello_is_answered_and_the_connection_closed(daemon: Daemon) -> None:
-    for said, error in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"_hello": 7}, "unsupported_version"),
         ({"stream": "../x"}, "invalid_stream"),
         ({"producer": ""}, "invalid_producer"),
-    ]:
+    ]
+    for said, error in wrong:
         producer = daemon.connect()
         answer = producer.hello(**said)
         assert answer["error"] == error

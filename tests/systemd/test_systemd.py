@@ -118,7 +118,7 @@ def test_the_real_sender_is_recorded_though_the_daemon_is_another_user(machine: 
     uid = int(machine.run("id", "-u", "ann").stdout)
     machine.run(
         *("setpriv", "--reuid=ann", "--regid=ann", "--clear-groups"),
-        *("logengine", "send", "-s", "who"),
+        *("logengine", "send", "-s", "who", "--timeout", "10s"),
         stdin="it was me\n",
     )
     (record,) = machine.records("who")
@@ -131,7 +131,7 @@ def test_the_real_sender_is_recorded_though_the_daemon_is_another_user(machine: 
 def test_a_unit_is_recorded_with_what_it_sends(machine: Machine) -> None:
     machine.run(
         *("systemd-run", "--wait", "--unit=speaker", "sh", "-c"),
-        "echo '{\"event\":\"hi\"}' | logengine send -s units",
+        'echo \'{"event":"hi"}\' | logengine send -s units',
     )
     (record,) = machine.records("units")
     assert record["_unit"] == "speaker.service"
@@ -141,9 +141,7 @@ def test_a_unit_is_recorded_with_what_it_sends(machine: Machine) -> None:
 def test_nothing_is_lost_or_doubled_under_load(machine: Machine, disturb: str) -> None:
     count = 100000
     senders = [
-        machine.start(
-            "sh", "-c", f"seq -f 's{number} %.0f' {count} | logengine send -s {disturb}"
-        )
+        machine.start("sh", "-c", f"seq -f 's{number} %.0f' {count} | logengine send -s {disturb}")
         for number in range(4)
     ]
     for _ in range(5):

@@ -1,0 +1,219 @@
+"""The reader against a plain list, however the records are cut into segments."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logengine.plan import Addition, StreamState, append
+from logengine.reader import (
+    Problem,
+    Record,
+    StreamReader,
+    TimeRange,
+    last_records,
+    merge_by_time,
+)
+from logengine.segment import segment_name, timestamp_of
+from logengine.verify import verify_stream
+
+# The clock may jump to and fro: seconds of one minute, in any order.
+seconds = st.lists(st.integers(0, 59), min_size=1, max_size=40)
+cuts = st.lists(st.integers(1, 7), max_size=40)
+
+
+def line(seq: int, second: int) -> bytes:
+    return b'{"_ts":"2026-11-23T20:00:%02d.000000Z","n":%d}' % (second, seq)
+
+
+def at(second: int) -> str:
+    return f"2026-11-23T20:00:{second:02d}.000000Z"
+
+
+def segments(lines: list[bytes], sizes: list[int]) -> dict[int, bytes]:
+    """The files of a stream with these records, cut at these sizes: content by first number."""
+    files = {}
+    state = StreamState("app")
+    rest = list(lines)
+    for size in [*sizes, len(lines)]:
+        part, rest = rest[:size], rest[size:]
+        if part:
+            times = [timestamp_of(one) for one in part]
+            plan, state = append(
+                state,
+                Addition([one + b"\n" for one in part], len(part), min(times), max(times)),
+                rewrite_limit=0,
+                max_producers=9,
+            )
+            files[plan.first] = b"".join(plan.render())
+    return files
+
+
+@contextmanager
+def stream(files: dict[int, bytes]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name, "app")
+        directory.mkdir()
+        for first, content in files.items():
+            (directory / segment_name(first)).write_bytes(content)
+        (directory / ".00000000000000000009.ndjson.12.tmp").write_bytes(b"{")
+        yield Path(name)
+
+
+def read(
+    data: Path, next_seq: int = 1, times: TimeRange | None = None
+) -> tuple[list[tuple[int, bytes]], list[Problem]]:
+    problems: list[Problem] = []
+    reader = StreamReader(data, "app", problems.append, next_seq)
+    if times is not None and times.since is not None:
+        reader.seek_time(times.since)
+    found = [
+        (record.seq, record.line)
+        for block in reader.read(times or TimeRange())
+        for record in block.records()
+    ]
+    return found, problems
+
+
+@given(seconds, cuts, st.integers(1, 45))
+def test_reading_from_anywhere_gives_what_is_behind(
+    times: list[int], sizes: list[int], start: int
+) -> None:
+    lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    with stream(segments(lines, sizes)) as data:
+        assert read(data, start) == (list(enumerate(lines, 1))[start - 1 :], [])
+
+
+@given(seconds, cuts, st.integers(0, 59), st.integers(0, 59))
+def test_times_choose_exactly_the_records_in_the_range(
+    times: list[int], sizes: list[int], since: int, until: int
+) -> None:
+    lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    expected = [
+        (seq, line(seq, second)) for seq, second in enumerate(times, 1) if since <= second < until
+    ]
+    with stream(segments(lines, sizes)) as data:
+        assert read(data, times=TimeRange(at(since), at(until))) == (expected, [])
+
+
+@given(seconds, cuts, st.integers(1, 45))
+def test_the_last_records_are_the_last(times: list[int], sizes: list[int], count: int) -> None:
+    lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    with stream(segments(lines, sizes)) as data:
+        reader = StreamReader(data, "app", lambda _: None)
+        found = last_records(reader, count)
+        assert [record.line for record in found] == lines[-count:]
+        assert reader.next_seq == len(lines) + 1
+
+
+@given(seconds, cuts, st.data())
+def test_what_an_interrupted_merge_left_doubles_nothing(
+    times: list[int], sizes: list[int], source: st.DataObject
+) -> None:
+    lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    files = segments(lines, sizes)
+    firsts = list(files)
+    start = source.draw(st.integers(0, len(firsts) - 1))
+    stop = source.draw(st.integers(start + 1, len(firsts)))
+    bounds = [*firsts, len(lines) + 1]
+    # The merged segment replaces the first of those it covers; it has its own `latest`.
+    sizes_before = [
+        after - before for before, after in zip(firsts[:start], firsts[1:], strict=False)
+    ]
+    merged = segments(lines, [*sizes_before, bounds[stop] - firsts[start]])[firsts[start]]
+    left = source.draw(st.sets(st.sampled_from(firsts[start + 1 : stop] or [0])))
+    kept = {
+        first: content
+        for first, content in files.items()
+        if first not in firsts[start + 1 : stop] or first in left
+    }
+    kept[firsts[start]] = merged
+    begin = source.draw(st.integers(1, len(lines) + 1))
+    since = source.draw(st.integers(0, 59))
+    with stream(kept) as data:
+        assert read(data, begin) == (list(enumerate(lines, 1))[begin - 1 :], [])
+        expected = [
+            (seq, line(seq, second)) for seq, second in enumerate(times, 1) if second >= since
+        ]
+        assert read(data, times=TimeRange(at(since))) == (expected, [])
+        assert [f for f in verify_stream(data / "app") if not f.harmless] == []
+
+
+@given(seconds, cuts, st.data())
+def test_any_damage_is_found_and_told_and_the_rest_is_served(
+    times: list[int], sizes: list[int], source: st.DataObject
+) -> None:
+    lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    files = segments(lines, sizes)
+    first = source.draw(st.sampled_from(list(files)))
+    content = bytearray(files[first])
+    body_start = content.index(b"\n") + 1
+    if source.draw(st.booleans()):
+        place = source.draw(st.integers(body_start, len(content) - 1))
+        content[place] ^= 1 << source.draw(st.integers(0, 7))
+    else:
+        del content[source.draw(st.integers(0, len(content) - 1)) :]
+    files[first] = bytes(content)
+    bounds = [*files, len(lines) + 1]
+    damaged = range(first, bounds[list(files).index(first) + 1])
+    with stream(files) as data:
+        found, problems = read(data)
+        assert found == [(seq, one) for seq, one in enumerate(lines, 1) if seq not in damaged]
+        assert segment_name(first) in str(problems[0])
+        harmful = [finding for finding in verify_stream(data / "app") if not finding.harmless]
+        assert any(finding.path.endswith(segment_name(first)) for finding in harmful)
+
+
+@given(seconds, cuts, st.data())
+def test_any_flipped_bit_of_a_header_is_found_or_changes_nothing_that_is_served(
+    times: list[int], sizes: list[int], source: st.DataObject
+) -> None:
+    lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    files = segments(lines, sizes)
+    first = source.draw(st.sampled_from(list(files)))
+    content = bytearray(files[first])
+    place = source.draw(st.integers(0, content.index(b"\n")))
+    content[place] ^= 1 << source.draw(st.integers(0, 7))
+    files[first] = bytes(content)
+    with stream(files) as data:
+        found, _ = read(data)
+        assert set(found) <= set(enumerate(lines, 1))
+        assert [seq for seq, _ in found] == sorted({seq for seq, _ in found})
+
+
+def test_a_missing_segment_is_a_gap_that_is_told() -> None:
+    lines = [line(seq, seq) for seq in range(1, 10)]
+    files = segments(lines, [3, 3, 3])
+    del files[4]
+    with stream(files) as data:
+        found, problems = read(data)
+        assert [seq for seq, _ in found] == [1, 2, 3, 7, 8, 9]
+        assert [str(problem) for problem in problems] == ["app: records 4 to 6 are missing"]
+        assert any("missing" in finding.what for finding in verify_stream(data / "app"))
+
+
+def test_the_oldest_segments_may_be_gone() -> None:
+    files = segments([line(seq, seq) for seq in range(1, 10)], [3, 3, 3])
+    del files[1]
+    with stream(files) as data:
+        found, problems = read(data)
+        assert [seq for seq, _ in found] == [4, 5, 6, 7, 8, 9]
+        assert problems == []
+
+
+@given(st.lists(st.lists(st.integers(0, 59), max_size=8), max_size=4))
+def test_streams_are_merged_by_time_and_keep_their_own_order(streams: list[list[int]]) -> None:
+    records = [
+        [Record(f"s{number}", seq, line(seq, second)) for seq, second in enumerate(times, 1)]
+        for number, times in enumerate(streams)
+    ]
+    merged = list(merge_by_time(records))
+    for number in range(len(streams)):
+        assert [r for r in merged if r.stream == f"s{number}"] == records[number]
+    if all(times == sorted(times) for times in streams):
+        assert [timestamp_of(r.line) for r in merged] == sorted(
+            at(second) for times in streams for second in times
+        )
