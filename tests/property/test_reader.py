@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -120,9 +121,7 @@ def test_what_an_interrupted_merge_left_doubles_nothing(
     stop = source.draw(st.integers(start + 1, len(firsts)))
     bounds = [*firsts, len(lines) + 1]
     # The merged segment replaces the first of those it covers; it has its own `latest`.
-    sizes_before = [
-        after - before for before, after in zip(firsts[:start], firsts[1:], strict=False)
-    ]
+    sizes_before = [after - before for before, after in pairwise(firsts[: start + 1])]
     merged = segments(lines, [*sizes_before, bounds[stop] - firsts[start]])[firsts[start]]
     left = source.draw(st.sets(st.sampled_from(firsts[start + 1 : stop] or [0])))
     kept = {

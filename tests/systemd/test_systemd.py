@@ -38,8 +38,13 @@ class Machine:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self._init = eventually(self._find_init, "the container's init")
-        eventually(self._is_up, "systemd to be up")
+        try:
+            self._init = eventually(self._find_init, "the container's init")
+            eventually(self._is_up, "systemd to be up")
+        except BaseException:
+            self._booted.kill()
+            self._booted.wait()
+            raise
 
     def _find_init(self) -> str | None:
         children = Path(f"/proc/{self._booted.pid}/task/{self._booted.pid}/children")
