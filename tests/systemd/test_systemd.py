@@ -39,18 +39,18 @@ class Machine:
             stderr=subprocess.DEVNULL,
         )
         try:
-            self._init = eventually(self._find_init, "the container's init")
             eventually(self._is_up, "systemd to be up")
         except BaseException:
             self._booted.kill()
             self._booted.wait()
             raise
 
-    def _find_init(self) -> str | None:
-        children = Path(f"/proc/{self._booted.pid}/task/{self._booted.pid}/children")
-        return children.read_text().split()[0] if children.read_text() else None
-
     def _is_up(self) -> bool:
+        # Looked for each time: the first child is not yet the container's init.
+        children = Path(f"/proc/{self._booted.pid}/task/{self._booted.pid}/children").read_text()
+        if not children:
+            return False
+        self._init = children.split()[0]
         state = self.run("systemctl", "is-system-running", check=False)
         return state.stdout.strip() in {"running", "degraded"}
 
