@@ -90,9 +90,13 @@ class Addition:
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """One segment to be written: everything of it but the hash."""
+    """One segment to be written: everything of it but the hash.
+
+    `begins_stream` says that nothing of the stream is durable yet, not even its directory.
+    """
 
     stream: str
+    begins_stream: bool
     first: int
     count: int
     chunks: Sequence[bytes]
@@ -148,7 +152,18 @@ def append(
         body = b"".join(chunks)
         chunks = [body]
         still_active = ActiveSegment(first, count, body, since, until, digest)
-    plan = SegmentPlan(state.stream, first, count, chunks, since, until, latest, producers, digest)
+    plan = SegmentPlan(
+        state.stream,
+        state.next_seq == 1,
+        first,
+        count,
+        chunks,
+        since,
+        until,
+        latest,
+        producers,
+        digest,
+    )
     return plan, StreamState(
         state.stream, state.next_seq + addition.count, latest, producers, still_active
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from logengine.atomic import create_directory
+from logengine.atomic import create_directory, sync_directory
 from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
 from logengine.segment_file import list_streams
@@ -137,6 +137,8 @@ class Store:
                 f"{self.data} is in use by another logengine daemon; "
                 "stop that one, or give this one a directory of its own with --data"
             ) from None
+        # A stream's directory whose maker was killed may not be on the disk yet.
+        sync_directory(self.data)
         recovered: dict[str, Recovery] = {}
         for stream in list_streams(self.data):
             try:

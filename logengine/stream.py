@@ -112,7 +112,7 @@ class SegmentWriter:
         if self._prepared:
             return
         try:
-            if self.plan.first == 1:
+            if self.plan.begins_stream:
                 create_directory(self._directory)
             self._writer.open()
             self._writer.write_buffers(self.plan.render())

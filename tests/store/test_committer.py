@@ -1,0 +1,238 @@
+"""Group commit: what goes into a batch, who is told when, and what a failure does."""
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logengine.committer import CommitLimits, Committer, Entry
+from logengine.segment_file import list_segments, read_segment
+from logengine.store import Store
+
+TIME = "2026-11-23T20:00:00.000001Z"
+
+
+class Acks:
+    """A sender that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def durable(self, number: int) -> None:
+        self.numbers.append(number)
+
+
+def entry(number: int, sender: Acks, size: int = 60, producer: str | None = None) -> Entry:
+    body = b'{"_ts":"%s","n":%d}' % (TIME.encode(), number)
+    return Entry(body.ljust(size) + b"\n", 1, TIME, number, sender, producer)
+
+
+@asynccontextmanager
+async def committing(data: Path, **limits: Any) -> AsyncIterator[tuple[Committer, Store]]:
+    with ThreadPoolExecutor(4) as executor:
+        store = Store(data, executor)
+        store.open()
+        async with asyncio.TaskGroup() as tasks:
+            committer = Committer(store, CommitLimits(retry_min=0.005, **limits), tasks)
+            yield committer, store
+            await committer.close()
+        store.close()
+
+
+def numbers_in(data: Path, stream: str) -> list[int]:
+    return [
+        int(line.split(b'"n":')[1].split(b"}")[0])
+        for first in list_segments(data / stream)
+        for line in read_segment(data / stream, first)[1].splitlines()
+    ]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what it waits for tells no event
+            await asyncio.sleep(0.001)
+
+
+async def test_what_arrives_in_one_turn_of_the_loop_is_one_batch(tmp_path: Path) -> None:
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        for number in range(1, 101):
+            committer.add("app", entry(number, acks))
+        await committer.drained()
+        # Of one batch, one ack: the latest.
+        assert acks.numbers == [100]
+        assert committer.totals.batches == 1
+        assert numbers_in(tmp_path, "app") == list(range(1, 101))
+
+
+async def test_what_arrives_during_a_commit_is_the_next_batch(tmp_path: Path) -> None:
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await until(lambda: bool(committer._under_way))
+        for number in range(2, 50):
+            committer.add("app", entry(number, acks))
+        await committer.drained()
+        assert acks.numbers[-1] == 49
+        assert committer.totals.batches == 2
+
+
+async def test_ack_waits_for_the_directory_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def noted(*args: Any, name: str = name, real: Any = real) -> Any:
+            result = real(*args)
+            steps.append(name)
+            return result
+
+        monkeypatch.setattr(os, name, noted)
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        await committer.barrier("app")
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        steps.clear()
+
+        class Noting(Acks):
+            def durable(self, number: int) -> None:
+                steps.append("ack")
+
+        committer.add("app", entry(2, Noting()))
+        await committer.drained()
+    assert steps == ["fsync", "replace", "fsync", "ack"]
+
+
+async def test_a_stream_that_fails_keeps_its_records_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+    broken = True
+
+    def replace(source: str, target: str) -> None:
+        if broken and "/bad/" in target:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    async with committing(tmp_path) as (committer, _):
+        bad, good = Acks(), Acks()
+        for number in range(1, 6):
+            committer.add("bad", entry(number, bad))
+            committer.add("good", entry(number, good))
+            await until(lambda number=number: good.numbers[-1:] == [number])  # type: ignore[misc]
+        assert bad.numbers == []
+        assert committer.is_failing("bad")
+        assert not committer.is_failing("good")
+        assert committer.stream_bytes("bad") == 5 * 61
+        broken = False
+        await committer.drained()
+        assert bad.numbers[-1] == 5
+        assert numbers_in(tmp_path, "bad") == [1, 2, 3, 4, 5]
+        assert committer.pending_bytes == 0
+
+
+async def test_retries_rest_longer_each_time_up_to_the_maximum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    def fsync(_: int) -> None:
+        attempts.append(loop.time())
+        raise OSError(errno.EIO, "lost")
+
+    async with committing(tmp_path, retry_max=0.04) as (committer, _):
+        committer.add("app", entry(1, Acks()))
+        await committer.drained()
+        monkeypatch.setattr(os, "fsync", fsync)
+        committer.add("app", entry(2, Acks()))
+        await until(lambda: len(attempts) == 7)
+        monkeypatch.undo()
+        await committer.drained()
+    pauses = [after - before for before, after in pairwise(attempts)]
+    # Each at least its share: 5, 10, 20, 40, 40, 40 ms.
+    for pause, least in zip(pauses, [0.005, 0.01, 0.02, 0.04, 0.04, 0.04], strict=True):
+        assert pause >= least * 0.9
+
+
+async def test_the_batch_behind_a_failed_one_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    failures = 2
+
+    def fsync(descriptor: int) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EIO, "lost")
+        real(descriptor)
+
+    async with committing(tmp_path, max_batch=4096, pipeline_bytes=1) as (committer, _):
+        acks = Acks()
+        await committer.barrier("app")
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        monkeypatch.setattr(os, "fsync", fsync)
+        for number in range(2, 200):
+            committer.add("app", entry(number, acks, size=500))
+        await committer.drained()
+        assert numbers_in(tmp_path, "app") == list(range(1, 200))
+        assert acks.numbers == sorted(acks.numbers)
+
+
+async def test_a_full_batch_starves_no_stream(tmp_path: Path) -> None:
+    async with committing(tmp_path, max_batch=4096) as (committer, _):
+        loud, quiet = Acks(), Acks()
+        for number in range(1, 200):
+            committer.add("loud", entry(number, loud, size=1000))
+        committer.add("quiet", entry(1, quiet))
+        await until(lambda: quiet.numbers == [1])
+        assert loud.numbers[-1:] < [199]
+        await committer.drained()
+
+
+async def test_a_producers_number_is_durable_with_its_record(tmp_path: Path) -> None:
+    async with committing(tmp_path) as (committer, store):
+        committer.add("app", entry(7, Acks(), producer="p"))
+        await committer.barrier("app")
+        assert store.last_durable("app", "p") == 7
+        assert store.last_durable("app", "other") == 0
+        assert store.last_durable("none", "p") == 0
+
+
+async def test_closing_drops_and_counts_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        monkeypatch.setattr(os, "fsync", fail)
+        for number in range(1, 6):
+            committer.add("app", entry(number, acks))
+        await until(lambda: committer.is_failing("app"))
+        assert await committer.close() == 5
+        assert acks.numbers == []
+
+
+async def test_linger_gathers_more_into_a_batch(tmp_path: Path) -> None:
+    async with committing(tmp_path, linger=0.05) as (committer, _):
+        acks = Acks()
+        for number in range(1, 6):
+            committer.add("app", entry(number, acks))
+            await asyncio.sleep(0.001)
+        await committer.drained()
+        assert committer.totals.batches == 1
