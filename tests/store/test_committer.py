@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -72,13 +73,26 @@ async def test_what_arrives_in_one_turn_of_the_loop_is_one_batch(tmp_path: Path)
         assert numbers_in(tmp_path, "app") == list(range(1, 101))
 
 
-async def test_what_arrives_during_a_commit_is_the_next_batch(tmp_path: Path) -> None:
+async def test_what_arrives_during_a_commit_is_the_next_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    in_fsync, may_go_on = threading.Event(), threading.Event()
+
+    def fsync(descriptor: int) -> None:
+        in_fsync.set()
+        assert may_go_on.wait(20)
+        real(descriptor)
+
     async with committing(tmp_path) as (committer, _):
         acks = Acks()
+        await committer.barrier("app")
+        monkeypatch.setattr(os, "fsync", fsync)
         committer.add("app", entry(1, acks))
-        await until(lambda: bool(committer._under_way))
+        await until(in_fsync.is_set)
         for number in range(2, 50):
             committer.add("app", entry(number, acks))
+        may_go_on.set()
         await committer.drained()
         assert acks.numbers[-1] == 49
         assert committer.totals.batches == 2
