@@ -152,6 +152,14 @@ class Connection:
 
     def _on_readable(self) -> None:
         try:
+            self._read()
+        except Exception:
+            # Whatever one sender brought about is not to end, or to occupy, the daemon.
+            log.exception("connection_failed", stream=self.stream, pid=self.peer.pid)
+            self.close()
+
+    def _read(self) -> None:
+        try:
             room_bytes = self._room_bytes()
             if not room_bytes:
                 self.pause()

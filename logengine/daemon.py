@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import time
@@ -25,6 +26,8 @@ from logengine.systemd import notify, passed_listeners
 
 log = structlog.get_logger()
 
+_OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
+
 
 def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     """Runs until SIGTERM or SIGINT; returns when all that was received is durable.
@@ -32,12 +35,22 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     Raises `LogEngineError` if it cannot start.
     """
     keep_freed_memory()
+    _allow_descriptors(config)
     with (
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
         _opened_store(config, executor) as store,
         _listeners(config, environ) as listeners,
     ):
         uvloop.run(_serve(config, environ, store, listeners))
+
+
+def _allow_descriptors(config: Config) -> None:
+    """Raises the soft limit of open files to what `max_connections` takes, where allowed."""
+    wanted = config.limits.max_connections + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextlib.contextmanager

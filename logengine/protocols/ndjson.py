@@ -13,6 +13,7 @@ from logengine.segment import STREAM_NAME_RULE, is_stream_name
 
 PROTOCOL_VERSION = 1
 PRODUCER_CHARACTERS_MAX = 128
+NUMBER_MAX = 2**53  # what every JSON reader holds exactly
 
 _HELLO_START = re.compile(rb'[ \t\r]*\{[ \t\r]*"_hello"[ \t\r]*:')
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -204,8 +205,10 @@ def decode_hello(line: bytes) -> Hello | BadHello:
                 expected=f"1 to {PRODUCER_CHARACTERS_MAX} characters, none of them a control",
             )
         )
-    if said.first is not None and said.first < 1:
-        return BadHello(error_answer("invalid_first", found=said.first, expected="1 or more"))
+    if said.first is not None and not 1 <= said.first <= NUMBER_MAX:
+        return BadHello(
+            error_answer("invalid_first", found=said.first, expected=f"1 to {NUMBER_MAX}")
+        )
     return Hello(said.stream, said.producer, said.first)
 
 
