@@ -207,7 +207,7 @@ def decode_hello(line: bytes) -> Hello | BadHello:
         )
     if said.first is not None and not 1 <= said.first <= NUMBER_MAX:
         return BadHello(
-            error_answer("invalid_first", found=said.first, expected=f"1 to {NUMBER_MAX}")
+            error_answer("invalid_first", found=str(said.first)[:40], expected=f"1 to {NUMBER_MAX}")
         )
     return Hello(said.stream, said.producer, said.first)
 
