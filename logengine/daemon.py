@@ -74,18 +74,23 @@ def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Stor
         store.close()
 
 
-def _report(config: Config, recovered: Mapping[str, Recovery], took_s: float) -> None:
-    for stream, recovery in recovered.items():
-        report_damage(stream, recovery)
+def _report(config: Config, found: Mapping[str, Recovery | OSError], took_s: float) -> None:
+    recovered = []
+    for stream, recovery in found.items():
+        if isinstance(recovery, OSError):
+            log.error("stream_not_recovered", stream=stream, error=str(recovery))
+        else:
+            recovered.append(recovery)
+            report_damage(stream, recovery)
     log.info(
         "recovered",
         data=config.data,
         streams=len(recovered),
-        records=sum(recovery.records for recovery in recovered.values()),
-        segments=sum(recovery.segments for recovery in recovered.values()),
-        temps_removed=sum(recovery.temps_removed for recovery in recovered.values()),
-        covered_removed=sum(recovery.covered_removed for recovery in recovered.values()),
-        damaged=sum(len(recovery.damaged) for recovery in recovered.values()),
+        records=sum(recovery.records for recovery in recovered),
+        segments=sum(recovery.segments for recovery in recovered),
+        temps_removed=sum(recovery.temps_removed for recovery in recovered),
+        covered_removed=sum(recovery.covered_removed for recovery in recovered),
+        damaged=sum(len(recovery.damaged) for recovery in recovered),
         took_ms=round(took_s * 1000, 1),
     )
 

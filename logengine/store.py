@@ -121,11 +121,12 @@ class Store:
         # Streams whose last commit failed: what it wrote may be visible or not.
         self._uncertain: set[str] = set()
 
-    def open(self) -> dict[str, Recovery]:
+    def open(self) -> dict[str, Recovery | OSError]:
         """Locks the data directory, making it if need be, and recovers every stream.
 
-        Raises `DataDirectoryLocked` if another daemon has it, and `OSError`. A stream
-        that cannot be recovered now is not among the answers: `recover_stream` tries again.
+        Gives what was found of each. A stream that cannot be recovered now has its error
+        there, and is tried again when something is sent to it. Raises
+        `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
         """
         create_directory(self.data)
         self._lock = os.open(self.data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -139,12 +140,12 @@ class Store:
             ) from None
         # A stream's directory whose maker was killed may not be on the disk yet.
         sync_directory(self.data)
-        recovered: dict[str, Recovery] = {}
+        recovered: dict[str, Recovery | OSError] = {}
         for stream in list_streams(self.data):
             try:
                 recovered[stream] = self._adopt(stream, self._recover(stream))
-            except OSError:
-                continue
+            except OSError as error:
+                recovered[stream] = error
         return recovered
 
     def close(self) -> None:

@@ -107,6 +107,24 @@ def test_a_stream_that_fails_holds_up_no_other_and_goes_on_by_itself(daemon: Dae
     assert "stream_recovered" in daemon.events()
 
 
+def test_a_stream_that_cannot_be_recovered_is_named_and_tried_again(daemon: Daemon) -> None:
+    daemon.cli("send", "-s", "app", stdin=b"one\n")
+    daemon.cli("send", "-s", "other", stdin=b"one\n")
+    daemon.stop()
+    # A directory in the place of a temp cannot be unlinked.
+    in_the_way = daemon.data / "app" / ".x.tmp"
+    in_the_way.mkdir()
+    daemon.start()
+    assert "stream_not_recovered" in daemon.events()
+    daemon.cli("send", "-s", "other", stdin=b"two\n")
+    waiting = daemon.connect()
+    waiting.hello(stream="app")
+    waiting.send(b"two\n")
+    in_the_way.rmdir()
+    waiting.wait_for_ack(1)
+    assert [value["message"] for value in daemon.values("app")] == ["one", "two"]
+
+
 def test_what_cannot_be_committed_in_stop_timeout_was_not_acked(
     make_daemon: Callable[[str], Daemon],
 ) -> None:
