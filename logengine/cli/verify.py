@@ -8,7 +8,7 @@ import click
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
 from logengine.cli.streams import streams_to_read
-from logengine.verify import stream_bytes, verify_stream
+from logengine.verify import Finding, stream_bytes, verify_stream
 
 
 @click.command(
@@ -29,20 +29,21 @@ def command(ctx: click.Context, streams: tuple[str, ...], data: Path | None) -> 
     """
     data = resolve_data(data)
     names = streams_to_read(data, streams)
-    wrong = 0
+    found: list[tuple[str, list[Finding]]] = []
     with click.progressbar(
         length=sum(stream_bytes(data / stream) for stream in names),
         label="verify",
         file=sys.stderr,
         hidden=not sys.stderr.isatty(),
     ) as bar:
-        for stream in names:
-            found = 0
-            for finding in verify_stream(data / stream, bar.update):
-                found += not finding.harmless
-                prefix = "note: " if finding.harmless else ""
-                click.echo(escape(f"{prefix}{finding}"), err=finding.harmless)
-            wrong += found
-            if not found:
-                click.echo(f"{stream}: ok")
-    ctx.exit(1 if wrong else 0)
+        found.extend((stream, list(verify_stream(data / stream, bar.update))) for stream in names)
+    sound = True
+    for stream, findings in found:
+        for finding in findings:
+            prefix = "note: " if finding.harmless else ""
+            click.echo(escape(f"{prefix}{finding}"), err=finding.harmless)
+        if all(finding.harmless for finding in findings):
+            click.echo(f"{stream}: ok")
+        else:
+            sound = False
+    ctx.exit(0 if sound else 1)
