@@ -64,9 +64,18 @@ def create_directory(path: StrPath, mode: int = 0o750) -> None:
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         create_directory(parent, mode)
+    made = False
     with _errors_name(path, "make the directory"), contextlib.suppress(FileExistsError):
         os.mkdir(path, mode)
-    sync_directory(parent)
+        made = True
+    try:
+        sync_directory(parent)
+    except AtomicWriteError:
+        # A second fsync could say ok although the name is lost: it is to be made anew.
+        if made:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        raise
 
 
 class AtomicWriter:

@@ -225,6 +225,18 @@ def test_a_new_directory_is_synced_in_its_parent(tmp_path: Path, calls: list[str
     assert calls == ["fsync directory"] * 3, "whoever made it may have been killed before its sync"
 
 
+def test_a_directory_whose_name_could_not_be_synced_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.EIO))
+        with pytest.raises(OSError, match="sync the directory"):
+            create_directory(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    create_directory(tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
+
+
 async def test_the_async_writer_takes_the_same_steps(tmp_path: Path, calls: list[str]) -> None:
     async with AsyncAtomicWriter(tmp_path / "file", "wb", buffering=0) as writer:
         await writer.write(b"ne")
