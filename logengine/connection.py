@@ -191,8 +191,9 @@ class Connection:
     def _on_end(self) -> None:
         self.pause()
         self._ended = True
-        if self.producer is not None:
-            # Half a record of a producer comes again, whole, under the same number.
+        if self.producer is not None or (self._stopping and self._answers_wanted):
+            # Half a record of a producer comes again, whole, under the same number; and
+            # whoever is told how far it came knows that a stop cut it off.
             self._receiver.drop_unfinished()
         else:
             self._handle(self._receiver.end())

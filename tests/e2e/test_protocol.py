@@ -285,6 +285,18 @@ def test_stopping_commits_what_was_sent_and_says_goodbye(daemon: Daemon) -> None
     assert daemon.events()[-1] == "stopped"
 
 
+def test_stopping_stores_no_half_record_of_a_sender_that_is_told(daemon: Daemon) -> None:
+    told, silent = daemon.connect(), daemon.connect()
+    told.hello(stream="told")
+    told.send(b'{"n":1}\n{"n":')
+    silent.send(b'{"n":1}\nhalf')
+    told.wait_for_ack(1)
+    assert daemon.stop() == 0
+    assert daemon.values("told") == [{"n": 1}]
+    # Of one that is told nothing, what was received is all there will ever be.
+    assert daemon.values() == [{"n": 1}, {"message": "half"}]
+
+
 def test_random_bytes_end_neither_the_daemon_nor_others(daemon: Daemon) -> None:
     other = daemon.connect()
     other.hello(stream="other")
