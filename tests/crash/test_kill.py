@@ -6,14 +6,12 @@ the atomicity of what is visible; what a power cut does is for other tests.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,52 +23,6 @@ import pytest
 from tests.daemon import ENVELOPE, Daemon
 
 SENDERS = 8
-
-
-class Walker(threading.Thread):
-    """A reader that walks the data directory in a loop and takes nothing on trust."""
-
-    def __init__(self, data: Path) -> None:
-        super().__init__()
-        self.files = 0
-        self.broken: list[str] = []
-        self._data = data
-        self._known: dict[Path, int] = {}
-        self._ending = threading.Event()
-
-    def run(self) -> None:
-        while not self._ending.is_set():
-            for path in self._data.glob("*/[0-9]*"):
-                try:
-                    inode = path.stat().st_ino
-                    if self._known.get(path) == inode:
-                        continue
-                    content = path.read_bytes()
-                except FileNotFoundError:
-                    continue
-                self._known[path] = inode
-                self.files += 1
-                if reason := fault_of(path, content):
-                    self.broken.append(f"{path}: {reason}")
-
-    def end(self) -> None:
-        self._ending.set()
-        self.join()
-
-
-def fault_of(path: Path, content: bytes) -> str | None:
-    """What is wrong with a segment, by the documented format alone."""
-    line, newline, body = content.partition(b"\n")
-    if not newline:
-        return "no header line"
-    header = json.loads(line)
-    if header["first"] != int(path.name[:20]) or header["stream"] != path.parent.name:
-        return "the header is not this file's"
-    if header["bytes"] != len(body) or header["count"] != body.count(b"\n"):
-        return "cut short"
-    if header["sha256"] != hashlib.sha256(body).hexdigest():
-        return "wrong hash"
-    return None
 
 
 def expected_of(line: bytes) -> dict[str, Any]:
@@ -99,8 +51,12 @@ def _under_fire(
     pause_s: tuple[float, float],
     source: random.Random,
 ) -> str:
-    walker = Walker(daemon.data)
-    walker.start()
+    walker = subprocess.Popen(
+        [sys.executable, "-m", "tests.crash.walker", str(daemon.data)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     began = time.monotonic()
     senders = [
         subprocess.Popen(
@@ -118,11 +74,13 @@ def _under_fire(
             daemon.start()
         statuses = [sender.wait(600) for sender in senders]
     finally:
-        walker.end()
+        seen, _ = walker.communicate()
         for sender in senders:
             sender.kill()
     assert statuses == [0] * len(senders)
-    assert walker.broken == []
+    walked = json.loads(seen)
+    assert walked["broken"] == []
+    assert walked["files"] > 0
     assert daemon.stop() == 0
     daemon.cli("verify")
     took_s = time.monotonic() - began
@@ -138,7 +96,7 @@ def _under_fire(
         assert stored[sender.pid] == [expected_of(line) for line in lines]
     return (
         f"{records:,} records from {len(inputs)} senders, {done} kills, {took_s:.0f} s, "
-        f"{walker.files:,} files looked at by the walker: none lost, doubled or broken"
+        f"{walked['files']:,} files looked at by a walking reader: none lost, doubled or broken"
     )
 
 
