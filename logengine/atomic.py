@@ -146,28 +146,32 @@ class AtomicWriter:
 
     def open(self) -> None:
         """Makes the temp file, in the target's own directory: only there is a rename atomic."""
+        if self._file is not None:
+            raise ValueError(f"{self.path}: a writer is used once; make another one")
         name = os.path.basename(self.path)
-        with _errors_name(self.path, "make a temp file for"):
-            permissions = self._permissions
-            replaced = None if permissions is not None else _permissions_of(self.path)
-            # Long names stay within NAME_MAX; the random part alone makes the temp unique.
-            temp_path = os.path.join(
-                self.directory, f"{TEMP_PREFIX}{name[:200]}.{secrets.token_hex(8)}{TEMP_SUFFIX}"
-            )
-            descriptor = os.open(
-                temp_path,
-                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-                DEFAULT_MODE if permissions is None else permissions,
-            )
-            self.temp_path = temp_path
+        # Long names stay within NAME_MAX; the random part alone makes the temp unique.
+        temp_path = os.path.join(
+            self.directory, f"{TEMP_PREFIX}{name[:200]}.{secrets.token_hex(8)}{TEMP_SUFFIX}"
+        )
+        with self._failing_removes_temp("make a temp file for"):
+            self._file = open(temp_path, opener=self._open_temp, **self._open_arguments)  # noqa: SIM115
+
+    def _open_temp(self, temp_path: str, _flags: int) -> int:
+        permissions = self._permissions
+        replaced = None if permissions is not None else _permissions_of(self.path)
+        descriptor = os.open(
+            temp_path,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+            DEFAULT_MODE if permissions is None else permissions,
+        )
+        self.temp_path = temp_path
+        if replaced is not None:
             try:
-                if replaced is not None:
-                    os.fchmod(descriptor, replaced)
-                self._file = open(descriptor, **self._open_arguments)  # noqa: SIM115
-            except BaseException:
+                os.fchmod(descriptor, replaced)
+            except OSError:
                 os.close(descriptor)
-                self._remove_temp()
                 raise
+        return descriptor
 
     def write(self, data: Any) -> int:
         """Writes all of `data`, text or bytes as `mode` says; how much that was."""
@@ -206,8 +210,9 @@ class AtomicWriter:
         """
         if self._prepared:
             return
-        with self._failing_removes_temp("fsync"):
+        with self._failing_removes_temp("write"):
             self.file.flush()  # Python's own buffer, which fsync knows nothing of
+        with self._failing_removes_temp("fsync"):
             os.fsync(self.file.fileno())
             self.file.close()
         self._prepared = True

@@ -112,6 +112,7 @@ class Committer:
         self._timers: set[asyncio.TimerHandle] = set()
         self._pump_due = False
         self._closed = False
+        self._dropped = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.pending_bytes = 0
@@ -161,19 +162,19 @@ class Committer:
 
         Gives the number of records dropped.
         """
-        dropped = sum(
-            entry.count
-            for pending in self._pending.values()
-            for entry in [*pending.returned, *pending.entries]
-        )
         for pending in self._pending.values():
-            pending.entries.clear()
+            self._drop(pending.returned)
+            self._drop(pending.entries)
         for timer in self._timers:
             timer.cancel()
         self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
-        return dropped
+        return self._dropped
+
+    def _drop(self, entries: list[Entry] | deque[Entry]) -> None:
+        self._dropped += sum(entry.count for entry in entries)
+        entries.clear()
 
     def _pump_soon(self, delay_s: float) -> None:
         if self._pump_due:
@@ -282,6 +283,7 @@ class Committer:
         pending = self._pending[stream]
         pending.under_way -= 1
         if self._closed:
+            self._drop(entries)
             return
         pending.returned += entries
         pending.resting = True

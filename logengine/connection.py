@@ -140,15 +140,15 @@ class Connection:
             self._loop.remove_writer(self._socket)
         self._held_back = ()
         self._receiver.drop_unfinished()
-        self._account_for_held()
+        self._account_for_held(finished=True)
         self._socket.close()
         self._server.closed(self)
 
-    def _account_for_held(self) -> None:
+    def _account_for_held(self, *, finished: bool) -> None:
         change_bytes = self.held_bytes - self._accounted_bytes
-        if change_bytes:
+        if change_bytes or finished:
             self._accounted_bytes += change_bytes
-            self._server.held(self, change_bytes)
+            self._server.held(self, change_bytes, finished=finished)
 
     def _on_readable(self) -> None:
         try:
@@ -170,15 +170,17 @@ class Connection:
             return
         except OSError:
             data = b""  # reset by the sender; all that it had sent was read before this
+        events = self._receiver.receive(data) if data else []
         if data:
-            self._handle(self._receiver.receive(data))
+            self._handle(events)
         else:
             self._on_end()
-        self._account_for_held()
+        self._account_for_held(finished=bool(events))
 
     def _room_bytes(self) -> int:
         """How much may be read now."""
-        if len(self._answers) > ANSWERS_BYTES_MAX:
+        # What a stop leaves to be read is no more than the kernel's buffer.
+        if len(self._answers) > ANSWERS_BYTES_MAX and not self._stopping:
             return 0
         if self._server.may_read(self):
             return RECEIVE_BYTES
@@ -245,7 +247,7 @@ class Connection:
         """Answers a hello; False if that must wait, and what came `behind` with it."""
         stream = hello.stream or self.stream
         try:
-            self._server.check_stream(stream)
+            self._server.admit(stream)
         except TooManyStreams as error:
             self._end_with(error_answer("too_many_streams", found=stream, expected=str(error)))
             return False
@@ -270,7 +272,7 @@ class Connection:
         self._welcome()
         behind, self._held_back = self._held_back, ()
         self._handle(behind)
-        self._account_for_held()
+        self._account_for_held(finished=bool(behind))
         self.resume()
 
     def _welcome(self) -> None:

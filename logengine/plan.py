@@ -229,22 +229,25 @@ def plan_recovery(stream: str, found: Sequence[Found]) -> RecoveryPlan:
     covered: list[int] = []
     gaps: list[tuple[int, int]] = []
     newest: Header | None = None
-    next_seq: int | None = None  # what the next segment must begin with, where that is known
+    next_seq = 1  # behind all that was seen to be stored
+    is_continued = False  # whether the next segment is known to begin there
     for segment in found:
         header = segment.header
         if header is None:
-            newest = None
-            next_seq = None
-            state = StreamState(
-                stream, segment.first + SEGMENT_RECORDS_MAX, state.latest, state.producers
-            )
+            if segment.first >= next_seq:  # else it is what a merge left, covered though damaged
+                newest = None
+                is_continued = False
+                state = StreamState(
+                    stream, segment.first + SEGMENT_RECORDS_MAX, state.latest, state.producers
+                )
             continue
-        if next_seq is not None and header.first < next_seq and header.last < next_seq:
+        if header.first < next_seq and header.last < next_seq:
             covered.append(header.first)
             continue
-        if next_seq is not None and header.first > next_seq:
+        if is_continued and header.first > next_seq:
             gaps.append((next_seq, header.first - 1))
         newest = header
         next_seq = header.last + 1
+        is_continued = True
         state = state_after(header)
     return RecoveryPlan(covered[::-1], gaps, state, newest)

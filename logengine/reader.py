@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from logengine.errors import DamagedSegment, InvalidCursor
 from logengine.segment import Header, is_stream_name, segment_name, timestamp_of
@@ -21,6 +21,10 @@ from logengine.segment_file import list_segments, read_header, read_segment
 _COVER_SEGMENTS_MAX = 64
 # A merge that removes segments faster than a reader opens them is not to be expected.
 _LOOKS_MAX = 100
+# The last sequence number that a segment's name can tell.
+_SEQ_CHARACTERS_MAX = 20
+
+Result = TypeVar("Result")
 
 
 class Record(NamedTuple):
@@ -55,7 +59,8 @@ class Cursor:
     def parse(cls, text: str) -> Self:
         """The cursor written as `stream:seq`. Raises `InvalidCursor`."""
         stream, _, seq = text.rpartition(":")
-        if not is_stream_name(stream) or not (seq.isascii() and seq.isdigit()):
+        is_seq = seq.isascii() and seq.isdigit() and len(seq) <= _SEQ_CHARACTERS_MAX
+        if not is_stream_name(stream) or not is_seq:
             raise InvalidCursor(f"{text!r} is no cursor; expected STREAM:SEQ, such as app:5120")
         return cls(stream, int(seq))
 
@@ -107,6 +112,10 @@ class TimeRange:
 ALL_TIMES = TimeRange()
 
 
+class _ListingOutdated(Exception):
+    """What was listed is not what is there: a merge or a commit went on meanwhile."""
+
+
 class StreamReader:
     """Reads one stream forward. `next_seq` is where it goes on."""
 
@@ -116,6 +125,8 @@ class StreamReader:
         self._directory = data / stream
         self._report = report
         self._reported: set[str] = set()
+        self._vanished: set[int] = set()
+        self._suspected: tuple[int, int] | None = None
 
     def read(self, times: TimeRange = ALL_TIMES) -> Iterator[Block]:
         """What there is from `next_seq` on; may be called again when there is more.
@@ -124,22 +135,56 @@ class StreamReader:
         """
         looks = 0
         while looks < _LOOKS_MAX:
-            firsts = list_segments(self._directory)
+            before = self.next_seq
             try:
-                yield from self._read_listed(firsts, times)
-            except FileNotFoundError:
-                looks += 1  # merged since it was listed
+                yield from self._read_listed(list_segments(self._directory), times)
+            except _ListingOutdated:
+                looks = looks + 1 if self.next_seq == before else 0
                 continue
             return
         self._problem(f"segments from {self.next_seq} on vanish faster than they can be read")
+
+    def read_changed(self, first: int) -> Iterator[Block]:
+        """`read`, told that segment `first` is the one that changed.
+
+        Lists the directory only where that is not all there is to it, so that following a
+        stream does not cost more the more segments it has.
+        """
+        if first <= self.next_seq:
+            try:
+                yield from self._read_listed([first], ALL_TIMES)
+            except _ListingOutdated:
+                pass
+            else:
+                return
+        yield from self.read()
 
     def seek_time(self, since: str) -> None:
         """Goes on at a record before which there is none at or after `since`.
 
         Bisects over the headers' `latest`, which never goes back. Raises `OSError`.
         """
-        firsts = list_segments(self._directory)
+        start = self._look(lambda firsts: self._first_at(firsts, since))
+        self.next_seq = max(self.next_seq, start)
 
+    def seek_last(self, count: int) -> None:
+        """Goes on at least `count` records before the end, if there are. Raises `OSError`."""
+        self.next_seq = self._look(lambda firsts: self._before_end(firsts, count))
+
+    def end(self) -> int:
+        """The sequence number behind the last one. Raises `OSError`."""
+        return self._look(self._end)
+
+    def _look(self, look: Callable[[Sequence[int]], Result]) -> Result:
+        """What `look` finds in the segments there are; again, if they were merged meanwhile."""
+        while True:
+            firsts = list_segments(self._directory)
+            try:
+                return look(firsts)
+            except _ListingOutdated:
+                continue  # ends: each listed segment may vanish only once
+
+    def _first_at(self, firsts: Sequence[int], since: str) -> int:
         def latest_before_or_in(index: int) -> str:
             for first in firsts[index::-1]:
                 header = self._header(first)
@@ -152,18 +197,14 @@ class StreamReader:
         for index in range(max(0, found - _COVER_SEGMENTS_MAX), found):
             header = self._header(firsts[index])
             if header is not None and header.latest >= since:
-                found = index
-                break
-        if found < len(firsts):
-            self.next_seq = max(self.next_seq, firsts[found])
-        elif firsts:
-            self.next_seq = max(self.next_seq, self.end())
+                return firsts[index]
+        return firsts[found] if found < len(firsts) else self._end(firsts)
 
-    def seek_last(self, count: int) -> None:
-        """Goes on at least `count` records before the end, if there are. Raises `OSError`."""
+    def _before_end(self, firsts: Sequence[int], count: int) -> int:
+        start = self.next_seq
         missing = count
         following: int | None = None
-        for first in reversed(list_segments(self._directory)):
+        for first in reversed(firsts):
             header = self._header(first)
             if header is None:
                 continue
@@ -171,35 +212,32 @@ class StreamReader:
             last = header.last if following is None else min(header.last, following - 1)
             here = max(0, last - first + 1)
             following = first
-            self.next_seq = first + max(0, here - missing)
+            start = first + max(0, here - missing)
             missing -= here
             if missing <= 0:
-                return
+                break
+        return start
 
-    def end(self) -> int:
-        """The sequence number behind the last one. Raises `OSError`."""
-        for first in reversed(list_segments(self._directory)):
-            header = self._header(first)
-            if header is not None:
-                return header.last + 1
-        return 1
+    def _end(self, firsts: Sequence[int]) -> int:
+        # The last names may be those of segments that one before them covers.
+        headers = map(self._header, firsts[-_COVER_SEGMENTS_MAX - 1 :])
+        end = max((header.last + 1 for header in headers if header is not None), default=None)
+        return end if end is not None else firsts[-1] if firsts else 1
 
     def _read_listed(self, firsts: Sequence[int], times: TimeRange) -> Iterator[Block]:
         if firsts and self.next_seq < firsts[0]:
             self.next_seq = firsts[0]  # what was before it is retained no longer
-        while (header := self._holding(firsts)) is not None:
-            if not times.may_hold(header):
-                self.next_seq = header.last + 1
+        while (holding := self._holding(firsts)) is not None:
+            if not times.may_hold(holding):
+                self.next_seq = holding.last + 1
                 continue
-            try:
-                # It may hold more by now than the header said that was looked at.
-                header, body = read_segment(self._directory, header.first)
-                lines = split_body(header, body, str(self._directory / segment_name(header.first)))
-            except DamagedSegment as damage:
-                self._damaged(damage)
-                behind = bisect_right(firsts, header.first)
-                self.next_seq = firsts[behind] if behind < len(firsts) else header.last + 1
+            # It may hold more by now than the header said that was looked at.
+            found = self._checked(holding.first, self._read_lines)
+            if found is None:
+                behind = bisect_right(firsts, holding.first)
+                self.next_seq = firsts[behind] if behind < len(firsts) else holding.last + 1
                 continue
+            header, lines = found
             start, self.next_seq = self.next_seq, header.last + 1
             block = Block(self.stream, start, lines[start - header.first :])
             yield from [block] if times.holds_all(header) else _chosen(block, times)
@@ -221,18 +259,41 @@ class StreamReader:
 
     def _gap(self, before: int, following: int) -> None:
         if self._header(before) is not None and following > self.next_seq:
-            self._problem(f"records {self.next_seq} to {following - 1} are missing")
+            gap = (self.next_seq, following - 1)
+            if gap != self._suspected:
+                # A large directory is not listed in one instant: of two segments that came
+                # meanwhile, only the second may have been seen.
+                self._suspected = gap
+                raise _ListingOutdated
+            self._problem(f"records {gap[0]} to {gap[1]} are missing")
         self.next_seq = following
 
     def _header(self, first: int) -> Header | None:
-        try:
-            return read_header(self._directory, first)
-        except DamagedSegment as damage:
-            self._damaged(damage)
-            return None
+        return self._checked(first, lambda first: read_header(self._directory, first))
 
-    def _damaged(self, damage: DamagedSegment) -> None:
-        self._problem(str(damage))
+    def _read_lines(self, first: int) -> tuple[Header, list[bytes]]:
+        header, body = read_segment(self._directory, first)
+        return header, split_body(header, body, str(self._directory / segment_name(first)))
+
+    def _checked(self, first: int, read: Callable[[int], Result]) -> Result | None:
+        """What `read` gives for segment `first`; None, and a report, where it cannot be had."""
+        try:
+            return read(first)
+        except DamagedSegment as damage:
+            self._problem(str(damage))
+        except FileNotFoundError as error:
+            # Names are never used again: what is listed once more is no merged segment.
+            if first not in self._vanished:
+                self._vanished.add(first)
+                raise _ListingOutdated from None
+            self._unreadable(first, error)
+        except OSError as error:
+            self._unreadable(first, error)
+        return None
+
+    def _unreadable(self, first: int, error: OSError) -> None:
+        path = self._directory / segment_name(first)
+        self._problem(f"{path} cannot be read: {error.strerror}")
 
     def _problem(self, what: str) -> None:
         if what not in self._reported:

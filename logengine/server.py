@@ -123,9 +123,9 @@ class Server:
         """The time for what arrives now."""
         return format_timestamp(self._clock_ns())
 
-    def check_stream(self, stream: str) -> None:
-        """Raises `TooManyStreams` if there is no room for a new stream of that name."""
-        self._store.check_stream(stream)
+    def admit(self, stream: str) -> None:
+        """Gives a stream its place. Raises `TooManyStreams` if there is none."""
+        self._store.admit(stream)
 
     def greet(self, connection: Connection, hello: Hello) -> None:
         """Gives a producer to `connection` and fences the one that had it."""
@@ -167,10 +167,13 @@ class Server:
                 paused.resume()
         self._elect()
 
-    def held(self, connection: Connection, change_bytes: int) -> None:
-        """Accounts for bytes that a connection keeps outside of any entry."""
+    def held(self, connection: Connection, change_bytes: int, *, finished: bool) -> None:
+        """Accounts for bytes that a connection keeps outside of any entry.
+
+        `finished` says that it has finished a record, though it may have begun a longer one.
+        """
         self._held_bytes += change_bytes
-        if connection is self._elected and change_bytes < 0:  # its record is finished
+        if finished and connection is self._elected:
             self._end_election()
             self.room()
 

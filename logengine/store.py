@@ -118,6 +118,8 @@ class Store:
         # In the order of their last use, for the cache of active segments.
         self._planned: OrderedDict[str, StreamState] = OrderedDict()
         self._active_bytes = 0
+        # All that have a place among `max_streams`, also those that are not ready.
+        self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may be visible or not.
         self._uncertain: set[str] = set()
 
@@ -142,6 +144,7 @@ class Store:
         sync_directory(self.data)
         recovered: dict[str, Recovery | OSError] = {}
         for stream in list_streams(self.data):
+            self._admitted.add(stream)
             try:
                 recovered[stream] = self._adopt(stream, self._recover(stream))
             except OSError as error:
@@ -163,18 +166,19 @@ class Store:
 
         Raises `OSError`, and `TooManyStreams` for a new one above the limit.
         """
-        self.check_stream(stream)
+        self.admit(stream)
         loop = asyncio.get_running_loop()
         recovery = await loop.run_in_executor(self._executor, self._recover, stream)
         return self._adopt(stream, recovery)
 
-    def check_stream(self, stream: str) -> None:
-        """Raises `TooManyStreams` if `stream` would be one more than `max_streams`."""
-        if stream not in self._planned and len(self._planned) >= self._limits.max_streams:
+    def admit(self, stream: str) -> None:
+        """Gives `stream` its place. Raises `TooManyStreams` if there are `max_streams` others."""
+        if stream not in self._admitted and len(self._admitted) >= self._limits.max_streams:
             raise TooManyStreams(
                 f"stream {stream!r} would be one more than max_streams "
                 f"({self._limits.max_streams}); use one of those, or raise [limits] max_streams"
             )
+        self._admitted.add(stream)
 
     def last_durable(self, stream: str, producer: str) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it is not known."""
@@ -216,13 +220,23 @@ class Store:
             ]
             # A single writer with nobody to wait for takes all its steps in one hop, later.
             if previous is not None or len(commits) > 1:
-                await publication.step([(commit, commit.writer.prepare) for commit in commits])
+                await publication.step(
+                    [
+                        (commit, commit.writer.prepare)
+                        for commit in commits
+                        if not self._awaits_directory(commit.writer.plan)
+                    ]
+                )
             failed_before = await previous if previous is not None else {}
             for commit in commits:
                 commit.failure = failed_before.get(commit.stream, commit.failure)
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
         self._settle(planned, failed)
         return failed
+
+    def _awaits_directory(self, plan: SegmentPlan) -> bool:
+        """Whether the commit before makes the stream's directory, and may still fail at that."""
+        return not plan.begins_stream and self._durable[plan.stream].next_seq == 1
 
     def _settle(
         self, planned: Mapping[str, "PlannedSegment"], failed: Mapping[str, Exception]

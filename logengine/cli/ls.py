@@ -89,7 +89,9 @@ def summarize(data: Path, stream: str) -> StreamSummary:
             try:
                 ends.append(read_header(directory, first))
                 break
-            except (DamagedSegment, FileNotFoundError):
+            except FileNotFoundError:
+                continue  # merged since it was listed
+            except (DamagedSegment, OSError):
                 damaged += 1
     if not ends:
         return StreamSummary(stream, 0, size, len(firsts), None, None, None, None, damaged)

@@ -10,6 +10,7 @@ import msgspec
 
 from logengine.reader import Block, Problem, Record, with_place
 from logengine.record import ENVELOPE_NAMES
+from logengine.segment import timestamp_of
 
 _UNSAFE = re.compile(
     # Controls (escape sequences begin with one), line and paragraph separators, marks that
@@ -18,6 +19,8 @@ _UNSAFE = re.compile(
 )
 _EVENT_KEYS = ("event", "message", "msg")
 _SHOWN_BEHIND = ("exception", "stack")
+# structlog's renderer has its own idea of these.
+_RENDERED_APART = {"exc_info", "exception", "level", "logger_name", "stack"}
 
 Lines = Callable[[Block], Sequence[bytes]]
 
@@ -82,8 +85,11 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
         colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
     )
 
+    # Values stay as they were sent: a number may be one that Python cannot hold.
+    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
     def render(record: Record) -> bytes:
-        fields: dict[str, Any] = msgspec.json.decode(record.line)
+        fields = decoder.decode(record.line)
         behind = [
             f"\n    {name}: {_indented(_text(fields.pop(name)))}"
             for name in _SHOWN_BEHIND
@@ -95,28 +101,29 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
     return render
 
 
-def _event_dict(record: Record, fields: dict[str, Any]) -> dict[str, Any]:
+def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any]:
     """What structlog's renderer takes: time, level, event and sender first, then the fields."""
     event_key = next((key for key in _EVENT_KEYS if key in fields), None)
     event = _text(fields.pop(event_key)) if event_key else ""
-    shown: dict[str, Any] = {"timestamp": _text(fields.get("_ts")), "event": _indented(event)}
-    if isinstance(level := fields.pop("level", None), str):
-        shown["level"] = escape(level)
-    elif level is not None:
-        fields["level"] = level
-    sender = f"{fields.get('_comm', '?')}[{fields.get('_pid', '?')}]"
-    shown["logger"] = escape(f"{record.stream}:{record.seq} {sender}")
+    shown: dict[str, Any] = {"timestamp": timestamp_of(record.line), "event": _indented(event)}
+    if bytes(fields.get("level", b"")).startswith(b'"'):
+        shown["level"] = escape(_text(fields.pop("level")))
+    comm, pid = (_text(fields[name]) if name in fields else "?" for name in ("_comm", "_pid"))
+    shown["logger"] = escape(f"{record.stream}:{record.seq} {comm}[{pid}]")
     for name, value in fields.items():
         if name in ENVELOPE_NAMES:
             continue
         # A field must not take the place of one that the renderer shows in its own way.
         key = escape(name)
-        shown[f"{key}_" if key in shown else key] = escape(_text(value))
+        while key in shown or key in _RENDERED_APART:
+            key += "_"
+        shown[key] = escape(_text(value))
     return shown
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _text(value: msgspec.Raw) -> str:
+    text = bytes(value)
+    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode()
 
 
 def _indented(text: str) -> str:

@@ -1,14 +1,18 @@
 """`logengine tail`"""
 
 import asyncio
+import os
+import stat
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
 import click
 
+from logengine.atomic import sync_directory
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, format_option
-from logengine.cli.streams import streams_to_read
+from logengine.cli.streams import check_names, streams_to_read
 from logengine.reader import StreamReader, last_records, merge_by_time
 from logengine.segment_file import list_streams
 
@@ -52,18 +56,54 @@ def command(
     output = Output(form)
     if follow:
         # What is followed need not be there yet.
+        check_names(streams)
         there = list_streams(data) if data.is_dir() else []
         names = [stream for stream in there if not streams or stream in streams]
+        if awaited := ", ".join(dict.fromkeys(name for name in streams if name not in there)):
+            known = f"there are: {', '.join(there)}" if there else "there are none yet"
+            click.echo(f"logengine: waiting for stream {awaited} in {data}; {known}", err=True)
     else:
         names = streams_to_read(data, streams)
     readers = {stream: StreamReader(data, stream, output.report) for stream in names}
     last = [last_records(reader, count) for reader in readers.values()]
+    if follow:
+        # What was just read may be visible and not yet durable.
+        for stream in names:
+            sync_directory(data / stream)
     merged = list(merge_by_time(last))
     output.write(merged[len(merged) - count :] if len(merged) > count else merged)
     output.flush()
     if follow:
-        asyncio.run(_follow(data, streams or None, readers, output))
+        asyncio.run(_follow_while_read(data, streams or None, readers, output))
     ctx.exit(1 if output.problems else 0)
+
+
+async def _follow_while_read(
+    data: Path, streams: Collection[str] | None, readers: dict[str, StreamReader], output: Output
+) -> None:
+    """Follows until whoever reads our output has enough, which else only the next write shows."""
+    loop = asyncio.get_running_loop()
+    following = loop.create_task(_follow(data, streams, readers, output))
+    descriptor = sys.stdout.fileno()
+    is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    if is_pipe:
+        # A pipe's writing end is never readable; it becomes so when its other end is closed.
+        loop.add_reader(descriptor, following.cancel)
+    try:
+        await following
+    except asyncio.CancelledError:
+        if is_pipe and following.cancelled() and not _is_cancelled():
+            raise BrokenPipeError from None
+        raise
+    finally:
+        if is_pipe:
+            loop.remove_reader(descriptor)
+        following.cancel()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _follow(

@@ -66,14 +66,19 @@ class NdjsonReceiver:
 
     Holds at most one unfinished line: `unfinished_bytes`, never more than
     `max_record` plus one `receive`. O(bytes received), also for a line that arrives
-    byte by byte.
+    byte by byte. A line's length is measured without its newline and without one
+    carriage return before that, however it was cut.
     """
 
     def __init__(self, max_record: int) -> None:
         self._max_record = max_record
         self._state = _State.FIRST_LINE
-        self._unfinished: list[bytes] = []
-        self.unfinished_bytes = 0
+        self._unfinished = bytearray()
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """How many bytes of a line there are that no newline ended yet."""
+        return len(self._unfinished)
 
     def receive(self, data: bytes) -> list[Event]:
         """The events that `data` completes, in order."""
@@ -82,9 +87,8 @@ class NdjsonReceiver:
             return self._hold(data)
         complete = data[: newline + 1]
         if self._unfinished:
-            complete = b"".join([*self._unfinished, complete])
+            complete = bytes(self._unfinished + complete)
             self._unfinished.clear()
-            self.unfinished_bytes = 0
         rest = data[newline + 1 :]
         events = self._complete(complete)
         return events + self._hold(rest) if rest else events
@@ -99,19 +103,16 @@ class NdjsonReceiver:
         """Forgets a last line that no newline ended; how many bytes of it there were."""
         dropped = self.unfinished_bytes
         self._unfinished.clear()
-        self.unfinished_bytes = 0
         return dropped
 
     def _hold(self, data: bytes) -> list[Event]:
         if self._state in (_State.CLOSED, _State.INSIDE_TOO_LARGE):
             return []
-        self._unfinished.append(data)
-        self.unfinished_bytes += len(data)
+        self._unfinished += data
         # One more, because a carriage return before the newline is not the record's.
         if self.unfinished_bytes <= self._max_record + 1:
             return []
         self._unfinished.clear()
-        self.unfinished_bytes = 0
         self._state = _State.INSIDE_TOO_LARGE
         return [TooLarge()]
 
@@ -132,11 +133,11 @@ class NdjsonReceiver:
         while start < len(chunk):
             stop = chunk.index(b"\n", start) + 1
             line = chunk[start:stop]
-            if not line.strip(b" \t\r\n"):
+            if not line.strip(b" \t\r\n") and not self._is_too_large(line):
                 start = stop
                 continue
             self._state = _State.LINES
-            if not _HELLO_START.match(line) or len(line) > self._max_record:
+            if not _HELLO_START.match(line) or self._is_too_large(line):
                 return self._lines(chunk[start:])
             hello = decode_hello(line)
             if isinstance(hello, BadHello):
@@ -155,7 +156,7 @@ class NdjsonReceiver:
         # Only a chunk longer than max_record can hold a line that is.
         while stop < len(chunk):
             line_start, stop = stop, chunk.index(b"\n", stop) + 1
-            if len(chunk[line_start:stop].rstrip(b"\r\n")) <= self._max_record:
+            if not self._is_too_large(chunk[line_start:stop]):
                 continue
             if line_start > start:
                 events.append(Lines(chunk[start:line_start]))
@@ -164,6 +165,9 @@ class NdjsonReceiver:
         if start < len(chunk):
             events.append(Lines(chunk[start:]))
         return events
+
+    def _is_too_large(self, line: bytes) -> bool:
+        return len(line.removesuffix(b"\n").removesuffix(b"\r")) > self._max_record
 
 
 class _HelloLine(msgspec.Struct, frozen=True):

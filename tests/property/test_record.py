@@ -5,7 +5,7 @@ import os
 import random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from logengine.record import (
@@ -105,6 +105,44 @@ def test_what_the_sender_wrote_comes_back(sent: list[dict[str, Any]]) -> None:
 
 def _has_surrogates(value: object) -> bool:
     return any(0xD800 <= ord(char) < 0xE000 for char in str(value)) or "\\ud" in json.dumps(value)
+
+
+reserved_objects = st.dictionaries(
+    st.sampled_from(["_pid", "__pid", "___pid", "_ts", "__ts", "_seq", "_x", "a"]),
+    json_values.filter(lambda value: not _has_surrogates(value)),
+    min_size=1,
+)
+
+
+@given(value=reserved_objects, escaped=st.booleans())
+def test_a_reserved_key_gets_underscores_until_its_name_is_free(
+    *, value: dict[str, Any], escaped: bool
+) -> None:
+    line = json.dumps(value, ensure_ascii=escaped)
+    if escaped:
+        line = line.replace('"_', '"\\u005f')
+        assume(json.loads(line) == value)
+    record = strictly(stamp(line.encode() + b"\n", OPENING).body)
+    assert (record.pop("_ts"), record.pop("_pid")) == ("2026-11-23T20:00:00.000123Z", 7)
+    assert len(record) == len(value)
+    for name, said in value.items():
+        if name not in ENVELOPE_NAMES:
+            assert record.pop(name) == said
+    for name in record:
+        # As few underscores as it takes: each name between is one the sender used.
+        own = "_" + name.lstrip("_")
+        assert own in ENVELOPE_NAMES
+        assert record[name] == value[own]
+        taken = ["_" * more + own for more in range(1, len(name) - len(own))]
+        assert all(other in value for other in taken)
+
+
+@given(st.lists(lines, max_size=5), st.lists(lines, max_size=5))
+def test_chunks_may_be_cut_at_any_line(first: list[bytes], second: list[bytes]) -> None:
+    one, two = (b"".join(part + b"\n" for part in parts) for parts in (first, second))
+    whole, head, tail = (stamp(chunk, OPENING) for chunk in (one + two, one, two))
+    assert whole.body == head.body + tail.body
+    assert whole.records == head.records + tail.records
 
 
 def test_mutated_chunks_never_pass_the_fast_path_wrongly() -> None:

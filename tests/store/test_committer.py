@@ -250,3 +250,285 @@ async def test_linger_gathers_more_into_a_batch(tmp_path: Path) -> None:
             await asyncio.sleep(0.001)
         await committer.drained()
         assert committer.totals.batches == 1
+
+
+class Gate:
+    """Holds every fsync until it is opened; `failing` ones then fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._real = os.fsync
+        self._open = threading.Event()
+        self.waiting = 0
+        self.failing = False
+        monkeypatch.setattr(os, "fsync", self._fsync)
+
+    def open(self) -> None:
+        self._open.set()
+
+    def _fsync(self, descriptor: int) -> None:
+        self.waiting += 1
+        assert self._open.wait(20)
+        if self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._real(descriptor)
+
+
+async def test_two_batches_at_most_are_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=1000, pipeline_bytes=1) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        gate = Gate(monkeypatch)
+        for number in range(2, 30):
+            committer.add("app", entry(number, acks, size=500))
+        await until(lambda: gate.waiting == 2)
+        await asyncio.sleep(0.02)
+        # Both in fsync, and nobody behind them; nothing is acknowledged out of turn.
+        assert gate.waiting == len(committer._under_way) == 2
+        assert acks.numbers == [1]
+        gate.open()
+        await committer.drained()
+        assert acks.numbers == sorted(set(acks.numbers))
+        assert numbers_in(tmp_path, "app") == list(range(1, 30))
+
+
+async def test_without_enough_to_prepare_the_next_batch_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, pipeline_bytes=10_000) as (committer, _):
+        acks = Acks()
+        await committer.barrier("app")
+        gate = Gate(monkeypatch)
+        committer.add("app", entry(1, acks))
+        await until(lambda: gate.waiting == 1)
+        for number in range(2, 10):
+            committer.add("app", entry(number, acks))
+        await asyncio.sleep(0.02)
+        assert len(committer._under_way) == 1
+        gate.open()
+        await committer.drained()
+        assert acks.numbers == [1, 9]
+        assert committer.totals.batches == 2
+
+
+async def test_senders_of_one_batch_are_each_told_their_own_latest(tmp_path: Path) -> None:
+    async with committing(tmp_path) as (committer, _):
+        senders = [Acks() for _ in range(5)]
+        for number in range(1, 8):
+            for sender in senders:
+                committer.add("app", entry(number, sender))
+        await committer.drained()
+        assert [sender.numbers for sender in senders] == [[7]] * 5
+        assert committer.totals.records == 35
+
+
+async def test_a_barrier_waits_for_what_was_added_before_and_not_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        await committer.barrier("app")
+        assert not (tmp_path / "app").exists(), "a barrier writes nothing"
+        gate = Gate(monkeypatch)
+        committer.add("app", entry(1, acks))
+        barrier = asyncio.ensure_future(committer.barrier("app"))
+        await until(lambda: gate.waiting == 1)
+        await asyncio.sleep(0.01)
+        assert not barrier.done()
+        gate.open()
+        await barrier
+        assert acks.numbers == [1]
+
+
+async def test_a_barrier_in_a_failing_stream_waits_until_it_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, retry_max=0.01, pipeline_bytes=0) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        gate = Gate(monkeypatch)
+        gate.failing = True
+        committer.add("app", entry(2, acks))
+        await until(lambda: gate.waiting == 1)
+        # Behind the one under way, in a batch of its own that writes nothing.
+        barrier = asyncio.ensure_future(committer.barrier("app"))
+        await asyncio.sleep(0.01)
+        gate.open()
+        await until(lambda: committer.totals.failures >= 2)
+        assert not barrier.done()
+        assert acks.numbers == [1]
+        gate.failing = False
+        await barrier
+        assert acks.numbers == [1, 2]
+        assert numbers_in(tmp_path, "app") == [1, 2]
+
+
+async def test_both_batches_of_a_failing_stream_come_back_in_order_among_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+    broken = True
+
+    def replace(source: str, target: str) -> None:
+        if broken and "/bad/" in target:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        real(source, target)
+
+    async with committing(tmp_path, max_batch=2000, pipeline_bytes=1, retry_max=0.01) as (
+        committer,
+        _,
+    ):
+        bad, good = Acks(), Acks()
+        for stream, acks in [("bad", bad), ("good", good)]:
+            committer.add(stream, entry(1, acks))
+        await committer.drained()
+        monkeypatch.setattr(os, "replace", replace)
+        for number in range(2, 60):
+            committer.add("bad", entry(number, bad, size=300))
+            committer.add("good", entry(number, good, size=300))
+        await until(lambda: good.numbers[-1:] == [59])
+        await until(lambda: committer.totals.failures >= 3)
+        assert bad.numbers == [1]
+        broken = False
+        await committer.drained()
+        for stream, acks in [("bad", bad), ("good", good)]:
+            assert numbers_in(tmp_path, stream) == list(range(1, 60))
+            assert acks.numbers == sorted(set(acks.numbers))
+            assert acks.numbers[-1] == 59
+        assert committer.pending_bytes == committer._waiting_bytes == 0
+        assert not committer._pending
+
+
+async def test_a_failed_directory_sync_is_not_acked_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    failures = 3
+
+    def fsync(descriptor: int) -> None:
+        nonlocal failures
+        if failures and os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            failures -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    async with committing(tmp_path, retry_max=0.01) as (committer, store):
+        acks = Acks()
+        committer.add("app", entry(1, acks, producer="p"))
+        await committer.drained()
+        monkeypatch.setattr(os, "fsync", fsync)
+        committer.add("app", entry(2, acks, producer="p"))
+        await until(lambda: committer.totals.failures == 1)
+        # Visible, and yet neither acknowledged nor counted for a welcome.
+        assert numbers_in(tmp_path, "app") == [1, 2]
+        assert acks.numbers == [1]
+        assert store.last_durable("app", "p") == 1
+        committer.add("app", entry(3, acks, producer="p"))
+        await committer.drained()
+        assert failures == 0
+        assert numbers_in(tmp_path, "app") == [1, 2, 3]
+        assert store.last_durable("app", "p") == 3
+
+
+async def test_the_pause_starts_anew_after_a_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, retry_max=10) as (committer, _):
+        acks = Acks()
+        for round_number in range(1, 4):
+            with monkeypatch.context() as patch:
+                gate = Gate(patch)
+                gate.failing = True
+                gate.open()
+                committer.add("app", entry(round_number, acks))
+                before = committer.totals.failures
+                await until(lambda before=before: committer.totals.failures == before + 2)  # type: ignore[misc]
+            await committer.drained()
+            assert acks.numbers == list(range(1, round_number + 1))
+            assert not committer.is_failing("app")
+
+
+async def test_closing_waits_for_the_batch_under_way_and_tells_its_senders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        await committer.barrier("app")
+        gate = Gate(monkeypatch)
+        committer.add("app", entry(1, acks))
+        await until(lambda: gate.waiting == 1)
+        committer.add("app", entry(2, acks))
+        committer.add("app", entry(3, acks))
+        closing = asyncio.ensure_future(committer.close())
+        await asyncio.sleep(0.01)
+        assert not closing.done()
+        gate.open()
+        assert await closing == 2
+        assert acks.numbers == [1]
+        assert numbers_in(tmp_path, "app") == [1]
+
+
+async def test_refused_records_alone_are_durable_too(tmp_path: Path) -> None:
+    async with committing(tmp_path) as (committer, store):
+        acks = Acks()
+        committer.add("app", Entry(b"", 0, TIME, 4, acks, "p"))
+        await committer.drained()
+        assert acks.numbers == [4]
+        assert store.last_durable("app", "p") == 4
+        committer.add("app", entry(5, acks, producer="p"))
+        await committer.drained()
+        assert numbers_in(tmp_path, "app") == [5]
+    async with committing(tmp_path) as (_, store):
+        assert store.last_durable("app", "p") == 5
+
+
+async def test_a_flood_into_a_new_stream_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.mkdir
+    second_looked, looked = threading.Event(), os.open
+
+    def mkdir(path: Any, *args: Any) -> None:
+        if str(path).endswith("/app"):
+            second_looked.wait(0.2)
+        real(path, *args)
+
+    def open_(path: Any, *args: Any) -> int:
+        try:
+            return looked(path, *args)
+        finally:
+            if "/app/" in str(path):
+                second_looked.set()
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setattr(os, "open", open_)
+    async with committing(tmp_path, max_batch=1000, pipeline_bytes=1) as (committer, _):
+        acks = Acks()
+        for number in range(1, 50):
+            committer.add("app", entry(number, acks, size=500))
+        await committer.drained()
+        totals = committer.totals
+    assert numbers_in(tmp_path, "app") == list(range(1, 50))
+    assert totals.failures == 0
+
+
+async def test_closing_counts_also_what_fails_in_the_batch_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        await committer.barrier("app")
+        gate = Gate(monkeypatch)
+        gate.failing = True
+        for number in range(1, 6):
+            committer.add("app", entry(number, acks))
+        await until(lambda: gate.waiting == 1)
+        closing = asyncio.ensure_future(committer.close())
+        await asyncio.sleep(0.01)
+        gate.open()
+        dropped = await closing
+    assert acks.numbers == []
+    assert dropped == 5

@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,251 @@ async def test_cancellation_at_any_await_leaves_old_or_new_and_no_temp(tmp_path:
             assert target.read_text() == "new and more"
     assert seen <= {"old", "new and more"}
     assert "old" in seen
+
+
+def test_the_temp_is_made_exclusively(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, int]] = []
+    real = os.open
+
+    def noted(path: str, flags: int, *mode: int) -> int:
+        opened.append((str(path), flags))
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", noted)
+    with AtomicWriter(tmp_path / "file"):
+        pass
+    path, flags = opened[0]
+    assert flags & (os.O_EXCL | os.O_CREAT | os.O_CLOEXEC) == os.O_EXCL | os.O_CREAT | os.O_CLOEXEC
+    assert os.path.dirname(path) == str(tmp_path)
+
+
+def test_the_umask_takes_from_the_default_mode_and_not_from_that_of_a_replaced_file(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0o077)
+    try:
+        with AtomicWriter(tmp_path / "new"):
+            pass
+        (tmp_path / "old").touch()
+        (tmp_path / "old").chmod(0o664)
+        with AtomicWriter(tmp_path / "old"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o664
+
+
+@pytest.mark.parametrize("call", ["writev", "fsync", "replace"])
+def test_an_interrupt_inside_a_system_call_leaves_the_target_and_no_temp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "file").write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, interrupt)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            AtomicWriter(tmp_path / "file", "wb", buffering=0) as writer,
+        ):
+            writer.write(b"new")
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_directory_sync_that_fails_is_told_although_the_file_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("old")
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with (
+        pytest.raises(OSError, match="sync the directory") as caught,
+        AtomicWriter(tmp_path / "file") as writer,
+    ):
+        writer.write("new")
+    assert caught.value.filename == str(tmp_path)
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_of_nested_writers_the_inner_one_is_through_before_the_outer_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outer").write_text("old")
+    real = os.replace
+
+    def replace(source: str, target: str) -> None:
+        if target.endswith("outer"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="outer"), ExitStack() as stack:
+        for name in ("outer", "inner"):
+            stack.enter_context(AtomicWriter(tmp_path / name)).write("new")
+    assert sorted(os.listdir(tmp_path)) == ["inner", "outer"]
+    assert (tmp_path / "outer").read_text() == "old"
+    assert (tmp_path / "inner").read_text() == "new"
+
+
+def test_of_nested_writers_none_is_published_when_the_inner_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    with pytest.raises(OSError, match="inner"), ExitStack() as stack:
+        for name in ("outer", "inner"):
+            stack.enter_context(AtomicWriter(tmp_path / name)).write("new")
+    assert os.listdir(tmp_path) == []
+
+
+class SteppedExecutor(Executor):
+    """Runs a step only when it is told to, so that a test can cancel at every one of them."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+        self.taken = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - as an executor does
+                future.set_exception(error)
+
+        future.set_running_or_notify_cancel()  # a thread has begun: it cannot be cancelled
+        self._waiting.append(run)
+        return future
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._waiting)
+
+    def step(self) -> None:
+        self.taken += 1
+        self._waiting.pop(0)()
+
+
+async def turn_until(condition: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("nothing happens any more")
+
+
+@pytest.mark.parametrize("cancels", [1, 2, 3])
+@pytest.mark.parametrize("fails", ["", "fsync", "replace"])
+@pytest.mark.parametrize("raw", [False, True])
+async def test_cancellation_in_every_step_leaves_old_or_new_whole_and_no_temp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancels: int, fails: str, *, raw: bool
+) -> None:
+    target = tmp_path / "file"
+    outcomes = []
+
+    async def write(executor: SteppedExecutor) -> None:
+        async with AsyncAtomicWriter(
+            target, "wb", buffering=0 if raw else -1, executor=executor
+        ) as writer:
+            await writer.write(b"new")
+            await writer.write(b" and more")
+
+    if fails:
+        monkeypatch.setattr(os, fails, failing(errno.EIO))
+    for cancelled_step in range(20):
+        target.write_text("old")
+        executor = SteppedExecutor()
+        task = asyncio.create_task(write(executor))
+        cancelled = False
+        while not task.done():
+            await turn_until(lambda: executor.waits or task.done())  # noqa: B023 - called at once
+            if task.done():
+                break
+            if executor.taken == cancelled_step:
+                cancelled = True
+                for _ in range(cancels):
+                    task.cancel()
+                    await asyncio.sleep(0)
+                assert not task.done(), "the step is under way in its thread"
+            executor.step()
+        assert not executor.waits
+        if cancelled:
+            assert task.cancelled()
+        elif fails:
+            assert isinstance(task.exception(), OSError)
+        assert os.listdir(tmp_path) == ["file"], cancelled_step
+        outcomes.append(target.read_text())
+        if not cancelled:
+            break
+    assert not cancelled, "all steps were tried"
+    assert set(outcomes) == ({"old"} if fails else {"old", "new and more"})
+    # Old up to the replace, new from it on.
+    assert outcomes == sorted(outcomes, reverse=True)
+
+
+async def test_the_directory_is_synced_before_a_cancellation_behind_the_replace_goes_on(
+    tmp_path: Path, calls: list[str]
+) -> None:
+    executor = SteppedExecutor()
+
+    async def write() -> None:
+        async with AsyncAtomicWriter(tmp_path / "file", "wb", executor=executor) as writer:
+            await writer.write(b"new")
+
+    task = asyncio.create_task(write())
+    while not task.done():
+        await turn_until(lambda: executor.waits or task.done())
+        if executor.waits:
+            if calls[-1:] == ["fsync file"]:
+                task.cancel()
+                await asyncio.sleep(0)
+            executor.step()
+    assert task.cancelled()
+    assert calls == ["fsync file", "replace", "fsync directory"]
+
+
+@pytest.mark.parametrize("wrong", [{"encoding": "none-such"}, {"newline": "x"}, {"buffering": 0}])
+def test_wrong_arguments_of_open_are_told_and_leave_no_temp(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises((LookupError, ValueError)), AtomicWriter(tmp_path / "file", **wrong):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_writer_used_again_writes_all_or_refuses(tmp_path: Path) -> None:
+    writer = AtomicWriter(tmp_path / "file")
+    with writer:
+        writer.write("one")
+    refused = False
+    try:
+        with writer:
+            writer.write("two")
+    except ValueError:
+        refused = True
+    found = (tmp_path / "file").read_text()
+    writer.file.close()
+    assert found == ("one" if refused else "two")
+
+
+def test_a_full_disk_is_told_as_a_write_that_failed(tmp_path: Path) -> None:
+    writer = AtomicWriter(tmp_path / "file", "wb")
+    writer.open()
+    writer.write(b"new")
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writer.file.fileno())
+    os.close(full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        writer.prepare()
+    assert os.listdir(tmp_path) == []
+    assert "cannot write" in str(caught.value)

@@ -1,6 +1,7 @@
 """Hellos and sizes, as the daemon's side of the protocol sees them."""
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -106,3 +107,118 @@ def test_answers_are_lines_of_json() -> None:
     assert json.loads(error_answer("fenced")) == {"error": "fenced"}
     assert json.loads(goodbye_answer("stopping")) == {"goodbye": "stopping"}
     assert decode_hello(b"{}") != Hello(None, None, None)
+
+
+@pytest.mark.parametrize("cut", [None, 1, 5])
+def test_a_first_line_too_large_is_refused_and_no_hello_counts_behind_it(cut: int | None) -> None:
+    data = b"x" * 30 + b'\n{"_hello":1}\nmore\n'
+    receiver = NdjsonReceiver(20)
+    size = cut or len(data)
+    events = [
+        event
+        for start in range(0, len(data), size)
+        for event in receiver.receive(data[start : start + size])
+    ]
+    assert events[0] == TooLarge()
+    chunks = b"".join(event.chunk for event in events[1:] if isinstance(event, Lines))
+    assert chunks == b'{"_hello":1}\nmore\n'
+    assert receiver.unfinished_bytes == 0
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("cut", [1, 2, 7, 100])
+def test_the_limit_is_the_same_to_the_byte_however_a_line_comes(ending: bytes, cut: int) -> None:
+    for length, taken in [(19, True), (20, True), (21, False), (22, False), (60, False)]:
+        receiver = NdjsonReceiver(20)
+        data = b"x" * length + ending + b"next" + ending
+        events = []
+        for start in range(0, len(data), cut):
+            events += receiver.receive(data[start : start + cut])
+            assert receiver.unfinished_bytes <= 21
+        kept = b"".join(event.chunk for event in events if isinstance(event, Lines))
+        assert kept == (data if taken else b"next" + ending)
+        assert events.count(TooLarge()) == (0 if taken else 1)
+
+
+class CountedBytes(bytes):
+    """Bytes that count how much of them is searched or copied."""
+
+    touched = 0
+
+    def rfind(self, *args: object) -> int:
+        CountedBytes.touched += len(self)
+        return super().rfind(*args)  # type: ignore[arg-type]
+
+
+def test_a_megabyte_byte_by_byte_is_looked_at_once() -> None:
+    receiver = NdjsonReceiver(1 << 20)
+    pieces = [CountedBytes(b"x")] * ((1 << 20) - 1)
+    CountedBytes.touched = 0
+    for piece in pieces:
+        assert receiver.receive(piece) == []
+    (event,) = receiver.receive(b"\n")
+    assert isinstance(event, Lines)
+    assert len(event.chunk) == 1 << 20
+    assert CountedBytes.touched <= 2 * len(pieces)
+
+
+def test_nothing_is_held_of_a_closed_or_refused_line() -> None:
+    refused, closed = NdjsonReceiver(20), NdjsonReceiver(100)
+    refused.receive(b"x" * 30)
+    closed.receive(b'{"_hello":2}\n')
+    for receiver in (refused, closed):
+        for _ in range(100):
+            assert receiver.receive(b"y" * 100) == []
+            assert receiver.unfinished_bytes == 0
+        assert receiver.end() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"_hello":99999999999999999999999999}\n',
+        b'{"_hello":' + b"9" * 5000 + b"}\n",
+        b'{"_hello":-1}\n',
+        b'{"_hello":true}\n',
+        b'{"_hello":null}\n',
+        b'{"_hello":1,"stream":5}\n',
+        b'{"_hello":1,"producer":["p"]}\n',
+        b'{"_hello":1,"first":-99999999999999999999}\n',
+        b'{"_hello":1,"first":"1"}\n',
+        b'{"_hello":1}{"a":1}\n',
+        b'{"_hello":1,"x":' + b"[" * 3000 + b"]" * 3000 + b"}\n",
+        b'{"_hello":1,"producer":"\xc2\x85"}\n',
+    ],
+)
+def test_no_hello_ends_the_receiver(line: bytes) -> None:
+    (event,) = NdjsonReceiver(100_000).receive(line)
+    assert isinstance(event, BadHello)
+    assert json.loads(event.answer)["expected"]
+
+
+@pytest.mark.parametrize("line", [b"x" * 20 + b"\r\r\n", b"\r" * 30 + b"\n"])
+def test_many_carriage_returns_have_one_outcome_however_they_come(line: bytes) -> None:
+    whole = NdjsonReceiver(20).receive(line)
+    receiver = NdjsonReceiver(20)
+    pieces = [event for byte in line for event in receiver.receive(bytes([byte]))]
+    assert pieces.count(TooLarge()) == whole.count(TooLarge())
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_a_hello_of_just_max_record_is_one(ending: bytes) -> None:
+    line = b'{"_hello":1}'
+    assert NdjsonReceiver(len(line)).receive(line + ending) == [Hello(None, None, None)]
+
+
+def test_an_unfinished_line_takes_about_the_memory_it_is_counted_with() -> None:
+    receiver = NdjsonReceiver(1 << 20)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(50_000):
+            receiver.receive(bytes([65 + number % 26, 97 + number // 26 % 26]))
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert receiver.unfinished_bytes == 100_000
+    assert taken < 3 * receiver.unfinished_bytes

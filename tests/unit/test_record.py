@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from logengine.record import Peer, Stamped, envelope, peer_fields, stamp, stamp_exactly
+from logengine.record import (
+    ENVELOPE_NAMES,
+    Peer,
+    Stamped,
+    _stamp_fast,
+    count_lines,
+    envelope,
+    peer_fields,
+    stamp,
+    stamp_exactly,
+)
 
 OPENING = envelope("2026-11-23T20:00:00.000123Z", b"")
 PREFIX = b'{"_ts":"2026-11-23T20:00:00.000123Z"'
@@ -78,3 +88,89 @@ def test_the_envelope_holds_what_the_kernel_knows() -> None:
 def test_what_the_kernel_does_not_know_is_left_out() -> None:
     assert peer_fields(Peer(uid=0)) == b',"_uid":0'
     assert peer_fields(Peer()) == b""
+
+
+PLAIN = b'{"a":1}\n'
+
+
+@pytest.mark.parametrize("name", ENVELOPE_NAMES)
+@pytest.mark.parametrize("value", [b"null", b"1", b'""', b"{}", b"[]", b"false"])
+@pytest.mark.parametrize("escaped", [False, True])
+def test_no_key_of_the_engines_passes_the_fast_path(
+    name: str, value: bytes, *, escaped: bool
+) -> None:
+    key = f"\\u{ord(name[0]):04x}{name[1:]}" if escaped else name
+    line = b'{"x":0,"%s":%s}\n' % (key.encode(), value)
+    for chunk in (line, PLAIN + line, line + PLAIN, PLAIN + line + PLAIN):
+        assert _stamp_fast(chunk, OPENING) is None
+        stored = stamp(chunk, OPENING).body
+        assert b'"_%s":%s' % (name.encode(), value) in stored
+        assert stored.count(PREFIX) == count_lines(chunk)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b'{"a":1}{"b":2}\n',
+        b'{"a":1}\n{"b":\n2}\n',
+        b'{"a":1,\n"b":{}\n}\n{"c":1}{"d":1}\n',
+        b"{}\n",
+        b"{ }\n",
+        b"{\t}\n",
+        b"{\r}\n",
+        PLAIN + b"{}\n" + PLAIN,
+        PLAIN + b"\n" + PLAIN,
+        PLAIN + b" \n" + PLAIN,
+        b'{"a":1}\r\n' + PLAIN,
+        PLAIN + b'{"a":"\xff"}\n',
+        PLAIN + b'{"\xff":1}\n',
+        PLAIN + b'{"a":"\x00"}\n',
+        PLAIN + b'{"a":NaN}\n',
+        PLAIN + b'{"a":Infinity}\n',
+        PLAIN + b'{"a":01}\n',
+        PLAIN + b'{"a":1.}\n',
+        PLAIN + b'{"a":.5}\n',
+        PLAIN + b'{"a":+1}\n',
+        PLAIN + b'{"a":1,}\n',
+        PLAIN + b"{'a':1}\n",
+        PLAIN + b"{a:1}\n",
+        PLAIN + b'{"a":"\\x"}\n',
+        PLAIN + b'{"a":"\\u12"}\n',
+        PLAIN + b'{"a":"\\ud800"}\n',
+        PLAIN + b'{"a":"\\udc00\\ud800"}\n',
+        PLAIN + b'{"\\ud800":1}\n',
+        b"\xef\xbb\xbf" + PLAIN,
+        PLAIN + b"\xef\xbb\xbf" + PLAIN,
+        PLAIN + b"\xc2\xa0" + PLAIN,
+        PLAIN + b"\x0c\n" + PLAIN,
+        b"",
+        b"\n",
+    ],
+)
+def test_what_is_not_plainly_ndjson_is_left_to_the_exact_path(chunk: bytes) -> None:
+    assert _stamp_fast(chunk, OPENING) is None
+    body, count = stamp(chunk, OPENING)
+    assert count == count_lines(chunk) == body.count(b"\n")
+    for line in body.splitlines():
+        assert line.startswith(PREFIX)
+        assert isinstance(json.loads(line.decode()), dict)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        PLAIN,
+        PLAIN * 1000,
+        b'{"a":"}\\n{"}\n{"b":[{},{ }]}\n',
+        b'{ "a" : { } }\n',
+        '{"grüße":"\u2028😀"}\n'.encode(),
+        b'{"a":1,"a":2}\n',
+        b'{"":0}\n',
+        b'{"_":1,"__ts":2,"_TS":3}\n',
+        b'{"a":1e999,"b":-0,"c":1E-5}\n',
+        b'{"a":"\\ud83d\\ude00"}\n',
+        b'{"a":{"_ts":1,"_pid":2}}\n',
+    ],
+)
+def test_plain_ndjson_takes_the_fast_path(chunk: bytes) -> None:
+    assert _stamp_fast(chunk, OPENING) == stamp_exactly(chunk, OPENING)
