@@ -262,10 +262,20 @@ class Server:
 def bind_listener(path: Path, mode: int) -> socket.socket:
     """A listening Unix stream socket at `path`, in place of one that a dead daemon left.
 
-    Raises `ConfigError` if something else is there, or somebody listens there already.
+    Raises `ConfigError` if something else is there, somebody listens there already, or the
+    directory is another user's, who could put a socket of his own in place of this one.
     """
     _remove_stale_socket(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner = path.parent.stat().st_uid
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
+    if owner not in (0, os.geteuid()):
+        raise ConfigError(
+            f"cannot listen at {path}: its directory belongs to user {owner}, expected root or "
+            f"user {os.geteuid()}; choose another with --socket"
+        )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(os.fspath(path))

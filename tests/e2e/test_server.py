@@ -853,3 +853,11 @@ async def test_whoever_finishes_records_is_not_stalled(served: Served) -> None:
         await elected.send(b"h" * 100 + b"\n" + b"h" * (30_000 + 500 * number))
         await elected.acked(number)
         await asyncio.sleep(A_MOMENT_S)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_no_socket_is_made_in_another_users_directory(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(ConfigError, match="belongs to user 65534"):
+        bind_listener(tmp_path / "socket", 0o666)
+    assert not (tmp_path / "socket").exists()
