@@ -15,6 +15,7 @@ OSDI 2014; Rebello et al., "Can Applications Recover from fsync Failures?", ATC 
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -76,6 +77,47 @@ def create_directory(path: StrPath, mode: int = 0o750) -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
         raise
+
+
+def create_directories(
+    parent: StrPath, names: Sequence[str], mode: int = 0o750
+) -> dict[str, AtomicWriteError]:
+    """Makes directories in `parent`, and their names durable by one sync; gives who failed.
+
+    An empty one that is there already is made anew: the sync of its name may have failed,
+    and the next one could say ok although the name is lost. One that is not empty was
+    durable before anything was put into it. Not to be called twice at once for the same
+    parent: a sync that fails for one caller may have lost what another one made.
+    """
+    failed: dict[str, AtomicWriteError] = {}
+    for name in names:
+        path = os.path.join(parent, name)
+        try:
+            with _errors_name(path, "make the directory"):
+                permissions = _permissions_of(path) or mode
+                _remove_if_empty(path)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path, permissions)
+        except AtomicWriteError as error:
+            failed[name] = error
+    try:
+        sync_directory(parent)
+    except AtomicWriteError as error:
+        for name in names:
+            failed.setdefault(name, error)
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(parent, name))
+    return failed
+
+
+def _remove_if_empty(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 class AtomicWriter:

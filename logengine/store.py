@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from logengine.atomic import create_directory, sync_directory
+from logengine.atomic import create_directories, create_directory, sync_directory
 from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
 from logengine.segment_file import list_streams
@@ -224,19 +224,28 @@ class Store:
                     [
                         (commit, commit.writer.prepare)
                         for commit in commits
-                        if not self._awaits_directory(commit.writer.plan)
+                        if self._durable[commit.stream].next_seq > 1
                     ]
                 )
             failed_before = await previous if previous is not None else {}
+            beginning = [s for s, p in planned.items() if p.plan.begins_stream]
+            failed_before = {**failed_before, **await self._begin(beginning)}
             for commit in commits:
                 commit.failure = failed_before.get(commit.stream, commit.failure)
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
         self._settle(planned, failed)
         return failed
 
-    def _awaits_directory(self, plan: SegmentPlan) -> bool:
-        """Whether the commit before makes the stream's directory, and may still fail at that."""
-        return not plan.begins_stream and self._durable[plan.stream].next_seq == 1
+    async def _begin(self, streams: Sequence[str]) -> Mapping[str, Exception]:
+        """Makes the directories of new streams; gives those that failed.
+
+        In one thread and by one commit at a time, because a sync of the data directory
+        that fails may have lost any name that was made before it.
+        """
+        if not streams:
+            return {}
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, create_directories, self.data, streams)
 
     def _settle(
         self, planned: Mapping[str, "PlannedSegment"], failed: Mapping[str, Exception]

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from logengine.atomic import AtomicWriter, create_directory, is_temp_name, sync_directory
+from logengine.atomic import AtomicWriter, is_temp_name, sync_directory
 from logengine.errors import DamagedSegment
 from logengine.plan import (
     Found,
@@ -95,13 +95,13 @@ def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
 class SegmentWriter:
     """Writes one planned segment through the steps of an `AtomicWriter`.
 
+    The stream's directory must be there, and durable, before the first of them.
     A step that was done is not done again, so that a caller may ask for any step and
     gets those before it too. Raises `AtomicWriteError`; after that only `abort` is left.
     """
 
     def __init__(self, directory: Path, plan: SegmentPlan) -> None:
         self.plan = plan
-        self._directory = directory
         self._writer = AtomicWriter(
             directory / segment_name(plan.first), "wb", buffering=0, permissions=0o640
         )
@@ -112,8 +112,6 @@ class SegmentWriter:
         if self._prepared:
             return
         try:
-            if self.plan.begins_stream:
-                create_directory(self._directory)
             self._writer.open()
             self._writer.write_buffers(self.plan.render())
             self._writer.prepare()

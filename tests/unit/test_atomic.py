@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
-from logengine.atomic import create_directory, is_temp_name
+from logengine.atomic import create_directories, create_directory, is_temp_name
 
 
 @pytest.fixture
@@ -236,6 +236,44 @@ def test_a_directory_whose_name_could_not_be_synced_is_made_anew(
     assert not (tmp_path / "new").exists()
     create_directory(tmp_path / "new")
     assert (tmp_path / "new").is_dir()
+
+
+def test_directories_share_one_sync(tmp_path: Path, calls: list[str]) -> None:
+    assert create_directories(tmp_path, ["a", "b"]) == {}
+    assert calls == ["fsync directory"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_an_empty_directory_is_made_anew_with_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir(mode=0o700)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    # Keeps the number of the inode from being given to the new directory.
+    before = os.open(tmp_path / "empty", os.O_RDONLY)
+    used = (tmp_path / "used").stat().st_ino
+    assert create_directories(tmp_path, ["empty", "used"]) == {}
+    after = (tmp_path / "empty").stat()
+    assert after.st_ino != os.fstat(before).st_ino
+    assert stat.S_IMODE(after.st_mode) == 0o700
+    assert (tmp_path / "used").stat().st_ino == used
+    os.close(before)
+
+
+def test_a_failed_sync_of_the_parent_fails_all_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.EIO))
+        failed = create_directories(tmp_path, ["a", "b"])
+    assert sorted(failed) == ["a", "b"]
+    assert "sync the directory" in str(failed["a"])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
+    failed = create_directories(tmp_path, ["x" * 300, "b"])
+    assert list(failed) == ["x" * 300]
+    assert os.listdir(tmp_path) == ["b"]
 
 
 async def test_the_async_writer_takes_the_same_steps(tmp_path: Path, calls: list[str]) -> None:
