@@ -1,0 +1,146 @@
+"""Calls that fail: once, or for good until somebody mends it.
+
+Of each run it is asked that all records arrive once and in order as soon as the fault is
+gone, that the streams it does not touch are served all the while, that a file whose write
+or sync failed is never synced again nor given a name, and that the power may be cut at
+any point.
+"""
+
+import errno
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from logengine.errors import LogEngineError
+from tests.crash import cuts, oracle, workload
+from tests.crash.cuts import Report
+from tests.crash.oracle import Durable, Producer
+from tests.crash.recorded import recorded
+from tests.crash.system_calls import Attempt
+
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EINTR)
+SHORT = 0  # no error: a write that takes only part of what it was given
+_FAILURES_MIN = 3  # of a lasting fault, before it may be mended
+_ATTEMPTS_MAX = 3000  # of a run: more means that it runs in circles
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The call with number `at` fails with `error`; if `lasting`, so do all such after it.
+
+    A lasting fault holds for the calls of the same stream, and is mended when the other
+    streams have everything on disk.
+    """
+
+    at: int
+    error: int
+    lasting: bool
+
+    def __str__(self) -> str:
+        name = errno.errorcode.get(self.error, "short write")
+        return f"call {self.at}: {name}{', lasting' if self.lasting else ''}"
+
+
+@dataclass
+class _FaultyDisk:
+    fault: Fault
+    wanted: dict[Producer, int]
+    stream: str | None = None
+    failures: int = 0
+    attempts: int = 0
+    tainted: set[int] = field(default_factory=set)
+    durable: dict[Producer, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def gate(self, attempt: Attempt) -> int | None:
+        self.attempts += 1
+        assert self.attempts < _ATTEMPTS_MAX, "it tries again and again"
+        is_file = attempt.path.endswith((".tmp", ".ndjson"))
+        if is_file and attempt.inode in self.tainted and attempt.call in ("fsync", "rename"):
+            self.wrong.append(f"{attempt.call} of a file whose write or sync had failed")
+        if not self._fails(attempt):
+            return None
+        self.failures += 1
+        if self.fault.error == SHORT:
+            return 1 if attempt.call == "write" else None
+        if attempt.inode is not None and is_file and attempt.call in ("write", "fsync"):
+            self.tainted.add(attempt.inode)
+        raise OSError(self.fault.error, "injected", attempt.path)
+
+    def note(self, event: Any) -> None:
+        if isinstance(event, Durable):
+            before = self.durable.get(event.producer, 0)
+            self.durable[event.producer] = max(before, event.number)
+
+    def _fails(self, attempt: Attempt) -> bool:
+        if attempt.number == self.fault.at:
+            self.stream = _stream_of(attempt.path)
+            return True
+        if not self.fault.lasting or attempt.number < self.fault.at:
+            return False
+        if self.failures >= _FAILURES_MIN and self._others_are_served():
+            return False
+        return self.stream is None or _stream_of(attempt.path) == self.stream
+
+    def _others_are_served(self) -> bool:
+        return self.stream is None or all(
+            self.durable.get(producer, 0) >= number
+            for producer, number in self.wanted.items()
+            if producer[0] != self.stream
+        )
+
+
+def _stream_of(path: str) -> str | None:
+    parts = path.split("/")
+    return parts[1] if len(parts) > 1 and not parts[1].startswith(".") else None
+
+
+def faults_of(calls: int, source: random.Random, share: float) -> Iterator[Fault]:
+    """Every call with every error, once and lasting; or a drawn share of those."""
+    for at in range(1, calls + 1):
+        for error in (*ERRORS, SHORT):
+            for lasting in (False, True):
+                if source.random() < share:
+                    yield Fault(at, error, lasting)
+
+
+def run_with(plan: workload.Plan, fault: Fault, source: random.Random, cut: float) -> Report:
+    """One run under a fault; a share `cut` of the runs is also cut everywhere."""
+    wanted = {producer: _last_stored(producer, bursts) for producer, bursts in plan.bursts.items()}
+    disk = _FaultyDisk(fault, wanted)
+    report = Report(points=1)
+    try:
+        with recorded(plan, gate=disk.gate, note=disk.note) as calls:
+            promises = oracle.Promises()
+            for event in calls.trace:
+                promises.take(event)
+            found = oracle.recover(calls.data, plan.bursts)
+            report.violations += disk.wrong + promises.broken_by(found)
+            report.violations += [
+                f"{producer}: only {disk.durable.get(producer)} of {number} arrived"
+                for producer, number in wanted.items()
+                if disk.durable.get(producer, 0) < number
+            ]
+    except (LogEngineError, OSError) as error:
+        # A daemon that cannot open its data says so and ends; anything later is to be survived.
+        if isinstance(error, TimeoutError) or disk.durable:
+            report.violations.append(f"the run ended: {error!r}")
+        return _named(report, fault)
+    except BaseExceptionGroup as error:
+        report.violations.append(f"the run ended: {error.exceptions!r}")
+        return _named(report, fault)
+    if not report.violations and source.random() < cut:
+        with cuts.bench(plan.bursts) as bench:
+            report += cuts.cut_everywhere(calls.trace, bench, source)
+    return _named(report, fault)
+
+
+def _last_stored(producer: Producer, bursts: list[int]) -> int:
+    numbers = range(1, sum(bursts) + 1)
+    return max((n for n in numbers if not workload.is_refused(producer, n)), default=0)
+
+
+def _named(report: Report, fault: Fault) -> Report:
+    report.violations = [f"{fault}: {violation}" for violation in report.violations]
+    return report

@@ -1,0 +1,44 @@
+"""Runs of the workload under the recorder, on the disk or in memory."""
+
+import asyncio
+import contextlib
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.crash import workload
+from tests.crash.cuts import SCRATCH
+from tests.crash.system_calls import Gate, SystemCalls, let_through
+from tests.crash.turns import TurnExecutor
+
+PATIENCE_S = 20
+
+
+@contextlib.contextmanager
+def recorded(
+    plan: workload.Plan,
+    *,
+    gate: Gate = let_through,
+    note: Callable[[Any], None] = lambda _: None,
+) -> Iterator[SystemCalls]:
+    """The calls of one run of `plan`; what is on the disk then is there until the block ends.
+
+    Raises what ended the run, `TimeoutError` where it went on for ever.
+    """
+    with tempfile.TemporaryDirectory(prefix="logengine-run-", dir=SCRATCH) as root:
+        executor = TurnExecutor(random.Random(plan.seed))
+        calls = SystemCalls(Path(root), gate=gate, pause=executor.pause)
+
+        def noted(event: Any) -> None:
+            calls.note(event)
+            note(event)
+
+        async def run() -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                await workload.run(Path(root, "data"), plan, executor, noted)
+
+        with calls.taken():
+            asyncio.run(run())
+        yield calls

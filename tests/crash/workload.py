@@ -1,0 +1,282 @@
+"""A server and its producers in one process, small and drawn from a seed.
+
+Several streams, group commits of one record and of many, active segments written again
+and ended, batches prepared while the one before is in fsync, a stream that begins in the
+middle, producers that come back and that fence each other, refused records, a sender
+without a name, and a follower.
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from weakref import WeakKeyDictionary
+
+from logengine.committer import CommitLimits, Committer
+from logengine.follow import Follower
+from logengine.server import Server, ServerLimits
+from logengine.store import Store
+from tests.crash.oracle import LIMITS, Durable, Producer, Sent, Shown, record_line
+
+MAX_RECORD = 600
+Note = Callable[[Any], None]
+
+_COMMIT_LIMITS = CommitLimits(max_batch=3000, pipeline_bytes=300, retry_min=0.0005, retry_max=0.002)
+# A frozen clock: what is stored must not depend on when it was.
+_NAMELESS = 0.2  # of the senders
+_COMES_BACK = 0.1  # after a burst
+_REFUSED = 0.05  # of the records
+_ADDRESS_PARTS = 4  # daemon, stream, producer, connection
+_NANOSECONDS = 1_795_000_000_000_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who sends what: for each producer the bursts in which its records go out."""
+
+    bursts: dict[Producer, list[int]]
+    seed: int
+    follows: bool = True
+
+    @classmethod
+    def drawn(cls, seed: int, *, streams: int = 3, records: int = 10) -> "Plan":
+        """A plan under `seed`, of up to `streams` streams and `records` records a producer."""
+        source = random.Random(seed)
+        bursts = {}
+        names = ["app", "web", "audit", "db"][:streams]
+        for number in range(source.randint(2, 4)):
+            left = source.randint(2, records)
+            mine = []
+            while left > 0:
+                mine.append(min(left, source.choice([1, 1, 2, 5])))
+                left -= mine[-1]
+            stream = source.choice(names)
+            is_nameless = source.random() < _NAMELESS
+            bursts[("default", f"_{number}") if is_nameless else (stream, f"p{number}")] = mine
+        return cls(bursts, seed)
+
+
+def is_refused(producer: Producer, number: int) -> bool:
+    """Whether a record is one that is too large; the same one is whenever it is sent."""
+    is_nameless = producer[1].startswith("_")
+    return not is_nameless and random.Random(f"refused {producer}{number}").random() < _REFUSED
+
+
+@dataclass
+class _Sender:
+    """One producer, from its first record to the ack of its last."""
+
+    producer: Producer
+    bursts: list[int]
+    address: str
+    note: Note
+    half_closed: dict[Producer, int]
+    source: random.Random
+    _socket: socket.socket | None = None
+    _received: bytes = b""
+    _connections: int = 0
+    _sent: int = 0
+    _acked: int = 0
+
+    async def run(self) -> None:
+        """Sends all there is, and returns once that is durable."""
+        total = sum(self.bursts)
+        if self.producer[1].startswith("_"):
+            await self._run_nameless()
+            return
+        while await self._one_connection() < total:
+            pass
+
+    async def _run_nameless(self) -> None:
+        """No hello, no answers: the end that comes back says that all is on disk."""
+        loop = asyncio.get_running_loop()
+        with self._connected() as connection:
+            for burst in self.bursts:
+                await loop.sock_sendall(connection, self._records(burst))
+                await asyncio.sleep(0)
+            self.half_closed[self.producer] = self._sent
+            connection.shutdown(socket.SHUT_WR)
+            assert await loop.sock_recv(connection, 100) == b""
+
+    async def _one_connection(self) -> int:
+        """Goes on from `next`; how far everything is durable when it ends."""
+        stream, name = self.producer
+        loop = asyncio.get_running_loop()
+        with self._connected() as connection:
+            self._received = b""
+            hello = {"_hello": 1, "stream": stream, "producer": name, "first": 1}
+            await loop.sock_sendall(connection, json.dumps(hello).encode() + b"\n")
+            self._sent = self._acked = (await self._answer())["next"] - 1
+            for burst in self._bursts_left():
+                await loop.sock_sendall(connection, self._records(burst))
+                if self.source.random() < 0.5:
+                    await self._durable(self._sent)
+                if self.source.random() < _COMES_BACK:
+                    return self._acked  # perhaps before all was acknowledged
+            await self._durable(self._sent)
+            return self._acked
+
+    def _bursts_left(self) -> Iterator[int]:
+        done = 0
+        for burst in self.bursts:
+            if done + burst > self._sent:
+                yield done + burst - max(done, self._sent)
+            done += burst
+
+    def _records(self, count: int) -> bytes:
+        lines = b""
+        for number in range(self._sent + 1, self._sent + count + 1):
+            # The same record of the same producer is always the same.
+            drawn = random.Random(f"{self.producer}{number}")
+            if is_refused(self.producer, number):
+                lines += b"x" * (MAX_RECORD + 1) + b"\n"
+                continue
+            self.note(Sent(self.producer, number))
+            lines += record_line(self.producer[1], number, drawn.choice([0, 50, 400])) + b"\n"
+        self._sent += count
+        return lines
+
+    async def _durable(self, number: int) -> None:
+        while self._acked < number:
+            answer = await self._answer()
+            self._acked = max(self._acked, answer.get("ack", 0))
+
+    async def _answer(self) -> dict[str, Any]:
+        assert self._socket is not None
+        while b"\n" not in self._received:
+            data = await asyncio.get_running_loop().sock_recv(self._socket, 4096)
+            if not data:
+                raise ConnectionResetError
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        self._connections += 1
+        with socket.socket(socket.AF_UNIX) as connection:
+            self._socket = connection
+            connection.setblocking(False)
+            # A name of its own tells the listener's side whose connection it is.
+            stream, name = self.producer
+            connection.bind(f"\0{self.address[1:]}/{stream}/{name}/{self._connections}")
+            connection.connect(self.address)
+            yield connection
+
+
+async def run(data: Path, plan: Plan, executor: Executor, note: Note) -> None:
+    """Serves `data` and sends what `plan` says; returns when all of it is durable.
+
+    `note` is told of every record before it is sent, and of every promise before it
+    leaves: an ack, a welcome, an end of file, a record that a follower shows.
+    """
+    half_closed: dict[Producer, int] = {}
+    source = random.Random(plan.seed)
+    with _promises_noted(note, half_closed):
+        async with _serving(data, executor, note, plan) as address, asyncio.TaskGroup() as tasks:
+            for producer, bursts in plan.bursts.items():
+                own = random.Random(source.random())
+                sender = _Sender(producer, bursts, address, note, half_closed, own)
+                tasks.create_task(sender.run())
+        half_closed.clear()
+
+
+@contextlib.asynccontextmanager
+async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> AsyncIterator[str]:
+    """A server on `data`; its address."""
+    store = Store(data, executor, LIMITS)
+    store.open()
+    listener = socket.socket(socket.AF_UNIX)
+    address = "\0" + tempfile.mktemp(prefix="logengine-", dir="")
+    listener.bind(address)
+    listener.listen(64)
+    with contextlib.closing(store):
+        async with asyncio.TaskGroup() as tasks:
+            committer = Committer(store, _COMMIT_LIMITS, tasks)
+            server = Server(
+                store,
+                committer,
+                ServerLimits(max_record=MAX_RECORD),
+                tasks,
+                clock_ns=lambda: _NANOSECONDS,
+            )
+            committer.on_room = server.room
+            server.listen(listener, "default")
+            following = tasks.create_task(_follow(data, note)) if plan.follows else None
+            try:
+                yield address
+            finally:
+                if following is not None:
+                    following.cancel()
+                server.close()
+                await committer.close()
+                listener.close()
+
+
+async def _follow(data: Path, note: Note) -> None:
+    def report(problem: object) -> None:
+        raise AssertionError(problem)
+
+    async for block in Follower(data, None, {}, report).blocks():
+        for record in block.records():
+            note(Shown(record.stream, record.seq, record.line))
+
+
+@contextlib.contextmanager
+def _promises_noted(note: Note, half_closed: Mapping[Producer, int]) -> Iterator[None]:
+    """Notes what the server's side of each connection promises, just before it does."""
+    senders: WeakKeyDictionary[socket.socket, Producer | None] = WeakKeyDictionary()
+    real_close = socket.socket.close
+
+    def sender_of(connection: socket.socket) -> Producer | None:
+        if connection not in senders:
+            senders[connection] = _producer_of_peer(connection)
+        return senders[connection]
+
+    def send(connection: socket.socket, data: Any, *args: Any) -> int:
+        if producer := sender_of(connection):
+            for line in bytes(data).splitlines():
+                answer = json.loads(line)
+                if "ack" in answer:
+                    note(Durable(producer, answer["ack"]))
+                elif "next" in answer:
+                    note(Durable(producer, answer["next"] - 1))
+        return super(socket.socket, connection).send(data, *args)
+
+    def close(connection: socket.socket) -> None:
+        producer = senders.get(connection)
+        if producer is not None and producer in half_closed:
+            note(Durable(producer, half_closed[producer]))
+        real_close(connection)
+
+    real_accept = socket.socket.accept
+
+    def accept(listener: socket.socket) -> tuple[socket.socket, Any]:
+        connection, address = real_accept(listener)
+        sender_of(connection)
+        return connection, address
+
+    with (
+        patch.object(socket.socket, "send", send),
+        patch.object(socket.socket, "close", close),
+        patch.object(socket.socket, "accept", accept),
+    ):
+        yield
+
+
+def _producer_of_peer(connection: socket.socket) -> Producer | None:
+    try:
+        name = connection.getpeername()
+    except OSError:
+        return None
+    parts = name.decode().split("/") if isinstance(name, bytes) else []
+    return (parts[1], parts[2]) if len(parts) == _ADDRESS_PARTS else None
