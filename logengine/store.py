@@ -140,7 +140,7 @@ class Store:
                 f"{self.data} is in use by another logengine daemon; "
                 "stop that one, or give this one a directory of its own with --data"
             ) from None
-        # A stream's directory whose maker was killed may not be on the disk yet.
+        # A stream's directory that somebody put here may not be on the disk yet.
         sync_directory(self.data)
         recovered: dict[str, Recovery | OSError] = {}
         for stream in list_streams(self.data):

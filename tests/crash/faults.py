@@ -63,7 +63,8 @@ class _FaultyDisk:
             return None
         self.failures += 1
         if self.fault.error == SHORT:
-            return 1 if attempt.call == "write" else None
+            # A byte a call, for good, would be a run of thousands of calls.
+            return None if attempt.call != "write" else 100 if self.fault.lasting else 1
         if attempt.inode is not None and is_file and attempt.call in ("write", "fsync"):
             self.tainted.add(attempt.inode)
         raise OSError(self.fault.error, "injected", attempt.path)

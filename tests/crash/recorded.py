@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from tests.crash import workload
 from tests.crash.cuts import SCRATCH
 from tests.crash.system_calls import Gate, SystemCalls, let_through
@@ -39,6 +41,6 @@ def recorded(
             async with asyncio.timeout(PATIENCE_S):
                 await workload.run(Path(root, "data"), plan, executor, noted)
 
-        with calls.taken():
+        with calls.taken(), capture_logs():
             asyncio.run(run())
         yield calls

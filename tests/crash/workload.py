@@ -47,7 +47,9 @@ class Plan:
     follows: bool = True
 
     @classmethod
-    def drawn(cls, seed: int, *, streams: int = 3, records: int = 10) -> "Plan":
+    def drawn(
+        cls, seed: int, *, streams: int = 3, records: int = 10, follows: bool = True
+    ) -> "Plan":
         """A plan under `seed`, of up to `streams` streams and `records` records a producer."""
         source = random.Random(seed)
         bursts = {}
@@ -61,7 +63,7 @@ class Plan:
             stream = source.choice(names)
             is_nameless = source.random() < _NAMELESS
             bursts[("default", f"_{number}") if is_nameless else (stream, f"p{number}")] = mine
-        return cls(bursts, seed)
+        return cls(bursts, seed, follows)
 
 
 def is_refused(producer: Producer, number: int) -> bool:

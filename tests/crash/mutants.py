@@ -1,0 +1,303 @@
+"""The engine with one thing done wrong, to see that the rig finds it.
+
+Each mutant is a context manager beneath which the engine works, and passes for sound as
+long as nothing fails.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from logengine import atomic, follow, plan, store, stream
+from logengine.atomic import AtomicWriter
+from logengine.committer import Committer
+from logengine.errors import AtomicWriteError
+from logengine.store import Store
+from logengine.stream import SegmentWriter
+
+Mutant = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+def nothing(*_arguments: Any) -> None:
+    """Does nothing, in place of what should be done."""
+
+
+def file_not_synced() -> Any:
+    """The name is given to a file that was not fsynced."""
+
+    def prepare(self: AtomicWriter) -> None:
+        self.file.close()
+        self._prepared = True
+
+    return patch.object(AtomicWriter, "prepare", prepare)
+
+
+def directory_not_synced() -> Any:
+    """The new name is never synced."""
+    return patch.object(AtomicWriter, "sync_directory", nothing)
+
+
+def parent_not_synced() -> Any:
+    """A new stream's directory is made, and its own name never synced."""
+
+    def create(parent: Path, names: Sequence[str]) -> dict[str, AtomicWriteError]:
+        for name in names:
+            (parent / name).mkdir(exist_ok=True)
+        return {}
+
+    return patch.object(store, "create_directories", create)
+
+
+def acked_before_commit() -> Any:
+    """Senders hear of their records before those are written."""
+    commit = Committer._commit
+
+    async def early(self: Committer, batch: Any, previous: Any) -> None:
+        for entries in batch.taken.values():
+            for entry in entries:
+                entry.sender.durable(entry.number)
+        await commit(self, batch, previous)
+
+    return patch.object(Committer, "_commit", early)
+
+
+def acked_before_directory_sync() -> Any:
+    """The directory is synced when the senders were told already."""
+    commit = Committer._commit
+    late: list[AtomicWriter] = []
+
+    async def early(self: Committer, batch: Any, previous: Any) -> None:
+        await commit(self, batch, previous)
+        while late:
+            atomic.sync_directory(late.pop().directory)
+
+    @contextlib.contextmanager
+    def both() -> Iterator[None]:
+        with (
+            patch.object(AtomicWriter, "sync_directory", lambda self: late.append(self)),
+            patch.object(Committer, "_commit", early),
+        ):
+            yield
+
+    return both()
+
+
+@contextlib.contextmanager
+def replaced_before_fsync() -> Iterator[None]:
+    """Two steps swapped: the file takes its name, and is then fsynced."""
+
+    def prepare(self: AtomicWriter) -> None:
+        self._prepared = True
+
+    publish_as_it_is = AtomicWriter.publish
+
+    def publish(self: AtomicWriter) -> None:
+        publish_as_it_is(self)
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+    with (
+        patch.object(AtomicWriter, "prepare", prepare),
+        patch.object(AtomicWriter, "publish", publish),
+    ):
+        yield
+
+
+def directory_synced_before_replace() -> Any:
+    """Two steps swapped: the directory is synced, and then the file takes its name."""
+
+    def publish(self: SegmentWriter) -> None:
+        self.prepare()
+        self._writer.sync_directory()
+        self._writer.publish()
+
+    return patch.object(SegmentWriter, "publish", publish)
+
+
+def fsync_tried_again() -> Any:
+    """A failed fsync is tried again on the same file, and believed."""
+
+    def prepare(self: AtomicWriter) -> None:
+        try:
+            os.fsync(self.file.fileno())
+        except OSError:
+            os.fsync(self.file.fileno())
+        self.file.close()
+        self._prepared = True
+
+    return patch.object(AtomicWriter, "prepare", prepare)
+
+
+def fsync_error_swallowed() -> Any:
+    """A failed fsync goes by."""
+
+    def prepare(self: AtomicWriter) -> None:
+        with contextlib.suppress(OSError):
+            os.fsync(self.file.fileno())
+        self.file.close()
+        self._prepared = True
+
+    return patch.object(AtomicWriter, "prepare", prepare)
+
+
+def directory_sync_error_swallowed() -> Any:
+    """A failed sync of the directory goes by."""
+
+    def sync_directory(self: AtomicWriter) -> None:
+        with contextlib.suppress(OSError):
+            atomic.sync_directory(self.directory)
+
+    return patch.object(AtomicWriter, "sync_directory", sync_directory)
+
+
+def directory_sync_tried_again() -> Any:
+    """A failed sync of the directory is tried again, and believed."""
+
+    def sync_directory(self: AtomicWriter) -> None:
+        try:
+            atomic.sync_directory(self.directory)
+        except OSError:
+            atomic.sync_directory(self.directory)
+
+    return patch.object(AtomicWriter, "sync_directory", sync_directory)
+
+
+@contextlib.contextmanager
+def written_in_place() -> Iterator[None]:
+    """No temp: the file under the final name is written over."""
+
+    def open_target(self: AtomicWriter, _temp_path: str, _flags: int) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+
+    with (
+        patch.object(AtomicWriter, "_open_temp", open_target),
+        patch.object(AtomicWriter, "publish", nothing),
+    ):
+        yield
+
+
+def directory_of_failed_sync_kept() -> Any:
+    """A directory whose name could not be synced is kept, and a later sync believed."""
+
+    def create(parent: Path, names: Sequence[str]) -> dict[str, AtomicWriteError]:
+        for name in names:
+            (parent / name).mkdir(exist_ok=True)
+        try:
+            atomic.sync_directory(parent)
+        except AtomicWriteError as error:
+            return dict.fromkeys(names, error)
+        return {}
+
+    return patch.object(store, "create_directories", create)
+
+
+def short_write_taken_for_whole() -> Any:
+    """What a short write left out is not written."""
+
+    def write_buffers(self: AtomicWriter, buffers: Sequence[bytes]) -> int:
+        return os.writev(self.file.fileno(), buffers)
+
+    return patch.object(AtomicWriter, "write_buffers", write_buffers)
+
+
+def temp_kept() -> Any:
+    """A writer that fails leaves its temp."""
+    return patch.object(AtomicWriter, "_remove_temp", nothing)
+
+
+def recovery_without_sync() -> Any:
+    """What a killed daemon renamed is told before it is synced."""
+    return patch.object(stream, "sync_directory", nothing)
+
+
+def recovery_keeps_temps() -> Any:
+    """What a killed daemon left half written stays."""
+    return patch.object(stream, "is_temp_name", lambda _name: False)
+
+
+def previous_commit_not_awaited() -> Any:
+    """A batch is published although the one before is still under way."""
+    commit = Store.commit
+
+    async def hasty(self: Store, planned: Any, _previous: Any = None) -> dict[str, Exception]:
+        return await commit(self, planned, None)
+
+    return patch.object(Store, "commit", hasty)
+
+
+def state_not_set_back() -> Any:
+    """After a failed commit the next one is planned on what never came to be."""
+
+    def settle(self: Store, planned: Any, failed: Mapping[str, Exception]) -> None:
+        for name, segment in planned.items():
+            if name not in failed:
+                self._durable[name] = segment.after
+        self._evict_active_segments()
+
+    return patch.object(Store, "_settle", settle)
+
+
+@contextlib.contextmanager
+def uncertain_forgotten() -> Iterator[None]:
+    """A segment whose commit failed, and which may be visible, is followed by another one."""
+    settle = Store._settle
+
+    def forgetting(self: Store, planned: Any, failed: Mapping[str, Exception]) -> None:
+        settle(self, planned, failed)
+        self._uncertain.clear()
+        self._evict_active_segments()
+
+    with patch.object(Store, "_settle", forgetting):
+        yield
+
+
+def welcomed_while_under_way() -> Any:
+    """A producer that comes back is not made to wait for what it sent before."""
+
+    async def hasty(self: Committer, name: str) -> None:
+        while not self._store.is_ready(name):
+            await self._store.recover_stream(name)
+
+    return patch.object(Committer, "barrier", hasty)
+
+
+def producers_not_stored() -> Any:
+    """Segments do not say how far producers are."""
+    return patch.object(plan, "_advance", lambda known, _advanced, _limit: known)
+
+
+def shown_before_sync() -> Any:
+    """A follower hands out what is visible and not synced."""
+    return patch.object(follow, "sync_directory", nothing)
+
+
+CAUGHT_BY_CUTS: Sequence[Mutant] = (
+    file_not_synced,
+    directory_not_synced,
+    parent_not_synced,
+    acked_before_commit,
+    acked_before_directory_sync,
+    replaced_before_fsync,
+    directory_synced_before_replace,
+    written_in_place,
+    recovery_without_sync,
+    recovery_keeps_temps,
+    previous_commit_not_awaited,
+    welcomed_while_under_way,
+    producers_not_stored,
+    shown_before_sync,
+)
+CAUGHT_BY_FAULTS: Sequence[Mutant] = (
+    fsync_tried_again,
+    fsync_error_swallowed,
+    directory_sync_error_swallowed,
+    directory_sync_tried_again,
+    directory_of_failed_sync_kept,
+    short_write_taken_for_whole,
+    temp_kept,
+    state_not_set_back,
+    uncertain_forgotten,
+)

@@ -1,0 +1,126 @@
+"""The power is cut, by model, at every point of recorded runs.
+
+Withstands: any loss that `power_cut` describes, at any call, in the life of a daemon that
+starts after a kill too; and the loss of power within a recovery.
+"""
+
+import os
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from tests.crash import cuts, workload
+from tests.crash.cuts import Report
+from tests.crash.power_cut import SECTOR_BYTES, Disk, contents_after_cut
+from tests.crash.recorded import recorded
+from tests.crash.system_calls import ROOT, Made, Removed, Renamed, Synced, SyncFailed, Written
+
+SEED = int(os.environ.get("SEED", "20261124"))
+KILLS = 0.02
+
+
+def cut_runs(seeds: Iterable[int], *, streams: int, records: int, kills: float = KILLS) -> Report:
+    """Records one run under each seed, and cuts it everywhere, until one is violated."""
+    total = Report()
+    for seed in seeds:
+        plan = workload.Plan.drawn(seed, streams=streams, records=records)
+        with recorded(plan) as calls:
+            trace = calls.trace
+        with cuts.bench(plan.bursts) as bench:
+            report = cuts.cut_everywhere(trace, bench, random.Random(seed), kills=kills)
+        report.violations = [f"seed {seed}: {each}" for each in report.violations]
+        total += report
+        if total.violations:
+            break
+    return total
+
+
+def test_no_cut_breaks_a_promise() -> None:
+    report = cut_runs(range(SEED, SEED + 150), streams=3, records=10)
+    print(report)
+    assert not report.violations
+    assert report.states > 5_000
+
+
+@pytest.mark.campaign
+def test_a_hundred_thousand_cuts_break_no_promise() -> None:
+    report = cut_runs(range(SEED, SEED + 1500), streams=3, records=10)
+    report += cut_runs(range(SEED, SEED + 300), streams=4, records=25)
+    # Every event of these is also a kill, with a second daemon that is cut everywhere.
+    report += cut_runs(range(SEED, SEED + 30), streams=3, records=5, kills=1)
+    print(f"power cut: {report}")
+    assert not report.violations
+    assert report.states > 100_000
+
+
+def states_after(*events: object) -> list[dict[str, bytes | None]]:
+    disk = Disk()
+    for event in events:
+        disk.apply(event)
+    return [dict(tree) for tree in disk.states(random.Random(1))]
+
+
+A, B = 1, 2
+MADE = Made(ROOT, "a", A, is_directory=False)
+
+
+def test_what_is_not_synced_may_be_lost_torn_or_zero() -> None:
+    states = states_after(MADE, Synced(ROOT), Written(A, 0, b"x" * (SECTOR_BYTES + 88)))
+    contents = {tree["a"] for tree in states}
+    assert b"" in contents
+    assert b"x" * SECTOR_BYTES in contents
+    assert b"\0" * SECTOR_BYTES + b"x" * 88 in contents
+    assert b"x" * (SECTOR_BYTES + 88) in contents
+
+
+def test_what_is_synced_stays() -> None:
+    states = states_after(MADE, Written(A, 0, b"x"), Synced(A), Synced(ROOT))
+    assert states == [{"a": b"x"}]
+
+
+def test_a_synced_file_without_a_synced_name_may_be_gone() -> None:
+    states = states_after(MADE, Written(A, 0, b"x"), Synced(A))
+    assert sorted(states, key=len) == [{}, {"a": b"x"}]
+
+
+def test_names_come_in_any_order() -> None:
+    other = Made(ROOT, "b", B, is_directory=False)
+    states = states_after(MADE, Synced(A), other, Synced(B))
+    assert sorted(map(sorted, states)) == [[], ["a"], ["a", "b"], ["b"]]
+
+
+def test_a_rename_is_done_or_not() -> None:
+    states = states_after(
+        MADE, Written(A, 0, b"old"), Synced(A), Synced(ROOT), Made(ROOT, "t", B, is_directory=False)
+    )
+    assert {tree["a"] for tree in states} == {b"old"}
+    disk = Disk({"a": b"old", "t": b"new"})
+    disk.apply(Renamed(ROOT, "t", "a"))
+    assert list(disk.states(random.Random(1))) == [{"a": b"old", "t": b"new"}, {"a": b"new"}]
+
+
+def test_a_removal_that_is_not_synced_may_come_back() -> None:
+    disk = Disk({"a": b"x"})
+    disk.apply(Removed(ROOT, "a"))
+    assert list(disk.states(random.Random(1))) == [{"a": b"x"}, {}]
+
+
+def test_a_file_in_a_directory_whose_name_is_not_synced_may_be_gone() -> None:
+    directory = Made(ROOT, "d", A, is_directory=True)
+    states = states_after(directory, Made(A, "a", B, is_directory=False), Synced(B), Synced(A))
+    assert {} in states
+
+
+@pytest.mark.parametrize(("synced", "lost"), [(A, {"a": b""}), (ROOT, {})])
+def test_what_a_failed_sync_lost_no_later_one_brings_back(synced: int, lost: object) -> None:
+    events = [MADE, Written(A, 0, b"x"), Synced(ROOT if synced == A else A)]
+    states = states_after(*events, SyncFailed(synced), Synced(synced))
+    assert lost in states
+
+
+def test_of_a_large_file_the_telling_states_are_drawn() -> None:
+    new = b"n" * (20 * SECTOR_BYTES)
+    contents = contents_after_cut(b"", new)
+    assert len(contents) < 100
+    assert {b"", new, new[:-1], b"\0" * len(new)} <= set(contents)
