@@ -69,6 +69,9 @@ def acked_before_directory_sync() -> Any:
     commit = Committer._commit
     late: list[AtomicWriter] = []
 
+    def postpone(self: AtomicWriter) -> None:
+        late.append(self)
+
     async def early(self: Committer, batch: Any, previous: Any) -> None:
         await commit(self, batch, previous)
         while late:
@@ -77,7 +80,7 @@ def acked_before_directory_sync() -> Any:
     @contextlib.contextmanager
     def both() -> Iterator[None]:
         with (
-            patch.object(AtomicWriter, "sync_directory", lambda self: late.append(self)),
+            patch.object(AtomicWriter, "sync_directory", postpone),
             patch.object(Committer, "_commit", early),
         ):
             yield
@@ -182,12 +185,12 @@ def written_in_place() -> Iterator[None]:
 def directory_of_failed_sync_kept() -> Any:
     """A directory whose name could not be synced is kept, and a later sync believed."""
 
-    def create(parent: Path, names: Sequence[str]) -> dict[str, AtomicWriteError]:
-        for name in names:
-            (parent / name).mkdir(exist_ok=True)
+    def create(parent: Path, names: Sequence[str]) -> dict[str, OSError]:
         try:
+            for name in names:
+                (parent / name).mkdir(exist_ok=True)
             atomic.sync_directory(parent)
-        except AtomicWriteError as error:
+        except OSError as error:
             return dict.fromkeys(names, error)
         return {}
 

@@ -1,0 +1,203 @@
+"""A process killed at its N-th file-system call, for every N.
+
+Run as `python -m tests.crash.kill_points FIRST_SEED SEEDS THREADS SHARE`: it has one thread,
+so that it can fork a process for each point. With 0 threads the order of the calls is drawn
+from the seed, with more it is as it comes. After each kill the data is recovered and held
+against what was promised; after a share of them each recovery is itself killed at every one
+of its calls, and recovered from.
+"""
+
+import asyncio
+import copy
+import io
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from structlog.testing import capture_logs
+
+from tests.crash import oracle, workload
+from tests.crash.cuts import SCRATCH
+from tests.crash.oracle import Promises
+from tests.crash.system_calls import Attempt, Gate, SystemCalls
+from tests.crash.turns import TurnExecutor
+
+
+@dataclass
+class KillReport:
+    """How often a process was killed, and what went wrong."""
+
+    kills: int = 0
+    torn_writes: int = 0
+    kills_in_recovery: int = 0
+    violations: list[str] = field(default_factory=list)
+
+
+class _Ended(NamedTuple):
+    """A process that came to its end; `calls` are all those it made."""
+
+    calls: list[str]
+
+
+class _Kill:
+    """The gate that ends the process at call `at`; a write is `torn` after so many bytes."""
+
+    def __init__(self, at: int, torn: int | None = None) -> None:
+        self._at = at
+        self._torn = torn
+
+    def __call__(self, attempt: Attempt) -> int | None:
+        if attempt.number < self._at:
+            return None
+        if attempt.number == self._at and self._torn is not None and attempt.call == "write":
+            return self._torn
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("not reached")
+
+
+def _in_a_process(root: Path, work: Callable[[Callable[[Any], None]], None]) -> list[Any]:
+    """Runs `work` in a fork, which notes what it wants to survive it; gives that."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reading)
+            work(lambda event: _write_all(writing, pickle.dumps(event)))
+            status = 0
+        except BaseException:  # noqa: BLE001 - nothing of the parent's is to run here
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with open(reading, "rb") as journal:
+        content = journal.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise AssertionError(f"the process on {root} failed")
+    return list(_unpickled(content))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _unpickled(content: bytes) -> Iterator[Any]:
+    file = io.BytesIO(content)
+    while True:
+        try:
+            yield pickle.load(file)
+        except (EOFError, pickle.UnpicklingError):
+            return  # the last one may be half, and then promised nothing yet
+
+
+def _work(root: Path, plan: workload.Plan, threads: int, gate: Gate) -> list[Any]:
+    def work(note: Callable[[Any], None]) -> None:
+        turns = TurnExecutor(random.Random(plan.seed))
+        executor: Executor = ThreadPoolExecutor(threads) if threads else turns
+        calls = SystemCalls(root, gate=gate, pause=turns.pause)
+        with calls.taken(), capture_logs():
+            asyncio.run(workload.run(root / "data", plan, executor, note))
+        note(_Ended([attempt.call for attempt in calls.attempts]))
+
+    return _in_a_process(root, work)
+
+
+def _recovery(root: Path, plan: workload.Plan, gate: Gate) -> list[Any]:
+    def work(note: Callable[[Any], None]) -> None:
+        paths = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+        names = {path: number for number, path in enumerate(paths, start=1)}
+        calls = SystemCalls(root, names=names, inode=len(names) + 1, gate=gate)
+        with calls.taken():
+            oracle.recover(root / "data", plan.bursts, note)
+        note(_Ended([attempt.call for attempt in calls.attempts]))
+
+    return _in_a_process(root, work)
+
+
+def _ended(events: list[Any]) -> _Ended | None:
+    return events[-1] if events and isinstance(events[-1], _Ended) else None
+
+
+def sweep(plan: workload.Plan, threads: int, share: float) -> KillReport:
+    """Kills runs of `plan` at every call; after a `share` of them recoveries too."""
+    report = KillReport()
+    source = random.Random(plan.seed)
+    with tempfile.TemporaryDirectory(prefix="logengine-kills-", dir=SCRATCH) as scratch:
+        place = Path(scratch)
+        at = 0
+        while True:
+            at += 1
+            for torn in (None, source.randint(0, 300)):
+                root = place / f"{at}-{torn}"
+                root.mkdir()
+                events = _work(root, plan, threads, _Kill(at, torn))
+                if _ended(events):
+                    return report
+                report.kills += 1
+                report.torn_writes += torn is not None
+                promises = Promises()
+                for event in events:
+                    promises.take(event)
+                what = f"seed {plan.seed}, {threads} threads, kill at call {at}, torn {torn}"
+                if source.random() < share:
+                    _sweep_recovery(root, plan, promises, report, what)
+                found = oracle.recover(root / "data", plan.bursts)
+                report.violations += [f"{what}: {each}" for each in promises.broken_by(found)]
+                shutil.rmtree(root)
+                if report.violations:
+                    return report
+
+
+def _sweep_recovery(
+    root: Path, plan: workload.Plan, promises: Promises, report: KillReport, what: str
+) -> None:
+    at = 0
+    while True:
+        at += 1
+        again = root.with_name("again")
+        shutil.copytree(root, again)
+        events = _recovery(again, plan, _Kill(at))
+        told = copy.deepcopy(promises)
+        for event in events:
+            told.take(event)
+        found = oracle.recover(again / "data", plan.bursts)
+        shutil.rmtree(again)
+        report.violations += [
+            f"{what}, recovery killed at call {at}: {each}" for each in told.broken_by(found)
+        ]
+        if _ended(events) or report.violations:
+            return
+        report.kills_in_recovery += 1
+
+
+def main(first: int, seeds: int, threads: int, share: float) -> KillReport:
+    """Sweeps the runs of so many seeds, until a promise is broken."""
+    total = KillReport()
+    for seed in range(first, first + seeds):
+        plan = workload.Plan.drawn(seed, records=6)
+        report = sweep(plan, threads, share)
+        total.kills += report.kills
+        total.torn_writes += report.torn_writes
+        total.kills_in_recovery += report.kills_in_recovery
+        total.violations += report.violations
+        if total.violations:
+            break
+    return total
+
+
+if __name__ == "__main__":
+    first_seed, seed_count, thread_count = map(int, sys.argv[1:4])
+    print(json.dumps(asdict(main(first_seed, seed_count, thread_count, float(sys.argv[4])))))

@@ -1,0 +1,38 @@
+"""The daemon's work killed with -9 at every file-system call, and in the middle of writes.
+
+Withstands: SIGKILL anywhere, also in the recovery after it, and in the recovery after that.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SEED = int(os.environ.get("SEED", "20261124"))
+
+
+def kill_runs(seeds: int, *, threads: int, share: float) -> dict[str, int]:
+    """Sweeps the runs of so many seeds in a process that can fork; how often it killed."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.crash.kill_points", *map(str, (SEED, seeds, threads, share))],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    report = json.loads(result.stdout)
+    print(f"kill points, {threads or 'drawn'} threads: {report}")
+    assert report.pop("violations") == []
+    return {name: int(count) for name, count in report.items()}
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_no_kill_breaks_a_promise(threads: int) -> None:
+    counts = kill_runs(2, threads=threads, share=0.03)
+    assert min(counts.values()) > 0
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_no_kill_anywhere_breaks_a_promise(threads: int) -> None:
+    kill_runs(40, threads=threads, share=0.1)
