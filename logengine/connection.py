@@ -184,11 +184,17 @@ class Connection:
             return 0
         if self._server.may_read(self):
             return RECEIVE_BYTES
-        if not self._server.may_finish_records(self):
+        # Only its first line says which stream it is for, and that one may have room.
+        is_new = not (self._arrived or self._answers_wanted)
+        reads_first_line = is_new and self._server.may_read_first_line()
+        if not (reads_first_line or self._server.may_finish_records(self)):
             return 0
         waiting = self._socket.recv(RECEIVE_BYTES, socket.MSG_PEEK)
-        # Nothing waiting is the end, and that may be read at any time.
-        return waiting.rfind(b"\n") + 1 if waiting else 1
+        if not waiting:
+            return 1  # that is the end, and may be read at any time
+        if reads_first_line:
+            return waiting.find(b"\n") + 1 or len(waiting)
+        return waiting.rfind(b"\n") + 1
 
     def _on_end(self) -> None:
         self.pause()

@@ -150,6 +150,10 @@ class Server:
             return False
         return not self._is_full() or connection is self._elected
 
+    def may_read_first_line(self) -> bool:
+        """Whether a connection may be read until it tells its stream, room in that or not."""
+        return not self._is_full()
+
     def may_finish_records(self, connection: Connection) -> bool:
         """Whether `connection` may be read up to the end of a record, and no further."""
         return self._is_held_up() and self._stream_has_room(connection.stream)

@@ -1,5 +1,6 @@
 """Starting, stopping, and what goes wrong beneath the daemon."""
 
+import contextlib
 import json
 import os
 import socket
@@ -173,3 +174,21 @@ def test_a_socket_of_systemd_is_used_and_left_alone(root: Path) -> None:
         assert process.wait(20) == 0
         assert path.exists()
     assert (root / "data" / "default" / "00000000000000000001.ndjson").exists()
+
+
+def test_a_failing_default_stream_holds_up_no_other(root: Path) -> None:
+    daemon = Daemon(root)
+    daemon.data.mkdir()
+    in_the_way = daemon.data / "default"
+    in_the_way.write_text("no directory")
+    with contextlib.closing(daemon):
+        daemon.start()
+        daemon.connect().send(b'{"n":1}\n')
+        eventually(lambda: b"commit_failed" in daemon.log_path.read_bytes(), "the failure")
+        other = daemon.connect()
+        assert other.hello(stream="web", producer="p")["next"] == 1
+        other.send(b'{"n":2}\n')
+        other.wait_for_ack(1)
+        in_the_way.unlink()
+        eventually(lambda: in_the_way.is_dir() and daemon.values() == [{"n": 1}], "the record")
+        assert daemon.values("web") == [{"n": 2}]
