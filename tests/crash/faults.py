@@ -49,6 +49,7 @@ class _FaultyDisk:
     stream: str | None = None
     failures: int = 0
     attempts: int = 0
+    unlink_failed: bool = False
     tainted: set[int] = field(default_factory=set)
     durable: dict[Producer, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
@@ -62,6 +63,7 @@ class _FaultyDisk:
         if not self._fails(attempt):
             return None
         self.failures += 1
+        self.unlink_failed = self.unlink_failed or attempt.call == "unlink"
         if self.fault.error == SHORT:
             # A byte a call, for good, would be a run of thousands of calls.
             return None if attempt.call != "write" else 100 if self.fault.lasting else 1
@@ -116,6 +118,8 @@ def run_with(plan: workload.Plan, fault: Fault, source: random.Random, cut: floa
             promises = oracle.Promises()
             for event in calls.trace:
                 promises.take(event)
+            temps = [] if disk.unlink_failed else list(calls.data.glob("*/.*"))
+            report.violations += [f"{temp} is left" for temp in temps]
             found = oracle.recover(calls.data, plan.bursts)
             report.violations += disk.wrong + promises.broken_by(found)
             report.violations += [
