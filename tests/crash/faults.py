@@ -8,7 +8,7 @@ any point.
 
 import errno
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,10 +99,15 @@ def _stream_of(path: str) -> str | None:
     return parts[1] if len(parts) > 1 and not parts[1].startswith(".") else None
 
 
-def faults_of(calls: int, source: random.Random, share: float) -> Iterator[Fault]:
-    """Every call with every error, once and lasting; or a drawn share of those."""
+def faults_of(
+    calls: int,
+    source: random.Random,
+    share: float = 1,
+    errors: Sequence[int] = (*ERRORS, SHORT),
+) -> Iterator[Fault]:
+    """Every call with every one of `errors`, once and lasting; or a drawn share of those."""
     for at in range(1, calls + 1):
-        for error in (*ERRORS, SHORT):
+        for error in errors:
             for lasting in (False, True):
                 if source.random() < share:
                     yield Fault(at, error, lasting)
