@@ -33,7 +33,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `until` are the least and greatest `_ts` in it, `latest` the greatest in the stream up
     to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
     producer, the number of its last record in this segment or before it, the least
-    recently active first.
+    recently active first. The line ends with a hash of what is before it, `header_sha256`,
+    which is none of the header's values.
     """
 
     version: int = msgspec.field(name="_segment")
@@ -53,7 +54,18 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return self.first + self.count - 1
 
 
+_HEADER_SHA256 = b',"header_sha256":"'
+
+
+class _BareHeader(Header, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A header without `header_sha256`, as a writer of the first days or a hand left it.
+
+    In it no other unknown key is taken either: that may be `header_sha256`, damaged.
+    """
+
+
 _header_decoder = msgspec.json.Decoder(Header)
+_bare_header_decoder = msgspec.json.Decoder(_BareHeader)
 
 
 def is_stream_name(name: str) -> bool:
@@ -73,8 +85,10 @@ def first_of_name(name: str) -> int | None:
 
 
 def encode_header(header: Header) -> bytes:
-    """The header's line, with its newline."""
-    return msgspec.json.encode(header) + b"\n"
+    """The header's line, with its newline and the hash that shows any flipped bit of it."""
+    checked = msgspec.json.encode(header)[:-1]
+    digest = hashlib.sha256(checked).hexdigest().encode()
+    return b'%s%s%s"}\n' % (checked, _HEADER_SHA256, digest)
 
 
 def header_length(start: bytes) -> int | None:
@@ -86,10 +100,16 @@ def decode_header(line: bytes, path: str) -> Header:
     """The header in a segment's first line, with or without its newline.
 
     Raises `DamagedSegment` for `path` if it is not a header of a known version that can
-    be true; unknown keys are ignored, so that older readers read newer files.
+    be true. Unknown keys of a header that is hashed are ignored, so that older readers
+    read newer files.
     """
+    checked, is_hashed, hash_and_end = line.rpartition(_HEADER_SHA256)
+    if is_hashed:
+        digest = hashlib.sha256(checked).hexdigest().encode()
+        if hash_and_end.removesuffix(b"\n") != digest + b'"}':
+            raise DamagedSegment(path, "the sha256 of its header is not the one at its end")
     try:
-        header = _header_decoder.decode(line)
+        header = (_header_decoder if is_hashed else _bare_header_decoder).decode(line)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise DamagedSegment(path, f"its first line is no segment header: {error}") from None
     except UnicodeDecodeError:

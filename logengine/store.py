@@ -131,7 +131,7 @@ class Store:
         `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
         """
         create_directory(self.data)
-        self._lock = os.open(self.data / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._lock = os.open(self.data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -44,26 +44,36 @@ class KillReport:
     violations: list[str] = field(default_factory=list)
 
 
-class _Ended(NamedTuple):
-    """A process that came to its end; `calls` are all those it made."""
+class _Killed(NamedTuple):
+    """The last thing that is heard of a process: the call that it did not get to make."""
 
-    calls: list[str]
+    call: str
+    wrote_half: bool
 
 
+@dataclass(frozen=True)
 class _Kill:
-    """The gate that ends the process at call `at`; a write is `torn` after so many bytes."""
+    """Ends the process at call `at`; a write is `torn` after so many bytes, and then it ends."""
 
-    def __init__(self, at: int, torn: int | None = None) -> None:
-        self._at = at
-        self._torn = torn
+    at: int
+    torn: int | None = None
 
-    def __call__(self, attempt: Attempt) -> int | None:
-        if attempt.number < self._at:
-            return None
-        if attempt.number == self._at and self._torn is not None and attempt.call == "write":
-            return self._torn
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError("not reached")
+    def gate(self, note: Callable[[Any], None]) -> Gate:
+        """The gate that does it, and tells `note` just before."""
+        wrote_half = False
+
+        def gate(attempt: Attempt) -> int | None:
+            nonlocal wrote_half
+            if attempt.number < self.at:
+                return None
+            if attempt.number == self.at and self.torn is not None and attempt.call == "write":
+                wrote_half = True
+                return self.torn
+            note(_Killed(attempt.call, wrote_half))
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError("not reached")
+
+        return gate
 
 
 def _in_a_process(root: Path, work: Callable[[Callable[[Any], None]], None]) -> list[Any]:
@@ -103,32 +113,30 @@ def _unpickled(content: bytes) -> Iterator[Any]:
             return  # the last one may be half, and then promised nothing yet
 
 
-def _work(root: Path, plan: workload.Plan, threads: int, gate: Gate) -> list[Any]:
+def _work(root: Path, plan: workload.Plan, threads: int, kill: _Kill) -> list[Any]:
     def work(note: Callable[[Any], None]) -> None:
         turns = TurnExecutor(random.Random(plan.seed))
         executor: Executor = ThreadPoolExecutor(threads) if threads else turns
-        calls = SystemCalls(root, gate=gate, pause=turns.pause)
+        calls = SystemCalls(root, gate=kill.gate(note), pause=turns.pause)
         with calls.taken(), capture_logs():
             asyncio.run(workload.run(root / "data", plan, executor, note))
-        note(_Ended([attempt.call for attempt in calls.attempts]))
 
     return _in_a_process(root, work)
 
 
-def _recovery(root: Path, plan: workload.Plan, gate: Gate) -> list[Any]:
+def _recovery(root: Path, plan: workload.Plan, kill: _Kill) -> list[Any]:
     def work(note: Callable[[Any], None]) -> None:
         paths = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
         names = {path: number for number, path in enumerate(paths, start=1)}
-        calls = SystemCalls(root, names=names, inode=len(names) + 1, gate=gate)
+        calls = SystemCalls(root, names=names, inode=len(names) + 1, gate=kill.gate(note))
         with calls.taken():
             oracle.recover(root / "data", plan.bursts, note)
-        note(_Ended([attempt.call for attempt in calls.attempts]))
 
     return _in_a_process(root, work)
 
 
-def _ended(events: list[Any]) -> _Ended | None:
-    return events[-1] if events and isinstance(events[-1], _Ended) else None
+def _killed(events: list[Any]) -> _Killed | None:
+    return next((event for event in reversed(events) if isinstance(event, _Killed)), None)
 
 
 def sweep(plan: workload.Plan, threads: int, share: float) -> KillReport:
@@ -138,16 +146,21 @@ def sweep(plan: workload.Plan, threads: int, share: float) -> KillReport:
     with tempfile.TemporaryDirectory(prefix="logengine-kills-", dir=SCRATCH) as scratch:
         place = Path(scratch)
         at = 0
+        last_call = ""
         while True:
             at += 1
             for torn in (None, source.randint(0, 300)):
+                if torn is not None and last_call != "write":
+                    continue
                 root = place / f"{at}-{torn}"
                 root.mkdir()
                 events = _work(root, plan, threads, _Kill(at, torn))
-                if _ended(events):
+                killed = _killed(events)
+                if killed is None:
                     return report
+                last_call = killed.call
                 report.kills += 1
-                report.torn_writes += torn is not None
+                report.torn_writes += killed.wrote_half
                 promises = Promises()
                 for event in events:
                     promises.take(event)
@@ -178,7 +191,7 @@ def _sweep_recovery(
         report.violations += [
             f"{what}, recovery killed at call {at}: {each}" for each in told.broken_by(found)
         ]
-        if _ended(events) or report.violations:
+        if _killed(events) is None or report.violations:
             return
         report.kills_in_recovery += 1
 

@@ -74,8 +74,44 @@ def test_anybody_can_check_the_hash(tmp_path: Path) -> None:
 def test_unknown_keys_of_a_newer_writer_are_ignored(tmp_path: Path) -> None:
     path = segment_file(tmp_path / "app")
     line = path.read_bytes().split(b"\n")[0]
-    newer = msgspec.json.decode(line) | {"prev": "abc"}
-    assert decode_header(msgspec.json.encode(newer), "f") == decode_header(line, "f")
+    newer = line.partition(b',"header_sha256"')[0] + b',"prev":"abc"'
+    digest = hashlib.sha256(newer).hexdigest().encode()
+    newer += b',"header_sha256":"%s"}' % digest
+    assert decode_header(newer, "f") == decode_header(line, "f")
+
+
+def test_anybody_can_check_the_hash_of_the_header(tmp_path: Path) -> None:
+    path = segment_file(tmp_path / "app")
+    told = subprocess.run(
+        f"""head -n 1 {path} | sed 's/,"header_sha256.*//' | tr -d '\\n' | sha256sum""",
+        shell=True,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()[0]
+    line = path.read_bytes().split(b"\n")[0]
+    assert msgspec.json.decode(line)["header_sha256"] == told
+
+
+def test_a_header_without_a_hash_is_read_if_it_has_no_other_unknown_key(tmp_path: Path) -> None:
+    path = segment_file(tmp_path / "app")
+    line = path.read_bytes().split(b"\n")[0]
+    bare = line.partition(b',"header_sha256"')[0] + b"}"
+    assert msgspec.structs.asdict(decode_header(bare, "f")) == msgspec.structs.asdict(
+        decode_header(line, "f")
+    )
+    with pytest.raises(DamagedSegment, match="header_sha257"):
+        decode_header(line.replace(b"header_sha256", b"header_sha257"), "f")
+
+
+def test_any_flipped_bit_of_a_header_is_damage(tmp_path: Path) -> None:
+    path = segment_file(tmp_path / "app")
+    line = path.read_bytes().partition(b"\n")[0]
+    for bit in range(8 * len(line)):
+        flipped = bytearray(line)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamagedSegment):
+            decode_header(bytes(flipped), "f")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +132,11 @@ def test_unknown_keys_of_a_newer_writer_are_ignored(tmp_path: Path) -> None:
 def test_a_header_that_cannot_be_true_is_damage(tmp_path: Path, change: dict[str, object]) -> None:
     path = segment_file(tmp_path / "app")
     line, body = path.read_bytes().split(b"\n", 1)
-    path.write_bytes(msgspec.json.encode(msgspec.json.decode(line) | change) + b"\n" + body)
+    bare = msgspec.json.decode(line)
+    del bare["header_sha256"]
+    path.write_bytes(msgspec.json.encode(bare) + b"\n" + body)
+    read_header(tmp_path / "app", 1)
+    path.write_bytes(msgspec.json.encode(bare | change) + b"\n" + body)
     with pytest.raises(DamagedSegment, match=str(path)):
         read_header(tmp_path / "app", 1)
 
