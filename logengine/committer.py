@@ -355,7 +355,7 @@ class _Waiter:
 
 
 def _addition(entries: list[Entry]) -> Addition:
-    times = [entry.timestamp for entry in entries if entry.timestamp]
+    times = [entry.timestamp for entry in entries if entry.count]
     return Addition(
         chunks=[entry.body for entry in entries if entry.body],
         count=sum(entry.count for entry in entries),

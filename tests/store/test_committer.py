@@ -532,3 +532,16 @@ async def test_closing_counts_also_what_fails_in_the_batch_under_way(
         dropped = await closing
     assert acks.numbers == []
     assert dropped == 5
+
+
+async def test_an_entry_without_records_leaves_the_times_of_its_segment_alone(
+    tmp_path: Path,
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        committer.add("app", Entry(b"", 0, "2026-11-23T19:00:00.000001Z", 1, acks))
+        committer.add("app", entry(2, acks))
+        committer.add("app", Entry(b"", 0, "2026-11-23T21:00:00.000001Z", 3, acks))
+        await committer.drained()
+        header, _ = read_segment(tmp_path / "app", 1)
+        assert (header.since, header.until, header.latest) == (TIME, TIME, TIME)

@@ -9,11 +9,18 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
-from logengine.atomic import create_directories, create_directory, is_temp_name
+from logengine.atomic import (
+    create_directories,
+    create_directory,
+    is_temp_name,
+    sync_directory,
+)
+from logengine.errors import AtomicWriteError
 
 
 @pytest.fixture
@@ -584,3 +591,11 @@ def test_a_full_disk_is_told_as_a_write_that_failed(tmp_path: Path) -> None:
         writer.prepare()
     assert os.listdir(tmp_path) == []
     assert "cannot write" in str(caught.value)
+
+
+def test_a_directory_sync_is_not_believed_if_the_file_system_is_gone(tmp_path: Path) -> None:
+    with (
+        patch.object(os, "fstat", side_effect=OSError(errno.EIO, "shut down")),
+        pytest.raises(AtomicWriteError, match="sync the directory"),
+    ):
+        sync_directory(tmp_path)
