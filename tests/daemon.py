@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 20
+PROGRAM = ("-m", "logengine")  # what Python is to run
 
 
 def eventually(condition: Callable[[], Any], what: str = "it") -> Any:
@@ -26,8 +27,16 @@ def eventually(condition: Callable[[], Any], what: str = "it") -> Any:
 class Daemon:
     """`logengine run` in a process of its own."""
 
-    def __init__(self, root: Path, config: str = "") -> None:
-        self.data = root / "data"
+    def __init__(
+        self,
+        root: Path,
+        config: str = "",
+        *,
+        data: Path | None = None,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        self.data = data or root / "data"
+        self.program = program
         self.socket = root / "socket"
         self.config = root / "logengine.toml"
         self.config.write_text(config)
@@ -39,7 +48,7 @@ class Daemon:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "logengine", "run"),
+                    *(sys.executable, *self.program, "run"),
                     *("--config", str(self.config)),
                     *("--data", str(self.data), "--socket", str(self.socket)),
                 ],
@@ -63,6 +72,12 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
+
+    def peak_memory_bytes(self) -> int:
+        """The greatest resident size of the process so far."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log_path.read_text().splitlines()]
