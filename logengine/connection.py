@@ -157,6 +157,15 @@ class Connection:
             # Whatever one sender brought about is not to end, or to occupy, the daemon.
             log.exception("connection_failed", stream=self.stream, pid=self.peer.pid)
             self.close()
+        # A sender that is gone with answers unread leaves an error on the socket, at which
+        # libuv stops polling it for good: what else it had sent would never be read.
+        if not self.closed and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._loop.call_soon(self._poll_again)
+
+    def _poll_again(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._socket)
+            self._loop.add_reader(self._socket, self._on_readable)
 
     def _read(self) -> None:
         try:

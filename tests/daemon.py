@@ -142,7 +142,11 @@ class Producer:
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(PATIENCE_S)
-        self.socket.connect(str(path))
+        try:
+            self.socket.connect(str(path))
+        except OSError:
+            self.socket.close()
+            raise
         self._answers = self.socket.makefile("rb")
 
     def hello(self, **said: Any) -> dict[str, Any]:

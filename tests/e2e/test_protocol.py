@@ -1,8 +1,11 @@
 """Every corner of the protocol, against a real daemon."""
 
 import array
+import contextlib
 import json
 import os
+import select
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -311,3 +314,27 @@ def test_random_bytes_end_neither_the_daemon_nor_others(daemon: Daemon) -> None:
         other.wait_for_ack(number)
     assert daemon.stop() == 0
     daemon.cli("verify")
+
+
+def test_all_of_a_sender_that_hung_up_on_an_answer_is_read(daemon: Daemon) -> None:
+    # The close of a socket with something unread is an error at the other end, at which
+    # libuv stops polling: more than one read is still to come then.
+    assert daemon.process is not None
+    for said in ({"stream": "app"}, {"stream": "app"}, {}):
+        sender = daemon.connect()
+        sender.send(json.dumps({"_hello": 1} | said).encode() + b"\n")
+        select.select([sender.socket], [], [])
+        daemon.process.send_signal(signal.SIGSTOP)
+        sender.socket.setblocking(False)
+        lines = b"x" * 99 + b"\n"
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += sender.socket.send((lines * 100)[sent % len(lines) :])
+        sender.close()
+        daemon.process.send_signal(signal.SIGCONT)
+    stored = 2 * -(-sent // 100)
+    eventually(lambda: len(daemon.values("app")) == stored, "all to be stored")
+    assert daemon.stop() == 0
+    assert "stop_timeout" not in daemon.events()
+    assert len(daemon.values()) == stored / 2
