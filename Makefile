@@ -15,7 +15,7 @@ BINDIR ?= /usr/local/bin
 PIP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench crash test-systemd install uninstall lock clean
+.PHONY: help run test lint format bench crash soak test-systemd install uninstall lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,8 +56,11 @@ format: $(INSTALLED_DEV) ## mend what can be mended
 bench: $(INSTALLED_DEV) ## measure speed; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-crash: $(INSTALLED_DEV) ## real logs in, the daemon killed again and again (minutes)
+crash: $(INSTALLED_DEV) ## the whole crash campaign: some 25 minutes, as root with loop devices
 	$(BIN)/python -m pytest -m campaign -s --timeout 1800
+
+soak: $(INSTALLED_DEV) ## the crash campaign at random: MINUTES=n, and SEED=s to run it again
+	$(BIN)/python -m tests.crash.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 test-systemd: $(INSTALLED_DEV) ## in a real systemd, in a container (root, Debian)
 	tests/systemd/prepare

@@ -145,6 +145,8 @@ def look_at(data: Path) -> Found:
     for stream, lines in found.lines.items():
         for line in lines:
             record = json.loads(line)
+            if "p" not in record:
+                continue  # of a hostile sender, who was promised nothing
             found.numbers.setdefault((stream, record["p"]), []).append(record["n"])
     return found
 

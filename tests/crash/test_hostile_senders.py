@@ -125,7 +125,7 @@ def fuzz(root: Path, source: random.Random, rounds: int) -> Fuzz:
         assert daemon.stop() == 0
         fuzz.check()
         daemon.cli("verify")
-        strange = {"connection_failed", "commit_failed"} & set(daemon.events())
+        strange = {"connection_failed", "commit_failed", "stop_timeout"} & set(daemon.events())
         fuzz.violations += [f"the log says {event}" for event in strange]
     return fuzz
 
@@ -233,6 +233,7 @@ def latencies(root: Path, attack: Attack, records: int) -> tuple[list[float], li
         assert daemon.peak_memory_bytes() < MEMORY_MAX_BYTES
         eventually(lambda: _open_files(daemon) <= before + 2, "connections to be let go of")
         assert daemon.stop() == 0
+        assert "stop_timeout" not in daemon.events()
         daemon.cli("verify")
         assert len(daemon.values("good")) == 2 * records
     return quiet, attacked

@@ -13,10 +13,15 @@ import pytest
 SEED = int(os.environ.get("SEED", "20261124"))
 
 
-def kill_runs(seeds: int, *, threads: int, share: float) -> dict[str, int]:
+def kill_runs(first: int, seeds: int, *, threads: int, share: float) -> dict[str, int]:
     """Sweeps the runs of so many seeds in a process that can fork; how often it killed."""
     result = subprocess.run(
-        [sys.executable, "-m", "tests.crash.kill_points", *map(str, (SEED, seeds, threads, share))],
+        [
+            sys.executable,
+            "-m",
+            "tests.crash.kill_points",
+            *map(str, (first, seeds, threads, share)),
+        ],
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -28,11 +33,11 @@ def kill_runs(seeds: int, *, threads: int, share: float) -> dict[str, int]:
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_no_kill_breaks_a_promise(threads: int) -> None:
-    counts = kill_runs(2, threads=threads, share=0.03)
+    counts = kill_runs(SEED, 2, threads=threads, share=0.03)
     assert min(counts.values()) > 0
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("threads", [0, 1, 2])
 def test_no_kill_anywhere_breaks_a_promise(threads: int) -> None:
-    kill_runs(40, threads=threads, share=0.1)
+    kill_runs(SEED, 40, threads=threads, share=0.1)
