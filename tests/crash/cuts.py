@@ -26,8 +26,9 @@ SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 @dataclass
 class Report:
-    """How much was tried, and what went wrong."""
+    """How much was tried, and what went wrong; `faults` are runs with a failing call."""
 
+    faults: int = 0
     points: int = 0
     states: int = 0
     trees: int = 0
@@ -35,6 +36,7 @@ class Report:
 
     def __add__(self, other: "Report") -> "Report":
         return Report(
+            self.faults + other.faults,
             self.points + other.points,
             self.states + other.states,
             self.trees + other.trees,
@@ -42,9 +44,10 @@ class Report:
         )
 
     def __str__(self) -> str:
+        tried = f"{self.faults:,} faults, " if self.faults else ""
         return (
-            f"{self.points:,} points, {self.states:,} states, of them {self.trees:,} different "
-            f"trees recovered, {len(self.violations)} violations"
+            f"{tried}{self.points:,} cuts, {self.states:,} states, of them {self.trees:,} "
+            f"different trees recovered, {len(self.violations)} violations"
         )
 
 

@@ -117,7 +117,7 @@ def run_with(plan: workload.Plan, fault: Fault, source: random.Random, cut: floa
     """One run under a fault; a share `cut` of the runs is also cut everywhere."""
     wanted = {producer: _last_stored(producer, bursts) for producer, bursts in plan.bursts.items()}
     disk = _FaultyDisk(fault, wanted)
-    report = Report(points=1)
+    report = Report(faults=1)
     try:
         with recorded(plan, gate=disk.gate, note=disk.note) as calls:
             promises = oracle.Promises()

@@ -15,13 +15,9 @@ SEED = int(os.environ.get("SEED", "20261124"))
 
 def kill_runs(first: int, seeds: int, *, threads: int, share: float) -> dict[str, int]:
     """Sweeps the runs of so many seeds in a process that can fork; how often it killed."""
+    arguments = map(str, (first, seeds, threads, share))
     result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.crash.kill_points",
-            *map(str, (first, seeds, threads, share)),
-        ],
+        [sys.executable, "-m", "tests.crash.kill_points", *arguments],
         stdout=subprocess.PIPE,
         check=True,
     )
