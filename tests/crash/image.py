@@ -7,6 +7,7 @@ what a real disk does; `missing` says why.
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import struct
@@ -30,14 +31,18 @@ _SIZE_MIB = {"ext4": 64, "xfs": 320}  # xfs takes no less than 300
 _PATIENCE_S = 20
 
 
+@functools.cache
 def missing(kind: str) -> str | None:
-    """Why no file system of that kind can be mounted here, or None."""
+    """Why no file system of that kind can be mounted and cut off here, or None."""
     if os.geteuid() != 0:
         return "mounting needs root"
-    if not Path("/dev/loop-control").exists():
-        return "there are no loop devices"
     if shutil.which(f"mkfs.{kind}") is None:
         return f"there is no mkfs.{kind}"
+    try:
+        with image(kind) as disk:
+            disk.cut_off()
+    except (AssertionError, OSError) as error:
+        return f"no {kind} on a loop device: {error}"
     return None
 
 
@@ -84,10 +89,19 @@ class Image:
 
     def report_an_error(self) -> None:
         """Makes ext4 believe that it has found itself damaged."""
+        self._trigger.write_text("1")
+
+    @property
+    def can_report_an_error(self) -> bool:
+        """Whether the kernel lets us do that here."""
+        return os.access(self._trigger, os.W_OK)
+
+    @property
+    def _trigger(self) -> Path:
         device = os.stat(self.directory).st_dev
         number = f"{os.major(device)}:{os.minor(device)}"
         name = os.path.basename(os.readlink(f"/sys/dev/block/{number}"))
-        Path(f"/sys/fs/ext4/{name}/trigger_fs_error").write_text("1")
+        return Path(f"/sys/fs/ext4/{name}/trigger_fs_error")
 
     @contextlib.contextmanager
     def without_space(self) -> Iterator[None]:

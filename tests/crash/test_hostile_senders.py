@@ -170,7 +170,12 @@ def dawdle(path: Path, over: threading.Event) -> None:
                     connection.send(b"x")
 
 
-def never_read(path: Path, over: threading.Event) -> None:
+def read_answers(path: Path, over: threading.Event) -> None:
+    """No attack: as many records as `never_read` sends, from senders that do read."""
+    never_read(path, over, reads=True)
+
+
+def never_read(path: Path, over: threading.Event, *, reads: bool = False) -> None:
     """Senders that want answers and never read one."""
     with contextlib.ExitStack() as stack:
         connections = [_connected(path, stack) for _ in range(20)]
@@ -180,6 +185,8 @@ def never_read(path: Path, over: threading.Event) -> None:
             for connection in connections:
                 with contextlib.suppress(BlockingIOError, ConnectionError):
                     connection.send(b'{"event":"and on"}\n')
+                    if reads:
+                        connection.recv(65536)
 
 
 def hang_up(path: Path, over: threading.Event) -> None:
@@ -191,7 +198,7 @@ def hang_up(path: Path, over: threading.Event) -> None:
                 connection.send(b'{"_hello":1,"stream":"gone"}\n' + b'{"event":"bye"}\n' * 20)
 
 
-ATTACKS = (say_nothing, dawdle, never_read, hang_up)
+ATTACKS = (say_nothing, dawdle, never_read, read_answers, hang_up)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
