@@ -56,7 +56,7 @@ format: $(INSTALLED_DEV) ## mend what can be mended
 bench: $(INSTALLED_DEV) ## measure speed; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-crash: $(INSTALLED_DEV) ## the whole crash campaign: some 25 minutes, as root with loop devices
+crash: $(INSTALLED_DEV) ## the whole crash campaign: some 25 minutes; as root it mounts file systems too
 	$(BIN)/python -m pytest -m campaign -s --timeout 1800
 
 soak: $(INSTALLED_DEV) ## the crash campaign at random: MINUTES=n, and SEED=s to run it again
