@@ -21,6 +21,7 @@ from tests.crash.system_calls import Attempt
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EINTR)
 SHORT = 0  # no error: a write that takes only part of what it was given
+ALL_ERRORS = (*ERRORS, SHORT)
 _FAILURES_MIN = 3  # of a lasting fault, before it may be mended
 _ATTEMPTS_MAX = 3000  # of a run: more means that it runs in circles
 
@@ -102,8 +103,8 @@ def _stream_of(path: str) -> str | None:
 def faults_of(
     calls: int,
     source: random.Random,
-    share: float = 1,
-    errors: Sequence[int] = (*ERRORS, SHORT),
+    share: float,
+    errors: Sequence[int],
 ) -> Iterator[Fault]:
     """Every call with every one of `errors`, once and lasting; or a drawn share of those."""
     for at in range(1, calls + 1):

@@ -5,7 +5,8 @@ import random
 import threading
 from pathlib import Path
 
-from tests.crash.oracle import Durable, Promises, Sent, record_line
+from logengine.verify import verify_stream
+from tests.crash.oracle import Durable, Promises, Sent, look_at, record_line
 from tests.crash.oracle import Producer as ProducerName
 from tests.daemon import Producer
 
@@ -32,6 +33,16 @@ class Load:
     def acked(self) -> int:
         """How many records are promised to be durable."""
         return sum(self.promises.durable.values())
+
+    def violations(self, data: Path) -> list[str]:
+        """What is in `data` that is not as promised, or damaged; and what the daemon said wrong."""
+        found = [
+            str(finding)
+            for directory in data.glob("*/")
+            for finding in verify_stream(directory)
+            if not finding.harmless
+        ]
+        return self.broken + self.promises.broken_by(look_at(data)) + found
 
     def start(self, socket: Path) -> None:
         """Connects all producers and lets them send."""

@@ -25,14 +25,18 @@ def nothing(*_arguments: Any) -> None:
     """Does nothing, in place of what should be done."""
 
 
-def file_not_synced() -> Any:
-    """The name is given to a file that was not fsynced."""
-
+def _files_synced_by(sync: Callable[[int], None]) -> Any:
     def prepare(self: AtomicWriter) -> None:
+        sync(self.file.fileno())
         self.file.close()
         self._prepared = True
 
     return patch.object(AtomicWriter, "prepare", prepare)
+
+
+def file_not_synced() -> Any:
+    """The name is given to a file that was not fsynced."""
+    return _files_synced_by(nothing)
 
 
 def directory_not_synced() -> Any:
@@ -123,27 +127,23 @@ def directory_synced_before_replace() -> Any:
 def fsync_tried_again() -> Any:
     """A failed fsync is tried again on the same file, and believed."""
 
-    def prepare(self: AtomicWriter) -> None:
+    def sync(descriptor: int) -> None:
         try:
-            os.fsync(self.file.fileno())
+            os.fsync(descriptor)
         except OSError:
-            os.fsync(self.file.fileno())
-        self.file.close()
-        self._prepared = True
+            os.fsync(descriptor)
 
-    return patch.object(AtomicWriter, "prepare", prepare)
+    return _files_synced_by(sync)
 
 
 def fsync_error_swallowed() -> Any:
     """A failed fsync goes by."""
 
-    def prepare(self: AtomicWriter) -> None:
+    def sync(descriptor: int) -> None:
         with contextlib.suppress(OSError):
-            os.fsync(self.file.fileno())
-        self.file.close()
-        self._prepared = True
+            os.fsync(descriptor)
 
-    return patch.object(AtomicWriter, "prepare", prepare)
+    return _files_synced_by(sync)
 
 
 def directory_sync_error_swallowed() -> Any:

@@ -126,6 +126,12 @@ def record_line(producer: str, number: int, size: int) -> bytes:
     return b'{"p":"%s","n":%d,"x":"%s"}' % (producer.encode(), number, b"x" * size)
 
 
+def addition(producer: str, number: int, size: int) -> Addition:
+    """A batch of one record of the campaign, as a store takes it."""
+    line = b'{"_ts":"%s",%s\n' % (TIME.encode(), record_line(producer, number, size)[1:])
+    return Addition([line], 1, TIME, TIME, {producer: number})
+
+
 def look_at(data: Path) -> Found:
     """What the files say, read by the documented format alone."""
     found = Found()
@@ -210,8 +216,7 @@ async def _go_on(
         number = found.known[stream, name] + 1
         going_on[stream] = Durable((stream, name), number)
         note(Sent((stream, name), number))
-        line = b'{"_ts":"%s",%s\n' % (TIME.encode(), record_line(name, number, 5)[1:])
-        planned[stream] = store.plan(stream, Addition([line], 1, TIME, TIME, {name: number}))
+        planned[stream] = store.plan(stream, addition(name, number, 5))
     failed = await store.commit(planned)
     for stream, promise in going_on.items():
         if stream not in failed:

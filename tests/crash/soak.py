@@ -18,8 +18,6 @@ from pathlib import Path
 
 import click
 
-from logengine.verify import verify_stream
-from tests.crash import oracle
 from tests.crash.image import image, missing
 from tests.crash.load import Load
 from tests.crash.test_bit_rot import all_damages, rot, store_records
@@ -82,7 +80,6 @@ def storm(source: random.Random) -> list[str]:
         daemon = Daemon(root, CONFIG, data=data)
         stack.callback(daemon.close)
         load = Load(PRODUCERS, source)
-        violations: list[str] = []
         for _ in range(source.randint(2, 6)):
             daemon.start()
             load.start(daemon.socket)
@@ -102,12 +99,9 @@ def storm(source: random.Random) -> list[str]:
             if disk:
                 disk.unmount()
                 disk.mount()
-            violations += load.broken + load.promises.broken_by(oracle.look_at(data))
-            for directory in data.glob("*/"):
-                violations += [str(each) for each in verify_stream(directory) if not each.harmless]
-            if violations:
-                break
-        return violations
+            if violations := load.violations(data):
+                return violations
+        return []
 
 
 ROUNDS: list[Round] = [

@@ -4,20 +4,25 @@ Withstands: EIO, ENOSPC, EDQUOT, EMFILE, EROFS, EINTR and short writes at any op
 fsync, rename, unlink, mkdir and sync of a directory, and the power cut around them.
 """
 
-import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 from tests.crash import faults, workload
 from tests.crash.cuts import Report
 from tests.crash.recorded import recorded
+from tests.crash.seed import SEED
 
-SEED = int(os.environ.get("SEED", "20261124"))
 
-
-def fail_runs(seeds: Iterable[int], *, share: float, cut: float, records: int) -> Report:
+def fail_runs(
+    seeds: Iterable[int],
+    *,
+    share: float,
+    cut: float,
+    records: int,
+    errors: Sequence[int] = faults.ALL_ERRORS,
+) -> Report:
     """Runs under a `share` of all faults, of which a share `cut` is also cut everywhere."""
     total = Report()
     for seed in seeds:
@@ -25,7 +30,7 @@ def fail_runs(seeds: Iterable[int], *, share: float, cut: float, records: int) -
         source = random.Random(seed)
         with recorded(plan) as calls:
             count = len(calls.attempts)
-        for fault in faults.faults_of(count, source, share):
+        for fault in faults.faults_of(count, source, share, errors):
             report = faults.run_with(plan, fault, source, cut)
             report.violations = [f"seed {seed}: {each}" for each in report.violations]
             total += report

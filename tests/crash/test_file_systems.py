@@ -6,7 +6,6 @@ because the file system found itself damaged.
 """
 
 import contextlib
-import os
 import random
 import tempfile
 import time
@@ -17,13 +16,11 @@ from typing import Any
 
 import pytest
 
-from logengine.verify import verify_stream
-from tests.crash import oracle
 from tests.crash.image import Image, image, missing
 from tests.crash.load import Load
+from tests.crash.seed import SEED
 from tests.daemon import PROGRAM, Daemon, Producer, eventually
 
-SEED = int(os.environ.get("SEED", "20261124"))
 PRODUCERS = [("app", "p0"), ("app", "p1"), ("web", "p2"), ("audit", "p3")]
 # Trusts the disk's cache, as a daemon without any fsync would.
 WITHOUT_FSYNC = (
@@ -80,10 +77,7 @@ def cut_under_load(
             disk.unmount()
             disk.mount()
             report.cuts += 1
-            report.violations += load.broken + load.promises.broken_by(oracle.look_at(data))
-            for stream in {stream for stream, _ in PRODUCERS if (data / stream).exists()}:
-                findings = verify_stream(data / stream)
-                report.violations += [str(each) for each in findings if not each.harmless]
+            report.violations += load.violations(data)
     report.acked = load.acked
     return report
 

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from tests.crash import hostile
+from tests.crash.seed import SEED
 from tests.crash.test_kill import expected_of
 from tests.daemon import Daemon, Producer, eventually
 
-SEED = int(os.environ.get("SEED", "20261124"))
 CONFIG = f"""
 [limits]
 max_record = "{hostile.MAX_RECORD}B"

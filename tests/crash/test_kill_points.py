@@ -4,13 +4,12 @@ Withstands: SIGKILL anywhere, also in the recovery after it, and in the recovery
 """
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-SEED = int(os.environ.get("SEED", "20261124"))
+from tests.crash.seed import SEED
 
 
 def kill_runs(first: int, seeds: int, *, threads: int, share: float) -> dict[str, int]:

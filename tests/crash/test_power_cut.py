@@ -4,7 +4,6 @@ Withstands: any loss that `power_cut` describes, at any call, in the life of a d
 starts after a kill too; and the loss of power within a recovery.
 """
 
-import os
 import random
 from collections.abc import Iterable
 
@@ -14,9 +13,9 @@ from tests.crash import cuts, workload
 from tests.crash.cuts import Report
 from tests.crash.power_cut import SECTOR_BYTES, Disk, contents_after_cut
 from tests.crash.recorded import recorded
+from tests.crash.seed import SEED
 from tests.crash.system_calls import ROOT, Made, Removed, Renamed, Synced, SyncFailed, Written
 
-SEED = int(os.environ.get("SEED", "20261124"))
 KILLS = 0.02
 
 

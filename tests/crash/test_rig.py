@@ -14,14 +14,14 @@ import msgspec
 import pytest
 
 from logengine.atomic import AtomicWriter
-from logengine.plan import Addition
 from logengine.segment import encode_header, segment_name
 from logengine.segment_file import list_segments, read_segment
 from logengine.store import Store, StoreLimits
-from tests.crash import cuts, faults, mutants, oracle, workload
+from tests.crash import cuts, faults, mutants, oracle
 from tests.crash.mutants import Mutant
-from tests.crash.recorded import recorded
 from tests.crash.system_calls import SystemCalls
+from tests.crash.test_faults import fail_runs
+from tests.crash.test_power_cut import cut_runs
 
 SEEDS = range(1, 80)
 FAULT_SEEDS = range(1, 4)
@@ -33,45 +33,29 @@ RECORDS = 5
 @pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_CUTS)
 def test_power_cuts_catch(mutant: Mutant) -> None:
     with mutant():
-        assert cut_violation(), f"not caught: {mutant.__doc__}"
+        assert cut_violations(), f"not caught: {mutant.__doc__}"
 
 
 @pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_FAULTS)
 def test_faults_catch(mutant: Mutant) -> None:
     with mutant():
-        assert fault_violation(), f"not caught: {mutant.__doc__}"
+        assert fault_violations(), f"not caught: {mutant.__doc__}"
 
 
 def test_the_engine_as_it_is_passes_what_catches_mutants() -> None:
-    assert not cut_violation()
-    assert not fault_violation()
+    assert not cut_violations()
+    assert not fault_violations()
 
 
-def cut_violation() -> str | None:
-    """What cuts of the power find in drawn runs, if anything."""
-    for seed in SEEDS:
-        plan = workload.Plan.drawn(seed)
-        with recorded(plan) as calls:
-            trace = calls.trace
-        with cuts.bench(plan.bursts) as bench:
-            report = cuts.cut_everywhere(trace, bench, random.Random(seed), kills=KILLS)
-        if report.violations:
-            return f"seed {seed}: {report.violations[0]}"
-    return None
+def cut_violations() -> list[str]:
+    """What cuts of the power find in drawn runs."""
+    return cut_runs(SEEDS, streams=3, records=10, kills=KILLS).violations
 
 
-def fault_violation() -> str | None:
-    """What is found when each call of a few runs fails, if anything."""
-    for seed in FAULT_SEEDS:
-        plan = workload.Plan.drawn(seed, records=6, follows=False)
-        source = random.Random(seed)
-        with recorded(plan) as calls:
-            count = len(calls.attempts)
-        for fault in faults.faults_of(count, source, errors=(errno.EIO, faults.SHORT)):
-            report = faults.run_with(plan, fault, source, cut=0.2)
-            if report.violations:
-                return f"seed {seed}: {report.violations[0]}"
-    return None
+def fault_violations() -> list[str]:
+    """What is found when each call of a few runs fails."""
+    errors = (errno.EIO, faults.SHORT)
+    return fail_runs(FAULT_SEEDS, share=1, cut=0.2, records=6, errors=errors).violations
 
 
 def merge(directory: Path, *, sync_first: bool) -> None:
@@ -116,12 +100,8 @@ def test_a_merge_that_unlinks_before_the_sync_is_caught(
         asyncio.run(store.recover_stream("app"))
         for number in range(1, RECORDS + 1):
             calls.note(oracle.Sent(PRODUCER, number))
-            line = b'{"_ts":"%s",%s\n' % (
-                oracle.TIME.encode(),
-                oracle.record_line("p", number, 9)[1:],
-            )
-            addition = Addition([line], 1, oracle.TIME, oracle.TIME, {"p": number})
-            assert not asyncio.run(store.commit({"app": store.plan("app", addition)}))
+            planned = store.plan("app", oracle.addition("p", number, 9))
+            assert not asyncio.run(store.commit({"app": planned}))
             calls.note(oracle.Durable(PRODUCER, number))
         store.close()
         merge(tmp_path / "data" / "app", sync_first=sync_first)

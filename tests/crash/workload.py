@@ -30,11 +30,11 @@ MAX_RECORD = 600
 Note = Callable[[Any], None]
 
 _COMMIT_LIMITS = CommitLimits(max_batch=3000, pipeline_bytes=300, retry_min=0.0005, retry_max=0.002)
-# A frozen clock: what is stored must not depend on when it was.
 _NAMELESS = 0.2  # of the senders
 _COMES_BACK = 0.1  # after a burst
 _REFUSED = 0.05  # of the records
 _ADDRESS_PARTS = 4  # daemon, stream, producer, connection
+# A frozen clock: what is stored must not depend on when it was.
 _NANOSECONDS = 1_795_000_000_000_000_000
 
 
