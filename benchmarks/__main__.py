@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.engine import Engine, Null, latencies
 from benchmarks.flood import Contender, Flood, cpu_s, peak_mib
-from benchmarks.peers import IntoNats, Nats, peers
+from benchmarks.peers import Nats, peers
 from benchmarks.records import RECORD_BYTES, real_looking_blocks
 from benchmarks.software import environ, unpacked
 
@@ -86,7 +86,6 @@ def measure_latencies(
     for contender in contenders:
         if isinstance(contender, Nats):
             with scratch() as root, contender.running(root) as nats:
-                assert isinstance(nats, IntoNats)
                 found = nats.latencies(record.rstrip(), SINGLES)
             into["NATS JetStream's ack p50, us"].append(report.percentile(found, 50) * 1e6)
 

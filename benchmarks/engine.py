@@ -3,16 +3,14 @@
 import json
 import os
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.flood import Flood, Running, is_listening, pour, timed, until
+from benchmarks.flood import Flood, Running, is_listening, pour, send_and_wait, started, timed
 from benchmarks.records import RECORDS_PER_BLOCK
 
 
@@ -48,14 +46,11 @@ class RunningEngine:
         def work() -> None:
             client = Client(self.path, "flood")
 
-            def send() -> None:
-                for number in range(flood.blocks_each):
-                    client.socket.sendall(flood.blocks[number % len(flood.blocks)])
-
-            sending = threading.Thread(target=send)
-            sending.start()
-            client.wait_for_ack(flood.blocks_each * RECORDS_PER_BLOCK)
-            sending.join()
+            send_and_wait(
+                client.socket.sendall,
+                flood.in_turn(flood.blocks),
+                lambda: client.wait_for_ack(flood.blocks_each * RECORDS_PER_BLOCK),
+            )
             client.close()
 
         return timed(work, flood.clients)
@@ -73,19 +68,12 @@ class Engine:
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[RunningEngine]:
         """Starts it in the foreground."""
         path = root / "socket"
-        process = subprocess.Popen(
-            [
-                *(*wrapper, sys.executable, "-m", "logengine", "run"),
-                *("--data", str(root / "data"), "--socket", str(path)),
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            until(lambda: is_listening(path), self.name)
-            yield RunningEngine(process.pid, path)
-        finally:
-            process.terminate()
-            process.wait()
+        command = [
+            *(*wrapper, sys.executable, "-m", "logengine", "run"),
+            *("--data", str(root / "data"), "--socket", str(path)),
+        ]
+        with started(command, lambda: is_listening(path)) as pid:
+            yield RunningEngine(pid, path)
 
 
 @dataclass
@@ -109,13 +97,9 @@ class Null:
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[Running]:
         """Starts it in a process of its own."""
         path = root / "socket"
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.null", str(path)])
-        try:
-            until(lambda: is_listening(path), self.name)
-            yield _Swallowing(process.pid, path)
-        finally:
-            process.kill()
-            process.wait()
+        command = [*wrapper, sys.executable, "-m", "benchmarks.null", str(path)]
+        with started(command, lambda: is_listening(path)) as pid:
+            yield _Swallowing(pid, path)
 
 
 def latencies(path: Path, root: Path, record: bytes, count: int) -> tuple[list[float], list[float]]:

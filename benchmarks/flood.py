@@ -2,16 +2,18 @@
 
 import os
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from benchmarks.records import RECORD_BYTES, RECORDS_PER_BLOCK
 
+T = TypeVar("T")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.0005
 _PATIENCE_S = 300
@@ -34,6 +36,11 @@ class Flood:
     def total(self) -> int:
         """How many records are sent in all."""
         return self.clients * self.blocks_each * RECORDS_PER_BLOCK
+
+    def in_turn(self, pieces: Sequence[T]) -> Iterator[T]:
+        """One client's part: as many of `pieces`, one for each block, as it is to send."""
+        for number in range(self.blocks_each):
+            yield pieces[number % len(pieces)]
 
     def of(self, records: int) -> "Flood":
         """The same with fewer records, for those who would take too long."""
@@ -95,8 +102,39 @@ def pour(path: Path, flood: Flood) -> None:
     """One client's part of a flood into a Unix socket that answers nothing."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
-        for number in range(flood.blocks_each):
-            connection.sendall(flood.blocks[number % len(flood.blocks)])
+        for block in flood.in_turn(flood.blocks):
+            connection.sendall(block)
+
+
+def send_and_wait(
+    send: Callable[[bytes], object], pieces: Iterable[bytes], wait: Callable[[], None]
+) -> None:
+    """Sends in a thread of its own, while `wait` reads what is answered."""
+
+    def send_all() -> None:
+        for piece in pieces:
+            send(piece)
+
+    sending = threading.Thread(target=send_all)
+    sending.start()
+    wait()
+    sending.join()
+
+
+@contextmanager
+def started(
+    command: Sequence[str], ready: Callable[[], bool], environ: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """Runs `command` until the block ends; its pid, once it is `ready`."""
+    process = subprocess.Popen(
+        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until(ready, command[0])
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def seconds_until_in_file(path: Path, file: Path, flood: Flood) -> float:

@@ -4,12 +4,12 @@ import json
 import os
 import socket
 import sqlite3
-import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from benchmarks.flood import (
@@ -18,8 +18,9 @@ from benchmarks.flood import (
     Running,
     is_listening,
     seconds_until_in_file,
+    send_and_wait,
+    started,
     timed,
-    until,
 )
 from benchmarks.records import RECORDS_PER_BLOCK
 from benchmarks.software import environ, modules
@@ -44,18 +45,6 @@ source s {{
 destination d {{ file("{root}/log" fsync(yes) flush-lines(1000) template("${{MSG}}\\n")); }};
 log {{ source(s); destination(d); flags(flow-control); }};
 """
-
-
-@contextmanager
-def _process(command: Sequence[str], software: Path) -> Iterator[int]:
-    process = subprocess.Popen(
-        command, env=environ(software), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @dataclass
@@ -85,8 +74,8 @@ class Rsyslog:
             *(*wrapper, str(self.software / "usr/sbin/rsyslogd"), "-n", "-f", str(config)),
             *("-i", str(root / "pid"), "-M", str(modules(self.software, "imptcp.so"))),
         ]
-        with _process(command, self.software) as pid:
-            until(lambda: is_listening(root / "socket"), self.name)
+        listening = partial(is_listening, root / "socket")
+        with started(command, listening, environ(self.software)) as pid:
             yield _IntoFile(pid, root)
 
 
@@ -110,8 +99,8 @@ class SyslogNg:
             *("-p", str(root / "pid")),
             f"--module-path={modules(self.software, 'libaffile.so')}",
         ]
-        with _process(command, self.software) as pid:
-            until(lambda: is_listening(root / "socket"), self.name)
+        listening = partial(is_listening, root / "socket")
+        with started(command, listening, environ(self.software)) as pid:
             yield _IntoFile(pid, root)
 
 
@@ -127,20 +116,16 @@ class _IntoRedis:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(self.path))
 
-                def send() -> None:
-                    for number in range(flood.blocks_each):
-                        connection.sendall(commands[number % len(commands)])
+                def wait() -> None:
+                    # Each reply is a bulk string: its length on a line, and the id on another.
+                    missing = 2 * flood.blocks_each * RECORDS_PER_BLOCK
+                    while missing:
+                        received = connection.recv(262144)
+                        if not received or received[:1] == b"-":
+                            raise ConnectionError(received[:100])
+                        missing -= received.count(b"\n")
 
-                sending = threading.Thread(target=send)
-                sending.start()
-                # Each reply is a bulk string: its length on a line, and the id on another.
-                missing = 2 * flood.blocks_each * RECORDS_PER_BLOCK
-                while missing:
-                    received = connection.recv(262144)
-                    if not received or received[:1] == b"-":
-                        raise ConnectionError(received[:100])
-                    missing -= received.count(b"\n")
-                sending.join()
+                send_and_wait(connection.sendall, flood.in_turn(commands), wait)
 
         return timed(work, flood.clients)
 
@@ -171,8 +156,7 @@ class Redis:
             *("--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"),
             *("--auto-aof-rewrite-percentage", "0"),
         ]
-        with _process(command, self.software) as pid:
-            until(lambda: is_listening(path), self.name)
+        with started(command, partial(is_listening, path), environ(self.software)) as pid:
             yield _IntoRedis(pid, path)
 
 
@@ -186,7 +170,7 @@ class Nats:
     clients_max: int = 1
 
     @contextmanager
-    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[Running]:
+    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator["IntoNats"]:
         """Starts it on a free port of the loopback."""
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
@@ -197,15 +181,16 @@ class Nats:
             f'jetstream {{ store_dir: "{root}/store", sync_interval: always }}\n'
         )
         command = [*wrapper, str(self.software / "usr/sbin/nats-server"), "-c", str(config)]
-        with _process(command, self.software) as pid:
 
-            def answers() -> bool:
-                with socket.socket() as probe:
-                    return probe.connect_ex(("127.0.0.1", port)) == 0
+        def answers() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
 
-            until(answers, self.name)
-            with closing(NatsClient(port)) as client:
-                yield IntoNats(pid, client)
+        with (
+            started(command, answers, environ(self.software)) as pid,
+            closing(NatsClient(port)) as client,
+        ):
+            yield IntoNats(pid, client)
 
 
 class NatsClient:
@@ -258,16 +243,12 @@ class IntoNats:
     def take(self, flood: Flood) -> float:
         commands = [b"".join(map(_publish, block.splitlines())) for block in flood.blocks]
 
-        def send() -> None:
-            for number in range(flood.blocks_each):
-                self.client.send(commands[number % len(commands)])
+        def wait() -> None:
+            for _ in range(flood.total):
+                self.client.reply()
 
         began = time.perf_counter()
-        sending = threading.Thread(target=send)
-        sending.start()
-        for _ in range(flood.total):
-            self.client.reply()
-        sending.join()
+        send_and_wait(self.client.send, flood.in_turn(commands), wait)
         return time.perf_counter() - began
 
     def latencies(self, record: bytes, count: int) -> list[float]:
@@ -297,10 +278,11 @@ class _Transactions:
             database.execute("PRAGMA synchronous=FULL")
             database.execute("CREATE TABLE IF NOT EXISTS log (record TEXT)")
             began = time.perf_counter()
-            for number in range(0, flood.blocks_each, SQLITE_BLOCKS):
+            blocks = flood.in_turn(rows)
+            while transaction := list(islice(blocks, SQLITE_BLOCKS)):
                 with database:
-                    for block in range(number, min(number + SQLITE_BLOCKS, flood.blocks_each)):
-                        database.executemany("INSERT INTO log VALUES (?)", rows[block % len(rows)])
+                    for block in transaction:
+                        database.executemany("INSERT INTO log VALUES (?)", block)
             return time.perf_counter() - began
 
 
