@@ -251,8 +251,6 @@ class StreamReader:
                 header = self._header(candidate)
                 if header is not None and header.last >= self.next_seq:
                     return header
-                if is_newest and header is not None and header.last + 1 == self.next_seq:
-                    return None
             if is_newest:
                 return None
             self._gap(firsts[index], firsts[index + 1])

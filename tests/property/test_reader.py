@@ -219,3 +219,10 @@ def test_streams_are_merged_by_time_and_keep_their_own_order(streams: list[list[
         assert [timestamp_of(r.line) for r in merged] == sorted(
             at(second) for times in streams for second in times
         )
+
+
+def test_reading_from_a_covered_segment_goes_on_in_the_one_that_covers_it() -> None:
+    lines = [line(seq, seq) for seq in range(1, 4)]
+    files = {1: segments(lines, [3])[1], 2: segments(lines, [1, 1, 1])[2]}
+    with stream(files) as data:
+        assert read(data, 2) == (list(enumerate(lines, 1))[1:], [])
