@@ -162,7 +162,6 @@ def test_what_is_not_plainly_ndjson_is_left_to_the_exact_path(chunk: bytes) -> N
         PLAIN,
         PLAIN * 1000,
         b'{"a":"}\\n{"}\n{"b":[{},{ }]}\n',
-        b'{ "a" : { } }\n',
         '{"grüße":"\u2028😀"}\n'.encode(),
         b'{"a":1,"a":2}\n',
         b'{"":0}\n',
