@@ -28,12 +28,12 @@ from typing import IO, Any, Self, TypeVar
 from aiofiles.threadpool import wrap
 
 from logengine.errors import AtomicWriteError
+from logengine.writes import write_all, write_all_directly
 
 DEFAULT_MODE = 0o640
 # A temp begins with a dot, so that no glob of the final names meets it.
 TEMP_PREFIX = "."
 TEMP_SUFFIX = ".tmp"
-_BUFFERS_PER_WRITE = 1024  # IOV_MAX of Linux
 
 StrPath = str | os.PathLike[str]
 Result = TypeVar("Result")
@@ -226,27 +226,15 @@ class AtomicWriter:
                 return self.write_buffers([data])
             return int(self.file.write(data))
 
-    def write_buffers(self, buffers: Sequence[bytes]) -> int:
+    def write_buffers(self, buffers: Sequence[bytes], *, directly: bool = False) -> int:
         """Writes all of `buffers` with as few system calls as it takes; how many bytes.
 
-        For an unbuffered writer of bytes (`buffering=0`).
+        For an unbuffered writer of bytes (`buffering=0`). `directly` is for a large file,
+        written at once: past the page cache.
         """
+        write = write_all_directly if directly else write_all
         with self._failing_removes_temp("write"):
-            descriptor = self.file.fileno()
-            left = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
-            written_bytes = 0
-            while left:
-                written = os.writev(descriptor, left[:_BUFFERS_PER_WRITE])
-                written_bytes += written
-                done = 0
-                # A short write is no error: it is gone on with.
-                while done < len(left) and written >= len(left[done]):
-                    written -= len(left[done])
-                    done += 1
-                del left[:done]
-                if written:
-                    left[0] = left[0][written:]
-            return written_bytes
+            return write(self.file.fileno(), buffers)
 
     def prepare(self) -> None:
         """Writes out and fsyncs the temp, and closes it. The target is still untouched.

@@ -81,6 +81,7 @@ class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     linger: Duration = Duration(0)
     rewrite_limit: Size = Size(64 * KiB)
+    direct_above: Size = Size(256 * KiB)
     max_batch: Size = Size(8 * MiB)
     pipeline_bytes: Size = Size(2 * MiB)
     threads: Count = 8

@@ -30,6 +30,7 @@ class StoreLimits:
     """What bounds the store; sizes in bytes. See `config/logengine.toml` for each."""
 
     rewrite_limit: int = 64 * 1024
+    direct_above: int = 256 * 1024
     max_producers: int = 1024
     max_streams: int = 4096
     active_cache: int = 32 * 1024 * 1024
@@ -214,9 +215,9 @@ class Store:
             publication = await stack.enter_async_context(Publication(self._executor))
             commits = [
                 await stack.enter_async_context(
-                    StreamCommit(SegmentWriter(self.data / stream, segment.plan), publication)
+                    StreamCommit(self._writer(segment.plan), publication)
                 )
-                for stream, segment in planned.items()
+                for segment in planned.values()
             ]
             # A single writer with nobody to wait for takes all its steps in one hop, later.
             if previous is not None or len(commits) > 1:
@@ -235,6 +236,9 @@ class Store:
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
         self._settle(planned, failed)
         return failed
+
+    def _writer(self, plan: SegmentPlan) -> SegmentWriter:
+        return SegmentWriter(self.data / plan.stream, plan, direct_above=self._limits.direct_above)
 
     async def _begin(self, streams: Sequence[str]) -> Mapping[str, Exception]:
         """Makes the directories of new streams; gives those that failed.

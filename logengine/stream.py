@@ -97,11 +97,13 @@ class SegmentWriter:
 
     The stream's directory must be there, and durable, before the first of them.
     A step that was done is not done again, so that a caller may ask for any step and
-    gets those before it too. Raises `AtomicWriteError`; after that only `abort` is left.
+    gets those before it too. A file of more than `direct_above` bytes is written past the
+    page cache. Raises `AtomicWriteError`; after that only `abort` is left.
     """
 
-    def __init__(self, directory: Path, plan: SegmentPlan) -> None:
+    def __init__(self, directory: Path, plan: SegmentPlan, *, direct_above: int) -> None:
         self.plan = plan
+        self._direct_above = direct_above
         self._writer = AtomicWriter(
             directory / segment_name(plan.first), "wb", buffering=0, permissions=0o640
         )
@@ -113,7 +115,9 @@ class SegmentWriter:
             return
         try:
             self._writer.open()
-            self._writer.write_buffers(self.plan.render())
+            pieces = self.plan.render()
+            directly = sum(map(len, pieces)) > self._direct_above
+            self._writer.write_buffers(pieces, directly=directly)
             self._writer.prepare()
         except BaseException:
             self.abort()

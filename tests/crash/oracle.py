@@ -17,7 +17,7 @@ from logengine.store import Store, StoreLimits
 from tests.crash.walker import fault_of
 
 # Small enough that active segments end, and are evicted, within a few records.
-LIMITS = StoreLimits(rewrite_limit=1024, active_cache=300)
+LIMITS = StoreLimits(rewrite_limit=1024, direct_above=700, active_cache=300)
 TIME = "2026-11-23T20:00:00.000001Z"
 
 Producer = tuple[str, str]  # stream and name

@@ -10,6 +10,7 @@ recorded, and calls that the model does not know are refused.
 """
 
 import contextlib
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
+
+from logengine import writes
 
 ROOT = 0  # the directory beneath which calls are recorded, as an inode
 
@@ -232,8 +235,13 @@ class SystemCalls:
         if file is None:
             return int(self._real["writev"](descriptor, buffers))
         with self._attempt("write", file.path, file.inode) as only:
-            data = b"".join(bytes(buffer) for buffer in buffers)[:only]
-            written = int(self._real["write"](descriptor, data))
+            data = b"".join(bytes(buffer) for buffer in buffers)
+            if only is not None:
+                # A direct write ends at the border of a block, also where it is cut short.
+                is_direct = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
+                past_border = only % writes._ALIGNMENT if is_direct else 0
+                buffers = [memoryview(data)[: only - past_border]]
+            written = int(self._real["writev"](descriptor, buffers))
             self._on_event(Written(file.inode, file.offset, data[:written]))
             file.offset += written
             self._sizes[file.inode] = max(self._sizes.get(file.inode, 0), file.offset)

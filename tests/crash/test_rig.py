@@ -55,7 +55,7 @@ def cut_violations() -> list[str]:
 def fault_violations() -> list[str]:
     """What is found when each call of a few runs fails."""
     errors = (errno.EIO, faults.SHORT)
-    return fail_runs(FAULT_SEEDS, share=1, cut=0.2, records=6, errors=errors).violations
+    return fail_runs(FAULT_SEEDS, share=1, cut=0.3, records=6, errors=errors).violations
 
 
 def merge(directory: Path, *, sync_first: bool) -> None:

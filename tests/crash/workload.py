@@ -20,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
+from logengine import writes
 from logengine.committer import CommitLimits, Committer
 from logengine.follow import Follower
 from logengine.server import Server, ServerLimits
@@ -201,7 +202,7 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
     address = "\0" + tempfile.mktemp(prefix="logengine-", dir="")
     listener.bind(address)
     listener.listen(64)
-    with contextlib.closing(store):
+    with contextlib.closing(store), _small_direct_writes():
         async with asyncio.TaskGroup() as tasks:
             committer = Committer(store, _COMMIT_LIMITS, tasks)
             server = Server(
@@ -222,6 +223,13 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
                 server.close()
                 await committer.close()
                 listener.close()
+
+
+@contextlib.contextmanager
+def _small_direct_writes() -> Iterator[None]:
+    """Writes past the page cache of a few blocks, each as small as a disk has them."""
+    with patch.object(writes, "_ALIGNMENT", 512), patch.object(writes, "_STAGING_BYTES", 1024):
+        yield
 
 
 async def _follow(data: Path, note: Note) -> None:
