@@ -20,7 +20,7 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -199,7 +199,7 @@ class AtomicWriter:
         temp_path = os.path.join(
             self.directory, f"{TEMP_PREFIX}{name[:200]}.{secrets.token_hex(8)}{TEMP_SUFFIX}"
         )
-        with self._failing_removes_temp("make a temp file for"):
+        with _FailingStep(self, "make a temp file for"):
             self._file = open(temp_path, opener=self._open_temp, **self._open_arguments)  # noqa: SIM115
 
     def _open_temp(self, temp_path: str, _flags: int) -> int:
@@ -221,7 +221,7 @@ class AtomicWriter:
 
     def write(self, data: Any) -> int:
         """Writes all of `data`, text or bytes as `mode` says; how much that was."""
-        with self._failing_removes_temp("write"):
+        with _FailingStep(self, "write"):
             if isinstance(self.file, io.RawIOBase):
                 return self.write_buffers([data])
             return int(self.file.write(data))
@@ -233,7 +233,7 @@ class AtomicWriter:
         written at once: past the page cache.
         """
         write = write_all_directly if directly else write_all
-        with self._failing_removes_temp("write"):
+        with _FailingStep(self, "write"):
             return write(self.file.fileno(), buffers)
 
     def prepare(self) -> None:
@@ -244,9 +244,9 @@ class AtomicWriter:
         """
         if self._prepared:
             return
-        with self._failing_removes_temp("write"):
+        with _FailingStep(self, "write"):
             self.file.flush()  # Python's own buffer, which fsync knows nothing of
-        with self._failing_removes_temp("fsync"):
+        with _FailingStep(self, "fsync"):
             os.fsync(self.file.fileno())
             self.file.close()
         self._prepared = True
@@ -255,7 +255,7 @@ class AtomicWriter:
         """Gives the temp the target's name. Durable only after `sync_directory`."""
         if not self._prepared or self.temp_path is None:
             raise ValueError(f"{self.path}: publish comes after prepare, and once")
-        with self._failing_removes_temp("replace"):
+        with _FailingStep(self, "replace"):
             os.replace(self.temp_path, self.path)
         self.temp_path = None
         self.published = True
@@ -278,15 +278,6 @@ class AtomicWriter:
             with contextlib.suppress(OSError):
                 os.unlink(self.temp_path)
             self.temp_path = None
-
-    @contextlib.contextmanager
-    def _failing_removes_temp(self, verb: str) -> Iterator[None]:
-        try:
-            with _errors_name(self.path, verb):
-                yield
-        except BaseException:
-            self.abort()
-            raise
 
 
 class AsyncAtomicWriter:
@@ -410,14 +401,35 @@ async def _finished(work: Awaitable[Result]) -> Result:
         raise
 
 
-@contextlib.contextmanager
-def _errors_name(path: StrPath, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except AtomicWriteError:
-        raise
-    except OSError as error:
-        raise AtomicWriteError.of(error, os.fspath(path), verb) from error
+class _errors_name:  # noqa: N801 - a context manager used like a function
+    """Turns an `OSError` within into an `AtomicWriteError` that names `path` and what failed.
+
+    A class, because a generator's costs are seen in the latency of a single record.
+    """
+
+    def __init__(self, path: StrPath, verb: str) -> None:
+        self._path = path
+        self._verb = verb
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, AtomicWriteError):
+            raise AtomicWriteError.of(error, os.fspath(self._path), self._verb) from error
+
+
+class _FailingStep(_errors_name):
+    """One step of a writer: where it fails, the temp is removed."""
+
+    def __init__(self, writer: AtomicWriter, verb: str) -> None:
+        super().__init__(writer.path, verb)
+        self._writer = writer
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is not None:
+            self._writer.abort()
+            super().__exit__(_type, error, _traceback)
 
 
 def _permissions_of(path: str) -> int | None:

@@ -84,6 +84,7 @@ class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     direct_above: Size = Size(256 * KiB)
     max_batch: Size = Size(8 * MiB)
     pipeline_bytes: Size = Size(2 * MiB)
+    in_loop_below: Duration = Duration(0.005)
     threads: Count = 8
     retry_min: Duration = Duration(0.05)
     retry_max: Duration = Duration(5)

@@ -142,6 +142,7 @@ async def _serve(
                     linger=config.commit.linger,
                     max_batch=config.commit.max_batch,
                     pipeline_bytes=config.commit.pipeline_bytes,
+                    in_loop_below=config.commit.in_loop_below,
                     retry_min=config.commit.retry_min,
                     retry_max=config.commit.retry_max,
                 ),

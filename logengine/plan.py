@@ -6,8 +6,10 @@ state that `append` gives holds once those bytes are durable, and not before.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from logengine.segment import FORMAT_VERSION, Header, encode_header
 
@@ -43,8 +45,7 @@ class BodyDigest:
         return self._hash
 
 
-@dataclass(frozen=True)
-class ActiveSegment:
+class ActiveSegment(msgspec.Struct, frozen=True):
     """The newest segment, still small enough to be written again with more records."""
 
     first: int
@@ -55,8 +56,7 @@ class ActiveSegment:
     digest: BodyDigest
 
 
-@dataclass(frozen=True)
-class StreamState:
+class StreamState(msgspec.Struct, frozen=True):
     """What the next commit of a stream must know of all the ones before.
 
     `producers` is ordered, the least recently active first.
@@ -65,7 +65,7 @@ class StreamState:
     stream: str
     next_seq: int = 1
     latest: str = ""
-    producers: Mapping[str, int] = field(default_factory=dict)
+    producers: Mapping[str, int] = {}
     active: ActiveSegment | None = None
 
     def without_active(self) -> "StreamState":
@@ -73,8 +73,7 @@ class StreamState:
         return StreamState(self.stream, self.next_seq, self.latest, self.producers)
 
 
-@dataclass(frozen=True)
-class Addition:
+class Addition(msgspec.Struct, frozen=True):
     """What a batch adds to one stream: stored lines in order, and how far producers got.
 
     `since` and `until` are the least and greatest `_ts` of the lines. `count` may be 0
@@ -85,11 +84,10 @@ class Addition:
     count: int
     since: str
     until: str
-    producers: Mapping[str, int] = field(default_factory=dict)
+    producers: Mapping[str, int] = {}
 
 
-@dataclass(frozen=True)
-class SegmentPlan:
+class SegmentPlan(msgspec.Struct, frozen=True):
     """One segment to be written: everything of it but the hash.
 
     `begins_stream` says that nothing of the stream is durable yet, not even its directory.

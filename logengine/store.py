@@ -42,10 +42,11 @@ class Publication:
     It is entered before the writers, so it is left after them: by then each writer has
     handed itself over, or was aborted. Leaving normally publishes all that were handed
     over, each replaced and its directory synced in one thread hop; an exception on the
-    way out of the stack publishes none.
+    way out of the stack publishes none. Without an `executor` a step is taken there and
+    then, by the event loop's own thread.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor | None) -> None:
         self._executor = executor
         self._handed_over: list[StreamCommit] = []
 
@@ -69,13 +70,15 @@ class Publication:
 
     async def step(self, steps: Sequence[tuple["StreamCommit", Callable[[], None]]]) -> None:
         """Takes one step of each writer, in parallel; one that fails fails alone."""
+        if self._executor is None:
+            for commit, step in steps:
+                commit.take(step)
+            return
         loop = asyncio.get_running_loop()
-        futures = [loop.run_in_executor(self._executor, step) for _, step in steps]
-        for (commit, _), future in zip(steps, futures, strict=True):
-            try:
-                await future
-            except Exception as error:  # noqa: BLE001 - whatever it is, only this stream failed
-                commit.failure = error
+        for taken in [
+            loop.run_in_executor(self._executor, commit.take, step) for commit, step in steps
+        ]:
+            await taken
 
 
 class StreamCommit:
@@ -86,6 +89,13 @@ class StreamCommit:
         self.stream = writer.plan.stream
         self.failure: Exception | None = None
         self._publication = publication
+
+    def take(self, step: Callable[[], None]) -> None:
+        """Takes a step of the writer; what fails there is this stream's failure, no other's."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - whatever it is, only this stream failed
+            self.failure = error
 
     async def __aenter__(self) -> Self:
         return self
@@ -203,16 +213,22 @@ class Store:
         self,
         planned: Mapping[str, "PlannedSegment"],
         previous: Awaitable[Mapping[str, Exception]] | None = None,
+        *,
+        in_loop: bool = False,
     ) -> dict[str, Exception]:
         """Makes the planned segments durable; gives the streams that failed, with the reason.
 
+        `in_loop` has it done by the event loop's own thread, which then does nothing else:
+        two thread hops less, for who can afford to wait.
         `previous` is the commit before, if that is still under way. Nothing is published
         before everything of this commit is written and fsynced, nor before the previous
         commit is through. A stream that failed there fails here for the same reason: its
         plan was built on what never came to be.
         """
         async with AsyncExitStack() as stack:
-            publication = await stack.enter_async_context(Publication(self._executor))
+            publication = await stack.enter_async_context(
+                Publication(None if in_loop else self._executor)
+            )
             commits = [
                 await stack.enter_async_context(
                     StreamCommit(self._writer(segment.plan), publication)
@@ -238,7 +254,7 @@ class Store:
         return failed
 
     def _writer(self, plan: SegmentPlan) -> SegmentWriter:
-        return SegmentWriter(self.data / plan.stream, plan, direct_above=self._limits.direct_above)
+        return SegmentWriter(self.data, plan, direct_above=self._limits.direct_above)
 
     async def _begin(self, streams: Sequence[str]) -> Mapping[str, Exception]:
         """Makes the directories of new streams; gives those that failed.

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from logengine.atomic import AtomicWriter, is_temp_name, sync_directory
+from logengine.atomic import AtomicWriter, StrPath, is_temp_name, sync_directory
 from logengine.errors import DamagedSegment
 from logengine.plan import (
     Found,
@@ -93,7 +93,7 @@ def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
 
 
 class SegmentWriter:
-    """Writes one planned segment through the steps of an `AtomicWriter`.
+    """Writes one planned segment below `data`, through the steps of an `AtomicWriter`.
 
     The stream's directory must be there, and durable, before the first of them.
     A step that was done is not done again, so that a caller may ask for any step and
@@ -101,11 +101,14 @@ class SegmentWriter:
     page cache. Raises `AtomicWriteError`; after that only `abort` is left.
     """
 
-    def __init__(self, directory: Path, plan: SegmentPlan, *, direct_above: int) -> None:
+    def __init__(self, data: StrPath, plan: SegmentPlan, *, direct_above: int) -> None:
         self.plan = plan
         self._direct_above = direct_above
         self._writer = AtomicWriter(
-            directory / segment_name(plan.first), "wb", buffering=0, permissions=0o640
+            os.path.join(data, plan.stream, segment_name(plan.first)),
+            "wb",
+            buffering=0,
+            permissions=0o640,
         )
         self._prepared = False
 

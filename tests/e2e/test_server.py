@@ -211,9 +211,9 @@ async def serving(
         tasks_ended = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
-                served.committer = Committer(
-                    store, CommitLimits(retry_min=0.005, retry_max=0.02), tasks
-                )
+                # A disk that is held would hold the loop, and so the test.
+                commit_limits = CommitLimits(in_loop_below=0, retry_min=0.005, retry_max=0.02)
+                served.committer = Committer(store, commit_limits, tasks)
                 served.server = Server(store, served.committer, ServerLimits(**limits), tasks)
                 served.committer.on_room = served.server.room
                 served.server.listen(listener, "default")

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +42,9 @@ async def committing(data: Path, **limits: Any) -> AsyncIterator[tuple[Committer
         store = Store(data, executor)
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            committer = Committer(store, CommitLimits(retry_min=0.005, **limits), tasks)
+            # A disk that is held would hold the loop, and so the test.
+            commit_limits = CommitLimits(**{"in_loop_below": 0, "retry_min": 0.005, **limits})
+            committer = Committer(store, commit_limits, tasks)
             yield committer, store
             await committer.close()
         store.close()
@@ -96,6 +99,71 @@ async def test_what_arrives_during_a_commit_is_the_next_batch(
         await committer.drained()
         assert acks.numbers[-1] == 49
         assert committer.totals.batches == 2
+
+
+@pytest.mark.parametrize(
+    ("in_loop_below", "entries", "streams", "by_loop"),
+    [
+        (math.inf, 1, ["app"], True),
+        (math.inf, 2, ["app"], False),
+        (math.inf, 1, ["app", "web"], False),
+        (1e-9, 1, ["app"], False),  # as after a commit that was slow
+        (0, 1, ["app"], False),
+    ],
+)
+async def test_the_loop_commits_only_what_arrives_alone_on_a_quick_disk(
+    in_loop_below: float,
+    entries: int,
+    streams: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    by_loop: bool,
+) -> None:
+    real = os.fsync
+    threads: set[int] = set()
+
+    def fsync(descriptor: int) -> None:
+        threads.add(threading.get_ident())
+        real(descriptor)
+
+    async with committing(tmp_path, in_loop_below=in_loop_below) as (committer, _):
+        acks = Acks()
+        for stream in streams:
+            committer.add(stream, entry(1, acks))
+        await committer.drained()
+        monkeypatch.setattr(os, "fsync", fsync)
+        for stream in streams:
+            for number in range(2, 2 + entries):
+                committer.add(stream, entry(number, acks))
+        await committer.drained()
+        assert ({threading.get_ident()} == threads) is by_loop
+        assert by_loop or threading.get_ident() not in threads
+        for stream in streams:
+            assert numbers_in(tmp_path, stream) == list(range(1, 2 + entries))
+
+
+async def test_a_commit_by_the_loop_that_fails_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    failures = iter([True, True])
+
+    def fsync(descriptor: int) -> None:
+        if next(failures, False):
+            raise OSError(errno.EIO, "injected")
+        real(descriptor)
+
+    async with committing(tmp_path, in_loop_below=math.inf) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        monkeypatch.setattr(os, "fsync", fsync)
+        committer.add("app", entry(2, acks))
+        await committer.drained()
+        assert acks.numbers == [1, 2]
+        assert committer.totals.failures == 2
+        assert numbers_in(tmp_path, "app") == [1, 2]
 
 
 async def test_ack_waits_for_the_directory_sync(
