@@ -101,7 +101,7 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
     """
     if not (chunk.startswith(b'{"') and chunk.endswith(b"}\n")):
         return None
-    parts = chunk[2:-2].split(b'}\n{"')
+    parts = chunk.split(b'}\n{"')
     count = len(parts)
     # `count` looks at byte after byte, `replace` only from newline to newline.
     if len(chunk) - len(chunk.replace(b"\n", b"")) != count:
@@ -114,8 +114,7 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     prefix = opening + b',"'
-    parts[0] = prefix + parts[0]
-    parts[-1] += b"}\n"
+    parts[0] = prefix + parts[0][2:]
     return Stamped((b"}\n" + prefix).join(parts), count)
 
 

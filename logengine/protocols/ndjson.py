@@ -85,11 +85,13 @@ class NdjsonReceiver:
         newline = data.rfind(b"\n")
         if newline < 0:
             return self._hold(data)
-        complete = data[: newline + 1]
-        if self._unfinished:
-            complete = bytes(self._unfinished + complete)
-            self._unfinished.clear()
         rest = data[newline + 1 :]
+        if self._unfinished or rest:
+            # Copied once: of what comes under load, each record is in such a chunk.
+            complete = b"".join((self._unfinished, memoryview(data)[: newline + 1]))
+            self._unfinished.clear()
+        else:
+            complete = data
         events = self._complete(complete)
         return events + self._hold(rest) if rest else events
 
