@@ -53,8 +53,8 @@ format: $(INSTALLED_DEV) ## mend what can be mended
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-bench: $(INSTALLED_DEV) ## measure speed; writes benchmarks/RESULTS.md
-	$(BIN)/python -m benchmarks
+bench: $(INSTALLED_DEV) ## measure speed; writes benchmarks/RESULTS.md; BENCH="latency --rounds 1" for parts
+	$(BIN)/python -m benchmarks $(BENCH)
 
 crash: $(INSTALLED_DEV) ## the whole crash campaign: some 25 minutes; as root it mounts file systems too
 	$(BIN)/python -m pytest -m campaign -s --timeout 1800

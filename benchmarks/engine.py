@@ -1,4 +1,4 @@
-"""The daemon under load, and what it is held to: a bare loop, a server that only reads."""
+"""The daemon under load, the null server, and the bare loop that latency is held to."""
 
 import json
 import os
@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.flood import Flood, Running, is_listening, pour, send_and_wait, started, timed
-from benchmarks.records import RECORDS_PER_BLOCK
+from benchmarks.flood import Flood, Seen, is_listening, send_and_wait, started, timed, unseen
+
+LOGENGINE = (sys.executable, "-m", "logengine")
+_ENVELOPE_BYTES = 80  # about what the engine adds to a record
+_REWRITE_LIMIT = 64 * 1024
 
 
 class Client:
@@ -24,32 +27,36 @@ class Client:
         self.socket.sendall(b'{"_hello":1,"stream":"%s"}\n' % stream.encode())
         self._answers.readline()
 
-    def wait_for_ack(self, number: int) -> None:
-        while json.loads(self._answers.readline())["ack"] < number:
-            pass
+    def wait_for_ack(self, number: int, seen: Seen = unseen) -> None:
+        """Returns when the record `number` is durable; `seen` is told of each ack."""
+        acked = 0
+        while acked < number:
+            acked = json.loads(self._answers.readline())["ack"]
+            seen(acked)
 
     def close(self) -> None:
+        """Ends the connection."""
         self._answers.close()
         self.socket.close()
 
 
 @dataclass
 class RunningEngine:
-    """A daemon that has been started; `path` is its socket."""
+    """A server of the engine's protocol that has been started; `path` is its socket."""
 
     pid: int
     path: Path
+    data: Path
 
-    def take(self, flood: Flood) -> float:
+    def take(self, flood: Flood, seen: Seen = unseen, stream: str = "flood") -> float:
         """Seconds until every record is acknowledged."""
 
         def work() -> None:
-            client = Client(self.path, "flood")
-
+            client = Client(self.path, stream)
             send_and_wait(
                 client.socket.sendall,
-                flood.in_turn(flood.blocks),
-                lambda: client.wait_for_ack(flood.blocks_each * RECORDS_PER_BLOCK),
+                flood.in_turn(flood.sample.blocks),
+                lambda: client.wait_for_ack(flood.records_each, seen),
             )
             client.close()
 
@@ -58,77 +65,94 @@ class RunningEngine:
 
 @dataclass(frozen=True)
 class Engine:
-    """The daemon as it is installed. Every record is counted at its ack."""
+    """The daemon as it is installed. Every record is counted at its ack.
+
+    `config` is TOML, for what the defaults do not do.
+    """
 
     name: str = "logengine"
     records_max: int = 10**9
     clients_max: int = 10**9
+    config: str = ""
 
     @contextmanager
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[RunningEngine]:
-        """Starts it in the foreground."""
-        path = root / "socket"
+        """Starts it in the foreground, on what `root` holds of it."""
+        path, data, config = root / "socket", root / "data", root / "logengine.toml"
+        config.write_text(self.config)
         command = [
-            *(*wrapper, sys.executable, "-m", "logengine", "run"),
-            *("--data", str(root / "data"), "--socket", str(path)),
+            *(*wrapper, *LOGENGINE, "run", "--config", str(config)),
+            *("--data", str(data), "--socket", str(path)),
         ]
         with started(command, lambda: is_listening(path)) as pid:
-            yield RunningEngine(pid, path)
-
-
-@dataclass
-class _Swallowing:
-    pid: int
-    path: Path
-
-    def take(self, flood: Flood) -> float:
-        return timed(lambda: pour(self.path, flood), flood.clients)
+            yield RunningEngine(pid, path, data)
 
 
 @dataclass(frozen=True)
 class Null:
-    """A server that only reads: how much the load generator can send at all."""
+    """A server that acknowledges at once: how much the load generator can send at all."""
 
     name: str = "null"
     records_max: int = 10**9
     clients_max: int = 10**9
 
     @contextmanager
-    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[Running]:
+    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[RunningEngine]:
         """Starts it in a process of its own."""
         path = root / "socket"
         command = [*wrapper, sys.executable, "-m", "benchmarks.null", str(path)]
         with started(command, lambda: is_listening(path)) as pid:
-            yield _Swallowing(pid, path)
+            yield RunningEngine(pid, path, root)
 
 
-def latencies(path: Path, root: Path, record: bytes, count: int) -> tuple[list[float], list[float]]:
-    """Seconds for one ack and for the bare loop, in turns, `count` times each."""
-    client = Client(path, "single")
-    bare = root / "bare"
-    bare.mkdir(exist_ok=True)
-    directory = os.open(bare, os.O_RDONLY)
-    acks, commits = [], []
-    line = record + b" " * 80  # about what the envelope adds
-    per_file = 64 * 1024 // len(line)
-    for number in range(count):
+class BareLoop:
+    """*Temp, fsync, replace, fsync of the directory*, and nothing else.
+
+    Each turn writes one record more, as the engine does to its active segment.
+    """
+
+    def __init__(self, root: Path, record: bytes) -> None:
+        self._path = root / "bare"
+        self._path.mkdir()
+        self._directory = os.open(self._path, os.O_RDONLY)
+        self._line = record + b" " * _ENVELOPE_BYTES
+        self._lines = 0
+
+    def turn_s(self) -> float:
+        """Seconds that one more record takes."""
+        self._lines = self._lines % (_REWRITE_LIMIT // len(self._line)) + 1
+        content = self._line * self._lines
         began = time.perf_counter()
-        _bare_commit(bare, directory, line * (number % per_file + 1))
-        between = time.perf_counter()
-        client.socket.sendall(record)
-        client.wait_for_ack(number + 1)
-        acks.append(time.perf_counter() - between)
-        commits.append(between - began)
-    os.close(directory)
-    client.close()
-    return acks, commits
+        temp = self._path / ".temp"
+        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        os.replace(temp, self._path / "file")
+        os.fsync(self._directory)
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        """Lets go of the directory."""
+        os.close(self._directory)
 
 
-def _bare_commit(directory_path: Path, directory: int, content: bytes) -> None:
-    temp = directory_path / ".temp"
-    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-    os.write(descriptor, content)
-    os.fsync(descriptor)
-    os.close(descriptor)
-    os.replace(temp, directory_path / "file")
-    os.fsync(directory)
+class Singles:
+    """One client that sends a record when the one before is acknowledged."""
+
+    def __init__(self, path: Path, record: bytes) -> None:
+        self._client = Client(path, "single")
+        self._record = record
+        self._sent = 0
+
+    def turn_s(self) -> float:
+        """Seconds from one more record to its ack."""
+        self._sent += 1
+        began = time.perf_counter()
+        self._client.socket.sendall(self._record)
+        self._client.wait_for_ack(self._sent)
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._client.close()

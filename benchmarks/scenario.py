@@ -1,0 +1,90 @@
+"""What a scenario is: something to measure, and its section of the report."""
+
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Self, TypeVar
+
+import msgspec
+
+from benchmarks import report
+
+F = TypeVar("F", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How thoroughly to measure, and with what."""
+
+    software: Path
+    rounds: int
+    scale: float
+    sustained_rounds: int
+    growth_max: int
+
+    def scaled(self, count: int) -> int:
+        """So many, or fewer in a short run."""
+        return max(1, int(count * self.scale))
+
+    def each_round(self, what: str, rounds: int = 0) -> Iterator[int]:
+        """The numbers of the rounds, each announced on standard error."""
+        rounds = rounds or self.rounds
+        for round_ in range(rounds):
+            say(f"{what}: round {round_ + 1} of {rounds}")
+            yield round_
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One line of the aims: the work, what is wanted, what was measured, and whether it is met."""
+
+    work: str
+    wanted: str
+    measured: str
+    is_met: bool
+
+    @classmethod
+    def at_least(cls, work: str, wanted: float, values: Sequence[float], unit: str = "x") -> Self:
+        """The median of the rounds is to be so much or more."""
+        met = statistics.median(values) >= wanted
+        return cls(work, f">= {wanted:g}{unit}", _measured(values, unit), met)
+
+    @classmethod
+    def at_most(cls, work: str, wanted: float, values: Sequence[float], unit: str = "x") -> Self:
+        """The median of the rounds is to be so much or less."""
+        met = statistics.median(values) <= wanted
+        return cls(work, f"<= {wanted:g}{unit}", _measured(values, unit), met)
+
+
+def _measured(values: Sequence[float], unit: str) -> str:
+    return f"{report.median(values)}{unit} ({report.spread(values)})"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A scenario's part of the report: Markdown, and the aims that it shows."""
+
+    text: str
+    aims: list[Aim]
+
+
+@dataclass(frozen=True)
+class Scenario(Generic[F]):
+    """Measures something, and tells what was found.
+
+    What `measure` gives is kept, so that `render` can be called again without it. `render`
+    writes its plots into the directory that it is given.
+    """
+
+    name: str
+    title: str
+    found: type[F]
+    measure: Callable[[Bench], F]
+    render: Callable[[F, Path], Section]
+
+
+def say(text: str) -> None:
+    """Progress, for whoever waits."""
+    print(text, file=sys.stderr, flush=True)

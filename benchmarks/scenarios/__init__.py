@@ -1,0 +1,14 @@
+"""All that is measured, in the order of the report."""
+
+from typing import Any
+
+from benchmarks.scenario import Scenario
+from benchmarks.scenarios import latency, throughput
+
+SCENARIOS: list[Scenario[Any]] = [
+    module.SCENARIO
+    for module in (
+        throughput,
+        latency,
+    )
+]
