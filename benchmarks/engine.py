@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.flood import Flood, Seen, is_listening, send_and_wait, started, timed, unseen
 
 LOGENGINE = (sys.executable, "-m", "logengine")
-_ENVELOPE_BYTES = 80  # about what the engine adds to a record
+ENVELOPE_BYTES = 80  # about what the engine adds to a record
 _REWRITE_LIMIT = 64 * 1024
 
 
@@ -115,7 +115,7 @@ class BareLoop:
         self._path = root / "bare"
         self._path.mkdir()
         self._directory = os.open(self._path, os.O_RDONLY)
-        self._line = record + b" " * _ENVELOPE_BYTES
+        self._line = record + b" " * ENVELOPE_BYTES
         self._lines = 0
 
     def turn_s(self) -> float:

@@ -37,6 +37,7 @@ _COMMON = {
     "truncate_legend": -1,
     "truncate_label": -1,
     "margin_right": 30,
+    "margin_bottom": 30,
 }
 
 Points = Sequence[tuple[float, float]]

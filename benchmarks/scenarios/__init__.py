@@ -3,12 +3,13 @@
 from typing import Any
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import latency, throughput
+from benchmarks.scenarios import connections, latency, throughput
 
 SCENARIOS: list[Scenario[Any]] = [
     module.SCENARIO
     for module in (
         throughput,
         latency,
+        connections,
     )
 ]

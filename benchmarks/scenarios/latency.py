@@ -25,7 +25,7 @@ class Found(msgspec.Struct):
     singles: int
     p50_us: dict[str, list[float]]
     p99_us: dict[str, list[float]]
-    curves_us: dict[str, list[float]]
+    curves_us: dict[str, list[tuple[float, float]]]  # microseconds, percent
 
 
 def measure(bench: Bench) -> Found:
@@ -54,7 +54,7 @@ def measure(bench: Bench) -> Found:
             p99[name].append(report.percentile(values_s, 99) * 1e6)
             everything[name] += values_s
     curves = {
-        name: [report.percentile(values, percent) * 1e6 for percent in _PERCENTS]
+        name: [(report.percentile(values, percent) * 1e6, percent) for percent in _PERCENTS]
         for name, values in everything.items()
     }
     return Found(singles, p50, p99, curves)
@@ -84,7 +84,7 @@ def render(found: Found, plots: Path) -> Section:
         title,
         "microseconds",
         "percent of records",
-        {name: list(zip(curve, _PERCENTS, strict=True)) for name, curve in found.curves_us.items()},
+        found.curves_us,
         dots=False,
     )
     text = (

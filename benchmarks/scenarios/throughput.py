@@ -105,7 +105,7 @@ def render(found: Found, plots: Path) -> Section:
         "million records/s",
         {
             load.title: {
-                name: statistics.median(values) / 1e6
+                name.partition(",")[0]: statistics.median(values) / 1e6
                 for name, values in load.records_per_s.items()
                 if name != Null.name
             }
