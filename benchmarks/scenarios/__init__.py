@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import connections, latency, throughput
+from benchmarks.scenarios import connections, latency, streams, throughput
 
 SCENARIOS: list[Scenario[Any]] = [
     module.SCENARIO
@@ -11,5 +11,6 @@ SCENARIOS: list[Scenario[Any]] = [
         throughput,
         latency,
         connections,
+        streams,
     )
 ]
