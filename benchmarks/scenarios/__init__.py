@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import connections, latency, streams, throughput
+from benchmarks.scenarios import connections, latency, reading, streams, throughput
 
 SCENARIOS: list[Scenario[Any]] = [
     module.SCENARIO
@@ -12,5 +12,6 @@ SCENARIOS: list[Scenario[Any]] = [
         latency,
         connections,
         streams,
+        reading,
     )
 ]

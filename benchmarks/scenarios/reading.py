@@ -1,0 +1,239 @@
+"""A gigabyte read back: all of it, and the few lines that match, beside `cat` and `grep`."""
+
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import plot, report
+from benchmarks.contest import CHECKOUT, scratch
+from benchmarks.engine import LOGENGINE, Client, Engine
+from benchmarks.flood import Flood
+from benchmarks.records import real_looking
+from benchmarks.scenario import Aim, Bench, Scenario, Section, say
+from benchmarks.software import environ
+from logengine.config import CommitConfig
+
+_RECORDS = 3_200_000  # with their envelope, a bit more than a gigabyte
+_PARTS = 10  # a line that matches stands behind each
+_STREAM = "app"
+_LITERAL = "needle-7f3a"
+_NEEDLE = b'{"level":"error","event":"needle-7f3a"}\n'
+_PATTERN = "needle-[0-9a-f]{4}"
+_OURS = Engine.name
+_CAN_COMPRESS = "compress_above" in CommitConfig.__struct_fields__
+_PLAIN = '[commit]\ncompress_above = "1TiB"\n' if _CAN_COMPRESS else ""
+_SEALED = '[commit]\ncompress_above = "64KiB"\n'
+
+
+class Found(msgspec.Struct):
+    """Seconds of each command for each task, round by round; start-up times; what was left out."""
+
+    plain_bytes: int
+    sealed_bytes: int
+    took_s: dict[str, dict[str, list[float]]]
+    start_s: dict[str, list[float]]
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What several commands of the shell do, each in its own way; they are to print the same."""
+
+    name: str
+    directory: Path
+    commands: Mapping[str, str]
+    into_pipe: bool = True
+    is_same: bool = True
+
+
+def measure(bench: Bench) -> Found:
+    """Writes the stream, and lets all commands take turns on each task."""
+    found = Found(0, 0, defaultdict(lambda: defaultdict(list)), defaultdict(list), [])
+    environment = {**os.environ, "PATH": environ(bench.software)["PATH"]}
+    with ExitStack() as stack:
+        tasks = []
+        plain = stack.enter_context(_stream(bench, _PLAIN))
+        found.plain_bytes = _bytes(plain)
+        tasks += _plain_tasks(plain, found.left_out)
+        if _CAN_COMPRESS and (bench.software / "usr/bin/zstdgrep").exists():
+            sealed = stack.enter_context(_stream(bench, _SEALED))
+            found.sealed_bytes = _bytes(sealed)
+            tasks += _sealed_tasks(sealed)
+        else:
+            found.left_out.append("compressed segments")
+        for task in tasks:  # so that every file is in the page cache
+            _check(task, {name: _run(task, name, environment)[1] for name in task.commands})
+        for _ in bench.each_round("reading"):
+            for task in tasks:
+                for name in task.commands:
+                    found.took_s[task.name][name].append(_run(task, name, environment)[0])
+            found.start_s["python -c pass"].append(_start_s([sys.executable, "-c", "pass"]))
+            found.start_s["logengine cat --help"].append(_start_s([*LOGENGINE, "cat", "--help"]))
+    return found
+
+
+@contextmanager
+def _stream(bench: Bench, config: str) -> Iterator[Path]:
+    """A stream's directory, written by the daemon, with a rare line in it."""
+    sample = real_looking()
+    with scratch() as root:
+        say("reading: writing a stream")
+        with (
+            Engine(config=config).running(root) as running,
+            closing(Client(running.path, _STREAM)) as client,
+        ):
+            for number in range(1, _PARTS + 1):
+                running.take(Flood(1, bench.scaled(_RECORDS) // _PARTS, sample), stream=_STREAM)
+                client.socket.sendall(_NEEDLE)
+                client.wait_for_ack(number)
+        yield root / "data" / _STREAM
+
+
+def _ours(directory: Path, *options: str) -> str:
+    data = str(directory.parent)
+    command = [*LOGENGINE, "cat", _STREAM, "--format", "raw", "--data", data, *options]
+    # The package is taken from where this one is.
+    return f"cd {shlex.quote(str(CHECKOUT))} && exec {shlex.join(command)}"
+
+
+def _plain_tasks(plain: Path, left_out: list[str]) -> list[_Task]:
+    cats = {_OURS: _ours(plain), "cat": "exec cat *.ndjson"}
+    tasks = [
+        # What cat prints has the headers too.
+        _Task("all, into a pipe", plain, cats, is_same=False),
+        _Task("all, to /dev/null", plain, cats, into_pipe=False),
+    ]
+    if not _can_filter():
+        left_out.append("filtering, for `logengine cat` has no --grep")
+        return tasks
+    literal = {
+        _OURS: _ours(plain, "--grep", _LITERAL, "--fixed-strings"),
+        "grep -F": f"exec grep -hF {_LITERAL} *.ndjson",
+        "LC_ALL=C grep -F": f"LC_ALL=C exec grep -hF {_LITERAL} *.ndjson",
+    }
+    pattern = {
+        _OURS: _ours(plain, "--grep", _PATTERN),
+        "grep -E": f"exec grep -hE '{_PATTERN}' *.ndjson",
+        "LC_ALL=C grep -E": f"LC_ALL=C exec grep -hE '{_PATTERN}' *.ndjson",
+    }
+    return [
+        *tasks,
+        _Task("a rare literal", plain, literal),
+        _Task("a rare pattern", plain, pattern),
+    ]
+
+
+def _sealed_tasks(sealed: Path) -> list[_Task]:
+    cats = {_OURS: _ours(sealed), "zstdcat": "exec zstdcat *.ndjson*"}
+    tasks = [_Task("sealed: all, into a pipe", sealed, cats, is_same=False)]
+    if _can_filter():
+        literal = {
+            _OURS: _ours(sealed, "--grep", _LITERAL, "--fixed-strings"),
+            # It fails if there is a file without a match; whether all came is looked at anyway.
+            "zstdgrep -F": f"zstdgrep -hF {_LITERAL} *.ndjson* || true",
+            "zstdcat, LC_ALL=C grep -F": f"zstdcat *.ndjson* | LC_ALL=C grep -F {_LITERAL}",
+        }
+        tasks.append(_Task("sealed: a rare literal", sealed, literal))
+    return tasks
+
+
+def _can_filter() -> bool:
+    shown = subprocess.run([*LOGENGINE, "cat", "--help"], capture_output=True, check=True)
+    return b"--fixed-strings" in shown.stdout
+
+
+def _run(task: _Task, name: str, environment: Mapping[str, str]) -> tuple[float, int]:
+    """Seconds from start to end of a command, and how many bytes came out of it."""
+    command = ["sh", "-c", task.commands[name]]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=task.directory,
+        env=environment,
+        stdout=subprocess.PIPE if task.into_pipe else subprocess.DEVNULL,
+    )
+    count = 0
+    if process.stdout is not None:
+        buffer = bytearray(1024 * 1024)
+        while received := os.readv(process.stdout.fileno(), [buffer]):
+            count += received
+        process.stdout.close()
+    if process.wait():
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - began, count
+
+
+def _check(task: _Task, counts: Mapping[str, int]) -> None:
+    if task.is_same and len(set(counts.values())) > 1:
+        raise ValueError(f"{task.name}: not the same bytes: {counts}")
+
+
+def _start_s(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - began
+
+
+def _bytes(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def render(found: Found, plots: Path) -> Section:
+    """A table of all tasks, and a plot of the times."""
+    rows = []
+    for task, commands in found.took_s.items():
+        for name, took_s in commands.items():
+            times = report.ratios(commands[_OURS], took_s)
+            of_theirs = "" if name == _OURS else f"{report.median(times)}x"
+            rows.append([task, name, report.median(took_s, "s"), report.spread(took_s), of_theirs])
+    path = plots / "reading.svg"
+    title = f"Time to read {found.plain_bytes / 1e9:.2f} GB of records (median)"
+    medians = {
+        f"{task}: {name}": {"seconds": statistics.median(took_s)}
+        for task, commands in reversed(found.took_s.items())
+        for name, took_s in reversed(commands.items())
+    }
+    plot.bars(path, title, "seconds", medians)
+    starts = ", ".join(f"`{name}` {report.median(of)} s" for name, of in found.start_s.items())
+    left_out = f" Left out here: {'; '.join(found.left_out)}." if found.left_out else ""
+    sealed = f"; sealed, {found.sealed_bytes / 1e9:.2f} GB" if found.sealed_bytes else ""
+    text = (
+        f"`logengine cat --format raw` of one stream of {found.plain_bytes / 1e9:.2f} GB{sealed}, "
+        f"in the page cache, against the usual programs on the same files; {_PARTS} lines match. "
+        "Whole processes, from start to end, printing into a pipe whose reader only counts bytes. "
+        f"Nothing is subtracted; of it is the start: {starts}.{left_out}\n\n"
+        f"{report.table(['', '', 'median', 'spread', 'logengine takes'], rows)}\n"
+        f"{report.image(path, title)}"
+    )
+    return Section(text, _aims(found.took_s))
+
+
+def _aims(took_s: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Aim]:
+    aims = []
+    for task, commands in took_s.items():
+        ours = commands[_OURS]
+        rivals = [values for name, values in commands.items() if name != _OURS]
+        best = [min(of) for of in zip(*rivals, strict=True)]
+        if "cat" in commands:
+            speeds = report.ratios(best, ours)
+            aims.append(Aim.at_least(f"reading {task}: speed by `cat`'s", 0.5, speeds))
+        elif "zstdgrep -F" in commands:
+            times = report.ratios(ours, commands["zstdgrep -F"])
+            aims.append(Aim.at_most(f"filtering, {task}: time by `zstdgrep`'s", 1, times))
+        elif "grep" in " ".join(commands):
+            times = report.ratios(ours, best)
+            aims.append(Aim.at_most(f"filtering, {task}: time by `grep`'s", 2, times))
+    return aims
+
+
+SCENARIO = Scenario("reading", "Reading", Found, measure, render)
