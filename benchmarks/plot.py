@@ -68,7 +68,7 @@ def lines(
         range=(0, top * 1.05),
         show_dots=dots,
         dots_size=3,
-        x_value_formatter=lambda x: f"{10**x if log_x else x:,.10g}",
+        x_value_formatter=lambda x: f"{10**x if log_x else x:,.6g}",
     )
     if log_x:
         chart.x_labels = sorted({place(x) for points in series.values() for x, _ in points})

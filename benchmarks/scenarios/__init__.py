@@ -3,12 +3,13 @@
 from typing import Any
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import connections, latency, reading, streams, throughput
+from benchmarks.scenarios import connections, latency, reading, streams, sustained, throughput
 
 SCENARIOS: list[Scenario[Any]] = [
     module.SCENARIO
     for module in (
         throughput,
+        sustained,
         latency,
         connections,
         streams,
