@@ -5,11 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Rounds = Mapping[str, Sequence[float]]  # of each thing measured, one value a round
+_PERCENTS = (*range(100), 99.5)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The value that `percent` of `values` do not pass."""
     return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
+
+
+def distribution(values_s: Sequence[float], units_per_s: float) -> list[tuple[float, float]]:
+    """Seconds in another unit, each with the percentage of all that do not pass it."""
+    return [(percentile(values_s, percent) * units_per_s, percent) for percent in _PERCENTS]
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

@@ -3,7 +3,15 @@
 from typing import Any
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import connections, latency, reading, streams, sustained, throughput
+from benchmarks.scenarios import (
+    connections,
+    follow,
+    latency,
+    reading,
+    streams,
+    sustained,
+    throughput,
+)
 
 SCENARIOS: list[Scenario[Any]] = [
     module.SCENARIO
@@ -13,6 +21,7 @@ SCENARIOS: list[Scenario[Any]] = [
         latency,
         connections,
         streams,
+        follow,
         reading,
     )
 ]
