@@ -140,8 +140,8 @@ class BareLoop:
 class Singles:
     """One client that sends a record when the one before is acknowledged."""
 
-    def __init__(self, path: Path, record: bytes) -> None:
-        self._client = Client(path, "single")
+    def __init__(self, path: Path, record: bytes, stream: str = "single") -> None:
+        self._client = Client(path, stream)
         self._record = record
         self._sent = 0
 

@@ -33,12 +33,12 @@ _COMMON = {
     "width": 760,
     "js": (),  # no script: a page of plain files shows it as well
     "legend_at_bottom": True,
-    "legend_at_bottom_columns": 3,
     "truncate_legend": -1,
     "truncate_label": -1,
     "margin_right": 30,
-    "margin_bottom": 30,
+    "margin_bottom": 20,
 }
+_LEGEND_COLUMNS = 3
 
 Points = Sequence[tuple[float, float]]
 
@@ -68,7 +68,8 @@ def lines(
         range=(0, top * 1.05),
         show_dots=dots,
         dots_size=3,
-        x_value_formatter=lambda x: f"{10**x if log_x else x:,.6g}",
+        x_value_formatter=lambda x: f"{round(10**x if log_x else x, 3):,.10g}",
+        legend_at_bottom_columns=min(_LEGEND_COLUMNS, len(series)),
     )
     if log_x:
         chart.x_labels = sorted({place(x) for points in series.values() for x, _ in points})
@@ -86,6 +87,7 @@ def bars(path: Path, title: str, x_title: str, groups: Mapping[str, Mapping[str,
         x_title=x_title,
         height=140 + 26 * sum(map(len, groups.values())) + 30 * len(groups),
         show_legend=len(names) > 1,
+        legend_at_bottom_columns=min(_LEGEND_COLUMNS, len(names)),
         print_values=True,
         print_values_position="top",
         value_formatter=lambda value: f"{value:,.3g}",

@@ -12,6 +12,7 @@ import msgspec
 from benchmarks import report
 
 F = TypeVar("F", bound=msgspec.Struct)
+_FLAT = 1.25  # more than the rounds differ among themselves, and far from linear
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Aim:
         """The median of the rounds is to be so much or less."""
         met = statistics.median(values) <= wanted
         return cls(work, f"<= {wanted:g}{unit}", _measured(values, unit), met)
+
+    @classmethod
+    def flat(cls, work: str, last: Sequence[float], first: Sequence[float]) -> Self:
+        """What costs `first` at the least of the work is to cost about the same at the most."""
+        return cls.at_most(f"{work}: flat", _FLAT, report.ratios(last, first))
 
 
 def _measured(values: Sequence[float], unit: str) -> str:

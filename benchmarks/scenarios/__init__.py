@@ -6,6 +6,7 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios import (
     connections,
     follow,
+    growth,
     latency,
     reading,
     streams,
@@ -23,5 +24,6 @@ SCENARIOS: list[Scenario[Any]] = [
         streams,
         follow,
         reading,
+        growth,
     )
 ]

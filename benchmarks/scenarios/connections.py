@@ -32,6 +32,11 @@ class Turn(msgspec.Struct, frozen=True):
     cpu_share: float
     peak_mib: float
 
+    @property
+    def cpu_us_per_record(self) -> float:
+        """What the server took for each."""
+        return self.cpu_share / self.paced.sent_per_s * 1e6
+
 
 class Found(msgspec.Struct):
     """Turns of the daemon and of the null server, one a round; of the daemon also by connections.
@@ -82,6 +87,7 @@ _COLUMNS: dict[str, Callable[[Turn], float]] = {
     "never acked": lambda turn: turn.paced.unacked,
     "generator's cores": lambda turn: turn.paced.cpu_share,
     "server's cores": lambda turn: turn.cpu_share,
+    "us a record": lambda turn: turn.cpu_us_per_record,
     "server's peak, MiB": lambda turn: turn.peak_mib,
 }
 
@@ -104,6 +110,17 @@ def render(found: Found, plots: Path) -> Section:
         for name in ("p50", "p99")
     }
     plot.lines(path, title, "connections", "milliseconds", curves, log_x=True)
+    costs = {
+        count: [turn.cpu_us_per_record for turn in turns] for count, turns in found.growth.items()
+    }
+    cost_path = plots / "connections-cost.svg"
+    cost_title = f"The daemon's CPU at {_GROWTH_RECORDS_PER_S:,} records/s in all, by connections"
+    medians = [(count, statistics.median(of)) for count, of in costs.items()]
+    plot.lines(
+        *(cost_path, cost_title, "connections", "microseconds a record"),
+        {"logengine": medians},
+        log_x=True,
+    )
     head = ["", *_COLUMNS]
     parts = [
         (
@@ -124,11 +141,17 @@ def render(found: Found, plots: Path) -> Section:
         f"### {_GROWTH[0]} to {_GROWTH[-1]:,} connections\n",
         report.table(head, [_row(f"{count:,}", turns) for count, turns in found.growth.items()]),
         report.image(path, title),
+        report.image(cost_path, cost_title),
     ]
     work = f"{_CONNECTIONS:,} connections, {_RECORDS_PER_S // _CONNECTIONS} records/s each"
     aims = [
         Aim.at_most(f"{work}: p99 ack by the bare loop's", 10, p99),
         Aim.at_most(f"{work}: peak memory", 250, [turn.peak_mib for turn in found.engine], " MiB"),
+        Aim.flat(
+            f"CPU of a record, {_GROWTH[-1]:,} connections, by {_GROWTH[0]}",
+            costs[_GROWTH[-1]],
+            costs[_GROWTH[0]],
+        ),
     ]
     return Section("\n".join(parts), aims)
 

@@ -151,7 +151,10 @@ def render(found: Found, plots: Path) -> Section:
         report.medians(growth),
         report.image(path, title),
     ]
-    return Section("\n".join(parts), [aim])
+    fewest, most = min(found.growth_us), max(found.growth_us)
+    work = f"cost of a record, {most:,} streams in a batch, by {fewest}"
+    flat = Aim.flat(work, found.growth_us[most], found.growth_us[fewest])
+    return Section("\n".join(parts), [aim, flat])
 
 
 SCENARIO = Scenario("streams", "Many streams in one batch", Found, measure, render)
