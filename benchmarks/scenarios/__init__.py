@@ -7,6 +7,7 @@ from benchmarks.scenarios import (
     connections,
     follow,
     growth,
+    journald,
     latency,
     reading,
     streams,
@@ -25,5 +26,6 @@ SCENARIOS: list[Scenario[Any]] = [
         follow,
         reading,
         growth,
+        journald,
     )
 ]

@@ -1,0 +1,118 @@
+"""systemd-journald, in a booted container that `tests/systemd/prepare` has made a root for.
+
+It syncs when it likes (every five minutes, or at a record of level `crit`), so its rate is no
+peer's: it shows what a record costs there.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.flood import Flood, Running, Seen, started, unseen, until
+
+_BASE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "logengine", "bookworm")
+_CONFIG = """[Journal]
+Storage=persistent
+RateLimitIntervalSec=0
+SystemMaxUse=20G
+ForwardToSyslog=no
+"""
+_IDENTIFIER = "bench"
+# Unit, level, whether lines begin with a level, and whereto they are forwarded: nowhere.
+_HEADER = f"{_IDENTIFIER}\n\n6\n0\n0\n0\n0\n".encode()
+_LAST = b"that was the last\n"
+_POLL_S = 0.05
+# From inside: journald hangs up on processes that it cannot see.
+_SENDER = """
+import os, socket
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect("/run/systemd/journal/stdout")
+    while block := os.read(0, 65536):
+        connection.sendall(block)
+"""
+
+
+@dataclass
+class _IntoJournal:
+    init: int
+    pid: int
+
+    def take(self, flood: Flood, seen: Seen = unseen) -> float:
+        began = time.perf_counter()
+        command = [*_entering(self.init), "python3", "-c", _SENDER]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as sender:
+            assert sender.stdin is not None
+            sender.stdin.write(_HEADER)
+            for block in flood.in_turn(flood.sample.blocks):
+                sender.stdin.write(block)
+            sender.stdin.write(_LAST)
+        until(lambda: self._journal("-n", "1") == _LAST, "the journal", _POLL_S)
+        took_s = time.perf_counter() - began
+        stored = self._journal().count(b"\n")
+        if stored != flood.total + 1:
+            raise ValueError(f"{stored - 1} of {flood.total} records are in the journal")
+        return took_s
+
+    def _journal(self, *options: str) -> bytes:
+        command = ["journalctl", "-q", "-t", _IDENTIFIER, "-o", "cat", *options]
+        return _in_container(self.init, *command)
+
+
+def _in_container(init: int, *command: str) -> bytes:
+    return subprocess.run([*_entering(init), *command], capture_output=True, check=False).stdout
+
+
+def _entering(init: int) -> list[str]:
+    return ["nsenter", "-t", str(init), "-a"]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def _is_up(nspawn: int) -> bool:
+    # Looked for each time: the first child is not yet the container's init.
+    return any(
+        _in_container(child, "systemctl", "is-system-running").strip() in {b"running", b"degraded"}
+        for child in _children(nspawn)
+    )
+
+
+@dataclass(frozen=True)
+class Journald:
+    """The stdout socket, one connection, its rate limit off. Syncs when it likes."""
+
+    name: str = "journald"
+    records_max: int = 10**9
+    clients_max: int = 1
+
+    @contextmanager
+    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[Running]:
+        """Boots the container; only its journal is kept on the disk."""
+        config, journal = root / "bench.conf", root / "journal"
+        config.write_text(_CONFIG)
+        journal.mkdir()
+        command = [
+            *(*wrapper, "systemd-nspawn", "--register=no", "--keep-unit", "-D", str(_BASE), "-b"),
+            *("--volatile=state", "--console=pipe", f"--bind={journal}:/var/log/journal"),
+            f"--bind-ro={config}:/run/systemd/journald.conf.d/bench.conf",
+        ]
+        with started(command, lambda: True) as nspawn:
+            until(lambda: _is_up(nspawn), "the container")
+            (init,) = _children(nspawn)
+            (journald,) = (pid for pid in _children(init) if _name(pid) == "systemd-journal")
+            yield _IntoJournal(init, journald)
+
+
+def has_container() -> bool:
+    """Whether a container can be booted here."""
+    return os.getuid() == 0 and _BASE.exists() and shutil.which("systemd-nspawn") is not None
