@@ -47,12 +47,13 @@ class Sender(Protocol):
         """Every entry of this sender's up to the one with `number` is durable."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """Stored lines of one sender that arrived together.
 
     `number` is the sender's number of the last of them; `producer` the name under which
     that number outlives the connection. `count` may be 0: then the entry only marks a
-    number as used, or a place in the stream.
+    number as used, or a place in the stream. It is in no cycle, which the collector need
+    not find out.
     """
 
     body: bytes
@@ -144,15 +145,10 @@ class Committer:
         self.add(stream, Entry(b"", 0, "", 0, waiter))
         await waiter.reached
 
-    def stream_bytes(self, stream: str) -> int:
-        """How many bytes of `stream` are not durable yet."""
+    def has_room(self, stream: str, pending_max: int) -> bool:
+        """Whether `stream` does not fail, and has fewer than `pending_max` bytes waiting."""
         pending = self._pending.get(stream)
-        return pending.bytes if pending else 0
-
-    def is_failing(self, stream: str) -> bool:
-        """Whether the last attempt to commit `stream` failed."""
-        pending = self._pending.get(stream)
-        return pending is not None and pending.attempts > 0
+        return pending is None or (not pending.attempts and pending.bytes < pending_max)
 
     @property
     def is_idle(self) -> bool:

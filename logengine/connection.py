@@ -1,6 +1,6 @@
 """One connection of an NDJSON sender: what it sends becomes entries, what is durable an ack.
 
-Works on a non-blocking socket with the loop's readers and writers, and not on a transport:
+Works on a non-blocking socket with a poller and the loop's writers, and not on a transport:
 a transport that cannot write an ack closes the connection, and what its sender had still
 sent would be lost unread.
 """
@@ -50,6 +50,7 @@ class Connection:
     def __init__(self, server: "Server", connection: socket.socket, stream: str) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
+        self._poller = server.poller
         self._socket = connection
         self._receiver = NdjsonReceiver(server.limits.max_record)
         self.peer = peer_of(connection)
@@ -73,21 +74,24 @@ class Connection:
     @property
     def held_bytes(self) -> int:
         """How many bytes it keeps in memory that no entry holds yet."""
-        return self._receiver.unfinished_bytes + sum(
-            len(event.chunk) for event in self._held_back if isinstance(event, Lines)
-        )
+        held_bytes = self._receiver.unfinished_bytes
+        if self._held_back:
+            held_bytes += sum(
+                len(event.chunk) for event in self._held_back if isinstance(event, Lines)
+            )
+        return held_bytes
 
     def resume(self) -> None:
         """Reads on, as soon as something is there."""
         if not (self._reading or self._ended or self._greeting or self.closed):
             self._reading = True
-            self._loop.add_reader(self._socket, self._on_readable)
+            self._poller.add(self._socket, self._on_readable)
 
     def pause(self) -> None:
         """Stops reading: the kernel's buffer fills up, and the sender blocks."""
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._socket)
+            self._poller.remove(self._socket)
 
     def durable(self, number: int) -> None:
         """All records up to `number` are on disk: says so, if the sender asked for it."""
@@ -97,7 +101,8 @@ class Connection:
         if self._answers_wanted:
             self._ack_due = number
             self._send_answers()
-        self._close_if_through()
+        if self._ended:
+            self._close_if_through()
 
     def fence(self) -> None:
         """Ends it in favour of a newer connection of the same producer.
@@ -146,7 +151,7 @@ class Connection:
 
     def _account_for_held(self, *, finished: bool) -> None:
         change_bytes = self.held_bytes - self._accounted_bytes
-        if change_bytes or finished:
+        if change_bytes or (finished and self._server.elected is self):
             self._accounted_bytes += change_bytes
             self._server.held(self, change_bytes, finished=finished)
 
@@ -157,15 +162,6 @@ class Connection:
             # Whatever one sender brought about is not to end, or to occupy, the daemon.
             log.exception("connection_failed", stream=self.stream, pid=self.peer.pid)
             self.close()
-        # A sender that is gone with answers unread leaves an error on the socket, at which
-        # libuv stops polling it for good: what else it had sent would never be read.
-        if not self.closed and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._loop.call_soon(self._poll_again)
-
-    def _poll_again(self) -> None:
-        if self._reading:
-            self._loop.remove_reader(self._socket)
-            self._loop.add_reader(self._socket, self._on_readable)
 
     def _read(self) -> None:
         try:

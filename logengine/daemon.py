@@ -61,6 +61,7 @@ def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Stor
         StoreLimits(
             rewrite_limit=config.commit.rewrite_limit,
             direct_above=config.commit.direct_above,
+            threads=config.commit.threads,
             max_producers=config.limits.max_producers,
             max_streams=config.limits.max_streams,
             active_cache=config.limits.active_cache,

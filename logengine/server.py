@@ -16,6 +16,7 @@ import structlog
 from logengine.committer import Committer
 from logengine.connection import Connection
 from logengine.errors import ConfigError
+from logengine.poller import Poller
 from logengine.protocols.ndjson import Hello
 from logengine.store import Store
 from logengine.timestamp import format_timestamp
@@ -71,6 +72,9 @@ class Server:
         self._store = store
         self._tasks = tasks
         self._clock_ns = clock_ns
+        self.poller = Poller()
+        self._timestamp = ""
+        self._timestamp_turn = -1
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[socket.socket, str] = {}
         self._inherited: set[socket.socket] = set()
@@ -79,7 +83,7 @@ class Server:
         self._producers: dict[tuple[str, str], Connection] = {}
         self._paused: dict[Connection, None] = {}
         self._held_bytes = 0
-        self._elected: Connection | None = None
+        self.elected: Connection | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -115,13 +119,17 @@ class Server:
         await self.committer.drained()
 
     def close(self) -> None:
-        """Closes all connections at once."""
+        """Closes all connections at once; nothing more is read."""
         for connection in list(self._connections):
             connection.close()
+        self.poller.close()
 
     def timestamp(self) -> str:
-        """The time for what arrives now."""
-        return format_timestamp(self._clock_ns())
+        """The time for what arrives now: one for all that is read in one turn."""
+        if self._timestamp_turn != self.poller.turns:
+            self._timestamp_turn = self.poller.turns
+            self._timestamp = format_timestamp(self._clock_ns())
+        return self._timestamp
 
     def admit(self, stream: str) -> None:
         """Gives a stream its place. Raises `TooManyStreams` if there is none."""
@@ -148,7 +156,7 @@ class Server:
         """Whether there is room for whatever `connection` sends next."""
         if not self._stream_has_room(connection.stream):
             return False
-        return not self._is_full() or connection is self._elected
+        return not self._is_full() or connection is self.elected
 
     def may_read_first_line(self) -> bool:
         """Whether a connection may be read until it tells its stream, room in that or not."""
@@ -177,7 +185,7 @@ class Server:
         `finished` says that it has finished a record, though it may have begun a longer one.
         """
         self._held_bytes += change_bytes
-        if finished and connection is self._elected:
+        if finished and connection is self.elected:
             self._end_election()
             self.room()
 
@@ -189,7 +197,7 @@ class Server:
             key = (connection.stream, connection.producer)
             if self._producers.get(key) is connection:
                 del self._producers[key]
-        if connection is self._elected:
+        if connection is self.elected:
             self._end_election()
         if not self._connections:
             self._all_closed.set()
@@ -198,10 +206,7 @@ class Server:
             self.room()
 
     def _stream_has_room(self, stream: str) -> bool:
-        return (
-            not self.committer.is_failing(stream)
-            and self.committer.stream_bytes(stream) < self.limits.max_pending_stream
-        )
+        return self.committer.has_room(stream, self.limits.max_pending_stream)
 
     def _is_full(self) -> bool:
         return self.committer.pending_bytes + self._held_bytes >= self.limits.max_pending
@@ -211,16 +216,16 @@ class Server:
         return self._is_full() and self._held_bytes * 2 >= self.limits.max_pending
 
     def _elect(self) -> None:
-        if self._elected or not self._paused or not self._is_held_up():
+        if self.elected or not self._paused or not self._is_held_up():
             return
         elected = max(self._paused, key=lambda connection: connection.held_bytes)
-        self._elected = elected
+        self.elected = elected
         self._stall_timer = self._loop.call_later(self.limits.stall_timeout, elected.stall)
         del self._paused[elected]
         elected.resume()
 
     def _end_election(self) -> None:
-        self._elected = None
+        self.elected = None
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None

@@ -5,9 +5,10 @@ DATA/STREAM/    one directory per stream
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
@@ -31,6 +32,7 @@ class StoreLimits:
 
     rewrite_limit: int = 64 * 1024
     direct_above: int = 256 * 1024
+    threads: int = 8
     max_producers: int = 1024
     max_streams: int = 4096
     active_cache: int = 32 * 1024 * 1024
@@ -46,8 +48,9 @@ class Publication:
     then, by the event loop's own thread.
     """
 
-    def __init__(self, executor: Executor | None) -> None:
+    def __init__(self, executor: Executor | None, threads: int) -> None:
         self._executor = executor
+        self._threads = threads
         self._handed_over: list[StreamCommit] = []
 
     async def __aenter__(self) -> Self:
@@ -74,11 +77,22 @@ class Publication:
             for commit, step in steps:
                 commit.take(step)
             return
+        left = deque(steps)
+
+        def take_what_is_left() -> None:
+            with contextlib.suppress(IndexError):
+                while True:
+                    commit, step = left.popleft()
+                    commit.take(step)
+
+        # A job for each thread and not for each stream: handing one over costs 30 us.
         loop = asyncio.get_running_loop()
-        for taken in [
-            loop.run_in_executor(self._executor, commit.take, step) for commit, step in steps
-        ]:
-            await taken
+        jobs = [
+            loop.run_in_executor(self._executor, take_what_is_left)
+            for _ in range(min(len(steps), self._threads))
+        ]
+        for job in jobs:
+            await job
 
 
 class StreamCommit:
@@ -227,7 +241,7 @@ class Store:
         """
         async with AsyncExitStack() as stack:
             publication = await stack.enter_async_context(
-                Publication(None if in_loop else self._executor)
+                Publication(None if in_loop else self._executor, self._limits.threads)
             )
             commits = [
                 await stack.enter_async_context(

@@ -4,7 +4,6 @@
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
 
 import msgspec
@@ -19,8 +18,7 @@ _HELLO_START = re.compile(rb'[ \t\r]*\{[ \t\r]*"_hello"[ \t\r]*:')
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True)
-class Hello:
+class Hello(msgspec.Struct, frozen=True):
     """What a sender that wants answers said first.
 
     `stream` None means the listener's own. `first` is the lowest number the producer
@@ -32,20 +30,17 @@ class Hello:
     first: int | None
 
 
-@dataclass(frozen=True)
-class Lines:
+class Lines(msgspec.Struct, frozen=True):
     """Complete lines, each with its newline, each at most `max_record` long."""
 
     chunk: bytes
 
 
-@dataclass(frozen=True)
-class TooLarge:
+class TooLarge(msgspec.Struct, frozen=True):
     """One line longer than `max_record`, which was not kept; it has used its number."""
 
 
-@dataclass(frozen=True)
-class BadHello:
+class BadHello(msgspec.Struct, frozen=True):
     """A hello that cannot be honoured; `answer` says why, then the connection is closed."""
 
     answer: bytes

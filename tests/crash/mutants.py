@@ -225,8 +225,10 @@ def previous_commit_not_awaited() -> Any:
     """A batch is published although the one before is still under way."""
     commit = Store.commit
 
-    async def hasty(self: Store, planned: Any, _previous: Any = None) -> dict[str, Exception]:
-        return await commit(self, planned, None)
+    async def hasty(
+        self: Store, planned: Any, _previous: Any = None, *, in_loop: bool = False
+    ) -> dict[str, Exception]:
+        return await commit(self, planned, None, in_loop=in_loop)
 
     return patch.object(Store, "commit", hasty)
 

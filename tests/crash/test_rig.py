@@ -25,6 +25,8 @@ from tests.crash.test_power_cut import cut_runs
 
 SEEDS = range(1, 80)
 FAULT_SEEDS = range(1, 4)
+# Runs in which streams press on the cache of active segments.
+CROWDED_FAULT_SEEDS = range(16, 18)
 KILLS = 0.1
 PRODUCER = ("app", "p")
 RECORDS = 5
@@ -55,7 +57,10 @@ def cut_violations() -> list[str]:
 def fault_violations() -> list[str]:
     """What is found when each call of a few runs fails."""
     errors = (errno.EIO, faults.SHORT)
-    return fail_runs(FAULT_SEEDS, share=1, cut=0.3, records=6, errors=errors).violations
+    report = fail_runs(FAULT_SEEDS, share=1, cut=0.3, records=6, errors=errors)
+    if not report.violations:
+        report += fail_runs(CROWDED_FAULT_SEEDS, share=1, cut=0, records=12, errors=[errno.EIO])
+    return report.violations
 
 
 def merge(directory: Path, *, sync_first: bool) -> None:

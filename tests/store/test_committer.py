@@ -214,9 +214,9 @@ async def test_a_stream_that_fails_keeps_its_records_and_the_others_go_on(
             committer.add("good", entry(number, good))
             await until(lambda number=number: good.numbers[-1:] == [number])  # type: ignore[misc]
         assert bad.numbers == []
-        assert committer.is_failing("bad")
-        assert not committer.is_failing("good")
-        assert committer.stream_bytes("bad") == 5 * 61
+        assert not committer.has_room("bad", 10**9)
+        assert committer.has_room("good", 1)
+        assert committer.pending_bytes == 5 * 61
         broken = False
         await committer.drained()
         assert bad.numbers[-1] == 5
@@ -305,7 +305,7 @@ async def test_closing_drops_and_counts_what_waits(
         monkeypatch.setattr(os, "fsync", fail)
         for number in range(1, 6):
             committer.add("app", entry(number, acks))
-        await until(lambda: committer.is_failing("app"))
+        await until(lambda: not committer.has_room("app", 10**9))
         assert await committer.close() == 5
         assert acks.numbers == []
 
@@ -516,7 +516,7 @@ async def test_the_pause_starts_anew_after_a_success(
                 await until(lambda before=before: committer.totals.failures == before + 2)  # type: ignore[misc]
             await committer.drained()
             assert acks.numbers == list(range(1, round_number + 1))
-            assert not committer.is_failing("app")
+            assert committer.has_room("app", 10**9)
 
 
 async def test_closing_waits_for_the_batch_under_way_and_tells_its_senders(
