@@ -24,8 +24,12 @@ def cut_runs(seeds: Iterable[int], *, streams: int, records: int, kills: float =
     total = Report()
     for seed in seeds:
         plan = workload.Plan.drawn(seed, streams=streams, records=records)
-        with recorded(plan) as calls:
-            trace = calls.trace
+        try:
+            with recorded(plan) as calls:
+                trace = calls.trace
+        except BaseExceptionGroup as error:  # what a follower saw, say
+            total.violations.append(f"seed {seed}: the run ended: {error.exceptions!r}")
+            break
         with cuts.bench(plan.bursts) as bench:
             report = cuts.cut_everywhere(trace, bench, random.Random(seed), kills=kills)
         report.violations = [f"seed {seed}: {each}" for each in report.violations]
