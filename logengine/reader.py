@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 from logengine.errors import DamagedSegment, InvalidCursor
-from logengine.segment import Header, is_stream_name, segment_name, timestamp_of
+from logengine.segment import Header, is_stream_name, timestamp_of
 from logengine.segment_file import list_segments, read_header, read_segment
 
 # An interrupted merge leaves covered segments at most this far behind the one that covers them.
@@ -271,7 +271,7 @@ class StreamReader:
 
     def _read_lines(self, first: int) -> tuple[Header, list[bytes]]:
         header, body = read_segment(self._directory, first)
-        return header, split_body(header, body, str(self._directory / segment_name(first)))
+        return header, split_body(header, body, str(self._directory / header.file_name))
 
     def _checked(self, first: int, read: Callable[[int], Result]) -> Result | None:
         """What `read` gives for segment `first`; None, and a report, where it cannot be had."""
@@ -284,14 +284,13 @@ class StreamReader:
             if first not in self._vanished:
                 self._vanished.add(first)
                 raise _ListingOutdated from None
-            self._unreadable(first, error)
+            self._unreadable(error)
         except OSError as error:
-            self._unreadable(first, error)
+            self._unreadable(error)
         return None
 
-    def _unreadable(self, first: int, error: OSError) -> None:
-        path = self._directory / segment_name(first)
-        self._problem(f"{path} cannot be read: {error.strerror}")
+    def _unreadable(self, error: OSError) -> None:
+        self._problem(f"{error.filename} cannot be read: {error.strerror}")
 
     def _problem(self, what: str) -> None:
         if what not in self._reported:

@@ -4,13 +4,15 @@
     {"_segment":1,"stream":"app",...}    the first line is the header
     {"_ts":"…",…}                        every other line is one record
 
-`docs/format.md` is the specification. This module knows names and bytes, no files.
+`docs/format.md` is the specification. This module knows names and bytes, no files; what
+a compressed segment is made of besides, `compression` knows.
 """
 
 import hashlib
 import re
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from logengine.errors import DamagedSegment
 from logengine.record import TIMESTAMP_START
@@ -18,12 +20,23 @@ from logengine.timestamp import TIMESTAMP_CHARACTERS, is_timestamp
 
 FORMAT_VERSION = 1
 SEGMENT_SUFFIX = ".ndjson"
+COMPRESSED_SUFFIX = ".ndjson.zst"
 # Enough for the header of a stream without producers, and for a few; see `header_length`.
 HEADER_READ_BYTES = 4096
+# What zstd can make of a byte: a block of 4 bytes gives at most 128 KiB.
+_EXPANSION_MAX = 32 * 1024
 STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
 
 _STREAM_NAME = re.compile(STREAM_NAME_RULE)
-_SEGMENT_NAME = re.compile(r"(\d{20})" + re.escape(SEGMENT_SUFFIX))
+_SEGMENT_NAME = re.compile(r"(\d{20})\.ndjson(?:\.zst)?")
+
+
+class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A part of a compressed body: `count` records, `body_bytes` in `stored_bytes` of the file."""
+
+    stored_bytes: int
+    body_bytes: int
+    count: int
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +46,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `until` are the least and greatest `_ts` in it, `latest` the greatest in the stream up
     to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
     producer, the number of its last record in this segment or before it, the least
-    recently active first. The line ends with a hash of what is before it, `header_sha256`,
-    which is none of the header's values.
+    recently active first. `frames` says where in a compressed segment what is; a plain one
+    has none. The line ends with a hash of what is before it, `header_sha256`, which is none
+    of the header's values.
     """
 
     version: int = msgspec.field(name="_segment")
@@ -47,11 +61,29 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     latest: str
     sha256: str
     producers: dict[str, int] = {}
+    frames: tuple[Frame, ...] | UnsetType = UNSET
 
     @property
     def last(self) -> int:
         """The sequence number of the last record; `first` - 1 where there is none."""
         return self.first + self.count - 1
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the file holds the body in zstd frames."""
+        return self.frames is not UNSET
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file whose header this is."""
+        return segment_name(self.first, compressed=self.is_compressed)
+
+    @property
+    def stored_bytes(self) -> int:
+        """How many bytes of the file are behind the header."""
+        if self.frames is UNSET:
+            return self.bytes
+        return sum(frame.stored_bytes for frame in self.frames)
 
 
 _HEADER_SHA256 = b',"header_sha256":"'
@@ -73,9 +105,9 @@ def is_stream_name(name: str) -> bool:
     return _STREAM_NAME.fullmatch(name) is not None
 
 
-def segment_name(first: int) -> str:
+def segment_name(first: int, *, compressed: bool = False) -> str:
     """The file name of the segment whose first sequence number is `first`."""
-    return f"{first:020d}{SEGMENT_SUFFIX}"
+    return f"{first:020d}{COMPRESSED_SUFFIX if compressed else SEGMENT_SUFFIX}"
 
 
 def first_of_name(name: str) -> int | None:
@@ -126,16 +158,41 @@ def decode_header(line: bytes, path: str) -> Header:
     times = (header.since, header.until, header.latest)
     if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:
         raise DamagedSegment(path, "its header has times that cannot be")
+    if header.frames is not UNSET:
+        _check_frames(header, header.frames, path)
     return header
 
 
-def decode_header_of(line: bytes, stream: str, first: int, path: str) -> Header:
-    """`decode_header`, held to the stream and first sequence number that the path tells."""
+def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:
+    """Raises `DamagedSegment` unless the frames can be, and are together what the header says.
+
+    So nobody allocates for a body what no file of this size can hold.
+    """
+    for frame in frames:
+        if (
+            min(frame.stored_bytes, frame.body_bytes, frame.count) < 1
+            or frame.body_bytes > frame.stored_bytes * _EXPANSION_MAX
+        ):
+            raise DamagedSegment(path, "its header has a frame that cannot be")
+    if (header.bytes, header.count) != (
+        sum(frame.body_bytes for frame in frames),
+        sum(frame.count for frame in frames),
+    ):
+        raise DamagedSegment(path, "the frames in its header do not add up to its body")
+
+
+def decode_header_of(
+    line: bytes, stream: str, first: int, path: str, *, compressed: bool = False
+) -> Header:
+    """`decode_header`, held to the stream, first sequence number and kind that the path tells."""
     header = decode_header(line, path)
     if header.stream != stream:
         raise DamagedSegment(path, f"its header says stream {header.stream!r}, not {stream!r}")
     if header.first != first:
         raise DamagedSegment(path, f"its header says first {header.first}, its name {first}")
+    if header.is_compressed is not compressed:
+        kind = "compressed" if compressed else "plain"
+        raise DamagedSegment(path, f"its name says that it is {kind}, its header that it is not")
     return header
 
 

@@ -1,11 +1,15 @@
 """Segments as files in a stream's directory: list, read, check. Blocking calls.
 
 The first place where names and bytes of `segment` meet the file system; the store and
-the reader both read through here.
+the reader both read through here. Whether a segment is compressed is known here and not
+further on.
 """
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from logengine.errors import DamagedSegment
@@ -35,8 +39,22 @@ def list_streams(data: Path) -> list[str]:
 
 
 def list_segments(directory: Path) -> list[int]:
-    """The first sequence numbers of a stream's segments, ascending. Raises `OSError`."""
-    return sorted(first for name in os.listdir(directory) if (first := first_of_name(name)))
+    """The first sequence numbers of a stream's segments, ascending. Raises `OSError`.
+
+    A segment that is there twice, as one that is being compressed is, is listed once.
+    """
+    return sorted({first for name in os.listdir(directory) if (first := first_of_name(name))})
+
+
+def size_of_segments(directory: Path) -> int:
+    """The bytes of a stream's files, about: others may come and go. Raises `OSError`."""
+    total = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if first_of_name(entry.name):
+                with suppress(FileNotFoundError):  # merged since it was listed
+                    total += entry.stat().st_size
+    return total
 
 
 def read_header(directory: Path, first: int) -> Header:
@@ -45,18 +63,13 @@ def read_header(directory: Path, first: int) -> Header:
     Reads a few kilobytes, whatever the size of the segment. Raises `DamagedSegment`, and
     `OSError` where the file cannot be opened.
     """
-    path = directory / segment_name(first)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with _damage_named(path):
-            header, body_start = _read_header(descriptor, directory.name, first, str(path))
-            expected_bytes = body_start + header.bytes
-            found_bytes = os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
+    with _opened(directory, first) as file:
+        header, body_start = file.read_header()
+        found_bytes = os.fstat(file.descriptor).st_size
+    expected_bytes = body_start + header.stored_bytes
     if found_bytes != expected_bytes:
         raise DamagedSegment(
-            str(path), f"it has {found_bytes} bytes, its header says {expected_bytes}"
+            file.path, f"it has {found_bytes} bytes, its header says {expected_bytes}"
         )
     return header
 
@@ -66,37 +79,84 @@ def read_segment(directory: Path, first: int) -> tuple[Header, bytes]:
 
     Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
     """
-    path = directory / segment_name(first)
-    with open(path, "rb", buffering=0) as file, _damage_named(path):
-        header, body_start = _read_header(file.fileno(), directory.name, first, str(path))
-        file.seek(body_start)
-        body = file.read()
-    check_body(header, body, str(path))
+    with _opened(directory, first) as file:
+        header, body_start = file.read_header()
+        body = file.read_from(body_start)
+    if file.is_compressed:
+        from logengine.compression import decompress_body
+
+        body = decompress_body(header, body, file.path)
+    check_body(header, body, file.path)
     return header, body
 
 
-def _read_header(descriptor: int, stream: str, first: int, path: str) -> tuple[Header, int]:
-    start = os.pread(descriptor, HEADER_READ_BYTES, 0)
-    while (length := header_length(start)) is None:
-        if len(start) > _HEADER_BYTES_MAX:
-            raise DamagedSegment(path, "its first line is no segment header: no end in sight")
-        more = os.pread(descriptor, len(start) or HEADER_READ_BYTES, len(start))
-        if not more:
-            found = "empty" if not start else "cut short"
-            raise DamagedSegment(path, f"it is {found}: no complete header line")
-        start += more
-    return decode_header_of(start[:length], stream, first, path), length
+@dataclass(frozen=True)
+class _SegmentFile:
+    """A segment that is open."""
+
+    path: str
+    descriptor: int
+    stream: str
+    first: int
+    is_compressed: bool
+
+    def read_header(self) -> tuple[Header, int]:
+        """The header, and where the body begins in the file."""
+        start = os.pread(self.descriptor, HEADER_READ_BYTES, 0)
+        while (found := self._split_header(start)) is None:
+            if len(start) > _HEADER_BYTES_MAX:
+                raise DamagedSegment(self.path, "it begins with no segment header: no end in sight")
+            more = os.pread(self.descriptor, len(start) or HEADER_READ_BYTES, len(start))
+            if not more:
+                how = "empty" if not start else "cut short"
+                raise DamagedSegment(self.path, f"it is {how}: no complete header")
+            start += more
+        line, length = found
+        header = decode_header_of(
+            line, self.stream, self.first, self.path, compressed=self.is_compressed
+        )
+        return header, length
+
+    def read_from(self, start: int) -> bytes:
+        with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
+            file.seek(start)
+            return file.read()
+
+    def _split_header(self, start: bytes) -> tuple[bytes, int] | None:
+        if not start:
+            return None
+        if self.is_compressed:
+            from logengine.compression import split_header
+
+            return split_header(start, self.path, _HEADER_BYTES_MAX)
+        length = header_length(start)
+        return None if length is None else (start[:length], length)
 
 
-class _damage_named:  # noqa: N801 - a context manager used like a function
-    """Turns an error of the disk under an open file into damage of that file."""
+@contextmanager
+def _opened(directory: Path, first: int) -> Iterator[_SegmentFile]:
+    """Segment `first`, open; compressed, if it is there so. An error of its disk is damage."""
+    file = _open(directory, first)
+    try:
+        yield file
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise DamagedSegment(file.path, f"it cannot be read: {error.strerror}") from error
+        raise
+    finally:
+        os.close(file.descriptor)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def __enter__(self) -> None:
-        return None
+def _open(directory: Path, first: int) -> _SegmentFile:
+    # A plain segment is removed once a compressed one is there. If neither is found, that
+    # happened between the two looks, or there is none.
+    for compressed in (True, False):
+        with suppress(FileNotFoundError):
+            return _open_as(directory, first, compressed=compressed)
+    return _open_as(directory, first, compressed=True)
 
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, OSError) and error.errno == errno.EIO:
-            raise DamagedSegment(str(self._path), f"it cannot be read: {error.strerror}") from error
+
+def _open_as(directory: Path, first: int, *, compressed: bool) -> _SegmentFile:
+    path = str(directory / segment_name(first, compressed=compressed))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return _SegmentFile(path, descriptor, directory.name, first, compressed)

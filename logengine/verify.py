@@ -9,7 +9,7 @@ from logengine.atomic import is_temp_name
 from logengine.errors import DamagedSegment
 from logengine.reader import split_body
 from logengine.record import ENVELOPE_NAMES
-from logengine.segment import Header, first_of_name, segment_name, timestamp_of
+from logengine.segment import Header, first_of_name, timestamp_of
 from logengine.segment_file import list_segments, read_segment
 from logengine.timestamp import is_timestamp
 
@@ -34,7 +34,7 @@ def verify_stream(
 ) -> Iterator[Finding]:
     """What is wrong in a stream; nothing, if all is as it was committed.
 
-    `progress` is told the bytes of each segment read. Safe beside a daemon that commits
+    `progress` is told the bytes of each file read. Safe beside a daemon that commits
     and merges. Raises `OSError`.
     """
     yield from _strangers(directory)
@@ -45,7 +45,6 @@ def verify_stream(
         for first in list_segments(directory):
             if first <= behind:
                 continue
-            path = str(directory / segment_name(first))
             try:
                 header, body = read_segment(directory, first)
             except FileNotFoundError:
@@ -55,7 +54,8 @@ def verify_stream(
                 yield Finding(damage.path, damage.reason)
                 behind, previous = first, None
                 continue
-            progress(len(body))
+            path = str(directory / header.file_name)
+            progress(header.stored_bytes)
             behind = first
             if previous is not None and header.first <= previous.last:
                 covered = header.last <= previous.last
@@ -76,25 +76,22 @@ def verify_stream(
             return
 
 
-def stream_bytes(directory: Path) -> int:
-    """How many bytes `verify_stream` is to read, about. Raises `OSError`."""
-    total = 0
-    for first in list_segments(directory):
-        try:
-            total += (directory / segment_name(first)).stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
-
-
 def _strangers(directory: Path) -> Iterator[Finding]:
-    for entry in sorted(directory.iterdir()):
+    entries = sorted(directory.iterdir())
+    compressed = {first_of_name(entry.name) for entry in entries if entry.suffix == ".zst"}
+    for entry in entries:
         if is_temp_name(entry.name):
             yield Finding(
                 str(entry), "a temp: under way, or to be removed at the next start", harmless=True
             )
         elif first_of_name(entry.name) is None:
             yield Finding(str(entry), "no file of logengine's", harmless=True)
+        elif entry.suffix != ".zst" and first_of_name(entry.name) in compressed:
+            yield Finding(
+                str(entry),
+                "there compressed too, left by an interrupted seal; not read",
+                harmless=True,
+            )
 
 
 def _check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """`logengine ls`"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -8,9 +9,11 @@ import msgspec
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.streams import streams_to_read
 from logengine.errors import DamagedSegment
-from logengine.segment import Header, segment_name
-from logengine.segment_file import list_segments, read_header
+from logengine.segment_file import list_segments, read_header, size_of_segments
 from logengine.units import format_size_rounded
+
+if TYPE_CHECKING:
+    from logengine.segment import Header
 
 
 class StreamSummary(msgspec.Struct, frozen=True):
@@ -76,12 +79,7 @@ def summarize(data: Path, stream: str) -> StreamSummary:
     """The summary of a stream, from the names and the headers at its two ends."""
     directory = data / stream
     firsts = list_segments(directory)
-    size = 0
-    for first in firsts:
-        try:
-            size += (directory / segment_name(first)).stat().st_size
-        except FileNotFoundError:
-            continue  # merged since it was listed
+    size = size_of_segments(directory)
     damaged = 0
     ends: list[Header] = []
     for end in (firsts, firsts[::-1]):

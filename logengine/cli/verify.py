@@ -8,7 +8,8 @@ import click
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
 from logengine.cli.streams import streams_to_read
-from logengine.verify import Finding, stream_bytes, verify_stream
+from logengine.segment_file import size_of_segments
+from logengine.verify import Finding, verify_stream
 
 
 @click.command(
@@ -31,7 +32,7 @@ def command(ctx: click.Context, streams: tuple[str, ...], data: Path | None) -> 
     names = streams_to_read(data, streams)
     found: list[tuple[str, list[Finding]]] = []
     with click.progressbar(
-        length=sum(stream_bytes(data / stream) for stream in names),
+        length=sum(size_of_segments(data / stream) for stream in names),
         label="verify",
         file=sys.stderr,
         hidden=not sys.stderr.isatty(),

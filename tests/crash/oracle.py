@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from logengine.plan import Addition
 from logengine.store import Store, StoreLimits
-from tests.crash.walker import fault_of
+from tests.crash.walker import decompressed, fault_of
 
 # Small enough that active segments end, and are evicted, within a few records.
 LIMITS = StoreLimits(rewrite_limit=1024, direct_above=700, active_cache=300)
@@ -135,14 +135,16 @@ def addition(producer: str, number: int, size: int) -> Addition:
 def look_at(data: Path) -> Found:
     """What the files say, read by the documented format alone."""
     found = Found()
-    for path in sorted(data.glob("*/*.ndjson")) if data.exists() else []:
+    for path in sorted(data.glob("*/[0-9]*")) if data.exists() else []:
         stream = path.parent.name
         content = path.read_bytes()
         if fault := fault_of(path, content):
             found.faults.append(f"{stream}/{path.name}: {fault}")
             continue
+        if path.with_name(f"{path.name}.zst").exists():
+            continue  # there compressed too, which counts
         lines = found.lines.setdefault(stream, [])
-        first, body = int(path.name[:20]), content.split(b"\n")[1:-1]
+        first, body = int(path.name[:20]), decompressed(path, content).split(b"\n")[1:-1]
         if first + len(body) - 1 <= len(lines) and first <= len(lines):
             continue  # a merge left it: the one before holds all of it
         if first != len(lines) + 1:

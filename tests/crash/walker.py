@@ -10,6 +10,8 @@ import select
 import sys
 from pathlib import Path
 
+import zstandard
+
 
 def walk(data: Path) -> dict[str, object]:
     """Looks at every file under a final name, again whenever it was replaced."""
@@ -33,9 +35,25 @@ def walk(data: Path) -> dict[str, object]:
     return {"files": files, "broken": broken}
 
 
+def decompressed(path: Path, content: bytes) -> bytes:
+    """What `zstdcat` prints of a compressed segment; of a plain one, its bytes."""
+    if path.suffix != ".zst":
+        return content
+    decompressor = zstandard.ZstdDecompressor()
+    with decompressor.stream_reader(content, read_across_frames=True) as reader:
+        return reader.read()
+
+
 def fault_of(path: Path, content: bytes) -> str | None:
     """What is wrong with a segment."""
-    line, newline, body = content.partition(b"\n")
+    try:
+        return _fault_of_plain(path, content) or _fault_of_frames(path, content)
+    except zstandard.ZstdError as error:
+        return f"not to be decompressed: {error}"
+
+
+def _fault_of_plain(path: Path, content: bytes) -> str | None:
+    line, newline, body = decompressed(path, content).partition(b"\n")
     if not newline:
         return "no header line"
     header = json.loads(line)
@@ -45,6 +63,26 @@ def fault_of(path: Path, content: bytes) -> str | None:
         return "cut short"
     if header["sha256"] != hashlib.sha256(body).hexdigest():
         return "wrong hash"
+    return None
+
+
+def _fault_of_frames(path: Path, content: bytes) -> str | None:
+    """What is wrong with the places in a file that its header tells."""
+    frames = json.loads(decompressed(path, content).partition(b"\n")[0]).get("frames")
+    if (frames is not None) != (path.suffix == ".zst"):
+        return "the header is not one of this kind"
+    end = len(content)
+    for stored_bytes, body_bytes, count in reversed(frames or []):
+        frame = content[end - stored_bytes : end]
+        end -= stored_bytes
+        parameters = zstandard.get_frame_parameters(frame)
+        if not parameters.has_checksum or parameters.content_size != body_bytes:
+            return "a frame is not as the header says"
+        part = zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+        if part.count(b"\n") != count or part[-1:] != b"\n":
+            return "a frame does not hold whole records"
+    if frames is not None:
+        zstandard.ZstdDecompressor().decompress(content[:end], allow_extra_data=False)
     return None
 
 

@@ -1,7 +1,7 @@
 """The reader against a plain list, however the records are cut into segments."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from logengine.reader import (
 )
 from logengine.segment import segment_name, timestamp_of
 from logengine.verify import verify_stream
+from tests.compressed import compressed
 
 # The clock may jump to and fro: seconds of one minute, in any order.
 seconds = st.lists(st.integers(0, 59), min_size=1, max_size=40)
@@ -54,12 +55,15 @@ def segments(lines: list[bytes], sizes: list[int]) -> dict[int, bytes]:
 
 
 @contextmanager
-def stream(files: dict[int, bytes]) -> Iterator[Path]:
+def stream(files: dict[int, bytes], sealed: Collection[int] = ()) -> Iterator[Path]:
+    """A data directory of these files, those of `sealed` compressed."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name, "app")
         directory.mkdir()
         for first, content in files.items():
-            (directory / segment_name(first)).write_bytes(content)
+            stored = compressed(content) if first in sealed else content
+            name_here = segment_name(first, compressed=first in sealed)
+            (directory / name_here).write_bytes(stored)
         (directory / ".00000000000000000009.ndjson.12.tmp").write_bytes(b"{")
         yield Path(name)
 
@@ -79,24 +83,25 @@ def read(
     return found, problems
 
 
-@given(seconds, cuts, st.integers(1, 45))
+@given(seconds, cuts, st.integers(1, 45), st.sets(st.integers(1, 40)))
 def test_reading_from_anywhere_gives_what_is_behind(
-    times: list[int], sizes: list[int], start: int
+    times: list[int], sizes: list[int], start: int, sealed: set[int]
 ) -> None:
     lines = [line(seq, second) for seq, second in enumerate(times, 1)]
-    with stream(segments(lines, sizes)) as data:
+    with stream(segments(lines, sizes), sealed) as data:
+        assert all(finding.harmless for finding in verify_stream(data / "app"))
         assert read(data, start) == (list(enumerate(lines, 1))[start - 1 :], [])
 
 
-@given(seconds, cuts, st.integers(0, 59), st.integers(0, 59))
+@given(seconds, cuts, st.integers(0, 59), st.integers(0, 59), st.sets(st.integers(1, 40)))
 def test_times_choose_exactly_the_records_in_the_range(
-    times: list[int], sizes: list[int], since: int, until: int
+    times: list[int], sizes: list[int], since: int, until: int, sealed: set[int]
 ) -> None:
     lines = [line(seq, second) for seq, second in enumerate(times, 1)]
     expected = [
         (seq, line(seq, second)) for seq, second in enumerate(times, 1) if since <= second < until
     ]
-    with stream(segments(lines, sizes)) as data:
+    with stream(segments(lines, sizes), sealed) as data:
         assert read(data, times=TimeRange(at(since), at(until))) == (expected, [])
 
 

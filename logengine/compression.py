@@ -1,0 +1,153 @@
+"""Compressed segments: zstd frames that `zstdcat` makes a plain segment of.
+
+    00000000000000000001.ndjson.zst      the name is that of a plain segment, and `.zst`
+    frame: {"_segment":1,…,"frames":…}   the first frame is the header line
+    frame: {"_ts":"…",…} …               every other holds some of the records, whole
+
+Each frame says how much it holds, and has a checksum of that. The header says where each
+frame begins, so that one can be had without the others. Bytes in, values out; compressing
+and decompressing release the GIL.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import zstandard
+from msgspec import UNSET
+
+from logengine.errors import DamagedSegment
+from logengine.segment import Frame, Header, encode_header
+
+# Large enough to compress well, small enough to be had alone.
+FRAME_BYTES = 1024 * 1024
+
+_HEADER_LEVEL = 3
+_CHECKSUM_BYTES = 4
+_BLOCK_HEADER_BYTES = 3
+_RLE_BLOCK = 1
+
+
+class StoredFrame(NamedTuple):
+    """A frame as it is to be written, and as the header is to name it."""
+
+    content: bytes
+    frame: Frame
+
+
+def compress_body(chunks: Sequence[bytes], level: int) -> list[StoredFrame]:
+    """The frames of a body that comes as chunks of whole lines, with their newlines.
+
+    A frame holds at least `FRAME_BYTES` of it, but the last one; it is longer by less than
+    a chunk that it did not end at, or by the end of a line of a chunk longer than itself.
+    """
+    # One context for all: making one takes as long as compressing some 100 KiB.
+    compressor = _compressor(level)
+    return [
+        StoredFrame(content, Frame(len(content), len(body), count_lines(body)))
+        for body in _frame_bodies(chunks)
+        for content in (compressor.compress(body),)
+    ]
+
+
+def encode_compressed_header(header: Header) -> bytes:
+    """The frame of the header's line. Its `frames` are those that will be written behind it."""
+    return _compressor(_HEADER_LEVEL).compress(encode_header(header))
+
+
+def count_lines(lines: bytes) -> int:
+    """How many newlines there are: as `count` has it, at a fifth of the time."""
+    return len(lines) - len(lines.replace(b"\n", b""))
+
+
+def split_header(start: bytes, path: str, bytes_max: int) -> tuple[bytes, int] | None:
+    """The header line of a file that begins with `start`, and the length of its frame.
+
+    None if `start` does not hold all of the frame. Raises `DamagedSegment` for `path` if it
+    is no frame, or says that it holds more than `bytes_max`.
+    """
+    try:
+        length = _frame_length(start)
+        if length is None:
+            return None
+        content_bytes = zstandard.frame_content_size(start)
+        if not 0 < content_bytes <= bytes_max:
+            raise DamagedSegment(path, "its first frame has not the size of a segment header")
+        line = zstandard.ZstdDecompressor().decompress(start[:length])
+    except zstandard.ZstdError as error:
+        raise DamagedSegment(path, f"its first frame is no segment header: {error}") from None
+    if line.find(b"\n") != len(line) - 1:
+        raise DamagedSegment(path, "its first frame is not one header line")
+    return line, length
+
+
+def decompress_body(header: Header, stored: bytes, path: str) -> bytes:
+    """The body whose frames are `stored`, one after the other, as `header` says.
+
+    Takes the memory that the header says and no more. Raises `DamagedSegment` for `path`;
+    what is given is still to be held against the header's hash.
+    """
+    assert header.frames is not UNSET
+    if len(stored) != header.stored_bytes:
+        raise DamagedSegment(
+            path, f"its frames have {len(stored)} bytes, its header says {header.stored_bytes}"
+        )
+    decompressor = zstandard.ZstdDecompressor()
+    bodies = []
+    rest = memoryview(stored)
+    for frame in header.frames:
+        content, rest = rest[: frame.stored_bytes], rest[frame.stored_bytes :]
+        try:
+            # Looked at first, for as much as the frame says is allocated for it.
+            if zstandard.frame_content_size(content) != frame.body_bytes:
+                raise DamagedSegment(path, "a frame has not the size that its header says")
+            bodies.append(decompressor.decompress(content, allow_extra_data=False))
+        except zstandard.ZstdError as error:
+            raise DamagedSegment(path, f"a frame cannot be decompressed: {error}") from None
+    return bodies[0] if len(bodies) == 1 else b"".join(bodies)
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+
+
+def _frame_bodies(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    gathered: list[bytes] = []
+    size = 0
+    for part in chain.from_iterable(map(_parts, chunks)):
+        gathered.append(part)
+        size += len(part)
+        if size >= FRAME_BYTES:
+            yield gathered[0] if len(gathered) == 1 else b"".join(gathered)
+            gathered, size = [], 0
+    if size:
+        yield b"".join(gathered)
+
+
+def _parts(chunk: bytes) -> Iterator[bytes]:
+    """A chunk, in parts that end with the first line at or behind `FRAME_BYTES`."""
+    start = 0
+    while len(chunk) - start > FRAME_BYTES:
+        stop = chunk.index(b"\n", start + FRAME_BYTES - 1) + 1
+        yield chunk[start:stop]
+        start = stop
+    yield chunk[start:] if start else chunk
+
+
+def _frame_length(start: bytes) -> int | None:
+    """How many bytes of `start` are its first frame (RFC 8878, 3.1.1), if it holds all of it.
+
+    Read off the blocks' headers: a decompressor told to find the end would give out, and
+    allocate, whatever a damaged frame holds. Raises `ZstdError` if it begins with no frame.
+    """
+    has_checksum = zstandard.get_frame_parameters(start).has_checksum
+    place = zstandard.frame_header_size(start)
+    is_last = False
+    while not is_last:
+        block = int.from_bytes(start[place : place + _BLOCK_HEADER_BYTES], "little")
+        is_last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
+        place += _BLOCK_HEADER_BYTES + (1 if kind == _RLE_BLOCK else size)
+        if place > len(start):
+            return None
+    place += _CHECKSUM_BYTES * has_checksum
+    return place if place <= len(start) else None
