@@ -17,7 +17,7 @@ import zstandard
 from msgspec import UNSET
 
 from logengine.errors import DamagedSegment
-from logengine.segment import Frame, Header, encode_header
+from logengine.segment import Frame, Header, count_newlines, encode_header
 
 # Large enough to compress well, small enough to be had alone.
 FRAME_BYTES = 1024 * 1024
@@ -44,7 +44,7 @@ def compress_body(chunks: Sequence[bytes], level: int) -> list[StoredFrame]:
     # One context for all: making one takes as long as compressing some 100 KiB.
     compressor = _compressor(level)
     return [
-        StoredFrame(content, Frame(len(content), len(body), count_lines(body)))
+        StoredFrame(content, Frame(len(content), len(body), count_newlines(body)))
         for body in _frame_bodies(chunks)
         for content in (compressor.compress(body),)
     ]
@@ -53,11 +53,6 @@ def compress_body(chunks: Sequence[bytes], level: int) -> list[StoredFrame]:
 def encode_compressed_header(header: Header) -> bytes:
     """The frame of the header's line. Its `frames` are those that will be written behind it."""
     return _compressor(_HEADER_LEVEL).compress(encode_header(header))
-
-
-def count_lines(lines: bytes) -> int:
-    """How many newlines there are: as `count` has it, at a fifth of the time."""
-    return len(lines) - len(lines.replace(b"\n", b""))
 
 
 def split_header(start: bytes, path: str, bytes_max: int) -> tuple[bytes, int] | None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from asyncinotify import Event, Inotify, Mask, Watch
 
 from logengine.atomic import sync_directory
+from logengine.block import Block
 from logengine.errors import AtomicWriteError
-from logengine.reader import Block, Report, StreamReader
+from logengine.reader import Report, StreamReader
 from logengine.segment import first_of_name
 from logengine.segment_file import list_streams
 

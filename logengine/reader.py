@@ -9,13 +9,16 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 
+from logengine.block import Block, Record
 from logengine.errors import DamagedSegment, InvalidCursor
+from logengine.read_ahead import ReadAhead
 from logengine.segment import Header, is_stream_name, timestamp_of
-from logengine.segment_file import list_segments, read_header, read_segment
+from logengine.segment_file import list_segments, read_header, read_wanted
 
 # An interrupted merge leaves covered segments at most this far behind the one that covers them.
 _COVER_SEGMENTS_MAX = 64
@@ -25,27 +28,6 @@ _LOOKS_MAX = 100
 _SEQ_CHARACTERS_MAX = 20
 
 Result = TypeVar("Result")
-
-
-class Record(NamedTuple):
-    """One stored line, without its newline, and its place."""
-
-    stream: str
-    seq: int
-    line: bytes
-
-
-class Block(NamedTuple):
-    """Consecutive records of one stream: `lines`, without newlines, from `first` on."""
-
-    stream: str
-    first: int
-    lines: Sequence[bytes]
-
-    def records(self) -> Iterator[Record]:
-        """The records, one by one."""
-        for seq, line in enumerate(self.lines, self.first):
-            yield Record(self.stream, seq, line)
 
 
 @dataclass(frozen=True)
@@ -79,6 +61,7 @@ class Problem:
         return f"{self.stream}: {self.what}"
 
 
+Segment = tuple[Header, bytes | DamagedSegment | None]
 Report = Callable[[Problem], None]
 
 
@@ -227,30 +210,35 @@ class StreamReader:
     def _read_listed(self, firsts: Sequence[int], times: TimeRange) -> Iterator[Block]:
         if firsts and self.next_seq < firsts[0]:
             self.next_seq = firsts[0]  # what was before it is retained no longer
-        while (holding := self._holding(firsts)) is not None:
-            if not times.may_hold(holding):
-                self.next_seq = holding.last + 1
-                continue
-            # It may hold more by now than the header said that was looked at.
-            found = self._checked(holding.first, self._read_lines)
-            if found is None:
-                behind = bisect_right(firsts, holding.first)
-                self.next_seq = firsts[behind] if behind < len(firsts) else holding.last + 1
-                continue
-            header, lines = found
-            start, self.next_seq = self.next_seq, header.last + 1
-            block = Block(self.stream, start, lines[start - header.first :])
-            yield from [block] if times.holds_all(header) else _chosen(block, times)
 
-    def _holding(self, firsts: Sequence[int]) -> Header | None:
+        def wants(header: Header) -> bool:
+            return header.last >= self.next_seq and times.may_hold(header)
+
+        def read(first: int) -> Segment:
+            return read_wanted(self._directory, first, wants)
+
+        with closing(ReadAhead(firsts, read, _body_bytes)) as ahead:
+            while (holding := self._holding(firsts, ahead.take)) is not None:
+                header, body = holding
+                if isinstance(body, DamagedSegment):
+                    self._problem(str(body))
+                    behind = bisect_right(firsts, header.first)
+                    self.next_seq = firsts[behind] if behind < len(firsts) else header.last + 1
+                    continue
+                start, self.next_seq = self.next_seq, header.last + 1
+                if body is not None:
+                    block = Block(self.stream, header.first, header.count, body).begin_at(start)
+                    yield from [block] if times.holds_all(header) else _in_range(block, times)
+
+    def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
         """The segment that holds `next_seq`, past what cannot be had; None at the end."""
         while True:
             index = bisect_right(firsts, self.next_seq) - 1
             is_newest = index + 1 == len(firsts)
             for candidate in firsts[max(0, index - _COVER_SEGMENTS_MAX) : index + 1][::-1]:
-                header = self._header(candidate)
-                if header is not None and header.last >= self.next_seq:
-                    return header
+                segment = self._checked(candidate, read)
+                if segment is not None and segment[0].last >= self.next_seq:
+                    return segment
             if is_newest:
                 return None
             self._gap(firsts[index], firsts[index + 1])
@@ -268,10 +256,6 @@ class StreamReader:
 
     def _header(self, first: int) -> Header | None:
         return self._checked(first, lambda first: read_header(self._directory, first))
-
-    def _read_lines(self, first: int) -> tuple[Header, list[bytes]]:
-        header, body = read_segment(self._directory, first)
-        return header, split_body(header, body, str(self._directory / header.file_name))
 
     def _checked(self, first: int, read: Callable[[int], Result]) -> Result | None:
         """What `read` gives for segment `first`; None, and a report, where it cannot be had."""
@@ -298,25 +282,24 @@ class StreamReader:
             self._report(Problem(self.stream, what))
 
 
-def _chosen(block: Block, times: TimeRange) -> Iterator[Block]:
+def _body_bytes(segment: Segment) -> int:
+    _, body = segment
+    return len(body) if isinstance(body, bytes) else 0
+
+
+def _in_range(block: Block, times: TimeRange) -> Iterator[Block]:
     """The records of `block` in the range, in blocks of neighbours."""
-    inside = [times.holds(line) for line in block.lines]
-    start = 0
-    while start < len(inside):
-        stop = start
-        while stop < len(inside) and inside[stop] is inside[start]:
-            stop += 1
-        if inside[start]:
-            yield Block(block.stream, block.first + start, block.lines[start:stop])
-        start = stop
 
+    def ranges() -> Iterator[tuple[int, int]]:
+        start = stop = 0
+        for line in block.lines():
+            if not times.holds(line):
+                yield start, stop
+                start = stop + len(line) + 1
+            stop += len(line) + 1
+        yield start, stop
 
-def split_body(header: Header, body: bytes, path: str) -> list[bytes]:
-    """The lines of a body, without newlines. Raises `DamagedSegment` if they are not `count`."""
-    lines = body.split(b"\n")
-    if lines.pop() or len(lines) != header.count:
-        raise DamagedSegment(path, f"its body has not the {header.count} lines its header says")
-    return lines
+    return block.parts(ranges())
 
 
 def last_records(reader: StreamReader, count: int) -> list[Record]:
@@ -335,12 +318,3 @@ def merge_by_time(streams: Iterable[Iterable[Record]]) -> Iterator[Record]:
 
 def _record_time(record: Record) -> str:
     return timestamp_of(record.line)
-
-
-def with_place(record: Record) -> bytes:
-    """The stored line with `_stream` and `_seq` in front, as one JSON object."""
-    return b'{"_stream":"%s","_seq":%d,%s' % (
-        record.stream.encode(),
-        record.seq,
-        record.line[1:],
-    )

@@ -7,7 +7,7 @@ further on.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +63,7 @@ def read_header(directory: Path, first: int) -> Header:
     Reads a few kilobytes, whatever the size of the segment. Raises `DamagedSegment`, and
     `OSError` where the file cannot be opened.
     """
-    with _opened(directory, first) as file:
-        header, body_start = file.read_header()
-        found_bytes = os.fstat(file.descriptor).st_size
-    expected_bytes = body_start + header.stored_bytes
-    if found_bytes != expected_bytes:
-        raise DamagedSegment(
-            file.path, f"it has {found_bytes} bytes, its header says {expected_bytes}"
-        )
+    header, _ = read_wanted(directory, first, lambda _: False)
     return header
 
 
@@ -79,15 +72,37 @@ def read_segment(directory: Path, first: int) -> tuple[Header, bytes]:
 
     Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
     """
-    with _opened(directory, first) as file:
-        header, body_start = file.read_header()
-        body = file.read_from(body_start)
-    if file.is_compressed:
-        from logengine.compression import decompress_body
-
-        body = decompress_body(header, body, file.path)
-    check_body(header, body, file.path)
+    header, body = read_wanted(directory, first, lambda _: True)
+    if isinstance(body, DamagedSegment):
+        raise body
+    assert body is not None
     return header, body
+
+
+def read_wanted(
+    directory: Path, first: int, wants: Callable[[Header], bool]
+) -> tuple[Header, bytes | DamagedSegment | None]:
+    """The header of segment `first` as `read_header` has it, and its body if that `wants` it.
+
+    The body is checked to the bit; where that fails, what is wrong with it is in its place,
+    for a whole header tells what is missing. Raises as `read_header`.
+    """
+    with _opened(directory, first) as file:
+        with file.errors_are_damage():
+            header, body_start = file.read_header()
+            found_bytes = os.fstat(file.descriptor).st_size
+        expected_bytes = body_start + header.stored_bytes
+        if found_bytes != expected_bytes:
+            raise DamagedSegment(
+                file.path, f"it has {found_bytes} bytes, its header says {expected_bytes}"
+            )
+        if not wants(header):
+            return header, None
+        try:
+            with file.errors_are_damage():
+                return header, file.read_body(header, body_start)
+        except DamagedSegment as damage:
+            return header, damage
 
 
 @dataclass(frozen=True)
@@ -117,10 +132,27 @@ class _SegmentFile:
         )
         return header, length
 
-    def read_from(self, start: int) -> bytes:
+    def read_body(self, header: Header, start: int) -> bytes:
+        """The body, which begins at `start` in the file, checked to the bit."""
         with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(start)
-            return file.read()
+            body = file.read()
+        if self.is_compressed:
+            from logengine.compression import decompress_body
+
+            body = decompress_body(header, body, self.path)
+        check_body(header, body, self.path)
+        return body
+
+    @contextmanager
+    def errors_are_damage(self) -> Iterator[None]:
+        """Turns an error of the disk under the file into damage of the file."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise DamagedSegment(self.path, f"it cannot be read: {error.strerror}") from error
 
     def _split_header(self, start: bytes) -> tuple[bytes, int] | None:
         if not start:
@@ -135,14 +167,10 @@ class _SegmentFile:
 
 @contextmanager
 def _opened(directory: Path, first: int) -> Iterator[_SegmentFile]:
-    """Segment `first`, open; compressed, if it is there so. An error of its disk is damage."""
+    """Segment `first`, open; compressed, if it is there so."""
     file = _open(directory, first)
     try:
         yield file
-    except OSError as error:
-        if error.errno == errno.EIO:
-            raise DamagedSegment(file.path, f"it cannot be read: {error.strerror}") from error
-        raise
     finally:
         os.close(file.descriptor)
 

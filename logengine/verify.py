@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from logengine.atomic import is_temp_name
+from logengine.block import Block
 from logengine.errors import DamagedSegment
-from logengine.reader import split_body
 from logengine.record import ENVELOPE_NAMES
 from logengine.segment import Header, first_of_name, timestamp_of
 from logengine.segment_file import list_segments, read_segment
@@ -96,9 +96,9 @@ def _strangers(directory: Path) -> Iterator[Finding]:
 
 def _check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
     try:
-        lines = split_body(header, body, path)
+        lines = Block(header.stream, header.first, header.count, body).lines()
     except DamagedSegment as damage:
-        yield Finding(damage.path, damage.reason)
+        yield Finding(path, damage.reason)
         return
     for seq, line in enumerate(lines, header.first):
         reason = _fault_of_line(line)

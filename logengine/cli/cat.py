@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from logengine.block import Record
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, format_option
 from logengine.cli.streams import streams_to_read
-from logengine.reader import Cursor, Record, StreamReader, TimeRange, merge_by_time
+from logengine.reader import Cursor, StreamReader, TimeRange, merge_by_time
 from logengine.timestamp import parse_time
 
 _RECORDS_PER_WRITE = 1024
@@ -80,7 +81,7 @@ def command(
         readers.append(reader)
     if len(readers) == 1:
         for block in readers[0].read(times):
-            output.write(block.records())
+            output.write_block(block)
     else:
         merged = merge_by_time([_records(reader, times) for reader in readers])
         while batch := list(islice(merged, _RECORDS_PER_WRITE)):

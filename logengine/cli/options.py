@@ -8,7 +8,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from logengine.config import SYSTEM_DATA, SYSTEM_SOCKET, default_data, default_socket
 from logengine.segment_file import list_streams
 
 Command = Callable[..., Any]
@@ -16,12 +15,20 @@ Command = Callable[..., Any]
 
 def resolve_data(data: Path | None) -> Path:
     """The data directory: as given, or where the user's own daemon or the system's keeps it."""
-    return data or _there(default_data(os.environ, os.getuid()), SYSTEM_DATA)
+    if data is not None:
+        return data
+    from logengine.config import SYSTEM_DATA, default_data
+
+    return _there(default_data(os.environ, os.getuid()), SYSTEM_DATA)
 
 
 def resolve_socket(socket: Path | None) -> Path:
     """The daemon's socket: as given, or where the user's own daemon or the system's listens."""
-    return socket or _there(default_socket(os.environ, os.getuid()), SYSTEM_SOCKET)
+    if socket is not None:
+        return socket
+    from logengine.config import SYSTEM_SOCKET, default_socket
+
+    return _there(default_socket(os.environ, os.getuid()), SYSTEM_SOCKET)
 
 
 def _there(own: Path, system: Path) -> Path:

@@ -2,13 +2,14 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 import msgspec
 
-from logengine.reader import Block, Problem, Record, with_place
+from logengine.block import Block, Record, with_place
+from logengine.reader import Problem
 from logengine.record import ENVELOPE_NAMES
 from logengine.segment import timestamp_of
 
@@ -21,8 +22,6 @@ _EVENT_KEYS = ("event", "message", "msg")
 _SHOWN_BEHIND = ("exception", "stack")
 # structlog's renderer has its own idea of these.
 _RENDERED_APART = {"exc_info", "exception", "level", "logger_name", "stack"}
-
-Lines = Callable[[Block], Sequence[bytes]]
 
 
 def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,8 +40,19 @@ class Output:
     """Writes records to standard output and problems to standard error."""
 
     def __init__(self, form: str) -> None:
+        self._form = form
         self._render = {"json": with_place, "raw": _raw}.get(form) or _pretty_renderer()
         self.problems = 0
+
+    def write_block(self, block: Block) -> None:
+        """Writes the records of a block: as stored without a look at them."""
+        match self._form:
+            case "raw":
+                sys.stdout.buffer.write(block.body)
+            case "json":
+                sys.stdout.buffer.writelines(block.with_places())
+            case _:
+                self.write(block.records())
 
     def write(self, records: Iterable[Record]) -> None:
         """Writes records, each on a line of its own (pretty: at least one)."""

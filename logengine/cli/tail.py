@@ -112,5 +112,5 @@ async def _follow(
     from logengine.follow import Follower
 
     async for block in Follower(data, streams, readers, output.report).blocks():
-        output.write(block.records())
+        output.write_block(block)
         output.flush()

@@ -9,10 +9,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logengine.block import Record
 from logengine.plan import Addition, StreamState, append
 from logengine.reader import (
     Problem,
-    Record,
     StreamReader,
     TimeRange,
     last_records,
@@ -231,3 +231,16 @@ def test_reading_from_a_covered_segment_goes_on_in_the_one_that_covers_it() -> N
     files = {1: segments(lines, [3])[1], 2: segments(lines, [1, 1, 1])[2]}
     with stream(files) as data:
         assert read(data, 2) == (list(enumerate(lines, 1))[1:], [])
+
+
+def test_large_segments_are_read_ahead_and_damage_among_them_is_told() -> None:
+    lines = [line(seq, 0)[:-1] + b',"x":"%s"}' % (b"x" * 60_000) for seq in range(1, 101)]
+    files = segments(lines, [10] * 10)
+    files[41] = files[41][:-9] + b'yyyyyy"}\n'
+    del files[71]
+    with stream(files, sealed=[11, 51]) as data:
+        found, problems = read(data)
+    there = [seq for seq in range(1, 101) if not (41 <= seq <= 50 or 71 <= seq <= 80)]
+    assert found == [(seq, lines[seq - 1]) for seq in there]
+    assert "sha256 of its body" in str(problems[0])
+    assert str(problems[1]) == "app: records 71 to 80 are missing"

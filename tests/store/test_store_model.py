@@ -93,8 +93,8 @@ class StoreMachine(RuleBasedStateMachine):
         next_seq = 1
         for block in blocks:
             assert block.first == next_seq
-            next_seq += len(block.lines)
-        return [int(line.split(b":")[-1][:-1]) for block in blocks for line in block.lines]
+            next_seq += block.count
+        return [int(line.split(b":")[-1][:-1]) for block in blocks for line in block.lines()]
 
     def additions(self, streams: list[str], count: int) -> dict[str, list[int]]:
         taken = {}
