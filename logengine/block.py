@@ -54,6 +54,14 @@ class Block(msgspec.Struct, frozen=True):
         rest = self.body.split(b"\n", skipped)[-1]
         return Block(self.stream, seq, self.count - skipped, rest)
 
+    def end_before(self, seq: int) -> "Block":
+        """What of the block is before `seq`."""
+        kept = max(0, seq - self.first)
+        if kept >= self.count:
+            return self
+        rest = self.body.split(b"\n", kept)[-1]
+        return Block(self.stream, self.first, kept, self.body[: len(self.body) - len(rest)])
+
     def parts(self, ranges: Iterable[tuple[int, int]]) -> Iterator["Block"]:
         """The whole lines in each range of the body's bytes, start to stop, in order.
 

@@ -67,5 +67,9 @@ class InvalidCursor(LogEngineError):
     """A cursor is not of the form `stream:seq`."""
 
 
+class InvalidFilter(LogEngineError):
+    """A pattern or a condition that no record can be held against; the message says why."""
+
+
 class UnknownStream(LogEngineError):
     """There is no such stream, or no data directory; look at `logengine ls`."""

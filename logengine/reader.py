@@ -8,7 +8,7 @@ moment ago. What is handed out was read whole and matched its hash.
 import heapq
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,15 @@ from typing import Self, TypeVar
 
 from logengine.block import Block, Record
 from logengine.errors import DamagedSegment, InvalidCursor
+from logengine.filter import Filter
 from logengine.read_ahead import ReadAhead
 from logengine.segment import Header, is_stream_name, timestamp_of
 from logengine.segment_file import list_segments, read_header, read_wanted
 
 # An interrupted merge leaves covered segments at most this far behind the one that covers them.
 _COVER_SEGMENTS_MAX = 64
+# So many segments are read forward at a time where a stream is read from its end.
+_SPAN_SEGMENTS_MAX = 8
 # A merge that removes segments faster than a reader opens them is not to be expected.
 _LOOKS_MAX = 100
 # The last sequence number that a segment's name can tell.
@@ -93,6 +96,7 @@ class TimeRange:
 
 
 ALL_TIMES = TimeRange()
+ALL_RECORDS = Filter()
 
 
 class _ListingOutdated(Exception):
@@ -111,16 +115,22 @@ class StreamReader:
         self._vanished: set[int] = set()
         self._suspected: tuple[int, int] | None = None
 
-    def read(self, times: TimeRange = ALL_TIMES) -> Iterator[Block]:
+    def read(self, times: TimeRange = ALL_TIMES, stop: int | None = None) -> Iterator[Block]:
         """What there is from `next_seq` on; may be called again when there is more.
 
-        Raises `OSError`, `FileNotFoundError` if there is no such stream.
+        With `stop`, only what is before that number. Raises `OSError`, `FileNotFoundError`
+        if there is no such stream.
         """
         looks = 0
         while looks < _LOOKS_MAX:
             before = self.next_seq
             try:
-                yield from self._read_listed(list_segments(self._directory), times)
+                firsts = list_segments(self._directory)
+                if stop is None:
+                    yield from self._read_listed(firsts, times)
+                else:
+                    for block in self._read_listed(firsts[: bisect_left(firsts, stop)], times):
+                        yield block.end_before(stop)
             except _ListingOutdated:
                 looks = looks + 1 if self.next_seq == before else 0
                 continue
@@ -153,6 +163,28 @@ class StreamReader:
     def seek_last(self, count: int) -> None:
         """Goes on at least `count` records before the end, if there are. Raises `OSError`."""
         self.next_seq = self._look(lambda firsts: self._before_end(firsts, count))
+
+    def read_back(self) -> Generator[Iterator[Block], None, None]:
+        """What there is, in spans from the last to the first; each is read forward.
+
+        A span is to be read before the next is asked for. The first one given goes up to the
+        end, and behind that is `next_seq` when this is closed. Raises `OSError`.
+        """
+        firsts = list_segments(self._directory)
+        stop: int | None = None
+        count = 1
+        while firsts or stop is None:
+            span = firsts[-count:] or [1]
+            end, self.next_seq = self.next_seq, span[0]
+            try:
+                yield self.read(stop=stop)
+            finally:
+                if stop is not None:
+                    self.next_seq = end
+            stop = span[0]
+            del firsts[-count:]
+            # The nearest alone, for it may do; then as many as can be read ahead.
+            count = min(2 * count, _SPAN_SEGMENTS_MAX)
 
     def end(self) -> int:
         """The sequence number behind the last one. Raises `OSError`."""
@@ -302,12 +334,29 @@ def _in_range(block: Block, times: TimeRange) -> Iterator[Block]:
     return block.parts(ranges())
 
 
-def last_records(reader: StreamReader, count: int) -> list[Record]:
-    """The last `count` records of a stream, or all there are; `reader` is then at its end."""
-    reader.seek_last(count)
+def last_records(reader: StreamReader, count: int, chosen: Filter = ALL_RECORDS) -> list[Record]:
+    """The last `count` chosen records of a stream, or all there are; `reader` is then at its end.
+
+    Keeps no more of them in memory. Which they are is only known once they are read, so of
+    a filter that chooses few, the whole stream may be.
+    """
+    if chosen.chooses_all or not count:
+        reader.seek_last(count)
+        return _last_of(reader.read(), count, chosen)
+    last: list[Record] = []
+    with closing(reader.read_back()) as spans:
+        for blocks in spans:
+            last = _last_of(blocks, count - len(last), chosen) + last
+            if len(last) == count:
+                break
+    return last
+
+
+def _last_of(blocks: Iterable[Block], count: int, chosen: Filter) -> list[Record]:
     last: deque[Record] = deque(maxlen=count)
-    for block in reader.read():
-        last.extend(block.records())
+    for block in blocks:
+        for part in chosen.choose(block):
+            last.extend(part.records())
     return list(last)
 
 

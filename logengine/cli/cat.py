@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
-from logengine.block import Record
+from logengine.block import Block, Record
+from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, format_option
 from logengine.cli.streams import streams_to_read
+from logengine.filter import Filter
 from logengine.reader import Cursor, StreamReader, TimeRange, merge_by_time
 from logengine.timestamp import parse_time
 
@@ -34,6 +36,7 @@ Examples:
   logengine cat --since 10m
   logengine cat app --since 2026-11-23T20:00:00Z --until 2026-11-23T20:01:00Z
   logengine cat app --after app:5120 --format raw
+  logengine cat --since today --grep 'time.?out' -i --where level=error
 """
 )
 @streams_argument
@@ -50,6 +53,7 @@ Examples:
     help="Only records from this time on: RFC 3339, '10m' or '3d' ago, 'today', 'yesterday'.",
 )
 @click.option("--until", type=_Time(), help="Only records before this time.")
+@filter_options
 @format_option
 @data_option
 @click.pass_context
@@ -59,6 +63,7 @@ def command(
     cursors: tuple[str, ...],
     since: str | None,
     until: str | None,
+    chosen: Filter,
     form: str,
     data: Path | None,
 ) -> None:
@@ -80,16 +85,21 @@ def command(
             reader.seek_time(since)
         readers.append(reader)
     if len(readers) == 1:
-        for block in readers[0].read(times):
+        for block in _blocks(readers[0], times, chosen):
             output.write_block(block)
     else:
-        merged = merge_by_time([_records(reader, times) for reader in readers])
+        merged = merge_by_time([_records(reader, times, chosen) for reader in readers])
         while batch := list(islice(merged, _RECORDS_PER_WRITE)):
             output.write(batch)
     output.flush()
     ctx.exit(1 if output.problems else 0)
 
 
-def _records(reader: StreamReader, times: TimeRange) -> Iterator[Record]:
+def _blocks(reader: StreamReader, times: TimeRange, chosen: Filter) -> Iterator[Block]:
     for block in reader.read(times):
+        yield from chosen.choose(block)
+
+
+def _records(reader: StreamReader, times: TimeRange, chosen: Filter) -> Iterator[Record]:
+    for block in _blocks(reader, times, chosen):
         yield from block.records()

@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 
 from logengine.atomic import sync_directory
+from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, format_option
 from logengine.cli.streams import check_names, streams_to_read
+from logengine.filter import Filter
 from logengine.reader import StreamReader, last_records, merge_by_time
 from logengine.segment_file import list_streams
 
@@ -24,6 +26,7 @@ Examples:
   logengine tail app -n 100
   logengine tail -f app audit
   logengine tail -f --format json | jq .event
+  logengine tail -f --where level=error --where _comm=web
 """
 )
 @streams_argument
@@ -37,6 +40,7 @@ Examples:
     help="How many records.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Then print what comes, once it is on disk.")
+@filter_options
 @format_option
 @data_option
 @click.pass_context
@@ -45,6 +49,7 @@ def command(
     streams: tuple[str, ...],
     count: int,
     follow: bool,  # noqa: FBT001 - click passes by name
+    chosen: Filter,
     form: str,
     data: Path | None,
 ) -> None:
@@ -65,7 +70,7 @@ def command(
     else:
         names = streams_to_read(data, streams)
     readers = {stream: StreamReader(data, stream, output.report) for stream in names}
-    last = [last_records(reader, count) for reader in readers.values()]
+    last = [last_records(reader, count, chosen) for reader in readers.values()]
     if follow:
         # What was just read may be visible and not yet durable.
         for stream in names:
@@ -74,16 +79,20 @@ def command(
     output.write(merged[len(merged) - count :] if len(merged) > count else merged)
     output.flush()
     if follow:
-        asyncio.run(_follow_while_read(data, streams or None, readers, output))
+        asyncio.run(_follow_while_read(data, streams or None, readers, chosen, output))
     ctx.exit(1 if output.problems else 0)
 
 
 async def _follow_while_read(
-    data: Path, streams: Collection[str] | None, readers: dict[str, StreamReader], output: Output
+    data: Path,
+    streams: Collection[str] | None,
+    readers: dict[str, StreamReader],
+    chosen: Filter,
+    output: Output,
 ) -> None:
     """Follows until whoever reads our output has enough, which else only the next write shows."""
     loop = asyncio.get_running_loop()
-    following = loop.create_task(_follow(data, streams, readers, output))
+    following = loop.create_task(_follow(data, streams, readers, chosen, output))
     descriptor = sys.stdout.fileno()
     is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     if is_pipe:
@@ -107,10 +116,15 @@ def _is_cancelled() -> bool:
 
 
 async def _follow(
-    data: Path, streams: Collection[str] | None, readers: dict[str, StreamReader], output: Output
+    data: Path,
+    streams: Collection[str] | None,
+    readers: dict[str, StreamReader],
+    chosen: Filter,
+    output: Output,
 ) -> None:
     from logengine.follow import Follower
 
     async for block in Follower(data, streams, readers, output.report).blocks():
-        output.write_block(block)
+        for part in chosen.choose(block):
+            output.write_block(part)
         output.flush()

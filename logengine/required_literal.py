@@ -1,0 +1,39 @@
+"""The literal that a line must have for a regular expression to match in it.
+
+Searching for a literal is many times as fast as matching. What is found here need not be
+the longest; that every match has it is what counts, so what is not plain is passed over.
+"""
+
+import re
+
+_TOKEN = re.compile(
+    rb"""
+      (?P<unclear> \\[0-9xuUN] | \(\? )  # escapes of several characters; flags and the like
+    | (?P<class> \\[A-Za-z] | \[\^?\]?(?:\\.|[^\]\\])*\] | [.^$] )
+    | (?P<optional> [*?] | \{[0-9]*,?[0-9]*\} )
+    | (?P<repeat> \+ )
+    | (?P<open> \( ) | (?P<close> \) ) | (?P<or> \| )
+    | \\?(?P<plain> . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def required_literal(pattern: bytes) -> bytes:
+    """Bytes that are in whatever `pattern` matches, the longest that are easily seen; or none."""
+    runs = [b""]
+    depth = 0  # what is in groups is passed over
+    for token in _TOKEN.finditer(pattern):
+        kind = token.lastgroup
+        if kind == "unclear" or (kind == "or" and depth == 0):
+            return b""
+        depth += (kind == "open") - (kind == "close")
+        if depth:
+            runs.append(b"")
+        elif kind == "plain":
+            runs[-1] += token["plain"]
+        else:
+            if kind == "optional":
+                runs[-1] = runs[-1][:-1]
+            runs.append(b"")
+    return max(runs, key=len)
