@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.compressed import compress_file
 from tests.daemon import Daemon, eventually
 
 LOGENGINE = [sys.executable, "-m", "logengine"]
@@ -164,6 +165,75 @@ def test_times_choose_records(daemon: Daemon) -> None:
     assert daemon.cli("cat", "--until", "yesterday").stdout == b""
 
 
+RECORDS = [
+    b'{"level":"error","event":"time out","user":{"name":"ann"},"ms":5}',
+    b'{"level":"info","event":"Time out","user":{"name":"bob"},"ms":5.0}',
+    b'{"level":"error","event":"a.b","user":{"name":"bob"},"ms":50}',
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [
+        (["--grep", "time.?out"], [0]),
+        (["--grep", "TIME", "-i"], [0, 1]),
+        (["--grep", "time", "-iv"], [2]),
+        (["--grep", "a.b", "-F"], [2]),
+        (["--grep", '"}$'], []),
+        (["--where", "level=error"], [0, 2]),
+        (["--where", "level=error", "--where", "user.name=bob"], [2]),
+        (["--where", "ms=5", "--grep", "a"], [0]),
+        (["--where", f"_uid={os.getuid()}"], [0, 1, 2]),
+        (["--where", "level=error", "--grep", "ann", "-v"], [2]),
+    ],
+)
+def test_records_are_chosen_by_pattern_and_field(
+    daemon: Daemon, arguments: list[str], chosen: list[int]
+) -> None:
+    for record in RECORDS:
+        daemon.cli("send", "-s", "app", stdin=record + b"\n")
+    for command in (["cat"], ["tail"], ["cat", "app", "--since", "10m"]):
+        shown = daemon.cli(*command, *arguments).stdout.splitlines()
+        assert [json.loads(line)["_seq"] - 1 for line in shown] == chosen
+    if chosen:
+        (last,) = daemon.cli("tail", "-n", "1", *arguments).stdout.splitlines()
+        assert json.loads(last)["_seq"] - 1 == chosen[-1]
+
+
+def test_follow_prints_only_what_is_chosen(daemon: Daemon) -> None:
+    daemon.cli("send", "-s", "app", stdin=b"a 1\nb 1\nb 2\n")
+    with subprocess.Popen(
+        [*LOGENGINE, "tail", "-f", "-n", "1", "--grep", '"a ', "--data", str(daemon.data)],
+        stdout=subprocess.PIPE,
+    ) as tail:
+        assert tail.stdout is not None
+        for expected in ("a 1", "a 2", "a 3"):
+            assert json.loads(tail.stdout.readline())["message"] == expected
+            daemon.cli("send", "-s", "app", stdin=b"b 3\n")
+            daemon.cli("send", "-s", "app", stdin=b"a %d\nb 4\n" % (int(expected[2:]) + 1))
+        tail.terminate()
+
+
+def test_compressed_segments_are_read_by_every_command(daemon: Daemon) -> None:
+    daemon.config.write_text("[commit]\nrewrite_limit = 200\n")
+    daemon.stop()
+    daemon.start()
+    for number in range(6):
+        daemon.cli("send", "-s", "app", stdin=b'{"n":%d,"x":"%s"}\n' % (number, b"x" * 60))
+    before = {
+        command: daemon.cli(*command.split()).stdout
+        for command in ("cat", "cat --format raw", "tail -n 4", "cat --where n=1", "verify")
+    }
+    paths = sorted((daemon.data / "app").iterdir())
+    assert len(paths) == 3
+    for path in paths[:2]:
+        compress_file(path)
+    assert {command: daemon.cli(*command.split()).stdout for command in before} == before
+    (told,) = map(json.loads, daemon.cli("ls", "--json").stdout.splitlines())
+    assert (told["records"], told["segments"]) == (6, 3)
+    assert told["bytes"] == sum(path.stat().st_size for path in (daemon.data / "app").iterdir())
+
+
 def test_several_streams_are_merged_by_time(daemon: Daemon) -> None:
     for number in range(6):
         daemon.cli("send", "-s", "ab"[number % 2], stdin=b"%d\n" % number)
@@ -194,6 +264,10 @@ def test_ls_tells_streams_and_sizes(daemon: Daemon) -> None:
         (["cat", "--after", "app"], 1, "no cursor"),
         (["cat", "--since", "soon"], 2, "is not a time"),
         (["tail", "-n", "-1"], 2, "-1"),
+        (["cat", "--grep", "("], 1, "no regular expression"),
+        (["tail", "-v"], 2, "--grep"),
+        (["cat", "--where", "level"], 1, "expected KEY=VALUE"),
+        (["cat", "--where", "_seq=5"], 1, "no field of a record"),
         (["ls", "--data", "/nonexistent"], 1, "no data directory"),
         (["verify", "nope"], 1, "no stream 'nope'"),
         (["send", "-s", "UP"], 1, "cannot be a stream"),
