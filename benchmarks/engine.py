@@ -65,25 +65,17 @@ class RunningEngine:
 
 @dataclass(frozen=True)
 class Engine:
-    """The daemon as it is installed. Every record is counted at its ack.
-
-    `config` is TOML, for what the defaults do not do.
-    """
+    """The daemon as it is installed. Every record is counted at its ack."""
 
     name: str = "logengine"
     records_max: int = 10**9
     clients_max: int = 10**9
-    config: str = ""
 
     @contextmanager
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[RunningEngine]:
         """Starts it in the foreground, on what `root` holds of it."""
-        path, data, config = root / "socket", root / "data", root / "logengine.toml"
-        config.write_text(self.config)
-        command = [
-            *(*wrapper, *LOGENGINE, "run", "--config", str(config)),
-            *("--data", str(data), "--socket", str(path)),
-        ]
+        path, data = root / "socket", root / "data"
+        command = [*wrapper, *LOGENGINE, "run", "--data", str(data), "--socket", str(path)]
         with started(command, lambda: is_listening(path)) as pid:
             yield RunningEngine(pid, path, data)
 

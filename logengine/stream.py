@@ -55,17 +55,23 @@ def recover(directory: Path, *, rewrite_limit: int, active_bytes_max: int) -> Re
     for name in temps:
         os.unlink(directory / name)
     sync_directory(directory)
-    firsts = sorted(first for name in names if (first := first_of_name(name)))
+    firsts = sorted({first for name in names if (first := first_of_name(name))})
     damaged: list[DamagedSegment] = []
     found = [_found(directory, first, damaged) for first in firsts[-RECOVERY_SEGMENTS:]]
     plan = plan_recovery(stream, found)
+    file_names = {each.first: each.header.file_name for each in found if each.header}
     for first in plan.covered:
-        os.unlink(directory / segment_name(first))
+        os.unlink(directory / file_names[first])
         # One at a time: after a power cut no older one may be gone before a newer one.
         sync_directory(directory)
     state = plan.state
     newest = plan.newest
-    if newest is not None and newest.bytes < min(rewrite_limit, active_bytes_max):
+    # A compressed one is never written again: under a plain name it would be a second file.
+    if (
+        newest is not None
+        and not newest.is_compressed
+        and newest.bytes < min(rewrite_limit, active_bytes_max)
+    ):
         try:
             header, body = read_segment(directory, newest.first)
         except DamagedSegment as error:

@@ -1,0 +1,83 @@
+"""Where a stream goes on, by the segments that are found."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from logengine.compression import compress_body, encode_compressed_header
+from logengine.plan import Addition, StreamState, append
+from logengine.segment import Header, segment_name
+from logengine.segment_file import list_segments, read_segment
+from logengine.stream import SegmentWriter, recover
+
+TIME = "2026-11-23T20:00:00.000001Z"
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Path:
+    directory = tmp_path / "app"
+    directory.mkdir()
+    return directory
+
+
+def line(number: int) -> bytes:
+    return b'{"_ts":"%s","n":%d}\n' % (TIME.encode(), number)
+
+
+def write_compressed(directory: Path, first: int, last: int) -> Path:
+    body = b"".join(map(line, range(first, last + 1)))
+    frames = compress_body([body], 1)
+    header = Header(
+        version=1,
+        stream=directory.name,
+        first=first,
+        count=last - first + 1,
+        bytes=len(body),
+        since=TIME,
+        until=TIME,
+        latest=TIME,
+        sha256=hashlib.sha256(body).hexdigest(),
+        producers={"p": last},
+        frames=tuple(each.frame for each in frames),
+    )
+    path = directory / segment_name(first, compressed=True)
+    path.write_bytes(encode_compressed_header(header) + frames[0].content)
+    return path
+
+
+def commit(directory: Path, state: StreamState, number: int) -> StreamState:
+    addition = Addition([line(number)], 1, TIME, TIME, {"p": number})
+    plan, after = append(state, addition, rewrite_limit=65536, max_producers=10)
+    SegmentWriter(directory.parent, plan, direct_above=65536).publish()
+    return after
+
+
+def state_of(directory: Path) -> StreamState:
+    return recover(directory, rewrite_limit=65536, active_bytes_max=65536).state
+
+
+def bodies(directory: Path) -> bytes:
+    return b"".join(read_segment(directory, first)[1] for first in list_segments(directory))
+
+
+def test_a_stream_goes_on_behind_a_compressed_segment(stream: Path) -> None:
+    path = write_compressed(stream, 1, 3)
+    before = path.read_bytes()
+    state = commit(stream, state_of(stream), 4)
+    commit(stream, state, 5)
+    assert list_segments(stream) == [1, 4]
+    assert path.read_bytes() == before
+    assert bodies(stream) == b"".join(map(line, range(1, 6)))
+    assert state_of(stream).next_seq == 6
+    assert state_of(stream).producers == {"p": 5}
+
+
+def test_covered_segments_of_either_kind_are_removed(stream: Path) -> None:
+    write_compressed(stream, 1, 6)
+    write_compressed(stream, 3, 4)
+    commit(stream, StreamState("app", next_seq=5, latest=TIME), 5)
+    recovery = recover(stream, rewrite_limit=65536, active_bytes_max=65536)
+    assert recovery.covered_removed == 2
+    assert [path.name for path in stream.iterdir()] == [segment_name(1, compressed=True)]
+    assert recovery.state.next_seq == 7
