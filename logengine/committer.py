@@ -23,6 +23,7 @@ from logengine.stream import Recovery
 log = structlog.get_logger()
 
 _BATCHES_UNDER_WAY_MAX = 2
+_IN_LOOP_BYTES_MAX = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -269,13 +270,13 @@ class Committer:
         """Whether the event loop has nothing better to do than to commit `batch` itself.
 
         A single record at idle is acknowledged a third sooner than by way of a thread. The
-        loop stands still meanwhile, so it is done only on a disk that was quick the last time.
+        loop stands still meanwhile, so it is done only on a disk that was quick the last time,
+        and not for a chunk of many records, behind which more will have arrived.
         """
-        return (
-            self._was_quick
-            and not self._waiting_bytes
-            and [len(entries) for entries in batch.taken.values()] == [1]
-        )
+        if not self._was_quick or self._waiting_bytes or len(batch.taken) > 1:
+            return False
+        (entries,) = batch.taken.values()
+        return len(entries) == 1 and len(entries[0].body) <= _IN_LOOP_BYTES_MAX
 
     def _succeeded(self, stream: str, entries: list[Entry]) -> None:
         pending = self._pending[stream]
