@@ -95,7 +95,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     max_record: Size = Size(1 * MiB)
     max_pending: Size = Size(64 * MiB)
-    max_pending_stream: Size = Size(16 * MiB)
+    max_pending_stream: Size = Size(32 * MiB)
     max_connections: Count = 4096
     max_streams: Count = 4096
     max_producers: Count = 1024
@@ -182,6 +182,11 @@ def parse_config(text: str, origin: str) -> Config:
         config = msgspec.convert(said, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{origin}: {_readable(str(error), said)}") from None
+    limits = config.limits
+    if "max_pending_stream" not in said.get("limits", {}):
+        share = min(limits.max_pending_stream, limits.max_pending // 2)
+        limits = msgspec.structs.replace(limits, max_pending_stream=Size(share))
+        config = msgspec.structs.replace(config, limits=limits)
     if said.get("data") == "":
         raise ConfigError(f"{origin}: data: ''; expected an absolute path, or no such key")
     _check(config, origin)

@@ -35,7 +35,7 @@ class ServerLimits:
 
     max_record: int = 1024 * 1024
     max_pending: int = 64 * 1024 * 1024
-    max_pending_stream: int = 16 * 1024 * 1024
+    max_pending_stream: int = 32 * 1024 * 1024
     max_connections: int = 4096
     stall_timeout: float = 30.0
 

@@ -217,7 +217,7 @@ PATH_108 = "/" + "a" * 107
             "limits.max_pending: 64MiB; expected at least 128MiB (4 times limits.max_record)",
         ),
         (
-            "[limits]\nmax_pending = '8MiB'",
+            "[limits]\nmax_pending = '8MiB'\nmax_pending_stream = '16MiB'",
             "limits.max_pending_stream: 16MiB; expected at most 8MiB (limits.max_pending)",
         ),
         (
@@ -307,3 +307,9 @@ def test_show_prints_toml_of_what_is_in_force_and_where_it_is_from(tmp_path: Pat
     assert result.output.startswith(f"# From {path}, --data, --socket, defaults\n")
     config = parse_config(result.output, "shown")
     assert (config.data, paths(config), config.commit.threads) == ("/srv/logs", ["/run/s"], 3)
+
+
+@pytest.mark.parametrize(("said", "share"), [("8MiB", 4), ("64MiB", 32), ("1GiB", 32)])
+def test_a_stream_may_take_half_of_the_memory_unless_told_otherwise(said: str, share: int) -> None:
+    config = parse_config(f"[limits]\nmax_pending = '{said}'", "f")
+    assert config.limits.max_pending_stream == share * 1024 * 1024
