@@ -2,7 +2,7 @@
 
 A batch starts as soon as the one before lets it, and holds whatever arrived meanwhile:
 one record at idle, megabytes under load. While a batch is in fsync and enough has
-arrived (`pipeline_bytes`), the next one is prepared already; two are under way at most.
+arrived (`pipeline_bytes`), the next one is prepared already; three are under way at most.
 A stream that fails keeps its records and tries again alone, after a pause that doubles.
 """
 
@@ -22,7 +22,7 @@ from logengine.stream import Recovery
 
 log = structlog.get_logger()
 
-_BATCHES_UNDER_WAY_MAX = 2
+_BATCHES_UNDER_WAY_MAX = 3
 _IN_LOOP_BYTES_MAX = 16 * 1024
 
 
