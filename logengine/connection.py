@@ -151,7 +151,7 @@ class Connection:
 
     def _account_for_held(self, *, finished: bool) -> None:
         change_bytes = self.held_bytes - self._accounted_bytes
-        if change_bytes or (finished and self._server.elected is self):
+        if change_bytes or finished:
             self._accounted_bytes += change_bytes
             self._server.held(self, change_bytes, finished=finished)
 

@@ -7,7 +7,7 @@ further on.
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,12 @@ def list_segments(directory: Path) -> list[int]:
 
     A segment that is there twice, as one that is being compressed is, is listed once.
     """
-    return sorted({first for name in os.listdir(directory) if (first := first_of_name(name))})
+    return segments_among(os.listdir(directory))
+
+
+def segments_among(names: Iterable[str]) -> list[int]:
+    """What `list_segments` gives for a directory that holds `names`."""
+    return sorted({first for name in names if (first := first_of_name(name))})
 
 
 def size_of_segments(directory: Path) -> int:

@@ -83,7 +83,7 @@ class Server:
         self._producers: dict[tuple[str, str], Connection] = {}
         self._paused: dict[Connection, None] = {}
         self._held_bytes = 0
-        self.elected: Connection | None = None
+        self._elected: Connection | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -156,7 +156,7 @@ class Server:
         """Whether there is room for whatever `connection` sends next."""
         if not self._stream_has_room(connection.stream):
             return False
-        return not self._is_full() or connection is self.elected
+        return not self._is_full() or connection is self._elected
 
     def may_read_first_line(self) -> bool:
         """Whether a connection may be read until it tells its stream, room in that or not."""
@@ -185,7 +185,7 @@ class Server:
         `finished` says that it has finished a record, though it may have begun a longer one.
         """
         self._held_bytes += change_bytes
-        if finished and connection is self.elected:
+        if finished and connection is self._elected:
             self._end_election()
             self.room()
 
@@ -197,7 +197,7 @@ class Server:
             key = (connection.stream, connection.producer)
             if self._producers.get(key) is connection:
                 del self._producers[key]
-        if connection is self.elected:
+        if connection is self._elected:
             self._end_election()
         if not self._connections:
             self._all_closed.set()
@@ -216,16 +216,16 @@ class Server:
         return self._is_full() and self._held_bytes * 2 >= self.limits.max_pending
 
     def _elect(self) -> None:
-        if self.elected or not self._paused or not self._is_held_up():
+        if self._elected or not self._paused or not self._is_held_up():
             return
         elected = max(self._paused, key=lambda connection: connection.held_bytes)
-        self.elected = elected
+        self._elected = elected
         self._stall_timer = self._loop.call_later(self.limits.stall_timeout, elected.stall)
         del self._paused[elected]
         elected.resume()
 
     def _end_election(self) -> None:
-        self.elected = None
+        self._elected = None
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None

@@ -73,10 +73,6 @@ class Publication:
 
     async def step(self, steps: Sequence[tuple["StreamCommit", Callable[[], None]]]) -> None:
         """Takes one step of each writer, in parallel; one that fails fails alone."""
-        if self._executor is None:
-            for commit, step in steps:
-                commit.take(step)
-            return
         left = deque(steps)
 
         def take_what_is_left() -> None:
@@ -85,6 +81,9 @@ class Publication:
                     commit, step = left.popleft()
                     commit.take(step)
 
+        if self._executor is None:
+            take_what_is_left()
+            return
         # A job for each thread and not for each stream: handing one over costs 30 us.
         loop = asyncio.get_running_loop()
         jobs = [

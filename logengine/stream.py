@@ -16,8 +16,8 @@ from logengine.plan import (
     plan_recovery,
     with_active,
 )
-from logengine.segment import first_of_name, segment_name
-from logengine.segment_file import read_header, read_segment
+from logengine.segment import segment_name
+from logengine.segment_file import read_header, read_segment, segments_among
 
 # A merge takes fewer neighbours than this, so what an interrupted one left covered at the
 # end of a stream is among them. Older ones harm no reader and need no look at the start.
@@ -55,7 +55,7 @@ def recover(directory: Path, *, rewrite_limit: int, active_bytes_max: int) -> Re
     for name in temps:
         os.unlink(directory / name)
     sync_directory(directory)
-    firsts = sorted({first for name in names if (first := first_of_name(name))})
+    firsts = segments_among(names)
     damaged: list[DamagedSegment] = []
     found = [_found(directory, first, damaged) for first in firsts[-RECOVERY_SEGMENTS:]]
     plan = plan_recovery(stream, found)

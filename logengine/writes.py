@@ -21,7 +21,6 @@ _BUFFERS_PER_WRITE = 1024  # IOV_MAX of Linux
 _ALIGNMENT = 4096
 _STAGING_BYTES = 1024 * 1024
 
-
 # Memory at the border of a page, as direct writes take it: as many areas as there were
 # such writes at once.
 _staging_areas: list[memoryview] = []

@@ -688,7 +688,7 @@ async def test_unfinished_records_that_fill_the_memory_are_finished_one_at_a_tim
         await client.acked(1)
     assert len(served.values()) == 20
     assert served.server._held_bytes == 0
-    assert served.server.elected is None
+    assert served.server._elected is None
 
 
 @serve(max_record=60_000, max_pending=200_000, max_pending_stream=100_000, stall_timeout=0.05)
@@ -846,9 +846,9 @@ async def test_whoever_finishes_records_is_not_stalled(served: Served) -> None:
     for number, client in enumerate(halves):
         await client.hello(stream=f"s{number}")
         await client.send(b"h" * 30_000)
-    await served.until(lambda: served.server.elected is not None)
-    assert served.server.elected is not None
-    elected = halves[int(served.server.elected.stream[1:])]
+    await served.until(lambda: served.server._elected is not None)
+    assert served.server._elected is not None
+    elected = halves[int(served.server._elected.stream[1:])]
     for number in range(1, 15):
         await elected.send(b"h" * 100 + b"\n" + b"h" * (30_000 + 500 * number))
         await elected.acked(number)
