@@ -17,6 +17,7 @@ import msgspec
 import tomli_w
 
 from logengine.errors import ConfigError
+from logengine.places import default_data, default_socket
 from logengine.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.units import (
     format_duration,
@@ -28,8 +29,6 @@ from logengine.units import (
 )
 
 SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
-SYSTEM_DATA = Path("/var/log/logengine")
-SYSTEM_SOCKET = Path("/run/logengine/socket")
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -196,35 +195,6 @@ def parse_config(text: str, origin: str) -> Config:
 def render_config(config: Config) -> str:
     """TOML that says exactly `config`."""
     return tomli_w.dumps(msgspec.to_builtins(config, enc_hook=_encode))
-
-
-def default_data(environ: Mapping[str, str], uid: int) -> Path:
-    """Where records are kept if nobody says otherwise."""
-    if given := environ.get("LOGS_DIRECTORY"):
-        return Path(given.split(":")[0])
-    if uid == 0:
-        return SYSTEM_DATA
-    state = _xdg_directory(environ, "XDG_STATE_HOME")
-    return Path(state or Path(environ.get("HOME") or "/", ".local", "state"), "logengine")
-
-
-def default_socket(environ: Mapping[str, str], uid: int) -> Path:
-    """Where the daemon listens if nobody says otherwise.
-
-    Without `$XDG_RUNTIME_DIR` that is below `/tmp`, where all of a user's processes look.
-    """
-    if given := environ.get("RUNTIME_DIRECTORY"):
-        return Path(given.split(":")[0], "socket")
-    if uid == 0:
-        return SYSTEM_SOCKET
-    runtime = _xdg_directory(environ, "XDG_RUNTIME_DIR")
-    return Path(runtime, "logengine", "socket") if runtime else Path(f"/tmp/logengine-{uid}/socket")  # noqa: S108
-
-
-def _xdg_directory(environ: Mapping[str, str], name: str) -> str | None:
-    """The directory that `name` gives; a relative one is to be ignored, says the standard."""
-    given = environ.get(name, "")
-    return given if given.startswith("/") else None
 
 
 def _decode(kind: type, value: object) -> object:

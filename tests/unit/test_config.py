@@ -14,13 +14,12 @@ from logengine.config import (
     LimitsConfig,
     ListenConfig,
     LogConfig,
-    default_data,
-    default_socket,
     load_config,
     parse_config,
     render_config,
 )
 from logengine.errors import ConfigError
+from logengine.places import default_data, default_socket
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "logengine.toml"
 ROOT = 0
