@@ -148,9 +148,7 @@ class Delivery:
             return None
         if spool.releases(outbox.acked):
             acked = outbox.acked
-            # Under another numbering, what is removed must not come back in a power cut.
-            durably = spool.numbering_kept != outbox.numbering
-            return Step(lambda: spool.release(acked, durably=durably), lambda _: None)
+            return Step(lambda: spool.release(acked), lambda _: None)
         if not self.is_welcomed:
             return None
         if spool.numbering_kept != outbox.numbering:

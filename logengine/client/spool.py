@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -116,7 +115,7 @@ class Spool:
         if self.numbering_kept == numbering:
             return
         state = msgspec.structs.replace(self._stored, numbering=numbering)
-        with AtomicWriter(self.path / _STATE_NAME, "wb", permissions=0o600) as writer:
+        with AtomicWriter(self.path / _STATE_NAME, "wb", buffering=0, permissions=0o600) as writer:
             writer.write(msgspec.json.encode(state) + b"\n")
         self._stored = state
         self._is_stored = True
@@ -127,9 +126,7 @@ class Spool:
         Durable when it returns. Raises `AtomicWriteError`; nothing of them is here then.
         """
         if self._segments and chunks[0].first > self.last + 1:
-            # What is left here is durable with the daemon. It must not come back in a power
-            # cut, or the records between would seem to be missing.
-            self.release(self.last, durably=True)
+            self.release(self.last)  # it is durable, or what is between could not be
         self.keep_numbering(numbering)
         create_directory(self._directory, _DIRECTORY_MODE)
         segment = _Segment(
@@ -162,27 +159,29 @@ class Spool:
         """Whether `release` would remove anything."""
         return bool(self._segments) and self._segments[0].last <= acked
 
-    def release(self, acked: int, *, durably: bool = False) -> None:
-        """Removes the segments of which all is durable, up to place `acked`. Raises `OSError`."""
-        removed = False
-        while self._segments and self._segments[0].last <= acked:
+    def release(self, acked: int) -> None:
+        """Removes the segments of which all is durable, up to place `acked`. Raises `OSError`.
+
+        One at a time: after a power cut no older one may be there without those behind it,
+        nor any of them under a numbering that came later.
+        """
+        while self.releases(acked):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._directory / segment_name(self._segments[0].first))
-            self.bytes -= self._segments.pop(0).bytes
-            removed = True
-        if removed and durably:
             sync_directory(self._directory)
+            self.bytes -= self._segments.pop(0).bytes
 
     def close(self) -> None:
         """Lets go of the spool; an empty one is removed."""
         if not self._segments:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(self._directory)
-            for name in (_STATE_NAME, _LOCK_NAME):
+            for remove, path in (
+                (os.rmdir, self._directory),
+                (os.unlink, self.path / _STATE_NAME),
+                (os.unlink, self.path / _LOCK_NAME),
+                (os.rmdir, self.path),
+            ):
                 with contextlib.suppress(OSError):
-                    os.unlink(self.path / name)
-            with contextlib.suppress(OSError):
-                os.rmdir(self.path)
+                    remove(path)
         os.close(self._lock)
 
     def forget(self) -> None:
