@@ -16,6 +16,7 @@ from logengine.errors import LogEngineError
 
 _NEVER = float("inf")
 _SPOOL_RETRY_S = 1.0
+_SENDS_PER_TURN = 100
 
 
 class AsyncClient(BaseClient):
@@ -29,6 +30,7 @@ class AsyncClient(BaseClient):
         super()._begin(delivery)
         self._pid = os.getpid()
         self._task: asyncio.Task[None] | None = None
+        self._yield_at = 0
         self._wakeup = asyncio.Event()  # for the task
         self._changed = asyncio.Event()  # for whoever waits for records or for room
 
@@ -72,7 +74,10 @@ class AsyncClient(BaseClient):
             return 0
         if self._delivery.outbox.held_bytes >= self._wake_bytes:
             self._wake()
-            await asyncio.sleep(0)  # a loop of sends would let nothing else run
+        if place >= self._yield_at:
+            # A loop of sends would let nothing else run, also not what sends them.
+            self._yield_at = place + _SENDS_PER_TURN
+            await asyncio.sleep(0)
         return place - self._delivery.inherited
 
     async def durable(self, place: int, timeout: float | None = None) -> None:

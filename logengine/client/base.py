@@ -89,6 +89,11 @@ class BaseClient:
         return self._delivery.producer
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more records because it was closed."""
+        return self._closed
+
+    @property
     def acked(self) -> int:
         """How many of the records that this client took are durable."""
         return max(0, self._delivery.outbox.acked - self._delivery.inherited)

@@ -3,6 +3,7 @@
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from logengine.client.encoding import encode_record, represent
@@ -31,7 +32,6 @@ class LogEngineHandler(logging.Handler):
         self, stream: str = "default", *, level: int | str = logging.NOTSET, **options: Any
     ) -> None:
         super().__init__(level)
-        self._closed = False
         self._close_timeout_s = options.get("close_timeout", 5.0)
         self.client = Client(stream, **options)
 
@@ -48,18 +48,17 @@ class LogEngineHandler(logging.Handler):
 
     def flush(self) -> None:
         """Waits until all that was logged is durable, and tells on standard error if it is not."""
-        if not self._closed:
+        if not self.client.is_closed:  # as it is when logging is shut down at exit
             self._try(lambda: self.client.flush(self._close_timeout_s))
 
     def close(self) -> None:
-        """Waits once more, then ends the client."""
-        if not self._closed:
-            self._closed = True
+        """Ends the client, as its `close` does; what is not durable by now is told."""
+        if not self.client.is_closed:
             # `logging.shutdown` has just flushed it.
             self._try(lambda: self.client.close(timeout=0))
         super().close()
 
-    def _try(self, end: Any) -> None:
+    def _try(self, end: Callable[[], None]) -> None:
         try:
             end()
         except LogEngineError as error:

@@ -22,4 +22,5 @@ def main(socket: str, spool: str, producer: str, last: int, pause_s: float) -> N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5]))
+    socket_path, spool_path, name, records, pause = sys.argv[1:]
+    main(socket_path, spool_path, name, int(records), float(pause))
