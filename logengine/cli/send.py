@@ -105,14 +105,21 @@ async def _send(
     finally:
         with contextlib.suppress(LogEngineError):
             await client.close(timeout=0)
-    for place in client.refused_places:
-        click.echo(
-            f"logengine: line {skipped + place} is longer than the daemon's max_record; not stored",
-            err=True,
-        )
-    if (more := client.refused - len(client.refused_places)) > 0:
-        click.echo(f"logengine: and so are {more} before it; not stored", err=True)
+    for first, last, reason in client.refusals:
+        _report_refusal(skipped + first, skipped + last, reason)
+    told = sum(last + 1 - first for first, last, _ in client.refusals)
+    if client.refused > told:
+        click.echo(f"logengine: {client.refused - told} more lines were not stored", err=True)
     return client.refused
+
+
+def _report_refusal(first: int, last: int, reason: str) -> None:
+    lines = f"line {first} is" if first == last else f"lines {first} to {last} are"
+    why = {
+        "record_too_large": "longer than the daemon's max_record",
+        "over_quota": "over a quota of the daemon's",
+    }.get(reason, f"refused by the daemon: {reason}")
+    click.echo(f"logengine: {lines} {why}; not stored", err=True)
 
 
 async def _send_all(

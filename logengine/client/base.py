@@ -6,6 +6,7 @@ from typing import Any
 
 from logengine.client.delivery import Delivery
 from logengine.client.orphans import OrphanDrain
+from logengine.client.outbox import Refusal
 from logengine.client.settings import OnFull, Settings, StrPath, process_producer
 from logengine.client.spool import Spool
 from logengine.errors import ClientClosed, ClientFull, DaemonUnavailable, LogEngineError, NotDurable
@@ -120,13 +121,17 @@ class BaseClient:
 
     @property
     def refused(self) -> int:
-        """How many records the daemon did not take, because they were too large for it."""
+        """How many records the daemon did not store: too large for it, or over a quota."""
         return self._delivery.outbox.refused
 
     @property
-    def refused_places(self) -> list[int]:
-        """The places, as `send` gave them, of the last hundred of those."""
-        return [place - self._delivery.inherited for place in self._delivery.outbox.refused_places]
+    def refusals(self) -> list[Refusal]:
+        """The last hundred of those refusals, by places as `send` gave them."""
+        inherited = self._delivery.inherited
+        return [
+            Refusal(first - inherited, last - inherited, reason)
+            for first, last, reason in self._delivery.outbox.refusals
+        ]
 
     def _usable(self) -> Delivery:
         if self._closed:

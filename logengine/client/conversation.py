@@ -25,6 +25,8 @@ class _Answer(msgspec.Struct, frozen=True):
     ack: int | None = None
     error: str | None = None
     record: int | None = None
+    first: int | None = None
+    last: int | None = None
 
 
 _answers = msgspec.json.Decoder(_Answer)
@@ -76,16 +78,20 @@ class Conversation:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ProtocolError(f"{_shown(line)} is no answer of logengine's: {error}") from None
         if answer.error is not None:
-            self._take_error(answer.error, answer.record, line)
+            self._take_error(answer.error, answer, line)
         elif answer.welcome is not None:
             self._outbox.welcome(answer.next)
             self.max_record = max(1, answer.max_record)
         elif answer.ack is not None:
             self._outbox.acknowledge(self._place(answer.ack, "acknowledged"))
 
-    def _take_error(self, error: str, record: int | None, line: bytes) -> None:
-        if record is not None:
-            self._outbox.refuse(self._place(record, "refused"))
+    def _take_error(self, error: str, answer: _Answer, line: bytes) -> None:
+        if answer.record is not None:
+            place = self._place(answer.record, "refused")
+            self._outbox.refuse(place, place, error)
+        elif answer.first is not None and answer.last is not None:
+            last = self._place(answer.last, "refused")
+            self._outbox.refuse(self._outbox.number_to_place(answer.first), last, error)
         elif error == "fenced":
             raise ProducerFenced(
                 f"another sender to stream {self._stream!r} took over the name "

@@ -198,7 +198,8 @@ class Delivery:
         refused = self.outbox.refused - self._refused_told
         self._refused_told = self.outbox.refused
         if refused:
-            raise NotDurable(f"the daemon refused {refused} records: too large for it", refused)
+            reasons = ", ".join(sorted({refusal.reason for refusal in self.outbox.refusals}))
+            raise NotDurable(f"the daemon refused {refused} records: {reasons}", refused)
 
     def not_durable(self, why: str) -> NotDurable:
         """The error for what is pending."""

@@ -25,7 +25,7 @@ from logengine.record import count_lines, split_lines
 
 # Memory is given free chunk by chunk as acks come.
 CHUNK_BYTES = 64 * 1024
-REFUSED_PLACES_MAX = 100
+REFUSALS_MAX = 100
 
 
 class Chunk(NamedTuple):
@@ -41,6 +41,14 @@ class Chunk(NamedTuple):
             return self
         lines = list(split_lines(self.lines))[place + 1 - self.first :]
         return Chunk(place + 1, self.last, b"".join(line + b"\n" for line in lines))
+
+
+class Refusal(NamedTuple):
+    """Records that the daemon did not store, and its word for why, such as `over_quota`."""
+
+    first: int
+    last: int
+    reason: str
 
 
 class Numbering(msgspec.Struct, frozen=True):
@@ -88,7 +96,7 @@ class Outbox:
         self.dropped = 0
         self.dropped_unsaid = 0  # those of which no record tells yet
         self.refused = 0
-        self.refused_places: deque[int] = deque(maxlen=REFUSED_PLACES_MAX)  # the latest of them
+        self.refusals: deque[Refusal] = deque(maxlen=REFUSALS_MAX)  # the latest of them
 
     @property
     def held_records(self) -> int:
@@ -227,11 +235,13 @@ class Outbox:
         self._sent_ever = max(self._sent_ever, self.acked)
         self._let_go(self.acked)
 
-    def refuse(self, place: int) -> None:
-        """The daemon does not take the record at `place`, and may say so on each connection."""
-        if not self.refused_places or place > self.refused_places[-1]:
-            self.refused_places.append(place)
-            self.refused += 1
+    def refuse(self, first: int, last: int, reason: str) -> None:
+        """The daemon does not store these places, and may say so again on each connection."""
+        if self.refusals:
+            first = max(first, self.refusals[-1].last + 1)
+        if first <= last:
+            self.refusals.append(Refusal(first, last, reason))
+            self.refused += last + 1 - first
 
     @property
     def sends_from_spool(self) -> bool:

@@ -333,9 +333,9 @@ def test_a_record_that_the_daemon_refuses_is_told_by_flush(
         client.send({"n": 1})
         client.send({"text": "x" * 2000})  # before the daemon could say what it takes
         client.send({"n": 2})
-        with pytest.raises(NotDurable, match="refused 1 records"):
+        with pytest.raises(NotDurable, match="refused 1 records: record_too_large"):
             client.flush(PATIENCE_S)
-        assert (client.refused, client.refused_places) == (1, [2])
+        assert (client.refused, client.refusals) == (1, [(2, 2, "record_too_large")])
         client.flush(PATIENCE_S)  # told once
         with pytest.raises(RecordTooLarge, match="takes 1024"):
             client.send({"text": "x" * 2000})

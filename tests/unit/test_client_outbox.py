@@ -234,7 +234,18 @@ def test_a_refused_record_is_counted_once() -> None:
     conversation = welcomed(box)
     sent(box)
     conversation.receive(b'{"error":"record_too_large","record":2,"limit":1}\n{"ack":3}\n')
-    assert (box.refused, list(box.refused_places), box.pending) == (1, [2], 0)
+    assert (box.refused, list(box.refusals)) == (1, [(2, 2, "record_too_large")])
+    assert box.pending == 0
+
+
+def test_records_may_be_refused_together() -> None:
+    box = outbox(5)
+    conversation = welcomed(box)
+    sent(box)
+    conversation.receive(b'{"error":"record_too_large","record":1,"limit":1}\n')
+    conversation.receive(b'{"error":"over_quota","first":1,"last":3,"quota":"uid"}\n{"ack":3}\n')
+    assert list(box.refusals) == [(1, 1, "record_too_large"), (2, 3, "over_quota")]
+    assert (box.refused, box.pending) == (3, 2)
 
 
 # The pause.
