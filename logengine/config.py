@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import tomli_w
 
+from logengine.compaction import FANOUT_MAX
 from logengine.errors import ConfigError
 from logengine.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.units import (
@@ -113,6 +114,18 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     mode: Mode = Mode(0o666)
 
 
+class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[compaction]`: how segments are merged and sealed."""
+
+    enabled: bool = True
+    fanout: Annotated[int, msgspec.Meta(ge=2, le=FANOUT_MAX)] = 16
+    seal_bytes: Size = Size(16 * MiB)
+    seal_after: Duration = Duration(3600)
+    seal_small_after: Duration = Duration(24 * 3600)
+    max_rate: Size = Size(64 * MiB)
+    level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[log]`: the daemon's own log, on standard error."""
 
@@ -128,6 +141,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     commit: CommitConfig = CommitConfig()
     limits: LimitsConfig = LimitsConfig()
     listen: tuple[ListenConfig, ...] = ()
+    compaction: CompactionConfig = CompactionConfig()
     log: LogConfig = LogConfig()
 
 
@@ -305,6 +319,8 @@ def _size_rules(config: Config) -> Iterator[_Rule]:
     for key, size, least, why in (
         ("commit.max_batch", commit.max_batch, 4 * KiB, ""),
         ("commit.pipeline_bytes", commit.pipeline_bytes, 1, ""),
+        ("compaction.seal_bytes", config.compaction.seal_bytes, 4 * KiB, ""),
+        ("compaction.max_rate", config.compaction.max_rate, 4 * KiB, ""),
         ("limits.max_record", record, 64, ""),
         ("limits.max_pending", pending, 4 * record, " (4 times limits.max_record)"),
         ("limits.max_pending_stream", limits.max_pending_stream, record, " (limits.max_record)"),
@@ -325,6 +341,8 @@ def _rules(config: Config) -> Iterator[_Rule]:
         ("stop_timeout", config.stop_timeout),
         ("commit.retry_min", commit.retry_min),
         ("limits.stall_timeout", config.limits.stall_timeout),
+        ("compaction.seal_after", config.compaction.seal_after),
+        ("compaction.seal_small_after", config.compaction.seal_small_after),
     ):
         yield key, format_duration(duration), "more than 0ms", duration > 0
     yield (

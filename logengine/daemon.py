@@ -17,8 +17,11 @@ import uvloop
 
 from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer, report_damage
+from logengine.compaction import CompactionLimits
+from logengine.compactor import Compactor
 from logengine.config import Config, ListenConfig
 from logengine.errors import ConfigError
+from logengine.rewrite import Pace, Rewriter
 from logengine.server import Server, ServerLimits, bind_listener
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
@@ -38,10 +41,11 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     _allow_descriptors(config)
     with (
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
+        ThreadPoolExecutor(1, "compact") as compacting,
         _opened_store(config, executor) as store,
         _listeners(config, environ) as listeners,
     ):
-        uvloop.run(_serve(config, environ, store, listeners))
+        uvloop.run(_serve(config, environ, store, compacting, listeners))
 
 
 def _allow_descriptors(config: Config) -> None:
@@ -130,8 +134,31 @@ def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listener
             listener.close()
 
 
+def _compactor(
+    config: Config, store: Store, committer: Committer, executor: ThreadPoolExecutor
+) -> Compactor:
+    compaction = config.compaction
+    rewriter = Rewriter(
+        store.data,
+        Pace(compaction.max_rate),
+        direct_above=config.commit.direct_above,
+        level=compaction.level,
+    )
+    limits = CompactionLimits(
+        fanout=compaction.fanout,
+        seal_bytes=compaction.seal_bytes,
+        seal_after=compaction.seal_after,
+        seal_small_after=compaction.seal_small_after,
+    )
+    return Compactor(store, committer, rewriter, limits, executor)
+
+
 async def _serve(
-    config: Config, environ: Mapping[str, str], store: Store, listeners: _Listeners
+    config: Config,
+    environ: Mapping[str, str],
+    store: Store,
+    compacting: ThreadPoolExecutor,
+    listeners: _Listeners,
 ) -> None:
     started = time.monotonic()
     stopping = _stop_signals()
@@ -162,6 +189,9 @@ async def _serve(
                 tasks,
             )
             committer.on_room = server.room
+            compactor = _compactor(config, store, committer, compacting)
+            if config.compaction.enabled:
+                tasks.create_task(compactor.run())
             for listener, listen, inherited in listeners:
                 server.listen(listener, listen.stream, inherited=inherited)
             gc.freeze()  # what lives as long as the process need not be looked at again
@@ -172,6 +202,8 @@ async def _serve(
             for _, listen, inherited in listeners:
                 if not inherited:
                     Path(listen.path).unlink(missing_ok=True)
+            if config.compaction.enabled:
+                await compactor.stop()
             await _stop(config, server, committer)
             log.info(
                 "stopped",
@@ -181,6 +213,9 @@ async def _serve(
                 failed_commits=committer.totals.failures,
                 connections=server.totals.connections,
                 refused_records=server.totals.refused,
+                merges=compactor.totals.merges,
+                seals=compactor.totals.seals,
+                rewritten_bytes=compactor.totals.merged_bytes + compactor.totals.sealed_bytes,
                 served_s=round(time.monotonic() - started, 1),
             )
             raise _Stopped
