@@ -124,6 +124,7 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     seal_small_after: Duration = Duration(24 * 3600)
     max_rate: Size = Size(64 * MiB)
     level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
+    seal_key: str = ""
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -353,6 +354,8 @@ def _rules(config: Config) -> Iterator[_Rule]:
     )
     if config.data:
         yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
+    if key_path := config.compaction.seal_key:
+        yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         key, path = f"listen[{number}].path", _normal(listen.path)

@@ -21,7 +21,7 @@ from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
 from logengine.config import Config, ListenConfig
 from logengine.errors import ConfigError
-from logengine.rewrite import Pace, Rewriter
+from logengine.rewrite import Pace, Rewriter, Sign
 from logengine.server import Server, ServerLimits, bind_listener
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
@@ -39,13 +39,14 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     """
     keep_freed_memory()
     _allow_descriptors(config)
+    sign = _signer(config.compaction.seal_key)
     with (
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
         ThreadPoolExecutor(1, "compact") as compacting,
         _opened_store(config, executor) as store,
         _listeners(config, environ) as listeners,
     ):
-        uvloop.run(_serve(config, environ, store, compacting, listeners))
+        uvloop.run(_serve(config, environ, store, compacting, sign, listeners))
 
 
 def _allow_descriptors(config: Config) -> None:
@@ -135,7 +136,11 @@ def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listener
 
 
 def _compactor(
-    config: Config, store: Store, committer: Committer, executor: ThreadPoolExecutor
+    config: Config,
+    store: Store,
+    committer: Committer,
+    executor: ThreadPoolExecutor,
+    sign: Sign | None,
 ) -> Compactor:
     compaction = config.compaction
     rewriter = Rewriter(
@@ -143,6 +148,7 @@ def _compactor(
         Pace(compaction.max_rate),
         direct_above=config.commit.direct_above,
         level=compaction.level,
+        sign=sign,
     )
     limits = CompactionLimits(
         fanout=compaction.fanout,
@@ -153,11 +159,20 @@ def _compactor(
     return Compactor(store, committer, rewriter, limits, executor)
 
 
+def _signer(seal_key: str) -> Sign | None:
+    if not seal_key:
+        return None
+    from logengine.signing import load_signer  # takes longer to load than all the rest
+
+    return load_signer(Path(seal_key))
+
+
 async def _serve(
     config: Config,
     environ: Mapping[str, str],
     store: Store,
     compacting: ThreadPoolExecutor,
+    sign: Sign | None,
     listeners: _Listeners,
 ) -> None:
     started = time.monotonic()
@@ -189,7 +204,7 @@ async def _serve(
                 tasks,
             )
             committer.on_room = server.room
-            compactor = _compactor(config, store, committer, compacting)
+            compactor = _compactor(config, store, committer, compacting, sign)
             if config.compaction.enabled:
                 tasks.create_task(compactor.run())
             for listener, listen, inherited in listeners:

@@ -73,3 +73,7 @@ class InvalidFilter(LogEngineError):
 
 class UnknownStream(LogEngineError):
     """There is no such stream, or no data directory; look at `logengine ls`."""
+
+
+class InvalidKey(LogEngineError):
+    """A file is no key that signs or checks seals, or there is one already."""

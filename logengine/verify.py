@@ -9,8 +9,9 @@ from logengine.atomic import is_temp_name
 from logengine.block import Block
 from logengine.errors import DamagedSegment
 from logengine.record import ENVELOPE_NAMES
+from logengine.seal_chain import SealChain
 from logengine.segment import Header, first_of_name, timestamp_of
-from logengine.segment_file import list_segments, read_segment
+from logengine.segment_file import list_segments, read_header_line, read_segment
 from logengine.timestamp import is_timestamp
 
 # How often a stream is listed anew because a merge went on beside the reading.
@@ -30,14 +31,17 @@ class Finding:
 
 
 def verify_stream(
-    directory: Path, progress: Callable[[int], None] = lambda _: None
+    directory: Path,
+    progress: Callable[[int], None] = lambda _: None,
+    seals: SealChain | None = None,
 ) -> Iterator[Finding]:
     """What is wrong in a stream; nothing, if all is as it was committed.
 
-    `progress` is told the bytes of each file read. Safe beside a daemon that commits
-    and merges. Raises `OSError`.
+    `progress` is told the bytes of each file read, `seals` of each segment. Safe beside a
+    daemon that commits and merges. Raises `OSError`.
     """
     yield from _strangers(directory)
+    seals = seals or SealChain()
     previous: Header | None = None
     behind = 0
     looks = 0
@@ -47,33 +51,38 @@ def verify_stream(
                 continue
             try:
                 header, body = read_segment(directory, first)
+                _, line = read_header_line(directory, first)
             except FileNotFoundError:
                 looks += 1  # merged since it was listed
                 break
             except DamagedSegment as damage:
                 yield Finding(damage.path, damage.reason)
                 behind, previous = first, None
+                seals.damaged()
                 continue
             path = str(directory / header.file_name)
             progress(header.stored_bytes)
             behind = first
             if previous is not None and header.first <= previous.last:
-                covered = header.last <= previous.last
-                yield Finding(
-                    path,
-                    "covered by the segment before it, left by an interrupted merge"
-                    if covered
-                    else f"begins within the segment before it, which ends at {previous.last}",
-                    harmless=covered,
-                )
-                if covered:
+                finding = _overlap(previous, header, path)
+                yield finding
+                if finding.harmless:
                     continue
             yield from _check_segment(header, body, path)
+            yield from (Finding(path, what) for what in seals.take(header, line))
             if previous is not None:
                 yield from _check_neighbours(previous, header, path)
             previous = header
         else:
-            return
+            break
+    yield from (Finding(str(directory), what) for what in seals.end())
+
+
+def _overlap(before: Header, after: Header, path: str) -> Finding:
+    if after.last <= before.last:
+        what = "covered by the segment before it, left by an interrupted merge"
+        return Finding(path, what, harmless=True)
+    return Finding(path, f"begins within the segment before it, which ends at {before.last}")
 
 
 def _strangers(directory: Path) -> Iterator[Finding]:

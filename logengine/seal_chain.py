@@ -1,0 +1,65 @@
+"""The chain of a stream's sealed segments, held to what its links say of each other.
+
+`docs/format.md` says what can be seen by it and what cannot. Headers in, findings out.
+"""
+
+from collections.abc import Callable, Iterator
+
+from msgspec import UNSET
+
+from logengine.segment import Header, header_sha256, signed_part
+
+# Whether a signature, in hexadecimal, is that of some bytes.
+IsSigned = Callable[[bytes, str], bool]
+
+
+class SealChain:
+    """Takes a stream's segments in order, and says what of the chain does not hold.
+
+    `anchor` is a hash that has to be in it; with `is_signed` every seal has to be signed.
+    """
+
+    def __init__(self, anchor: str | None = None, is_signed: IsSigned | None = None) -> None:
+        self._anchor = anchor
+        self._is_signed = is_signed
+        self._is_anchored = False
+        self._is_unbroken = False  # whether the segment before this one is known
+        self._unsealed: int | None = None
+        self.newest_hash: str | None = None
+        self.sealed_to = 0
+
+    def take(self, header: Header, line: bytes) -> Iterator[str]:
+        """What is wrong with the next segment, whose header stands in `line`."""
+        if header.prev is UNSET:
+            if header.count and self._unsealed is None:
+                self._unsealed = header.first
+            return
+        if self._unsealed is not None:
+            yield f"it is sealed, and segment {self._unsealed} before it is not"
+            self._unsealed = None
+        if header.first == 1 and header.prev:
+            yield f"it names a seal before it, {header.prev}, and is the first of its stream"
+        if self._is_unbroken and header.prev != self.newest_hash:
+            yield (
+                f"it names the seal {header.prev or 'none'} before it, and there is "
+                f"{self.newest_hash}: that was changed, or one between them removed"
+            )
+        self.newest_hash = header_sha256(line)
+        self.sealed_to = header.last
+        self._is_unbroken = True
+        if self._anchor in (header.prev, self.newest_hash):
+            self._is_anchored = True
+        if self._is_signed is not None:
+            if header.signature is UNSET:
+                yield "its seal is not signed"
+            elif not self._is_signed(signed_part(line), header.signature):
+                yield "its seal was not signed with this key"
+
+    def damaged(self) -> None:
+        """The next segment cannot be read: how the one behind it goes on cannot be told."""
+        self._is_unbroken = False
+
+    def end(self) -> Iterator[str]:
+        """What is wrong with the whole, once all segments were taken."""
+        if self._anchor is not None and not self._is_anchored:
+            yield f"no seal is {self._anchor}: it was changed, or the stream is cut off before it"
