@@ -24,6 +24,7 @@ from logengine.units import (
     format_mode,
     format_size,
     parse_duration,
+    parse_free_space,
     parse_mode,
     parse_size,
 )
@@ -127,6 +128,27 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     seal_key: str = ""
 
 
+class StreamRetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[stream.NAME.retention]`: what one stream keeps. 0 is no limit."""
+
+    max_bytes: Size = Size(0)
+    max_age: Duration = Duration(0)
+
+
+class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[retention]`: what all streams together keep, and for how long each. 0 is no limit."""
+
+    max_bytes: Size = Size(0)
+    max_age: Duration = Duration(0)
+    keep_free: str = "0B"
+
+
+class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[stream.NAME]`: what is other for one stream."""
+
+    retention: StreamRetentionConfig | None = None
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[log]`: the daemon's own log, on standard error."""
 
@@ -143,6 +165,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     limits: LimitsConfig = LimitsConfig()
     listen: tuple[ListenConfig, ...] = ()
     compaction: CompactionConfig = CompactionConfig()
+    retention: RetentionConfig = RetentionConfig()
+    stream: dict[str, StreamConfig] = {}
     log: LogConfig = LogConfig()
 
 
@@ -193,6 +217,7 @@ def parse_config(text: str, origin: str) -> Config:
         # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
         raise ConfigError(f"{origin}: not TOML: {error}") from None
     _check_keys(said, Config, origin, "")
+    _check_streams(said.get("stream", {}), origin)
     try:
         config = msgspec.convert(said, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -208,9 +233,28 @@ def parse_config(text: str, origin: str) -> Config:
     return config
 
 
+def _check_streams(said: Any, origin: str) -> None:
+    """Refuses a `[stream.NAME]` that is none, by its name: msgspec does not tell that."""
+    for name, table in said.items() if isinstance(said, dict) else ():
+        if not is_stream_name(name):
+            raise ConfigError(f"{origin}: stream.{name}: {name!r}; expected {STREAM_NAME_RULE}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{origin}: stream.{name}: {table!r}; expected a table")
+        try:
+            msgspec.convert(table, StreamConfig, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{origin}: stream.{name}.{_readable(str(error), table)}") from None
+
+
 def render_config(config: Config) -> str:
     """TOML that says exactly `config`."""
-    return tomli_w.dumps(msgspec.to_builtins(config, enc_hook=_encode))
+    said = msgspec.to_builtins(config, enc_hook=_encode)
+    for table in said["stream"].values():
+        if table["retention"] is None:
+            del table["retention"]
+    if not said["stream"]:
+        del said["stream"]
+    return tomli_w.dumps(said)
 
 
 def default_data(environ: Mapping[str, str], uid: int) -> Path:
@@ -277,6 +321,12 @@ def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
     if get_args(kind) and isinstance(said, list):
         for number, item in enumerate(said):
             _check_keys(item, get_args(kind)[0], origin, f"{where}[{number}]")
+    if get_origin(kind) is dict and isinstance(said, dict):
+        for name, item in said.items():
+            _check_keys(item, get_args(kind)[1], origin, f"{where}.{name}")
+        return
+    if get_origin(kind) is types.UnionType:
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal and said not in get_args(kind):
         expected = " or ".join(repr(choice) for choice in get_args(kind))
         note = " (ndjson needs a connection: datagram is not for it)" if said == "datagram" else ""
@@ -354,6 +404,21 @@ def _rules(config: Config) -> Iterator[_Rule]:
     )
     if config.data:
         yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
+    yield (
+        "retention.keep_free",
+        repr(config.retention.keep_free),
+        'a size such as "2GiB", or a share of the file system such as "5%"',
+        _is_free_space(config.retention.keep_free),
+    )
+    keeps_all = config.retention == RetentionConfig() and not any(
+        said.retention for said in config.stream.values()
+    )
+    yield (
+        "compaction.enabled",
+        "false",
+        "true where there is a [retention]: only sealed segments are removed",
+        config.compaction.enabled or keeps_all,
+    )
     if key_path := config.compaction.seal_key:
         yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
     seen: set[str] = set()
@@ -370,6 +435,14 @@ def _rules(config: Config) -> Iterator[_Rule]:
         seen.add(path)
         right = is_stream_name(listen.stream)
         yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
+
+
+def _is_free_space(text: str) -> bool:
+    try:
+        parse_free_space(text, 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_absolute(path: str) -> bool:

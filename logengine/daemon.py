@@ -21,11 +21,14 @@ from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
 from logengine.config import Config, ListenConfig
 from logengine.errors import ConfigError
+from logengine.retainer import Retainer, size_of_file_system
+from logengine.retention import RetentionRule, RetentionRules
 from logengine.rewrite import Pace, Rewriter, Sign
 from logengine.server import Server, ServerLimits, bind_listener
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
 from logengine.systemd import notify, passed_listeners
+from logengine.units import parse_free_space
 
 log = structlog.get_logger()
 
@@ -156,7 +159,23 @@ def _compactor(
         seal_after=compaction.seal_after,
         seal_small_after=compaction.seal_small_after,
     )
-    return Compactor(store, committer, rewriter, limits, executor)
+    retainer = Retainer(store.data, retention_rules(config))
+    return Compactor(store, committer, rewriter, limits, executor, retainer=retainer)
+
+
+def retention_rules(config: Config) -> RetentionRules:
+    """What is to be kept, as the configuration says. Raises `OSError`."""
+    retention = config.retention
+    return RetentionRules(
+        max_bytes=retention.max_bytes,
+        keep_free=parse_free_space(retention.keep_free, size_of_file_system(Path(config.data))),
+        default=RetentionRule(max_age=retention.max_age),
+        streams={
+            name: RetentionRule(said.retention.max_bytes, said.retention.max_age)
+            for name, said in config.stream.items()
+            if said.retention is not None
+        },
+    )
 
 
 def _signer(seal_key: str) -> Sign | None:
@@ -230,6 +249,7 @@ async def _serve(
                 refused_records=server.totals.refused,
                 merges=compactor.totals.merges,
                 seals=compactor.totals.seals,
+                segments_removed=compactor.totals.removed,
                 rewritten_bytes=compactor.totals.merged_bytes + compactor.totals.sealed_bytes,
                 served_s=round(time.monotonic() - started, 1),
             )

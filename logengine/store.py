@@ -38,6 +38,23 @@ class StoreLimits:
     active_cache: int = 32 * 1024 * 1024
 
 
+def lock_data_directory(data: Path) -> int:
+    """Takes the lock that says who writes in `data`; a descriptor, closing it gives it free.
+
+    Raises `DataDirectoryLocked` if a daemon has it, and `OSError`.
+    """
+    lock = os.open(data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise DataDirectoryLocked(
+            f"{data} is in use by another logengine daemon; "
+            "stop that one, or give this one a directory of its own with --data"
+        ) from None
+    return lock
+
+
 class Publication:
     """What the writers of one commit share: threads, and the last step.
 
@@ -157,15 +174,7 @@ class Store:
         `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
         """
         create_directory(self.data)
-        self._lock = os.open(self.data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise DataDirectoryLocked(
-                f"{self.data} is in use by another logengine daemon; "
-                "stop that one, or give this one a directory of its own with --data"
-            ) from None
+        self._lock = lock_data_directory(self.data)
         # A stream's directory that somebody put here may not be on the disk yet.
         sync_directory(self.data)
         recovered: dict[str, Recovery | OSError] = {}
