@@ -39,8 +39,9 @@ from logengine.survey import Leftover, Survey, survey, unlink_newest_first
 
 log = structlog.get_logger()
 
-# How often streams are looked at for having gone quiet, or for being tried again.
+# How often it is seen whether something is to be kept no longer, if nothing is sealed.
 _RETAIN_EVERY_S = 30.0
+# How often streams are looked at for having gone quiet, or for being tried again.
 _LOOK_EVERY_S_MIN = 0.001
 _LOOK_EVERY_S_MAX = 5.0
 
@@ -197,10 +198,11 @@ class Compactor:
                     await self._woken.wait()
 
     def _is_quiet(self, known: _Known) -> bool:
-        if known.is_settled:
+        quiet_s = self._clock() - known.touched_at
+        # Most streams end here, without a look at their segments.
+        if known.is_settled or quiet_s < self._limits.seal_after:
             return False
-        quiet_s = quiet_after(known.unsealed_bytes(), self._limits)
-        return self._clock() - known.touched_at >= quiet_s
+        return quiet_s >= quiet_after(known.unsealed_bytes(), self._limits)
 
     async def _take_turn(self, stream: str, known: _Known) -> None:
         """One step of a stream; it is due again if there may be more."""

@@ -18,7 +18,7 @@ import uvloop
 from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer, report_damage
 from logengine.compaction import CompactionLimits
-from logengine.compactor import Compactor
+from logengine.compactor import CompactionTotals, Compactor
 from logengine.config import Config, ListenConfig
 from logengine.errors import ConfigError
 from logengine.retainer import Retainer, size_of_file_system
@@ -223,8 +223,9 @@ async def _serve(
                 tasks,
             )
             committer.on_room = server.room
-            compactor = _compactor(config, store, committer, compacting, sign)
+            compactor = None
             if config.compaction.enabled:
+                compactor = _compactor(config, store, committer, compacting, sign)
                 tasks.create_task(compactor.run())
             for listener, listen, inherited in listeners:
                 server.listen(listener, listen.stream, inherited=inherited)
@@ -236,8 +237,9 @@ async def _serve(
             for _, listen, inherited in listeners:
                 if not inherited:
                     Path(listen.path).unlink(missing_ok=True)
-            if config.compaction.enabled:
+            if compactor is not None:
                 await compactor.stop()
+            compacted = compactor.totals if compactor else CompactionTotals()
             await _stop(config, server, committer)
             log.info(
                 "stopped",
@@ -247,10 +249,10 @@ async def _serve(
                 failed_commits=committer.totals.failures,
                 connections=server.totals.connections,
                 refused_records=server.totals.refused,
-                merges=compactor.totals.merges,
-                seals=compactor.totals.seals,
-                segments_removed=compactor.totals.removed,
-                rewritten_bytes=compactor.totals.merged_bytes + compactor.totals.sealed_bytes,
+                merges=compacted.merges,
+                seals=compacted.seals,
+                segments_removed=compacted.removed,
+                rewritten_bytes=compacted.merged_bytes + compacted.sealed_bytes,
                 served_s=round(time.monotonic() - started, 1),
             )
             raise _Stopped

@@ -138,11 +138,11 @@ def header_sha256(line: bytes) -> str:
     return hashlib.sha256(line.rpartition(_HEADER_SHA256)[0]).hexdigest()
 
 
-def signed_part(header_or_line: Header | bytes) -> bytes:
-    """What a signature in a header is of: the line up to the comma before that key."""
-    if isinstance(header_or_line, Header):
-        return msgspec.json.encode(header_or_line)[:-1]
-    return header_or_line.rpartition(_SIGNATURE)[0]
+def signed_part(line: bytes) -> bytes:
+    """What a signature in a header's line is of, or would be: all that is before that key."""
+    checked = line.rpartition(_HEADER_SHA256)[0]
+    before, is_signed, _ = checked.rpartition(_SIGNATURE)
+    return before if is_signed else checked
 
 
 def header_length(start: bytes) -> int | None:
