@@ -24,19 +24,20 @@ class SealChain:
         self._is_signed = is_signed
         self._is_anchored = False
         self._is_unbroken = False  # whether the segment before this one is known
-        self._unsealed: int | None = None
+        # The first of the unsealed segments behind the last sealed one.
+        self.unsealed: int | None = None
         self.newest_hash: str | None = None
         self.sealed_to = 0
 
     def take(self, header: Header, line: bytes) -> Iterator[str]:
         """What is wrong with the next segment, whose header stands in `line`."""
         if header.prev is UNSET:
-            if header.count and self._unsealed is None:
-                self._unsealed = header.first
+            if header.count and self.unsealed is None:
+                self.unsealed = header.first
             return
-        if self._unsealed is not None:
-            yield f"it is sealed, and segment {self._unsealed} before it is not"
-            self._unsealed = None
+        if self.unsealed is not None:
+            yield f"it is sealed, and segment {self.unsealed} before it is not"
+            self.unsealed = None
         if header.first == 1 and header.prev:
             yield f"it names a seal before it, {header.prev}, and is the first of its stream"
         if self._is_unbroken and header.prev != self.newest_hash:
@@ -55,9 +56,10 @@ class SealChain:
             elif not self._is_signed(signed_part(line), header.signature):
                 yield "its seal was not signed with this key"
 
-    def damaged(self) -> None:
-        """The next segment cannot be read: how the one behind it goes on cannot be told."""
+    def look_again(self) -> None:
+        """What was taken last is not what is before the next one: it is damaged, or outdated."""
         self._is_unbroken = False
+        self.unsealed = None
 
     def end(self) -> Iterator[str]:
         """What is wrong with the whole, once all segments were taken."""

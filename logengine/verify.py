@@ -1,6 +1,7 @@
 """Reads every byte of a stream and says what is wrong with it."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from logengine.errors import DamagedSegment
 from logengine.record import ENVELOPE_NAMES
 from logengine.seal_chain import SealChain
 from logengine.segment import Header, first_of_name, timestamp_of
-from logengine.segment_file import list_segments, read_header_line, read_segment
+from logengine.segment_file import list_segments, read_header, read_header_line, read_segment
 from logengine.timestamp import is_timestamp
 
 # How often a stream is listed anew because a merge went on beside the reading.
@@ -43,26 +44,30 @@ def verify_stream(
     yield from _strangers(directory)
     seals = seals or SealChain()
     previous: Header | None = None
-    behind = 0
+    resume = 1
     looks = 0
     while looks < _LOOKS_MAX:
-        for first in list_segments(directory):
-            if first <= behind:
-                continue
+        firsts = list_segments(directory)
+        # What was read last may have become one with what is behind it: from that one on.
+        for first in firsts[max(0, bisect_right(firsts, resume) - 1) :]:
             try:
                 header, body = read_segment(directory, first)
                 _, line = read_header_line(directory, first)
+                if header.is_sealed and _is_unsealed_no_more(directory, seals.unsealed):
+                    raise FileNotFoundError
             except FileNotFoundError:
-                looks += 1  # merged since it was listed
+                looks += 1  # merged, sealed or retained no longer since it was listed
+                resume = previous.last + 1 if previous is not None else first
+                previous = None
+                seals.look_again()
                 break
             except DamagedSegment as damage:
                 yield Finding(damage.path, damage.reason)
-                behind, previous = first, None
-                seals.damaged()
+                previous = None
+                seals.look_again()
                 continue
             path = str(directory / header.file_name)
             progress(header.stored_bytes)
-            behind = first
             if previous is not None and header.first <= previous.last:
                 finding = _overlap(previous, header, path)
                 yield finding
@@ -76,6 +81,18 @@ def verify_stream(
         else:
             break
     yield from (Finding(str(directory), what) for what in seals.end())
+
+
+def _is_unsealed_no_more(directory: Path, first: int | None) -> bool:
+    """Whether a segment that was read unsealed is sealed now, or part of one that is."""
+    if first is None:
+        return False
+    try:
+        return read_header(directory, first).is_sealed
+    except FileNotFoundError:
+        return True
+    except DamagedSegment:
+        return False
 
 
 def _overlap(before: Header, after: Header, path: str) -> Finding:
