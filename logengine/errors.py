@@ -113,3 +113,7 @@ class ProducerFenced(LogEngineError):
 
 class SpoolInUse(LogEngineError):
     """Another client has this spool of this producer open; give each its own name."""
+
+
+class InvalidKey(LogEngineError):
+    """A file is no key that signs or checks seals, or there is one already."""

@@ -6,17 +6,11 @@ Blocking calls, made from the store's threads.
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from logengine.atomic import AtomicWriter, StrPath, is_temp_name, sync_directory
 from logengine.errors import DamagedSegment
-from logengine.plan import (
-    Found,
-    SegmentPlan,
-    StreamState,
-    plan_recovery,
-    with_active,
-)
-from logengine.segment import segment_name
+from logengine.plan import Found, StreamState, plan_recovery, with_active
 from logengine.segment_file import read_header, read_segment, segments_among
 
 # A merge takes fewer neighbours than this, so what an interrupted one left covered at the
@@ -98,6 +92,21 @@ def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
         return Found(first, None)
 
 
+class Writable(Protocol):
+    """A segment that is to be written: one of a commit's, or of a compaction's."""
+
+    @property
+    def stream(self) -> str:
+        """Whose segment it is."""
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file it is to be."""
+
+    def render(self) -> list[bytes]:
+        """The bytes of the file, in pieces."""
+
+
 class SegmentWriter:
     """Writes one planned segment below `data`, through the steps of an `AtomicWriter`.
 
@@ -107,11 +116,11 @@ class SegmentWriter:
     page cache. Raises `AtomicWriteError`; after that only `abort` is left.
     """
 
-    def __init__(self, data: StrPath, plan: SegmentPlan, *, direct_above: int) -> None:
+    def __init__(self, data: StrPath, plan: Writable, *, direct_above: int) -> None:
         self.plan = plan
         self._direct_above = direct_above
         self._writer = AtomicWriter(
-            os.path.join(data, plan.stream, segment_name(plan.first)),
+            os.path.join(data, plan.stream, plan.file_name),
             "wb",
             buffering=0,
             permissions=0o640,

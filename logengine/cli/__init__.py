@@ -17,6 +17,8 @@ _COMMANDS = {
     "cat": "records from a point on",
     "ls": "the streams, with their sizes and times",
     "verify": "read every byte and check it",
+    "retain": "remove what is to be kept no longer",
+    "keygen": "make a key that signs sealed segments",
     "config": "check and show the configuration",
 }
 _EXIT_INTERRUPTED = 128 + 2

@@ -280,5 +280,6 @@ def _plan(stream: str, segment: _Segment, chunks: Sequence[Chunk]) -> SegmentPla
         until=now,
         latest=now,
         producers={},
+        body_bytes=sum(map(len, lines)),
         digest=BodyDigest(lines),
     )
