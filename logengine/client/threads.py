@@ -258,6 +258,8 @@ class Client(BaseClient):
         while True:
             while self._take_step():
                 pass
+            if self._stopping:
+                return output
             if not output:
                 with self._lock:
                     output = memoryview(self._delivery.next_output())
