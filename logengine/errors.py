@@ -113,3 +113,11 @@ class ProducerFenced(LogEngineError):
 
 class SpoolInUse(LogEngineError):
     """Another client has this spool of this producer open; give each its own name."""
+
+
+class CommandNotStarted(LogEngineError):
+    """A command is not there or cannot be run; `status` is what a shell would exit with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
