@@ -85,7 +85,7 @@ class _Execution:
         if self._client.dropped:
             lost.append(f"{self._client.dropped} records were dropped for want of room")
         if self._client.refused:
-            lost.append(f"the daemon refused {self._client.refused} records: too large for it")
+            lost.append(f"the daemon refused {self._client.refused} records")
         if lost:
             self._tell("; ".join(lost))
 
