@@ -64,7 +64,7 @@ def render(scenarios: list[Scenario[Any]], into: Path) -> None:
     """Writes RESULTS.md and its plots from all that is kept."""
     aims: list[Aim] = []
     sections: list[str] = []
-    machines: dict[Machine, list[str]] = {}
+    machines: dict[str, list[str]] = {}
     for scenario in scenarios:
         path = _path(into, scenario)
         if not path.exists():
@@ -73,7 +73,8 @@ def render(scenarios: list[Scenario[Any]], into: Path) -> None:
         section = scenario.render(
             msgspec.json.decode(kept.found, type=scenario.found), into / "plots"
         )
-        machines.setdefault(kept.machine, []).append(scenario.name)
+        # As it is shown: after a restart the same machine has some pages more or less.
+        machines.setdefault(str(kept.machine), []).append(scenario.name)
         aims += section.aims
         sections.append(f"## {scenario.title}\n\n{_shortened(kept)}{section.text}")
     facts = [f"**Where** ({', '.join(names)}): {machine}.\n" for machine, names in machines.items()]

@@ -285,6 +285,7 @@ class Connection:
         self._handle(behind)
         self._account_for_held(finished=bool(behind))
         self.resume()
+        self._close_if_through()
 
     def _welcome(self) -> None:
         self._answers += welcome_answer(self._arrived + 1, self._server.limits.max_record)

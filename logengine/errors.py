@@ -117,3 +117,11 @@ class SpoolInUse(LogEngineError):
 
 class InvalidKey(LogEngineError):
     """A file is no key that signs or checks seals, or there is one already."""
+
+
+class CommandNotStarted(LogEngineError):
+    """A command is not there or cannot be run; `status` is what a shell would exit with."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

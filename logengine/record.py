@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 # Set by the engine, never by a sender. `_stream` and `_seq` are added on output only.
 ENVELOPE_NAMES = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_stream", "_seq")
 
-_BLANK = b" \t\r"
+BLANK = b" \t\r"  # a line of nothing else is no record
 _OPENING = b'{"_ts":"'
 TIMESTAMP_START = len(_OPENING)
 
@@ -126,7 +126,7 @@ def stamp_exactly(chunk: bytes, opening: bytes) -> Stamped:
 
 def split_lines(chunk: bytes) -> Iterator[bytes]:
     """The lines of `chunk` that are not blank, without their newlines."""
-    return (line for line in chunk.split(b"\n") if line.strip(_BLANK))
+    return (line for line in chunk.split(b"\n") if line.strip(BLANK))
 
 
 def count_lines(chunk: bytes) -> int:
@@ -135,7 +135,7 @@ def count_lines(chunk: bytes) -> int:
 
 
 def _stamp_line(line: bytes, opening: bytes) -> bytes:
-    inside = _inside_of_object(line.strip(_BLANK))
+    inside = _inside_of_object(line.strip(BLANK))
     if inside is None:
         # What is not UTF-8 is kept readable, and to the byte, as `\xff`.
         text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
@@ -143,14 +143,21 @@ def _stamp_line(line: bytes, opening: bytes) -> bytes:
     return b"%s,%s}\n" % (opening, inside) if inside else b"%s}\n" % opening
 
 
-def _inside_of_object(text: bytes) -> bytes | None:
-    """What stands between the braces of the JSON object `text`, or None if it is not one."""
+def object_fields(text: bytes) -> dict[str, Raw] | None:
+    """The fields of the JSON object `text`, with nothing around it, or None if it is not one."""
     if not (text.startswith(b"{") and text.endswith(b"}")):
         return None
     try:
         text.decode()
-        fields = _fields_decoder.decode(text)
+        return _fields_decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _inside_of_object(text: bytes) -> bytes | None:
+    """What stands between the braces of the JSON object `text`, or None if it is not one."""
+    fields = object_fields(text)
+    if fields is None:
         return None
     if not fields.keys().isdisjoint(ENVELOPE_NAMES):
         return _with_renamed_keys(fields)

@@ -4,6 +4,7 @@ from typing import Any
 
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios import (
+    clients,
     connections,
     follow,
     growth,
@@ -26,6 +27,7 @@ SCENARIOS: list[Scenario[Any]] = [
         follow,
         reading,
         growth,
+        clients,
         journald,
     )
 ]

@@ -13,6 +13,7 @@ from logengine.errors import LogEngineError
 _COMMANDS = {
     "run": "run the daemon in the foreground",
     "send": "send lines or NDJSON to the daemon, until all is on disk",
+    "exec": "run a command and send what it writes",
     "tail": "the last records, and with -f what comes",
     "cat": "records from a point on",
     "ls": "the streams, with their sizes and times",

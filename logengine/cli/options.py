@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from logengine.places import find_data, find_socket
 from logengine.segment_file import list_streams
+from logengine.units import parse_duration
 
 Command = Callable[..., Any]
 
@@ -22,6 +23,21 @@ def resolve_data(data: Path | None) -> Path:
 def resolve_socket(socket: Path | None) -> Path:
     """The daemon's socket: as given, or where the user's own daemon or the system's listens."""
     return socket if socket is not None else find_socket(os.environ, os.getuid())
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or a duration such as `200ms`."""
+
+    name = "duration"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """What click calls with a value of the command line."""
+        try:
+            return float(value) if value.replace(".", "", 1).isdigit() else parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _complete_streams(

@@ -9,28 +9,15 @@ from pathlib import Path
 
 import click
 
-from logengine.cli.options import resolve_socket, socket_option
+from logengine.cli.options import Duration, resolve_socket, socket_option
 from logengine.client.aio import AsyncClient
 from logengine.client.settings import process_producer
 from logengine.errors import LogEngineError, NotDurable
 from logengine.record import split_lines
-from logengine.units import parse_duration
 
 WINDOW_BYTES = 8 * 1024 * 1024  # of the input, not yet known to be durable
 _RECORDS_MAX = WINDOW_BYTES  # the bytes alone bound it
 _READ_BYTES = 256 * 1024
-
-
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return float(value) if value.replace(".", "", 1).isdigit() else parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command(
@@ -49,7 +36,7 @@ Examples:
 )
 @click.option(
     "--timeout",
-    type=_Duration(),
+    type=Duration(),
     metavar="DURATION",
     help="Give up when the daemon is away for longer than this. Default: wait for ever.",
 )

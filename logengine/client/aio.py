@@ -1,11 +1,12 @@
 """The client for programs on asyncio: one task, and a thread only where a spool is written."""
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from logengine.client.base import BaseClient
 from logengine.client.delivery import Delivery
@@ -14,7 +15,11 @@ from logengine.client.pause import Pause
 from logengine.client.threads import Client
 from logengine.errors import LogEngineError
 
+if TYPE_CHECKING:
+    import socket
+
 _NEVER = float("inf")
+_RECEIVE_BYTES = 64 * 1024
 _SPOOL_RETRY_S = 1.0
 _SENDS_PER_TURN = 100
 
@@ -258,6 +263,7 @@ class AsyncClient(BaseClient):
         finally:
             # What the transport still holds is held here, too, until it is acknowledged.
             transport.abort()
+            link.close()
 
     def _received(self, data: bytes) -> None:
         was_welcomed = self._delivery.is_welcomed
@@ -302,6 +308,10 @@ class _Link(asyncio.Protocol):
         self._wake = wake
         self.is_paused = False
         self.ended: OSError | None = None
+        self._answers: socket.socket | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._answers = transport.get_extra_info("socket").dup()
 
     def data_received(self, data: bytes) -> None:
         if self.ended is None:
@@ -315,5 +325,21 @@ class _Link(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._hear_out()
         self.ended = exc if isinstance(exc, OSError) else ConnectionResetError("the daemon hung up")
         self._wake()
+
+    def _hear_out(self) -> None:
+        """Takes the daemon's last answers: a transport that could not write reads no more.
+
+        One of them may be that another sender took over the producer's name.
+        """
+        with contextlib.suppress(OSError):
+            while self._answers and (data := self._answers.recv(_RECEIVE_BYTES)):
+                self._received(data)
+
+    def close(self) -> None:
+        """Lets go of the socket."""
+        if self._answers is not None:
+            self._answers.close()

@@ -90,6 +90,11 @@ class BaseClient:
         return self._delivery.producer
 
     @property
+    def close_timeout(self) -> float:
+        """How many seconds `close` waits if it is not told."""
+        return self._close_timeout_s
+
+    @property
     def is_closed(self) -> bool:
         """Whether it takes no more records because it was closed."""
         return self._closed

@@ -32,7 +32,6 @@ class LogEngineHandler(logging.Handler):
         self, stream: str = "default", *, level: int | str = logging.NOTSET, **options: Any
     ) -> None:
         super().__init__(level)
-        self._close_timeout_s = options.get("close_timeout", 5.0)
         self.client = Client(stream, **options)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -49,7 +48,7 @@ class LogEngineHandler(logging.Handler):
     def flush(self) -> None:
         """Waits until all that was logged is durable, and tells on standard error if it is not."""
         if not self.client.is_closed:  # as it is when logging is shut down at exit
-            self._try(lambda: self.client.flush(self._close_timeout_s))
+            self._try(lambda: self.client.flush(self.client.close_timeout))
 
     def close(self) -> None:
         """Ends the client, as its `close` does; what is not durable by now is told."""

@@ -18,6 +18,7 @@ StrPath = str | os.PathLike[str]
 # What a daemon takes if it is not configured otherwise; its welcome says.
 MAX_RECORD_BYTES = 1024 * 1024
 _NAME_CHARACTERS = 40
+_SOCKET_PATH_BYTES_MAX = 107  # what the kernel's sockaddr_un holds, and a NUL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,11 @@ class Settings:
         for name in ("socket", "spool"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(given).absolute())
+        if self.socket is not None and len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
+            raise ValueError(
+                f"socket {os.fspath(self.socket)!r}: expected at most {_SOCKET_PATH_BYTES_MAX} "
+                "bytes, as the kernel has it"
+            )
 
     def socket_path(self) -> Path:
         """Where the daemon is to be found now: another one may have been started meanwhile."""

@@ -258,6 +258,8 @@ class Client(BaseClient):
         while True:
             while self._take_step():
                 pass
+            if self._stopping:
+                return output
             if not output:
                 with self._lock:
                     output = memoryview(self._delivery.next_output())
@@ -268,12 +270,18 @@ class Client(BaseClient):
                 output = output[connection.send(output) :]
             except BlockingIOError:
                 return output
+            except ConnectionError:
+                # Its last answers can still be read: perhaps that another took over the name.
+                while self._receive(connection):
+                    pass
+                raise
 
-    def _receive(self, connection: socket.socket) -> None:
+    def _receive(self, connection: socket.socket) -> bool:
+        """Takes what the daemon said; False if that is nothing. Raises `OSError` at its end."""
         try:
             data = connection.recv(_RECEIVE_BYTES)
         except BlockingIOError:
-            return
+            return False
         if not data:
             raise ConnectionResetError("the daemon closed the connection")
         with self._changed:
@@ -283,6 +291,7 @@ class Client(BaseClient):
             self._changed.notify_all()
         if not was_welcomed and self._delivery.is_welcomed:
             self._drain_orphans(Client)
+        return True
 
     def _wait(self, poll: "select.poll", timeout_s: float | None) -> None:
         """Returns when something is to be done: data, room in the socket, records, or an end."""

@@ -1,5 +1,6 @@
 """Every command of the README's tour runs, and prints what the README says."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from logengine.cli import cli
+from tests.daemon import Daemon
 
 PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text()
@@ -60,6 +62,20 @@ def test_the_tour_prints_what_it_says(root: Path) -> None:
         assert status == "0" or command.startswith("wait"), (command, output, done.stderr)
         assert masked(output) == masked(expected), command
     assert len(printed[1::2]) == len(steps)
+
+
+def test_the_programs_send_the_records_that_are_shown(daemon: Daemon) -> None:
+    pairs = re.findall(r"```python\n(.*?)```\n```json\n(.*?)```", README, re.DOTALL)
+    assert len(pairs) == 3
+    for program, shown in pairs:
+        subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            timeout=60,
+            env=os.environ | {"LOGENGINE_SOCKET": str(daemon.socket)},
+        )
+        record = json.loads(shown)
+        assert {name: daemon.values("shop")[-1].get(name) for name in record} == record
 
 
 def test_the_readme_names_every_command() -> None:

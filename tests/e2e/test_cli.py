@@ -292,6 +292,7 @@ def test_every_command_has_help_with_examples(daemon: Daemon) -> None:
     assert set(commands) == {
         "run",
         "send",
+        "exec",
         "tail",
         "cat",
         "ls",

@@ -196,6 +196,7 @@ def test_a_daemon_that_is_away_too_long_is_given_up(root: Path) -> None:
         ({"producer": "a\nb"}, ValueError, "none of them a control"),
         ({"on_full": "wait"}, ValueError, "expected block or drop or raise"),
         ({"max_bytes": 0}, ValueError, "max_bytes 0: expected at least 1"),
+        ({"socket": "/tmp/" + "x" * 200}, ValueError, "at most 107 bytes"),
     ],
 )
 def test_options_that_cannot_be_are_refused_at_once(

@@ -1,0 +1,217 @@
+"""A command as this process's child: its output, the signals passed on to it, its end.
+
+The signals are taken by a thread that waits for them, and not by handlers: only so does one
+learn whether a signal came from a terminal. Those reach the whole process group, the command
+too, and would come to it twice.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import struct
+import termios
+import threading
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from logengine.errors import CommandNotStarted
+
+_PASSED_ON = frozenset(
+    {
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+        signal.SIGCONT,
+        signal.SIGTSTP,
+    }
+)
+_SI_KERNEL = 0x80  # asm-generic/siginfo.h; what a key on a terminal sends has it as its code
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_READ_BYTES = 64 * 1024
+_STATUS_NOT_FOUND = 127
+_STATUS_NOT_RUNNABLE = 126
+
+
+class End(NamedTuple):
+    """How a command ended: with an exit status, or by a signal; the other one is None."""
+
+    status: int | None
+    signal: int | None
+
+
+class OutputPipe:
+    """What a command writes to one of its descriptors."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._readable = asyncio.Event()
+        self._owed_bytes = 0
+        self._is_given_up = False
+
+    async def read(self) -> bytes:
+        """The next bytes; none at the end, or once it was given up."""
+        while not self._is_given_up or self._owed_bytes > 0:
+            try:
+                data = os.read(self._descriptor, _READ_BYTES)
+            except BlockingIOError:
+                await self._wait()
+            else:
+                self._owed_bytes -= len(data)
+                return data
+        return b""
+
+    def command_ended(self) -> None:
+        """What is in the pipe now may be the command's own, and is read in any case."""
+        count = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4))
+        (self._owed_bytes,) = struct.unpack("i", count)
+
+    def give_up(self) -> None:
+        """Lets `read` end although somebody still has the other end."""
+        self._is_given_up = True
+        self._readable.set()
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._readable.clear()
+        loop.add_reader(self._descriptor, self._readable.set)
+        try:
+            await self._readable.wait()
+        finally:
+            loop.remove_reader(self._descriptor)
+
+
+class ChildProcess:
+    """A command that runs. `outputs` has its descriptors 1 and 2.
+
+    `interrupted` is set by a Ctrl-C that comes when the command has ended already.
+    """
+
+    def __init__(self, pid: int, outputs: dict[int, OutputPipe]) -> None:
+        self.pid = pid
+        self.outputs = outputs
+        self.interrupted = asyncio.Event()
+        self._end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+
+    async def ended(self) -> End:
+        """Returns when the command has ended, its output read or not."""
+        return await asyncio.shield(self._end)
+
+    def take_signal(self, number: int, code: int) -> None:
+        """A signal came to this process: passes it on, or sees to the end of children."""
+        if number == signal.SIGCHLD:
+            self._reap()
+        elif not self._end.done():
+            self._pass_on(number, code)
+        elif number == signal.SIGINT:
+            self.interrupted.set()
+
+    def _pass_on(self, number: int, code: int) -> None:
+        # The command may have left the process group, as a shell with job control does.
+        if code != _SI_KERNEL or os.getpgid(self.pid) != os.getpgrp():
+            os.kill(self.pid, number)
+        if number == signal.SIGTSTP:
+            # Or a shell would not notice that its job was stopped.
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _reap(self) -> None:
+        """Takes note of all that ended: the first process of a container has orphans, too."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                if pid == self.pid:
+                    code = os.waitstatus_to_exitcode(status)
+                    self._end.set_result(End(code, None) if code >= 0 else End(None, -code))
+
+
+@asynccontextmanager
+async def running(command: Sequence[str]) -> AsyncIterator[ChildProcess]:
+    """Starts a command, with this process's standard input, and passes signals on to it.
+
+    To be entered in the main thread, before there are others, as they would get the signals.
+    No other child may be waited for in this process. Raises `CommandNotStarted`.
+    """
+    # What was ignored here, as by nohup, is to be ignored by the command, too.
+    signals = {s for s in _PASSED_ON if signal.getsignal(s) != signal.SIG_IGN}
+    signals.add(signal.SIGCHLD)
+    # Whoever started us may have it ignored, and children then end without a status.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        with contextlib.ExitStack() as stack:
+            child = ChildProcess(*_start(command, mask, stack))
+            stack.enter_context(_signals_taken(child, signals))
+            yield child
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def die_by(number: int) -> None:
+    """Ends this process by the signal; returns if it cannot be, as in the first of a container."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    # The core that tells something is the command's. A limit of 1 byte keeps the kernel from
+    # handing ours to a program, too; 0 does not (core(5)).
+    resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    os.kill(os.getpid(), number)
+
+
+def _start(
+    command: Sequence[str], mask: Collection[int], stack: contextlib.ExitStack
+) -> tuple[int, dict[int, OutputPipe]]:
+    outputs: dict[int, OutputPipe] = {}
+    with contextlib.ExitStack() as writing_ends:
+        duplicates = []
+        for fd in (1, 2):
+            reading, writing = os.pipe()
+            stack.callback(os.close, reading)
+            writing_ends.callback(os.close, writing)
+            duplicates.append((os.POSIX_SPAWN_DUP2, writing, fd))
+            outputs[fd] = OutputPipe(reading)
+        try:
+            pid = os.posix_spawnp(
+                command[0],
+                list(command),
+                os.environ,
+                file_actions=duplicates,
+                setsigmask=mask,
+                setsigdef=_IGNORED_BY_PYTHON,
+            )
+        except OSError as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            raise CommandNotStarted(
+                f"{command[0]}: {error.strerror}",
+                _STATUS_NOT_FOUND if is_missing else _STATUS_NOT_RUNNABLE,
+            ) from None
+    return pid, outputs
+
+
+@contextlib.contextmanager
+def _signals_taken(child: ChildProcess, signals: Collection[int]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    is_over = threading.Event()
+
+    def wait_for_signals() -> None:
+        while not is_over.is_set():
+            taken = signal.sigwaitinfo(signals)
+            loop.call_soon_threadsafe(child.take_signal, taken.si_signo, taken.si_code)
+
+    thread = threading.Thread(target=wait_for_signals, name="logengine-signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        assert thread.ident is not None
+        signal.pthread_kill(thread.ident, signal.SIGCHLD)  # any of them ends its waiting
+        thread.join()

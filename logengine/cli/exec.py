@@ -1,0 +1,101 @@
+"""`logengine exec`"""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from logengine.cli.options import Duration, socket_option
+
+_STATUS_OWN_FAILURE = 125  # as env and timeout have it
+_STATUS_SIGNAL = 128
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  logengine exec -s web -- /usr/bin/web --port 80
+  logengine exec -s backup --spool /var/spool/logengine -- rsync -a /home /backup
+  logengine exec -s report -- sh -c 'produce | sort'
+""",
+)
+@click.option("-s", "--stream", default="default", show_default=True, help="The stream to send to.")
+@socket_option
+@click.option(
+    "--producer",
+    metavar="NAME",
+    help="A name for this sender that outlives it; two at once with the same one fence each other.",
+)
+@click.option(
+    "--spool",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep on disk, here, what a daemon that is away cannot take; it is sent later, by this "
+    "command or the next one with the same DIR.",
+)
+@click.option(
+    "--on-full",
+    type=click.Choice(["block", "drop"]),
+    default="block",
+    show_default=True,
+    help="What to do when no more can be kept: let the command wait in its writes, or drop "
+    "records, and count them.",
+)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long to wait, when the command has ended, for the daemon to have all on disk.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    stream: str,
+    socket: Path | None,
+    producer: str | None,
+    spool: Path | None,
+    on_full: str,
+    timeout: float,
+    command: tuple[str, ...],
+) -> None:
+    """Run COMMAND, and send each line of its standard output and error as a record.
+
+    A line is `{"fd":1,"message":"..."}`, or the JSON object that it is, with `fd` added. The
+    command's end is a record, too. Signals are passed on, and the exit status is the command's
+    own; 127 if it is not found, 126 if it cannot be run, 125 if it was not started because of
+    the other options. What the command leaves running is heard for one second more.
+    """
+    from logengine.child_process import End, die_by
+    from logengine.client.aio import AsyncClient
+    from logengine.errors import CommandNotStarted, LogEngineError
+    from logengine.execution import execute
+
+    def tell(text: str) -> None:
+        click.echo(f"logengine: {text}", err=True)
+
+    async def run() -> End:
+        client = AsyncClient(
+            stream,
+            socket=socket,
+            producer=producer,
+            spool=spool,
+            on_full="drop" if on_full == "drop" else "block",
+        )
+        return await execute(command, client, timeout_s=timeout, tell=tell)
+
+    try:
+        end = asyncio.run(run())
+    except CommandNotStarted as error:
+        tell(str(error))
+        ctx.exit(error.status)
+    except (LogEngineError, OSError, ValueError) as error:
+        tell(str(error))
+        ctx.exit(_STATUS_OWN_FAILURE)
+    if end.signal is None:
+        ctx.exit(end.status or 0)
+    die_by(end.signal)
+    ctx.exit(_STATUS_SIGNAL + end.signal)

@@ -1,0 +1,1 @@
+"""The specification of the protocol as a program: `python -m tests.conformance SOCKET`."""
