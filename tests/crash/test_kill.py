@@ -78,6 +78,7 @@ def _under_fire(
         for sender in senders:
             sender.kill()
     assert statuses == [0] * len(senders)
+    assert walker.returncode == 0, "the walking reader met what it could not read"
     walked = json.loads(seen)
     assert walked["broken"] == []
     assert walked["files"] > 0
