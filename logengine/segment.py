@@ -39,6 +39,19 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     count: int
 
 
+class Gap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a segment without records says of records that are gone, up to number `last`.
+
+    `when` it was recorded, and `why` they are gone. `guessed`: nobody can tell whether all
+    of these numbers were given out.
+    """
+
+    last: int
+    when: str
+    why: str
+    guessed: bool = False
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of a segment.
 
@@ -46,7 +59,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `until` are the least and greatest `_ts` in it, `latest` the greatest in the stream up
     to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
     producer, the number of its last record in this segment or before it, the least
-    recently active first. `frames` says where in a compressed segment what is; a plain one
+    recently active first. `gap` is in the place of records that are gone, and only there.
+    `frames` says where in a compressed segment what is; a plain one
     has none. A sealed one has `prev`, the `header_sha256` of the sealed segment before it,
     empty in a stream's first, and may have a `signature` of all that is before that key. The
     line ends with a hash of what is before it, `header_sha256`, which is none of the header's
@@ -63,14 +77,15 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     latest: str
     sha256: str
     producers: dict[str, int] = {}
+    gap: Gap | UnsetType = UNSET
     frames: tuple[Frame, ...] | UnsetType = UNSET
     prev: str | UnsetType = UNSET
     signature: str | UnsetType = UNSET
 
     @property
     def last(self) -> int:
-        """The sequence number of the last record; `first` - 1 where there is none."""
-        return self.first + self.count - 1
+        """The last sequence number that it accounts for; `first` - 1 where there is none."""
+        return self.first + self.count - 1 if self.gap is UNSET else self.gap.last
 
     @property
     def is_compressed(self) -> bool:
@@ -180,6 +195,7 @@ def decode_header(line: bytes, path: str) -> Header:
     times = (header.since, header.until, header.latest)
     if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:
         raise DamagedSegment(path, "its header has times that cannot be")
+    _check_gap(header, path)
     if header.frames is not UNSET:
         _check_frames(header, header.frames, path)
     _check_seal(header, path)
@@ -190,6 +206,16 @@ def _check_seal(header: Header, path: str) -> None:
     is_signed = header.signature is not UNSET
     if (header.is_sealed and not header.is_compressed) or (is_signed and not header.is_sealed):
         raise DamagedSegment(path, "its header has a seal that cannot be")
+
+
+def _check_gap(header: Header, path: str) -> None:
+    """Raises `DamagedSegment` unless the gap, if there is one, can be."""
+    gap = header.gap
+    if gap is UNSET:
+        return
+    is_empty = (header.count, header.bytes) == (0, 0) and header.frames is UNSET
+    if not is_empty or gap.last < header.first or not is_timestamp(gap.when):
+        raise DamagedSegment(path, "its header has a gap that cannot be")
 
 
 def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:
@@ -242,6 +268,14 @@ def check_body(header: Header, body: bytes, path: str) -> None:
 def count_newlines(lines: bytes) -> int:
     """How many newlines there are: what `count` says, at a fifth of the time."""
     return len(lines) - len(lines.replace(b"\n", b""))
+
+
+def describe_gap(first: int, gap: Gap) -> str:
+    """What a person is told of the records from `first` on that are gone."""
+    which = f"{first} to {gap.last}"
+    if gap.guessed:
+        which = f"from {first} on, none of them above {gap.last},"
+    return f"records {which} are gone, as recorded at {gap.when}: {gap.why}"
 
 
 def timestamp_of(line: bytes) -> str:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "cat": "records from a point on",
     "ls": "the streams, with their sizes and times",
     "verify": "read every byte and check it",
+    "repair": "move what is damaged away, and record what is gone",
     "config": "check and show the configuration",
 }
 _EXIT_INTERRUPTED = 128 + 2

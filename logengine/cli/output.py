@@ -66,9 +66,10 @@ class Output:
         sys.stdout.buffer.flush()
 
     def report(self, problem: Problem) -> None:
-        """Says what could not be served; the exit status will say that there was something."""
-        self.problems += 1
-        click.echo(f"logengine: {escape(str(problem))}", err=True)
+        """Says what could not be served; the exit status will say so too, of what is damage."""
+        self.problems += not problem.recorded
+        prefix = "note: " if problem.recorded else ""
+        click.echo(f"logengine: {prefix}{escape(str(problem))}", err=True)
 
 
 def escape(text: str) -> str:
