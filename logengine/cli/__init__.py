@@ -1,6 +1,7 @@
 """The command line: one module per command, loaded when it is called."""
 
 import importlib
+import keyword
 import os
 import sys
 from typing import Any
@@ -18,6 +19,8 @@ _COMMANDS = {
     "ls": "the streams, with their sizes and times",
     "verify": "read every byte and check it",
     "repair": "move what is damaged away, and record what is gone",
+    "export": "records to a file: NDJSON, zstd or Parquet",
+    "import": "logs of other programs, until all is on disk",
     "config": "check and show the configuration",
 }
 _EXIT_INTERRUPTED = 128 + 2
@@ -35,7 +38,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"logengine.cli.{cmd_name}")
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"logengine.cli.{name}")
         command: click.Command = module.command
         return command
 

@@ -31,6 +31,20 @@ class _Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+resume_option = click.option(
+    "--resume",
+    metavar="NAME",
+    help="Go on where an earlier run with this name stopped, given the same input.",
+)
+
+timeout_option = click.option(
+    "--timeout",
+    type=_Duration(),
+    metavar="DURATION",
+    help="Give up when the daemon is away for longer than this. Default: wait for ever.",
+)
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -40,17 +54,8 @@ Examples:
 """
 )
 @click.option("-s", "--stream", default="default", show_default=True, help="The stream to send to.")
-@click.option(
-    "--resume",
-    metavar="NAME",
-    help="Go on where an earlier run with this name stopped, given the same input.",
-)
-@click.option(
-    "--timeout",
-    type=_Duration(),
-    metavar="DURATION",
-    help="Give up when the daemon is away for longer than this. Default: wait for ever.",
-)
+@resume_option
+@timeout_option
 @socket_option
 @click.argument(
     "files", nargs=-1, metavar="[FILE]...", type=click.Path(exists=True, dir_okay=False)
@@ -69,37 +74,63 @@ def command(
     Returns when all is on disk, with status 0 only if every line is. Waits and reconnects
     while the daemon is away; each line is stored once. `-` is standard input.
     """
+    with _progress(files) as progress:
+        status = deliver(
+            _read(files), stream, socket, resume=resume, timeout_s=timeout, progress=progress
+        )
+    ctx.exit(status)
+
+
+def deliver(
+    chunks: AsyncIterator[bytes],
+    stream: str,
+    socket: Path | None,
+    *,
+    resume: str | None,
+    timeout_s: float | None,
+    progress: Callable[[Unacked], None] = lambda _: None,
+) -> int:
+    """Sends lines, cut anywhere, until all are on disk; the exit status of that.
+
+    With `resume`, what a producer of this name stored before is skipped, by number. Raises
+    `InvalidStreamName`, `DaemonUnavailable` and `ProtocolError`.
+    """
     if not is_stream_name(stream):
         raise InvalidStreamName(f"{stream!r} cannot be a stream; expected {STREAM_NAME_RULE}")
     producer = resume or f"send-{os.uname().nodename[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
-    with _progress(files) as progress:
-        sender = LineSender(
-            resolve_socket(socket),
-            stream,
-            producer,
-            timeout_s=timeout,
-            on_acked=lambda _: progress(sender.unacked),
-            on_refused=lambda number: click.echo(
-                f"logengine: line {number} is longer than the daemon's max_record; not stored",
-                err=True,
-            ),
-        )
-        asyncio.run(sender.send(_read(files)))
+    sender = LineSender(
+        resolve_socket(socket),
+        stream,
+        producer,
+        timeout_s=timeout_s,
+        on_acked=lambda _: progress(sender.unacked),
+        on_refused=lambda number: click.echo(
+            f"logengine: line {number} is longer than the daemon's max_record; not stored",
+            err=True,
+        ),
+    )
+    asyncio.run(sender.send(chunks))
     if resume and sender.resumed_at:
         skipped = min(sender.resumed_at, sender.unacked.taken)
         click.echo(f"logengine: skipped {skipped} lines that were stored before", err=True)
-    ctx.exit(1 if sender.refused else 0)
+    return 1 if sender.refused else 0
 
 
 async def _read(files: Sequence[str]) -> AsyncIterator[bytes]:
     for name in files or ("-",):
-        with _opened(name) as descriptor:
-            end = b""
-            while chunk := await _read_some(descriptor):
-                yield chunk
-                end = chunk[-1:]
-            if end not in (b"", b"\n"):
-                yield b"\n"  # the next file's first line is a line of its own
+        end = b""
+        async for chunk in read_input(name):
+            yield chunk
+            end = chunk[-1:]
+        if end not in (b"", b"\n"):
+            yield b"\n"  # the next file's first line is a line of its own
+
+
+async def read_input(name: str) -> AsyncIterator[bytes]:
+    """What is in a file, or comes from standard input (`-`), in pieces. Raises `OSError`."""
+    with _opened(name) as descriptor:
+        while chunk := await _read_some(descriptor):
+            yield chunk
 
 
 @contextlib.contextmanager
