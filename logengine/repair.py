@@ -59,12 +59,12 @@ class Repair:
 
     def run(self) -> None:
         """All of it; durable when it returns. Raises `OSError`; what was done stays done."""
+        # What a killed process renamed and did not sync is to last before anything builds on it.
+        sync_directory(self._directory)
         plan = examine_stream(self._directory, self._when)
         temps = temps_in(self._directory)
         if not (plan.removals or plan.gaps or temps):
             return
-        # What a killed process renamed and did not sync is to last before anything builds on it.
-        sync_directory(self._directory)
         if plan.removals or temps:
             create_directory(self._damaged)
             self._remove_own_temps()
@@ -161,8 +161,9 @@ class Repair:
 def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
     header, body = read_file(directory, first, compressed=compressed)
     if isinstance(body, DamagedSegment):
-        # Once more, for a disk may fail now and then.
-        header, body = read_file(directory, first, compressed=compressed)
+        # Once more, for a disk may fail now and then; a header that was read once is whole.
+        again, body = read_file(directory, first, compressed=compressed)
+        header = again or header
     if isinstance(body, DamagedSegment):
         return Examined(first, compressed, header, body.reason)
     assert header is not None

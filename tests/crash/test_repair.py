@@ -27,6 +27,7 @@ from tests.crash.power_cut import Disk, Tree
 from tests.crash.seed import SEED
 from tests.crash.system_calls import Attempt, Gate, SystemCalls
 from tests.crash.test_bit_rot import LIMITS, STREAM, read, store_records
+from tests.crash.test_rig import merge
 
 WHEN = "2026-11-25T00:00:00.000001Z"
 RECORDS = 14
@@ -40,6 +41,9 @@ class Case:
     next_seq: int  # none below may be given out again
     served: list[bytes]  # of the segments that are whole
     damaged: list[bytes]  # the contents of the files that are not
+    leftovers: list[bytes]  # of those that a start of the daemon would remove
+    # Whether a start before the repair loses nothing: not what a damaged merge covers.
+    may_start: bool = True
 
 
 def tree_of(root: Path) -> Tree:
@@ -83,17 +87,41 @@ def damaged_case(root: Path, source: random.Random) -> Case:
             content.append(0)
         path.write_bytes(content)
         damaged.append(bytes(content))
+    leftovers = []
     if source.random() < 0.3:
-        (directory / f".{segment_name(3)}.0123.tmp").write_bytes(b"half")
-    return Case(tree_of(root), RECORDS + 1, [whole[seq] for seq in sorted(whole)], damaged)
+        leftovers = [b"half"]
+        (directory / f".{segment_name(3)}.0123.tmp").write_bytes(*leftovers)
+    lines = [whole[seq] for seq in sorted(whole)]
+    return Case(tree_of(root), RECORDS + 1, lines, damaged, leftovers)
+
+
+def damaged_merge_case(root: Path, source: random.Random) -> Case:
+    """A merge that was interrupted, and then damaged behind its header."""
+    directory = root / "data" / STREAM
+    assert not store_records(root / "data", range(1, RECORDS + 1))
+    lines = [record.line for record in read(root / "data")[0]]
+    paths = sorted(directory.iterdir())[1:]
+    covered = {path: path.read_bytes() for path in paths}
+    merge(directory, sync_first=True)
+    left = paths[: source.randint(1, len(paths))]  # they are removed newest first
+    for path in left:
+        path.write_bytes(covered[path])
+    merged = directory / segment_name(1)
+    content = bytearray(merged.read_bytes())
+    content[source.randrange(content.index(b"\n") + 1, len(content))] ^= 1
+    merged.write_bytes(content)
+    end = sum(covered[path].count(b"\n") - 1 for path in left)
+    first = int(left[0].name[:20])
+    served = lines[first - 1 : first - 1 + end]
+    return Case(tree_of(root), RECORDS + 1, served, [bytes(content)], [], may_start=False)
 
 
 def repair(root: Path) -> None:
     Repair(root / "data", STREAM, WHEN, lambda _: None).run()
 
 
-def wrong(root: Path, case: Case) -> Iterator[str]:
-    """What is not as it should be after a repair."""
+def wrong(root: Path, case: Case, *, started: bool = False) -> Iterator[str]:
+    """What is not as it should be after a repair, a daemon having `started` before or not."""
     data = root / "data"
     yield from (str(each) for each in verify_stream(data / STREAM) if not each.harmless)
     served, problems = read(data)
@@ -102,7 +130,8 @@ def wrong(root: Path, case: Case) -> Iterator[str]:
     yield from (f"told as damage: {each}" for each in problems if not each.recorded)
     places = [data / DAMAGED_DIRECTORY, data / STREAM]
     kept = [path.read_bytes() for place in places if place.exists() for path in place.iterdir()]
-    yield from (f"{content[:40]!r} is not kept" for content in case.damaged if content not in kept)
+    wanted = case.damaged if started else case.damaged + case.leftovers
+    yield from (f"{content[:40]!r} is not kept" for content in wanted if content not in kept)
     before = tree_of(root)
     repair(root)
     if tree_of(root) != before:
@@ -140,7 +169,8 @@ def cases(scratch: Path, seeds: range) -> Iterator[tuple[random.Random, Case, Pa
         source = random.Random(seed)
         root = scratch / "made"
         root.mkdir()
-        case = damaged_case(root, source)
+        make = damaged_merge_case if source.random() < 0.2 else damaged_case
+        case = make(root, source)
         yield source, case, root
         shutil.rmtree(root)
 
@@ -179,10 +209,11 @@ def assert_withstands_cuts(scratch: Path, seeds: range) -> int:
                     continue
                 seen.add(key)
                 cut = bench.make(tree)
-                if source.random() < 0.5:
+                started = case.may_start and source.random() < 0.5
+                if started:
                     assert list(numbers_used_again(cut / "data", case)) == []
                 repair(cut)
-                assert list(wrong(cut, case)) == [], f"cut after {str(event)[:80]}"
+                assert list(wrong(cut, case, started=started)) == [], f"cut after {str(event)[:80]}"
                 shutil.rmtree(cut)
                 tried += 1
         shutil.rmtree(place)
