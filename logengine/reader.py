@@ -271,7 +271,7 @@ class StreamReader:
                         self._problem(describe_gap(header.first, header.gap), recorded=True)
                 elif body is not None:
                     block = Block(self.stream, header.first, header.count, body).begin_at(start)
-                    yield from [block] if times.holds_all(header) else _in_range(block, times)
+                    yield from [block] if times.holds_all(header) else in_range(block, times)
 
     def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
         """The segment that holds `next_seq`, past what cannot be had; None at the end."""
@@ -330,7 +330,7 @@ def _body_bytes(segment: Segment) -> int:
     return len(body) if isinstance(body, bytes) else 0
 
 
-def _in_range(block: Block, times: TimeRange) -> Iterator[Block]:
+def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
     """The records of `block` in the range, in blocks of neighbours."""
 
     def ranges() -> Iterator[tuple[int, int]]:

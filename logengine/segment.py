@@ -52,6 +52,16 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     guessed: bool = False
 
 
+class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    """What a compressed segment says after `count` of its records were replaced by tombstones.
+
+    `original` is the `header_sha256` it had before the first of them.
+    """
+
+    original: str
+    count: int
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of a segment.
 
@@ -59,12 +69,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `until` are the least and greatest `_ts` in it, `latest` the greatest in the stream up
     to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
     producer, the number of its last record in this segment or before it, the least
-    recently active first. `gap` is in the place of records that are gone, and only there.
-    `frames` says where in a compressed segment what is; a plain one
-    has none. A sealed one has `prev`, the `header_sha256` of the sealed segment before it,
-    empty in a stream's first, and may have a `signature` of all that is before that key. The
-    line ends with a hash of what is before it, `header_sha256`, which is none of the header's
-    values.
+    recently active first. `gap` is in the place of records that are gone, and only there;
+    `erased` is in a compressed one of which some were erased. `frames` says where in a
+    compressed segment what is; a plain one has none. A sealed one has `prev`, the
+    `header_sha256` that the sealed segment before it had, empty in a stream's first, and may
+    have a `signature` of all that is before that key. The line ends with a hash of what is
+    before it, `header_sha256`, which is none of the header's values.
     """
 
     version: int = msgspec.field(name="_segment")
@@ -78,6 +88,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     producers: dict[str, int] = {}
     gap: Gap | UnsetType = UNSET
+    erased: Erased | UnsetType = UNSET
     frames: tuple[Frame, ...] | UnsetType = UNSET
     prev: str | UnsetType = UNSET
     signature: str | UnsetType = UNSET
@@ -149,8 +160,16 @@ def encode_header(header: Header) -> bytes:
 
 
 def header_sha256(line: bytes) -> str:
-    """What the last key of a header's line says, or would say: what the next seal's `prev` is."""
+    """What the last key of a header's line says, or would say."""
     return hashlib.sha256(line.rpartition(_HEADER_SHA256)[0]).hexdigest()
+
+
+def hash_for_successor(header: Header, line: bytes) -> str:
+    """What the seal behind the one with this header, and its line, has as `prev`.
+
+    That is what the header's hash was when it was sealed, whatever was erased since.
+    """
+    return header_sha256(line) if header.erased is UNSET else header.erased.original
 
 
 def signed_part(header_or_line: Header | bytes) -> bytes:
@@ -158,6 +177,11 @@ def signed_part(header_or_line: Header | bytes) -> bytes:
     if isinstance(header_or_line, Header):
         return msgspec.json.encode(header_or_line)[:-1]
     return header_or_line.rpartition(_SIGNATURE)[0]
+
+
+def body_sha256(body: bytes) -> str:
+    """What a header says of a body: `sha256`."""
+    return hashlib.sha256(body).hexdigest()
 
 
 def header_length(start: bytes) -> int | None:
@@ -260,8 +284,7 @@ def check_body(header: Header, body: bytes, path: str) -> None:
         raise DamagedSegment(
             path, f"its body has {len(body)} bytes, its header says {header.bytes}"
         )
-    digest = hashlib.sha256(body).hexdigest()
-    if digest != header.sha256:
+    if body_sha256(body) != header.sha256:
         raise DamagedSegment(path, "the sha256 of its body is not the one in its header")
 
 

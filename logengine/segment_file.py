@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from logengine.errors import DamagedSegment
 from logengine.segment import (
@@ -19,6 +20,7 @@ from logengine.segment import (
     check_body,
     decode_header_of,
     first_of_name,
+    hash_for_successor,
     header_length,
     header_sha256,
     is_stream_name,
@@ -107,6 +109,32 @@ def read_file(
             return header, damage
 
 
+class Content(NamedTuple):
+    """Everything of a segment's file: `stored` is what `body` is stored as."""
+
+    header: Header
+    header_sha256: str
+    body: bytes
+    stored: bytes
+
+
+def read_as_stored(directory: Path, first: int, *, compressed: bool) -> Content:
+    """One of the files that segment `first` may be, checked to the bit.
+
+    Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
+    """
+    with closing(_open_as(directory, first, compressed=compressed)) as file:
+        with file.errors_are_damage():
+            header, body_start = file.read_header()
+            file.check_size(header, body_start)
+            body = file.read_body(header, body_start)
+            stored = body
+            if compressed:
+                stored = os.pread(file.descriptor, header.stored_bytes, body_start)
+            line, _ = file.header_line()
+        return Content(header, header_sha256(line), body, stored)
+
+
 def read_wanted(
     directory: Path, first: int, wants: Callable[[Header], bool]
 ) -> tuple[Header, bytes | DamagedSegment | None]:
@@ -137,8 +165,7 @@ def read_header_line(directory: Path, first: int) -> tuple[Header, bytes]:
 
 def hash_of_header(directory: Path, first: int) -> str:
     """What the sealed segment behind segment `first` has as `prev`. Raises as `read_header`."""
-    _, line = read_header_line(directory, first)
-    return header_sha256(line)
+    return hash_for_successor(*read_header_line(directory, first))
 
 
 def read_content(directory: Path, first: int) -> tuple[Header, bytes]:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "ls": "the streams, with their sizes and times",
     "verify": "read every byte and check it",
     "repair": "move what is damaged away, and record what is gone",
+    "erase": "take records out of a stream for good",
     "export": "records to a file: NDJSON, zstd or Parquet",
     "import": "logs of other programs, until all is on disk",
     "config": "check and show the configuration",

@@ -122,7 +122,7 @@ def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any
     comm, pid = (_text(fields[name]) if name in fields else "?" for name in ("_comm", "_pid"))
     shown["logger"] = escape(f"{record.stream}:{record.seq} {comm}[{pid}]")
     for name, value in fields.items():
-        if name in ENVELOPE_NAMES:
+        if name in ENVELOPE_NAMES and name != "_erased":
             continue
         # A field must not take the place of one that the renderer shows in its own way.
         key = escape(name)

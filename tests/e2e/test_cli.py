@@ -297,6 +297,7 @@ def test_every_command_has_help_with_examples(daemon: Daemon) -> None:
         "ls",
         "verify",
         "repair",
+        "erase",
         "export",
         "import",
         "config",
