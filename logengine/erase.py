@@ -21,8 +21,8 @@ from logengine.erasure import Mark, erase, to_be_erased
 from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain
 from logengine.filter import Filter
 from logengine.reader import TimeRange, in_range
-from logengine.segment import COMPRESSED_SUFFIX, Header, first_of_name
-from logengine.segment_file import read_as_stored
+from logengine.segment import COMPRESSED_SUFFIX, first_of_name
+from logengine.segment_file import Content, read_as_stored
 from logengine.writes import write_all
 
 ERASING_DIRECTORY = ".erasing"
@@ -71,15 +71,8 @@ class Erasure:
 
     def affected(self) -> Iterator[Affected]:
         """What is to be erased, file by file; also in those that a merge left. Raises `OSError`."""
-        for name, first, is_compressed in self._files():
-            try:
-                found = read_as_stored(self._directory, first, compressed=is_compressed)
-            except DamagedSegment as damage:
-                self._report(damage)
-                continue
-            seqs = self._seqs(found.header, found.body)
-            if seqs:
-                yield Affected(name, seqs)
+        for affected, _ in self._found():
+            yield affected
 
     def run(self, mark: Mark, patience_s: float) -> Iterator[Affected]:
         """Erases, and gives what was erased once the old bytes of it are overwritten.
@@ -94,32 +87,32 @@ class Erasure:
                 os.unlink(self._directory / name)
                 sync_directory(self._directory)
         _destroy(self._erasing, patience_s)
-        for name, first, is_compressed in self._files():
-            try:
-                found = read_as_stored(self._directory, first, compressed=is_compressed)
-            except DamagedSegment as damage:
-                self._report(damage)
-                continue
-            seqs = self._seqs(found.header, found.body)
-            if not seqs:
-                continue
-            pieces = erase(found.header, found.body, found.stored, seqs, mark, found.header_sha256)
-            self._put_aside(name)
-            path = self._directory / name
+        for affected, found in self._found():
+            pieces = erase(
+                found.header, found.body, found.stored, affected.seqs, mark, found.header_sha256
+            )
+            self._put_aside(affected.name)
+            path = self._directory / affected.name
             with AtomicWriter(path, "wb", buffering=0, permissions=0o640) as writer:
                 writer.write_buffers(pieces)
             _destroy(self._erasing, patience_s)
-            yield Affected(name, seqs)
+            yield affected
 
-    def _files(self) -> Iterator[tuple[str, int, bool]]:
+    def _found(self) -> Iterator[tuple[Affected, Content]]:
         for name in sorted(os.listdir(self._directory)):
             first = first_of_name(name)
-            if first is not None:
-                yield name, first, name.endswith(COMPRESSED_SUFFIX)
-
-    def _seqs(self, header: Header, body: bytes) -> list[int]:
-        block = Block(header.stream, header.first, header.count, body)
-        return to_be_erased(self._wanted.of(block))
+            if first is None:
+                continue
+            compressed = name.endswith(COMPRESSED_SUFFIX)
+            try:
+                found = read_as_stored(self._directory, first, compressed=compressed)
+            except DamagedSegment as damage:
+                self._report(damage)
+                continue
+            header = found.header
+            block = Block(header.stream, header.first, header.count, found.body)
+            if seqs := to_be_erased(self._wanted.of(block)):
+                yield Affected(name, seqs), found
 
     def _put_aside(self, name: str) -> None:
         create_directory(self._erasing)

@@ -6,7 +6,7 @@ A tombstone has the number and the time of the record that was there, so that ev
 which goes by those still holds. Frames of a compressed segment that hold none stay as they are.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -49,20 +49,6 @@ def to_be_erased(wanted: Iterable[Block]) -> list[int]:
         for record in block.records()
         if not is_tombstone(record.line)
     ]
-
-
-def runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Ascending numbers as ranges of neighbours, first and last."""
-    first = last = None
-    for seq in seqs:
-        if last is not None and seq == last + 1:
-            last = seq
-            continue
-        if first is not None and last is not None:
-            yield first, last
-        first = last = seq
-    if first is not None and last is not None:
-        yield first, last
 
 
 def erase(

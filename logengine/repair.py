@@ -11,13 +11,13 @@ less, never one that would give out a number again; run once more, it finishes.
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from logengine.atomic import AtomicWriter, create_directory, is_temp_name, sync_directory
 from logengine.errors import AtomicWriteError, DamagedSegment
 from logengine.repair_plan import Examined, Removal, RepairPlan, plan_repair
-from logengine.salvage import Salvage, SalvageReport, encode_salvage, salvage
+from logengine.salvage import SalvageReport, encode_salvage, salvage
 from logengine.segment import COMPRESSED_SUFFIX, Header, encode_header, first_of_name
 from logengine.segment_file import read_file
 from logengine.verify import check_segment
@@ -83,8 +83,8 @@ class Repair:
             self._remove(temp)
 
     def _remove_own_temps(self) -> None:
+        """Those of reports that an earlier repair was killed over; a stream's are kept."""
         for name in temps_in(self._damaged):
-            # A stream's temp that was moved here begins with the stream's name.
             os.unlink(self._damaged / name)
 
     def _keep_segment(self, removal: Removal) -> None:
@@ -110,12 +110,9 @@ class Repair:
             first=file.first,
             header=file.header,
         )
-        self._write(f"{kept_as}.salvaged", self._lines(found))
+        self._write(f"{kept_as}.salvaged", encode_salvage(found, self._stream))
         self._write(f"{kept_as}.report", [report.encode()])
         self._tell(f"{told}; {len(found.lines)} of its lines are whole")
-
-    def _lines(self, found: Salvage) -> Iterator[bytes]:
-        return encode_salvage(found, self._stream)
 
     def _keep(self, name: str) -> str:
         """Gives a file of the stream its second, durable name; or finds that it has one."""
@@ -140,7 +137,7 @@ class Repair:
                     return name
         return None
 
-    def _write(self, name: str, lines: Iterator[bytes] | list[bytes]) -> None:
+    def _write(self, name: str, lines: Iterable[bytes]) -> None:
         with AtomicWriter(self._damaged / name, "wb", buffering=0) as writer:
             writer.write_buffers(list(lines))
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 from zstandard import ZstdError
 
+from logengine.block import runs
 from logengine.compression import decompress_what_can_be, frame_length, frame_starts
 from logengine.record import ENVELOPE_NAMES
 from logengine.segment import Header, timestamp_of
@@ -138,8 +139,8 @@ class SalvageReport(msgspec.Struct, frozen=True, kw_only=True):
             last=header.last if header else None,
             salvaged=len(found.lines),
             broken=found.broken,
-            sure=_runs(line.seq for line in found.lines if line.is_sure),
-            guessed=_runs(line.seq for line in found.lines if not line.is_sure),
+            sure=_ranges(line.seq for line in found.lines if line.is_sure),
+            guessed=_ranges(line.seq for line in found.lines if not line.is_sure),
         )
 
     def encode(self) -> bytes:
@@ -231,11 +232,5 @@ def _salvage_part(part: _Part) -> Salvage:
     return Salvage(found, len(broken))
 
 
-def _runs(seqs: Iterable[int]) -> list[_Run]:
-    runs: list[_Run] = []
-    for seq in seqs:
-        if runs and seq == runs[-1].last + 1:
-            runs[-1] = _Run(runs[-1].first, seq)
-        else:
-            runs.append(_Run(seq, seq))
-    return runs
+def _ranges(seqs: Iterable[int]) -> list[_Run]:
+    return [_Run(first, last) for first, last in runs(seqs)]

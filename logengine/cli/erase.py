@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import UNSET
 
+from logengine.block import runs
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data
 from logengine.cli.output import escape
 from logengine.cli.selection import range_options
 from logengine.cli.streams import streams_to_read
 from logengine.erase import Affected, Erasure, Wanted
-from logengine.erasure import Mark, runs
+from logengine.erasure import Mark
 from logengine.filter import Filter
 from logengine.offline import alone_with
 from logengine.reader import ALL_TIMES, Cursor, TimeRange

@@ -8,9 +8,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine.block import Block
+from logengine.block import Block, runs
 from logengine.compression import compress_body, split_header
-from logengine.erasure import Mark, erase, is_tombstone, runs, to_be_erased
+from logengine.erasure import Mark, erase, is_tombstone, to_be_erased
 from logengine.record import envelope, stamp
 from logengine.segment import check_body, decode_header, header_sha256, timestamp_of
 from tests.property.test_salvage import FIRST, stored
