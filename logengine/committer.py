@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -171,6 +171,12 @@ class Committer:
             del self._held[stream]
             self._pump_soon(0)
 
+    def _let_through(self, streams: Collection[str]) -> None:
+        """Tells who holds one of `streams` that nothing of it is under way any more."""
+        for stream, through in self._held.items():
+            if stream in streams and not self._is_under_way(stream):
+                through.set()
+
     def _is_under_way(self, stream: str) -> bool:
         pending = self._pending.get(stream)
         return pending is not None and (pending.under_way > 0 or pending.recovering)
@@ -285,9 +291,7 @@ class Committer:
                 self._succeeded(stream, entries)
             else:
                 self._failed(stream, entries, error)
-        for stream in self._held.keys() & batch.taken.keys():
-            if not self._is_under_way(stream):
-                self._held[stream].set()
+        self._let_through(batch.taken)
         if batch.planned:
             self.totals.batches += 1
         batch.done.set_result(failed)
@@ -372,9 +376,11 @@ class Committer:
             recovery = await self._store.recover_stream(stream)
         except Exception as error:  # noqa: BLE001 - tried again, whatever it is
             pending.recovering = False
+            self._let_through({stream})
             self._rest(stream, pending, error)
             return
         pending.recovering = False
+        self._let_through({stream})
         report_damage(stream, recovery)
         self._pump()
 

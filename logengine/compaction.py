@@ -75,13 +75,15 @@ def choose(
 
     `parts` are in the order of their names; where one does not begin behind the one before
     it there is damage, which nothing is merged over. `seal_from` is where the next sealed
-    segment has to begin, None where none may.
+    segment has to begin, None where none may: what is behind damage is merged all the same.
     """
     for run in _runs(parts):
         if run[0].first == seal_from and (ready := _reaching(run, limits.seal_bytes)):
             return Seal(ready)
-    for tier in limits.tiers:
+    for tier in (*limits.tiers, limits.seal_bytes):
         for run in _runs(parts, below=tier):
+            if tier == limits.seal_bytes and run[0].first == seal_from:
+                continue  # it will be sealed, and need not be merged that far
             window = _reaching(run, tier)
             # So small that sixteen do not fill the lowest tier: not too many of them either.
             if window is None and len(run) >= 2 * limits.fanout:

@@ -28,8 +28,9 @@ from logengine.compaction import (
     choose_when_quiet,
     quiet_after,
 )
-from logengine.errors import DamagedSegment
+from logengine.errors import DamagedSegment, LogEngineError
 from logengine.plan import SegmentPlan
+from logengine.retainer import Retainer
 from logengine.rewrite import CompactionStopped, Rewriter
 from logengine.segment import first_of_name, segment_name
 from logengine.store import Store
@@ -38,6 +39,8 @@ from logengine.survey import Leftover, Survey, survey, unlink_newest_first
 
 log = structlog.get_logger()
 
+# How often it is seen whether something is to be kept no longer, if nothing is sealed.
+_RETAIN_EVERY_S = 30.0
 # How often streams are looked at for having gone quiet, or for being tried again.
 _LOOK_EVERY_S_MIN = 0.001
 _LOOK_EVERY_S_MAX = 5.0
@@ -54,6 +57,7 @@ class CompactionTotals:
     seals: int = 0
     sealed_bytes: int = 0
     failures: int = 0
+    removed: int = 0
 
 
 @dataclass
@@ -106,6 +110,7 @@ class Compactor:
         limits: CompactionLimits,
         executor: Executor,
         clock: Callable[[], float] = time.monotonic,
+        retainer: Retainer | None = None,
     ) -> None:
         self._store = store
         self._committer = committer
@@ -113,6 +118,9 @@ class Compactor:
         self._limits = limits
         self._executor = executor
         self._clock = clock
+        self._retainer = retainer
+        self._retain_at = 0.0
+        self._retention_failures = 0
         self._known = {stream: _Known(clock()) for stream in store.ready_streams()}
         # In the order of their turns; a dict, so that each is there once.
         self._due = dict.fromkeys(self._known)
@@ -132,6 +140,9 @@ class Compactor:
             while not self._stopping:
                 if self._clock() >= self._look_at:
                     self.look()
+                if self._retainer is not None and self._clock() >= self._retain_at:
+                    self._retain_at = self._clock() + _RETAIN_EVERY_S
+                    await self._retain(self._retainer)
                 if self._due:
                     stream = next(iter(self._due))
                     del self._due[stream]
@@ -187,10 +198,11 @@ class Compactor:
                     await self._woken.wait()
 
     def _is_quiet(self, known: _Known) -> bool:
-        if known.is_settled:
+        quiet_s = self._clock() - known.touched_at
+        # Most streams end here, without a look at their segments.
+        if known.is_settled or quiet_s < self._limits.seal_after:
             return False
-        quiet_s = quiet_after(known.unsealed_bytes(), self._limits)
-        return self._clock() - known.touched_at >= quiet_s
+        return quiet_s >= quiet_after(known.unsealed_bytes(), self._limits)
 
     async def _take_turn(self, stream: str, known: _Known) -> None:
         """One step of a stream; it is due again if there may be more."""
@@ -261,6 +273,39 @@ class Compactor:
             known.is_settled = True
         return False
 
+    async def _retain(self, retainer: Retainer) -> None:
+        """Removes what is to be kept no longer, one segment after the other."""
+        try:
+            await self._in_thread(retainer.look)
+            while not self._stopping:
+                removal = await self._in_thread(retainer.next_removal)
+                if removal is None:
+                    break
+                async with self._committer.held(removal.stream):
+                    await self._in_thread(retainer.remove, removal)
+                self.totals.removed += 1
+                if removal.passed_over:
+                    log.warning(
+                        "removed_before_it_was_read",
+                        stream=removal.stream,
+                        cursors=removal.passed_over,
+                        segment=removal.oldest.name,
+                    )
+                log.info(
+                    "segment_removed",
+                    stream=removal.stream,
+                    segment=removal.oldest.name,
+                    because=removal.reason,
+                    bytes=removal.oldest.bytes,
+                )
+        except Exception as error:
+            self._retention_failures += 1
+            if self._retention_failures == 1:
+                is_told = isinstance(error, OSError | LogEngineError)
+                log.error("retention_failed", error=str(error), exc_info=None if is_told else error)
+            return
+        self._retention_failures = 0
+
     async def _carry_out(self, stream: str, found: Survey, action: Merge | Seal) -> None:
         parts = action.parts
         covered = [segment_name(part.first, compressed=part.is_compressed) for part in parts[1:]]
@@ -281,6 +326,7 @@ class Compactor:
         del found.parts[at : at + len(parts)]
         self.totals.seals += 1
         self.totals.sealed_bytes += header.bytes
+        self._retain_at = 0.0
 
     async def _clear_up(self, stream: str, leftover: Leftover) -> None:
         """Removes what a compaction left that was cut short.

@@ -18,19 +18,19 @@ import tomli_w
 
 from logengine.compaction import FANOUT_MAX
 from logengine.errors import ConfigError
+from logengine.places import default_data, default_socket
 from logengine.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.units import (
     format_duration,
     format_mode,
     format_size,
     parse_duration,
+    parse_free_space,
     parse_mode,
     parse_size,
 )
 
 SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
-SYSTEM_DATA = Path("/var/log/logengine")
-SYSTEM_SOCKET = Path("/run/logengine/socket")
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -124,6 +124,28 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     seal_small_after: Duration = Duration(24 * 3600)
     max_rate: Size = Size(64 * MiB)
     level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
+    seal_key: str = ""
+
+
+class StreamRetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[stream.NAME.retention]`: what one stream keeps. 0 is no limit."""
+
+    max_bytes: Size = Size(0)
+    max_age: Duration = Duration(0)
+
+
+class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[retention]`: what all streams together keep, and for how long each. 0 is no limit."""
+
+    max_bytes: Size = Size(0)
+    max_age: Duration = Duration(0)
+    keep_free: str = "0B"
+
+
+class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[stream.NAME]`: what is other for one stream."""
+
+    retention: StreamRetentionConfig | None = None
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -142,6 +164,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     limits: LimitsConfig = LimitsConfig()
     listen: tuple[ListenConfig, ...] = ()
     compaction: CompactionConfig = CompactionConfig()
+    retention: RetentionConfig = RetentionConfig()
+    stream: dict[str, StreamConfig] = {}
     log: LogConfig = LogConfig()
 
 
@@ -192,6 +216,7 @@ def parse_config(text: str, origin: str) -> Config:
         # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
         raise ConfigError(f"{origin}: not TOML: {error}") from None
     _check_keys(said, Config, origin, "")
+    _check_streams(said.get("stream", {}), origin)
     try:
         config = msgspec.convert(said, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -207,38 +232,28 @@ def parse_config(text: str, origin: str) -> Config:
     return config
 
 
+def _check_streams(said: Any, origin: str) -> None:
+    """Refuses a `[stream.NAME]` that is none, by its name: msgspec does not tell that."""
+    for name, table in said.items() if isinstance(said, dict) else ():
+        if not is_stream_name(name):
+            raise ConfigError(f"{origin}: stream.{name}: {name!r}; expected {STREAM_NAME_RULE}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{origin}: stream.{name}: {table!r}; expected a table")
+        try:
+            msgspec.convert(table, StreamConfig, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{origin}: stream.{name}.{_readable(str(error), table)}") from None
+
+
 def render_config(config: Config) -> str:
     """TOML that says exactly `config`."""
-    return tomli_w.dumps(msgspec.to_builtins(config, enc_hook=_encode))
-
-
-def default_data(environ: Mapping[str, str], uid: int) -> Path:
-    """Where records are kept if nobody says otherwise."""
-    if given := environ.get("LOGS_DIRECTORY"):
-        return Path(given.split(":")[0])
-    if uid == 0:
-        return SYSTEM_DATA
-    state = _xdg_directory(environ, "XDG_STATE_HOME")
-    return Path(state or Path(environ.get("HOME") or "/", ".local", "state"), "logengine")
-
-
-def default_socket(environ: Mapping[str, str], uid: int) -> Path:
-    """Where the daemon listens if nobody says otherwise.
-
-    Without `$XDG_RUNTIME_DIR` that is below `/tmp`, where all of a user's processes look.
-    """
-    if given := environ.get("RUNTIME_DIRECTORY"):
-        return Path(given.split(":")[0], "socket")
-    if uid == 0:
-        return SYSTEM_SOCKET
-    runtime = _xdg_directory(environ, "XDG_RUNTIME_DIR")
-    return Path(runtime, "logengine", "socket") if runtime else Path(f"/tmp/logengine-{uid}/socket")  # noqa: S108
-
-
-def _xdg_directory(environ: Mapping[str, str], name: str) -> str | None:
-    """The directory that `name` gives; a relative one is to be ignored, says the standard."""
-    given = environ.get(name, "")
-    return given if given.startswith("/") else None
+    said = msgspec.to_builtins(config, enc_hook=_encode)
+    for table in said["stream"].values():
+        if table["retention"] is None:
+            del table["retention"]
+    if not said["stream"]:
+        del said["stream"]
+    return tomli_w.dumps(said)
 
 
 def _decode(kind: type, value: object) -> object:
@@ -276,6 +291,12 @@ def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
     if get_args(kind) and isinstance(said, list):
         for number, item in enumerate(said):
             _check_keys(item, get_args(kind)[0], origin, f"{where}[{number}]")
+    if get_origin(kind) is dict and isinstance(said, dict):
+        for name, item in said.items():
+            _check_keys(item, get_args(kind)[1], origin, f"{where}.{name}")
+        return
+    if get_origin(kind) is types.UnionType:
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal and said not in get_args(kind):
         expected = " or ".join(repr(choice) for choice in get_args(kind))
         note = " (ndjson needs a connection: datagram is not for it)" if said == "datagram" else ""
@@ -353,6 +374,23 @@ def _rules(config: Config) -> Iterator[_Rule]:
     )
     if config.data:
         yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
+    yield (
+        "retention.keep_free",
+        repr(config.retention.keep_free),
+        'a size such as "2GiB", or a share of the file system such as "5%"',
+        _is_free_space(config.retention.keep_free),
+    )
+    keeps_all = config.retention == RetentionConfig() and not any(
+        said.retention for said in config.stream.values()
+    )
+    yield (
+        "compaction.enabled",
+        "false",
+        "true where there is a [retention]: only sealed segments are removed",
+        config.compaction.enabled or keeps_all,
+    )
+    if key_path := config.compaction.seal_key:
+        yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         key, path = f"listen[{number}].path", _normal(listen.path)
@@ -367,6 +405,14 @@ def _rules(config: Config) -> Iterator[_Rule]:
         seen.add(path)
         right = is_stream_name(listen.stream)
         yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
+
+
+def _is_free_space(text: str) -> bool:
+    try:
+        parse_free_space(text, 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_absolute(path: str) -> bool:

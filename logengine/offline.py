@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from logengine.errors import DataDirectoryLocked
-from logengine.store import lock_data
+from logengine.store import lock_data_directory
 
 
 @contextlib.contextmanager
@@ -17,11 +17,12 @@ def alone_with(data: Path) -> Iterator[None]:
     `DataDirectoryLocked` if a daemon has the directory, and `OSError`.
     """
     with _as_owner_of(data):
-        lock = lock_data(data)
-        if lock is None:
+        try:
+            lock = lock_data_directory(data)
+        except DataDirectoryLocked:
             raise DataDirectoryLocked(
                 f"{data} is in use by a running daemon; stop it, run this again, and start it"
-            )
+            ) from None
         try:
             yield
         finally:

@@ -100,7 +100,9 @@ class Rewriter:
             prev="" if after is None else hash_of_header(self._data / stream, after),
         )
         if self._sign is not None:
-            header = msgspec.structs.replace(header, signature=self._sign(signed_part(header)))
+            header = msgspec.structs.replace(
+                header, signature=self._sign(signed_part(encode_header(header)))
+            )
         pieces = [encode_compressed_header(header), *(frame.content for frame in frames)]
         return self._prepared(header, pieces), header
 

@@ -172,11 +172,11 @@ def hash_for_successor(header: Header, line: bytes) -> str:
     return header_sha256(line) if header.erased is UNSET else header.erased.original
 
 
-def signed_part(header_or_line: Header | bytes) -> bytes:
-    """What a signature in a header is of: the line up to the comma before that key."""
-    if isinstance(header_or_line, Header):
-        return msgspec.json.encode(header_or_line)[:-1]
-    return header_or_line.rpartition(_SIGNATURE)[0]
+def signed_part(line: bytes) -> bytes:
+    """What a signature in a header's line is of, or would be: all that is before that key."""
+    checked = line.rpartition(_HEADER_SHA256)[0]
+    before, is_signed, _ = checked.rpartition(_SIGNATURE)
+    return before if is_signed else checked
 
 
 def body_sha256(body: bytes) -> str:

@@ -26,24 +26,6 @@ from logengine.stream import Recovery, SegmentWriter, recover
 LOCK_NAME = ".lock"
 
 
-def lock_data(data: Path) -> int | None:
-    """The lock of a data directory, an open file; None if another process has it.
-
-    Raises `OSError`.
-    """
-    # For reading: a file open for writing keeps its file system from being remounted so.
-    descriptor = os.open(data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
 @dataclass(frozen=True)
 class StoreLimits:
     """What bounds the store; sizes in bytes. See `config/logengine.toml` for each."""
@@ -54,6 +36,27 @@ class StoreLimits:
     max_producers: int = 1024
     max_streams: int = 4096
     active_cache: int = 32 * 1024 * 1024
+
+
+def lock_data_directory(data: Path) -> int:
+    """Takes the lock that says who writes in `data`; a descriptor, closing it gives it free.
+
+    Raises `DataDirectoryLocked` if a daemon has it, and `OSError`.
+    """
+    # For reading: a file open for writing keeps its file system from being remounted so.
+    lock = os.open(data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise DataDirectoryLocked(
+            f"{data} is in use by another logengine daemon; "
+            "stop that one, or give this one a directory of its own with --data"
+        ) from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
 class Publication:
@@ -175,12 +178,7 @@ class Store:
         `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
         """
         create_directory(self.data)
-        self._lock = lock_data(self.data)
-        if self._lock is None:
-            raise DataDirectoryLocked(
-                f"{self.data} is in use by another logengine daemon; "
-                "stop that one, or give this one a directory of its own with --data"
-            )
+        self._lock = lock_data_directory(self.data)
         # A stream's directory that somebody put here may not be on the disk yet.
         sync_directory(self.data)
         recovered: dict[str, Recovery | OSError] = {}

@@ -136,7 +136,7 @@ def _add(found: Survey, header: Header) -> None:
 
 
 def unlink_newest_first(directory: Path, names: Collection[str]) -> None:
-    """Removes segments whose records another one holds, durably. Raises `OSError`.
+    """Removes segments whose records another one holds, durable itself. Raises `OSError`.
 
     Nothing is synced: what a power cut brings back is covered as before.
     """

@@ -22,6 +22,8 @@ _COMMANDS = {
     "erase": "take records out of a stream for good",
     "export": "records to a file: NDJSON, zstd or Parquet",
     "import": "logs of other programs, until all is on disk",
+    "retain": "remove what is to be kept no longer",
+    "keygen": "make a key that signs sealed segments",
     "config": "check and show the configuration",
 }
 _EXIT_INTERRUPTED = 128 + 2

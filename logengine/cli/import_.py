@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from logengine.cli.options import socket_option
-from logengine.cli.send import deliver, read_input, resume_option, timeout_option
+from logengine.cli.delivering import deliver, read_input, resume_option, timeout_option
+from logengine.cli.options import resolve_socket, socket_option
 from logengine.errors import MalformedInput
 from logengine.importing import FORMATS, Converter, converter
 
@@ -54,7 +54,15 @@ def command(
     for name in files:
         if name != "-":
             open(name, "rb").close()  # better said before half of it is stored
-    ctx.exit(deliver(_converted(files, form), stream, socket, resume=resume, timeout_s=timeout))
+    ctx.exit(
+        deliver(
+            _converted(files, form),
+            stream,
+            resolve_socket(socket),
+            resume=resume,
+            timeout_s=timeout,
+        )
+    )
 
 
 async def _converted(files: Sequence[str], form: str) -> AsyncIterator[bytes]:

@@ -1,48 +1,14 @@
 """`logengine send`"""
 
-import asyncio
 import contextlib
-import os
-import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
 
+from logengine.cli.delivering import deliver, read_input, resume_option, timeout_option
 from logengine.cli.options import resolve_socket, socket_option
-from logengine.errors import InvalidStreamName
-from logengine.segment import STREAM_NAME_RULE, is_stream_name
-from logengine.sender import LineSender, Unacked
-from logengine.units import parse_duration
-
-_READ_BYTES = 256 * 1024
-
-
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return float(value) if value.replace(".", "", 1).isdigit() else parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-resume_option = click.option(
-    "--resume",
-    metavar="NAME",
-    help="Go on where an earlier run with this name stopped, given the same input.",
-)
-
-timeout_option = click.option(
-    "--timeout",
-    type=_Duration(),
-    metavar="DURATION",
-    help="Give up when the daemon is away for longer than this. Default: wait for ever.",
-)
 
 
 @click.command(
@@ -76,44 +42,14 @@ def command(
     """
     with _progress(files) as progress:
         status = deliver(
-            _read(files), stream, socket, resume=resume, timeout_s=timeout, progress=progress
+            _read(files),
+            stream,
+            resolve_socket(socket),
+            resume=resume,
+            timeout_s=timeout,
+            progress=progress,
         )
     ctx.exit(status)
-
-
-def deliver(
-    chunks: AsyncIterator[bytes],
-    stream: str,
-    socket: Path | None,
-    *,
-    resume: str | None,
-    timeout_s: float | None,
-    progress: Callable[[Unacked], None] = lambda _: None,
-) -> int:
-    """Sends lines, cut anywhere, until all are on disk; the exit status of that.
-
-    With `resume`, what a producer of this name stored before is skipped, by number. Raises
-    `InvalidStreamName`, `DaemonUnavailable` and `ProtocolError`.
-    """
-    if not is_stream_name(stream):
-        raise InvalidStreamName(f"{stream!r} cannot be a stream; expected {STREAM_NAME_RULE}")
-    producer = resume or f"send-{os.uname().nodename[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
-    sender = LineSender(
-        resolve_socket(socket),
-        stream,
-        producer,
-        timeout_s=timeout_s,
-        on_acked=lambda _: progress(sender.unacked),
-        on_refused=lambda number: click.echo(
-            f"logengine: line {number} is longer than the daemon's max_record; not stored",
-            err=True,
-        ),
-    )
-    asyncio.run(sender.send(chunks))
-    if resume and sender.resumed_at:
-        skipped = min(sender.resumed_at, sender.unacked.taken)
-        click.echo(f"logengine: skipped {skipped} lines that were stored before", err=True)
-    return 1 if sender.refused else 0
 
 
 async def _read(files: Sequence[str]) -> AsyncIterator[bytes]:
@@ -126,43 +62,12 @@ async def _read(files: Sequence[str]) -> AsyncIterator[bytes]:
             yield b"\n"  # the next file's first line is a line of its own
 
 
-async def read_input(name: str) -> AsyncIterator[bytes]:
-    """What is in a file, or comes from standard input (`-`), in pieces. Raises `OSError`."""
-    with _opened(name) as descriptor:
-        while chunk := await _read_some(descriptor):
-            yield chunk
-
-
 @contextlib.contextmanager
-def _opened(name: str) -> Iterator[int]:
-    if name == "-":
-        yield sys.stdin.fileno()
-        return
-    with open(name, "rb", buffering=0) as file:
-        yield file.fileno()
-
-
-async def _read_some(descriptor: int) -> bytes:
-    """The next bytes; waits without a thread, for a pipe may have nothing to say for hours."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    try:
-        loop.add_reader(descriptor, readable.set)
-    except PermissionError:  # a regular file: epoll takes none, and none ever blocks for long
-        return os.read(descriptor, _READ_BYTES)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(descriptor)
-    return os.read(descriptor, _READ_BYTES)
-
-
-@contextlib.contextmanager
-def _progress(files: Sequence[str]) -> Iterator[Callable[[Unacked], None]]:
+def _progress(files: Sequence[str]) -> Iterator[Callable[[int], None]]:
     """Shows on a terminal how much of the input is durable, where its size is known."""
     sizes = [Path(name).stat().st_size for name in files if Path(name).is_file()]
     known = bool(files) and len(sizes) == len(files) and sys.stderr.isatty()
     with click.progressbar(
         length=sum(sizes), label="send", file=sys.stderr, hidden=not known
     ) as bar:
-        yield lambda unacked: bar.update(unacked.bytes_taken - unacked.bytes - bar.pos)
+        yield lambda durable_bytes: bar.update(durable_bytes - bar.pos)

@@ -137,9 +137,25 @@ def addition(producer: str, number: int, size: int) -> Addition:
     return Addition([line], 1, TIME, TIME, {producer: number})
 
 
+class _Chain:
+    """The last seal of each stream, as the next one has to name it."""
+
+    def __init__(self) -> None:
+        self._seals: dict[str, str] = {}
+
+    def fault_of(self, path: Path, content: bytes) -> str | None:
+        header = json.loads(decompressed(path, content).partition(b"\n")[0])
+        if "prev" not in header:
+            return None
+        before = self._seals.get(path.parent.name, "")
+        self._seals[path.parent.name] = header["header_sha256"]
+        return None if header["prev"] == before else f"names {header['prev']}, not {before}"
+
+
 def look_at(data: Path) -> Found:
     """What the files say, read by the documented format alone."""
     found = Found()
+    chain = _Chain()
     for path in sorted(data.glob("*/[0-9]*")) if data.exists() else []:
         stream = path.parent.name
         content = path.read_bytes()
@@ -148,6 +164,8 @@ def look_at(data: Path) -> Found:
             continue
         if path.with_name(f"{path.name}.zst").exists():
             continue  # there compressed too, which counts
+        if fault := chain.fault_of(path, content):
+            found.faults.append(f"{stream}/{path.name}: {fault}")
         lines = found.lines.setdefault(stream, [])
         first, body = int(path.name[:20]), decompressed(path, content).split(b"\n")[1:-1]
         if first + len(body) - 1 <= len(lines) and first <= len(lines):

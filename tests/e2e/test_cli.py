@@ -300,6 +300,8 @@ def test_every_command_has_help_with_examples(daemon: Daemon) -> None:
         "erase",
         "export",
         "import",
+        "retain",
+        "keygen",
         "config",
     }
     for command in commands:

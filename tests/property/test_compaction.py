@@ -122,6 +122,17 @@ def test_large_batches_are_only_sealed() -> None:
     assert (stream.seals, stream.amplification()) == (15, 1)
 
 
+def test_where_nothing_can_be_sealed_segments_become_no_more_than_there_must_be() -> None:
+    stream = Stream()
+    stream.parts, stream.rewrites = [Part(7, 7, 64 * KiB)], {7: 0}  # behind damage
+    stream.committed[7] = 64 * KiB
+    for _ in range(2559):
+        stream.commit(64 * KiB)
+    assert stream.seals == 0
+    assert len(stream.parts) < 10 + 2 * LIMITS.fanout
+    assert stream.amplification() <= 2
+
+
 segments = st.lists(
     st.builds(
         lambda count, size, gap, is_compressed: (count, size, gap, is_compressed),
