@@ -115,6 +115,20 @@ def with_place(record: Record) -> bytes:
     )
 
 
+def runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Numbers, in order, as ranges of neighbours: first and last."""
+    first = last = None
+    for seq in seqs:
+        if last is not None and seq == last + 1:
+            last = seq
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = seq
+    if first is not None and last is not None:
+        yield first, last
+
+
 def _pieces(body: bytes) -> Iterator[bytes]:
     """A body, cut behind lines."""
     start = 0

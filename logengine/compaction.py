@@ -133,6 +133,7 @@ def merged_header(headers: Sequence[Header], sha256: str) -> Header:
         until=max(header.until for header in headers),
         sha256=sha256,
         frames=msgspec.UNSET,
+        erased=msgspec.UNSET,
     )
 
 

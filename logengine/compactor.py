@@ -322,7 +322,7 @@ class Compactor:
         if not parts[0].is_compressed:
             covered.append(segment_name(header.first))
         await self._publish(stream, writer, covered)
-        found.sealed, found.seal_from = header, header.last + 1
+        found.sealed, found.seal_from = header, found.behind_empty(header.last + 1)
         del found.parts[at : at + len(parts)]
         self.totals.seals += 1
         self.totals.sealed_bytes += header.bytes

@@ -26,6 +26,7 @@ _HEADER_LEVEL = 3
 _CHECKSUM_BYTES = 4
 _BLOCK_HEADER_BYTES = 3
 _RLE_BLOCK = 1
+_SALVAGE_BYTES = 256
 
 
 class StoredFrame(NamedTuple):
@@ -61,7 +62,7 @@ def split_header(start: bytes, path: str, bytes_max: int) -> tuple[bytes, int] |
     is no frame, or says that it holds more than `bytes_max`.
     """
     try:
-        length = _frame_length(start)
+        length = frame_length(start)
         if length is None:
             return None
         content_bytes = zstandard.frame_content_size(start)
@@ -101,6 +102,32 @@ def decompress_body(header: Header, stored: bytes, path: str) -> bytes:
     return bodies[0] if len(bodies) == 1 else b"".join(bodies)
 
 
+def decompress_what_can_be(content: bytes | memoryview, bytes_max: int) -> bytes:
+    """The beginning of what one frame holds, up to where it is damaged; at most `bytes_max`.
+
+    What is given matches the frame's checksum only where the frame is whole.
+    """
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    found = bytearray()
+    try:
+        # Little by little: of what fails nothing is given out, and a byte may become many.
+        for start in range(0, len(content), _SALVAGE_BYTES):
+            found += decompressor.decompress(content[start : start + _SALVAGE_BYTES])
+            if decompressor.eof or len(found) > bytes_max:
+                break
+    except zstandard.ZstdError:
+        pass
+    return bytes(found[:bytes_max])
+
+
+def frame_starts(content: bytes) -> Iterator[int]:
+    """Where in `content` something begins that looks like a frame."""
+    start = content.find(zstandard.FRAME_HEADER)
+    while start >= 0:
+        yield start
+        start = content.find(zstandard.FRAME_HEADER, start + 1)
+
+
 def _compressor(level: int) -> zstandard.ZstdCompressor:
     return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
 
@@ -128,7 +155,7 @@ def _parts(chunk: bytes) -> Iterator[bytes]:
     yield chunk[start:] if start else chunk
 
 
-def _frame_length(start: bytes) -> int | None:
+def frame_length(start: bytes | memoryview) -> int | None:
     """How many bytes of `start` are its first frame (RFC 8878, 3.1.1), if it holds all of it.
 
     Read off the blocks' headers: a decompressor told to find the end would give out, and

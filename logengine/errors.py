@@ -63,6 +63,18 @@ class DaemonUnavailable(LogEngineError):
     """No daemon answers at the socket; start it, or name its socket."""
 
 
+class MalformedInput(LogEngineError):
+    """What is to be imported is not of the format it is said to be of; name another format."""
+
+
+class OldBytesRemain(LogEngineError):
+    """Erased records are still on the disk, in a file that the message names; try again."""
+
+
+class NotInstalled(LogEngineError):
+    """A package that is optional would be needed; install it, or do it another way."""
+
+
 class InvalidCursor(LogEngineError):
     """A cursor is not of the form `stream:seq`."""
 

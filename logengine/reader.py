@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
+from msgspec import UNSET
+
 from logengine.block import Block, Record
 from logengine.errors import DamagedSegment, InvalidCursor
 from logengine.filter import Filter
 from logengine.read_ahead import ReadAhead
-from logengine.segment import Header, is_stream_name, timestamp_of
+from logengine.segment import Header, describe_gap, is_stream_name, timestamp_of
 from logengine.segment_file import list_segments, read_header, read_wanted
 
 # An interrupted merge leaves covered segments at most this far behind the one that covers them.
@@ -55,10 +57,14 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a stream that could not be served; the rest was."""
+    """Something in a stream that could not be served; the rest was.
+
+    A `recorded` one is no damage: the stream itself says that records are gone, and why.
+    """
 
     stream: str
     what: str
+    recorded: bool = False
 
     def __str__(self) -> str:
         return f"{self.stream}: {self.what}"
@@ -224,7 +230,9 @@ class StreamReader:
             if header is None:
                 continue
             # Of a segment that covers others, what they hold was counted already.
-            last = header.last if following is None else min(header.last, following - 1)
+            last = first + header.count - 1
+            if following is not None:
+                last = min(last, following - 1)
             here = max(0, last - first + 1)
             following = first
             start = first + max(0, here - missing)
@@ -258,9 +266,12 @@ class StreamReader:
                     self.next_seq = firsts[behind] if behind < len(firsts) else header.last + 1
                     continue
                 start, self.next_seq = self.next_seq, header.last + 1
-                if body is not None:
+                if header.gap is not UNSET:
+                    if times.may_hold(header):
+                        self._problem(describe_gap(header.first, header.gap), recorded=True)
+                elif body is not None:
                     block = Block(self.stream, header.first, header.count, body).begin_at(start)
-                    yield from [block] if times.holds_all(header) else _in_range(block, times)
+                    yield from [block] if times.holds_all(header) else in_range(block, times)
 
     def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
         """The segment that holds `next_seq`, past what cannot be had; None at the end."""
@@ -308,10 +319,10 @@ class StreamReader:
     def _unreadable(self, error: OSError) -> None:
         self._problem(f"{error.filename} cannot be read: {error.strerror}")
 
-    def _problem(self, what: str) -> None:
+    def _problem(self, what: str, *, recorded: bool = False) -> None:
         if what not in self._reported:
             self._reported.add(what)
-            self._report(Problem(self.stream, what))
+            self._report(Problem(self.stream, what, recorded))
 
 
 def _body_bytes(segment: Segment) -> int:
@@ -319,7 +330,7 @@ def _body_bytes(segment: Segment) -> int:
     return len(body) if isinstance(body, bytes) else 0
 
 
-def _in_range(block: Block, times: TimeRange) -> Iterator[Block]:
+def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
     """The records of `block` in the range, in blocks of neighbours."""
 
     def ranges() -> Iterator[tuple[int, int]]:

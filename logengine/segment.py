@@ -39,6 +39,29 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     count: int
 
 
+class Gap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a segment without records says of records that are gone, up to number `last`.
+
+    `when` it was recorded, and `why` they are gone. `guessed`: nobody can tell whether all
+    of these numbers were given out.
+    """
+
+    last: int
+    when: str
+    why: str
+    guessed: bool = False
+
+
+class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    """What a compressed segment says after `count` of its records were replaced by tombstones.
+
+    `original` is the `header_sha256` it had before the first of them.
+    """
+
+    original: str
+    count: int
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of a segment.
 
@@ -46,11 +69,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `until` are the least and greatest `_ts` in it, `latest` the greatest in the stream up
     to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
     producer, the number of its last record in this segment or before it, the least
-    recently active first. `frames` says where in a compressed segment what is; a plain one
-    has none. A sealed one has `prev`, the `header_sha256` of the sealed segment before it,
-    empty in a stream's first, and may have a `signature` of all that is before that key. The
-    line ends with a hash of what is before it, `header_sha256`, which is none of the header's
-    values.
+    recently active first. `gap` is in the place of records that are gone, and only there;
+    `erased` is in a compressed one of which some were erased. `frames` says where in a
+    compressed segment what is; a plain one has none. A sealed one has `prev`, the
+    `header_sha256` that the sealed segment before it had, empty in a stream's first, and may
+    have a `signature` of all that is before that key. The line ends with a hash of what is
+    before it, `header_sha256`, which is none of the header's values.
     """
 
     version: int = msgspec.field(name="_segment")
@@ -63,14 +87,16 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     latest: str
     sha256: str
     producers: dict[str, int] = {}
+    gap: Gap | UnsetType = UNSET
+    erased: Erased | UnsetType = UNSET
     frames: tuple[Frame, ...] | UnsetType = UNSET
     prev: str | UnsetType = UNSET
     signature: str | UnsetType = UNSET
 
     @property
     def last(self) -> int:
-        """The sequence number of the last record; `first` - 1 where there is none."""
-        return self.first + self.count - 1
+        """The last sequence number that it accounts for; `first` - 1 where there is none."""
+        return self.first + self.count - 1 if self.gap is UNSET else self.gap.last
 
     @property
     def is_compressed(self) -> bool:
@@ -134,8 +160,16 @@ def encode_header(header: Header) -> bytes:
 
 
 def header_sha256(line: bytes) -> str:
-    """What the last key of a header's line says, or would say: what the next seal's `prev` is."""
+    """What the last key of a header's line says, or would say."""
     return hashlib.sha256(line.rpartition(_HEADER_SHA256)[0]).hexdigest()
+
+
+def hash_for_successor(header: Header, line: bytes) -> str:
+    """What the seal behind the one with this header, and its line, has as `prev`.
+
+    That is what the header's hash was when it was sealed, whatever was erased since.
+    """
+    return header_sha256(line) if header.erased is UNSET else header.erased.original
 
 
 def signed_part(line: bytes) -> bytes:
@@ -143,6 +177,11 @@ def signed_part(line: bytes) -> bytes:
     checked = line.rpartition(_HEADER_SHA256)[0]
     before, is_signed, _ = checked.rpartition(_SIGNATURE)
     return before if is_signed else checked
+
+
+def body_sha256(body: bytes) -> str:
+    """What a header says of a body: `sha256`."""
+    return hashlib.sha256(body).hexdigest()
 
 
 def header_length(start: bytes) -> int | None:
@@ -180,6 +219,7 @@ def decode_header(line: bytes, path: str) -> Header:
     times = (header.since, header.until, header.latest)
     if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:
         raise DamagedSegment(path, "its header has times that cannot be")
+    _check_gap(header, path)
     if header.frames is not UNSET:
         _check_frames(header, header.frames, path)
     _check_seal(header, path)
@@ -190,6 +230,16 @@ def _check_seal(header: Header, path: str) -> None:
     is_signed = header.signature is not UNSET
     if (header.is_sealed and not header.is_compressed) or (is_signed and not header.is_sealed):
         raise DamagedSegment(path, "its header has a seal that cannot be")
+
+
+def _check_gap(header: Header, path: str) -> None:
+    """Raises `DamagedSegment` unless the gap, if there is one, can be."""
+    gap = header.gap
+    if gap is UNSET:
+        return
+    is_empty = (header.count, header.bytes) == (0, 0) and header.frames is UNSET
+    if not is_empty or gap.last < header.first or not is_timestamp(gap.when):
+        raise DamagedSegment(path, "its header has a gap that cannot be")
 
 
 def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:
@@ -234,14 +284,21 @@ def check_body(header: Header, body: bytes, path: str) -> None:
         raise DamagedSegment(
             path, f"its body has {len(body)} bytes, its header says {header.bytes}"
         )
-    digest = hashlib.sha256(body).hexdigest()
-    if digest != header.sha256:
+    if body_sha256(body) != header.sha256:
         raise DamagedSegment(path, "the sha256 of its body is not the one in its header")
 
 
 def count_newlines(lines: bytes) -> int:
     """How many newlines there are: what `count` says, at a fifth of the time."""
     return len(lines) - len(lines.replace(b"\n", b""))
+
+
+def describe_gap(first: int, gap: Gap) -> str:
+    """What a person is told of the records from `first` on that are gone."""
+    which = f"{first} to {gap.last}"
+    if gap.guessed:
+        which = f"from {first} on, none of them above {gap.last},"
+    return f"records {which} are gone, as recorded at {gap.when}: {gap.why}"
 
 
 def timestamp_of(line: bytes) -> str:

@@ -8,9 +8,10 @@ further on.
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from logengine.errors import DamagedSegment
 from logengine.segment import (
@@ -19,6 +20,7 @@ from logengine.segment import (
     check_body,
     decode_header_of,
     first_of_name,
+    hash_for_successor,
     header_length,
     header_sha256,
     is_stream_name,
@@ -85,6 +87,54 @@ def read_segment(directory: Path, first: int) -> tuple[Header, bytes]:
     return header, body
 
 
+def read_file(
+    directory: Path, first: int, *, compressed: bool
+) -> tuple[Header | None, bytes | DamagedSegment]:
+    """Header and body of one of the files that segment `first` may be, checked to the bit.
+
+    What is wrong with it is in the body's place; the header is None if that is damaged.
+    Raises `OSError` where the file cannot be opened.
+    """
+    with closing(_open_as(directory, first, compressed=compressed)) as file:
+        try:
+            with file.errors_are_damage():
+                header, body_start = file.read_header()
+        except DamagedSegment as damage:
+            return None, damage
+        try:
+            with file.errors_are_damage():
+                file.check_size(header, body_start)
+                return header, file.read_body(header, body_start)
+        except DamagedSegment as damage:
+            return header, damage
+
+
+class Content(NamedTuple):
+    """Everything of a segment's file: `stored` is what `body` is stored as."""
+
+    header: Header
+    header_sha256: str
+    body: bytes
+    stored: bytes
+
+
+def read_as_stored(directory: Path, first: int, *, compressed: bool) -> Content:
+    """One of the files that segment `first` may be, checked to the bit.
+
+    Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
+    """
+    with closing(_open_as(directory, first, compressed=compressed)) as file:
+        with file.errors_are_damage():
+            header, body_start = file.read_header()
+            file.check_size(header, body_start)
+            body = file.read_body(header, body_start)
+            stored = body
+            if compressed:
+                stored = os.pread(file.descriptor, header.stored_bytes, body_start)
+            line, _ = file.header_line()
+        return Content(header, header_sha256(line), body, stored)
+
+
 def read_wanted(
     directory: Path, first: int, wants: Callable[[Header], bool]
 ) -> tuple[Header, bytes | DamagedSegment | None]:
@@ -93,15 +143,10 @@ def read_wanted(
     The body is checked to the bit; where that fails, what is wrong with it is in its place,
     for a whole header tells what is missing. Raises as `read_header`.
     """
-    with _opened(directory, first) as file:
+    with closing(_open(directory, first)) as file:
         with file.errors_are_damage():
             header, body_start = file.read_header()
-            found_bytes = os.fstat(file.descriptor).st_size
-        expected_bytes = body_start + header.stored_bytes
-        if found_bytes != expected_bytes:
-            raise DamagedSegment(
-                file.path, f"it has {found_bytes} bytes, its header says {expected_bytes}"
-            )
+            file.check_size(header, body_start)
         if not wants(header):
             return header, None
         try:
@@ -113,15 +158,14 @@ def read_wanted(
 
 def read_header_line(directory: Path, first: int) -> tuple[Header, bytes]:
     """The header of segment `first`, and the line it stands in. Raises as `read_header`."""
-    with _opened(directory, first) as file, file.errors_are_damage():
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, _ = file.read_header()
         return header, file.header_line()[0]
 
 
 def hash_of_header(directory: Path, first: int) -> str:
     """What the sealed segment behind segment `first` has as `prev`. Raises as `read_header`."""
-    _, line = read_header_line(directory, first)
-    return header_sha256(line)
+    return hash_for_successor(*read_header_line(directory, first))
 
 
 def read_content(directory: Path, first: int) -> tuple[Header, bytes]:
@@ -129,7 +173,7 @@ def read_content(directory: Path, first: int) -> tuple[Header, bytes]:
 
     Raises as `read_segment`.
     """
-    with _opened(directory, first) as file, file.errors_are_damage():
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, body_start = file.read_header()
         file.read_body(header, body_start)
         with open(file.descriptor, "rb", buffering=0, closefd=False) as whole:
@@ -146,6 +190,10 @@ class _SegmentFile:
     stream: str
     first: int
     is_compressed: bool
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        os.close(self.descriptor)
 
     def read_header(self) -> tuple[Header, int]:
         """The header, and where the body begins in the file."""
@@ -167,6 +215,15 @@ class _SegmentFile:
                 raise DamagedSegment(self.path, f"it is {how}: no complete header")
             start += more
         return found
+
+    def check_size(self, header: Header, body_start: int) -> None:
+        """Raises `DamagedSegment` unless the file is as long as its header says."""
+        found_bytes = os.fstat(self.descriptor).st_size
+        expected_bytes = body_start + header.stored_bytes
+        if found_bytes != expected_bytes:
+            raise DamagedSegment(
+                self.path, f"it has {found_bytes} bytes, its header says {expected_bytes}"
+            )
 
     def read_body(self, header: Header, start: int) -> bytes:
         """The body, which begins at `start` in the file, checked to the bit."""
@@ -201,17 +258,8 @@ class _SegmentFile:
         return None if length is None else (start[:length], length)
 
 
-@contextmanager
-def _opened(directory: Path, first: int) -> Iterator[_SegmentFile]:
-    """Segment `first`, open; compressed, if it is there so."""
-    file = _open(directory, first)
-    try:
-        yield file
-    finally:
-        os.close(file.descriptor)
-
-
 def _open(directory: Path, first: int) -> _SegmentFile:
+    """Segment `first`, open; compressed, if it is there so."""
     # A plain segment is removed once a compressed one is there. If neither is found, that
     # happened between the two looks, or there is none.
     for compressed in (True, False):

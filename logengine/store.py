@@ -43,6 +43,7 @@ def lock_data_directory(data: Path) -> int:
 
     Raises `DataDirectoryLocked` if a daemon has it, and `OSError`.
     """
+    # For reading: a file open for writing keeps its file system from being remounted so.
     lock = os.open(data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,6 +53,9 @@ def lock_data_directory(data: Path) -> int:
             f"{data} is in use by another logengine daemon; "
             "stop that one, or give this one a directory of its own with --data"
         ) from None
+    except BaseException:
+        os.close(lock)
+        raise
     return lock
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import UNSET
+
 from logengine.atomic import AtomicWriter, StrPath, is_temp_name, sync_directory
 from logengine.errors import DamagedSegment
 from logengine.plan import Found, StreamState, plan_recovery, with_active
@@ -61,9 +63,11 @@ def recover(directory: Path, *, rewrite_limit: int, active_bytes_max: int) -> Re
     state = plan.state
     newest = plan.newest
     # A compressed one is never written again: under a plain name it would be a second file.
+    # Nor is a gap: records in its place would take the numbers of those that are gone.
     if (
         newest is not None
         and not newest.is_compressed
+        and newest.gap is UNSET
         and newest.bytes < min(rewrite_limit, active_bytes_max)
     ):
         try:

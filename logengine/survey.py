@@ -39,6 +39,14 @@ class Survey:
     leftover: Leftover | None = None
     damaged: list[DamagedSegment] = field(default_factory=list)
     is_complete: bool = True
+    # Where the segments without records, which are recorded gaps, begin, and what is behind.
+    empty: dict[int, int] = field(default_factory=dict)
+
+    def behind_empty(self, seq: int) -> int:
+        """Where the next record at or behind `seq` is, past what is recorded as gone."""
+        while (behind := self.empty.get(seq, seq)) > seq:
+            seq = behind
+        return seq
 
     def has_room(self) -> bool:
         """Whether the next survey will see more, for some of what this one saw is one now."""
@@ -121,8 +129,10 @@ def _add(found: Survey, header: Header) -> None:
     elif header.count:
         part = Part(header.first, header.last, header.bytes, header.is_compressed)
         found.parts.append(part)
-    elif found.seal_from == header.first:
-        found.seal_from = header.last + 1  # nothing to be sealed in it
+    else:
+        found.empty[header.first] = header.last + 1
+        if found.seal_from == header.first:
+            found.seal_from = header.last + 1  # nothing to be sealed in it
 
 
 def unlink_newest_first(directory: Path, names: Collection[str]) -> None:

@@ -72,21 +72,28 @@ def parse_time(text: str, now: datetime) -> str:
         moment = _absolute(absolute, text, now)
     else:
         raise ValueError(f"{text!r} is not a time; expected {_ALLOWED}")
+    return format_moment(moment)
+
+
+def format_moment(moment: datetime) -> str:
+    """An aware time as a timestamp. Raises `OverflowError` where UTC has no such year."""
     moment = moment.astimezone(UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z".rjust(TIMESTAMP_CHARACTERS, "0")
 
 
+def zone_of(offset: str) -> timezone:
+    """The zone of RFC 3339's `Z`, `+01:00` or `+0100`. Raises `ValueError` from 24 hours on."""
+    if offset in "Zz":
+        return UTC
+    digits = offset.replace(":", "")
+    shift = timedelta(hours=int(digits[1:3]), minutes=int(digits[3:5]))
+    return timezone(-shift if digits[0] == "-" else shift)
+
+
 def _absolute(match: re.Match[str], text: str, now: datetime) -> datetime:
     year, month, day, hour, minute, second, fraction, offset = match.groups()
-    if offset is None:
-        zone = now.tzinfo
-    elif offset in "Zz":
-        zone = UTC
-    else:
-        digits = offset.replace(":", "")
-        shift = timedelta(hours=int(digits[1:3]), minutes=int(digits[3:5]))
-        zone = timezone(-shift if digits[0] == "-" else shift)
     try:
+        zone = now.tzinfo if offset is None else zone_of(offset)
         return datetime(
             int(year),
             int(month),

@@ -1,19 +1,19 @@
 """Reads every byte of a stream and says what is wrong with it."""
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import UNSET
+
 from logengine.atomic import is_temp_name
 from logengine.block import Block
 from logengine.errors import DamagedSegment
-from logengine.record import ENVELOPE_NAMES
+from logengine.salvage import fault_of_line
 from logengine.seal_chain import SealChain
-from logengine.segment import Header, first_of_name, timestamp_of
+from logengine.segment import Header, describe_gap, first_of_name, timestamp_of
 from logengine.segment_file import list_segments, read_header, read_header_line, read_segment
-from logengine.timestamp import is_timestamp
 
 # How often a stream is listed anew because a merge went on beside the reading.
 _LOOKS_MAX = 100
@@ -73,14 +73,16 @@ def verify_stream(
                 yield finding
                 if finding.harmless:
                     continue
-            yield from _check_segment(header, body, path)
-            yield from (Finding(path, what) for what in seals.take(header, line))
+            if header.gap is not UNSET:
+                yield Finding(path, describe_gap(header.first, header.gap), harmless=True)
+            yield from check_segment(header, body, path)
+            yield from (Finding(path, *remark) for remark in seals.take(header, line))
             if previous is not None:
                 yield from _check_neighbours(previous, header, path)
             previous = header
         else:
             break
-    yield from (Finding(str(directory), what) for what in seals.end())
+    yield from (Finding(str(directory), *remark) for remark in seals.end())
 
 
 def _is_unsealed_no_more(directory: Path, first: int | None) -> bool:
@@ -120,14 +122,15 @@ def _strangers(directory: Path) -> Iterator[Finding]:
             )
 
 
-def _check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
+def check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
+    """What is wrong with the records of a segment whose hashes are right."""
     try:
         lines = Block(header.stream, header.first, header.count, body).lines()
     except DamagedSegment as damage:
         yield Finding(path, damage.reason)
         return
     for seq, line in enumerate(lines, header.first):
-        reason = _fault_of_line(line)
+        reason = fault_of_line(line)
         if reason is not None:
             yield Finding(path, f"record {seq} {reason}")
     times = [timestamp_of(line) for line in lines]
@@ -137,18 +140,6 @@ def _check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
             f"its records are from {min(times)} to {max(times)}, "
             f"its header says {header.since} to {header.until}",
         )
-
-
-def _fault_of_line(line: bytes) -> str | None:
-    try:
-        record = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}"
-    if not isinstance(record, dict):
-        return "is not a JSON object"
-    if next(iter(record)) != ENVELOPE_NAMES[0] or not is_timestamp(timestamp_of(line)):
-        return f"does not begin with the {ENVELOPE_NAMES[0]} of the envelope"
-    return None
 
 
 def _check_neighbours(before: Header, after: Header, path: str) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The command line: one module per command, loaded when it is called."""
 
 import importlib
+import keyword
 import os
 import sys
 from typing import Any
@@ -18,6 +19,10 @@ _COMMANDS = {
     "cat": "records from a point on",
     "ls": "the streams, with their sizes and times",
     "verify": "read every byte and check it",
+    "repair": "move what is damaged away, and record what is gone",
+    "erase": "take records out of a stream for good",
+    "export": "records to a file: NDJSON, zstd or Parquet",
+    "import": "logs of other programs, until all is on disk",
     "retain": "remove what is to be kept no longer",
     "keygen": "make a key that signs sealed segments",
     "config": "check and show the configuration",
@@ -37,7 +42,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"logengine.cli.{cmd_name}")
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"logengine.cli.{name}")
         command: click.Command = module.command
         return command
 

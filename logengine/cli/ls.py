@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from msgspec import UNSET
 
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.streams import streams_to_read
@@ -85,12 +86,15 @@ def summarize(data: Path, stream: str) -> StreamSummary:
     for end in (firsts, firsts[::-1]):
         for first in end:
             try:
-                ends.append(read_header(directory, first))
-                break
+                header = read_header(directory, first)
             except FileNotFoundError:
                 continue  # merged since it was listed
             except (DamagedSegment, OSError):
                 damaged += 1
+            else:
+                if header.gap is UNSET:  # what is gone is not counted, where it is at an end
+                    ends.append(header)
+                    break
     if not ends:
         return StreamSummary(stream, 0, size, len(firsts), None, None, None, None, damaged)
     oldest, newest = ends

@@ -66,9 +66,10 @@ class Output:
         sys.stdout.buffer.flush()
 
     def report(self, problem: Problem) -> None:
-        """Says what could not be served; the exit status will say that there was something."""
-        self.problems += 1
-        click.echo(f"logengine: {escape(str(problem))}", err=True)
+        """Says what could not be served; the exit status will say so too, of what is damage."""
+        self.problems += not problem.recorded
+        prefix = "note: " if problem.recorded else ""
+        click.echo(f"logengine: {prefix}{escape(str(problem))}", err=True)
 
 
 def escape(text: str) -> str:
@@ -121,7 +122,7 @@ def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any
     comm, pid = (_text(fields[name]) if name in fields else "?" for name in ("_comm", "_pid"))
     shown["logger"] = escape(f"{record.stream}:{record.seq} {comm}[{pid}]")
     for name, value in fields.items():
-        if name in ENVELOPE_NAMES:
+        if name in ENVELOPE_NAMES and name != "_erased":
             continue
         # A field must not take the place of one that the renderer shows in its own way.
         key = escape(name)

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from tests.crash.system_calls import (
     ROOT,
     Emptied,
+    Linked,
     Made,
     Removed,
     Renamed,
@@ -105,6 +106,8 @@ class Disk:
                     self._files[inode] = _File()
                 self._pending.append(_Change(parent, {name: inode}))
                 self.next_inode = inode + 1
+            case Linked(parent, name, inode):
+                self._pending.append(_Change(parent, {name: inode}))
             case Renamed(parent, source, target):
                 self._pending.append(
                     _Change(parent, {source: None, target: self._current(parent, source)})

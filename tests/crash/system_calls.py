@@ -47,6 +47,14 @@ class Emptied(NamedTuple):
     inode: int
 
 
+class Linked(NamedTuple):
+    """One more name, in directory `parent`, of a file that is there."""
+
+    parent: int
+    name: str
+    inode: int
+
+
 class Renamed(NamedTuple):
     """A name in directory `parent` replaced by another one of the same directory."""
 
@@ -74,7 +82,7 @@ class SyncFailed(NamedTuple):
     inode: int
 
 
-Event = Made | Written | Emptied | Renamed | Removed | Synced | SyncFailed
+Event = Made | Written | Emptied | Linked | Renamed | Removed | Synced | SyncFailed
 
 
 class Attempt(NamedTuple):
@@ -89,11 +97,10 @@ class Attempt(NamedTuple):
 # Gives how many bytes a write may take, None for all. May raise OSError, or not return.
 Gate = Callable[[Attempt], int | None]
 
-CHANGING = frozenset({"create", "write", "fsync", "rename", "unlink", "mkdir", "rmdir"})
+CHANGING = frozenset({"create", "write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir"})
 LOOKING = frozenset({"open", "read", "list"})
 
 _NOT_MODELLED = (
-    "link",
     "symlink",
     "truncate",
     "ftruncate",
@@ -158,6 +165,7 @@ class SystemCalls:
             "pread": self._pread,
             "fsync": self._fsync,
             "fdatasync": self._fsync,
+            "link": self._link,
             "replace": self._rename,
             "rename": self._rename,
             "unlink": self._unlink,
@@ -273,6 +281,18 @@ class SystemCalls:
         except OSError:
             self.note(SyncFailed(file.inode))
             raise
+
+    def _link(self, source: Any, target: Any, **kwargs: Any) -> None:
+        before, after = self._below(source), self._below(target)
+        if before is None or after is None:
+            assert before is after, "a link into or out of the recorded directory"
+            self._real["link"](source, target, **kwargs)
+            return
+        inode = self._names[before]
+        with self._attempt("link", after, inode):
+            self._real["link"](source, target, **kwargs)
+            self._on_event(Linked(*self._parent(after), inode))
+            self._names[after] = inode
 
     def _rename(self, source: Any, target: Any, **kwargs: Any) -> None:
         before, after = self._below(source), self._below(target)

@@ -1,0 +1,114 @@
+"""`logengine erase`"""
+
+import getpass
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from msgspec import UNSET
+
+from logengine.block import runs
+from logengine.cli.filtering import filter_options
+from logengine.cli.options import data_option, resolve_data
+from logengine.cli.output import escape
+from logengine.cli.selection import range_options
+from logengine.cli.streams import streams_to_read
+from logengine.erase import Affected, Erasure, Wanted
+from logengine.erasure import Mark
+from logengine.filter import Filter
+from logengine.offline import alone_with
+from logengine.reader import ALL_TIMES, Cursor, TimeRange
+from logengine.repair import DAMAGED_DIRECTORY
+from logengine.timestamp import format_timestamp
+
+if TYPE_CHECKING:
+    from logengine.errors import DamagedSegment
+
+_PATIENCE_S = 10.0
+_REASON_CHARACTERS_MAX = 1000
+_RUNS_SHOWN_MAX = 20
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine erase web --where user=ann --dry-run
+  logengine erase web --where user=ann --reason 'her right to be forgotten'
+  logengine erase app --grep 'password=' --since 2026-11-23T20:00 --until 2026-11-23T20:10
+  logengine erase app --after app:5119 --up-to app:5120
+"""
+)
+@click.argument("stream")
+@range_options
+@click.option("--up-to", metavar="CURSOR", help="Only records up to this one, STREAM:SEQ.")
+@filter_options
+@click.option("--reason", metavar="TEXT", help="Why; it is stored in each tombstone.")
+@click.option("--dry-run", is_flag=True, help="Only say which records would be erased.")
+@data_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    stream: str,
+    cursors: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    up_to: str | None,
+    chosen: Filter,
+    reason: str | None,
+    dry_run: bool,  # noqa: FBT001 - click passes by name
+    data: Path | None,
+) -> None:
+    """Replace records of STREAM by tombstones: when, by whom and why; the old bytes are gone.
+
+    Numbers and times stay. The daemon must be stopped. What the disk itself may keep of the
+    old bytes, and what was exported or damaged before, is beyond its reach.
+    """
+    if reason is not None and len(reason) > _REASON_CHARACTERS_MAX:
+        raise click.UsageError(f"--reason may have {_REASON_CHARACTERS_MAX} characters")
+    wanted = Wanted(
+        max((_seq_of(cursor, stream) for cursor in cursors), default=0),
+        None if up_to is None else _seq_of(up_to, stream),
+        TimeRange(since, until),
+        chosen,
+    )
+    if chosen.chooses_all and wanted[:3] == (0, None, ALL_TIMES):
+        raise click.UsageError("say which records: --where, --grep, --after, --up-to, --since …")
+    data = resolve_data(data)
+    streams_to_read(data, [stream])
+    damaged: list[DamagedSegment] = []
+    mark = Mark(format_timestamp(time.time_ns()), _who(), UNSET if reason is None else reason)
+    with alone_with(data):
+        erasure = Erasure(data, stream, wanted, damaged.append)
+        verb = "would erase" if dry_run else "erased"
+        total = 0
+        for affected in erasure.affected() if dry_run else erasure.run(mark, _PATIENCE_S):
+            click.echo(f"{affected.name}: {verb} {_numbers(affected)}")
+            total += len(affected.seqs)
+        click.echo(f"{stream}: {verb} {total} records")
+        if any((data / DAMAGED_DIRECTORY).glob(f"{stream}-*")):
+            click.echo(f"note: {data / DAMAGED_DIRECTORY} has files of {stream}; look there too")
+    for damage in damaged:
+        click.echo(escape(f"logengine: {damage}; nothing in it is erased: repair first"), err=True)
+    ctx.exit(1 if damaged else 0)
+
+
+def _seq_of(text: str, stream: str) -> int:
+    cursor = Cursor.parse(text)
+    if cursor.stream != stream:
+        raise click.UsageError(f"{text} is no cursor of {stream}")
+    return cursor.seq
+
+
+def _who() -> str:
+    """Who runs this, also behind sudo."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def _numbers(affected: Affected) -> str:
+    ranges = [
+        f"{first}" if first == last else f"{first}-{last}" for first, last in runs(affected.seqs)
+    ]
+    more = len(ranges) - _RUNS_SHOWN_MAX
+    return ", ".join(ranges[:_RUNS_SHOWN_MAX]) + (f" and {more} more ranges" if more > 0 else "")

@@ -1,0 +1,88 @@
+"""`logengine export`"""
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from logengine.block import with_place
+from logengine.cli.filtering import filter_options
+from logengine.cli.options import data_option, streams_argument
+from logengine.cli.output import Output
+from logengine.cli.selection import Selection, range_options
+from logengine.exporting import FORMATS, export_file, zstd_frames
+from logengine.filter import Filter
+
+_RECORDS_PER_PIECE = 1024
+_FORMATS_OF_NAMES = {".zst": "zstd", ".parquet": "parquet"}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine export app -o app.ndjson.zst
+  logengine export --since yesterday --until today -o day.parquet
+  logengine export app --where level=error --format zstd | ssh host 'cat > errors.ndjson.zst'
+"""
+)
+@streams_argument
+@range_options
+@filter_options
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to FILE, which is there whole or not at all. Default: standard output.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    show_default="as FILE ends: .zst or .parquet; else ndjson",
+    help="zstd: NDJSON as zstd frames, for zstdcat; parquet: a column for each field of the "
+    "envelope, and `record`, the JSON.",
+)
+@data_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    streams: tuple[str, ...],
+    cursors: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    chosen: Filter,
+    path: Path | None,
+    form: str | None,
+    data: Path | None,
+) -> None:
+    """Write records to a file that others can read; of several streams, merged by time.
+
+    Without STREAM, all streams, or those that --after names. Works without the daemon.
+    """
+    form = form or _FORMATS_OF_NAMES.get(path.suffix if path else "", "ndjson")
+    if form == "parquet" and path is None:
+        raise click.UsageError("a Parquet file cannot be written to a pipe; name it with -o")
+    if path is not None and path.exists() and not path.is_file():
+        raise click.UsageError(f"{path} is no regular file; leave out -o, and redirect the output")
+    output = Output("json")
+    lines = _lines(Selection(data, streams, cursors, since, until, chosen, output.report))
+    if path is not None:
+        export_file(lines, path, form)
+    else:
+        sys.stdout.buffer.writelines(lines if form == "ndjson" else zstd_frames(lines))
+        output.flush()
+    ctx.exit(1 if output.problems else 0)
+
+
+def _lines(selection: Selection) -> Iterator[bytes]:
+    if selection.is_one_stream:
+        for block in selection.blocks():
+            yield from block.with_places()
+        return
+    merged = selection.merged()
+    while batch := list(islice(merged, _RECORDS_PER_PIECE)):
+        yield b"".join(with_place(record) + b"\n" for record in batch)

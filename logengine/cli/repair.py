@@ -1,0 +1,75 @@
+"""`logengine repair`"""
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from logengine.cli.options import data_option, resolve_data, streams_argument
+from logengine.cli.output import escape
+from logengine.cli.streams import streams_to_read
+from logengine.offline import alone_with
+from logengine.repair import Repair, examine_stream, temps_in
+from logengine.segment import describe_gap
+from logengine.timestamp import format_timestamp
+from logengine.verify import verify_stream
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine repair app --dry-run
+  logengine repair app
+"""
+)
+@streams_argument
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@data_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    streams: tuple[str, ...],
+    dry_run: bool,  # noqa: FBT001 - click passes by name
+    data: Path | None,
+) -> None:
+    """Move what is damaged in STREAMs away, and record what is gone; exit 1 if that is not all.
+
+    Nothing is deleted: damaged files are kept in .damaged in the data directory, with the
+    lines that are still whole and a report. The daemon must be stopped.
+    """
+    if not streams:
+        raise click.UsageError("name the streams to repair; `logengine verify` says which")
+    data = resolve_data(data)
+    names = streams_to_read(data, streams)
+    when = format_timestamp(time.time_ns())
+    sound = True
+    with alone_with(data):
+        for stream in names:
+            if dry_run:
+                _say_what_would_be_done(data / stream, when)
+                continue
+            Repair(data, stream, when, lambda what: click.echo(escape(what))).run()
+            left = [each for each in verify_stream(data / stream) if not each.harmless]
+            for finding in left:
+                click.echo(escape(f"not mended: {finding}"))
+            if left:
+                sound = False
+            else:
+                click.echo(f"{stream}: ok")
+    ctx.exit(0 if sound else 1)
+
+
+def _say_what_would_be_done(directory: Path, when: str) -> None:
+    plan = examine_stream(directory, when)
+    temps = temps_in(directory)
+    for removal in plan.removals:
+        click.echo(escape(f"would move {directory / removal.file.name}: {removal.why}"))
+    for temp in temps:
+        click.echo(escape(f"would move {directory / temp}: a temp that was left"))
+    for gap in plan.gaps:
+        assert gap.gap
+        path = os.fspath(directory / gap.file_name)
+        click.echo(escape(f"would record in {path}: {describe_gap(gap.first, gap.gap)}"))
+    if not (plan.removals or temps or plan.gaps):
+        click.echo(f"{directory.name}: nothing to repair")

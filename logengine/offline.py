@@ -1,0 +1,45 @@
+"""A data directory whose daemon is stopped, for a command that changes what is stored."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from logengine.errors import DataDirectoryLocked
+from logengine.store import lock_data_directory
+
+
+@contextlib.contextmanager
+def alone_with(data: Path) -> Iterator[None]:
+    """Holds the lock of a data directory, and works as its owner, until the block ends.
+
+    What root writes would else be root's, and no daemon could read it. Raises
+    `DataDirectoryLocked` if a daemon has the directory, and `OSError`.
+    """
+    with _as_owner_of(data):
+        try:
+            lock = lock_data_directory(data)
+        except DataDirectoryLocked:
+            raise DataDirectoryLocked(
+                f"{data} is in use by a running daemon; stop it, run this again, and start it"
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _as_owner_of(path: Path) -> Iterator[None]:
+    owner = os.stat(path)
+    user, group = os.geteuid(), os.getegid()
+    if user != 0 or owner.st_uid == 0:
+        yield
+        return
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)

@@ -1,0 +1,198 @@
+"""Makes a damaged stream whole: what is damaged is moved away, what is missing is recorded.
+
+    DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson           as it was
+    DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson.salvaged  its lines
+    DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson.report    what and why
+
+Nothing is deleted: a damaged file has its second name, and that is durable, before a gap
+takes its first one. Killed anywhere, it leaves a stream that is as damaged as before, or
+less, never one that would give out a number again; run once more, it finishes.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from logengine.atomic import AtomicWriter, create_directory, is_temp_name, sync_directory
+from logengine.errors import AtomicWriteError, DamagedSegment
+from logengine.repair_plan import Examined, Removal, RepairPlan, plan_repair
+from logengine.salvage import SalvageReport, encode_salvage, salvage
+from logengine.segment import COMPRESSED_SUFFIX, Header, encode_header, first_of_name
+from logengine.segment_file import read_file
+from logengine.verify import check_segment
+
+DAMAGED_DIRECTORY = ".damaged"
+# What cannot be read is skipped by this much: the block of most disks.
+_BLOCK_BYTES = 4096
+_READ_BYTES = 1024 * 1024
+
+
+def examine_stream(directory: Path, when: str) -> RepairPlan:
+    """What repairing a stream at the time `when` would do; reads every byte. Raises `OSError`."""
+    files = []
+    for name in sorted(os.listdir(directory)):
+        first = first_of_name(name)
+        if first is not None:
+            files.append(_examine(directory, first, compressed=name.endswith(COMPRESSED_SUFFIX)))
+    return plan_repair(directory.name, files, when)
+
+
+def temps_in(directory: Path) -> list[str]:
+    """What writers left that were killed. Raises `OSError`."""
+    return sorted(name for name in os.listdir(directory) if is_temp_name(name))
+
+
+class Repair:
+    """The repair of one stream of a locked data directory, at the time `when`.
+
+    `tell` is called with a line for each thing that is done, once it is durable.
+    """
+
+    def __init__(self, data: Path, stream: str, when: str, tell: Callable[[str], None]) -> None:
+        self._data = data
+        self._stream = stream
+        self._directory = data / stream
+        self._damaged = data / DAMAGED_DIRECTORY
+        self._when = when
+        self._tell = tell
+
+    def run(self) -> None:
+        """All of it; durable when it returns. Raises `OSError`; what was done stays done."""
+        # What a killed process renamed and did not sync is to last before anything builds on it.
+        sync_directory(self._directory)
+        plan = examine_stream(self._directory, self._when)
+        temps = temps_in(self._directory)
+        if not (plan.removals or plan.gaps or temps):
+            return
+        if plan.removals or temps:
+            create_directory(self._damaged)
+            self._remove_own_temps()
+        for removal in plan.removals:
+            self._keep_segment(removal)
+        for temp in temps:
+            self._keep(temp)
+        # Newest first: as long as the first name of a damaged file is there, it tells at least
+        # as much of what was given out as the gaps behind it.
+        for gap in reversed(plan.gaps):
+            self._record(gap)
+        for removal in reversed(plan.removals):
+            if not plan.replaces(removal):
+                self._remove(removal.file.name)
+        for temp in temps:
+            self._remove(temp)
+
+    def _remove_own_temps(self) -> None:
+        """Those of reports that an earlier repair was killed over; a stream's are kept."""
+        for name in temps_in(self._damaged):
+            os.unlink(self._damaged / name)
+
+    def _keep_segment(self, removal: Removal) -> None:
+        file = removal.file
+        kept_as = self._keep(file.name)
+        told = f"{self._stream}/{file.name} is kept as {self._damaged / kept_as}: {removal.why}"
+        if removal.leftover:
+            self._tell(told)
+            return
+        found = salvage(
+            _read_what_can_be(self._directory / file.name),
+            file.first,
+            file.header,
+            compressed=file.is_compressed,
+        )
+        report = SalvageReport.of(
+            found,
+            stream=self._stream,
+            file=file.name,
+            kept_as=kept_as,
+            when=self._when,
+            why=removal.why,
+            first=file.first,
+            header=file.header,
+        )
+        self._write(f"{kept_as}.salvaged", encode_salvage(found, self._stream))
+        self._write(f"{kept_as}.report", [report.encode()])
+        self._tell(f"{told}; {len(found.lines)} of its lines are whole")
+
+    def _keep(self, name: str) -> str:
+        """Gives a file of the stream its second, durable name; or finds that it has one."""
+        path = self._directory / name
+        kept_as = self._name_of(path)
+        if kept_as is None:
+            kept_as = f"{self._stream}-{_compact(self._when)}-{name}"
+            try:
+                os.link(path, self._damaged / kept_as)
+            except OSError as error:
+                raise AtomicWriteError.of(error, str(path), "link into .damaged") from error
+        sync_directory(self._damaged)
+        return kept_as
+
+    def _name_of(self, path: Path) -> str | None:
+        """The second name that an earlier repair, which was killed, gave a file."""
+        found = os.stat(path, follow_symlinks=False)
+        for name in os.listdir(self._damaged):
+            if name.startswith(f"{self._stream}-") and name.endswith(f"-{path.name}"):
+                other = os.stat(self._damaged / name, follow_symlinks=False)
+                if os.path.samestat(found, other):
+                    return name
+        return None
+
+    def _write(self, name: str, lines: Iterable[bytes]) -> None:
+        with AtomicWriter(self._damaged / name, "wb", buffering=0) as writer:
+            writer.write_buffers(list(lines))
+
+    def _record(self, gap: Header) -> None:
+        path = self._directory / gap.file_name
+        with AtomicWriter(path, "wb", buffering=0, permissions=0o640) as writer:
+            writer.write(encode_header(gap))
+        assert gap.gap
+        self._tell(f"{path}: records {gap.first} to {gap.gap.last} are recorded as gone")
+
+    def _remove(self, name: str) -> None:
+        """Takes a file's first name away; its second one is durable."""
+        os.unlink(self._directory / name)
+        # One at a time, for unlinks have no order of their own in a power cut.
+        sync_directory(self._directory)
+
+
+def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
+    header, body = read_file(directory, first, compressed=compressed)
+    if isinstance(body, DamagedSegment):
+        # Once more, for a disk may fail now and then; a header that was read once is whole.
+        again, body = read_file(directory, first, compressed=compressed)
+        header = again or header
+    if isinstance(body, DamagedSegment):
+        return Examined(first, compressed, header, body.reason)
+    assert header is not None
+    findings = check_segment(header, body, str(directory / header.file_name))
+    return Examined(first, compressed, header, next((each.what for each in findings), None))
+
+
+def _read_what_can_be(path: Path) -> bytes:
+    """The bytes of a file, zeros where the disk gives none. Raises `OSError` for other reasons."""
+    content = bytearray()
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        wanted = _READ_BYTES
+        while len(content) < size:
+            try:
+                read = os.pread(descriptor, wanted, len(content))
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                if wanted > _BLOCK_BYTES:
+                    wanted = _BLOCK_BYTES
+                    continue
+                read = bytes(min(_BLOCK_BYTES, size - len(content)))
+            if not read:
+                break
+            content += read
+    finally:
+        os.close(descriptor)
+    return bytes(content)
+
+
+def _compact(timestamp: str) -> str:
+    """A timestamp as it stands well in a file's name."""
+    return timestamp.replace("-", "").replace(":", "")

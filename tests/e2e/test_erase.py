@@ -1,0 +1,132 @@
+"""`logengine erase`, beside the other commands."""
+
+import getpass
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logengine.erase import ERASING_DIRECTORY, finish
+from logengine.errors import OldBytesRemain
+from tests.compressed import compress_file
+from tests.daemon import Daemon
+
+RECORDS = 9
+
+
+@pytest.fixture
+def stopped(root: Path) -> Daemon:
+    """A stopped daemon with three segments of three records, the first compressed."""
+    daemon = Daemon(root, "[commit]\nrewrite_limit = 300\n")
+    daemon.start()
+    try:
+        for number in range(RECORDS):
+            user = b"ann" if number % 4 == 0 else b"bob"
+            line = b'{"n":%d,"user":"%s","x":"%s"}\n' % (number, user, b"x" * 30)
+            daemon.cli("send", "-s", "app", stdin=line)
+        daemon.stop()
+    finally:
+        daemon.close()
+    first, _, _ = sorted((daemon.data / "app").glob("[0-9]*"))
+    compress_file(first)
+    return daemon
+
+
+def shown(daemon: Daemon, *command: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in daemon.cli(*command).stdout.splitlines()]
+
+
+def test_erased_records_are_tombstones_and_all_else_is_as_before(stopped: Daemon) -> None:
+    before = shown(stopped, "cat", "app")
+    erase = ("erase", "app", "--where", "user=ann")
+    said = stopped.cli(*erase, "--dry-run").stdout.decode()
+    assert said.splitlines()[-1] == "app: would erase 3 records"
+    assert shown(stopped, "cat", "app") == before
+    said = stopped.cli(*erase, "--reason", "her right").stdout.decode()
+    assert said.splitlines() == [
+        "00000000000000000001.ndjson.zst: erased 1",
+        "00000000000000000004.ndjson: erased 5",
+        "00000000000000000007.ndjson: erased 9",
+        "app: erased 3 records",
+    ]
+    after = shown(stopped, "cat", "app")
+    for record, old in zip(after, before, strict=True):
+        if old["user"] == "bob":
+            assert record == old
+            continue
+        mark = record.pop("_erased")
+        assert (mark["by"], mark["why"]) == (getpass.getuser(), "her right")
+        assert mark["when"] > old["_ts"]
+        assert record == {name: old[name] for name in ("_stream", "_seq", "_ts")}
+    assert stopped.cli("verify").stdout == b"app: ok\n"
+    assert stopped.cli(*erase).stdout == b"app: erased 0 records\n"
+    assert stopped.cli("erase", "app", "--since", "1d").stdout.endswith(b": erased 6 records\n")
+    assert b"her right" in stopped.cli("cat", "app", "--format", "pretty").stdout
+    assert not list((stopped.data / ERASING_DIRECTORY).iterdir())
+    try:
+        stopped.start()
+        stopped.cli("send", "-s", "app", stdin=b'{"n":100}\n')
+        assert [record["_seq"] for record in shown(stopped, "cat", "app")] == list(range(1, 11))
+        stopped.cli("verify")
+    finally:
+        stopped.close()
+
+
+def test_records_are_erased_by_number(stopped: Daemon) -> None:
+    stopped.cli("erase", "app", "--after", "app:2", "--up-to", "app:4")
+    erased = [each["_seq"] for each in shown(stopped, "cat", "app") if "_erased" in each]
+    assert erased == [3, 4]
+
+
+def test_in_a_damaged_segment_nothing_is_erased_and_that_is_said(stopped: Daemon) -> None:
+    _, path, _ = sorted((stopped.data / "app").glob("[0-9]*"))
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    done = stopped.cli("erase", "app", "--where", "user=ann", status=1)
+    assert b"app: erased 2 records" in done.stdout
+    assert path.name.encode() in done.stderr
+    assert b"nothing in it is erased" in done.stderr
+    assert path.read_bytes() == content
+    stopped.cli("repair", "app")
+    assert b"note: " in stopped.cli("erase", "app", "--where", "user=ann").stdout
+
+
+def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> None:
+    erasing = tmp_path / ERASING_DIRECTORY
+    erasing.mkdir()
+    (tmp_path / "app").mkdir()
+    old = erasing / "app-00000000000000000001.ndjson"
+    old.write_bytes(b"secret")
+    with old.open("rb") as reader:
+        with pytest.raises(OldBytesRemain, match="still open"):
+            finish(erasing, 0.0)
+        assert reader.read() == b"secret"
+    backup = tmp_path / "backup"
+    backup.hardlink_to(old)
+    with pytest.raises(OldBytesRemain, match="another name"):
+        finish(erasing, 0.0)
+    backup.unlink()
+    finish(erasing, 0.0)
+    assert not list(erasing.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["app"], 2, "say which records"),
+        (["nope", "--grep", "x"], 1, "no stream 'nope'"),
+        (["app", "--up-to", "web:5"], 2, "web:5 is no cursor of app"),
+        (["app", "--up-to", "5"], 1, "expected STREAM:SEQ"),
+        (["app", "--grep", "x", "--reason", "x" * 1001], 2, "1000 characters"),
+        (["app", "--grep", "x"], 1, "in use by a running daemon"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(
+    daemon: Daemon, arguments: list[str], status: int, said: str
+) -> None:
+    daemon.cli("send", "-s", "app", stdin=b"x\n")
+    done = daemon.cli("erase", *arguments, status=status)
+    assert said in done.stderr.decode()
+    assert status == 2 or len(done.stderr.splitlines()) == 1

@@ -1,0 +1,122 @@
+"""What a repair is to do, by what was found."""
+
+import hashlib
+
+import msgspec
+
+from logengine.plan import SEGMENT_RECORDS_MAX, Found, plan_recovery
+from logengine.repair_plan import Examined, plan_repair
+from logengine.segment import Gap, Header, decode_header, encode_header, segment_name
+
+TIME = "2026-11-23T20:00:{:02d}.000001Z"
+WHEN = "2026-11-25T00:00:00.000001Z"
+
+
+def header(first: int, last: int) -> Header:
+    return Header(
+        version=1,
+        stream="app",
+        first=first,
+        count=last - first + 1,
+        bytes=0,
+        since=TIME.format(first % 60),
+        until=TIME.format(last % 60),
+        latest=TIME.format(last % 60),
+        sha256=hashlib.sha256().hexdigest(),
+        producers={"p": last},
+    )
+
+
+def whole(first: int, last: int, *, compressed: bool = False) -> Examined:
+    return Examined(first, compressed, header(first, last), None)
+
+
+def damaged(first: int, last: int | None = None, *, compressed: bool = False) -> Examined:
+    return Examined(first, compressed, header(first, last) if last else None, "it is damaged")
+
+
+def gaps_of(*files: Examined) -> list[tuple[int, int, bool]]:
+    plan = plan_repair("app", files, WHEN)
+    for gap in plan.gaps:
+        decode_header(encode_header(gap), "app")
+    return [(gap.first, gap.gap.last, gap.gap.guessed) for gap in plan.gaps if gap.gap]
+
+
+def removed(*files: Examined) -> list[str]:
+    return [each.file.name for each in plan_repair("app", files, WHEN).removals]
+
+
+def test_a_whole_stream_needs_nothing() -> None:
+    assert gaps_of(whole(5, 9), whole(10, 10)) == []
+    assert removed(whole(5, 9), whole(10, 10)) == []
+
+
+def test_a_gap_takes_the_place_of_a_damaged_segment() -> None:
+    files = (whole(1, 3), damaged(4, 6), whole(7, 9))
+    assert gaps_of(*files) == [(4, 6, False)]
+    assert removed(*files) == [segment_name(4)]
+    (gap,) = plan_repair("app", files, WHEN).gaps
+    assert gap.producers == {"p": 6}
+    assert (gap.since, gap.latest) == (TIME.format(4), TIME.format(6))
+
+
+def test_of_a_damaged_header_the_neighbours_tell() -> None:
+    files = (whole(1, 3), damaged(4), whole(7, 9))
+    assert gaps_of(*files) == [(4, 6, False)]
+    (gap,) = plan_repair("app", files, WHEN).gaps
+    assert gap.producers == {"p": 3}
+    assert (gap.since, gap.until, gap.latest) == (TIME.format(3), TIME.format(7), TIME.format(7))
+
+
+def test_behind_an_unreadable_newest_segment_no_number_is_used_again() -> None:
+    end = 4 + SEGMENT_RECORDS_MAX
+    assert gaps_of(whole(1, 3), damaged(4)) == [(4, end - 1, True)]
+    assert gaps_of(whole(1, 3), damaged(4), whole(end, end + 1)) == [(4, end - 1, True)]
+    assert gaps_of(whole(1, 3), damaged(4, 8)) == [(4, 8, False)]
+    (gap,) = plan_repair("app", [damaged(4)], WHEN).gaps
+    assert plan_recovery("app", [Found(4, gap)]).state.next_seq == end
+
+
+def test_a_missing_segment_becomes_a_gap_of_its_own() -> None:
+    assert gaps_of(whole(1, 3), whole(7, 9)) == [(4, 6, False)]
+    assert gaps_of(whole(1, 3), damaged(4, 5), whole(7, 9)) == [(4, 5, False), (6, 6, False)]
+    assert gaps_of(damaged(4), damaged(6), whole(9, 9)) == [(4, 5, False), (6, 8, False)]
+
+
+def test_what_a_damaged_merge_covered_is_served_again() -> None:
+    files = (damaged(1, 100), whole(20, 40), whole(101, 110))
+    assert gaps_of(*files) == [(1, 19, False), (41, 100, False)]
+    assert removed(*files) == [segment_name(1)]
+    before, behind = plan_repair("app", files, WHEN).gaps
+    assert (before.producers, behind.producers) == ({}, {"p": 100})
+
+
+def test_leftovers_go_without_a_gap() -> None:
+    assert gaps_of(whole(1, 9), whole(3, 5), damaged(6, 9), whole(10, 11)) == []
+    assert removed(whole(1, 9), whole(3, 5), damaged(6, 9), whole(10, 11)) == [
+        segment_name(3),
+        segment_name(6),
+    ]
+
+
+def test_a_damaged_compressed_segment_gives_way_to_the_plain_one() -> None:
+    files = (damaged(1, 9, compressed=True), whole(1, 6), whole(10, 11))
+    assert gaps_of(*files) == [(7, 9, False)]
+    assert removed(*files) == [segment_name(1, compressed=True)]
+    both = (whole(1, 9, compressed=True), damaged(1, 6), whole(10, 11))
+    assert gaps_of(*both) == []
+    assert removed(*both) == [segment_name(1)]
+
+
+def test_of_two_that_overlap_the_first_stays() -> None:
+    assert gaps_of(whole(1, 5), whole(4, 8), whole(9, 9)) == [(6, 8, False)]
+    assert removed(whole(1, 5), whole(4, 8), whole(9, 9)) == [segment_name(4)]
+
+
+def test_a_recorded_gap_is_no_gap() -> None:
+    gap = msgspec.structs.replace(header(4, 3), gap=Gap(last=6, when=WHEN, why="rot"))
+    assert gaps_of(whole(1, 3), Examined(4, False, gap, None), whole(7, 9)) == []
+    recovery = plan_recovery("app", [Found(1, header(1, 3)), Found(4, gap)])
+    assert recovery.gaps == []
+    assert recovery.state.next_seq == 7
+    assert plan_recovery("app", [Found(4, gap), Found(7, header(7, 9))]).gaps == []
