@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from msgspec import UNSET
 
@@ -13,10 +14,18 @@ from logengine.segment import Header, hash_for_successor, signed_part
 IsSigned = Callable[[bytes, str], bool]
 
 
+class Remark(NamedTuple):
+    """Something to be said of the chain; a note says what it cannot prove, and is no damage."""
+
+    what: str
+    is_note: bool = False
+
+
 class SealChain:
     """Takes a stream's segments in order, and says what of the chain does not hold.
 
-    `anchor` is a hash that has to be in it; with `is_signed` every seal has to be signed.
+    `anchor` is a hash that has to be in it; with `is_signed` every seal has to be signed, but
+    for those with erased records, whose signature was of what is no more.
     """
 
     def __init__(self, anchor: str | None = None, is_signed: IsSigned | None = None) -> None:
@@ -24,44 +33,79 @@ class SealChain:
         self._is_signed = is_signed
         self._is_anchored = False
         self._is_unbroken = False  # whether the segment before this one is known
+        self._gap: int | None = None  # the first of the recorded gap behind the last sealed one
         # The first of the unsealed segments behind the last sealed one.
         self.unsealed: int | None = None
         self.newest_hash: str | None = None
         self.sealed_to = 0
+        # How many seals are signed no more, since records were erased; counted with `is_signed`.
+        self.signed_no_more = 0
 
-    def take(self, header: Header, line: bytes) -> Iterator[str]:
-        """What is wrong with the next segment, whose header stands in `line`."""
+    def take(self, header: Header, line: bytes) -> Iterator[Remark]:
+        """What is to be said of the next segment, whose header stands in `line`."""
         if header.prev is UNSET:
+            if header.gap is not UNSET:
+                self._gap = header.first
             if header.count and self.unsealed is None:
                 self.unsealed = header.first
             return
         if self.unsealed is not None:
-            yield f"it is sealed, and segment {self.unsealed} before it is not"
+            yield Remark(f"it is sealed, and segment {self.unsealed} before it is not")
             self.unsealed = None
         if header.first == 1 and header.prev:
-            yield f"it names a seal before it, {header.prev}, and is the first of its stream"
-        if self._is_unbroken and header.prev != self.newest_hash:
-            yield (
-                f"it names the seal {header.prev or 'none'} before it, and there is "
-                f"{self.newest_hash}: that was changed, or one between them removed"
+            yield Remark(
+                f"it names a seal before it, {header.prev}, and is the first of its stream"
             )
+        if self._is_unbroken and header.prev != self.newest_hash:
+            yield self._other_than_before(header.prev)
+        self._gap = None
         self.newest_hash = hash_for_successor(header, line)
         self.sealed_to = header.last
         self._is_unbroken = True
         if self._anchor in (header.prev, self.newest_hash):
             self._is_anchored = True
-        if self._is_signed is not None:
-            if header.signature is UNSET:
-                yield "its seal is not signed"
-            elif not self._is_signed(signed_part(line), header.signature):
-                yield "its seal was not signed with this key"
+        yield from self._check_origin(header, line)
+
+    def _other_than_before(self, prev: str) -> Remark:
+        if self._gap is not None:
+            return Remark(
+                f"the chain of seals begins anew with it, behind the gap at {self._gap}: the seal "
+                f"that it names, {prev or 'none'}, is not there; what is before is not proven",
+                is_note=True,
+            )
+        return Remark(
+            f"it names the seal {prev or 'none'} before it, and there is "
+            f"{self.newest_hash}: that was changed, or one between them removed"
+        )
+
+    def _check_origin(self, header: Header, line: bytes) -> Iterator[Remark]:
+        if header.erased is not UNSET:
+            is_signed_no_more = self._is_signed is not None and header.signature is UNSET
+            signed_no_more = "it is signed no more, and " if is_signed_no_more else ""
+            yield Remark(
+                f"{header.erased.count} of its records were erased since it was sealed: "
+                f"{signed_no_more}nothing proves what is left of it",
+                is_note=True,
+            )
+            if is_signed_no_more:
+                self.signed_no_more += 1
+                return
+        if self._is_signed is None:
+            return
+        if header.signature is UNSET:
+            yield Remark("its seal is not signed")
+        elif not self._is_signed(signed_part(line), header.signature):
+            yield Remark("its seal was not signed with this key")
 
     def look_again(self) -> None:
         """What was taken last is not what is before the next one: it is damaged, or outdated."""
         self._is_unbroken = False
+        self._gap = None
         self.unsealed = None
 
-    def end(self) -> Iterator[str]:
+    def end(self) -> Iterator[Remark]:
         """What is wrong with the whole, once all segments were taken."""
         if self._anchor is not None and not self._is_anchored:
-            yield f"no seal is {self._anchor}: it was changed, or the stream is cut off before it"
+            yield Remark(
+                f"no seal is {self._anchor}: it was changed, or the stream is cut off before it"
+            )

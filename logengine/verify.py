@@ -76,13 +76,13 @@ def verify_stream(
             if header.gap is not UNSET:
                 yield Finding(path, describe_gap(header.first, header.gap), harmless=True)
             yield from check_segment(header, body, path)
-            yield from (Finding(path, what) for what in seals.take(header, line))
+            yield from (Finding(path, *remark) for remark in seals.take(header, line))
             if previous is not None:
                 yield from _check_neighbours(previous, header, path)
             previous = header
         else:
             break
-    yield from (Finding(str(directory), what) for what in seals.end())
+    yield from (Finding(str(directory), *remark) for remark in seals.end())
 
 
 def _is_unsealed_no_more(directory: Path, first: int | None) -> bool:

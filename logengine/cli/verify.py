@@ -32,7 +32,8 @@ Examples:
 @click.option(
     "--public-key",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Every seal has to be signed with the key that this is the public one of.",
+    help="Every seal has to be signed with the key that this is the public one of; those with "
+    "erased records, which are not, are told.",
 )
 @data_option
 @click.pass_context
@@ -83,7 +84,9 @@ def command(
         if all(finding.harmless for finding in findings):
             seal = chains[stream].newest_hash
             sealed = f", sealed up to {chains[stream].sealed_to} by {seal}" if seal else ""
-            click.echo(f"{stream}: ok{sealed}")
+            unsigned = chains[stream].signed_no_more
+            erased = f"; not signed: {unsigned} with erased records" if unsigned else ""
+            click.echo(f"{stream}: ok{sealed}{erased}")
         else:
             sound = False
     ctx.exit(0 if sound else 1)

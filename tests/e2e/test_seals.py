@@ -176,6 +176,90 @@ def test_a_chain_whose_first_seals_are_retained_no_longer_is_whole(stopped: Daem
     assert "no seal is" in told(stopped, "--since-seal", hashes[0])
 
 
+def notes(daemon: Daemon, *arguments: str) -> str:
+    return daemon.cli("verify", "app", *arguments).stderr.decode()
+
+
+def lost_and_repaired(path: Path, daemon: Daemon) -> None:
+    """Flips a bit of a segment, and has its records recorded as gone."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+    assert daemon.cli("repair", "app").stdout.endswith(b"app: ok\n")
+
+
+def test_a_chain_begins_anew_behind_a_recorded_gap(stopped: Daemon) -> None:
+    first, second, third, last = sealed(stopped)[:4]
+    hashes = [hash_of(path) for path in (first, second, third, last)]
+    lost_and_repaired(second, stopped)
+    gap = int(second.name[:20])
+    told(stopped, status=0)
+    assert f"{third}: the chain of seals begins anew with it, behind the gap at {gap}" in notes(
+        stopped
+    )
+    for seal in hashes:  # that of the gap is what the one behind it names
+        told(stopped, "--since-seal", seal, status=0)
+    edit(third)
+    assert "that was changed, or one between them removed" in told(stopped)
+
+
+def test_a_chain_holds_across_a_gap_in_which_no_seal_was(stopped: Daemon) -> None:
+    last = sealed(stopped)[-1]
+    send_beside_a_daemon(stopped, 1, seals=0)
+    (unsealed,) = last.parent.glob("*.ndjson")
+    lost_and_repaired(unsealed, stopped)
+    send_beside_a_daemon(stopped, 100, seals=1)
+    assert unsealed.exists()
+    told(stopped, status=0)
+    assert "begins anew" not in notes(stopped)
+    # That the seal before the gap is another one shows, but not whether the gap is why.
+    edit(last)
+    assert "the chain of seals begins anew" in notes(stopped)
+
+
+def send_beside_a_daemon(stopped: Daemon, count: int, *, seals: int) -> None:
+    """Sends some records, twice, and stops the daemon once there are so many more seals."""
+    wanted = len(sealed(stopped)) + seals
+    stopped.start()
+    try:
+        lines = b"".join(b"record %d %s\n" % (n, b"x" * 99) for n in range(count))
+        for _ in range(2):  # what was sent last is not sealed while more may be added to it
+            stopped.cli("send", "-s", "app", stdin=lines)
+        eventually(lambda: len(sealed(stopped)) >= wanted, "a seal")
+        assert stopped.stop() == 0
+    finally:
+        stopped.close()
+
+
+def test_a_seal_with_erased_records_is_told_and_stays_in_the_chain(stopped: Daemon) -> None:
+    hashes = [hash_of(path) for path in sealed(stopped)]
+    second = sealed(stopped)[1]
+    seq = int(second.name[:20])
+    stopped.cli("erase", "app", "--after", f"app:{seq}", "--up-to", f"app:{seq + 2}")
+    before = "2 of its records were erased since it was sealed: nothing proves what is left"
+    for seal in hashes:
+        told(stopped, "--since-seal", seal, status=0)
+        assert f"{second}: {before}" in notes(stopped, "--since-seal", seal)
+    sealed(stopped)[2].unlink()
+    assert "that was changed, or one between them removed" in told(stopped)
+
+
+def test_a_seal_with_erased_records_does_not_pass_as_signed(root: Path) -> None:
+    key, public = root / "seal.key", root / "seal.pub"
+    daemon = Daemon(root, SEALING + f'seal_key = "{key}"\n')
+    public.write_bytes(daemon.cli("keygen", str(key)).stdout)
+    sealed_stream(daemon)
+    assert "not signed" not in told(daemon, "--public-key", str(public), status=0)
+    daemon.cli("erase", "app", "--up-to", "app:2")
+    assert told(daemon, "--public-key", str(public), status=0).endswith(
+        "; not signed: 1 with erased records\n"
+    )
+    said = notes(daemon, "--public-key", str(public))
+    assert "2 of its records were erased since it was sealed: it is signed no more" in said
+    rewrite(sealed(daemon)[1], signature=msgspec.UNSET)
+    assert "its seal is not signed" in told(daemon, "--public-key", str(public))
+
+
 def test_seals_are_signed_and_checked(root: Path) -> None:
     key, public, other = root / "seal.key", root / "seal.pub", root / "other.pub"
     daemon = Daemon(root, SEALING + f'seal_key = "{key}"\n')
