@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
 from logengine.atomic import is_temp_name, sync_directory
 from logengine.errors import DamagedSegment, InvalidCursor
@@ -102,14 +103,15 @@ class Retainer:
         firsts = sorted({first_of_name(name) or 0 for name in names})
         seals = [first for first in firsts if segment_name(first, compressed=True) in names]
         # The newest seal stays, for the next one names it.
-        if len(seals) < 2 or firsts[0] != seals[0] or segment_name(firsts[0]) in names:  # noqa: PLR2004
+        if not seals or firsts[0] == seals[-1]:
             return None
-        name = segment_name(firsts[0], compressed=True)
         try:
             header = read_header(directory, firsts[0])
         except DamagedSegment:
             return None  # until it is repaired
-        if not header.is_sealed:
+        name = header.file_name
+        is_there_twice = header.is_compressed and segment_name(firsts[0]) in names
+        if is_there_twice or not (header.is_sealed or header.gap is not UNSET):
             return None
         return Oldest(name, header.last, os.stat(directory / name).st_size, header.until)
 

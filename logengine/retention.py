@@ -1,4 +1,4 @@
-"""Pure decisions about what is kept no longer: the oldest sealed segment of a stream, or none.
+"""Pure decisions about what is kept no longer: the oldest segment of a stream, or none.
 
 One segment at a time, for what goes changes what is left. No files, no clock.
 """
@@ -9,7 +9,10 @@ import msgspec
 
 
 class Oldest(msgspec.Struct, frozen=True):
-    """The oldest segment of a stream, where that may go: it is sealed and not the newest seal."""
+    """The oldest segment of a stream, where that may go.
+
+    It is sealed and not the newest seal, or a recorded gap with a seal behind it.
+    """
 
     name: str
     last: int

@@ -7,8 +7,9 @@ be synced.
 import asyncio
 import contextlib
 import errno
+import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +19,7 @@ import pytest
 from logengine import retainer
 from logengine.atomic import sync_directory
 from logengine.errors import AtomicWriteError
+from logengine.repair import Repair
 from logengine.retainer import Retainer
 from logengine.retention import RetentionRule, RetentionRules
 from logengine.rewrite import Pace, Rewriter
@@ -54,6 +56,13 @@ def sealed_stream(data: Path) -> None:
     sync_directory(data / "app")
 
 
+def with_a_gap(data: Path) -> None:
+    """The same, but that a seal among them was lost, and that is recorded."""
+    sealed_stream(data)
+    os.unlink(data / "app" / segment_name(2, compressed=True))
+    Repair(data, "app", "2026-11-25T00:00:00.000001Z", lambda _: None).run()
+
+
 def retain(data: Path) -> None:
     on = Retainer(data, RULES)
     on.look()
@@ -78,18 +87,25 @@ def broken_by_a_cut(calls: SystemCalls) -> Iterator[str]:
                     yield "the newest is gone"
 
 
-def recorded(root: Path, gate: Any = lambda _: None) -> SystemCalls:
+def recorded(
+    root: Path,
+    gate: Any = lambda _: None,
+    prepare: Callable[[Path], None] = sealed_stream,
+) -> SystemCalls:
     calls = SystemCalls(root)
     with calls.taken():
-        sealed_stream(calls.data)
+        prepare(calls.data)
         calls.note("sealed")
         calls.gate = gate
         retain(calls.data)
     return calls
 
 
-def test_a_cut_in_a_retention_leaves_a_whole_end_of_the_stream(tmp_path: Path) -> None:
-    calls = recorded(tmp_path)
+@pytest.mark.parametrize("prepare", [sealed_stream, with_a_gap])
+def test_a_cut_in_a_retention_leaves_a_whole_end_of_the_stream(
+    tmp_path: Path, prepare: Callable[[Path], None]
+) -> None:
+    calls = recorded(tmp_path, prepare=prepare)
     assert list_segments(calls.data / "app") == [SEALS, SEALS + 1]
     assert list(broken_by_a_cut(calls)) == []
 

@@ -9,6 +9,8 @@ from logengine.erasure import Mark
 from logengine.filter import Filter, Grep
 from logengine.reader import ALL_TIMES, Problem, StreamReader
 from logengine.repair import Repair
+from logengine.retainer import Retainer
+from logengine.retention import RetentionRule, RetentionRules
 from logengine.segment import segment_name
 from logengine.segment_file import hash_of_header, list_segments, read_header, read_header_line
 from logengine.verify import verify_stream
@@ -55,6 +57,33 @@ async def test_nothing_is_merged_or_sealed_across_a_recorded_gap(data: Path, fli
     assert seqs == [seq for seq in range(1, 241) if not first <= seq <= gap.last]
     assert [problem.recorded for problem in problems] == [True]
     assert all(finding.harmless for finding in verify_stream(data / "app"))
+
+
+async def test_a_recorded_gap_goes_when_it_is_the_oldest_and_a_seal_is_behind_it(
+    data: Path,
+) -> None:
+    async with running(data, compacts=False) as at:
+        for _ in range(4):
+            await at.commit(records=12)
+    first = list_segments(data / "app")[0]
+    path = data / "app" / segment_name(first)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    Repair(data, "app", WHEN, lambda _: None).run()
+    retainer = Retainer(data, RetentionRules(default=RetentionRule(max_bytes=1)))
+    retainer.look()
+    assert retainer.next_removal() is None  # behind it nothing is sealed yet
+    async with running(data) as at:
+        await at.pass_time(LIMITS.seal_small_after)
+    retainer.look()
+    removal = retainer.next_removal()
+    assert removal
+    assert removal.oldest.name == path.name
+    retainer.remove(removal)
+    assert not path.exists()
+    assert retainer.next_removal() is None  # the newest seal
+    assert list(verify_stream(data / "app")) == []
 
 
 async def test_the_chain_goes_on_behind_a_seal_with_erased_records(data: Path) -> None:
