@@ -70,7 +70,7 @@ class SealChain:
         if self._gap is not None:
             return Remark(
                 f"the chain of seals begins anew with it, behind the gap at {self._gap}: the seal "
-                f"that it names, {prev or 'none'}, is not there; it proves nothing of what is before",
+                f"that it names, {prev or 'none'}, is not there; what is before is not proven",
                 is_note=True,
             )
         return Remark(
