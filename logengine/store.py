@@ -20,8 +20,9 @@ from typing import NamedTuple, Self
 from logengine.atomic import create_directories, create_directory, sync_directory
 from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
+from logengine.room import StoredSegment
 from logengine.segment_file import list_streams
-from logengine.stream import Recovery, SegmentWriter, recover
+from logengine.stream import Recovery, SegmentWriter, drop_oldest, recover
 
 LOCK_NAME = ".lock"
 
@@ -181,6 +182,11 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def streams(self) -> int:
+        """How many streams have a place."""
+        return len(self._admitted)
+
     def is_ready(self, stream: str) -> bool:
         """Whether it is known where `stream` goes on."""
         return stream in self._planned
@@ -203,6 +209,19 @@ class Store:
                 f"({self._limits.max_streams}); use one of those, or raise [limits] max_streams"
             )
         self._admitted.add(stream)
+
+    async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:
+        """Removes the oldest segments of a stream, for `wanted_bytes` of room; gives them.
+
+        Not the newest one that is durable, and none if `stream` is not ready. Raises `OSError`.
+        """
+        state = self._durable.get(stream)
+        if state is None or state.next_seq == 1:
+            return []
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._executor, drop_oldest, self.data / stream, wanted_bytes, state.next_seq
+        )
 
     def last_durable(self, stream: str, producer: str) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it is not known."""

@@ -3,7 +3,9 @@
 Blocking calls, made from the store's threads.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +18,15 @@ from logengine.plan import (
     plan_recovery,
     with_active,
 )
+from logengine.room import StoredSegment, oldest_to_drop
 from logengine.segment import segment_name
-from logengine.segment_file import read_header, read_segment, segments_among
+from logengine.segment_file import (
+    disk_bytes_of,
+    list_segments,
+    read_header,
+    read_segment,
+    segments_among,
+)
 
 # A merge takes fewer neighbours than this, so what an interrupted one left covered at the
 # end of a stream is among them. Older ones harm no reader and need no look at the start.
@@ -96,6 +105,32 @@ def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
     except DamagedSegment as error:
         damaged.append(error)
         return Found(first, None)
+
+
+def drop_oldest(directory: Path, wanted_bytes: int, next_seq: int) -> list[StoredSegment]:
+    """Removes the oldest segments, for `wanted_bytes` of room; gives those that are gone.
+
+    What is behind `next_seq` is not known to be durable, and never the reason to remove what
+    is. Costs as many headers as segments go, and one. Raises `OSError`.
+    """
+    dropped: list[StoredSegment] = []
+    for segment in oldest_to_drop(_stored(directory), wanted_bytes, next_seq):
+        # The compressed one last: where both are there, it is the one that counts.
+        for compressed in (False, True):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(directory / segment_name(segment.first, compressed=compressed))
+        # One at a time: after a power cut they may be gone in this order, and in no other.
+        sync_directory(directory)
+        dropped.append(segment)
+    return dropped
+
+
+def _stored(directory: Path) -> Iterator[StoredSegment]:
+    """The segments from the oldest on; damaged ones are left out, and so left alone."""
+    for first in list_segments(directory):
+        with contextlib.suppress(DamagedSegment, FileNotFoundError):
+            header = read_header(directory, first)
+            yield StoredSegment(first, header.count, disk_bytes_of(directory, first))
 
 
 class SegmentWriter:
