@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,13 +19,17 @@ from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer, report_damage
 from logengine.config import Config, ListenConfig
 from logengine.errors import ConfigError
+from logengine.quota import Quotas
+from logengine.reserve import Reserve
 from logengine.server import Server, ServerLimits, bind_listener
+from logengine.status import serving_state
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
 from logengine.systemd import notify, passed_listeners
 
 log = structlog.get_logger()
 
+_RESERVE_RETRY_S = 60.0
 _OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
 
 
@@ -148,7 +152,9 @@ async def _serve(
                     retry_max=config.commit.retry_max,
                 ),
                 tasks,
+                drops_oldest=_drops_oldest(config),
             )
+            quotas = _quotas(config)
             server = Server(
                 store,
                 committer,
@@ -158,9 +164,14 @@ async def _serve(
                     max_pending_stream=config.limits.max_pending_stream,
                     max_connections=config.limits.max_connections,
                     stall_timeout=config.limits.stall_timeout,
+                    report_dropped_every=config.quota.report_every,
                 ),
                 tasks,
+                quotas=None if quotas.limits_nothing else quotas,
             )
+            committer.on_failing = _Announcement(committer, environ).renew
+            reserve = Reserve(store.data, config.reserve)
+            holding = tasks.create_task(_hold(reserve))
             committer.on_room = server.room
             for listener, listen, inherited in listeners:
                 server.listen(listener, listen.stream, inherited=inherited)
@@ -172,7 +183,8 @@ async def _serve(
             for _, listen, inherited in listeners:
                 if not inherited:
                     Path(listen.path).unlink(missing_ok=True)
-            await _stop(config, server, committer)
+            holding.cancel()
+            await _stop(config, server, committer, reserve)
             log.info(
                 "stopped",
                 records=committer.totals.records,
@@ -188,7 +200,63 @@ async def _serve(
         pass
 
 
-async def _stop(config: Config, server: Server, committer: Committer) -> None:
+def _drops_oldest(config: Config) -> Callable[[str], bool]:
+    """Whether a full disk takes the oldest segments of a stream."""
+    said = {name: stream.on_full for name, stream in config.stream.items() if stream.on_full}
+    return lambda stream: said.get(stream, config.on_full) == "drop_oldest"
+
+
+def _quotas(config: Config) -> Quotas:
+    return Quotas(
+        config.quota.stream.quota(),
+        config.quota.uid.quota(),
+        {name: stream.quota.quota() for name, stream in config.stream.items() if stream.quota},
+        {int(uid): user.quota.quota() for uid, user in config.uid.items() if user.quota},
+    )
+
+
+class _Announcement:
+    """Tells the service manager how the streams fare, whenever that is another story."""
+
+    def __init__(self, committer: Committer, environ: Mapping[str, str]) -> None:
+        self._committer = committer
+        self._environ = environ
+        self._told = serving_state([])
+
+    def renew(self) -> None:
+        state = serving_state(self._committer.failing())
+        if state != self._told:
+            self._told = state
+            notify(f"STATUS={state}", self._environ)
+
+
+async def _hold(reserve: Reserve) -> None:
+    """Makes the reserve, as soon as there is room for it."""
+    said = False
+    while True:
+        try:
+            if await asyncio.to_thread(reserve.hold):
+                return
+            reason = "not twice as much is free"
+        except OSError as error:
+            reason = str(error)
+        if not said:
+            said = True
+            log.warning("reserve_not_made", reason=reason, tried_again_every_s=_RESERVE_RETRY_S)
+        await asyncio.sleep(_RESERVE_RETRY_S)
+
+
+async def _stop(config: Config, server: Server, committer: Committer, reserve: Reserve) -> None:
+    loop = asyncio.get_running_loop()
+
+    def use_reserve() -> None:
+        if committer.lacks_space() and reserve.release():
+            log.warning("reserve_released", reason="the disk is full, and received records wait")
+            loop.call_soon(committer.retry_now)
+
+    # Also what fails only now, as the last of what was sent is taken.
+    committer.on_failing = use_reserve
+    use_reserve()
     try:
         async with asyncio.timeout(config.stop_timeout):
             await server.stop()

@@ -83,6 +83,8 @@ class _Answer(msgspec.Struct):
     ack: int | None = None
     error: str | None = None
     record: int | None = None
+    first: int = 0
+    last: int = 0
     goodbye: str | None = None
 
 
@@ -93,7 +95,8 @@ class LineSender:
     """One producer of one stream. `send` may be called once.
 
     `timeout_s` is how long the daemon may be away, None for ever. `on_acked` is called
-    with the number of the last durable line, `on_refused` with that of a refused one.
+    with the number of the last durable line, `on_refused` with the first and the last number
+    of those that were not stored, and the daemon's name for the reason.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class LineSender:
         *,
         timeout_s: float | None = None,
         on_acked: Callable[[int], None] = lambda _: None,
-        on_refused: Callable[[int], None] = lambda _: None,
+        on_refused: Callable[[int, int, str], None] = lambda *_: None,
     ) -> None:
         self.unacked = Unacked()
         self.refused = 0
@@ -219,7 +222,10 @@ class LineSender:
             self._note_acked(answer.ack)
         elif answer.error == "record_too_large" and answer.record is not None:
             self.refused += 1
-            self._on_refused(answer.record)
+            self._on_refused(answer.record, answer.record, answer.error)
+        elif answer.error == "over_quota":
+            self.refused += answer.last - answer.first + 1
+            self._on_refused(answer.first, answer.last, answer.error)
         elif answer.error is not None:
             raise ProtocolError(f"{self._socket}: the daemon says {line.decode().strip()}")
         return answer

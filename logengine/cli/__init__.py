@@ -16,6 +16,7 @@ _COMMANDS = {
     "tail": "the last records, and with -f what comes",
     "cat": "records from a point on",
     "ls": "the streams, with their sizes and times",
+    "status": "how the daemon is: what fails, what waits, what it did",
     "verify": "read every byte and check it",
     "config": "check and show the configuration",
 }

@@ -79,16 +79,21 @@ def command(
             producer,
             timeout_s=timeout,
             on_acked=lambda _: progress(sender.unacked),
-            on_refused=lambda number: click.echo(
-                f"logengine: line {number} is longer than the daemon's max_record; not stored",
-                err=True,
-            ),
+            on_refused=_report_refused,
         )
         asyncio.run(sender.send(_read(files)))
     if resume and sender.resumed_at:
         skipped = min(sender.resumed_at, sender.unacked.taken)
         click.echo(f"logengine: skipped {skipped} lines that were stored before", err=True)
     ctx.exit(1 if sender.refused else 0)
+
+
+def _report_refused(first: int, last: int, reason: str) -> None:
+    lines = f"line {first} is" if first == last else f"lines {first} to {last} are"
+    why = "over a quota of the daemon's"
+    if reason == "record_too_large":
+        why = "longer than the daemon's max_record"
+    click.echo(f"logengine: {lines} {why}; not stored", err=True)
 
 
 async def _read(files: Sequence[str]) -> AsyncIterator[bytes]:

@@ -14,6 +14,12 @@ from logengine.config import (
     LimitsConfig,
     ListenConfig,
     LogConfig,
+    QuotaConfig,
+    QuotasConfig,
+    RecordsPerSecond,
+    Size,
+    StreamConfig,
+    UidConfig,
     default_data,
     default_socket,
     load_config,
@@ -77,6 +83,13 @@ def test_a_configuration_is_loaded_as_it_was_rendered() -> None:
         limits=LimitsConfig(max_producers=7),
         listen=(ListenConfig(path="/run/a"), ListenConfig(path='/run/"b"', stream="audit")),
         log=LogConfig(level="debug"),
+        on_full="drop_oldest",
+        quota=QuotasConfig(uid=QuotaConfig(records_per_s=RecordsPerSecond(9), over="drop")),
+        stream={
+            "app": StreamConfig(on_full="block"),
+            "web": StreamConfig(quota=QuotaConfig(bytes_per_s=Size(5))),
+        },
+        uid={"0": UidConfig(quota=QuotaConfig())},
     )
     assert parse_config(render_config(config), "rendered") == config
     assert parse_config(render_config(load()), "rendered") == load()
@@ -232,6 +245,32 @@ PATH_108 = "/" + "a" * 107
             "[commit]\nretry_min = '6s'",
             "commit.retry_min: 6s; expected at most 5s (commit.retry_max)",
         ),
+        # Streams and users
+        ("on_full = 'drop'", "on_full: 'drop'; expected 'block' or 'drop_oldest'"),
+        ("[stream.app]\non_full = 'x'", "stream.app.on_full: 'x'; expected 'block' or"),
+        ("[stream.app]\nonfull = 'x'", "unknown key 'stream.app.onfull'; did you mean 'on_full'"),
+        ("[stream]\napp = 1", "stream.app: 1; expected a table"),
+        ("stream = 1", "stream: 1; expected a table"),
+        ("[stream.App]", "stream.App: no name of a stream; expected [a-z0-9]["),
+        ("[uid.ann]\n[uid.ann.quota]", "uid.ann: no user's number; expected such as [uid.1000"),
+        ("[uid.5000000000.quota]", "uid.5000000000: no user's number; expected"),
+        ("[uid.1000.quota]\nover = 'x'", "uid.1000.quota.over: 'x'; expected 'block' or 'drop'"),
+        ("[uid.1000.quota]\nburts = '1s'", "unknown key 'uid.1000.quota.burts'; did you mean"),
+        (
+            "[stream.app.quota]\nrecords_per_s = -1",
+            "stream.app.quota.records_per_s: '-1'; expected a whole number from 0 to",
+        ),
+        (
+            "[quota.uid]\nrecords_per_s = 'many'",
+            "quota.uid.records_per_s: 'many'; expected a whole number from 0 to",
+        ),
+        (
+            "[quota.uid]\nrecords_per_s = 1.5",
+            "quota.uid.records_per_s: 1.5; expected a whole number of records, 0 for no limit",
+        ),
+        ("[quota.stream]\nburst = '0s'", "quota.stream.burst: 0ms; expected more than 0ms"),
+        ("[uid.0.quota]\nburst = '0s'", "uid.0.quota.burst: 0ms; expected more than 0ms"),
+        ("[quota]\nreport_every = '0s'", "quota.report_every: 0ms; expected more than 0ms"),
         # TOML
         ("a = 1\nb = ?\n", "not TOML: Invalid value (at line 2, column 5)"),
         ("a = " + "1" * 5000, "not TOML: "),
