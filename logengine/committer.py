@@ -402,7 +402,7 @@ class Committer:
         """Drops the stream's oldest segments, as many as what waits takes, and tries again."""
         try:
             dropped = await self._store.drop_oldest(stream, pending.bytes + _ROOM_MARGIN_BYTES)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - tried again, whatever it is
             log.error("oldest_segments_not_dropped", stream=stream, error=str(error))
             dropped = []
         if dropped:

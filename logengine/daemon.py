@@ -30,6 +30,7 @@ from logengine.systemd import notify, passed_listeners
 log = structlog.get_logger()
 
 _RESERVE_RETRY_S = 60.0
+_ANNOUNCE_PAUSE_S = 0.2
 _OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
 
 
@@ -169,7 +170,8 @@ async def _serve(
                 tasks,
                 quotas=None if quotas.limits_nothing else quotas,
             )
-            committer.on_failing = _Announcement(committer, environ).renew
+            announcement = _Announcement(committer, environ)
+            committer.on_failing = announcement.renew
             reserve = Reserve(store.data, config.reserve)
             holding = tasks.create_task(_hold(reserve))
             committer.on_room = server.room
@@ -184,6 +186,7 @@ async def _serve(
                 if not inherited:
                     Path(listen.path).unlink(missing_ok=True)
             holding.cancel()
+            announcement.close()
             await _stop(config, server, committer, reserve)
             log.info(
                 "stopped",
@@ -222,8 +225,21 @@ class _Announcement:
         self._committer = committer
         self._environ = environ
         self._told = serving_state([])
+        self._timer: asyncio.TimerHandle | None = None
 
     def renew(self) -> None:
+        """Has it told in a moment, for of a full disk thousands of streams fail at once."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_ANNOUNCE_PAUSE_S, self._tell)
+
+    def close(self) -> None:
+        """Tells nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tell(self) -> None:
+        self._timer = None
         state = serving_state(self._committer.failing())
         if state != self._told:
             self._told = state

@@ -111,18 +111,29 @@ def drop_oldest(directory: Path, wanted_bytes: int, next_seq: int) -> list[Store
     """Removes the oldest segments, for `wanted_bytes` of room; gives those that are gone.
 
     What is behind `next_seq` is not known to be durable, and never the reason to remove what
-    is. Costs as many headers as segments go, and one. Raises `OSError`.
+    is. Costs as many headers as segments go, and one. Raises `OSError` if none could be removed;
+    what comes after one that cannot be is left.
     """
     dropped: list[StoredSegment] = []
     for segment in oldest_to_drop(_stored(directory), wanted_bytes, next_seq):
-        # The compressed one last: where both are there, it is the one that counts.
-        for compressed in (False, True):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(directory / segment_name(segment.first, compressed=compressed))
-        # One at a time: after a power cut they may be gone in this order, and in no other.
-        sync_directory(directory)
+        try:
+            _remove(directory, segment.first)
+        except OSError:
+            if not dropped:
+                raise
+            break
         dropped.append(segment)
     return dropped
+
+
+def _remove(directory: Path, first: int) -> None:
+    """Removes a segment; when it returns, that is durable."""
+    # The compressed one last: where both are there, it is the one that counts.
+    for compressed in (False, True):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(directory / segment_name(first, compressed=compressed))
+    # One at a time: after a power cut they may be gone in this order, and in no other.
+    sync_directory(directory)
 
 
 def _stored(directory: Path) -> Iterator[StoredSegment]:

@@ -226,6 +226,30 @@ async def test_streams_that_rest_can_be_tried_at_once(
         store.close()
 
 
+async def test_what_went_before_a_failing_sync_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, lambda _: True) as committer:
+        await grow(committer, "app")
+    fsync = os.fsync
+    syncs = 0
+
+    def fails_at_the_third(descriptor: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        if syncs == 3:
+            raise OSError(errno.EIO, "injected")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_at_the_third)
+    dropped = drop_oldest(tmp_path / "app", 10 * 4096, next_seq=OLD + 1)
+    assert [segment.first for segment in dropped] == [1, 2]
+    assert list_segments(tmp_path / "app")[0] in (3, 4)
+    syncs = 2
+    with pytest.raises(OSError, match="injected"):
+        drop_oldest(tmp_path / "app", 10 * 4096, next_seq=OLD + 1)
+
+
 class Killed(BaseException):
     """The process ends here."""
 
