@@ -8,6 +8,7 @@ from benchmarks.scenarios import (
     follow,
     growth,
     journald,
+    large,
     latency,
     reading,
     streams,
@@ -26,6 +27,7 @@ SCENARIOS: list[Scenario[Any]] = [
         follow,
         reading,
         growth,
+        large,
         journald,
     )
 ]
