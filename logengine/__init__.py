@@ -1,22 +1,57 @@
 """A resilient log-writing daemon: acknowledged records are never lost and never doubled."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from logengine.errors import LogEngineError
+from logengine.errors import (
+    ClientClosed,
+    ClientFull,
+    LogEngineError,
+    NotDurable,
+    ProducerFenced,
+    RecordTooLarge,
+)
 
 if TYPE_CHECKING:
     from logengine.atomic import AsyncAtomicWriter, AtomicWriter
+    from logengine.client.aio import AsyncClient
+    from logengine.client.logging_handler import LogEngineHandler
+    from logengine.client.structlog_logger import StructlogFactory, structlog_processors
+    from logengine.client.threads import Client
 
 __version__ = "0.1.0"
 
-__all__ = ["AsyncAtomicWriter", "AtomicWriter", "LogEngineError", "__version__"]
+__all__ = [
+    "AsyncAtomicWriter",
+    "AsyncClient",
+    "AtomicWriter",
+    "Client",
+    "ClientClosed",
+    "ClientFull",
+    "LogEngineError",
+    "LogEngineHandler",
+    "NotDurable",
+    "ProducerFenced",
+    "RecordTooLarge",
+    "StructlogFactory",
+    "__version__",
+    "structlog_processors",
+]
+
+# Loaded when used: they bring asyncio or structlog, and a command that only reads takes half
+# as long to start without it, an application that only logs has no use for either.
+_MODULES = {
+    "AsyncAtomicWriter": "logengine.atomic",
+    "AsyncClient": "logengine.client.aio",
+    "AtomicWriter": "logengine.atomic",
+    "Client": "logengine.client.threads",
+    "LogEngineHandler": "logengine.client.logging_handler",
+    "StructlogFactory": "logengine.client.structlog_logger",
+    "structlog_processors": "logengine.client.structlog_logger",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when used: they bring asyncio, and a command that only reads takes half as long
-    # to start without it.
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from logengine import atomic
-
-    return getattr(atomic, name)
+    return getattr(import_module(_MODULES[name]), name)

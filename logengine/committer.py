@@ -8,10 +8,11 @@ One that may drop its oldest segments on a full disk does so before it tries aga
 """
 
 import asyncio
+import contextlib
 import errno
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -133,6 +134,8 @@ class Committer:
         self._under_way: deque[_Batch] = deque()
         self._tasks: set[asyncio.Task[None]] = set()  # of the group, those of this committer
         self._timers: set[asyncio.TimerHandle] = set()
+        # Streams that are not committed for now, and who waits for their commits under way.
+        self._held: dict[str, asyncio.Event] = {}
         self._pump_due = False
         self._closed = False
         self._dropped = 0
@@ -194,6 +197,33 @@ class Committer:
                 pending.retry.cancel()
                 self._timers.discard(pending.retry)
                 self._retry(pending)
+
+    @contextlib.asynccontextmanager
+    async def held(self, stream: str) -> AsyncIterator[None]:
+        """While inside, no commit touches the directory of `stream`; its senders wait.
+
+        For whoever changes names there besides: a sync that fails may lose what somebody else
+        has just renamed, and his own sync, a moment later, would not tell. One at a time.
+        """
+        assert stream not in self._held
+        through = self._held[stream] = asyncio.Event()
+        try:
+            if self._is_under_way(stream):
+                await through.wait()
+            yield
+        finally:
+            del self._held[stream]
+            self._pump_soon(0)
+
+    def _let_through(self, streams: Collection[str]) -> None:
+        """Tells who holds one of `streams` that nothing of it is under way any more."""
+        for stream, through in self._held.items():
+            if stream in streams and not self._is_under_way(stream):
+                through.set()
+
+    def _is_under_way(self, stream: str) -> bool:
+        pending = self._pending.get(stream)
+        return pending is not None and (pending.under_way > 0 or pending.recovering)
 
     @property
     def is_idle(self) -> bool:
@@ -257,7 +287,8 @@ class Committer:
         for stream, pending in list(self._pending.items()):
             if room <= 0:
                 break
-            if pending.resting or pending.recovering or not pending.entries:
+            is_waiting = pending.resting or pending.recovering or stream in self._held
+            if is_waiting or not pending.entries:
                 continue
             if not self._store.is_ready(stream):
                 self._recover(stream, pending)
@@ -304,6 +335,7 @@ class Committer:
                 self._succeeded(stream, entries)
             else:
                 self._failed(stream, entries, error)
+        self._let_through(batch.taken)
         if batch.planned:
             self.totals.batches += 1
         batch.done.set_result(failed)
@@ -438,9 +470,11 @@ class Committer:
             recovery = await self._store.recover_stream(stream)
         except Exception as error:  # noqa: BLE001 - tried again, whatever it is
             pending.recovering = False
+            self._let_through({stream})
             self._rest(stream, pending, error)
             return
         pending.recovering = False
+        self._let_through({stream})
         report_damage(stream, recovery)
         self._pump()
 

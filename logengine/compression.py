@@ -9,7 +9,7 @@ frame begins, so that one can be had without the others. Bytes in, values out; c
 and decompressing release the GIL.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -35,19 +35,18 @@ class StoredFrame(NamedTuple):
     frame: Frame
 
 
-def compress_body(chunks: Sequence[bytes], level: int) -> list[StoredFrame]:
+def compress_body(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]:
     """The frames of a body that comes as chunks of whole lines, with their newlines.
 
     A frame holds at least `FRAME_BYTES` of it, but the last one; it is longer by less than
-    a chunk that it did not end at, or by the end of a line of a chunk longer than itself.
+    a chunk that it did not end at, or by the end of a line of a chunk longer than itself. Each
+    is compressed when it is asked for.
     """
     # One context for all: making one takes as long as compressing some 100 KiB.
     compressor = _compressor(level)
-    return [
-        StoredFrame(content, Frame(len(content), len(body), count_newlines(body)))
-        for body in _frame_bodies(chunks)
-        for content in (compressor.compress(body),)
-    ]
+    for body in _frame_bodies(chunks):
+        content = compressor.compress(body)
+        yield StoredFrame(content, Frame(len(content), len(body), count_newlines(body)))
 
 
 def encode_compressed_header(header: Header) -> bytes:

@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 import tomli_w
 
+from logengine.compaction import FANOUT_MAX
 from logengine.errors import ConfigError
+from logengine.places import default_data, default_socket
 from logengine.quota import Over, Quota
 from logengine.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.units import (
@@ -25,13 +27,12 @@ from logengine.units import (
     format_size,
     parse_count,
     parse_duration,
+    parse_free_space,
     parse_mode,
     parse_size,
 )
 
 SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
-SYSTEM_DATA = Path("/var/log/logengine")
-SYSTEM_SOCKET = Path("/run/logengine/socket")
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -123,6 +124,34 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     mode: Mode = Mode(0o666)
 
 
+class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[compaction]`: how segments are merged and sealed."""
+
+    enabled: bool = True
+    fanout: Annotated[int, msgspec.Meta(ge=2, le=FANOUT_MAX)] = 16
+    seal_bytes: Size = Size(16 * MiB)
+    seal_after: Duration = Duration(3600)
+    seal_small_after: Duration = Duration(24 * 3600)
+    max_rate: Size = Size(64 * MiB)
+    level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
+    seal_key: str = ""
+
+
+class StreamRetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[stream.NAME.retention]`: what one stream keeps. 0 is no limit."""
+
+    max_bytes: Size = Size(0)
+    max_age: Duration = Duration(0)
+
+
+class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[retention]`: what all streams together keep, and for how long each. 0 is no limit."""
+
+    max_bytes: Size = Size(0)
+    max_age: Duration = Duration(0)
+    keep_free: str = "0B"
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[log]`: the daemon's own log, on standard error."""
 
@@ -159,6 +188,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
     on_full: OnFull | msgspec.UnsetType = msgspec.UNSET
     quota: QuotaConfig | msgspec.UnsetType = msgspec.UNSET
+    retention: StreamRetentionConfig | msgspec.UnsetType = msgspec.UNSET
 
 
 class UidConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -180,6 +210,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stream: dict[str, StreamConfig] = {}
     uid: dict[str, UidConfig] = {}
     listen: tuple[ListenConfig, ...] = ()
+    compaction: CompactionConfig = CompactionConfig()
+    retention: RetentionConfig = RetentionConfig()
     log: LogConfig = LogConfig()
 
 
@@ -261,35 +293,6 @@ def _converted(said: Any, kind: type[Table], origin: str, where: str = "") -> Ta
 def render_config(config: Config) -> str:
     """TOML that says exactly `config`."""
     return tomli_w.dumps(msgspec.to_builtins(config, enc_hook=_encode))
-
-
-def default_data(environ: Mapping[str, str], uid: int) -> Path:
-    """Where records are kept if nobody says otherwise."""
-    if given := environ.get("LOGS_DIRECTORY"):
-        return Path(given.split(":")[0])
-    if uid == 0:
-        return SYSTEM_DATA
-    state = _xdg_directory(environ, "XDG_STATE_HOME")
-    return Path(state or Path(environ.get("HOME") or "/", ".local", "state"), "logengine")
-
-
-def default_socket(environ: Mapping[str, str], uid: int) -> Path:
-    """Where the daemon listens if nobody says otherwise.
-
-    Without `$XDG_RUNTIME_DIR` that is below `/tmp`, where all of a user's processes look.
-    """
-    if given := environ.get("RUNTIME_DIRECTORY"):
-        return Path(given.split(":")[0], "socket")
-    if uid == 0:
-        return SYSTEM_SOCKET
-    runtime = _xdg_directory(environ, "XDG_RUNTIME_DIR")
-    return Path(runtime, "logengine", "socket") if runtime else Path(f"/tmp/logengine-{uid}/socket")  # noqa: S108
-
-
-def _xdg_directory(environ: Mapping[str, str], name: str) -> str | None:
-    """The directory that `name` gives; a relative one is to be ignored, says the standard."""
-    given = environ.get(name, "")
-    return given if given.startswith("/") else None
 
 
 def _decode(kind: type, value: object) -> object:
@@ -382,6 +385,8 @@ def _size_rules(config: Config) -> Iterator[_Rule]:
     for key, size, least, why in (
         ("commit.max_batch", commit.max_batch, 4 * KiB, ""),
         ("commit.pipeline_bytes", commit.pipeline_bytes, 1, ""),
+        ("compaction.seal_bytes", config.compaction.seal_bytes, 4 * KiB, ""),
+        ("compaction.max_rate", config.compaction.max_rate, 4 * KiB, ""),
         ("limits.max_record", record, 64, ""),
         ("limits.max_pending", pending, 4 * record, " (4 times limits.max_record)"),
         ("limits.max_pending_stream", limits.max_pending_stream, record, " (limits.max_record)"),
@@ -404,6 +409,8 @@ def _rules(config: Config) -> Iterator[_Rule]:
         *((f"{where}.burst", quota.burst) for where, quota in _quotas(config)),
         ("commit.retry_min", commit.retry_min),
         ("limits.stall_timeout", config.limits.stall_timeout),
+        ("compaction.seal_after", config.compaction.seal_after),
+        ("compaction.seal_small_after", config.compaction.seal_small_after),
     ):
         yield key, format_duration(duration), "more than 0ms", duration > 0
     yield (
@@ -419,6 +426,23 @@ def _rules(config: Config) -> Iterator[_Rule]:
         yield f"uid.{name}", "no user's number", "such as [uid.1000.quota]", is_uid
     if config.data:
         yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
+    yield (
+        "retention.keep_free",
+        repr(config.retention.keep_free),
+        'a size such as "2GiB", or a share of the file system such as "5%"',
+        _is_free_space(config.retention.keep_free),
+    )
+    keeps_all = config.retention == RetentionConfig() and not any(
+        said.retention for said in config.stream.values()
+    )
+    yield (
+        "compaction.enabled",
+        "false",
+        "true where there is a [retention]: only sealed segments are removed",
+        config.compaction.enabled or keeps_all,
+    )
+    if key_path := config.compaction.seal_key:
+        yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         key, path = f"listen[{number}].path", _normal(listen.path)
@@ -443,6 +467,14 @@ def _quotas(config: Config) -> Iterator[tuple[str, QuotaConfig]]:
         for name, of_name in named.items():
             if of_name.quota is not msgspec.UNSET:
                 yield f"{table}.{name}.quota", of_name.quota
+
+
+def _is_free_space(text: str) -> bool:
+    try:
+        parse_free_space(text, 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_absolute(path: str) -> bool:

@@ -17,15 +17,21 @@ import uvloop
 
 from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer, report_damage
+from logengine.compaction import CompactionLimits
+from logengine.compactor import CompactionTotals, Compactor
 from logengine.config import Config, ListenConfig
 from logengine.errors import ConfigError
 from logengine.quota import Quotas
 from logengine.reserve import Reserve
+from logengine.retainer import Retainer, size_of_file_system
+from logengine.retention import RetentionRule, RetentionRules
+from logengine.rewrite import Pace, Rewriter, Sign
 from logengine.server import Server, ServerLimits, bind_listener
 from logengine.status import serving_state
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
 from logengine.systemd import notify, passed_listeners
+from logengine.units import parse_free_space
 
 log = structlog.get_logger()
 
@@ -41,12 +47,14 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     """
     keep_freed_memory()
     _allow_descriptors(config)
+    sign = _signer(config.compaction.seal_key)
     with (
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
+        ThreadPoolExecutor(1, "compact") as compacting,
         _opened_store(config, executor) as store,
         _listeners(config, environ) as listeners,
     ):
-        uvloop.run(_serve(config, environ, store, listeners))
+        uvloop.run(_serve(config, environ, store, compacting, sign, listeners))
 
 
 def _allow_descriptors(config: Config) -> None:
@@ -135,8 +143,61 @@ def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listener
             listener.close()
 
 
+def _compactor(
+    config: Config,
+    store: Store,
+    committer: Committer,
+    executor: ThreadPoolExecutor,
+    sign: Sign | None,
+) -> Compactor:
+    compaction = config.compaction
+    rewriter = Rewriter(
+        store.data,
+        Pace(compaction.max_rate),
+        direct_above=config.commit.direct_above,
+        level=compaction.level,
+        sign=sign,
+    )
+    limits = CompactionLimits(
+        fanout=compaction.fanout,
+        seal_bytes=compaction.seal_bytes,
+        seal_after=compaction.seal_after,
+        seal_small_after=compaction.seal_small_after,
+    )
+    retainer = Retainer(store.data, retention_rules(config))
+    return Compactor(store, committer, rewriter, limits, executor, retainer=retainer)
+
+
+def retention_rules(config: Config) -> RetentionRules:
+    """What is to be kept, as the configuration says. Raises `OSError`."""
+    retention = config.retention
+    return RetentionRules(
+        max_bytes=retention.max_bytes,
+        keep_free=parse_free_space(retention.keep_free, size_of_file_system(Path(config.data))),
+        default=RetentionRule(max_age=retention.max_age),
+        streams={
+            name: RetentionRule(said.retention.max_bytes, said.retention.max_age)
+            for name, said in config.stream.items()
+            if said.retention
+        },
+    )
+
+
+def _signer(seal_key: str) -> Sign | None:
+    if not seal_key:
+        return None
+    from logengine.signing import load_signer  # takes longer to load than all the rest
+
+    return load_signer(Path(seal_key))
+
+
 async def _serve(
-    config: Config, environ: Mapping[str, str], store: Store, listeners: _Listeners
+    config: Config,
+    environ: Mapping[str, str],
+    store: Store,
+    compacting: ThreadPoolExecutor,
+    sign: Sign | None,
+    listeners: _Listeners,
 ) -> None:
     started = time.monotonic()
     stopping = _stop_signals()
@@ -175,6 +236,10 @@ async def _serve(
             reserve = Reserve(store.data, config.reserve)
             holding = tasks.create_task(_hold(reserve))
             committer.on_room = server.room
+            compactor = None
+            if config.compaction.enabled:
+                compactor = _compactor(config, store, committer, compacting, sign)
+                tasks.create_task(compactor.run())
             for listener, listen, inherited in listeners:
                 server.listen(listener, listen.stream, inherited=inherited)
             gc.freeze()  # what lives as long as the process need not be looked at again
@@ -187,6 +252,9 @@ async def _serve(
                     Path(listen.path).unlink(missing_ok=True)
             holding.cancel()
             announcement.close()
+            if compactor is not None:
+                await compactor.stop()
+            compacted = compactor.totals if compactor else CompactionTotals()
             await _stop(config, server, committer, reserve)
             log.info(
                 "stopped",
@@ -196,6 +264,10 @@ async def _serve(
                 failed_commits=committer.totals.failures,
                 connections=server.totals.connections,
                 refused_records=server.totals.refused,
+                merges=compacted.merges,
+                seals=compacted.seals,
+                segments_removed=compacted.removed,
+                rewritten_bytes=compacted.merged_bytes + compacted.sealed_bytes,
                 served_s=round(time.monotonic() - started, 1),
             )
             raise _Stopped

@@ -73,3 +73,47 @@ class InvalidFilter(LogEngineError):
 
 class UnknownStream(LogEngineError):
     """There is no such stream, or no data directory; look at `logengine ls`."""
+
+
+class RecordTooLarge(LogEngineError):
+    """A record is longer than the daemon takes; shorten it, or raise `max_record` there.
+
+    `limit` is what it takes, in bytes, without a newline.
+    """
+
+    def __init__(self, message: str, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class ClientFull(LogEngineError):
+    """A client with `on_full="raise"` holds all it may; the record was not taken."""
+
+
+class ClientClosed(LogEngineError):
+    """The client was closed; records are to be sent before that."""
+
+
+class NotDurable(LogEngineError):
+    """Records that a client took are not known to be on the daemon's disk; the message says why.
+
+    `count` is how many. `spooled` is how many of them are safe in the client's spool, from
+    where they are still sent; the others are lost if the process ends now.
+    """
+
+    def __init__(self, message: str, count: int, spooled: int = 0) -> None:
+        super().__init__(message)
+        self.count = count
+        self.spooled = spooled
+
+
+class ProducerFenced(LogEngineError):
+    """Another sender took over the producer's name; give each its own."""
+
+
+class SpoolInUse(LogEngineError):
+    """Another client has this spool of this producer open; give each its own name."""
+
+
+class InvalidKey(LogEngineError):
+    """A file is no key that signs or checks seals, or there is one already."""

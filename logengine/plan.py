@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from logengine.segment import FORMAT_VERSION, Header, encode_header
+from logengine.segment import FORMAT_VERSION, Header, encode_header, segment_name
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -98,11 +98,22 @@ class SegmentPlan(msgspec.Struct, frozen=True):
     first: int
     count: int
     chunks: Sequence[bytes]
+    body_bytes: int
     since: str
     until: str
     latest: str
     producers: Mapping[str, int]
     digest: BodyDigest
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file it is to be."""
+        return segment_name(self.first)
+
+    @property
+    def last(self) -> int:
+        """The sequence number of its last record; `first` - 1 where there is none."""
+        return self.first + self.count - 1
 
     def render(self) -> list[bytes]:
         """The bytes of the file, in pieces. O(bytes); hashing releases the GIL."""
@@ -111,7 +122,7 @@ class SegmentPlan(msgspec.Struct, frozen=True):
             stream=self.stream,
             first=self.first,
             count=self.count,
-            bytes=sum(map(len, self.chunks)),
+            bytes=self.body_bytes,
             since=self.since,
             until=self.until,
             latest=self.latest,
@@ -156,6 +167,7 @@ def append(
         first,
         count,
         chunks,
+        body_bytes,
         since,
         until,
         latest,

@@ -47,8 +47,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
     producer, the number of its last record in this segment or before it, the least
     recently active first. `frames` says where in a compressed segment what is; a plain one
-    has none. The line ends with a hash of what is before it, `header_sha256`, which is none
-    of the header's values.
+    has none. A sealed one has `prev`, the `header_sha256` of the sealed segment before it,
+    empty in a stream's first, and may have a `signature` of all that is before that key. The
+    line ends with a hash of what is before it, `header_sha256`, which is none of the header's
+    values.
     """
 
     version: int = msgspec.field(name="_segment")
@@ -62,6 +64,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     producers: dict[str, int] = {}
     frames: tuple[Frame, ...] | UnsetType = UNSET
+    prev: str | UnsetType = UNSET
+    signature: str | UnsetType = UNSET
 
     @property
     def last(self) -> int:
@@ -72,6 +76,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     def is_compressed(self) -> bool:
         """Whether the file holds the body in zstd frames."""
         return self.frames is not UNSET
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the segment is a link of the stream's chain of seals."""
+        return self.prev is not UNSET
 
     @property
     def file_name(self) -> str:
@@ -87,6 +96,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _HEADER_SHA256 = b',"header_sha256":"'
+_SIGNATURE = b',"signature":"'
 
 
 class _BareHeader(Header, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,6 +131,18 @@ def encode_header(header: Header) -> bytes:
     checked = msgspec.json.encode(header)[:-1]
     digest = hashlib.sha256(checked).hexdigest().encode()
     return b'%s%s%s"}\n' % (checked, _HEADER_SHA256, digest)
+
+
+def header_sha256(line: bytes) -> str:
+    """What the last key of a header's line says, or would say: what the next seal's `prev` is."""
+    return hashlib.sha256(line.rpartition(_HEADER_SHA256)[0]).hexdigest()
+
+
+def signed_part(line: bytes) -> bytes:
+    """What a signature in a header's line is of, or would be: all that is before that key."""
+    checked = line.rpartition(_HEADER_SHA256)[0]
+    before, is_signed, _ = checked.rpartition(_SIGNATURE)
+    return before if is_signed else checked
 
 
 def header_length(start: bytes) -> int | None:
@@ -160,7 +182,14 @@ def decode_header(line: bytes, path: str) -> Header:
         raise DamagedSegment(path, "its header has times that cannot be")
     if header.frames is not UNSET:
         _check_frames(header, header.frames, path)
+    _check_seal(header, path)
     return header
+
+
+def _check_seal(header: Header, path: str) -> None:
+    is_signed = header.signature is not UNSET
+    if (header.is_sealed and not header.is_compressed) or (is_signed and not header.is_sealed):
+        raise DamagedSegment(path, "its header has a seal that cannot be")
 
 
 def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:

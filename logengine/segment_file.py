@@ -20,6 +20,7 @@ from logengine.segment import (
     decode_header_of,
     first_of_name,
     header_length,
+    header_sha256,
     is_stream_name,
     segment_name,
 )
@@ -121,6 +122,32 @@ def read_wanted(
             return header, damage
 
 
+def read_header_line(directory: Path, first: int) -> tuple[Header, bytes]:
+    """The header of segment `first`, and the line it stands in. Raises as `read_header`."""
+    with _opened(directory, first) as file, file.errors_are_damage():
+        header, _ = file.read_header()
+        return header, file.header_line()[0]
+
+
+def hash_of_header(directory: Path, first: int) -> str:
+    """What the sealed segment behind segment `first` has as `prev`. Raises as `read_header`."""
+    _, line = read_header_line(directory, first)
+    return header_sha256(line)
+
+
+def read_content(directory: Path, first: int) -> tuple[Header, bytes]:
+    """The header of segment `first` and all bytes of its file, checked to the bit.
+
+    Raises as `read_segment`.
+    """
+    with _opened(directory, first) as file, file.errors_are_damage():
+        header, body_start = file.read_header()
+        file.read_body(header, body_start)
+        with open(file.descriptor, "rb", buffering=0, closefd=False) as whole:
+            whole.seek(0)
+            return header, whole.read()
+
+
 @dataclass(frozen=True)
 class _SegmentFile:
     """A segment that is open."""
@@ -133,6 +160,14 @@ class _SegmentFile:
 
     def read_header(self) -> tuple[Header, int]:
         """The header, and where the body begins in the file."""
+        line, length = self.header_line()
+        header = decode_header_of(
+            line, self.stream, self.first, self.path, compressed=self.is_compressed
+        )
+        return header, length
+
+    def header_line(self) -> tuple[bytes, int]:
+        """The line that the header stands in, and where the body begins in the file."""
         start = os.pread(self.descriptor, HEADER_READ_BYTES, 0)
         while (found := self._split_header(start)) is None:
             if len(start) > _HEADER_BYTES_MAX:
@@ -142,11 +177,7 @@ class _SegmentFile:
                 how = "empty" if not start else "cut short"
                 raise DamagedSegment(self.path, f"it is {how}: no complete header")
             start += more
-        line, length = found
-        header = decode_header_of(
-            line, self.stream, self.first, self.path, compressed=self.is_compressed
-        )
-        return header, length
+        return found
 
     def read_body(self, header: Header, start: int) -> bytes:
         """The body, which begins at `start` in the file, checked to the bit."""

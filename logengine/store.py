@@ -39,6 +39,23 @@ class StoreLimits:
     active_cache: int = 32 * 1024 * 1024
 
 
+def lock_data_directory(data: Path) -> int:
+    """Takes the lock that says who writes in `data`; a descriptor, closing it gives it free.
+
+    Raises `DataDirectoryLocked` if a daemon has it, and `OSError`.
+    """
+    lock = os.open(data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise DataDirectoryLocked(
+            f"{data} is in use by another logengine daemon; "
+            "stop that one, or give this one a directory of its own with --data"
+        ) from None
+    return lock
+
+
 class Publication:
     """What the writers of one commit share: threads, and the last step.
 
@@ -147,6 +164,8 @@ class Store:
         self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may be visible or not.
         self._uncertain: set[str] = set()
+        # Called with each segment that is durable, in the order of the commits.
+        self.on_segment: Callable[[SegmentPlan], None] = lambda _: None
 
     def open(self) -> dict[str, Recovery | OSError]:
         """Locks the data directory, making it if need be, and recovers every stream.
@@ -156,15 +175,7 @@ class Store:
         `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
         """
         create_directory(self.data)
-        self._lock = os.open(self.data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise DataDirectoryLocked(
-                f"{self.data} is in use by another logengine daemon; "
-                "stop that one, or give this one a directory of its own with --data"
-            ) from None
+        self._lock = lock_data_directory(self.data)
         # A stream's directory that somebody put here may not be on the disk yet.
         sync_directory(self.data)
         recovered: dict[str, Recovery | OSError] = {}
@@ -222,6 +233,31 @@ class Store:
         return await loop.run_in_executor(
             self._executor, drop_oldest, self.data / stream, wanted_bytes, state.next_seq
         )
+
+    def ready_streams(self) -> list[str]:
+        """The streams of which it is known where they go on."""
+        return list(self._planned)
+
+    def ended_before(self, stream: str) -> int:
+        """The sequence number below which no commit writes any more: all there is ended."""
+        state = self._durable[stream]
+        return state.active.first if state.active else state.next_seq
+
+    def end_active(self, stream: str) -> None:
+        """Ends the active segment, so that the next commit begins a new one.
+
+        Not of a stream that is being committed, or whose last commit failed, nor one that
+        holds no record: its name is the next one's, too.
+        """
+        state = self._planned[stream]
+        if self._may_end(stream) and state.active and state.active.count:
+            self._durable[stream] = state.without_active()
+            self._set_planned(stream, self._durable[stream])
+
+    def _may_end(self, stream: str) -> bool:
+        # One that failed may be visible all the same, and is then to be replaced under its
+        # name, never to be followed.
+        return self._planned[stream] is self._durable[stream] and stream not in self._uncertain
 
     def last_durable(self, stream: str, producer: str) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it is not known."""
@@ -309,6 +345,7 @@ class Store:
             else:
                 self._uncertain.discard(stream)
                 self._durable[stream] = segment.after
+                self.on_segment(segment.plan)
         self._evict_active_segments()
 
     def _recover(self, stream: str) -> Recovery:
@@ -329,16 +366,12 @@ class Store:
         self._planned.move_to_end(stream)
 
     def _evict_active_segments(self) -> None:
-        """Ends the active segments of the streams used least recently, above the cache's limit.
-
-        Not of one under way, nor of one whose last commit failed: that may be visible all
-        the same, and is then to be replaced under its name, never to be followed.
-        """
+        """Ends the active segments of the streams used least recently, above the cache's limit."""
         for stream in list(self._planned):
             if self._active_bytes <= self._limits.active_cache:
                 return
             state = self._planned[stream]
-            if state.active and state is self._durable[stream] and stream not in self._uncertain:
+            if state.active and self._may_end(stream):
                 ended = state.without_active()
                 self._durable[stream] = self._planned[stream] = ended
                 self._active_bytes -= _active_bytes(state)

@@ -8,16 +8,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from logengine.atomic import AtomicWriter, StrPath, is_temp_name, sync_directory
 from logengine.errors import DamagedSegment
-from logengine.plan import (
-    Found,
-    SegmentPlan,
-    StreamState,
-    plan_recovery,
-    with_active,
-)
+from logengine.plan import Found, StreamState, plan_recovery, with_active
 from logengine.room import StoredSegment, oldest_to_drop
 from logengine.segment import segment_name
 from logengine.segment_file import (
@@ -144,6 +139,21 @@ def _stored(directory: Path) -> Iterator[StoredSegment]:
             yield StoredSegment(first, header.count, disk_bytes_of(directory, first))
 
 
+class Writable(Protocol):
+    """A segment that is to be written: one of a commit's, or of a compaction's."""
+
+    @property
+    def stream(self) -> str:
+        """Whose segment it is."""
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file it is to be."""
+
+    def render(self) -> list[bytes]:
+        """The bytes of the file, in pieces."""
+
+
 class SegmentWriter:
     """Writes one planned segment below `data`, through the steps of an `AtomicWriter`.
 
@@ -153,11 +163,11 @@ class SegmentWriter:
     page cache. Raises `AtomicWriteError`; after that only `abort` is left.
     """
 
-    def __init__(self, data: StrPath, plan: SegmentPlan, *, direct_above: int) -> None:
+    def __init__(self, data: StrPath, plan: Writable, *, direct_above: int) -> None:
         self.plan = plan
         self._direct_above = direct_above
         self._writer = AtomicWriter(
-            os.path.join(data, plan.stream, segment_name(plan.first)),
+            os.path.join(data, plan.stream, plan.file_name),
             "wb",
             buffering=0,
             permissions=0o640,

@@ -29,6 +29,7 @@ _SIZE_BYTES_MAX = 2**60
 _DURATION_US_MAX = 36_525 * _DURATION_US["d"]  # a century; timers take no more either
 _COUNT = re.compile(r"[0-9]{1,10}")
 _COUNT_MAX = 1_000_000_000
+_PERCENT = re.compile(r"([0-9]{1,2})%")
 _MODE = re.compile(r"0?[0-7]{3}")
 
 
@@ -57,6 +58,19 @@ def format_size_rounded(size_bytes: int) -> str:
         if size_bytes >= _SIZE_BYTES[unit]:
             return f"{size_bytes / _SIZE_BYTES[unit]:.1f}{unit}"
     return f"{size_bytes}B"
+
+
+def parse_free_space(text: str, total_bytes: int) -> int:
+    """The bytes that `text` stands for: a size, or a share of `total_bytes` such as `5%`.
+
+    Raises `ValueError` saying what is allowed.
+    """
+    if not text.endswith("%"):
+        return parse_size(text)
+    match = _PERCENT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r}; expected a size such as 2GiB, or a share from 0% to 99%")
+    return total_bytes * int(match[1]) // 100
 
 
 def parse_duration(text: str) -> float:

@@ -1,6 +1,7 @@
 """Reads every byte of a stream and says what is wrong with it."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from logengine.atomic import is_temp_name
 from logengine.block import Block
 from logengine.errors import DamagedSegment
 from logengine.record import ENVELOPE_NAMES
+from logengine.seal_chain import SealChain
 from logengine.segment import Header, first_of_name, timestamp_of
-from logengine.segment_file import list_segments, read_segment
+from logengine.segment_file import list_segments, read_header, read_header_line, read_segment
 from logengine.timestamp import is_timestamp
 
 # How often a stream is listed anew because a merge went on beside the reading.
@@ -30,50 +32,74 @@ class Finding:
 
 
 def verify_stream(
-    directory: Path, progress: Callable[[int], None] = lambda _: None
+    directory: Path,
+    progress: Callable[[int], None] = lambda _: None,
+    seals: SealChain | None = None,
 ) -> Iterator[Finding]:
     """What is wrong in a stream; nothing, if all is as it was committed.
 
-    `progress` is told the bytes of each file read. Safe beside a daemon that commits
-    and merges. Raises `OSError`.
+    `progress` is told the bytes of each file read, `seals` of each segment. Safe beside a
+    daemon that commits and merges. Raises `OSError`.
     """
     yield from _strangers(directory)
+    seals = seals or SealChain()
     previous: Header | None = None
-    behind = 0
+    resume = 1
     looks = 0
     while looks < _LOOKS_MAX:
-        for first in list_segments(directory):
-            if first <= behind:
-                continue
+        firsts = list_segments(directory)
+        # What was read last may have become one with what is behind it: from that one on.
+        for first in firsts[max(0, bisect_right(firsts, resume) - 1) :]:
             try:
                 header, body = read_segment(directory, first)
+                _, line = read_header_line(directory, first)
+                if header.is_sealed and _is_unsealed_no_more(directory, seals.unsealed):
+                    raise FileNotFoundError
             except FileNotFoundError:
-                looks += 1  # merged since it was listed
+                looks += 1  # merged, sealed or retained no longer since it was listed
+                resume = previous.last + 1 if previous is not None else first
+                previous = None
+                seals.look_again()
                 break
             except DamagedSegment as damage:
                 yield Finding(damage.path, damage.reason)
-                behind, previous = first, None
+                previous = None
+                seals.look_again()
                 continue
             path = str(directory / header.file_name)
             progress(header.stored_bytes)
-            behind = first
             if previous is not None and header.first <= previous.last:
-                covered = header.last <= previous.last
-                yield Finding(
-                    path,
-                    "covered by the segment before it, left by an interrupted merge"
-                    if covered
-                    else f"begins within the segment before it, which ends at {previous.last}",
-                    harmless=covered,
-                )
-                if covered:
+                finding = _overlap(previous, header, path)
+                yield finding
+                if finding.harmless:
                     continue
             yield from _check_segment(header, body, path)
+            yield from (Finding(path, what) for what in seals.take(header, line))
             if previous is not None:
                 yield from _check_neighbours(previous, header, path)
             previous = header
         else:
-            return
+            break
+    yield from (Finding(str(directory), what) for what in seals.end())
+
+
+def _is_unsealed_no_more(directory: Path, first: int | None) -> bool:
+    """Whether a segment that was read unsealed is sealed now, or part of one that is."""
+    if first is None:
+        return False
+    try:
+        return read_header(directory, first).is_sealed
+    except FileNotFoundError:
+        return True
+    except DamagedSegment:
+        return False
+
+
+def _overlap(before: Header, after: Header, path: str) -> Finding:
+    if after.last <= before.last:
+        what = "covered by the segment before it, left by an interrupted merge"
+        return Finding(path, what, harmless=True)
+    return Finding(path, f"begins within the segment before it, which ends at {before.last}")
 
 
 def _strangers(directory: Path) -> Iterator[Finding]:

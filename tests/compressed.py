@@ -11,7 +11,7 @@ from logengine.segment import decode_header, segment_name
 def compressed(content: bytes) -> bytes:
     """The compressed segment that `zstdcat` makes a plain one of, but for the header's frames."""
     line, _, body = content.partition(b"\n")
-    frames = compress_body([body], 1)
+    frames = list(compress_body([body], 1))
     header = msgspec.structs.replace(
         decode_header(line, "plain"), frames=tuple(frame.frame for frame in frames)
     )

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.crash.walker import decompressed
+
 PATIENCE_S = 20
 PROGRAM = ("-m", "logengine")  # what Python is to run
 
@@ -113,13 +115,28 @@ class Daemon:
         return done
 
     def records(self, stream: str = "default") -> list[dict[str, Any]]:
-        """What is on disk, read without logengine's own reader."""
+        """What is on disk, read without logengine's own reader; again, if it changes meanwhile."""
+        while True:
+            try:
+                return self._records(stream)
+            except FileNotFoundError:
+                continue  # merged or sealed since it was listed
+
+    def _records(self, stream: str) -> list[dict[str, Any]]:
         records: list[dict[str, Any]] = []
-        for path in sorted((self.data / stream).glob("*.ndjson")):
-            lines = path.read_bytes().split(b"\n")
+        paths = sorted((self.data / stream).glob("[0-9]*"))
+        for path in paths:
+            sealed = path.with_name(f"{path.name}.zst")
+            if sealed.exists():
+                if sealed not in paths:
+                    raise FileNotFoundError
+                continue  # there compressed too, which counts
+            lines = decompressed(path, path.read_bytes()).split(b"\n")
             assert lines.pop() == b""
             header = json.loads(lines[0])
             assert header["_segment"] == 1
+            if 0 < header["first"] + header["count"] - 1 <= len(records):
+                continue  # covered by the one before it
             assert header["first"] == len(records) + 1 == int(path.name[:20])
             assert header["count"] == len(lines) - 1
             records += [json.loads(line) for line in lines[1:]]

@@ -103,7 +103,7 @@ def _compress(directory: Path) -> None:
     """Makes each segment a compressed one; the daemon itself does not do so yet."""
     for first in list_segments(directory):
         header, body = read_segment(directory, first)
-        frames = compress_body([body], _LEVEL)
+        frames = list(compress_body([body], _LEVEL))
         compressed = msgspec.structs.replace(header, frames=tuple(each.frame for each in frames))
         content = b"".join(each.content for each in frames)
         plain = directory / header.file_name

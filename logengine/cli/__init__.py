@@ -18,6 +18,8 @@ _COMMANDS = {
     "ls": "the streams, with their sizes and times",
     "status": "how the daemon is: what fails, what waits, what it did",
     "verify": "read every byte and check it",
+    "retain": "remove what is to be kept no longer",
+    "keygen": "make a key that signs sealed segments",
     "config": "check and show the configuration",
 }
 _EXIT_INTERRUPTED = 128 + 2

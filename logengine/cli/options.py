@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from logengine.places import find_data, find_socket
 from logengine.segment_file import list_streams
 
 Command = Callable[..., Any]
@@ -15,24 +16,12 @@ Command = Callable[..., Any]
 
 def resolve_data(data: Path | None) -> Path:
     """The data directory: as given, or where the user's own daemon or the system's keeps it."""
-    if data is not None:
-        return data
-    from logengine.config import SYSTEM_DATA, default_data
-
-    return _there(default_data(os.environ, os.getuid()), SYSTEM_DATA)
+    return data if data is not None else find_data(os.environ, os.getuid())
 
 
 def resolve_socket(socket: Path | None) -> Path:
     """The daemon's socket: as given, or where the user's own daemon or the system's listens."""
-    if socket is not None:
-        return socket
-    from logengine.config import SYSTEM_SOCKET, default_socket
-
-    return _there(default_socket(os.environ, os.getuid()), SYSTEM_SOCKET)
-
-
-def _there(own: Path, system: Path) -> Path:
-    return own if own.exists() or not system.exists() else system
+    return socket if socket is not None else find_socket(os.environ, os.getuid())
 
 
 def _complete_streams(

@@ -1,5 +1,6 @@
 """`logengine verify`"""
 
+import re
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import click
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
 from logengine.cli.streams import streams_to_read
+from logengine.seal_chain import SealChain
 from logengine.segment_file import size_of_segments
 from logengine.verify import Finding, verify_stream
 
@@ -17,19 +19,51 @@ from logengine.verify import Finding, verify_stream
 Examples:
   logengine verify
   logengine verify app audit && echo sound
+  logengine verify audit --since-seal 1f3a… --public-key seal.pub
 """
 )
 @streams_argument
+@click.option(
+    "--since-seal",
+    "anchor",
+    metavar="HASH",
+    help="A seal written down elsewhere, of the one STREAM: nothing before it may have changed.",
+)
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Every seal has to be signed with the key that this is the public one of.",
+)
 @data_option
 @click.pass_context
-def command(ctx: click.Context, streams: tuple[str, ...], data: Path | None) -> None:
+def command(
+    ctx: click.Context,
+    streams: tuple[str, ...],
+    anchor: str | None,
+    public_key: Path | None,
+    data: Path | None,
+) -> None:
     """Read every byte of the streams and check it; exit 1 if anything is wrong.
 
-    Checks hashes, sequence and JSON, and names the file that is not as it was committed.
-    Works beside a running daemon.
+    Checks hashes, sequence, JSON and the chain of seals, and names the file that is not as it
+    was committed. Prints the newest seal: write it down elsewhere, for --since-seal. Works
+    beside a running daemon.
     """
     data = resolve_data(data)
     names = streams_to_read(data, streams)
+    if anchor is not None and not re.fullmatch("[0-9a-f]{64}", anchor):
+        raise click.BadParameter(
+            f"{anchor!r}; expected 64 hexadecimal digits, as `logengine verify` prints them",
+            param_hint="--since-seal",
+        )
+    if anchor is not None and len(names) != 1:
+        raise click.UsageError("--since-seal is a seal of one stream; name that as STREAM")
+    is_signed = None
+    if public_key is not None:
+        from logengine.signing import load_verifier
+
+        is_signed = load_verifier(public_key)
+    chains = {stream: SealChain(anchor, is_signed) for stream in names}
     found: list[tuple[str, list[Finding]]] = []
     with click.progressbar(
         length=sum(size_of_segments(data / stream) for stream in names),
@@ -37,14 +71,19 @@ def command(ctx: click.Context, streams: tuple[str, ...], data: Path | None) -> 
         file=sys.stderr,
         hidden=not sys.stderr.isatty(),
     ) as bar:
-        found.extend((stream, list(verify_stream(data / stream, bar.update))) for stream in names)
+        found.extend(
+            (stream, list(verify_stream(data / stream, bar.update, chains[stream])))
+            for stream in names
+        )
     sound = True
     for stream, findings in found:
         for finding in findings:
             prefix = "note: " if finding.harmless else ""
             click.echo(escape(f"{prefix}{finding}"), err=finding.harmless)
         if all(finding.harmless for finding in findings):
-            click.echo(f"{stream}: ok")
+            seal = chains[stream].newest_hash
+            sealed = f", sealed up to {chains[stream].sealed_to} by {seal}" if seal else ""
+            click.echo(f"{stream}: ok{sealed}")
         else:
             sound = False
     ctx.exit(0 if sound else 1)

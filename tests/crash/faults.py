@@ -58,7 +58,7 @@ class _FaultyDisk:
     def gate(self, attempt: Attempt) -> int | None:
         self.attempts += 1
         assert self.attempts < _ATTEMPTS_MAX, "it tries again and again"
-        is_file = attempt.path.endswith((".tmp", ".ndjson"))
+        is_file = attempt.path.endswith((".tmp", ".ndjson", ".ndjson.zst"))
         if is_file and attempt.inode in self.tainted and attempt.call in ("fsync", "rename"):
             self.wrong.append(f"{attempt.call} of a file whose write or sync had failed")
         if not self._fails(attempt):

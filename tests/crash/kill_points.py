@@ -76,7 +76,7 @@ class _Kill:
         return gate
 
 
-def _in_a_process(root: Path, work: Callable[[Callable[[Any], None]], None]) -> list[Any]:
+def in_a_process(root: Path, work: Callable[[Callable[[Any], None]], None]) -> list[Any]:
     """Runs `work` in a fork, which notes what it wants to survive it; gives that."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -121,7 +121,7 @@ def _work(root: Path, plan: workload.Plan, threads: int, kill: _Kill) -> list[An
         with calls.taken(), capture_logs():
             asyncio.run(workload.run(root / "data", plan, executor, note))
 
-    return _in_a_process(root, work)
+    return in_a_process(root, work)
 
 
 def _recovery(root: Path, plan: workload.Plan, kill: _Kill) -> list[Any]:
@@ -132,7 +132,7 @@ def _recovery(root: Path, plan: workload.Plan, kill: _Kill) -> list[Any]:
         with calls.taken():
             oracle.recover(root / "data", plan.bursts, note)
 
-    return _in_a_process(root, work)
+    return in_a_process(root, work)
 
 
 def _killed(events: list[Any]) -> _Killed | None:

@@ -14,9 +14,11 @@ from unittest.mock import patch
 from logengine import atomic, follow, plan, store, stream
 from logengine.atomic import AtomicWriter
 from logengine.committer import Committer
+from logengine.compactor import Compactor
 from logengine.errors import AtomicWriteError
 from logengine.store import Store
 from logengine.stream import SegmentWriter
+from logengine.survey import Leftover, unlink_newest_first
 
 Mutant = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -279,6 +281,36 @@ def shown_before_sync() -> Any:
     return patch.object(follow, "sync_directory", nothing)
 
 
+def covered_removed_before_sync() -> Any:
+    """What a merge or a seal covers is removed before the result's name is synced."""
+
+    async def publish(self: Compactor, name: str, writer: SegmentWriter, covered: Any) -> None:
+        writer._writer.publish()
+        unlink_newest_first(self._store.data / name, covered)
+        writer._writer.sync_directory()
+
+    return patch.object(Compactor, "_publish", publish)
+
+
+def covered_removed_before_replace() -> Any:
+    """The plain segments are removed, and then the sealed one takes its name."""
+
+    async def publish(self: Compactor, name: str, writer: SegmentWriter, covered: Any) -> None:
+        unlink_newest_first(self._store.data / name, covered)
+        writer.publish()
+
+    return patch.object(Compactor, "_publish", publish)
+
+
+def leftover_trusted() -> Any:
+    """What a failed compaction made visible is taken for durable by the next attempt."""
+
+    async def clear_up(self: Compactor, name: str, leftover: Leftover) -> None:
+        unlink_newest_first(self._store.data / name, leftover.names)
+
+    return patch.object(Compactor, "_clear_up", clear_up)
+
+
 CAUGHT_BY_CUTS: Sequence[Mutant] = (
     file_not_synced,
     directory_not_synced,
@@ -294,6 +326,8 @@ CAUGHT_BY_CUTS: Sequence[Mutant] = (
     welcomed_while_under_way,
     producers_not_stored,
     shown_before_sync,
+    covered_removed_before_sync,
+    covered_removed_before_replace,
 )
 CAUGHT_BY_FAULTS: Sequence[Mutant] = (
     fsync_tried_again,
@@ -305,4 +339,5 @@ CAUGHT_BY_FAULTS: Sequence[Mutant] = (
     temp_kept,
     state_not_set_back,
     uncertain_forgotten,
+    leftover_trusted,
 )

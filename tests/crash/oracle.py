@@ -6,13 +6,18 @@ recovery, which is then used to go on.
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from logengine.committer import CommitLimits, Committer
+from logengine.compaction import CompactionLimits
+from logengine.compactor import Compactor
 from logengine.plan import Addition
+from logengine.rewrite import Pace, Rewriter
 from logengine.store import Store, StoreLimits
 from tests.crash.walker import decompressed, fault_of
 
@@ -132,9 +137,25 @@ def addition(producer: str, number: int, size: int) -> Addition:
     return Addition([line], 1, TIME, TIME, {producer: number})
 
 
+class _Chain:
+    """The last seal of each stream, as the next one has to name it."""
+
+    def __init__(self) -> None:
+        self._seals: dict[str, str] = {}
+
+    def fault_of(self, path: Path, content: bytes) -> str | None:
+        header = json.loads(decompressed(path, content).partition(b"\n")[0])
+        if "prev" not in header:
+            return None
+        before = self._seals.get(path.parent.name, "")
+        self._seals[path.parent.name] = header["header_sha256"]
+        return None if header["prev"] == before else f"names {header['prev']}, not {before}"
+
+
 def look_at(data: Path) -> Found:
     """What the files say, read by the documented format alone."""
     found = Found()
+    chain = _Chain()
     for path in sorted(data.glob("*/[0-9]*")) if data.exists() else []:
         stream = path.parent.name
         content = path.read_bytes()
@@ -143,6 +164,8 @@ def look_at(data: Path) -> Found:
             continue
         if path.with_name(f"{path.name}.zst").exists():
             continue  # there compressed too, which counts
+        if fault := chain.fault_of(path, content):
+            found.faults.append(f"{stream}/{path.name}: {fault}")
         lines = found.lines.setdefault(stream, [])
         first, body = int(path.name[:20]), decompressed(path, content).split(b"\n")[1:-1]
         if first + len(body) - 1 <= len(lines) and first <= len(lines):
@@ -201,7 +224,37 @@ def _recover(
     for producer, number in found.known.items():
         note(Durable(producer, number))
     faults += asyncio.run(_go_on(store, data, found, note))
+    if _is_compacted(data):
+        before_clearing = look_at(data)
+        asyncio.run(_clear_up(store))
+        cleared = look_at(data)
+        faults += [f"after clearing up: {fault}" for fault in cleared.faults]
+        if cleared.lines != before_clearing.lines:
+            faults.append("clearing up changed what is stored")
+        faults += [f"{left}: a leftover" for left in _leftovers(data)]
     return found
+
+
+def _is_compacted(data: Path) -> bool:
+    """Whether a compaction was at work, and may have left something."""
+    return any(data.glob("*/*.zst"))
+
+
+def _leftovers(data: Path) -> list[Path]:
+    return [path for path in data.glob("*/*.ndjson") if path.with_name(path.name + ".zst").exists()]
+
+
+async def _clear_up(store: Store) -> None:
+    """Has a compactor remove what another one left; it finds nothing else to do."""
+    async with asyncio.TaskGroup() as tasks:
+        committer = Committer(store, CommitLimits(), tasks)
+        rewriter = Rewriter(store.data, Pace(math.inf), direct_above=LIMITS.direct_above, level=1)
+        limits = CompactionLimits(seal_after=math.inf, seal_small_after=math.inf)
+        compactor = Compactor(store, committer, rewriter, limits, AtOnce())
+        tasks.create_task(compactor.run())
+        await compactor.idle()
+        await compactor.stop()
+        await committer.close()
 
 
 async def _go_on(

@@ -66,7 +66,7 @@ def fault_violations() -> list[str]:
 def merge(directory: Path, *, sync_first: bool) -> None:
     """Merges all segments of a stream into one, as the format's documentation has it.
 
-    The engine has no merge yet; this is what one of the next will be held to.
+    By hand, so that it has none of the engine's own mistakes, nor its safeguards.
     """
     segments = [read_segment(directory, first) for first in list_segments(directory)]
     body = b"".join(body for _, body in segments)

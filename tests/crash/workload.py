@@ -8,6 +8,7 @@ without a name, and a follower.
 
 import asyncio
 import contextlib
+import itertools
 import json
 import math
 import random
@@ -23,12 +24,30 @@ from weakref import WeakKeyDictionary
 
 from logengine import writes
 from logengine.committer import CommitLimits, Committer
+from logengine.compaction import CompactionLimits
+from logengine.compactor import Compactor
 from logengine.follow import Follower
+from logengine.rewrite import Pace, Rewriter
 from logengine.server import Server, ServerLimits
 from logengine.store import Store
 from tests.crash.oracle import LIMITS, Durable, Producer, Sent, Shown, record_line
 
 MAX_RECORD = 600
+# So small that segments are merged and sealed within a few records; in every other run
+# streams go quiet, too, by a clock that counts how often it is looked at.
+_COMPACTION_LIMITS = [
+    CompactionLimits(
+        fanout=2,
+        seal_bytes=4000,
+        seal_after=quiet,
+        seal_small_after=2 * quiet,
+        retry_min=1,
+        retry_max=4,
+    )
+    for quiet in (50, math.inf)
+]
+_QUIET = 10_000
+_PASSES = 3  # after the last ack: to seal what is left, and to try again what failed
 Note = Callable[[Any], None]
 
 # Single records are committed by the loop itself in every fourth run, whatever the clock says.
@@ -225,15 +244,41 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
             )
             committer.on_room = server.room
             server.listen(listener, "default")
+            compactor, pass_time = _compactor(store, committer, executor, plan.seed)
+            tasks.create_task(compactor.run())
             following = tasks.create_task(_follow(data, note)) if plan.follows else None
             try:
                 yield address
+                for _ in range(_PASSES):
+                    pass_time()
+                    await compactor.idle()
             finally:
+                await compactor.stop()
                 if following is not None:
                     following.cancel()
                 server.close()
                 await committer.close()
                 listener.close()
+
+
+def _compactor(
+    store: Store, committer: Committer, executor: Executor, seed: int
+) -> tuple[Compactor, Callable[[], None]]:
+    """A compactor, and what makes it believe that all streams have gone quiet."""
+    ticks = itertools.count()
+    passed = 0
+    limits = _COMPACTION_LIMITS[seed % 2]
+    rewriter = Rewriter(store.data, Pace(math.inf), direct_above=LIMITS.direct_above, level=1)
+    compactor = Compactor(
+        store, committer, rewriter, limits, executor, lambda: next(ticks) + passed
+    )
+
+    def pass_time() -> None:
+        nonlocal passed
+        passed += _QUIET
+        compactor.look()
+
+    return compactor, pass_time
 
 
 @contextlib.contextmanager

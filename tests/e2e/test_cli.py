@@ -289,7 +289,18 @@ def test_a_mistake_is_one_clear_line(
 def test_every_command_has_help_with_examples(daemon: Daemon) -> None:
     listed = daemon.cli("--help").stdout.decode()
     commands = re.findall(r"^  (\w+)  ", listed.split("Commands:")[1], re.MULTILINE)
-    assert set(commands) == {"run", "send", "tail", "cat", "ls", "status", "verify", "config"}
+    assert set(commands) == {
+        "run",
+        "send",
+        "tail",
+        "cat",
+        "ls",
+        "status",
+        "verify",
+        "retain",
+        "keygen",
+        "config",
+    }
     for command in commands:
         told = daemon.cli(*command.split(), "--help").stdout.decode()
         assert command == "config" or "Examples:" in told

@@ -28,7 +28,7 @@ def test_a_body_comes_back_however_it_was_cut(
 ) -> None:
     body = b"".join(parts)
     with patch.object(compression, "FRAME_BYTES", frame_bytes):
-        frames = compress_body(list(cut(parts, sizes)), 1)
+        frames = list(compress_body(cut(parts, sizes), 1))
     header = Header(
         version=FORMAT_VERSION,
         stream="app",

@@ -27,7 +27,7 @@ def line(number: int) -> bytes:
 
 def write_compressed(directory: Path, first: int, last: int) -> Path:
     body = b"".join(map(line, range(first, last + 1)))
-    frames = compress_body([body], 1)
+    frames = list(compress_body([body], 1))
     header = Header(
         version=1,
         stream=directory.name,

@@ -20,13 +20,12 @@ from logengine.config import (
     Size,
     StreamConfig,
     UidConfig,
-    default_data,
-    default_socket,
     load_config,
     parse_config,
     render_config,
 )
 from logengine.errors import ConfigError
+from logengine.places import default_data, default_socket
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "logengine.toml"
 ROOT = 0
@@ -271,6 +270,21 @@ PATH_108 = "/" + "a" * 107
         ("[quota.stream]\nburst = '0s'", "quota.stream.burst: 0ms; expected more than 0ms"),
         ("[uid.0.quota]\nburst = '0s'", "uid.0.quota.burst: 0ms; expected more than 0ms"),
         ("[quota]\nreport_every = '0s'", "quota.report_every: 0ms; expected more than 0ms"),
+        ("[compaction]\nseal_key = 'seal.key'", "compaction.seal_key: 'seal.key'; expected an abs"),
+        ("[compaction]\nfanout = 32", "compaction.fanout"),
+        ("[compaction]\nseal_after = '0s'", "compaction.seal_after: 0ms; expected more than 0ms"),
+        ("[retention]\nkeep_free = '100%'", "retention.keep_free: '100%'; expected a size such as"),
+        ("[retention]\nmax_age = 30", "retention.max_age: 30; expected a duration such as"),
+        (
+            "[retention]\nmax_age = '30d'\n[compaction]\nenabled = false",
+            "compaction.enabled: false; expected true where there is a [retention]",
+        ),
+        ("[stream.app]\nretain = 5", "unknown key 'stream.app.retain'"),
+        ("[stream.app.retention]\nmin_age = 5", "unknown key 'stream.app.retention.min_age'"),
+        (
+            "[stream.app.retention]\nmax_age = 5",
+            "stream.app.retention.max_age: 5; expected a duration such as",
+        ),
         # TOML
         ("a = 1\nb = ?\n", "not TOML: Invalid value (at line 2, column 5)"),
         ("a = " + "1" * 5000, "not TOML: "),
@@ -285,6 +299,16 @@ def test_an_error_is_one_line_with_file_key_what_was_found_and_what_is_allowed(
     assert str(error.value).startswith("logengine.toml: ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_stream_has_a_retention_of_its_own() -> None:
+    text = (
+        "data = '/srv'\n[retention]\nkeep_free = '5%'\n[stream.audit.retention]\nmax_age = '1w'\n"
+    )
+    config = parse_config(text, "file")
+    assert config.stream["audit"].retention
+    assert float(config.stream["audit"].retention.max_age) == 7 * 24 * 3600
+    assert parse_config(render_config(config), "rendered") == config
 
 
 def test_a_socket_path_as_long_as_the_kernel_takes_is_allowed() -> None:

@@ -74,7 +74,7 @@ def test_anybody_can_check_the_hash(tmp_path: Path) -> None:
 def test_unknown_keys_of_a_newer_writer_are_ignored(tmp_path: Path) -> None:
     path = segment_file(tmp_path / "app")
     line = path.read_bytes().split(b"\n")[0]
-    newer = line.partition(b',"header_sha256"')[0] + b',"prev":"abc"'
+    newer = line.partition(b',"header_sha256"')[0] + b',"key_to_come":"abc"'
     digest = hashlib.sha256(newer).hexdigest().encode()
     newer += b',"header_sha256":"%s"}' % digest
     assert decode_header(newer, "f") == decode_header(line, "f")

@@ -1,0 +1,73 @@
+"""`logengine retain`"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from logengine.cli.options import config_option, data_option
+from logengine.errors import DataDirectoryLocked, UnknownStream
+from logengine.units import format_size_rounded
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine retain --dry-run --config /etc/logengine/logengine.toml
+  logengine retain --config ./logengine.toml --data ./data
+"""
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, and leave it; at any time.")
+@config_option
+@data_option
+def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:  # noqa: FBT001
+    """Remove the sealed segments that the configuration says are to be kept no longer.
+
+    A running daemon does that by itself; this is for one that is stopped.
+    """
+    from logengine.config import load_config
+    from logengine.daemon import retention_rules
+    from logengine.retainer import Retainer
+
+    config = load_config(config_path, data=data, socket=None, environ=os.environ, uid=os.getuid())
+    where = Path(config.data)
+    if not where.is_dir():
+        raise UnknownStream(f"there is no data directory {where}; name the daemon's with --data")
+    with _nobody_writing(where, dry_run=dry_run):
+        retainer = Retainer(where, retention_rules(config))
+        retainer.look()
+        count = total = 0
+        while (removal := retainer.next_removal()) is not None:
+            (retainer.suppose if dry_run else retainer.remove)(removal)
+            over = f", not yet read by {', '.join(removal.passed_over)}" * bool(removal.passed_over)
+            click.echo(
+                f"{removal.stream}: {removal.oldest.name}, records up to {removal.oldest.last}, "
+                f"until {removal.oldest.until}: {removal.reason}{over}"
+            )
+            count += 1
+            total += removal.oldest.bytes
+    said = "to be removed" if dry_run else "removed"
+    click.echo(f"{count} segments {said}, {format_size_rounded(total)}")
+
+
+@contextmanager
+def _nobody_writing(data: Path, *, dry_run: bool) -> Iterator[None]:
+    """Holds the data directory's lock, which a dry run needs not."""
+    if dry_run:
+        yield
+        return
+    from logengine.store import lock_data_directory
+
+    try:
+        lock = lock_data_directory(data)
+    except DataDirectoryLocked:
+        raise DataDirectoryLocked(
+            f"the daemon of {data} runs, and does this by itself; "
+            "with --dry-run this says what it would remove"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,1 @@
+"""Sending logs: what an application uses. `docs/clients.md` tells how."""

@@ -1,0 +1,319 @@
+"""The client for programs on asyncio: one task, and a thread only where a spool is written."""
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from logengine.client.base import BaseClient
+from logengine.client.delivery import Delivery
+from logengine.client.encoding import encode_record
+from logengine.client.pause import Pause
+from logengine.client.threads import Client
+from logengine.errors import LogEngineError
+
+_NEVER = float("inf")
+_SPOOL_RETRY_S = 1.0
+_SENDS_PER_TURN = 100
+
+
+class AsyncClient(BaseClient):
+    """`Client` for asyncio: `await client.send(record)` waits only for room in memory.
+
+    For one event loop, on which its task runs from the first call on until `close`, or to the
+    end of an `async with`. Not to be used in a forked process: make another one there.
+    """
+
+    def _begin(self, delivery: Delivery) -> None:
+        super()._begin(delivery)
+        self._pid = os.getpid()
+        self._task: asyncio.Task[None] | None = None
+        self._yield_at = 0
+        self._wakeup = asyncio.Event()  # for the task
+        self._changed = asyncio.Event()  # for whoever waits for records or for room
+
+    async def send(self, record: Mapping[str, Any] | bytes) -> int:
+        """Takes a record, as `Client.send`; waits, if there is no room and `on_full` says so."""
+        line = encode_record(record)
+        if not line:
+            return 0
+        delivery = self._delivery
+        outbox = delivery.outbox
+        delivery.check_size(line)
+        if self._obstacle or not (place := outbox.try_take(line)):
+            await self._room(len(line), 1)
+            place = outbox.try_take(line)
+        return await self._taken(place)
+
+    async def send_lines(self, lines: bytes) -> int:
+        """Takes complete lines, each a record as `send` takes bytes; gives the last one's place.
+
+        Dropped together where there is no room for all. What is too large is for the daemon to
+        refuse.
+        """
+        is_taken = await self._room(len(lines), lines.count(b"\n"))
+        return await self._taken(self._delivery.outbox.take_lines(lines) if is_taken else 0)
+
+    async def _room(self, size: int, count: int) -> bool:
+        """Whether there is room for so many more records, in the end; else they were dropped."""
+        delivery = self._start()
+        delivery.outbox.tell_of_drops()
+        while not delivery.outbox.has_room(size, count):
+            if not self._is_to_wait(count):
+                return False
+            self._wakeup.set()
+            await self._change()
+            self._usable()
+        self._obstacle = False
+        return True
+
+    async def _taken(self, place: int) -> int:
+        if not place:
+            return 0
+        if self._delivery.outbox.held_bytes >= self._wake_bytes:
+            self._wake()
+        if place >= self._yield_at:
+            # A loop of sends would let nothing else run, also not what sends them.
+            self._yield_at = place + _SENDS_PER_TURN
+            await asyncio.sleep(0)
+        return place - self._delivery.inherited
+
+    async def durable(self, place: int, timeout: float | None = None) -> None:
+        """Returns when the record that `send` gave `place` for is durable. Raises as `flush`."""
+        await self._until_durable(self._delivery.inherited + place, timeout)
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Returns when all that was sent before is durable. Raises as `Client.flush`."""
+        self._delivery.outbox.tell_of_drops(regardless=True)
+        await self._until_durable(self._delivery.outbox.taken, timeout)
+
+    async def resumed_at(self, timeout: float | None = None) -> int:
+        """As `Client.resumed_at`."""
+        delivery = self._start()
+        if not await self._until(lambda: delivery.was_welcomed, timeout):
+            raise delivery.not_durable(delivery.trouble)
+        self._usable()
+        return delivery.resumed_at
+
+    async def failed(self) -> None:
+        """Raises what ended the client, when that happens."""
+        self._start()
+        await self._until(lambda: False, None)
+        self._usable()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Waits for what is pending, then ends, as `Client.close`."""
+        if self._closed:
+            return
+        self._closed = self._obstacle = True
+        delivery = self._delivery
+        error: LogEngineError | None = None
+        try:
+            if self._failure is None and (delivery.outbox.pending or self._task):
+                delivery.outbox.tell_of_drops(regardless=True)
+                self._begin_task()
+                await self._until_durable(
+                    delivery.outbox.taken,
+                    self._close_timeout_s if timeout is None else timeout,
+                )
+        except LogEngineError as raised:
+            error = raised
+        finally:
+            delivery.is_closing = self._stopping = True
+            self._wake()
+            if self._task is not None:
+                await self._task
+            if self._orphans is not None:
+                await asyncio.to_thread(self._orphans.stop)
+            delivery.end()
+        self._raise_what_is_lost(error)
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.close()
+        except LogEngineError as error:
+            if exc is None:
+                raise
+            exc.add_note(str(error))  # what ended the block is the one to be raised
+
+    async def _until_durable(self, place: int, timeout: float | None) -> None:
+        delivery = self._delivery
+        outbox = delivery.outbox
+        if outbox.acked < place:
+            if not self._closed:
+                self._start()
+            self._wake()
+            if not await self._until(lambda: outbox.acked >= place, timeout):
+                raise delivery.not_durable(delivery.trouble)
+            if outbox.acked < place and self._failure is not None:
+                raise self._failure
+        delivery.check_refused()
+
+    async def _until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Whether `condition` came true, or the client to its end, in time."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not (condition() or self._failure):
+                    await self._change()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _start(self) -> Delivery:
+        delivery = self._usable()
+        self._begin_task()
+        return delivery
+
+    def _begin_task(self) -> None:
+        if os.getpid() != self._pid:
+            raise LogEngineError(
+                "this AsyncClient was made before its process forked; make another one here"
+            )
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), name="logengine-client"
+            )
+
+    def _wake(self) -> None:
+        self._wake_bytes = _NEVER  # once is enough
+        self._wakeup.set()
+
+    # What follows runs in the client's own task.
+
+    async def _run(self) -> None:
+        try:
+            await self._deliver()
+            await self._take_steps()  # into the spool with what is left
+        except LogEngineError as error:
+            self.fail(error)
+        except Exception as error:  # noqa: BLE001 - told to whoever sends, whatever it is
+            self.fail(LogEngineError(f"the client ended: {error!r}"))
+
+    def fail(self, error: LogEngineError) -> None:
+        """Ends the client for everybody who uses it."""
+        self._failure = error
+        self._obstacle = self._stopping = True
+        self._wakeup.set()
+        self._changed.set()
+
+    async def _deliver(self) -> None:
+        pause = Pause(random.random)
+        loop = asyncio.get_running_loop()
+        away_since = loop.time()
+        while not self._stopping:
+            reason = "the client was closed"
+            try:
+                await self._converse()
+            except OSError as error:
+                reason = self._no_daemon(error)
+            if self._delivery.is_welcomed:
+                pause.reset()
+                away_since = loop.time()
+            self._delivery.lost(reason)
+            away_s = loop.time() - away_since
+            if self._away_max_s is not None and away_s >= self._away_max_s:
+                raise self._unavailable(away_s, reason)
+            await self._rest(pause.take())
+
+    async def _rest(self, pause_s: float) -> None:
+        """Spills while no daemon is there, until it is time to look for one again."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + pause_s
+        while not self._stopping and (left_s := until - loop.time()) > 0:
+            await self._take_steps()
+            await self._wait(left_s)
+
+    async def _converse(self) -> None:
+        """One connection, to its end, which is an `OSError`, or to that of the client."""
+        loop = asyncio.get_running_loop()
+        transport, link = await loop.create_unix_connection(
+            lambda: _Link(self._received, self._wakeup.set),
+            os.fspath(self._settings.socket_path()),
+        )
+        try:
+            transport.write(self._delivery.connected())
+            while not self._stopping:
+                await self._take_steps()
+                if link.ended is not None:
+                    raise link.ended
+                while not link.is_paused and (output := self._delivery.next_output()):
+                    transport.write(output)
+                    await self._take_steps()
+                await self._wait(None)
+        finally:
+            # What the transport still holds is held here, too, until it is acknowledged.
+            transport.abort()
+
+    def _received(self, data: bytes) -> None:
+        was_welcomed = self._delivery.is_welcomed
+        try:
+            self._delivery.received(data)
+        except LogEngineError as error:
+            self.fail(error)
+            return
+        if not was_welcomed and self._delivery.is_welcomed:
+            self._drain_orphans(Client)
+        self._wakeup.set()
+        self._changed.set()
+
+    async def _wait(self, timeout_s: float | None) -> None:
+        """Returns when something is to be done: answers, room in the socket, records, an end."""
+        self._wake_bytes = self._delivery.wake_bytes
+        if self._delivery.is_spool_failing:
+            timeout_s = min(_SPOOL_RETRY_S, timeout_s or _SPOOL_RETRY_S)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wakeup.wait()
+        except TimeoutError:
+            self._delivery.is_spool_failing = False  # it is tried again
+        self._wakeup.clear()
+
+    async def _take_steps(self) -> None:
+        while (step := self._delivery.next_step()) is not None:
+            try:
+                done = await asyncio.to_thread(step.run)
+            except OSError as error:
+                self._delivery.spool_failed(step, error)
+            else:
+                step.finish(done)
+            self._changed.set()
+
+
+class _Link(asyncio.Protocol):
+    """The callbacks of one connection; its ends are for the task to notice."""
+
+    def __init__(self, received: Callable[[bytes], None], wake: Callable[[], None]) -> None:
+        self._received = received
+        self._wake = wake
+        self.is_paused = False
+        self.ended: OSError | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.ended is None:
+            self._received(data)
+
+    def pause_writing(self) -> None:
+        self.is_paused = True
+
+    def resume_writing(self) -> None:
+        self.is_paused = False
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = exc if isinstance(exc, OSError) else ConnectionResetError("the daemon hung up")
+        self._wake()

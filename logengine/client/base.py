@@ -1,0 +1,178 @@
+"""What both clients are and have, whichever way they wait."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from logengine.client.delivery import Delivery
+from logengine.client.orphans import OrphanDrain
+from logengine.client.outbox import Refusal
+from logengine.client.settings import OnFull, Settings, StrPath, process_producer
+from logengine.client.spool import Spool
+from logengine.errors import ClientClosed, ClientFull, DaemonUnavailable, LogEngineError, NotDurable
+
+
+class BaseClient:
+    """A producer of one stream. The options:
+
+    `socket`: the daemon's; without it `$LOGENGINE_SOCKET`, or where `logengine run` listens.
+    `producer`: a name that outlives the process. Whoever comes next under it goes on where
+    this one stopped (`resumed_at`); two at once fence each other. Without it, one is made up.
+    `max_records`, `max_bytes`: what may wait in memory. `on_full` is what `send` does then:
+    "block", "drop" (counted, and a record tells how many), or "raise" `ClientFull`.
+    `spool`: a directory for what does not fit in memory, and for what is not durable at exit;
+    it is sent by this process or the next one with the same `producer`; that of a process
+    without a name by any other client with this directory. `max_spool_bytes` bounds it.
+    `close_timeout`: how many seconds `close`, and so the exit, waits for the daemon.
+    `away_max`: after so many seconds without a daemon it is given up; None is never.
+
+    Raises `ValueError` and `InvalidStreamName` for what cannot be, and with a spool
+    `SpoolInUse`, `DamagedSegment` and `OSError`. It does not matter whether a daemon is there.
+    """
+
+    def __init__(
+        self,
+        stream: str = "default",
+        *,
+        socket: StrPath | None = None,
+        producer: str | None = None,
+        on_full: OnFull = "block",
+        spool: StrPath | None = None,
+        max_records: int = 100_000,
+        max_bytes: int = 16 * 1024 * 1024,
+        max_spool_bytes: int = 1024 * 1024 * 1024,
+        close_timeout: float = 5.0,
+        away_max: float | None = None,
+        drains_orphan: bool = False,
+    ) -> None:
+        self._settings = Settings(
+            stream=stream,
+            socket=socket,
+            producer=producer,
+            on_full=on_full,
+            spool=spool,
+            max_records=max_records,
+            max_bytes=max_bytes,
+            max_spool_bytes=max_spool_bytes,
+        )
+        self._close_timeout_s = close_timeout
+        self._away_max_s = away_max
+        self._drains_orphan = drains_orphan
+        self._closed = False
+        self._adoptable = drains_orphan or producer is None
+        name = producer if producer is not None else process_producer()
+        self._begin(Delivery(self._settings, name, self._open_spool(name)))
+
+    def _begin(self, delivery: Delivery) -> None:
+        """What each process has of its own."""
+        self._delivery = delivery
+        self._obstacle = True  # there is more to a send than to take the record
+        self._line_bytes_max = delivery.line_bytes_max
+        self._wake_bytes = float("inf")  # from how much in memory on `_wake` is to be called
+        self._stopping = False
+        self._failure: LogEngineError | None = None
+        self._orphans: OrphanDrain | None = None
+
+    def _open_spool(self, producer: str) -> Spool | None:
+        spools = self._settings.spool
+        if spools is None:
+            return None
+        return Spool.open(Path(spools), self.stream, producer, adoptable=self._adoptable)
+
+    @property
+    def stream(self) -> str:
+        """The stream that records go to."""
+        return self._settings.stream
+
+    @property
+    def producer(self) -> str:
+        """The name under which the daemon knows this process."""
+        return self._delivery.producer
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more records because it was closed."""
+        return self._closed
+
+    @property
+    def acked(self) -> int:
+        """How many of the records that this client took are durable."""
+        return max(0, self._delivery.outbox.acked - self._delivery.inherited)
+
+    @property
+    def pending(self) -> int:
+        """How many records are not known to be durable, those found in the spool included."""
+        return self._delivery.outbox.pending
+
+    @property
+    def pending_bytes(self) -> int:
+        """What the pending records in memory take."""
+        return self._delivery.outbox.held_bytes
+
+    @property
+    def max_record(self) -> int:
+        """The longest record that the daemon takes, in bytes; 1 MiB while it has not said so."""
+        return self._delivery.line_bytes_max - 1
+
+    @property
+    def dropped(self) -> int:
+        """How many records there was no room for."""
+        return self._delivery.outbox.dropped
+
+    @property
+    def refused(self) -> int:
+        """How many records the daemon did not store: too large for it, or over a quota."""
+        return self._delivery.outbox.refused
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """The last hundred of those refusals, by places as `send` gave them."""
+        inherited = self._delivery.inherited
+        return [
+            Refusal(first - inherited, last - inherited, reason)
+            for first, last, reason in self._delivery.outbox.refusals
+        ]
+
+    def _usable(self) -> Delivery:
+        if self._closed:
+            raise ClientClosed(f"the client of stream {self.stream!r} was closed")
+        if self._failure is not None:
+            raise self._failure
+        return self._delivery
+
+    def _no_daemon(self, error: OSError) -> str:
+        return f"no daemon at {self._settings.socket_path()}: {error.strerror or error}"
+
+    def _unavailable(self, away_s: float, reason: str) -> DaemonUnavailable:
+        return DaemonUnavailable(
+            f"{reason}, for {away_s:.1f} s; is `logengine run` running, and is that its socket?"
+        )
+
+    def _is_to_wait(self, count: int = 1) -> bool:
+        """Whether to wait for room; without it, the record was dropped, or `ClientFull` raised."""
+        delivery = self._delivery
+        if delivery.may_spill() or self._settings.on_full == "block":
+            delivery.is_pressed = True
+            return True
+        if self._settings.on_full == "raise":
+            raise ClientFull(
+                f"{delivery.outbox.held_records} records of {delivery.outbox.held_bytes} "
+                f"bytes wait for the daemon, and no more may: {delivery.trouble}"
+            )
+        delivery.outbox.drop(count)
+        self._obstacle = True
+        return False
+
+    def _drain_orphans(self, new_client: Callable[..., Any]) -> None:
+        if self._settings.spool is None or self._drains_orphan:
+            return
+        if self._orphans is None:
+            self._orphans = OrphanDrain(self._settings, new_client)
+        self._orphans.start()
+
+    def _raise_what_is_lost(self, error: LogEngineError | None) -> None:
+        """At the end: what is in the spool is not lost."""
+        error = self._failure or error
+        lost = self._delivery.outbox.pending > self._delivery.spooled
+        if error is not None and (lost or not isinstance(error, NotDurable)):
+            raise error

@@ -1,0 +1,115 @@
+"""A producer's side of one connection, without the socket: bytes in, state of the outbox out.
+
+`docs/protocol.md` is the specification. One conversation is one connection: `hello` is to be
+sent first, everything that arrives goes to `receive`, and once `is_welcomed` what the outbox
+holds may be sent.
+"""
+
+import msgspec
+
+from logengine.client.outbox import Outbox
+from logengine.errors import ProducerFenced, ProtocolError, TooManyStreams
+from logengine.protocols.ndjson import PROTOCOL_VERSION
+
+_ANSWER_BYTES_MAX = 1024 * 1024
+# The daemon hung up on this connection alone; the next may do better.
+_PASSING_ERRORS = {"stalled"}
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """Any answer of the daemon; unknown keys are ignored."""
+
+    welcome: int | None = None
+    next: int = 1
+    max_record: int = 0
+    ack: int | None = None
+    error: str | None = None
+    record: int | None = None
+    first: int | None = None
+    last: int | None = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+
+
+class Conversation:
+    """What the daemon says about the records of `outbox`, on one connection."""
+
+    def __init__(self, outbox: Outbox, stream: str, producer: str) -> None:
+        self._outbox = outbox
+        self._stream = stream
+        self._producer = producer
+        self._unfinished = b""
+        self.max_record = 0
+
+    @property
+    def is_welcomed(self) -> bool:
+        """Whether records may be sent."""
+        return self.max_record > 0
+
+    def hello(self) -> bytes:
+        """The first line of the connection."""
+        said: dict[str, object] = {
+            "_hello": PROTOCOL_VERSION,
+            "stream": self._stream,
+            "producer": self._producer,
+        }
+        first = self._outbox.hello_first()
+        if first is not None:
+            said["first"] = first
+        return msgspec.json.encode(said) + b"\n"
+
+    def receive(self, data: bytes) -> None:
+        """Takes what the daemon said, cut anywhere.
+
+        Raises what ends the client: `ProducerFenced`, `TooManyStreams`, and `ProtocolError`
+        for a hello that the daemon refuses, and for what is no answer of a daemon's.
+        """
+        *lines, self._unfinished = (self._unfinished + data).split(b"\n")
+        if len(self._unfinished) > _ANSWER_BYTES_MAX:
+            raise ProtocolError("what is at the socket does not answer in lines: no logengine")
+        for line in lines:
+            if line.strip(b" \t\r"):
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            answer = _answers.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ProtocolError(f"{_shown(line)} is no answer of logengine's: {error}") from None
+        if answer.error is not None:
+            self._take_error(answer.error, answer, line)
+        elif answer.welcome is not None:
+            self._outbox.welcome(answer.next)
+            self.max_record = max(1, answer.max_record)
+        elif answer.ack is not None:
+            self._outbox.acknowledge(self._place(answer.ack, "acknowledged"))
+
+    def _take_error(self, error: str, answer: _Answer, line: bytes) -> None:
+        if answer.record is not None:
+            place = self._place(answer.record, "refused")
+            self._outbox.refuse(place, place, error)
+        elif answer.first is not None and answer.last is not None:
+            last = self._place(answer.last, "refused")
+            self._outbox.refuse(self._outbox.number_to_place(answer.first), last, error)
+        elif error == "fenced":
+            raise ProducerFenced(
+                f"another sender to stream {self._stream!r} took over the name "
+                f"{self._producer!r}; give each sender a name of its own"
+            )
+        elif error == "too_many_streams":
+            raise TooManyStreams(f"the daemon takes no more streams: {_shown(line)}")
+        elif error not in _PASSING_ERRORS:
+            raise ProtocolError(f"the daemon says {_shown(line)}")
+
+    def _place(self, number: int, what: str) -> int:
+        if not self.is_welcomed:
+            raise ProtocolError(f"the daemon {what} record {number} before it said welcome")
+        place = self._outbox.number_to_place(number)
+        if place > self._outbox.sent:
+            raise ProtocolError(f"the daemon {what} record {number}, which was not sent yet")
+        return place
+
+
+def _shown(line: bytes) -> str:
+    return line[:500].decode("utf-8", "backslashreplace").strip()

@@ -1,0 +1,222 @@
+"""What both clients share: the outbox, its spool, and the conversation with the daemon.
+
+A client asks what is to be done and does it, in a thread or in a task. What is quick is done
+by the methods here; what touches the disk is given out as a `Step`, whose `run` blocks and
+touches nothing of the delivery's, and whose `finish` is quick again.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from logengine.client.conversation import Conversation
+from logengine.client.outbox import Chunk, Outbox
+from logengine.client.settings import MAX_RECORD_BYTES, Settings
+from logengine.client.spool import Spool
+from logengine.errors import LogEngineError, NotDurable, RecordTooLarge
+
+
+class Step(NamedTuple):
+    """Something to do with the spool; `finish` takes what `run` gave."""
+
+    run: Callable[[], Any]
+    finish: Callable[[Any], None]
+    is_spilling: bool = False
+
+
+class Delivery:
+    """The records of one producer on their way to the daemon; the spool's are the first."""
+
+    def __init__(self, settings: Settings, producer: str, spool: Spool | None) -> None:
+        self.producer = producer
+        self._settings = settings
+        self._spool = spool
+        self._conversation: Conversation | None = None
+        self._max_record = MAX_RECORD_BYTES
+        self._output = b""  # read from the spool, to be sent
+        self.is_pressed = False  # somebody waits for room
+        self.is_closing = False
+        self.is_spool_failing = False
+        self.trouble = "no daemon was there yet"
+        self._refused_told = 0
+        bounds = (settings.max_records, settings.max_bytes)
+        self.outbox = (
+            Outbox(*bounds)
+            if spool is None
+            else Outbox(
+                *bounds,
+                spooled_first=spool.first,
+                spooled_last=spool.last,
+                numbering=spool.numbering,
+            )
+        )
+        self.inherited = self.outbox.taken
+
+    def use_spool(self, open_spool: Callable[[str], Spool | None]) -> None:
+        """Opens the spool now, if that was not done: one that is new and empty."""
+        if self._spool is None:
+            self._spool = open_spool(self.producer)
+
+    @property
+    def is_welcomed(self) -> bool:
+        """Whether a daemon is there and takes records."""
+        return self._conversation is not None and self._conversation.is_welcomed
+
+    @property
+    def was_welcomed(self) -> bool:
+        """Whether it is known which number the first record has."""
+        return self.outbox.numbering.offset is not None and self.outbox.numbering.until is None
+
+    @property
+    def resumed_at(self) -> int:
+        """The number of the last record that earlier processes brought to safety."""
+        return self.inherited + (self.outbox.numbering.offset or 0)
+
+    @property
+    def spooled(self) -> int:
+        """How many of the pending records are in the spool."""
+        return self.outbox.spooled - self.outbox.acked if self._spool is not None else 0
+
+    def connected(self) -> bytes:
+        """A connection was made: gives the hello to send on it."""
+        self._conversation = Conversation(self.outbox, self._settings.stream, self.producer)
+        self._output = b""
+        return self._conversation.hello()
+
+    def received(self, data: bytes) -> None:
+        """The daemon said `data`. Raises as `Conversation.receive`."""
+        assert self._conversation is not None
+        self._conversation.receive(data)
+        if self._conversation.is_welcomed:
+            self._max_record = self._conversation.max_record
+        self.outbox.tell_of_drops()
+
+    def lost(self, reason: str) -> None:
+        """The connection ended, or none could be made."""
+        self._conversation = None
+        self.trouble = reason
+
+    @property
+    def line_bytes_max(self) -> int:
+        """How long a line may be, with its newline."""
+        return self._max_record + 1
+
+    def check_size(self, line: bytes) -> None:
+        """Raises `RecordTooLarge` for a line, with its newline, that the daemon would refuse."""
+        if len(line) > self.line_bytes_max:
+            raise RecordTooLarge(
+                f"a record of {len(line) - 1} bytes; the daemon takes {self._max_record}",
+                self._max_record,
+            )
+
+    def next_output(self) -> bytes:
+        """What is to be sent now; nothing, if that needs a step first or more to be taken."""
+        if not self.is_welcomed:
+            return b""
+        if self._output:
+            output, self._output = self._output, b""
+            return output
+        if self.outbox.sends_from_spool or not self.outbox.is_worth_sending:
+            return b""
+        chunk = self.outbox.next_chunk()
+        return chunk.lines if chunk is not None else b""
+
+    def may_spill(self) -> bool:
+        """Whether what is in memory may go to the spool to make room."""
+        return (
+            self._spool is not None
+            and not self.is_spool_failing
+            and self._spool.bytes + self.outbox.held_bytes <= self._settings.max_spool_bytes
+        )
+
+    @property
+    def wake_bytes(self) -> float:
+        """From how much in memory on there is something to do."""
+        if self.is_welcomed:
+            return self.outbox.worth_sending_bytes
+        return self._settings.max_bytes // 2 if self.may_spill() else float("inf")
+
+    def next_step(self) -> Step | None:
+        """What is to be done with the spool before anything else, if anything."""
+        if self._spool is None:
+            return None
+        return self._step_back(self._spool) or self._step_out(self._spool)
+
+    def _step_back(self, spool: Spool) -> Step | None:
+        """Out of the spool: what is durable is removed, what is not is read to be sent."""
+        outbox = self.outbox
+        if not spool.last:
+            return None
+        if spool.releases(outbox.acked):
+            acked = outbox.acked
+            return Step(lambda: spool.release(acked), lambda _: None)
+        if not self.is_welcomed:
+            return None
+        if spool.numbering_kept != outbox.numbering:
+            numbering = outbox.numbering
+            return Step(lambda: spool.keep_numbering(numbering), lambda _: None)
+        if outbox.sends_from_spool and not self._output:
+            place = outbox.sent + 1
+            return Step(lambda: spool.read(place), self._read)
+        return None
+
+    def _read(self, chunk: Chunk) -> None:
+        if self.is_welcomed:  # else it is to be read again on the next connection
+            self.outbox.spool_sent(chunk)
+            self._output = chunk.lines
+
+    def _step_out(self, spool: Spool) -> Step | None:
+        """Into the spool: memory is full, or will be, or the process ends."""
+        outbox = self.outbox
+        is_due = self.is_closing or self.is_pressed
+        if not self.is_welcomed:
+            is_due |= outbox.held_bytes * 2 >= self._settings.max_bytes
+            is_due |= outbox.held_records * 2 >= self._settings.max_records
+        if not (is_due and outbox.held_bytes and self.may_spill()):
+            return None
+        chunks, numbering = outbox.to_spool(), outbox.numbering
+        if not chunks:
+            return None
+
+        def finish(_: None) -> None:
+            outbox.is_spooled(chunks[-1].last)
+            self.is_pressed = False
+
+        return Step(lambda: spool.add(chunks, numbering), finish, is_spilling=True)
+
+    def spool_failed(self, step: Step, error: OSError) -> None:
+        """`step.run` raised `error`. Raises `LogEngineError` where records cannot be had back.
+
+        What could not be spilled stays in memory, until `is_spool_failing` is set back.
+        """
+        if not step.is_spilling:
+            raise LogEngineError(f"the spool cannot be used: {error}") from error
+        self.is_spool_failing = True
+        self.trouble = str(error)
+
+    def check_refused(self) -> None:
+        """Raises `NotDurable` if the daemon refused records since this was asked before."""
+        refused = self.outbox.refused - self._refused_told
+        self._refused_told = self.outbox.refused
+        if refused:
+            reasons = ", ".join(sorted({refusal.reason for refusal in self.outbox.refusals}))
+            raise NotDurable(f"the daemon refused {refused} records: {reasons}", refused)
+
+    def not_durable(self, why: str) -> NotDurable:
+        """The error for what is pending."""
+        count, spooled = self.outbox.pending, self.spooled
+        in_spool = f", {spooled} of them in the spool" if spooled else ""
+        return NotDurable(
+            f"{count} records of stream {self._settings.stream!r} are not durable{in_spool}: {why}",
+            count,
+            spooled,
+        )
+
+    def end(self) -> None:
+        """Lets go of the spool."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def forget(self) -> None:
+        """Lets go of everything in a forked process, without touching what is the parent's."""
+        if self._spool is not None:
+            self._spool.forget()

@@ -1,0 +1,67 @@
+"""What both clients are told, and who they are."""
+
+import os
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from logengine.errors import InvalidStreamName
+from logengine.places import find_socket
+from logengine.protocols.ndjson import PRODUCER_CHARACTERS_MAX, is_producer_name
+from logengine.segment import STREAM_NAME_RULE, is_stream_name
+
+OnFull = Literal["block", "drop", "raise"]
+StrPath = str | os.PathLike[str]
+
+# What a daemon takes if it is not configured otherwise; its welcome says.
+MAX_RECORD_BYTES = 1024 * 1024
+_NAME_CHARACTERS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of `Client` and `AsyncClient`; see there. Raises on what cannot be."""
+
+    stream: str
+    socket: StrPath | None
+    producer: str | None
+    on_full: OnFull
+    spool: StrPath | None
+    max_records: int
+    max_bytes: int
+    max_spool_bytes: int
+
+    def __post_init__(self) -> None:
+        if not is_stream_name(self.stream):
+            raise InvalidStreamName(
+                f"{self.stream!r} cannot be a stream; expected {STREAM_NAME_RULE}"
+            )
+        if self.producer is not None and not is_producer_name(self.producer):
+            raise ValueError(
+                f"producer {self.producer!r}: expected 1 to {PRODUCER_CHARACTERS_MAX} "
+                "characters, none of them a control"
+            )
+        if self.on_full not in get_args(OnFull):
+            raise ValueError(f"on_full {self.on_full!r}: expected {' or '.join(get_args(OnFull))}")
+        for name in ("max_records", "max_bytes", "max_spool_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+
+        # A client goes on where it was when its process changes directory.
+        for name in ("socket", "spool"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(given).absolute())
+
+    def socket_path(self) -> Path:
+        """Where the daemon is to be found now: another one may have been started meanwhile."""
+        return Path(self.socket) if self.socket else find_socket(os.environ, os.getuid())
+
+
+def process_producer(name: str = "") -> str:
+    """A name that no other process has, beginning with `name`, or the program's."""
+    name = name or os.path.basename(sys.argv[0] if sys.argv else "") or "python"
+    printable = "".join(c if c.isprintable() else "?" for c in name[:_NAME_CHARACTERS])
+    host = os.uname().nodename[:_NAME_CHARACTERS]
+    return f"{printable}-{host}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -1,0 +1,285 @@
+"""Where a client keeps on disk what it cannot hold or send: a small data directory.
+
+    SPOOL/web-1-4f9d0c…/.lock                               one client at a time
+    SPOOL/web-1-4f9d0c…/spool.json                          whose it is, and its numbering
+    SPOOL/web-1-4f9d0c…/app/00000000000000000001.ndjson     segments, by place, as sent
+
+The segments are written as the daemon writes its own, so `logengine cat --data` reads them,
+and a kill or a power cut leaves whole ones. Records are removed, segment by segment, when the
+daemon has them. Blocking calls.
+
+What makes sending exact: before anything of the spool is sent, its numbering is durable. So a
+process that finds records here knows the numbers under which another one may have sent them.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from logengine.atomic import AtomicWriter, create_directory, is_temp_name, sync_directory
+from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
+from logengine.errors import DamagedSegment, SpoolInUse
+from logengine.plan import BodyDigest, SegmentPlan
+from logengine.record import split_lines
+from logengine.segment import segment_name
+from logengine.segment_file import list_segments, read_header, read_segment
+from logengine.stream import SegmentWriter
+from logengine.timestamp import format_timestamp
+
+_LOCK_NAME = ".lock"
+_STATE_NAME = "spool.json"
+_DIRECTORY_MODE = 0o700
+_DIRECT_ABOVE_BYTES = 256 * 1024
+_READABLE_CHARACTERS = 40
+
+
+class _State(msgspec.Struct, frozen=True):
+    stream: str
+    producer: str
+    adoptable: bool
+    numbering: Numbering = NEVER_SENT
+
+
+class _Segment(msgspec.Struct, frozen=True):
+    first: int
+    last: int
+    bytes: int
+
+
+class Spool:
+    """The records of one producer of one stream that are on disk, by place.
+
+    Opened by `open`, held by a lock until `close`. `bytes` is what their lines take.
+    """
+
+    def __init__(self, path: Path, lock: int, state: _State) -> None:
+        self.path = path
+        self._lock = lock
+        self._directory = path / state.stream
+        self._stored = state
+        self._is_stored = False
+        self._segments: list[_Segment] = []
+        self.bytes = 0
+
+    @classmethod
+    def open(cls, spools: Path, stream: str, producer: str, *, adoptable: bool = False) -> Self:
+        """The spool of a producer below `spools`, made if there is none.
+
+        An `adoptable` one is of a process whose name no other will have: what it leaves may be
+        sent by anybody. Raises `SpoolInUse` if another client has it, `DamagedSegment` if a file
+        in it is not what was written, and `OSError`.
+        """
+        path = spools / _directory_name(stream, producer)
+        spool = cls(path, _lock(path), _State(stream, producer, adoptable))
+        try:
+            spool._load()
+        except BaseException:
+            os.close(spool._lock)
+            raise
+        return spool
+
+    @property
+    def first(self) -> int:
+        """The place of the first record; 1 if there is none."""
+        return self._segments[0].first if self._segments else 1
+
+    @property
+    def last(self) -> int:
+        """The place of the last record; 0 if there is none."""
+        return self._segments[-1].last if self._segments else 0
+
+    @property
+    def numbering(self) -> Numbering:
+        """What earlier processes knew of the numbers of what is here, for an `Outbox`."""
+        known = self._stored.numbering
+        if not self._segments or known.offset is None:
+            return NEVER_SENT
+        # Whoever wrote these may have sent them; what is yet to come was sent by nobody.
+        return Numbering(known.offset, self.last if known.until is None else known.until)
+
+    @property
+    def numbering_kept(self) -> Numbering | None:
+        """What is on disk of the numbering, if anything is."""
+        return self._stored.numbering if self._is_stored else None
+
+    def keep_numbering(self, numbering: Numbering) -> None:
+        """Makes `numbering` durable, if it is not. Raises `AtomicWriteError`."""
+        if self.numbering_kept == numbering:
+            return
+        state = msgspec.structs.replace(self._stored, numbering=numbering)
+        with AtomicWriter(self.path / _STATE_NAME, "wb", buffering=0, permissions=0o600) as writer:
+            writer.write(msgspec.json.encode(state) + b"\n")
+        self._stored = state
+        self._is_stored = True
+
+    def add(self, chunks: Sequence[Chunk], numbering: Numbering) -> None:
+        """Keeps `chunks`, neighbours that begin behind `last` or, if all before is durable, later.
+
+        Durable when it returns. Raises `AtomicWriteError`; nothing of them is here then.
+        """
+        if self._segments and chunks[0].first > self.last + 1:
+            self.release(self.last)  # it is durable, or what is between could not be
+        self.keep_numbering(numbering)
+        create_directory(self._directory, _DIRECTORY_MODE)
+        segment = _Segment(
+            chunks[0].first, chunks[-1].last, sum(len(chunk.lines) for chunk in chunks)
+        )
+        writer = SegmentWriter(
+            self.path, _plan(self._stored.stream, segment, chunks), direct_above=_DIRECT_ABOVE_BYTES
+        )
+        try:
+            writer.publish()
+        except BaseException:
+            writer.abort()
+            # Its name may be visible already, but is not known to be durable.
+            with contextlib.suppress(OSError):
+                os.unlink(self._directory / segment_name(segment.first))
+            raise
+        self._segments.append(segment)
+        self.bytes += segment.bytes
+
+    def read(self, place: int) -> Chunk:
+        """The records from `place` to the end of the segment that holds it.
+
+        Raises `DamagedSegment` and `OSError`.
+        """
+        segment = next(s for s in reversed(self._segments) if s.first <= place)
+        _, body = read_segment(self._directory, segment.first)
+        return Chunk(segment.first, segment.last, body).behind(place - 1)
+
+    def releases(self, acked: int) -> bool:
+        """Whether `release` would remove anything."""
+        return bool(self._segments) and self._segments[0].last <= acked
+
+    def release(self, acked: int) -> None:
+        """Removes the segments of which all is durable, up to place `acked`. Raises `OSError`.
+
+        One at a time: after a power cut no older one may be there without those behind it,
+        nor any of them under a numbering that came later.
+        """
+        while self.releases(acked):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._directory / segment_name(self._segments[0].first))
+            sync_directory(self._directory)
+            self.bytes -= self._segments.pop(0).bytes
+
+    def close(self) -> None:
+        """Lets go of the spool; an empty one is removed."""
+        if not self._segments:
+            for remove, path in (
+                (os.rmdir, self._directory),
+                (os.unlink, self.path / _STATE_NAME),
+                (os.unlink, self.path / _LOCK_NAME),
+                (os.rmdir, self.path),
+            ):
+                with contextlib.suppress(OSError):
+                    remove(path)
+        os.close(self._lock)
+
+    def forget(self) -> None:
+        """Closes it in a process that was forked, where it still is the parent's."""
+        os.close(self._lock)
+
+    def _load(self) -> None:
+        for directory in (self.path, self._directory):
+            with contextlib.suppress(FileNotFoundError):
+                for name in filter(is_temp_name, os.listdir(directory)):
+                    os.unlink(directory / name)
+        with contextlib.suppress(FileNotFoundError):
+            self._stored = _read_state(self.path)
+            self._is_stored = True
+        firsts: list[int] = []
+        with contextlib.suppress(FileNotFoundError):
+            firsts = list_segments(self._directory)
+        for first in firsts:
+            header = read_header(self._directory, first)
+            if self._segments and first > self.last + 1:
+                raise DamagedSegment(
+                    str(self._directory), f"records {self.last + 1} to {first - 1} are missing"
+                )
+            self._segments.append(_Segment(first, header.last, header.bytes))
+            self.bytes += header.bytes
+        if firsts:
+            # A process that was killed may have left names that are not durable.
+            sync_directory(self._directory)
+            sync_directory(self.path)
+
+
+def orphans(spools: Path) -> Iterator[tuple[str, str]]:
+    """Stream and producer of each spool below `spools` that has records and may be adopted.
+
+    Some may be in use: opening one tells.
+    """
+    with contextlib.suppress(OSError):
+        for path in sorted(spools.iterdir()):
+            with contextlib.suppress(OSError, DamagedSegment):
+                state = _read_state(path)
+                if state.adoptable and list_segments(path / state.stream):
+                    yield state.stream, state.producer
+
+
+def _read_state(path: Path) -> _State:
+    text = (path / _STATE_NAME).read_bytes()
+    try:
+        return msgspec.json.decode(text, type=_State)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DamagedSegment(
+            str(path / _STATE_NAME), f"not the state of a spool: {error}"
+        ) from None
+
+
+def _directory_name(stream: str, producer: str) -> str:
+    """A name that tells people whose it is, and is no other's, whatever a producer is called."""
+    readable = re.sub(r"[^A-Za-z0-9_-]", "_", f"{stream}-{producer}")[:_READABLE_CHARACTERS]
+    digest = hashlib.sha256(f"{stream}\0{producer}".encode("utf-8", "surrogatepass"))
+    return f"{readable}-{digest.hexdigest()[:16]}"
+
+
+def _lock(path: Path) -> int:
+    while True:
+        create_directory(path, _DIRECTORY_MODE)
+        try:
+            descriptor = os.open(path / _LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # removed by a client that ended just now
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.stat(path / _LOCK_NAME)
+            if os.path.samestat(os.fstat(descriptor), there):
+                return descriptor
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise SpoolInUse(
+                f"{path} is in use by another client of the same producer; "
+                "give each producer a name of its own"
+            ) from None
+        except FileNotFoundError:
+            os.close(descriptor)
+
+
+def _plan(stream: str, segment: _Segment, chunks: Sequence[Chunk]) -> SegmentPlan:
+    now = format_timestamp(time.time_ns())
+    # Blank lines are no records, and a stored segment has none.
+    lines = [b"".join(line + b"\n" for line in split_lines(chunk.lines)) for chunk in chunks]
+    return SegmentPlan(
+        stream=stream,
+        begins_stream=False,
+        first=segment.first,
+        count=segment.last + 1 - segment.first,
+        chunks=lines,
+        since=now,
+        until=now,
+        latest=now,
+        producers={},
+        body_bytes=sum(map(len, lines)),
+        digest=BodyDigest(lines),
+    )

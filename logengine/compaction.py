@@ -1,0 +1,158 @@
+"""Pure decisions about a stream's ended segments: which become one, and which are sealed.
+
+    64 KiB … 64 KiB -> 1 MiB … 1 MiB -> sealed, 16 MiB
+
+A segment belongs to the tier whose limit it is below; limits are `fanout` apart. Neighbours
+are merged as soon as they make one of a higher tier, and sealed as soon as they make
+`seal_bytes`: a record is written again once per tier that it climbs, whatever the rate. One
+that came in a full segment of 64 KiB is written twice more, sealing included, one in a
+segment of at least 4 KiB three times. No files, no clock.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import msgspec
+
+from logengine.segment import Header
+
+# A merge leaves fewer covered segments than readers and recovery look back.
+PARTS_MAX = 62
+FANOUT_MAX = PARTS_MAX // 2
+# Tiers below that of a seal: 1 MiB, 64 KiB and 4 KiB with the defaults.
+_TIERS = 3
+
+
+class Part(msgspec.Struct, frozen=True):
+    """An ended segment, of `bytes` bytes of body. No commit writes it any more."""
+
+    first: int
+    last: int
+    bytes: int
+    is_compressed: bool = False
+
+
+class Merge(msgspec.Struct, frozen=True):
+    """Neighbours that are to become one plain segment."""
+
+    parts: Sequence[Part]
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """Neighbours that are to become one sealed segment."""
+
+    parts: Sequence[Part]
+
+
+class CompactionLimits(msgspec.Struct, frozen=True):
+    """When segments are merged and sealed; sizes in bytes, times in seconds.
+
+    See `config/logengine.toml` for each.
+    """
+
+    fanout: int = 16
+    seal_bytes: int = 16 * 1024 * 1024
+    seal_after: float = 3600.0
+    seal_small_after: float = 86_400.0
+    retry_min: float = 1.0
+    retry_max: float = 60.0
+
+    @property
+    def small_bytes(self) -> int:
+        """A quiet stream with less than this is left alone for longer."""
+        return self.seal_bytes // self.fanout**2
+
+    @property
+    def tiers(self) -> list[int]:
+        """The limits of the tiers below a seal, in bytes, ascending."""
+        return [max(1, self.seal_bytes // self.fanout**power) for power in range(_TIERS, 0, -1)]
+
+
+def choose(
+    parts: Sequence[Part], seal_from: int | None, limits: CompactionLimits
+) -> Merge | Seal | None:
+    """What to do next with the unsealed segments of a stream that goes on; None if nothing.
+
+    `parts` are in the order of their names; where one does not begin behind the one before
+    it there is damage, which nothing is merged over. `seal_from` is where the next sealed
+    segment has to begin, None where none may: what is behind damage is merged all the same.
+    """
+    for run in _runs(parts):
+        if run[0].first == seal_from and (ready := _reaching(run, limits.seal_bytes)):
+            return Seal(ready)
+    for tier in (*limits.tiers, limits.seal_bytes):
+        for run in _runs(parts, below=tier):
+            if tier == limits.seal_bytes and run[0].first == seal_from:
+                continue  # it will be sealed, and need not be merged that far
+            window = _reaching(run, tier)
+            # So small that sixteen do not fill the lowest tier: not too many of them either.
+            if window is None and len(run) >= 2 * limits.fanout:
+                window = run[: 2 * limits.fanout]
+            if window is not None and len(window) > 1:
+                return Merge(window)
+    return None
+
+
+def choose_when_quiet(
+    parts: Sequence[Part], seal_from: int | None, limits: CompactionLimits
+) -> Merge | Seal | None:
+    """What to do next with the unsealed segments of a stream that has gone quiet.
+
+    All of it is sealed; merged where more must be gathered than one seal may take.
+    """
+    for run in _runs(parts):
+        if run[0].first == seal_from:
+            if len(run) > PARTS_MAX and not any(part.is_compressed for part in run[-PARTS_MAX:]):
+                return Merge(run[-PARTS_MAX:])
+            return Seal(_reaching(run, limits.seal_bytes) or run[:PARTS_MAX])
+    return None
+
+
+def quiet_after(unsealed_bytes: int, limits: CompactionLimits) -> float:
+    """For how many seconds a stream must be quiet until what it has is sealed.
+
+    Longer where there is little: a record every two hours would otherwise make a sealed file
+    every two hours, which stays as small as it is.
+    """
+    is_small = unsealed_bytes < limits.small_bytes
+    return max(limits.seal_after, limits.seal_small_after) if is_small else limits.seal_after
+
+
+def merged_header(headers: Sequence[Header], sha256: str) -> Header:
+    """The header of the plain segment that has the records of `headers`, which are neighbours.
+
+    `sha256` is the hash of their bodies, one after the other. How far producers are is said by
+    the last of them.
+    """
+    return msgspec.structs.replace(
+        headers[-1],
+        first=headers[0].first,
+        count=sum(header.count for header in headers),
+        bytes=sum(header.bytes for header in headers),
+        since=min(header.since for header in headers),
+        until=max(header.until for header in headers),
+        sha256=sha256,
+        frames=msgspec.UNSET,
+    )
+
+
+def _runs(parts: Sequence[Part], below: int | None = None) -> Iterator[Sequence[Part]]:
+    """Neighbours, each run as long as can be; with `below` only plain ones of fewer bytes."""
+    run: list[Part] = []
+    for part in parts:
+        is_wanted = below is None or (part.bytes < below and not part.is_compressed)
+        if run and not (is_wanted and part.first == run[-1].last + 1):
+            yield run
+            run = []
+        if is_wanted:
+            run.append(part)
+    if run:
+        yield run
+
+
+def _reaching(run: Sequence[Part], size: int) -> Sequence[Part] | None:
+    """As many of `run`, from its first, as have `size` bytes; None if all do not, or too many."""
+    for count, total in enumerate(accumulate(part.bytes for part in run[:PARTS_MAX]), 1):
+        if total >= size:
+            return run[:count]
+    return None

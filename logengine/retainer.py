@@ -1,0 +1,150 @@
+"""Removes what `retention` says is kept no longer. Blocking calls.
+
+DATA/.cursors/NAME holds a cursor, `stream:seq` and a newline: whoever reads a stream and
+must not miss a record registers there how far it is.
+"""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from logengine.atomic import is_temp_name, sync_directory
+from logengine.errors import DamagedSegment, InvalidCursor
+from logengine.reader import Cursor
+from logengine.retention import Oldest, Removal, RetentionRules, StreamUse, next_removal
+from logengine.segment import first_of_name, segment_name
+from logengine.segment_file import list_streams, read_header
+from logengine.timestamp import format_timestamp
+
+CURSORS_NAME = ".cursors"
+
+
+class Retainer:
+    """The streams of `data` under the rules; look first, then ask and remove, one at a time.
+
+    `free_bytes` gives the room on the file system, `clock_ns` the time.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        rules: RetentionRules,
+        *,
+        free_bytes: Callable[[], int] | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._data = data
+        self._rules = rules
+        self._free_bytes = free_bytes or self._free_on_disk
+        self._clock_ns = clock_ns
+        self._uses: dict[str, StreamUse] = {}
+        self._cursors: Mapping[str, Mapping[str, int]] = {}
+        # Streams whose directory could not be synced: what was removed may come back, and
+        # a later one's removal would then be a gap.
+        self._blocked: set[str] = set()
+        self._supposed_free = 0
+
+    def look(self) -> None:
+        """Takes stock of all streams. Raises `OSError` and `InvalidCursor`."""
+        self._uses = {stream: self._use_of(stream) for stream in list_streams(self._data)}
+        self._cursors = read_cursors(self._data)
+
+    def next_removal(self) -> Removal | None:
+        """What is to go next, as things stood at the last look or removal."""
+        ages = {self._rules.default.max_age, *(r.max_age for r in self._rules.streams.values())}
+        now_ns = self._clock_ns()
+        cutoffs = {age: format_timestamp(max(0, now_ns - int(age * 1e9))) for age in ages if age}
+        free_bytes = self._free_bytes() + self._supposed_free
+        uses = [use for use in self._uses.values() if use.stream not in self._blocked]
+        return next_removal(uses, self._rules, cutoffs, free_bytes, self._cursors)
+
+    def remove(self, removal: Removal) -> None:
+        """Removes a segment, durably. Raises `OSError`.
+
+        Where the directory cannot be synced, the stream is left alone from then on.
+        """
+        directory = self._data / removal.stream
+        os.unlink(directory / removal.oldest.name)
+        self._blocked.add(removal.stream)
+        sync_directory(directory)
+        self._blocked.discard(removal.stream)
+        self._uses[removal.stream] = self._use_of(removal.stream)
+
+    def suppose(self, removal: Removal) -> None:
+        """Goes on as if a segment were removed."""
+        use = self._uses[removal.stream]
+        directory = self._data / removal.stream
+        self._supposed_free += removal.oldest.bytes
+        self._uses[removal.stream] = msgspec.structs.replace(
+            use,
+            bytes=use.bytes - removal.oldest.bytes,
+            oldest=self._oldest(directory, removal.oldest.last + 1),
+        )
+
+    def _use_of(self, stream: str) -> StreamUse:
+        directory = self._data / stream
+        total = 0
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if first_of_name(entry.name):
+                    with suppress(FileNotFoundError):
+                        total += entry.stat().st_size
+        return StreamUse(stream, total, self._oldest(directory, 1))
+
+    def _oldest(self, directory: Path, start: int) -> Oldest | None:
+        """The oldest segment from number `start` on, if it may go."""
+        names = {name for name in os.listdir(directory) if (first_of_name(name) or 0) >= start}
+        firsts = sorted({first_of_name(name) or 0 for name in names})
+        seals = [first for first in firsts if segment_name(first, compressed=True) in names]
+        # The newest seal stays, for the next one names it.
+        if len(seals) < 2 or firsts[0] != seals[0] or segment_name(firsts[0]) in names:  # noqa: PLR2004
+            return None
+        name = segment_name(firsts[0], compressed=True)
+        try:
+            header = read_header(directory, firsts[0])
+        except DamagedSegment:
+            return None  # until it is repaired
+        if not header.is_sealed:
+            return None
+        return Oldest(name, header.last, os.stat(directory / name).st_size, header.until)
+
+    def _free_on_disk(self) -> int:
+        found = os.statvfs(self._data)
+        return found.f_bavail * found.f_frsize
+
+
+def size_of_file_system(path: Path) -> int:
+    """The bytes that the file system of `path` has in all. Raises `OSError`."""
+    found = os.statvfs(path)
+    return found.f_blocks * found.f_frsize
+
+
+def read_cursors(data: Path) -> dict[str, dict[str, int]]:
+    """The registered cursors, by stream and by their own name.
+
+    Raises `OSError`, and `InvalidCursor` naming the file: whose reader would miss something
+    cannot be told then.
+    """
+    cursors: dict[str, dict[str, int]] = defaultdict(dict)
+    try:
+        names = os.listdir(data / CURSORS_NAME)
+    except FileNotFoundError:
+        return cursors
+    for name in names:
+        if is_temp_name(name):
+            continue
+        text = (data / CURSORS_NAME / name).read_text(errors="replace").strip()
+        try:
+            cursor = Cursor.parse(text)
+        except InvalidCursor:
+            raise InvalidCursor(
+                f"{data / CURSORS_NAME / name}: {text[:80]!r} is no cursor; "
+                "expected STREAM:SEQ, such as app:5120; nothing is removed until then"
+            ) from None
+        cursors[cursor.stream][name] = cursor.seq
+    return cursors

@@ -1,0 +1,136 @@
+"""Segments written anew: several as one, one compressed and sealed. Blocking calls.
+
+What is given is written and fsynced under a temp's name; whoever publishes it does so.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from logengine.compaction import Part, merged_header
+from logengine.compression import compress_body, encode_compressed_header
+from logengine.errors import LogEngineError
+from logengine.segment import Header, encode_header, signed_part
+from logengine.segment_file import hash_of_header, read_content, read_segment
+from logengine.stream import SegmentWriter
+
+Sign = Callable[[bytes], str]
+
+
+class CompactionStopped(LogEngineError):
+    """A rewriting was told to end before it was done; nothing of it is visible."""
+
+
+class Pace:
+    """Holds the bytes that go through it to a rate, in bytes per second.
+
+    Used by one thread; `stop` may be called by any, and ends the waiting at once.
+    """
+
+    def __init__(self, rate_max: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate_max = rate_max
+        self._clock = clock
+        self._free_at = 0.0
+        self._stopping = threading.Event()
+
+    def spend(self, count: int) -> None:
+        """Waits until `count` bytes more are within the rate. Raises `CompactionStopped`."""
+        now = self._clock()
+        # What was not used is not saved up: it would be spent in one go.
+        self._free_at = max(self._free_at, now) + count / self._rate_max
+        if self._stopping.is_set() or (
+            self._free_at > now and self._stopping.wait(self._free_at - now)
+        ):
+            raise CompactionStopped("the daemon stops")
+
+    def stop(self) -> None:
+        """Ends every `spend`, also later ones."""
+        self._stopping.set()
+
+
+class _Rendered(msgspec.Struct, frozen=True):
+    """A segment of which the bytes are there already."""
+
+    stream: str
+    file_name: str
+    pieces: list[bytes]
+
+    def render(self) -> list[bytes]:
+        return self.pieces
+
+
+class Rewriter:
+    """Writes segments of the streams in `data` anew, at a pace.
+
+    `level` is zstd's; `sign` signs seals, None where they are not signed. Every method
+    raises `OSError`, `DamagedSegment` and `CompactionStopped`, and leaves nothing behind.
+    """
+
+    def __init__(
+        self, data: Path, pace: Pace, *, direct_above: int, level: int, sign: Sign | None = None
+    ) -> None:
+        self._data = data
+        self.pace = pace
+        self._direct_above = direct_above
+        self._level = level
+        self._sign = sign
+
+    def merge(self, stream: str, parts: Sequence[Part]) -> tuple[SegmentWriter, Header]:
+        """One plain segment of all `parts`, which are neighbours."""
+        headers, bodies = self._read(stream, parts)
+        header = merged_header(headers, _sha256(bodies))
+        return self._prepared(header, [encode_header(header), *bodies]), header
+
+    def seal(
+        self, stream: str, parts: Sequence[Part], after: int | None
+    ) -> tuple[SegmentWriter, Header]:
+        """One sealed segment of all `parts`; `after` is the sealed one before it, if any."""
+        headers, bodies = self._read(stream, parts)
+        frames = []
+        for frame in compress_body(bodies, self._level):
+            self.pace.spend(frame.frame.body_bytes)
+            frames.append(frame)
+        header = msgspec.structs.replace(
+            merged_header(headers, _sha256(bodies)),
+            frames=tuple(frame.frame for frame in frames),
+            prev="" if after is None else hash_of_header(self._data / stream, after),
+        )
+        if self._sign is not None:
+            header = msgspec.structs.replace(
+                header, signature=self._sign(signed_part(encode_header(header)))
+            )
+        pieces = [encode_compressed_header(header), *(frame.content for frame in frames)]
+        return self._prepared(header, pieces), header
+
+    def copy(self, stream: str, first: int) -> SegmentWriter:
+        """The same segment once more: the one that is there may not be durable."""
+        header, content = read_content(self._data / stream, first)
+        self.pace.spend(len(content))
+        return self._prepared(header, [content])
+
+    def _read(self, stream: str, parts: Sequence[Part]) -> tuple[list[Header], list[bytes]]:
+        headers, bodies = [], []
+        for part in parts:
+            header, body = read_segment(self._data / stream, part.first)
+            assert (header.last, header.is_compressed) == (part.last, part.is_compressed)
+            self.pace.spend(len(body))
+            headers.append(header)
+            bodies.append(body)
+        return headers, bodies
+
+    def _prepared(self, header: Header, pieces: list[bytes]) -> SegmentWriter:
+        rendered = _Rendered(header.stream, header.file_name, pieces)
+        writer = SegmentWriter(self._data, rendered, direct_above=self._direct_above)
+        writer.prepare()
+        return writer
+
+
+def _sha256(bodies: Sequence[bytes]) -> str:
+    digest = hashlib.sha256()
+    for body in bodies:
+        digest.update(body)
+    return digest.hexdigest()

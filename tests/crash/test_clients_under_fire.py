@@ -1,0 +1,102 @@
+"""Exactly once from end to end: daemon and applications are killed with -9 again and again."""
+
+import contextlib
+import random
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.crash.seed import SEED
+from tests.daemon import Daemon
+
+PRODUCERS = 8
+MAIN = (sys.executable, "-m", "tests.crash.numbering_process")
+
+
+class Application:
+    """One producer's processes, one after the other, until all is sent."""
+
+    def __init__(self, daemon: Daemon, root: Path, name: str, records: int, pause_s: float) -> None:
+        self.name = name
+        self._command = [
+            *(*MAIN, str(daemon.socket), str(root / "spool"), name),
+            *(str(records), str(pause_s)),
+        ]
+        self.kills = 0
+        self.process = subprocess.Popen(self._command)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+            self.kills += 1
+            self.process = subprocess.Popen(self._command)
+
+    def is_through(self) -> bool:
+        status = self.process.poll()
+        assert status in (None, 0), f"{self.name} ended with {status}"
+        return status == 0
+
+
+def under_fire(
+    root: Path,
+    records: int,
+    *,
+    kill_every_s: tuple[float, float],
+    client_kills: float,
+    pause_s: float,
+) -> str:
+    """Sends so many records; gives what was done meanwhile."""
+    source = random.Random(SEED)
+    daemon = Daemon(root)
+    with contextlib.closing(daemon), contextlib.ExitStack() as processes:
+        daemon.start()
+        each = records // PRODUCERS
+        began = time.monotonic()
+        applications = [
+            Application(daemon, root, f"producer-{number}", each, pause_s)
+            for number in range(PRODUCERS)
+        ]
+        for application in applications:
+            processes.callback(lambda of: of.process.kill(), application)
+        kills = deletions = 0
+        while not all(application.is_through() for application in applications):
+            time.sleep(source.uniform(*kill_every_s))
+            if source.random() < 0.3:
+                daemon.socket.unlink()  # nobody can come any more until it is made again
+                deletions += 1
+                time.sleep(source.uniform(0, kill_every_s[0]))
+            daemon.kill()
+            kills += 1
+            for application in applications:
+                if source.random() < client_kills:
+                    application.kill()
+            time.sleep(source.uniform(0, kill_every_s[0]))
+            daemon.start()
+        took_s = time.monotonic() - began
+        daemon.cli("verify")
+        stored: dict[str, list[int]] = defaultdict(list)
+        for record in daemon.records("fire"):
+            stored[record["producer"]].append(record["n"])
+        for application in applications:
+            assert stored[application.name] == list(range(1, each + 1)), application.name
+        assert list((root / "spool").iterdir()) == []
+        client_kills_done = sum(application.kills for application in applications)
+        return (
+            f"{each * PRODUCERS:,} records of {PRODUCERS} producers in {took_s:.0f} s, daemon "
+            f"killed {kills} times, applications {client_kills_done} times, socket deleted "
+            f"{deletions} times: each stored once, in order"
+        )
+
+
+def test_every_record_is_stored_once_whoever_is_killed(root: Path) -> None:
+    print(under_fire(root, 80_000, kill_every_s=(0.05, 0.4), client_kills=0.3, pause_s=0.05))
+
+
+@pytest.mark.campaign
+def test_a_million_records_are_stored_once_whoever_is_killed(root: Path) -> None:
+    print(under_fire(root, 1_000_000, kill_every_s=(0.2, 2.0), client_kills=0.1, pause_s=0.05))

@@ -1,0 +1,134 @@
+"""Retention under power cuts and failing calls: what is left is always a whole end of a stream.
+
+Withstands: a cut at any call, in any state that the model allows, and a directory that cannot
+be synced.
+"""
+
+import asyncio
+import contextlib
+import errno
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from logengine import retainer
+from logengine.atomic import sync_directory
+from logengine.errors import AtomicWriteError
+from logengine.retainer import Retainer
+from logengine.retention import RetentionRule, RetentionRules
+from logengine.rewrite import Pace, Rewriter
+from logengine.segment import segment_name
+from logengine.segment_file import list_segments
+from logengine.store import Store, StoreLimits
+from logengine.survey import survey, unlink_newest_first
+from logengine.verify import verify_stream
+from tests.crash import cuts, oracle
+from tests.crash.mutants import nothing
+from tests.crash.power_cut import Disk
+from tests.crash.system_calls import Attempt, SystemCalls
+
+SEALS = 5
+RULES = RetentionRules(default=RetentionRule(max_age=1.0))
+
+
+def sealed_stream(data: Path) -> None:
+    """Commits some records, and seals all of them but the last."""
+    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store.open()
+    asyncio.run(store.recover_stream("app"))
+    for number in range(1, SEALS + 2):
+        planned = store.plan("app", oracle.addition("p", number, 9))
+        assert not asyncio.run(store.commit({"app": planned}))
+    store.close()
+    rewriter = Rewriter(data, Pace(1e12), direct_above=1000, level=1)
+    for _ in range(SEALS):
+        found = survey(data / "app", SEALS + 1)
+        after = found.sealed.first if found.sealed else None
+        writer, header = rewriter.seal("app", found.parts[:1], after)
+        writer.publish()
+        unlink_newest_first(data / "app", [segment_name(header.first)])
+    sync_directory(data / "app")
+
+
+def retain(data: Path) -> None:
+    on = Retainer(data, RULES)
+    on.look()
+    while (removal := on.next_removal()) is not None:
+        # The daemon goes on after a failure, and looks again.
+        with contextlib.suppress(OSError):
+            on.remove(removal)
+
+
+def broken_by_a_cut(calls: SystemCalls) -> Iterator[str]:
+    """What is wrong in any state after a cut, once the newest segment is known to be durable."""
+    disk, source, is_sealed = Disk(), random.Random(1), False
+    with cuts.bench([]) as bench:
+        for event in calls.trace:
+            is_sealed = is_sealed or event == "sealed"
+            if not disk.apply(event) or not is_sealed:
+                continue
+            for tree in disk.states(source):
+                directory = bench.make(tree) / "data" / "app"
+                yield from (str(f) for f in verify_stream(directory) if not f.harmless)
+                if list_segments(directory)[-1] != SEALS + 1:
+                    yield "the newest is gone"
+
+
+def recorded(root: Path, gate: Any = lambda _: None) -> SystemCalls:
+    calls = SystemCalls(root)
+    with calls.taken():
+        sealed_stream(calls.data)
+        calls.note("sealed")
+        calls.gate = gate
+        retain(calls.data)
+    return calls
+
+
+def test_a_cut_in_a_retention_leaves_a_whole_end_of_the_stream(tmp_path: Path) -> None:
+    calls = recorded(tmp_path)
+    assert list_segments(calls.data / "app") == [SEALS, SEALS + 1]
+    assert list(broken_by_a_cut(calls)) == []
+
+
+def test_a_retention_that_does_not_sync_is_caught(tmp_path: Path) -> None:
+    sealed_stream(tmp_path / "other" / "data")
+    with patch.object(retainer, "sync_directory", nothing):
+        calls = recorded(tmp_path)
+    assert list(broken_by_a_cut(calls))
+
+
+@pytest.mark.parametrize("call", ["unlink", "fsync"])
+def test_a_retention_that_fails_goes_no_further(tmp_path: Path, call: str) -> None:
+    failures = 0
+
+    def gate(attempt: Attempt) -> None:
+        nonlocal failures
+        if attempt.call == call and failures == 0:
+            failures += 1
+            raise OSError(errno.EIO, "injected", attempt.path)
+
+    calls = recorded(tmp_path, gate)
+    assert failures == 1
+    assert list(broken_by_a_cut(calls)) == []
+    # After an unlink that failed the next one is the same; a sync that failed ends it.
+    left = [SEALS, SEALS + 1] if call == "unlink" else list(range(2, SEALS + 2))
+    assert list_segments(calls.data / "app") == left
+
+
+def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> None:
+    sealed_stream(tmp_path / "data")
+    on = Retainer(tmp_path / "data", RULES)
+    on.look()
+    removal = on.next_removal()
+    assert removal is not None
+    failed = AtomicWriteError(errno.EIO, "Input/output error", "app")
+    with (
+        patch.object(retainer, "sync_directory", side_effect=failed),
+        pytest.raises(AtomicWriteError),
+    ):
+        on.remove(removal)
+    assert on.next_removal() is None

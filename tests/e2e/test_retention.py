@@ -1,0 +1,104 @@
+"""Retention, by the daemon and by the command."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.daemon import Daemon, eventually
+
+SEALING = """
+[commit]
+rewrite_limit = "1KiB"
+[compaction]
+seal_bytes = "4KiB"
+fanout = 2
+"""
+ONE_SEAL = "[stream.app.retention]\nmax_bytes = 1\n"
+
+
+def send(daemon: Daemon, count: int) -> None:
+    for number in range(count):
+        lines = b"".join(b"record %d of %d %s\n" % (n, number, b"x" * 99) for n in range(50))
+        daemon.cli("send", "-s", "app", stdin=lines)
+
+
+def sealed(daemon: Daemon) -> list[Path]:
+    return sorted((daemon.data / "app").glob("*.zst"))
+
+
+def sequence_numbers(daemon: Daemon) -> list[int]:
+    read = daemon.cli("cat", "app", "--format", "json")
+    return [json.loads(line)["_seq"] for line in read.stdout.splitlines()]
+
+
+def stopped_with_seals(make_daemon: Callable[[str], Daemon]) -> Daemon:
+    daemon = make_daemon(SEALING)
+    send(daemon, 6)
+    eventually(lambda: len(sealed(daemon)) >= 4, "some seals")
+    assert daemon.stop() == 0
+    return daemon
+
+
+def test_the_daemon_removes_the_oldest_and_numbers_go_on(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon(SEALING + ONE_SEAL)
+    send(daemon, 6)
+    eventually(lambda: "segment_removed" in daemon.events(), "a removal")
+    eventually(lambda: len(sealed(daemon)) == 1, "one seal")
+    assert daemon.stop() == 0
+    seqs = sequence_numbers(daemon)
+    assert seqs == list(range(seqs[0], 301))
+    assert seqs[0] > 1
+    daemon.cli("verify")
+    daemon.start()
+    daemon.cli("send", "-s", "app", stdin=b"one more\n")
+    assert sequence_numbers(daemon)[-1] == 301
+
+
+def test_a_dry_run_says_what_would_go_and_the_command_does_it(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = stopped_with_seals(make_daemon)
+    before = sealed(daemon)
+    daemon.config.write_text(ONE_SEAL)
+    arguments = ("retain", "--config", str(daemon.config), "--data", str(daemon.data))
+    dry = daemon.cli(*arguments, "--dry-run").stdout.decode().splitlines()
+    assert sealed(daemon) == before
+    assert [line.split(":")[1].split(",")[0].strip() for line in dry[:-1]] == [
+        path.name for path in before[:-1]
+    ]
+    assert dry[-1].startswith(f"{len(before) - 1} segments to be removed, ")
+    done = daemon.cli(*arguments).stdout.decode().splitlines()
+    assert done[:-1] == dry[:-1]
+    assert sealed(daemon) == before[-1:]
+    daemon.cli("verify")
+    assert daemon.cli(*arguments).stdout == b"0 segments removed, 0B\n"
+
+
+def test_what_a_registered_cursor_has_not_passed_stays(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = stopped_with_seals(make_daemon)
+    before = sealed(daemon)
+    (daemon.data / ".cursors").mkdir()
+    (daemon.data / ".cursors" / "relay").write_text(f"app:{int(before[1].name[:20]) - 1}\n")
+    daemon.config.write_text(ONE_SEAL)
+    arguments = ("retain", "--config", str(daemon.config), "--data", str(daemon.data))
+    daemon.cli(*arguments)
+    assert sealed(daemon) == before[1:]
+    (daemon.data / ".cursors" / "relay").write_text("nonsense")
+    failed = daemon.cli(*arguments, status=1).stderr.decode()
+    assert "'nonsense' is no cursor" in failed
+    assert sealed(daemon) == before[1:]
+    daemon.config.write_text('[retention]\nkeep_free = "99%"\n')
+    (daemon.data / ".cursors" / "relay").write_text("app:0")
+    assert "not yet read by relay" in daemon.cli(*arguments).stdout.decode()
+    assert sealed(daemon) == before[-1:]
+
+
+def test_beside_a_running_daemon_only_a_dry_run_is_made(daemon: Daemon) -> None:
+    daemon.cli("send", "-s", "app", stdin=b"one\n")
+    daemon.cli("retain", "--data", str(daemon.data), "--dry-run")
+    failed = daemon.cli("retain", "--data", str(daemon.data), status=1).stderr.decode()
+    assert "runs, and does this by itself" in failed

@@ -1,0 +1,228 @@
+"""Sealed segments that somebody changed, and what `logengine verify` says of them."""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from logengine.compression import compress_body, encode_compressed_header
+from logengine.segment import Header, header_sha256
+from logengine.segment_file import read_header, read_header_line, read_segment
+from tests.daemon import Daemon, eventually
+
+SEALING = """
+[commit]
+rewrite_limit = "1KiB"
+[compaction]
+seal_bytes = "4KiB"
+fanout = 2
+"""
+SEALS = 4
+
+
+def sealed_stream(daemon: Daemon) -> Daemon:
+    """The daemon, stopped, with some sealed segments and one that is not."""
+    daemon.start()
+    try:
+        for number in range(SEALS + 1):
+            lines = b"".join(b"record %d of %d %s\n" % (n, number, b"x" * 99) for n in range(50))
+            daemon.cli("send", "-s", "app", stdin=lines)
+            eventually(lambda wanted=number: len(sealed(daemon)) >= wanted, "a seal")  # type: ignore[misc]
+        assert daemon.stop() == 0
+    finally:
+        daemon.close()
+    return daemon
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="le-") as name:
+        yield sealed_stream(Daemon(Path(name), SEALING)).data
+
+
+@pytest.fixture
+def stopped(root: Path, template: Path) -> Daemon:
+    """A stopped daemon with a copy of the same sealed stream."""
+    daemon = Daemon(root, SEALING)
+    shutil.copytree(template, daemon.data)
+    return daemon
+
+
+def sealed(daemon: Daemon) -> list[Path]:
+    return sorted((daemon.data / "app").glob("*.zst"))
+
+
+def hash_of(path: Path) -> str:
+    return header_sha256(read_header_line(path.parent, int(path.name[:20]))[1])
+
+
+def rewrite(path: Path, body: Callable[[bytes], bytes] = bytes, **changes: object) -> None:
+    """Writes a sealed segment anew, with hashes that are right, as one who knows the format."""
+    header, old = read_segment(path.parent, int(path.name[:20]))
+    new = body(old)
+    frames = list(compress_body([new], 1))
+    header = msgspec.structs.replace(
+        header,
+        bytes=len(new),
+        count=new.count(b"\n"),
+        sha256=hashlib.sha256(new).hexdigest(),
+        frames=tuple(frame.frame for frame in frames),
+        **changes,
+    )
+    content = [encode_compressed_header(header), *(frame.content for frame in frames)]
+    path.write_bytes(b"".join(content))
+
+
+def edit(path: Path) -> None:
+    rewrite(path, lambda body: body.replace(b"record 7 ", b"record 8 "))
+
+
+def told(daemon: Daemon, *arguments: str, status: int = 1) -> str:
+    return daemon.cli("verify", "app", *arguments, status=status).stdout.decode()
+
+
+def test_verify_tells_the_newest_seal_and_finds_it_again(stopped: Daemon) -> None:
+    newest = hash_of(sealed(stopped)[-1])
+    last = read_header(stopped.data / "app", int(sealed(stopped)[-1].name[:20])).last
+    assert told(stopped, status=0) == f"app: ok, sealed up to {last} by {newest}\n"
+    for path in sealed(stopped):
+        told(stopped, "--since-seal", hash_of(path), status=0)
+
+
+def test_a_removed_seal_is_found(stopped: Daemon) -> None:
+    sealed(stopped)[1].unlink()
+    assert "that was changed, or one between them removed" in told(stopped)
+
+
+def test_an_edited_seal_is_found_though_its_hashes_are_right(stopped: Daemon) -> None:
+    edit(sealed(stopped)[1])
+    assert "that was changed, or one between them removed" in told(stopped)
+
+
+def test_a_seal_swapped_for_that_of_another_stream_or_place_is_found(stopped: Daemon) -> None:
+    second, third = sealed(stopped)[1:3]
+    header = read_segment(second.parent, int(second.name[:20]))[0]
+    shutil.copy(third, second)
+    assert f"its header says first {int(third.name[:20])}" in told(stopped)
+    rewrite_as(third, second, header)
+    assert "that was changed, or one between them removed" in told(stopped)
+
+
+def rewrite_as(source: Path, target: Path, header: Header) -> None:
+    _, body = read_segment(source.parent, int(source.name[:20]))
+    frames = list(compress_body([body], 1))
+    header = msgspec.structs.replace(
+        header,
+        bytes=len(body),
+        sha256=hashlib.sha256(body).hexdigest(),
+        frames=tuple(frame.frame for frame in frames),
+    )
+    target.write_bytes(
+        b"".join([encode_compressed_header(header), *(frame.content for frame in frames)])
+    )
+
+
+def test_an_unsealed_segment_put_in_between_is_found(stopped: Daemon) -> None:
+    second = sealed(stopped)[1]
+    rewrite(second, prev=msgspec.UNSET)
+    assert f"it is sealed, and segment {int(second.name[:20])} before it is not" in told(stopped)
+
+
+def test_a_flipped_bit_is_found(stopped: Daemon) -> None:
+    content = bytearray(sealed(stopped)[2].read_bytes())
+    content[len(content) // 2] ^= 16
+    sealed(stopped)[2].write_bytes(content)
+    assert str(sealed(stopped)[2]) in told(stopped)
+
+
+def test_a_stream_cut_off_at_its_end_is_found_by_a_seal_written_down_elsewhere(
+    stopped: Daemon,
+) -> None:
+    hashes = [hash_of(path) for path in sealed(stopped)]
+    last = sealed(stopped)[-1]
+    for path in last.parent.iterdir():
+        if path.name >= last.name:
+            path.unlink()
+    # By itself nothing shows it, and what was written down before the cut is there.
+    told(stopped, status=0)
+    told(stopped, "--since-seal", hashes[-2], status=0)
+    assert f"no seal is {hashes[-1]}" in told(stopped, "--since-seal", hashes[-1])
+
+
+def test_what_is_before_a_seal_that_is_not_the_last_is_proven_by_it(stopped: Daemon) -> None:
+    newest = hash_of(sealed(stopped)[-1])
+    prev = ""
+    for path in sealed(stopped):  # all written anew, by one who knows how
+        edit(path)
+        rewrite(path, prev=prev)
+        prev = hash_of(path)
+    told(stopped, status=0)
+    assert f"no seal is {newest}" in told(stopped, "--since-seal", newest)
+
+
+def test_a_chain_whose_first_seals_are_retained_no_longer_is_whole(stopped: Daemon) -> None:
+    hashes = [hash_of(path) for path in sealed(stopped)]
+    for path in sealed(stopped)[:2]:
+        path.unlink()
+    told(stopped, status=0)
+    told(stopped, "--since-seal", hashes[1], status=0)
+    assert "no seal is" in told(stopped, "--since-seal", hashes[0])
+
+
+def test_seals_are_signed_and_checked(root: Path) -> None:
+    key, public, other = root / "seal.key", root / "seal.pub", root / "other.pub"
+    daemon = Daemon(root, SEALING + f'seal_key = "{key}"\n')
+    public.write_bytes(daemon.cli("keygen", str(key)).stdout)
+    other.write_bytes(daemon.cli("keygen", str(root / "other.key")).stdout)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    sealed_stream(daemon)
+    told(daemon, "--public-key", str(public), status=0)
+    assert "was not signed with this key" in told(daemon, "--public-key", str(other))
+    last = sealed(daemon)[-1]
+    edit(last)
+    told(daemon, status=0)
+    assert "was not signed with this key" in told(daemon, "--public-key", str(public))
+    rewrite(last, signature=msgspec.UNSET)
+    assert "its seal is not signed" in told(daemon, "--public-key", str(public))
+
+
+def test_a_key_is_never_overwritten(daemon: Daemon, root: Path) -> None:
+    key = root / "seal.key"
+    key.write_text("mine")
+    failed = daemon.cli("keygen", str(key), status=1)
+    assert (
+        failed.stderr.decode() == f"logengine: {key} is there already; a key is never overwritten\n"
+    )
+    assert key.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--since-seal", "abc"], "expected 64 hexadecimal digits"),
+        (["--public-key", "missing.pub"], "missing.pub: cannot be read"),
+    ],
+)
+def test_what_cannot_be_a_seal_or_a_key_is_said_in_a_line(
+    daemon: Daemon, arguments: list[str], said: str
+) -> None:
+    daemon.cli("send", "-s", "app", stdin=b"one\n")
+    failed = daemon.cli("verify", "app", *arguments, status=2 if "abc" in arguments else 1)
+    assert said in failed.stderr.decode()
+    assert b"Traceback" not in failed.stderr
+
+
+def test_a_daemon_whose_key_is_none_says_so(root: Path) -> None:
+    key = root / "seal.key"
+    key.write_text("no key")
+    daemon = Daemon(root, f'[compaction]\nseal_key = "{key}"\n')
+    failed = daemon.cli("run", "--config", str(daemon.config), status=1, LOGENGINE_SOCKET="")
+    assert re.search(f"logengine: {key}: expected an Ed25519 private key", failed.stderr.decode())
+    assert not os.path.exists(daemon.socket)

@@ -1,0 +1,305 @@
+"""Compaction of a store's streams beside its commits."""
+
+import asyncio
+import errno
+import hashlib
+import math
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from structlog.testing import capture_logs
+
+from logengine.committer import CommitLimits, Committer, Entry
+from logengine.compaction import CompactionLimits
+from logengine.compactor import Compactor
+from logengine.reader import Problem, StreamReader
+from logengine.rewrite import Pace, Rewriter
+from logengine.segment import segment_name
+from logengine.segment_file import list_segments, read_header
+from logengine.store import Store, StoreLimits
+from logengine.verify import verify_stream
+
+TIME = "2026-11-23T20:00:00.000001Z"
+LIMITS = CompactionLimits(fanout=4, seal_bytes=64_000, seal_after=100, seal_small_after=1000)
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Waiter:
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+
+    def durable(self, number: int) -> None:
+        self.reached.set()
+
+
+@dataclass
+class Running:
+    """A store with its committer and its compactor."""
+
+    data: Path
+    store: Store
+    committer: Committer
+    compactor: Compactor
+    clock: Clock
+    executor: ThreadPoolExecutor
+    number: int = 0
+    lines: dict[str, list[bytes]] = field(default_factory=dict)
+
+    async def commit(self, stream: str = "app", *, records: int = 1, size: int = 100) -> None:
+        """Commits a batch of its own, of so many records."""
+        lines = []
+        for _ in range(records):
+            self.number += 1
+            lines.append(
+                b'{"_ts":"%s","n":%d,"x":"%s"}' % (TIME.encode(), self.number, b"x" * size)
+            )
+        self.lines.setdefault(stream, []).extend(lines)
+        waiter = Waiter()
+        body = b"".join(line + b"\n" for line in lines)
+        self.committer.add(stream, Entry(body, records, TIME, self.number, waiter, "p"))
+        await waiter.reached.wait()
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.compactor.look()
+        await self.compactor.idle()
+
+    def stored(self, stream: str = "app") -> list[bytes]:
+        problems: list[Problem] = []
+        blocks = list(StreamReader(self.data, stream, problems.append).read())
+        assert not problems
+        return [line for block in blocks for line in block.lines()]
+
+    def names(self, stream: str = "app") -> list[str]:
+        return sorted(os.listdir(self.data / stream))
+
+    def check(self) -> None:
+        for stream, lines in self.lines.items():
+            assert self.stored(stream) == lines
+            assert list(verify_stream(self.data / stream)) == []
+
+
+@asynccontextmanager
+async def running(
+    data: Path, store_limits: StoreLimits | None = None, *, compacts: bool = True
+) -> AsyncIterator[Running]:
+    clock = Clock()
+    with ThreadPoolExecutor(2) as executor, ThreadPoolExecutor(1) as compacting:
+        store = Store(data, executor, store_limits or StoreLimits(rewrite_limit=1000))
+        store.open()
+        async with asyncio.TaskGroup() as tasks:
+            committer = Committer(store, CommitLimits(retry_min=0.001, retry_max=0.01), tasks)
+            rewriter = Rewriter(data, Pace(math.inf), direct_above=16_000, level=1)
+            compactor = Compactor(store, committer, rewriter, LIMITS, compacting, clock)
+            if compacts:
+                tasks.create_task(compactor.run())
+            try:
+                yield Running(data, store, committer, compactor, clock, executor)
+            finally:
+                if compacts:
+                    await compactor.stop()
+                await committer.close()
+                store.close()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+async def test_small_segments_become_large_ones_and_those_are_sealed(data: Path) -> None:
+    async with running(data) as at:
+        for _ in range(200):
+            await at.commit(records=9)
+        await at.compactor.idle()
+        at.check()
+        headers = [read_header(data / "app", first) for first in list_segments(data / "app")]
+        sealed = [header.is_sealed for header in headers]
+        assert sealed == sorted(sealed, reverse=True)
+        assert sum(sealed) >= 2
+        assert len(headers) < 20
+        assert all(64_000 <= header.bytes <= 128_000 for header in headers if header.is_sealed)
+        assert headers[-1].producers == {"p": at.number}
+
+
+async def test_the_active_segment_is_never_touched(data: Path) -> None:
+    async with running(data) as at:
+        for _ in range(30):
+            await at.commit(records=8)
+            await at.commit()
+            await at.compactor.idle()
+            newest = list_segments(data / "app")[-1]
+            assert read_header(data / "app", newest).last == at.number
+        at.check()
+
+
+async def test_a_stream_gone_quiet_is_sealed_and_goes_on(data: Path) -> None:
+    async with running(data) as at:
+        await at.commit(records=50)
+        await at.pass_time(101)
+        assert at.names() == [segment_name(1, compressed=True)]
+        await at.commit()
+        assert at.names() == [segment_name(1, compressed=True), segment_name(51)]
+        at.check()
+
+
+async def test_what_is_little_is_left_for_longer(data: Path) -> None:
+    async with running(data) as at:
+        await at.commit()
+        await at.pass_time(101)
+        await at.pass_time(800)
+        assert at.names() == [segment_name(1)]
+        await at.pass_time(101)
+        assert at.names() == [segment_name(1, compressed=True)]
+
+
+async def test_a_segment_without_records_is_left_to_the_commits(data: Path) -> None:
+    async with running(data) as at:
+        await at.commit(records=50)
+        await at.pass_time(101)
+        await at.commit(records=0)
+        await at.pass_time(2000)
+        assert at.names() == [segment_name(1, compressed=True), segment_name(51)]
+        await at.commit()
+        at.check()
+
+
+async def test_a_stream_found_at_the_start_is_compacted(data: Path) -> None:
+    async with running(data, compacts=False) as at:
+        for _ in range(100):
+            await at.commit(records=9)
+        lines = at.lines
+        assert len(at.names()) == 100
+    async with running(data) as at:
+        at.lines = lines
+        await at.compactor.idle()
+        assert len(at.names()) < 20
+        at.check()
+        at.number = 900
+        await at.commit()
+        at.check()
+        assert at.store.last_durable("app", "p") == 901
+
+
+async def test_streams_that_press_on_the_cache_are_compacted_too(data: Path) -> None:
+    limits = StoreLimits(rewrite_limit=1000, active_cache=300)
+    async with running(data, limits) as at:
+        for _ in range(40):
+            for stream in ("app", "web", "audit"):
+                await at.commit(stream)
+        await at.compactor.idle()
+        assert max(len(at.names(stream)) for stream in at.lines) <= 2 * LIMITS.fanout + 8
+        await at.pass_time(2000)
+        for stream in at.lines:
+            assert at.names(stream) == [segment_name(1, compressed=True)]
+        at.check()
+
+
+async def test_a_damaged_segment_is_not_merged_and_nothing_is_sealed_behind_it(data: Path) -> None:
+    async with running(data, compacts=False) as at:
+        for _ in range(100):
+            await at.commit(records=9)
+    firsts = list_segments(data / "app")
+    damaged = data / "app" / segment_name(firsts[20])
+    content = bytearray(damaged.read_bytes())
+    content[-3] ^= 1
+    damaged.write_bytes(content)
+    with capture_logs() as logs:
+        async with running(data) as at:
+            await at.pass_time(2000)
+            names = at.names()
+    assert damaged.read_bytes() == content
+    assert [log["path"] for log in logs if log["event"] == "segment_damaged"] == [str(damaged)]
+    sealed = [name for name in names if name.endswith(".zst")]
+    plain = [name for name in names if not name.endswith(".zst")]
+    assert max(sealed, default="") < damaged.name
+    assert len(plain) < 40
+    findings = [finding for finding in verify_stream(data / "app") if not finding.harmless]
+    assert [finding.path for finding in findings] == [str(damaged)]
+
+
+def failing(name: str, error: int, only: Callable[[Any], bool]) -> Any:
+    real = getattr(os, name)
+
+    def call(target: Any, *args: Any, **kwargs: Any) -> Any:
+        if only(target):
+            raise OSError(error, os.strerror(error), str(target))
+        return real(target, *args, **kwargs)
+
+    return patch.object(os, name, call)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [("writev", errno.ENOSPC), ("fsync", errno.EIO), ("replace", errno.EIO), ("unlink", errno.EIO)],
+)
+async def test_a_compaction_that_fails_harms_nothing_and_is_tried_again(
+    data: Path, call: str, error: int
+) -> None:
+    async with running(data) as at:
+        await at.commit(records=50)
+        with capture_logs() as logs, failing(call, error, lambda _: True):
+            await at.pass_time(101)
+            await at.pass_time(10)
+            await at.pass_time(10)
+        assert at.stored() == at.lines["app"]
+        events = [log["event"] for log in logs]
+        assert events.count("compaction_failed") == 1
+        assert at.compactor.totals.failures == 3
+        await at.pass_time(100)
+        assert at.names() == [segment_name(1, compressed=True)]
+        at.check()
+
+
+async def test_what_an_interrupted_seal_left_is_cleared_up(data: Path) -> None:
+    async with running(data) as at:
+        await at.commit(records=50)
+        plain = (data / "app" / segment_name(1)).read_bytes()
+        await at.pass_time(101)
+        lines = at.lines
+    (data / "app" / segment_name(1)).write_bytes(plain)
+    before = hashlib.sha256((data / "app" / segment_name(1, compressed=True)).read_bytes())
+    async with running(data) as at:
+        at.lines = lines
+        await at.compactor.idle()
+        assert at.names() == [segment_name(1, compressed=True)]
+        sealed = (data / "app" / segment_name(1, compressed=True)).read_bytes()
+        assert hashlib.sha256(sealed).digest() == before.digest()
+        at.check()
+
+
+async def test_commits_of_a_held_stream_wait_and_others_go_on(data: Path) -> None:
+    async with running(data) as at:
+        await at.commit()
+        async with at.committer.held("app"):
+            waiting = asyncio.ensure_future(at.commit())
+            await at.commit("web")
+            assert not waiting.done()
+            assert len(at.stored()) == 1
+        await waiting
+        at.check()
+
+
+async def test_a_stop_ends_a_rewriting_at_once(data: Path) -> None:
+    async with running(data) as at:
+        at.compactor._rewriter.pace = Pace(1)  # a byte a second
+        await at.commit(records=50)
+        at.clock.now += 101
+        at.compactor.look()
+        await at.compactor.stop()
+        assert not [name for name in at.names() if name.startswith(".")]
+        at.check()
