@@ -19,7 +19,9 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from logengine.errors import LogEngineError
 from logengine.plan import Addition
+from logengine.retainer import cursors_behind
 from logengine.status import FailingStream
 from logengine.store import PlannedSegment, Store
 from logengine.stream import Recovery
@@ -106,6 +108,14 @@ class _Batch:
     done: asyncio.Future[Mapping[str, Exception]]
 
 
+@dataclass
+class _Hold:
+    """Somebody who has a stream for himself."""
+
+    through: asyncio.Event = field(default_factory=asyncio.Event)  # nothing of it is under way
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Committer:
     """Takes entries, makes them durable in order, stream by stream.
 
@@ -134,8 +144,7 @@ class Committer:
         self._under_way: deque[_Batch] = deque()
         self._tasks: set[asyncio.Task[None]] = set()  # of the group, those of this committer
         self._timers: set[asyncio.TimerHandle] = set()
-        # Streams that are not committed for now, and who waits for their commits under way.
-        self._held: dict[str, asyncio.Event] = {}
+        self._held: dict[str, _Hold] = {}  # streams that are not committed for now
         self._pump_due = False
         self._closed = False
         self._dropped = 0
@@ -203,23 +212,26 @@ class Committer:
         """While inside, no commit touches the directory of `stream`; its senders wait.
 
         For whoever changes names there besides: a sync that fails may lose what somebody else
-        has just renamed, and his own sync, a moment later, would not tell. One at a time.
+        has just renamed, and his own sync, a moment later, would not tell. One at a time:
+        whoever comes second waits. A full disk's drop of the oldest is one of them.
         """
-        assert stream not in self._held
-        through = self._held[stream] = asyncio.Event()
+        while (other := self._held.get(stream)) is not None:
+            await other.ended.wait()
+        hold = self._held[stream] = _Hold()
         try:
             if self._is_under_way(stream):
-                await through.wait()
+                await hold.through.wait()
             yield
         finally:
             del self._held[stream]
+            hold.ended.set()
             self._pump_soon(0)
 
     def _let_through(self, streams: Collection[str]) -> None:
         """Tells who holds one of `streams` that nothing of it is under way any more."""
-        for stream, through in self._held.items():
+        for stream, hold in self._held.items():
             if stream in streams and not self._is_under_way(stream):
-                through.set()
+                hold.through.set()
 
     def _is_under_way(self, stream: str) -> bool:
         pending = self._pending.get(stream)
@@ -433,7 +445,11 @@ class Committer:
     async def _make_room(self, stream: str, pending: _Pending, pause_s: float) -> None:
         """Drops the stream's oldest segments, as many as what waits takes, and tries again."""
         try:
-            dropped = await self._store.drop_oldest(stream, pending.bytes + _ROOM_MARGIN_BYTES)
+            # A compaction that is to replace some of them waits, and then finds them gone.
+            async with self.held(stream):
+                if self._closed:
+                    return
+                dropped = await self._store.drop_oldest(stream, pending.bytes + _ROOM_MARGIN_BYTES)
         except Exception as error:  # noqa: BLE001 - tried again, whatever it is
             log.error("oldest_segments_not_dropped", stream=stream, error=str(error))
             dropped = []
@@ -448,9 +464,20 @@ class Committer:
                 bytes=sum(segment.disk_bytes for segment in dropped),
                 reason="the disk is full, and on_full is drop_oldest",
             )
+            await self._tell_of_cursors(stream, max(segment.last for segment in dropped))
         # At once only the first time: where somebody else takes what is freed, or it is not
         # space that is short, a history of years is not to be gone in a second.
         self._retry_later(pending, 0 if dropped and pending.attempts == 1 else pause_s)
+
+    async def _tell_of_cursors(self, stream: str, last: int) -> None:
+        """Logs who had registered a cursor and has not read all up to `last`, which is gone."""
+        try:
+            cursors = await asyncio.to_thread(cursors_behind, self._store.data, stream, last)
+        except (OSError, LogEngineError) as error:
+            log.error("cursors_not_read", stream=stream, error=str(error))
+            return
+        if cursors:
+            log.warning("removed_before_it_was_read", stream=stream, cursors=cursors, last=last)
 
     def _retry_later(self, pending: _Pending, delay_s: float) -> None:
         if not self._closed:

@@ -164,7 +164,7 @@ def _compactor(
         seal_after=compaction.seal_after,
         seal_small_after=compaction.seal_small_after,
     )
-    retainer = Retainer(store.data, retention_rules(config))
+    retainer = Retainer(store.data, retention_rules(config), unsynced=store.unsynced)
     return Compactor(store, committer, rewriter, limits, executor, retainer=retainer)
 
 

@@ -102,17 +102,24 @@ def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
         return Found(first, None)
 
 
-def drop_oldest(directory: Path, wanted_bytes: int, next_seq: int) -> list[StoredSegment]:
+def drop_oldest(
+    directory: Path, wanted_bytes: int, next_seq: int, unsynced: set[str]
+) -> list[StoredSegment]:
     """Removes the oldest segments, for `wanted_bytes` of room; gives those that are gone.
 
     What is behind `next_seq` is not known to be durable, and never the reason to remove what
     is. Costs as many headers as segments go, and one. Raises `OSError` if none could be removed;
-    what comes after one that cannot be is left.
+    what comes after one that cannot be is left. Where it was a sync that failed, the stream is
+    among the `unsynced` from then on.
     """
     dropped: list[StoredSegment] = []
     for segment in oldest_to_drop(_stored(directory), wanted_bytes, next_seq):
         try:
-            _remove(directory, segment.first)
+            if not dropped:
+                # A compaction does not sync what it removed: without what covers it, a part
+                # of that would come back after a power cut.
+                _sync(directory, unsynced)
+            _remove(directory, segment.first, unsynced)
         except OSError:
             if not dropped:
                 raise
@@ -121,14 +128,26 @@ def drop_oldest(directory: Path, wanted_bytes: int, next_seq: int) -> list[Store
     return dropped
 
 
-def _remove(directory: Path, first: int) -> None:
-    """Removes a segment; when it returns, that is durable."""
-    # The compressed one last: where both are there, it is the one that counts.
-    for compressed in (False, True):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(directory / segment_name(first, compressed=compressed))
-    # One at a time: after a power cut they may be gone in this order, and in no other.
+def _remove(directory: Path, first: int, unsynced: set[str]) -> None:
+    """Removes a segment; when it returns, that is durable.
+
+    A compaction may remove covered ones at the same time.
+    """
+    # One at a time: after a power cut they may be gone in this order, and in no other. The
+    # compressed one last: it may hold more than the plain one, and is the one that counts.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(directory / segment_name(first))
+    compressed = directory / segment_name(first, compressed=True)
+    if compressed.exists():
+        _sync(directory, unsynced)
+        os.unlink(compressed)
+    _sync(directory, unsynced)
+
+
+def _sync(directory: Path, unsynced: set[str]) -> None:
+    unsynced.add(directory.name)
     sync_directory(directory)
+    unsynced.discard(directory.name)
 
 
 def _stored(directory: Path) -> Iterator[StoredSegment]:
@@ -194,6 +213,11 @@ class SegmentWriter:
         self.prepare()
         self._writer.publish()
         self._writer.sync_directory()
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the segment has its name, be that durable or not."""
+        return self._writer.published
 
     def abort(self) -> None:
         """Removes the temp, if there is one. Never raises."""

@@ -10,10 +10,13 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from structlog.testing import capture_logs
 
 from logengine.committer import CommitLimits, Committer, Entry
+from logengine.room import StoredSegment
 from logengine.segment_file import list_segments, read_segment
 from logengine.store import Store, StoreLimits
 from logengine.stream import drop_oldest, recover
@@ -94,6 +97,12 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - what it waits for tells no event
             await asyncio.sleep(0.001)
+
+
+async def let_others_go() -> None:
+    """Whoever is ready goes as far as he can without a thread."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT])
@@ -205,6 +214,70 @@ async def test_the_directory_is_synced_after_each_that_goes_and_the_order_is_the
         assert step == "sync" or following == "sync"
 
 
+async def test_a_drop_waits_for_whoever_holds_the_stream_and_he_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, tmp_path)
+    async with committing(tmp_path, lambda _: True) as committer:
+        acks = await grow(committer, "app")
+        drop, inside, begun, go_on = committer._store.drop_oldest, 0, 0, asyncio.Event()
+
+        async def watched(stream: str, wanted_bytes: int) -> list[StoredSegment]:
+            nonlocal begun
+            begun += 1
+            assert not inside
+            await go_on.wait()
+            return await drop(stream, wanted_bytes)
+
+        async def hold() -> None:
+            nonlocal inside
+            async with committer.held("app"):
+                inside += 1
+                await let_others_go()
+                inside -= 1
+
+        monkeypatch.setattr(committer._store, "drop_oldest", watched)
+        disk.fill()
+        committer.add("app", entry(OLD + 1, acks))
+        # The commit is under way, and fails: he is let through before the drop begins.
+        while not committer._under_way:  # noqa: ASYNC110 - what it waits for tells no event
+            await asyncio.sleep(0)
+        async with committer.held("app"):
+            inside += 1
+            assert committer.failing()
+            await let_others_go()
+            inside -= 1
+        assert begun == 0
+        await until(lambda: begun == 1)
+        holding = [asyncio.create_task(hold()) for _ in range(2)]
+        await let_others_go()
+        assert not inside
+        go_on.set()
+        await asyncio.gather(*holding)
+        await committer.drained()
+        assert acks.number == OLD + 1
+        left = numbers_in(tmp_path, "app")
+        assert left == list(range(left[0], OLD + 2))
+
+
+async def test_a_drop_tells_of_the_cursors_that_it_passes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, tmp_path)
+    async with committing(tmp_path, lambda _: True) as committer:
+        acks = await grow(committer, "app")
+        (tmp_path / ".cursors").mkdir()
+        (tmp_path / ".cursors" / "slow").write_text("app:1\n")
+        (tmp_path / ".cursors" / "quick").write_text(f"app:{OLD}\n")
+        disk.fill()
+        with capture_logs() as logs:
+            committer.add("app", entry(OLD + 1, acks))
+            await committer.drained()
+            await committer.close()
+    (told,) = [log for log in logs if log["event"] == "removed_before_it_was_read"]
+    assert told["cursors"] == ["slow"]
+
+
 async def test_streams_that_rest_can_be_tried_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,20 +307,36 @@ async def test_what_went_before_a_failing_sync_is_counted(
     fsync = os.fsync
     syncs = 0
 
-    def fails_at_the_third(descriptor: int) -> None:
+    def fails_at_the_fourth(descriptor: int) -> None:
         nonlocal syncs
         syncs += 1
-        if syncs == 3:
+        if syncs == 4:
             raise OSError(errno.EIO, "injected")
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", fails_at_the_third)
-    dropped = drop_oldest(tmp_path / "app", 10 * 4096, next_seq=OLD + 1)
+    monkeypatch.setattr(os, "fsync", fails_at_the_fourth)
+    unsynced: set[str] = set()
+    dropped = drop_oldest(tmp_path / "app", 10 * 4096, OLD + 1, unsynced)
+    # One sync before the first, and one for each.
     assert [segment.first for segment in dropped] == [1, 2]
     assert list_segments(tmp_path / "app")[0] in (3, 4)
-    syncs = 2
+    assert unsynced == {"app"}
+    syncs = 3
     with pytest.raises(OSError, match="injected"):
-        drop_oldest(tmp_path / "app", 10 * 4096, next_seq=OLD + 1)
+        drop_oldest(tmp_path / "app", 10 * 4096, OLD + 1, unsynced)
+
+
+async def test_where_a_sync_failed_nothing_more_is_dropped(tmp_path: Path) -> None:
+    async with committing(tmp_path, lambda _: True) as committer:
+        await grow(committer, "app")
+        store = committer._store
+        with pytest.MonkeyPatch.context() as patch:
+            fails = OSError(errno.EIO, "injected")
+            patch.setattr(os, "fsync", Mock(side_effect=fails))
+            with pytest.raises(OSError, match="injected"):
+                await store.drop_oldest("app", 4096)
+        assert await store.drop_oldest("app", 4096) == []
+        assert numbers_in(tmp_path, "app") == list(range(1, OLD + 1))
 
 
 class Killed(BaseException):
@@ -267,7 +356,7 @@ async def test_killed_at_any_call_what_is_left_is_the_newest_part_whole(tmp_path
         with pytest.MonkeyPatch.context() as patch:
             die_after(patch, calls_before_death)
             try:
-                drop_oldest(directory, 5 * 4096, next_seq=OLD + 1)
+                drop_oldest(directory, 5 * 4096, OLD + 1, set())
                 was_killed = False
             except Killed:
                 calls_before_death += 1
