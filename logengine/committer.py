@@ -4,10 +4,12 @@ A batch starts as soon as the one before lets it, and holds whatever arrived mea
 one record at idle, megabytes under load. While a batch is in fsync and enough has
 arrived (`pipeline_bytes`), the next one is prepared already; three are under way at most.
 A stream that fails keeps its records and tries again alone, after a pause that doubles.
+One that may drop its oldest segments on a full disk does so before it tries again.
 """
 
 import asyncio
 import contextlib
+import errno
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
@@ -17,7 +19,10 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from logengine.errors import LogEngineError
 from logengine.plan import Addition
+from logengine.retainer import cursors_behind
+from logengine.status import FailingStream
 from logengine.store import PlannedSegment, Store
 from logengine.stream import Recovery
 
@@ -25,6 +30,9 @@ log = structlog.get_logger()
 
 _BATCHES_UNDER_WAY_MAX = 3
 _IN_LOOP_BYTES_MAX = 16 * 1024
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+# More than the active segment and a header of a thousand producers, which a commit writes too.
+_ROOM_MARGIN_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Totals:
     bytes: int = 0
     batches: int = 0
     failures: int = 0
+    dropped_records: int = 0  # stored ones, whose stream drops its oldest on a full disk
 
 
 @dataclass
@@ -85,6 +94,9 @@ class _Pending:
     under_way: int = 0  # batches that hold entries of this stream
     returned: list[Entry] = field(default_factory=list)  # of failed batches, oldest first
     attempts: int = 0  # failed ones in a row
+    error: Exception | None = None  # of the last one
+    failing_since: float = 0.0  # by the loop's clock
+    retry: asyncio.TimerHandle | None = None
     resting: bool = False  # until the next attempt is due
     recovering: bool = False
 
@@ -96,11 +108,21 @@ class _Batch:
     done: asyncio.Future[Mapping[str, Exception]]
 
 
+@dataclass
+class _Hold:
+    """Somebody who has a stream for himself."""
+
+    through: asyncio.Event = field(default_factory=asyncio.Event)  # nothing of it is under way
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Committer:
     """Takes entries, makes them durable in order, stream by stream.
 
     Runs on one event loop, which no call here blocks, with its tasks in `tasks`. `on_room`
-    is called whenever pending bytes have become fewer, or a stream that failed goes again.
+    is called whenever pending bytes have become fewer, or a stream that failed goes again;
+    `on_failing` whenever a stream failed, or goes again. Of a stream for which `drops_oldest`
+    holds, a full disk takes the oldest segments.
     """
 
     def __init__(
@@ -108,18 +130,21 @@ class Committer:
         store: Store,
         limits: CommitLimits,
         tasks: asyncio.TaskGroup,
+        *,
+        drops_oldest: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._store = store
+        self._drops_oldest = drops_oldest
         self._limits = limits
         self._task_group = tasks
         self.on_room: Callable[[], None] = lambda: None
+        self.on_failing: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
         self._pending: dict[str, _Pending] = {}
         self._under_way: deque[_Batch] = deque()
         self._tasks: set[asyncio.Task[None]] = set()  # of the group, those of this committer
         self._timers: set[asyncio.TimerHandle] = set()
-        # Streams that are not committed for now, and who waits for their commits under way.
-        self._held: dict[str, asyncio.Event] = {}
+        self._held: dict[str, _Hold] = {}  # streams that are not committed for now
         self._pump_due = False
         self._closed = False
         self._dropped = 0
@@ -154,28 +179,59 @@ class Committer:
         pending = self._pending.get(stream)
         return pending is None or (not pending.attempts and pending.bytes < pending_max)
 
+    def failing(self) -> list[FailingStream]:
+        """The streams that cannot be committed now, and why. O(streams with pending records)."""
+        now_s = self._loop.time()
+        return [
+            FailingStream(
+                stream=stream,
+                error=str(pending.error),
+                for_s=round(now_s - pending.failing_since, 1),
+                attempts=pending.attempts,
+                waiting_records=_records_in(pending),
+                waiting_bytes=pending.bytes,
+            )
+            for stream, pending in self._pending.items()
+            if pending.attempts
+        ]
+
+    def lacks_space(self) -> bool:
+        """Whether a stream fails because the disk, or the quota on it, is full."""
+        return any(_is_lack_of_space(pending.error) for pending in self._pending.values())
+
+    def retry_now(self) -> None:
+        """Tries the streams again that rest after a failure."""
+        for pending in list(self._pending.values()):
+            if pending.retry is not None:
+                pending.retry.cancel()
+                self._timers.discard(pending.retry)
+                self._retry(pending)
+
     @contextlib.asynccontextmanager
     async def held(self, stream: str) -> AsyncIterator[None]:
         """While inside, no commit touches the directory of `stream`; its senders wait.
 
         For whoever changes names there besides: a sync that fails may lose what somebody else
-        has just renamed, and his own sync, a moment later, would not tell. One at a time.
+        has just renamed, and his own sync, a moment later, would not tell. One at a time:
+        whoever comes second waits. A full disk's drop of the oldest is one of them.
         """
-        assert stream not in self._held
-        through = self._held[stream] = asyncio.Event()
+        while (other := self._held.get(stream)) is not None:
+            await other.ended.wait()
+        hold = self._held[stream] = _Hold()
         try:
             if self._is_under_way(stream):
-                await through.wait()
+                await hold.through.wait()
             yield
         finally:
             del self._held[stream]
+            hold.ended.set()
             self._pump_soon(0)
 
     def _let_through(self, streams: Collection[str]) -> None:
         """Tells who holds one of `streams` that nothing of it is under way any more."""
-        for stream, through in self._held.items():
+        for stream, hold in self._held.items():
             if stream in streams and not self._is_under_way(stream):
-                through.set()
+                hold.through.set()
 
     def _is_under_way(self, stream: str) -> bool:
         pending = self._pending.get(stream)
@@ -322,11 +378,13 @@ class Committer:
         self.pending_bytes -= size
         pending.bytes -= size
         pending.under_way -= 1
-        if pending.attempts:
-            log.info("stream_recovered", stream=stream, failed_attempts=pending.attempts)
-            pending.attempts = 0
+        goes_again = pending.attempts > 0
+        if goes_again:
+            self._goes_again(stream, pending)
         if not pending.entries and not pending.under_way:
             del self._pending[stream]
+        if goes_again:
+            self.on_failing()
         for sender, number in latest.items():
             sender.durable(number)
 
@@ -345,25 +403,88 @@ class Committer:
         pending.returned.clear()
         self._rest(stream, pending, error)
 
+    def _goes_again(self, stream: str, pending: _Pending) -> None:
+        log.info(
+            "stream_recovered",
+            stream=stream,
+            failed_attempts=pending.attempts,
+            failed_for_s=round(self._loop.time() - pending.failing_since, 1),
+            waiting_records=_records_in(pending),
+            waiting_bytes=pending.bytes,
+        )
+        pending.attempts = 0
+        pending.error = None
+
     def _rest(self, stream: str, pending: _Pending, error: Exception) -> None:
         self.totals.failures += 1
         pause_s = min(
             self._limits.retry_max, self._limits.retry_min * 2 ** min(pending.attempts, 30)
         )
+        if not pending.attempts:
+            pending.failing_since = self._loop.time()
+        # Said once, and again if the reason is another: of a full disk each try would tell.
+        is_news = pending.error is None or _reason(pending.error) != _reason(error)
         pending.attempts += 1
+        pending.error = error
         pending.resting = True
-        log.error(
+        (log.error if is_news else log.debug)(
             "commit_failed",
             stream=stream,
             error=str(error),
-            waiting_records=sum(entry.count for entry in pending.entries),
+            waiting_records=_records_in(pending),
             waiting_bytes=pending.bytes,
             retry_in_s=pause_s,
             exc_info=None if isinstance(error, OSError) else error,
         )
-        self._later(pause_s, self._retry, pending)
+        if _is_lack_of_space(error) and self._drops_oldest(stream) and not self._closed:
+            self._spawn(self._make_room(stream, pending, pause_s))
+        else:
+            self._retry_later(pending, pause_s)
+        self.on_failing()
+
+    async def _make_room(self, stream: str, pending: _Pending, pause_s: float) -> None:
+        """Drops the stream's oldest segments, as many as what waits takes, and tries again."""
+        try:
+            # A compaction that is to replace some of them waits, and then finds them gone.
+            async with self.held(stream):
+                if self._closed:
+                    return
+                dropped = await self._store.drop_oldest(stream, pending.bytes + _ROOM_MARGIN_BYTES)
+        except Exception as error:  # noqa: BLE001 - tried again, whatever it is
+            log.error("oldest_segments_not_dropped", stream=stream, error=str(error))
+            dropped = []
+        if dropped:
+            self.totals.dropped_records += sum(segment.count for segment in dropped)
+            log.warning(
+                "oldest_segments_dropped",
+                stream=stream,
+                first=min(segment.first for segment in dropped),
+                last=max(segment.last for segment in dropped),
+                segments=len(dropped),
+                bytes=sum(segment.disk_bytes for segment in dropped),
+                reason="the disk is full, and on_full is drop_oldest",
+            )
+            await self._tell_of_cursors(stream, max(segment.last for segment in dropped))
+        # At once only the first time: where somebody else takes what is freed, or it is not
+        # space that is short, a history of years is not to be gone in a second.
+        self._retry_later(pending, 0 if dropped and pending.attempts == 1 else pause_s)
+
+    async def _tell_of_cursors(self, stream: str, last: int) -> None:
+        """Logs who had registered a cursor and has not read all up to `last`, which is gone."""
+        try:
+            cursors = await asyncio.to_thread(cursors_behind, self._store.data, stream, last)
+        except (OSError, LogEngineError) as error:
+            log.error("cursors_not_read", stream=stream, error=str(error))
+            return
+        if cursors:
+            log.warning("removed_before_it_was_read", stream=stream, cursors=cursors, last=last)
+
+    def _retry_later(self, pending: _Pending, delay_s: float) -> None:
+        if not self._closed:
+            pending.retry = self._later(delay_s, self._retry, pending)
 
     def _retry(self, pending: _Pending) -> None:
+        pending.retry = None
         pending.resting = False
         self._pump()
 
@@ -384,13 +505,16 @@ class Committer:
         report_damage(stream, recovery)
         self._pump()
 
-    def _later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
+    def _later(
+        self, delay_s: float, call: Callable[..., None], *arguments: Any
+    ) -> asyncio.TimerHandle:
         def run() -> None:
             self._timers.discard(timer)
             call(*arguments)
 
         timer = self._loop.call_later(delay_s, run)
         self._timers.add(timer)
+        return timer
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._task_group.create_task(work)
@@ -405,6 +529,19 @@ class _Waiter:
     def durable(self, number: int) -> None:
         if not self.reached.done():
             self.reached.set_result(None)
+
+
+def _records_in(pending: _Pending) -> int:
+    return sum(entry.count for entry in pending.entries)
+
+
+def _reason(error: Exception) -> str:
+    """Why it failed, without the file that it failed at."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _is_lack_of_space(error: Exception | None) -> bool:
+    return isinstance(error, OSError) and error.errno in _NO_SPACE
 
 
 def _addition(entries: list[Entry]) -> Addition:

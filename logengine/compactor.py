@@ -4,7 +4,8 @@ The work is done in a thread of its own, at a pace. Of each stream its ended seg
 kept in mind, as the commits tell of them, so that a directory is listed only where that is
 not known: at first, after a failure, and when a stream has gone quiet. A result takes its
 name while no commit is under way in its stream, and only when it is durable the segments
-that it covers are removed.
+that it covers are removed. A full disk may take the oldest segments meanwhile: what was made
+of them is given up then.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -77,6 +79,7 @@ class _Known:
     failures: int = 0
     retry_at: float = 0.0
     damaged: set[int] = field(default_factory=set)
+    drops: int = 0  # times that a full disk took the oldest segments
 
     def unsealed_bytes(self) -> int:
         """The bytes that are in no sealed segment, about."""
@@ -133,6 +136,7 @@ class Compactor:
         self._ended = asyncio.Event()
         self.totals = CompactionTotals()
         store.on_segment = self._committed
+        store.on_dropped = self._dropped
 
     async def run(self) -> None:
         """Works until it is told to stop."""
@@ -176,6 +180,12 @@ class Compactor:
             self._make_due(plan.stream, known)
         known.newest = Part(plan.first, plan.last, plan.body_bytes)
 
+    def _dropped(self, stream: str) -> None:
+        known = self._known.get(stream)
+        if known is not None:
+            known.drops += 1
+            known.survey = None
+
     def _make_due(self, stream: str, known: _Known) -> None:
         if known.retry_at <= self._clock():
             self._due[stream] = None
@@ -206,17 +216,24 @@ class Compactor:
 
     async def _take_turn(self, stream: str, known: _Known) -> None:
         """One step of a stream; it is due again if there may be more."""
+        drops = known.drops
         try:
             may_have_more = await self._step(stream, known)
         except CompactionStopped:
             return
-        except DamagedSegment as damage:
-            self._report(stream, known, [damage])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            async with self._committer.held(stream):
+                pass  # a drop that is under way is told of when it ends
+            if known.drops == drops and not isinstance(error, DamagedSegment | _Outdated):
+                self._failed(stream, known, error)
+                return
+            # What was just being dropped may look damaged.
+            if known.drops == drops and isinstance(error, DamagedSegment):
+                self._report(stream, known, [error])
             known.survey = None
             may_have_more = True
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
-            self._failed(stream, known, error)
-            return
+        if known.drops != drops:
+            known.survey = None
         if known.failures:
             log.info("compaction_recovered", stream=stream, failed_attempts=known.failures)
             known.failures = 0
@@ -282,7 +299,9 @@ class Compactor:
                 if removal is None:
                     break
                 async with self._committer.held(removal.stream):
-                    await self._in_thread(retainer.remove, removal)
+                    is_removed = await self._in_thread(retainer.remove, removal)
+                if not is_removed:
+                    continue
                 self.totals.removed += 1
                 if removal.passed_over:
                     log.warning(
@@ -308,20 +327,24 @@ class Compactor:
 
     async def _carry_out(self, stream: str, found: Survey, action: Merge | Seal) -> None:
         parts = action.parts
-        covered = [segment_name(part.first, compressed=part.is_compressed) for part in parts[1:]]
+        names = [segment_name(part.first, compressed=part.is_compressed) for part in parts]
+        covered = names[1:]
         at = found.parts.index(parts[0])
         if isinstance(action, Merge):
             writer, header = await self._in_thread(self._rewriter.merge, stream, parts)
-            await self._publish(stream, writer, covered)
+            await self._publish(stream, writer, names, covered)
             found.parts[at : at + len(parts)] = [Part(header.first, header.last, header.bytes)]
             self.totals.merges += 1
             self.totals.merged_bytes += header.bytes
             return
-        after = found.sealed.first if found.sealed else None
+        after = None
+        if found.sealed is not None:
+            after = found.sealed.first
+            names.append(found.sealed.file_name)
         writer, header = await self._in_thread(self._rewriter.seal, stream, parts, after)
         if not parts[0].is_compressed:
             covered.append(segment_name(header.first))
-        await self._publish(stream, writer, covered)
+        await self._publish(stream, writer, names, covered)
         found.sealed, found.seal_from = header, found.behind_empty(header.last + 1)
         del found.parts[at : at + len(parts)]
         self.totals.seals += 1
@@ -335,14 +358,22 @@ class Compactor:
         and where that failed a later sync would say ok all the same.
         """
         writer = await self._in_thread(self._rewriter.copy, stream, leftover.first)
-        await self._publish(stream, writer, leftover.names)
+        await self._publish(stream, writer, [writer.plan.file_name], leftover.names)
 
-    async def _publish(self, stream: str, writer: SegmentWriter, covered: Sequence[str]) -> None:
-        """The segment is durable under its name, and what it covers is removed."""
+    async def _publish(
+        self, stream: str, writer: SegmentWriter, needed: Sequence[str], covered: Sequence[str]
+    ) -> None:
+        """The segment is durable under its name, and what it covers is removed.
+
+        Raises `_Outdated` if the files that it was made of, `needed`, are not all there.
+        """
         try:
             async with self._committer.held(stream):
-                await self._in_thread(writer.publish)
+                await self._in_thread(_publish_in_place_of, writer, self._store.data, needed)
         except BaseException:
+            if writer.is_visible:
+                # Before what it covers is gone for good, its own name may be lost.
+                self._store.unsynced.add(stream)
             writer.abort()
             raise
         await self._in_thread(unlink_newest_first, self._store.data / stream, covered)
@@ -350,3 +381,15 @@ class Compactor:
     async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, call, *arguments)
+
+
+class _Outdated(Exception):
+    """What was rewritten is not all there any more."""
+
+
+def _publish_in_place_of(writer: SegmentWriter, data: Path, needed: Sequence[str]) -> None:
+    directory = data / writer.plan.stream
+    # Published over segments that were dropped, it would stand before a hole.
+    if not all((directory / name).exists() for name in needed):
+        raise _Outdated
+    writer.publish()

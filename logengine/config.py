@@ -11,7 +11,7 @@ import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import tomli_w
@@ -19,11 +19,13 @@ import tomli_w
 from logengine.compaction import FANOUT_MAX
 from logengine.errors import ConfigError
 from logengine.places import default_data, default_socket
+from logengine.quota import Over, Quota
 from logengine.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.units import (
     format_duration,
     format_mode,
     format_size,
+    parse_count,
     parse_duration,
     parse_free_space,
     parse_mode,
@@ -44,12 +46,17 @@ class Duration(float):
     """Seconds, written as `250ms`."""
 
 
+class RecordsPerSecond(int):
+    """A number, 0 for no limit."""
+
+
 class Mode(int):
     """Permissions, written as `0666`."""
 
 
 _COUNT_MAX = 1_000_000
 _ABSOLUTE = "an absolute path without NUL"
+_UID = re.compile(r"0|[1-9][0-9]{0,9}")
 _SOCKET_PATH_BYTES_MAX = 107  # what the kernel's sockaddr_un holds, and a NUL
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=_COUNT_MAX)]
@@ -57,16 +64,19 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=_COUNT_MAX)]
 _PARSERS: dict[type, Callable[[str], float]] = {
     Size: parse_size,
     Duration: parse_duration,
+    RecordsPerSecond: parse_count,
     Mode: parse_mode,
 }
-_FORMATTERS: dict[type, Callable[[Any], str]] = {
+_FORMATTERS: dict[type, Callable[[Any], str | int]] = {
     Size: format_size,
     Duration: format_duration,
+    RecordsPerSecond: int,
     Mode: format_mode,
 }
 _EXPECTED: dict[type, str] = {
     Size: 'a size such as "64KiB", or a number of bytes',
     Duration: 'a duration such as "250ms", in quotes',
+    RecordsPerSecond: "a whole number of records, 0 for no limit",
     Mode: 'permissions such as "0660", in quotes',
 }
 _EXPECTED_TYPES = {
@@ -142,12 +152,6 @@ class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     keep_free: str = "0B"
 
 
-class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[stream.NAME]`: what is other for one stream."""
-
-    retention: StreamRetentionConfig | None = None
-
-
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[log]`: the daemon's own log, on standard error."""
 
@@ -155,17 +159,59 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     format: Literal["auto", "console", "json"] = "auto"
 
 
+class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[quota.stream]`, `[quota.uid]`, `[stream.NAME.quota]`, `[uid.NUMBER.quota]`."""
+
+    records_per_s: RecordsPerSecond = RecordsPerSecond(0)
+    bytes_per_s: Size = Size(0)
+    burst: Duration = Duration(1)
+    over: Over = "block"
+
+    def quota(self) -> Quota:
+        """What the core makes of it."""
+        return Quota(self.records_per_s, self.bytes_per_s, self.burst, self.over)
+
+
+class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[quota]`: how much each stream, and each user, may be sent or send."""
+
+    report_every: Duration = Duration(10)
+    stream: QuotaConfig = QuotaConfig()
+    uid: QuotaConfig = QuotaConfig()
+
+
+OnFull = Literal["block", "drop_oldest"]
+
+
+class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`[stream.NAME]`: what is otherwise in one stream; what it does not say is as for all."""
+
+    on_full: OnFull | msgspec.UnsetType = msgspec.UNSET
+    quota: QuotaConfig | msgspec.UnsetType = msgspec.UNSET
+    retention: StreamRetentionConfig | msgspec.UnsetType = msgspec.UNSET
+
+
+class UidConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`[uid.NUMBER]`: what is otherwise for one user."""
+
+    quota: QuotaConfig | msgspec.UnsetType = msgspec.UNSET
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that can be set. Sizes are in bytes, durations in seconds."""
 
     data: str = ""
     stop_timeout: Duration = Duration(10)
+    reserve: Size = Size(8 * MiB)
+    on_full: OnFull = "block"
     commit: CommitConfig = CommitConfig()
     limits: LimitsConfig = LimitsConfig()
+    quota: QuotasConfig = QuotasConfig()
+    stream: dict[str, StreamConfig] = {}
+    uid: dict[str, UidConfig] = {}
     listen: tuple[ListenConfig, ...] = ()
     compaction: CompactionConfig = CompactionConfig()
     retention: RetentionConfig = RetentionConfig()
-    stream: dict[str, StreamConfig] = {}
     log: LogConfig = LogConfig()
 
 
@@ -216,11 +262,12 @@ def parse_config(text: str, origin: str) -> Config:
         # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
         raise ConfigError(f"{origin}: not TOML: {error}") from None
     _check_keys(said, Config, origin, "")
-    _check_streams(said.get("stream", {}), origin)
-    try:
-        config = msgspec.convert(said, Config, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {_readable(str(error), said)}") from None
+    # One by one first: of a table in a table of names, msgspec would not tell the name.
+    for table, kind in (("stream", StreamConfig), ("uid", UidConfig)):
+        named = said.get(table)
+        for name, of_name in named.items() if isinstance(named, dict) else ():
+            _converted(of_name, kind, origin, f"{table}.{name}")
+    config = _converted(said, Config, origin)
     limits = config.limits
     if "max_pending_stream" not in said.get("limits", {}):
         share = min(limits.max_pending_stream, limits.max_pending // 2)
@@ -232,32 +279,24 @@ def parse_config(text: str, origin: str) -> Config:
     return config
 
 
-def _check_streams(said: Any, origin: str) -> None:
-    """Refuses a `[stream.NAME]` that is none, by its name: msgspec does not tell that."""
-    for name, table in said.items() if isinstance(said, dict) else ():
-        if not is_stream_name(name):
-            raise ConfigError(f"{origin}: stream.{name}: {name!r}; expected {STREAM_NAME_RULE}")
-        if not isinstance(table, dict):
-            raise ConfigError(f"{origin}: stream.{name}: {table!r}; expected a table")
-        try:
-            msgspec.convert(table, StreamConfig, dec_hook=_decode)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{origin}: stream.{name}.{_readable(str(error), table)}") from None
+Table = TypeVar("Table")
+
+
+def _converted(said: Any, kind: type[Table], origin: str, where: str = "") -> Table:
+    try:
+        return msgspec.convert(said, kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        problem = f"{where}.{_readable(str(error), said)}".lstrip(".").replace(".:", ":")
+        raise ConfigError(f"{origin}: {problem}") from None
 
 
 def render_config(config: Config) -> str:
     """TOML that says exactly `config`."""
-    said = msgspec.to_builtins(config, enc_hook=_encode)
-    for table in said["stream"].values():
-        if table["retention"] is None:
-            del table["retention"]
-    if not said["stream"]:
-        del said["stream"]
-    return tomli_w.dumps(said)
+    return tomli_w.dumps(msgspec.to_builtins(config, enc_hook=_encode))
 
 
 def _decode(kind: type, value: object) -> object:
-    if kind is Size and type(value) is int:
+    if kind in (Size, RecordsPerSecond) and type(value) is int:
         value = str(value)
     if not isinstance(value, str):
         # ValueError, not TypeError: msgspec adds the key's path to it.
@@ -271,7 +310,7 @@ def _encode(value: Any) -> object:
 
 def _readable(message: str, said: Any) -> str:
     """Msgspec's `Expected … - at `$.commit.threads`` with the key and what was found in front."""
-    what, _, where = message.rpartition(" - at `$")
+    what, _, where = message.partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
         return f"{where}.{missing[1]}: missing; expected {_ABSOLUTE}"
@@ -288,19 +327,17 @@ def _readable(message: str, said: Any) -> str:
 
 def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
     """Refuses keys that `kind` does not have, naming those that it has."""
+    if get_origin(kind) in (Union, types.UnionType):  # with UnsetType, for what need not be said
+        kind = get_args(kind)[0]
     if get_args(kind) and isinstance(said, list):
         for number, item in enumerate(said):
             _check_keys(item, get_args(kind)[0], origin, f"{where}[{number}]")
-    if get_origin(kind) is dict and isinstance(said, dict):
-        for name, item in said.items():
-            _check_keys(item, get_args(kind)[1], origin, f"{where}.{name}")
-        return
-    if get_origin(kind) is types.UnionType:
-        kind = get_args(kind)[0]
     if get_origin(kind) is Literal and said not in get_args(kind):
         expected = " or ".join(repr(choice) for choice in get_args(kind))
         note = " (ndjson needs a connection: datagram is not for it)" if said == "datagram" else ""
         raise ConfigError(f"{origin}: {where}: {said!r}; expected {expected}{note}")
+    if get_origin(kind) is dict and isinstance(said, dict):
+        _check_named(said, get_args(kind)[1], origin, where)
     if not isinstance(said, dict) or not _is_table(kind):
         return
     allowed = get_type_hints(kind, include_extras=True)
@@ -313,6 +350,14 @@ def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
                 f"{origin}: unknown key {path!r}{meant} (allowed here: {', '.join(allowed)})"
             )
         _check_keys(value, allowed[key], origin, path)
+
+
+def _check_named(said: dict[str, Any], kind: Any, origin: str, where: str) -> None:
+    """Refuses what is no table among those of a name each, and wrong keys in the others."""
+    for name, item in said.items():
+        if not isinstance(item, dict):
+            raise ConfigError(f"{origin}: {where}.{name}: {item!r}; expected a table")
+        _check_keys(item, kind, origin, f"{where}.{name}")
 
 
 def _is_table(kind: Any) -> bool:
@@ -360,6 +405,8 @@ def _rules(config: Config) -> Iterator[_Rule]:
     commit = config.commit
     for key, duration in (
         ("stop_timeout", config.stop_timeout),
+        ("quota.report_every", config.quota.report_every),
+        *((f"{where}.burst", quota.burst) for where, quota in _quotas(config)),
         ("commit.retry_min", commit.retry_min),
         ("limits.stall_timeout", config.limits.stall_timeout),
         ("compaction.seal_after", config.compaction.seal_after),
@@ -372,6 +419,11 @@ def _rules(config: Config) -> Iterator[_Rule]:
         f"at most {format_duration(commit.retry_max)} (commit.retry_max)",
         commit.retry_min <= commit.retry_max,
     )
+    for name in config.stream:
+        yield f"stream.{name}", "no name of a stream", STREAM_NAME_RULE, is_stream_name(name)
+    for name in config.uid:
+        is_uid = _UID.fullmatch(name) is not None and int(name) < 2**32
+        yield f"uid.{name}", "no user's number", "such as [uid.1000.quota]", is_uid
     if config.data:
         yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
     yield (
@@ -405,6 +457,16 @@ def _rules(config: Config) -> Iterator[_Rule]:
         seen.add(path)
         right = is_stream_name(listen.stream)
         yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
+
+
+def _quotas(config: Config) -> Iterator[tuple[str, QuotaConfig]]:
+    """All quotas, and where they stand."""
+    yield "quota.stream", config.quota.stream
+    yield "quota.uid", config.quota.uid
+    for table, named in (("stream", config.stream), ("uid", config.uid)):
+        for name, of_name in named.items():
+            if of_name.quota is not msgspec.UNSET:
+                yield f"{table}.{name}.quota", of_name.quota
 
 
 def _is_free_space(text: str) -> bool:

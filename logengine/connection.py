@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,10 +23,12 @@ from logengine.protocols.ndjson import (
     Hello,
     Lines,
     NdjsonReceiver,
+    StatusRequest,
     TooLarge,
     ack_answer,
     error_answer,
     goodbye_answer,
+    over_quota_answer,
     too_large_answer,
     welcome_answer,
 )
@@ -39,6 +42,7 @@ log = structlog.get_logger()
 RECEIVE_BYTES = 256 * 1024
 # To a sender that does not read its answers, no more than these wait; then it is not read.
 ANSWERS_BYTES_MAX = 64 * 1024
+_OVERFLOW_UID = 65534  # whom the kernel names where it cannot tell the user
 
 
 class Connection:
@@ -55,6 +59,7 @@ class Connection:
         self._receiver = NdjsonReceiver(server.limits.max_record)
         self.peer = peer_of(connection)
         self._peer_fields = peer_fields(self.peer)
+        self.uid = _OVERFLOW_UID if self.peer.uid is None else self.peer.uid
         self.stream = stream
         self.producer: str | None = None
         self._arrived = 0
@@ -188,18 +193,30 @@ class Connection:
         if len(self._answers) > ANSWERS_BYTES_MAX and not self._stopping:
             return 0
         if self._server.may_read(self):
-            return RECEIVE_BYTES
+            return self._room_in_quotas() if self._server.quotas.are_set else RECEIVE_BYTES
         # Only its first line says which stream it is for, and that one may have room.
         is_new = not (self._arrived or self._answers_wanted)
-        reads_first_line = is_new and self._server.may_read_first_line()
-        if not (reads_first_line or self._server.may_finish_records(self)):
+        may_finish = self._server.may_finish_records(self)
+        if not (is_new or may_finish):
             return 0
         waiting = self._socket.recv(RECEIVE_BYTES, socket.MSG_PEEK)
         if not waiting:
             return 1  # that is the end, and may be read at any time
-        if reads_first_line:
+        if is_new and self._server.may_read_first_line(self, waiting):
             return waiting.find(b"\n") + 1 or len(waiting)
-        return waiting.rfind(b"\n") + 1
+        return waiting.rfind(b"\n") + 1 if may_finish else 0
+
+    def _room_in_quotas(self) -> int:
+        """How much of what may be read the quotas let through; at least one record, or a part."""
+        records, size_bytes = self._server.quota_room(self)
+        room_bytes = int(min(size_bytes, RECEIVE_BYTES))
+        if records == inf:
+            return room_bytes
+        waiting = self._socket.recv(room_bytes, socket.MSG_PEEK)
+        lines_max = max(1, int(records))
+        parts = waiting.split(b"\n", lines_max)
+        behind_bytes = len(parts[-1]) if len(parts) > lines_max else 0
+        return len(waiting) - behind_bytes or 1  # nothing waits: that is the end
 
     def _on_end(self) -> None:
         self.pause()
@@ -225,12 +242,21 @@ class Connection:
                 case BadHello(answer):
                     self._end_with(answer)
                     return
+                case StatusRequest():
+                    self._end_with(self._server.status(self.peer))
+                    return
 
     def _take_lines(self, chunk: bytes) -> None:
         timestamp = self._server.timestamp()
         body, count = stamp(chunk, envelope(timestamp, self._peer_fields))
-        if count:
-            self._add(body, count, count, timestamp)
+        if not count:
+            return
+        admitted = self._server.quotas.admit(self, body, count)
+        self._add(admitted.body, admitted.records, count, timestamp)
+        if admitted.over is not None and self._answers_wanted:
+            first = self._arrived - (count - admitted.records) + 1
+            self._answers += over_quota_answer(first, self._arrived, admitted.over)
+            self._send_answers()
 
     def _refuse_record(self) -> None:
         limit = self._server.limits.max_record

@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,10 +21,13 @@ from logengine.compaction import CompactionLimits
 from logengine.compactor import CompactionTotals, Compactor
 from logengine.config import Config, ListenConfig
 from logengine.errors import ConfigError
+from logengine.quota import Quotas
+from logengine.reserve import Reserve
 from logengine.retainer import Retainer, size_of_file_system
 from logengine.retention import RetentionRule, RetentionRules
 from logengine.rewrite import Pace, Rewriter, Sign
 from logengine.server import Server, ServerLimits, bind_listener
+from logengine.status import serving_state
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
 from logengine.systemd import notify, passed_listeners
@@ -32,6 +35,8 @@ from logengine.units import parse_free_space
 
 log = structlog.get_logger()
 
+_RESERVE_RETRY_S = 60.0
+_ANNOUNCE_PAUSE_S = 0.2
 _OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
 
 
@@ -159,7 +164,7 @@ def _compactor(
         seal_after=compaction.seal_after,
         seal_small_after=compaction.seal_small_after,
     )
-    retainer = Retainer(store.data, retention_rules(config))
+    retainer = Retainer(store.data, retention_rules(config), unsynced=store.unsynced)
     return Compactor(store, committer, rewriter, limits, executor, retainer=retainer)
 
 
@@ -173,7 +178,7 @@ def retention_rules(config: Config) -> RetentionRules:
         streams={
             name: RetentionRule(said.retention.max_bytes, said.retention.max_age)
             for name, said in config.stream.items()
-            if said.retention is not None
+            if said.retention
         },
     )
 
@@ -209,7 +214,9 @@ async def _serve(
                     retry_max=config.commit.retry_max,
                 ),
                 tasks,
+                drops_oldest=_drops_oldest(config),
             )
+            quotas = _quotas(config)
             server = Server(
                 store,
                 committer,
@@ -219,9 +226,15 @@ async def _serve(
                     max_pending_stream=config.limits.max_pending_stream,
                     max_connections=config.limits.max_connections,
                     stall_timeout=config.limits.stall_timeout,
+                    report_dropped_every=config.quota.report_every,
                 ),
                 tasks,
+                quotas=None if quotas.limits_nothing else quotas,
             )
+            announcement = _Announcement(committer, environ)
+            committer.on_failing = announcement.renew
+            reserve = Reserve(store.data, config.reserve)
+            holding = tasks.create_task(_hold(reserve))
             committer.on_room = server.room
             compactor = None
             if config.compaction.enabled:
@@ -237,10 +250,12 @@ async def _serve(
             for _, listen, inherited in listeners:
                 if not inherited:
                     Path(listen.path).unlink(missing_ok=True)
+            holding.cancel()
+            announcement.close()
             if compactor is not None:
                 await compactor.stop()
             compacted = compactor.totals if compactor else CompactionTotals()
-            await _stop(config, server, committer)
+            await _stop(config, server, committer, reserve)
             log.info(
                 "stopped",
                 records=committer.totals.records,
@@ -260,7 +275,76 @@ async def _serve(
         pass
 
 
-async def _stop(config: Config, server: Server, committer: Committer) -> None:
+def _drops_oldest(config: Config) -> Callable[[str], bool]:
+    """Whether a full disk takes the oldest segments of a stream."""
+    said = {name: stream.on_full for name, stream in config.stream.items() if stream.on_full}
+    return lambda stream: said.get(stream, config.on_full) == "drop_oldest"
+
+
+def _quotas(config: Config) -> Quotas:
+    return Quotas(
+        config.quota.stream.quota(),
+        config.quota.uid.quota(),
+        {name: stream.quota.quota() for name, stream in config.stream.items() if stream.quota},
+        {int(uid): user.quota.quota() for uid, user in config.uid.items() if user.quota},
+    )
+
+
+class _Announcement:
+    """Tells the service manager how the streams fare, whenever that is another story."""
+
+    def __init__(self, committer: Committer, environ: Mapping[str, str]) -> None:
+        self._committer = committer
+        self._environ = environ
+        self._told = serving_state([])
+        self._timer: asyncio.TimerHandle | None = None
+
+    def renew(self) -> None:
+        """Has it told in a moment, for of a full disk thousands of streams fail at once."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_ANNOUNCE_PAUSE_S, self._tell)
+
+    def close(self) -> None:
+        """Tells nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tell(self) -> None:
+        self._timer = None
+        state = serving_state(self._committer.failing())
+        if state != self._told:
+            self._told = state
+            notify(f"STATUS={state}", self._environ)
+
+
+async def _hold(reserve: Reserve) -> None:
+    """Makes the reserve, as soon as there is room for it."""
+    said = False
+    while True:
+        try:
+            if await asyncio.to_thread(reserve.hold):
+                return
+            reason = "not twice as much is free"
+        except OSError as error:
+            reason = str(error)
+        if not said:
+            said = True
+            log.warning("reserve_not_made", reason=reason, tried_again_every_s=_RESERVE_RETRY_S)
+        await asyncio.sleep(_RESERVE_RETRY_S)
+
+
+async def _stop(config: Config, server: Server, committer: Committer, reserve: Reserve) -> None:
+    loop = asyncio.get_running_loop()
+
+    def use_reserve() -> None:
+        if committer.lacks_space() and reserve.release():
+            log.warning("reserve_released", reason="the disk is full, and received records wait")
+            loop.call_soon(committer.retry_now)
+
+    # Also what fails only now, as the last of what was sent is taken.
+    committer.on_failing = use_reserve
+    use_reserve()
     try:
         async with asyncio.timeout(config.stop_timeout):
             await server.stop()

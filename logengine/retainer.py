@@ -28,7 +28,9 @@ CURSORS_NAME = ".cursors"
 class Retainer:
     """The streams of `data` under the rules; look first, then ask and remove, one at a time.
 
-    `free_bytes` gives the room on the file system, `clock_ns` the time.
+    `free_bytes` gives the room on the file system, `clock_ns` the time. Streams that are
+    `unsynced` are left alone: what was removed from them may come back, and a later one's
+    removal would then be a gap.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Retainer:
         *,
         free_bytes: Callable[[], int] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        unsynced: set[str] | None = None,
     ) -> None:
         self._data = data
         self._rules = rules
@@ -45,9 +48,7 @@ class Retainer:
         self._clock_ns = clock_ns
         self._uses: dict[str, StreamUse] = {}
         self._cursors: Mapping[str, Mapping[str, int]] = {}
-        # Streams whose directory could not be synced: what was removed may come back, and
-        # a later one's removal would then be a gap.
-        self._blocked: set[str] = set()
+        self._unsynced = set() if unsynced is None else unsynced
         self._supposed_free = 0
 
     def look(self) -> None:
@@ -61,20 +62,28 @@ class Retainer:
         now_ns = self._clock_ns()
         cutoffs = {age: format_timestamp(max(0, now_ns - int(age * 1e9))) for age in ages if age}
         free_bytes = self._free_bytes() + self._supposed_free
-        uses = [use for use in self._uses.values() if use.stream not in self._blocked]
+        uses = [use for use in self._uses.values() if use.stream not in self._unsynced]
         return next_removal(uses, self._rules, cutoffs, free_bytes, self._cursors)
 
-    def remove(self, removal: Removal) -> None:
-        """Removes a segment, durably. Raises `OSError`.
+    def remove(self, removal: Removal) -> bool:
+        """Removes a segment, durably; False if a full disk took it before. Raises `OSError`.
 
         Where the directory cannot be synced, the stream is left alone from then on.
         """
+        if removal.stream in self._unsynced:
+            return False
         directory = self._data / removal.stream
-        os.unlink(directory / removal.oldest.name)
-        self._blocked.add(removal.stream)
-        sync_directory(directory)
-        self._blocked.discard(removal.stream)
+        try:
+            os.unlink(directory / removal.oldest.name)
+        except FileNotFoundError:
+            is_removed = False
+        else:
+            is_removed = True
+            self._unsynced.add(removal.stream)
+            sync_directory(directory)
+            self._unsynced.discard(removal.stream)
         self._uses[removal.stream] = self._use_of(removal.stream)
+        return is_removed
 
     def suppose(self, removal: Removal) -> None:
         """Goes on as if a segment were removed."""
@@ -124,6 +133,15 @@ def size_of_file_system(path: Path) -> int:
     """The bytes that the file system of `path` has in all. Raises `OSError`."""
     found = os.statvfs(path)
     return found.f_blocks * found.f_frsize
+
+
+def cursors_behind(data: Path, stream: str, seq: int) -> list[str]:
+    """The names of the cursors registered for `stream` that have not reached `seq`.
+
+    Raises what `read_cursors` does.
+    """
+    cursors = read_cursors(data).get(stream, {})
+    return sorted(name for name, reached in cursors.items() if reached < seq)
 
 
 def read_cursors(data: Path) -> dict[str, dict[str, int]]:

@@ -29,6 +29,7 @@ from logengine.segment import (
 
 # A header names at most max_producers producers; far more than that is no header.
 _HEADER_BYTES_MAX = 64 * 1024 * 1024
+_STAT_BLOCK_BYTES = 512  # stat(2): the unit of st_blocks, whatever the file system's
 
 
 def list_streams(data: Path) -> list[str]:
@@ -63,6 +64,16 @@ def size_of_segments(directory: Path) -> int:
                 with suppress(FileNotFoundError):  # merged since it was listed
                     total += entry.stat().st_size
     return total
+
+
+def disk_bytes_of(directory: Path, first: int) -> int:
+    """What the files of segment `first` take on the disk. Raises `OSError`."""
+    taken = 0
+    for compressed in (False, True):
+        with suppress(FileNotFoundError):
+            found = os.stat(directory / segment_name(first, compressed=compressed))
+            taken += found.st_blocks * _STAT_BLOCK_BYTES
+    return taken
 
 
 def read_header(directory: Path, first: int) -> Header:

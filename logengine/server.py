@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import socket
 import stat
@@ -11,13 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import structlog
 
-from logengine.committer import Committer
+from logengine.committer import Committer, Entry
 from logengine.connection import Connection
 from logengine.errors import ConfigError
 from logengine.poller import Poller
-from logengine.protocols.ndjson import Hello
+from logengine.protocols.ndjson import (
+    Hello,
+    begins_with_hello,
+    begins_with_status_request,
+    error_answer,
+)
+from logengine.quota import Quotas
+from logengine.quota_gate import QuotaGate
+from logengine.record import Peer, envelope, peer_fields, stamp
+from logengine.status import FAILING_STREAMS_MAX, Status, TotalsStatus
 from logengine.store import Store
 from logengine.timestamp import format_timestamp
 
@@ -29,6 +40,16 @@ _ACCEPT_PAUSE_S = 0.5
 _NOBODY_TO_ACCEPT = {errno.EAGAIN, errno.ECONNABORTED, errno.EINTR}
 
 
+class _Nobody:
+    """The sender of what the daemon itself writes."""
+
+    def durable(self, number: int) -> None:
+        """Waits for nothing."""
+
+
+_OWN_FIELDS = peer_fields(Peer(os.getpid(), os.geteuid(), os.getegid(), "logengine"))
+
+
 @dataclass(frozen=True)
 class ServerLimits:
     """What senders may take; sizes in bytes, times in seconds."""
@@ -38,6 +59,7 @@ class ServerLimits:
     max_pending_stream: int = 32 * 1024 * 1024
     max_connections: int = 4096
     stall_timeout: float = 30.0
+    report_dropped_every: float = 10.0
 
 
 @dataclass
@@ -56,6 +78,9 @@ class Server:
     senders block. Where unfinished records take most of that memory, no commit could ever
     make room; then whole records are taken from the kernel's buffers, which makes what is
     held less, and one sender at a time may go on with a record larger than those.
+
+    With `quotas`, a sender that is over one that blocks is not read until it has tokens
+    again, and what is over one that drops is dropped, counted, and told of in its stream.
     """
 
     def __init__(
@@ -65,6 +90,7 @@ class Server:
         limits: ServerLimits,
         tasks: asyncio.TaskGroup,
         clock_ns: Callable[[], int] = time.time_ns,
+        quotas: Quotas | None = None,
     ) -> None:
         self.committer = committer
         self.limits = limits
@@ -76,6 +102,8 @@ class Server:
         self._timestamp = ""
         self._timestamp_turn = -1
         self._loop = asyncio.get_running_loop()
+        self._started_s = self._loop.time()
+        self.quotas = QuotaGate(quotas, limits.report_dropped_every, self.room, self._write)
         self._listeners: dict[socket.socket, str] = {}
         self._inherited: set[socket.socket] = set()
         self._accepting = True
@@ -113,15 +141,18 @@ class Server:
                     pass  # who connected has perhaps sent already
             listener.close()
         self._listeners.clear()
+        self.quotas.keep_nobody_waiting()
         for connection in list(self._connections):
             connection.stop()
         await self._all_closed.wait()
+        self.quotas.report()
         await self.committer.drained()
 
     def close(self) -> None:
         """Closes all connections at once; nothing more is read."""
         for connection in list(self._connections):
             connection.close()
+        self.quotas.close()
         self.poller.close()
 
     def timestamp(self) -> str:
@@ -130,6 +161,12 @@ class Server:
             self._timestamp_turn = self.poller.turns
             self._timestamp = format_timestamp(self._clock_ns())
         return self._timestamp
+
+    def _write(self, stream: str, record: bytes) -> None:
+        """Adds a record of the daemon's own to `stream`."""
+        timestamp = format_timestamp(self._clock_ns())
+        body, count = stamp(record, envelope(timestamp, _OWN_FIELDS))
+        self.committer.add(stream, Entry(body, count, timestamp, 0, _Nobody()))
 
     def admit(self, stream: str) -> None:
         """Gives a stream its place. Raises `TooManyStreams` if there is none."""
@@ -156,25 +193,85 @@ class Server:
         """Whether there is room for whatever `connection` sends next."""
         if not self._stream_has_room(connection.stream):
             return False
-        return not self._is_full() or connection is self._elected
+        return connection is self._elected or not (
+            self._is_full() or self.quotas.wait_s(connection)
+        )
 
-    def may_read_first_line(self) -> bool:
-        """Whether a connection may be read until it tells its stream, room in that or not."""
-        return not self._is_full()
+    def may_read_first_line(self, connection: Connection, waiting: bytes) -> bool:
+        """Whether a new connection, for which this is `waiting`, may be read up to its first line.
+
+        That line tells its stream, whether there is room in that or not. Whoever asks how the
+        daemon is has an answer at all times.
+        """
+        if begins_with_status_request(waiting):
+            return True
+        if self._is_full():
+            return False
+        return not self.quotas.wait_s(connection) or begins_with_hello(waiting)
 
     def may_finish_records(self, connection: Connection) -> bool:
         """Whether `connection` may be read up to the end of a record, and no further."""
-        return self._is_held_up() and self._stream_has_room(connection.stream)
+        return (
+            self._is_held_up()
+            and self._stream_has_room(connection.stream)
+            and not self.quotas.wait_s(connection)
+        )
+
+    def quota_room(self, connection: Connection) -> tuple[float, float]:
+        """How many records, and bytes, the quotas let through of one that may be read."""
+        if connection is self._elected:
+            return math.inf, math.inf
+        return self.quotas.room(connection)
+
+    def status(self, peer: Peer) -> bytes:
+        """The answer to `peer`, who asks how the daemon is."""
+        if peer.uid not in (0, os.geteuid()):
+            return error_answer("not_allowed", found=peer.uid, expected="root or the daemon's user")
+        committer = self.committer
+        failing = committer.failing()
+        status = Status(
+            status=1,
+            ok=not failing and not self._is_full(),
+            pid=os.getpid(),
+            data=str(self._store.data),
+            uptime_s=round(self._loop.time() - self._started_s, 1),
+            streams=self._store.streams,
+            connections=len(self._connections),
+            max_connections=self.limits.max_connections,
+            waiting_senders=len(self._paused),
+            pending_bytes=committer.pending_bytes + self._held_bytes,
+            max_pending=int(self.limits.max_pending),  # a config.Size, which nothing encodes
+            failing_streams=len(failing),
+            failing=failing[:FAILING_STREAMS_MAX],
+            totals=TotalsStatus(
+                records=committer.totals.records,
+                bytes=committer.totals.bytes,
+                batches=committer.totals.batches,
+                failed_commits=committer.totals.failures,
+                connections=self.totals.connections,
+                refused_records=self.totals.refused,
+                over_quota_records=self.quotas.dropped_records,
+                dropped_records=committer.totals.dropped_records,
+            ),
+        )
+        return msgspec.json.encode(status) + b"\n"
 
     def paused(self, connection: Connection) -> None:
         """Remembers a connection that stopped reading, to go on when there is room."""
         self._paused[connection] = None
         self._elect()
+        wait_s = self.quotas.wait_s(connection)
+        if wait_s or (self.quotas.are_set and self.may_read(connection)):
+            # Also if its tokens came just now: nobody else would tell.
+            self.quotas.wait_for_tokens(wait_s)
 
     def room(self, connection: Connection | None = None) -> None:
         """Lets go on reading whoever may: all that paused, or one."""
         for paused in [connection] if connection else list(self._paused):
-            if self.may_read(paused):
+            wait_s = self.quotas.wait_s(paused)
+            if wait_s and paused is not self._elected:
+                self.quotas.wait_for_tokens(wait_s)
+            elif self.may_read(paused):
                 self._paused.pop(paused, None)
                 paused.resume()
         self._elect()
@@ -218,7 +315,14 @@ class Server:
     def _elect(self) -> None:
         if self._elected or not self._paused or not self._is_held_up():
             return
-        elected = max(self._paused, key=lambda connection: connection.held_bytes)
+        # One over its quota would only be closed for not going on.
+        elected = max(
+            (paused for paused in self._paused if not self.quotas.wait_s(paused)),
+            key=lambda connection: connection.held_bytes,
+            default=None,
+        )
+        if elected is None:
+            return
         self._elected = elected
         self._stall_timer = self._loop.call_later(self.limits.stall_timeout, elected.stall)
         del self._paused[elected]

@@ -20,8 +20,9 @@ from typing import NamedTuple, Self
 from logengine.atomic import create_directories, create_directory, sync_directory
 from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
+from logengine.room import StoredSegment
 from logengine.segment_file import list_streams
-from logengine.stream import Recovery, SegmentWriter, recover
+from logengine.stream import Recovery, SegmentWriter, drop_oldest, recover
 
 LOCK_NAME = ".lock"
 
@@ -167,6 +168,11 @@ class Store:
         self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may be visible or not.
         self._uncertain: set[str] = set()
+        # Streams whose directory could not be synced after a name was removed, or replaced by
+        # a compaction. What is gone may come back, so nothing more goes until the next start.
+        self.unsynced: set[str] = set()
+        # Called with a stream whose oldest segments were dropped, all that were to be or some.
+        self.on_dropped: Callable[[str], None] = lambda _: None
         # Called with each segment that is durable, in the order of the commits.
         self.on_segment: Callable[[SegmentPlan], None] = lambda _: None
 
@@ -196,6 +202,11 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
+    @property
+    def streams(self) -> int:
+        """How many streams have a place."""
+        return len(self._admitted)
+
     def is_ready(self, stream: str) -> bool:
         """Whether it is known where `stream` goes on."""
         return stream in self._planned
@@ -218,6 +229,24 @@ class Store:
                 f"({self._limits.max_streams}); use one of those, or raise [limits] max_streams"
             )
         self._admitted.add(stream)
+
+    async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:
+        """Removes the oldest segments of a stream, for `wanted_bytes` of room; gives them.
+
+        Not the newest one that is durable, and none if `stream` is not ready or `unsynced`.
+        Nobody else may change names in its directory meanwhile. Raises `OSError`.
+        """
+        state = self._durable.get(stream)
+        if state is None or state.next_seq == 1 or stream in self.unsynced:
+            return []
+
+        def drop() -> list[StoredSegment]:
+            return drop_oldest(self.data / stream, wanted_bytes, state.next_seq, self.unsynced)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, drop)
+        finally:
+            self.on_dropped(stream)
 
     def ready_streams(self) -> list[str]:
         """The streams of which it is known where they go on."""

@@ -3,7 +3,9 @@
 Blocking calls, made from the store's threads.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +15,15 @@ from msgspec import UNSET
 from logengine.atomic import AtomicWriter, StrPath, is_temp_name, sync_directory
 from logengine.errors import DamagedSegment
 from logengine.plan import Found, StreamState, plan_recovery, with_active
-from logengine.segment_file import read_header, read_segment, segments_among
+from logengine.room import StoredSegment, oldest_to_drop
+from logengine.segment import segment_name
+from logengine.segment_file import (
+    disk_bytes_of,
+    list_segments,
+    read_header,
+    read_segment,
+    segments_among,
+)
 
 # A merge takes fewer neighbours than this, so what an interrupted one left covered at the
 # end of a stream is among them. Older ones harm no reader and need no look at the start.
@@ -96,6 +106,62 @@ def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
         return Found(first, None)
 
 
+def drop_oldest(
+    directory: Path, wanted_bytes: int, next_seq: int, unsynced: set[str]
+) -> list[StoredSegment]:
+    """Removes the oldest segments, for `wanted_bytes` of room; gives those that are gone.
+
+    What is behind `next_seq` is not known to be durable, and never the reason to remove what
+    is. Costs as many headers as segments go, and one. Raises `OSError` if none could be removed;
+    what comes after one that cannot be is left. Where it was a sync that failed, the stream is
+    among the `unsynced` from then on.
+    """
+    dropped: list[StoredSegment] = []
+    for segment in oldest_to_drop(_stored(directory), wanted_bytes, next_seq):
+        try:
+            if not dropped:
+                # A compaction does not sync what it removed: without what covers it, a part
+                # of that would come back after a power cut.
+                _sync(directory, unsynced)
+            _remove(directory, segment.first, unsynced)
+        except OSError:
+            if not dropped:
+                raise
+            break
+        dropped.append(segment)
+    return dropped
+
+
+def _remove(directory: Path, first: int, unsynced: set[str]) -> None:
+    """Removes a segment; when it returns, that is durable.
+
+    A compaction may remove covered ones at the same time.
+    """
+    # One at a time: after a power cut they may be gone in this order, and in no other. The
+    # compressed one last: it may hold more than the plain one, and is the one that counts.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(directory / segment_name(first))
+    compressed = directory / segment_name(first, compressed=True)
+    if compressed.exists():
+        _sync(directory, unsynced)
+        os.unlink(compressed)
+    _sync(directory, unsynced)
+
+
+def _sync(directory: Path, unsynced: set[str]) -> None:
+    unsynced.add(directory.name)
+    sync_directory(directory)
+    unsynced.discard(directory.name)
+
+
+def _stored(directory: Path) -> Iterator[StoredSegment]:
+    """The segments from the oldest on; damaged ones are left out, and so left alone."""
+    for first in list_segments(directory):
+        with contextlib.suppress(DamagedSegment, FileNotFoundError):
+            header = read_header(directory, first)
+            yield StoredSegment(first, header.count, disk_bytes_of(directory, first))
+
+
 class Writable(Protocol):
     """A segment that is to be written: one of a commit's, or of a compaction's."""
 
@@ -151,6 +217,11 @@ class SegmentWriter:
         self.prepare()
         self._writer.publish()
         self._writer.sync_directory()
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the segment has its name, be that durable or not."""
+        return self._writer.published
 
     def abort(self) -> None:
         """Removes the temp, if there is one. Never raises."""

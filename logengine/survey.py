@@ -1,5 +1,6 @@
 """What is in a stream's directory for a compaction to do. Blocking calls."""
 
+import contextlib
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -138,7 +139,9 @@ def _add(found: Survey, header: Header) -> None:
 def unlink_newest_first(directory: Path, names: Collection[str]) -> None:
     """Removes segments whose records another one holds, durable itself. Raises `OSError`.
 
-    Nothing is synced: what a power cut brings back is covered as before.
+    Those that are gone already went with that one. Nothing is synced: what a power cut brings
+    back is covered as before.
     """
     for name in sorted(names, reverse=True):
-        os.unlink(directory / name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(directory / name)

@@ -27,6 +27,8 @@ _DURATION_US = {
 _QUANTITY = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?\s*([A-Za-z]*)")
 _SIZE_BYTES_MAX = 2**60
 _DURATION_US_MAX = 36_525 * _DURATION_US["d"]  # a century; timers take no more either
+_COUNT = re.compile(r"[0-9]{1,10}")
+_COUNT_MAX = 1_000_000_000
 _PERCENT = re.compile(r"([0-9]{1,2})%")
 _MODE = re.compile(r"0?[0-7]{3}")
 
@@ -93,6 +95,13 @@ def format_duration(duration_s: float) -> str:
         if duration_us % _DURATION_US[unit] == 0:
             return f"{duration_us // _DURATION_US[unit]}{unit}"
     return f"{duration_us}us"
+
+
+def parse_count(text: str) -> int:
+    """The number that `text` is, up to a billion. Raises `ValueError` saying what is allowed."""
+    if not _COUNT.fullmatch(text) or int(text) > _COUNT_MAX:
+        raise ValueError(f"{text!r}; expected a whole number from 0 to {_COUNT_MAX}")
+    return int(text)
 
 
 def parse_mode(text: str) -> int:

@@ -9,6 +9,7 @@ from benchmarks.scenarios import (
     follow,
     growth,
     journald,
+    large,
     latency,
     reading,
     streams,
@@ -28,6 +29,7 @@ SCENARIOS: list[Scenario[Any]] = [
         reading,
         growth,
         clients,
+        large,
         journald,
     )
 ]

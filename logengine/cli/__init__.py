@@ -18,6 +18,7 @@ _COMMANDS = {
     "tail": "the last records, and with -f what comes",
     "cat": "records from a point on",
     "ls": "the streams, with their sizes and times",
+    "status": "how the daemon is: what fails, what waits, what it did",
     "verify": "read every byte and check it",
     "repair": "move what is damaged away, and record what is gone",
     "erase": "take records out of a stream for good",

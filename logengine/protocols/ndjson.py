@@ -12,9 +12,13 @@ from logengine.segment import STREAM_NAME_RULE, is_stream_name
 
 PROTOCOL_VERSION = 1
 PRODUCER_CHARACTERS_MAX = 128
+_VERSION_DIGITS_MAX = 9
 NUMBER_MAX = 2**53  # what every JSON reader holds exactly
 
 _HELLO_START = re.compile(rb'[ \t\r]*\{[ \t\r]*"_hello"[ \t\r]*:')
+_STATUS_REQUEST = re.compile(
+    rb'[ \t\r]*\{[ \t\r]*"_status"[ \t\r]*:[ \t\r]*([0-9]+)[ \t\r]*\}[ \t\r]*\n'
+)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -41,12 +45,16 @@ class TooLarge(msgspec.Struct, frozen=True):
 
 
 class BadHello(msgspec.Struct, frozen=True):
-    """A hello that cannot be honoured; `answer` says why, then the connection is closed."""
+    """A first line that cannot be honoured; `answer` says why, then the connection is closed."""
 
     answer: bytes
 
 
-Event = Hello | Lines | TooLarge | BadHello
+class StatusRequest(msgspec.Struct, frozen=True):
+    """A first line that asks how the daemon is; the answer ends the connection."""
+
+
+Event = Hello | Lines | TooLarge | BadHello | StatusRequest
 
 
 class _State(Enum):
@@ -133,6 +141,9 @@ class NdjsonReceiver:
             if not line.strip(b" \t\r\n") and not self._is_too_large(line):
                 start = stop
                 continue
+            if request := _STATUS_REQUEST.match(line):
+                self._state = _State.CLOSED
+                return [_status_event(int(request[1][:_VERSION_DIGITS_MAX]))]
             self._state = _State.LINES
             if not _HELLO_START.match(line) or self._is_too_large(line):
                 return self._lines(chunk[start:])
@@ -213,6 +224,22 @@ def decode_hello(line: bytes) -> Hello | BadHello:
     return Hello(said.stream, said.producer, said.first)
 
 
+def _status_event(version: int) -> StatusRequest | BadHello:
+    if version == PROTOCOL_VERSION:
+        return StatusRequest()
+    return BadHello(error_answer("unsupported_version", found=version, expected=PROTOCOL_VERSION))
+
+
+def begins_with_hello(data: bytes) -> bool:
+    """Whether what a sender wrote first begins as a hello, be it cut off behind that."""
+    return _HELLO_START.match(data.lstrip(b" \t\r\n")) is not None
+
+
+def begins_with_status_request(data: bytes) -> bool:
+    """Whether the first line that a sender wrote is there whole, and asks for the status."""
+    return _STATUS_REQUEST.match(data) is not None
+
+
 def is_producer_name(name: str) -> bool:
     """Whether a sender may call itself `name`."""
     return 0 < len(name) <= PRODUCER_CHARACTERS_MAX and not _CONTROL_CHARACTER.search(name)
@@ -235,6 +262,15 @@ def ack_answer(number: int) -> bytes:
 def too_large_answer(number: int, limit: int) -> bytes:
     """Record `number` is longer than `limit` bytes and was not stored."""
     return b'{"error":"record_too_large","record":%d,"limit":%d}\n' % (number, limit)
+
+
+def over_quota_answer(first: int, last: int, quota: str) -> bytes:
+    """Records `first` to `last` were not stored, because of what `quota` allows."""
+    return b'{"error":"over_quota","first":%d,"last":%d,"quota":"%s"}\n' % (
+        first,
+        last,
+        quota.encode(),
+    )
 
 
 def error_answer(error: str, **details: object) -> bytes:

@@ -74,8 +74,9 @@ class Connection:
         answer = self._answers.pop(0)
         if "ack" in answer:
             self._take_ack(answer["ack"])
-        if "error" in answer and "record" in answer:
-            self.refused.add(answer["record"])
+        if "error" in answer and _is_about_records(answer):
+            first = answer["record"] if "record" in answer else answer["first"]
+            self.refused.update(range(first, int(answer.get("last", first)) + 1))
         return answer
 
     def _take_ack(self, number: Any) -> None:
@@ -114,7 +115,7 @@ class Connection:
         """Reads until all up to `number` is acknowledged, and no more than that."""
         while self.acked < number:
             answer = self.answer()
-            if answer is None or ("error" in answer and "record" not in answer):
+            if answer is None or ("error" in answer and not _is_about_records(answer)):
                 raise Failed(shown(answer), f"ack {number}")
         if self.acked > number:
             raise Failed(f"ack {self.acked}", f"none above {number}, the last that was sent")
@@ -122,7 +123,7 @@ class Connection:
     def expect_refusal(self, key_value: str, *, of: str) -> None:
         """An error that ends the connection, and its end."""
         answer = self.answer()
-        if answer is None or answer.get("error") != key_value or "record" in answer:
+        if answer is None or answer.get("error") != key_value or _is_about_records(answer):
             raise Failed(f"{shown(answer)} to {of}", f"the error {key_value!r}")
         self.expect_end()
 
@@ -168,6 +169,11 @@ class Server:
 
 def hello_line(**said: Any) -> bytes:
     return json.dumps({"_hello": 1, "stream": STREAM} | said, ensure_ascii=False).encode() + b"\n"
+
+
+def _is_about_records(answer: dict[str, Any]) -> bool:
+    """Whether an error is about some records, and the connection goes on."""
+    return "record" in answer or ("first" in answer and "last" in answer)
 
 
 def _decoded(line: bytes) -> Answer:

@@ -284,7 +284,9 @@ def shown_before_sync() -> Any:
 def covered_removed_before_sync() -> Any:
     """What a merge or a seal covers is removed before the result's name is synced."""
 
-    async def publish(self: Compactor, name: str, writer: SegmentWriter, covered: Any) -> None:
+    async def publish(
+        self: Compactor, name: str, writer: SegmentWriter, _needed: Any, covered: Any
+    ) -> None:
         writer._writer.publish()
         unlink_newest_first(self._store.data / name, covered)
         writer._writer.sync_directory()
@@ -295,7 +297,9 @@ def covered_removed_before_sync() -> Any:
 def covered_removed_before_replace() -> Any:
     """The plain segments are removed, and then the sealed one takes its name."""
 
-    async def publish(self: Compactor, name: str, writer: SegmentWriter, covered: Any) -> None:
+    async def publish(
+        self: Compactor, name: str, writer: SegmentWriter, _needed: Any, covered: Any
+    ) -> None:
         unlink_newest_first(self._store.data / name, covered)
         writer.publish()
 

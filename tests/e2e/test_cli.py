@@ -296,6 +296,7 @@ def test_every_command_has_help_with_examples(daemon: Daemon) -> None:
         "tail",
         "cat",
         "ls",
+        "status",
         "verify",
         "repair",
         "erase",

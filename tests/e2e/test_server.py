@@ -27,6 +27,7 @@ import uvloop
 from logengine.committer import CommitLimits, Committer
 from logengine.connection import RECEIVE_BYTES
 from logengine.errors import ConfigError
+from logengine.quota import Admitted, Quota, Quotas
 from logengine.segment_file import list_segments, read_segment
 from logengine.server import Server, ServerLimits, bind_listener
 from logengine.store import Store, StoreLimits
@@ -200,7 +201,10 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    root: Path, limits: dict[str, Any], store_limits: StoreLimits | None
+    root: Path,
+    limits: dict[str, Any],
+    store_limits: StoreLimits | None,
+    quotas: Quotas | None = None,
 ) -> AsyncIterator[Served]:
     disk = Disk()
     with ThreadPoolExecutor(4) as executor, patch.object(os, "fsync", disk.fsync):
@@ -214,7 +218,9 @@ async def serving(
                 # A disk that is held would hold the loop, and so the test.
                 commit_limits = CommitLimits(in_loop_below=0, retry_min=0.005, retry_max=0.02)
                 served.committer = Committer(store, commit_limits, tasks)
-                served.server = Server(store, served.committer, ServerLimits(**limits), tasks)
+                served.server = Server(
+                    store, served.committer, ServerLimits(**limits), tasks, quotas=quotas
+                )
                 served.committer.on_room = served.server.room
                 served.server.listen(listener, "default")
                 try:
@@ -238,7 +244,9 @@ async def serving(
 Test = Callable[[Served], Awaitable[None]]
 
 
-def serve(*, streams_max: int | None = None, **limits: Any) -> Callable[[Test], Any]:
+def serve(
+    *, streams_max: int | None = None, quotas: Any = None, **limits: Any
+) -> Callable[[Test], Any]:
     """Runs a test against a server of its own with `limits`, on either event loop."""
 
     def decorate(test: Test) -> Any:
@@ -246,7 +254,9 @@ def serve(*, streams_max: int | None = None, **limits: Any) -> Callable[[Test], 
         def run(root: Path, loop: str) -> None:
             async def main() -> None:
                 store_limits = StoreLimits(max_streams=streams_max) if streams_max else None
-                async with serving(root, limits, store_limits) as served:
+                async with serving(
+                    root, limits, store_limits, quotas() if quotas else None
+                ) as served:
                     async with asyncio.timeout(PATIENCE_S):
                         await test(served)
 
@@ -861,3 +871,49 @@ def test_no_socket_is_made_in_another_users_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="belongs to user 65534"):
         bind_listener(tmp_path / "socket", 0o666)
     assert not (tmp_path / "socket").exists()
+
+
+# Quotas. `test_quotas` has what they do; here is when nobody but a timer could go on.
+
+
+class TokensComeAtOnce(Quotas):
+    """Has no tokens after each chunk, and some when it is asked once more."""
+
+    def __init__(self) -> None:
+        super().__init__(Quota(records_per_s=1), Quota(), {}, {})
+        self._has_tokens = False
+
+    def wait_s(self, stream: str, uid: int, now_s: float) -> float:
+        had_tokens, self._has_tokens = self._has_tokens, True
+        return 0.0 if had_tokens else 0.0001
+
+    def admit(self, stream: str, uid: int, body: bytes, records: int, now_s: float) -> Admitted:
+        self._has_tokens = False
+        return Admitted(body, records, None)
+
+
+@serve(quotas=TokensComeAtOnce)
+async def test_a_sender_whose_tokens_come_as_it_pauses_goes_on(served: Served) -> None:
+    client = await served.connect()
+    await client.hello(stream="app")
+    for number in range(1, 21):
+        await client.send(numbered(number, number))
+        await client.acked(number)
+    assert served.numbers("app") == list(range(1, 21))
+
+
+@serve(
+    quotas=lambda: Quotas(Quota(records_per_s=1000, burst_s=0.001), Quota(), {}, {}),
+    max_pending=100,
+    max_record=60,
+)
+async def test_a_sender_over_its_quota_with_half_a_record_is_not_closed(served: Served) -> None:
+    clients = [await served.connect() for _ in range(4)]
+    for client in clients:
+        await client.hello(stream="app")
+        await client.send(numbered(1, 20) + b'{"n":')
+    for client in clients:
+        await client.send(b"21}\n")
+    for client in clients:
+        await client.acked(21)
+    assert sorted(served.numbers("app")) == sorted([*range(1, 22)] * 4)

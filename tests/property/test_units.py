@@ -10,6 +10,7 @@ from logengine.units import (
     format_duration,
     format_mode,
     format_size,
+    parse_count,
     parse_duration,
     parse_mode,
     parse_size,
@@ -18,7 +19,7 @@ from logengine.units import (
 CENTURY_US = 36_525 * 86_400 * 1_000_000
 numbers = st.from_regex(r"[0-9]{1,30}(\.[0-9]{0,12})?", fullmatch=True)
 units = st.sampled_from(["", "B", "KiB", "TiB", "GB", "us", "ms", "s", "m", "w", "x", " "])
-parsers = st.sampled_from([parse_size, parse_duration, parse_mode])
+parsers = st.sampled_from([parse_size, parse_duration, parse_mode, parse_count])
 
 
 @given(st.integers(0, 2**60))

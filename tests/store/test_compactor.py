@@ -5,6 +5,7 @@ import errno
 import hashlib
 import math
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,7 +20,10 @@ from structlog.testing import capture_logs
 from logengine.committer import CommitLimits, Committer, Entry
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
+from logengine.errors import AtomicWriteError
 from logengine.reader import Problem, StreamReader
+from logengine.retainer import Retainer
+from logengine.retention import RetentionRule, RetentionRules
 from logengine.rewrite import Pace, Rewriter
 from logengine.segment import segment_name
 from logengine.segment_file import list_segments, read_header
@@ -302,4 +306,114 @@ async def test_a_stop_ends_a_rewriting_at_once(data: Path) -> None:
         at.compactor.look()
         await at.compactor.stop()
         assert not [name for name in at.names() if name.startswith(".")]
+        at.check()
+
+
+@pytest.mark.parametrize("kind", ["merge", "seal"])
+@pytest.mark.parametrize("is_gone_when", ["read", "prepared"])
+async def test_what_was_made_of_dropped_segments_is_given_up(
+    data: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_gone_when: str
+) -> None:
+    async with running(data) as at:
+        made, go_on = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+        rewrite = getattr(at.compactor._rewriter, kind)
+
+        def stop_there() -> None:
+            if not made.is_set():
+                loop.call_soon_threadsafe(made.set)
+                assert go_on.wait(20)
+
+        def rewritten(*arguments: Any) -> Any:
+            if is_gone_when == "read":
+                stop_there()
+                return rewrite(*arguments)
+            result = rewrite(*arguments)
+            stop_there()
+            return result
+
+        monkeypatch.setattr(at.compactor._rewriter, kind, rewritten)
+        with capture_logs() as logs:
+            while not made.is_set():
+                await at.commit(records=9)
+            async with at.committer.held("app"):
+                dropped = await at.store.drop_oldest("app", 1)
+            assert [segment.first for segment in dropped] == [1]
+            at.lines["app"] = at.lines["app"][dropped[-1].last :]
+            go_on.set()
+            await at.compactor.idle()
+            at.check()
+            await at.pass_time(2000)
+        at.check()
+        assert all(name.endswith(".zst") for name in at.names())
+        assert not at.compactor.totals.failures
+        assert not [log for log in logs if log["event"] == "segment_damaged"]
+
+
+async def test_a_seal_does_not_name_one_that_was_dropped(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(data) as at:
+        await at.commit(records=9)
+        await at.pass_time(2000)
+        for _ in range(3):
+            await at.commit(records=9)
+        async with at.committer.held("app"):
+            (dropped,) = await at.store.drop_oldest("app", 1)
+        assert dropped.last == 9
+        at.lines["app"] = at.lines["app"][dropped.last :]
+        await at.pass_time(2000)
+        assert read_header(data / "app", 10).prev == ""
+        at.check()
+
+
+async def test_drops_beside_compactions_leave_a_whole_end_of_the_stream(data: Path) -> None:
+    async with running(data) as at:
+        dropped_to = 0
+        for turn in range(400):
+            await at.commit(records=1 + turn % 9)
+            if turn % 7 == 6:
+                async with at.committer.held("app"):
+                    dropped = await at.store.drop_oldest("app", 4096)
+                dropped_to = max([dropped_to, *(segment.last for segment in dropped)])
+            if turn % 50 == 49:
+                await at.pass_time(2000)
+        await at.compactor.idle()
+        assert dropped_to
+        assert at.compactor.totals.seals
+        assert not at.compactor.totals.failures
+        at.lines["app"] = at.lines["app"][dropped_to:]
+        at.check()
+
+
+async def test_retention_passes_over_what_a_drop_took(data: Path) -> None:
+    async with running(data) as at:
+        for _ in range(3):
+            await at.commit(records=9)
+            await at.pass_time(2000)
+        retainer = Retainer(data, RetentionRules(default=RetentionRule(max_age=1.0)))
+        retainer.look()
+        removal = retainer.next_removal()
+        assert removal is not None
+        async with at.committer.held("app"):
+            (dropped,) = await at.store.drop_oldest("app", 1)
+        assert dropped.last == removal.oldest.last
+        assert not retainer.remove(removal)
+        following = retainer.next_removal()
+        assert following is not None
+        assert following.oldest.last > removal.oldest.last
+
+
+async def test_a_compaction_whose_sync_fails_keeps_what_it_covers_from_being_dropped(
+    data: Path,
+) -> None:
+    async with running(data) as at:
+        await at.commit(records=9)
+        await at.commit(records=90)
+        failed = AtomicWriteError(errno.EIO, "Input/output error", "app")
+        with patch("logengine.atomic.AtomicWriter.sync_directory", side_effect=failed):
+            await at.pass_time(2000)
+        assert at.compactor.totals.failures
+        assert await at.store.drop_oldest("app", 1) == []
+        await at.pass_time(2000)
         at.check()

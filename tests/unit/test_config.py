@@ -14,6 +14,12 @@ from logengine.config import (
     LimitsConfig,
     ListenConfig,
     LogConfig,
+    QuotaConfig,
+    QuotasConfig,
+    RecordsPerSecond,
+    Size,
+    StreamConfig,
+    UidConfig,
     load_config,
     parse_config,
     render_config,
@@ -76,6 +82,13 @@ def test_a_configuration_is_loaded_as_it_was_rendered() -> None:
         limits=LimitsConfig(max_producers=7),
         listen=(ListenConfig(path="/run/a"), ListenConfig(path='/run/"b"', stream="audit")),
         log=LogConfig(level="debug"),
+        on_full="drop_oldest",
+        quota=QuotasConfig(uid=QuotaConfig(records_per_s=RecordsPerSecond(9), over="drop")),
+        stream={
+            "app": StreamConfig(on_full="block"),
+            "web": StreamConfig(quota=QuotaConfig(bytes_per_s=Size(5))),
+        },
+        uid={"0": UidConfig(quota=QuotaConfig())},
     )
     assert parse_config(render_config(config), "rendered") == config
     assert parse_config(render_config(load()), "rendered") == load()
@@ -231,6 +244,32 @@ PATH_108 = "/" + "a" * 107
             "[commit]\nretry_min = '6s'",
             "commit.retry_min: 6s; expected at most 5s (commit.retry_max)",
         ),
+        # Streams and users
+        ("on_full = 'drop'", "on_full: 'drop'; expected 'block' or 'drop_oldest'"),
+        ("[stream.app]\non_full = 'x'", "stream.app.on_full: 'x'; expected 'block' or"),
+        ("[stream.app]\nonfull = 'x'", "unknown key 'stream.app.onfull'; did you mean 'on_full'"),
+        ("[stream]\napp = 1", "stream.app: 1; expected a table"),
+        ("stream = 1", "stream: 1; expected a table"),
+        ("[stream.App]", "stream.App: no name of a stream; expected [a-z0-9]["),
+        ("[uid.ann]\n[uid.ann.quota]", "uid.ann: no user's number; expected such as [uid.1000"),
+        ("[uid.5000000000.quota]", "uid.5000000000: no user's number; expected"),
+        ("[uid.1000.quota]\nover = 'x'", "uid.1000.quota.over: 'x'; expected 'block' or 'drop'"),
+        ("[uid.1000.quota]\nburts = '1s'", "unknown key 'uid.1000.quota.burts'; did you mean"),
+        (
+            "[stream.app.quota]\nrecords_per_s = -1",
+            "stream.app.quota.records_per_s: '-1'; expected a whole number from 0 to",
+        ),
+        (
+            "[quota.uid]\nrecords_per_s = 'many'",
+            "quota.uid.records_per_s: 'many'; expected a whole number from 0 to",
+        ),
+        (
+            "[quota.uid]\nrecords_per_s = 1.5",
+            "quota.uid.records_per_s: 1.5; expected a whole number of records, 0 for no limit",
+        ),
+        ("[quota.stream]\nburst = '0s'", "quota.stream.burst: 0ms; expected more than 0ms"),
+        ("[uid.0.quota]\nburst = '0s'", "uid.0.quota.burst: 0ms; expected more than 0ms"),
+        ("[quota]\nreport_every = '0s'", "quota.report_every: 0ms; expected more than 0ms"),
         ("[compaction]\nseal_key = 'seal.key'", "compaction.seal_key: 'seal.key'; expected an abs"),
         ("[compaction]\nfanout = 32", "compaction.fanout"),
         ("[compaction]\nseal_after = '0s'", "compaction.seal_after: 0ms; expected more than 0ms"),
@@ -240,8 +279,6 @@ PATH_108 = "/" + "a" * 107
             "[retention]\nmax_age = '30d'\n[compaction]\nenabled = false",
             "compaction.enabled: false; expected true where there is a [retention]",
         ),
-        ("[stream.App]", "stream.App: 'App'; expected [a-z0-9]"),
-        ("[stream]\napp = 5", "stream.app: 5; expected a table"),
         ("[stream.app]\nretain = 5", "unknown key 'stream.app.retain'"),
         ("[stream.app.retention]\nmin_age = 5", "unknown key 'stream.app.retention.min_age'"),
         (
@@ -269,7 +306,7 @@ def test_a_stream_has_a_retention_of_its_own() -> None:
         "data = '/srv'\n[retention]\nkeep_free = '5%'\n[stream.audit.retention]\nmax_age = '1w'\n"
     )
     config = parse_config(text, "file")
-    assert config.stream["audit"].retention is not None
+    assert config.stream["audit"].retention
     assert float(config.stream["audit"].retention.max_age) == 7 * 24 * 3600
     assert parse_config(render_config(config), "rendered") == config
 

@@ -10,8 +10,11 @@ from logengine.protocols.ndjson import (
     Hello,
     Lines,
     NdjsonReceiver,
+    StatusRequest,
     TooLarge,
     ack_answer,
+    begins_with_hello,
+    begins_with_status_request,
     decode_hello,
     error_answer,
     goodbye_answer,
@@ -222,3 +225,38 @@ def test_an_unfinished_line_takes_about_the_memory_it_is_counted_with() -> None:
         tracemalloc.stop()
     assert receiver.unfinished_bytes == 100_000
     assert taken < 3 * receiver.unfinished_bytes
+
+
+@pytest.mark.parametrize("line", [b'{"_status":1}\n', b' { "_status" : 1 }\r\n'])
+def test_a_first_line_may_ask_for_the_status_and_nothing_comes_after_it(line: bytes) -> None:
+    receiver = NdjsonReceiver(1000)
+    assert receiver.receive(line + b"more\n") == [StatusRequest()]
+    assert receiver.receive(b"more\n") == []
+    assert begins_with_status_request(line + b"more")
+    assert not begins_with_status_request(line[:-1])
+
+
+@pytest.mark.parametrize("version", [b"2", b"0", b"9" * 5000])
+def test_a_status_of_another_version_is_refused(version: bytes) -> None:
+    (event,) = NdjsonReceiver(10_000).receive(b'{"_status":%s}\n' % version)
+    assert isinstance(event, BadHello)
+    assert json.loads(event.answer)["error"] == "unsupported_version"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"_status":"up"}\n', b'{"_status":1,"a":2}\n', b'{"a":1,"_status":1}\n', b'"_status":1\n'],
+)
+def test_a_record_with_a_key_named_status_is_a_record(line: bytes) -> None:
+    assert NdjsonReceiver(1000).receive(line) == [Lines(line)]
+    assert not begins_with_status_request(line)
+
+
+def test_only_the_first_line_may_ask_for_the_status() -> None:
+    lines = b'{"a":1}\n{"_status":1}\n'
+    assert NdjsonReceiver(1000).receive(lines) == [Lines(lines)]
+
+
+def test_a_hello_is_seen_before_its_line_is_whole() -> None:
+    assert begins_with_hello(b'\r\n {"_hello":1,"str')
+    assert not begins_with_hello(b'{"a":1}\n{"_hello":1}\n')

@@ -1,0 +1,70 @@
+"""A large stream made at once: segment files written by the codec, without a daemon."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from benchmarks.records import real_looking
+from logengine.segment import FORMAT_VERSION, Header, encode_header, segment_name
+from logengine.timestamp import format_timestamp
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+SPAN = timedelta(days=1)
+_CHUNK_BYTES = 64 * 1024  # records of one time
+_OPENING = b'{"_ts":"%s"'
+_PEER = b',"_pid":812,"_uid":1000,"_gid":1000,"_comm":"web"'
+
+
+def write_stream(directory: Path, total_bytes: int, segment_bytes: int) -> int:
+    """Writes segments of about `segment_bytes` until there are `total_bytes`, over `SPAN` of time.
+
+    Gives the number of records. It is on the disk then, so that nothing is still being written.
+    """
+    directory.mkdir(parents=True)
+    first = 1
+    latest = ""
+    written_bytes = 0
+    chunks = _chunks()
+    while written_bytes < total_bytes:
+        body: list[bytes] = []
+        count = body_bytes = 0
+        since = ""
+        while body_bytes < segment_bytes:
+            chunk, records = next(chunks)
+            when = START + SPAN * ((written_bytes + body_bytes) / total_bytes)
+            latest = format_timestamp(int(when.timestamp() * 1e6) * 1000)
+            since = since or latest
+            body.append(chunk.replace(_OPENING % b"", _OPENING % latest.encode()))
+            body_bytes += len(body[-1])
+            count += records
+        joined = b"".join(body)
+        header = Header(
+            version=FORMAT_VERSION,
+            stream=directory.name,
+            first=first,
+            count=count,
+            bytes=len(joined),
+            since=since,
+            until=latest,
+            latest=latest,
+            sha256=hashlib.sha256(joined).hexdigest(),
+        )
+        with (directory / segment_name(first)).open("wb", buffering=0) as file:
+            file.write(encode_header(header) + joined)
+        first += count
+        written_bytes += len(joined)
+    os.sync()
+    return first - 1
+
+
+def _chunks() -> Iterator[tuple[bytes, int]]:
+    """Stored lines without a time, again and again, and how many."""
+    blocks = []
+    for block in real_looking().blocks:
+        lines = block[:_CHUNK_BYTES].splitlines()
+        stored = b"".join(_OPENING % b"" + _PEER + b"," + line[1:] + b"\n" for line in lines)
+        blocks.append((stored, len(lines)))
+    while True:
+        yield from blocks

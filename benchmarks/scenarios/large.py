@@ -1,0 +1,106 @@
+"""A stream of 10 GB, in large segments and in small ones: what it costs to look into it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import report
+from benchmarks.contest import scratch
+from benchmarks.engine import LOGENGINE, Engine
+from benchmarks.large_stream import SPAN, START, write_stream
+from benchmarks.scenario import Aim, Bench, Scenario, Section, say
+
+_TOTAL_BYTES = 10 * 1000**3
+_SMALL_BYTES = 1000**2  # what each command is held to: the same, on a stream of a megabyte
+_SEGMENT_BYTES = {"8 MiB": 8 * 1024**2, "64 KiB": 64 * 1024}
+_TURNS = 5
+_ALLOWED_MS = 50
+_STREAM = "large"
+_LOOKS = ("tail -n 10", "cat of a minute", "ls")
+
+
+class Costs(msgspec.Struct):
+    """Milliseconds of each command, and of a start of the daemon, turn by turn."""
+
+    ms: dict[str, list[float]]
+
+
+class Found(msgspec.Struct):
+    """By the size of segments: what a megabyte costs, and what all of it does."""
+
+    total_bytes: int
+    records: int
+    interpreter_ms: list[float]
+    small: dict[str, Costs]
+    large: dict[str, Costs]
+
+
+def measure(bench: Bench) -> Found:
+    """For each size of segments a stream, looked into again and again while it is there."""
+    found = Found(bench.scaled(_TOTAL_BYTES), 0, [], {}, {})
+    for _ in range(_TURNS):
+        found.interpreter_ms.append(_took_ms([sys.executable, "-c", ""]))
+    for name, segment_bytes in _SEGMENT_BYTES.items():
+        say(f"large: segments of {name}")
+        with scratch() as root:
+            write_stream(root / "data" / _STREAM, _SMALL_BYTES, segment_bytes)
+            found.small[name] = _look(root)
+        with scratch() as root:
+            found.records = write_stream(root / "data" / _STREAM, found.total_bytes, segment_bytes)
+            found.large[name] = _look(root)
+    return found
+
+
+def _look(root: Path) -> Costs:
+    data = ["--data", str(root / "data")]
+    since, until = ((START + SPAN * (minute / (24 * 60))).isoformat() for minute in (720, 721))
+    commands = {
+        "tail -n 10": ["tail", _STREAM, "-n", "10", *data],
+        "cat of a minute": ["cat", _STREAM, "--since", since, "--until", until, *data],
+        "ls": ["ls", *data],
+    }
+    ms: dict[str, list[float]] = {name: [] for name in (*commands, "start")}
+    for _ in range(_TURNS):
+        for name, command in commands.items():
+            ms[name].append(_took_ms([*LOGENGINE, *command]))
+        began = time.perf_counter()
+        with Engine().running(root):
+            ms["start"].append((time.perf_counter() - began) * 1000)
+    return Costs(ms)
+
+
+def _took_ms(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return (time.perf_counter() - began) * 1000
+
+
+def render(found: Found, plots: Path) -> Section:
+    """A table of all commands, and how much more the large stream takes than a small one."""
+    rows = []
+    aims = []
+    for name, large in found.large.items():
+        for command, ms in large.ms.items():
+            small = found.small[name].ms[command]
+            more = [of_large - of_small for of_large, of_small in zip(ms, small, strict=True)]
+            cells = [report.median(values, "ms") for values in (small, ms, more)]
+            rows.append([command, name, *cells])
+            if command in _LOOKS[:2]:
+                work = f"`{command}` in segments of {name}, beyond the same of a megabyte"
+                aims.append(Aim.at_most(work, _ALLOWED_MS, more, " ms"))
+    head = ["", "segments of", "of 1 MB", f"of {found.total_bytes / 1e9:g} GB", "difference"]
+    text = (
+        f"One stream of {found.records:,} records over a day, written as segment files by the "
+        "codec, and commands on it as whole processes into /dev/null; the minute is in the "
+        "middle, and has 1/1440 of the records. An interpreter that does nothing takes "
+        f"{report.median(found.interpreter_ms, 'ms')}. The page cache is as the writing left "
+        f"it.\n\n{report.table(head, rows)}"
+    )
+    return Section(text, aims)
+
+
+SCENARIO = Scenario("large", "A stream of 10 GB", Found, measure, render)

@@ -1,0 +1,97 @@
+"""`logengine status`"""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from logengine.cli.options import resolve_socket, socket_option
+from logengine.cli.output import escape
+from logengine.errors import DaemonUnavailable, ProtocolError
+from logengine.status import Status
+from logengine.units import format_duration, format_size_rounded
+
+_PATIENCE_S = 10.0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  logengine status
+  logengine status --json | jq '.failing[].stream'
+"""
+)
+@click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is, one object.")
+@socket_option
+@click.pass_context
+def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # noqa: FBT001
+    """Say how the daemon is: what fails and why, what waits in memory, what it did.
+
+    Exit status 1 if a stream cannot be committed, or the memory for records is full, or no
+    daemon answers. For root and the daemon's own user.
+    """
+    path = resolve_socket(socket)
+    answer = _ask(path)
+    try:
+        status = msgspec.json.decode(answer, type=Status)
+    except msgspec.MsgspecError:
+        found = escape(answer.decode(errors="backslashreplace").strip()) or "nothing"
+        raise ProtocolError(f"{path}: expected a status; the daemon says {found}") from None
+    if as_json:
+        click.echo(answer, nl=False)
+    else:
+        for line in _told(status):
+            click.echo(escape(line))
+    ctx.exit(0 if status.ok else 1)
+
+
+def _ask(path: Path) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_PATIENCE_S)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b'{"_status":1}\n')
+            with connection.makefile("rb") as answers:
+                return answers.readline()
+        except OSError as error:
+            raise DaemonUnavailable(
+                f"no daemon answers at {path} ({error}); "
+                "is `logengine run` running, and --socket its socket?"
+            ) from None
+
+
+def _told(status: Status) -> Iterator[str]:
+    """The lines for a person."""
+    totals = status.totals
+    yield "ok" if status.ok else "not ok"
+    yield f"  up         {format_duration(int(status.uptime_s))}, pid {status.pid}, {status.data}"
+    yield (
+        f"  pending    {format_size_rounded(status.pending_bytes)} of "
+        f"{format_size_rounded(status.max_pending)}"
+    )
+    yield (
+        f"  senders    {status.connections:,} of {status.max_connections:,}, "
+        f"{status.waiting_senders:,} of them held up"
+    )
+    yield (
+        f"  committed  {totals.records:,} records, {format_size_rounded(totals.bytes)}, in "
+        f"{totals.batches:,} batches, to {status.streams:,} streams"
+    )
+    lost = {
+        "too large": totals.refused_records,
+        "over a quota": totals.over_quota_records,
+        "oldest dropped for space": totals.dropped_records,
+    }
+    for what, count in lost.items():
+        if count:
+            yield f"  {what}: {count:,} records"
+    for stream in status.failing:
+        yield (
+            f"  {stream.stream} cannot be committed for {stream.for_s:.0f} s, tried "
+            f"{stream.attempts:,} times; {stream.waiting_records:,} records, "
+            f"{format_size_rounded(stream.waiting_bytes)} wait: {stream.error}"
+        )
+    if more := status.failing_streams - len(status.failing):
+        yield f"  and {more:,} streams more"

@@ -1,0 +1,99 @@
+"""Dropping the oldest for a full disk, under power cuts, where a compaction was just at work.
+
+Withstands: a cut at any call, in any state that the model allows, with what the compaction
+covers still there, gone without a sync, or half of it.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from logengine import stream
+from logengine.compaction import Part
+from logengine.rewrite import Pace, Rewriter
+from logengine.segment import segment_name
+from logengine.segment_file import list_segments
+from logengine.store import Store, StoreLimits
+from logengine.stream import drop_oldest
+from logengine.survey import unlink_newest_first
+from logengine.verify import verify_stream
+from tests.crash import cuts, oracle
+from tests.crash.mutants import nothing
+from tests.crash.power_cut import Disk
+from tests.crash.system_calls import SystemCalls
+
+LAST = 6
+COMPACTED = 4
+
+
+def compacted_stream(data: Path, kind: str, left: int) -> None:
+    """Commits segments of a record, makes one of some, and removes all but `left` of those."""
+    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store.open()
+    asyncio.run(store.recover_stream("app"))
+    for number in range(1, LAST + 1):
+        planned = store.plan("app", oracle.addition("p", number, 9))
+        assert not asyncio.run(store.commit({"app": planned}))
+    store.close()
+    rewriter = Rewriter(data, Pace(1e12), direct_above=1000, level=1)
+    parts = [Part(first, first, 100) for first in range(1, COMPACTED + 1)]
+    names = [segment_name(part.first) for part in parts]
+    if kind == "seal":
+        writer, _ = rewriter.seal("app", parts, None)
+    else:
+        writer, _ = rewriter.merge("app", parts)
+        names = names[1:]
+    writer.publish()
+    unlink_newest_first(data / "app", names[left:])
+
+
+def broken_by_a_cut(root: Path, kind: str, left: int) -> Iterator[str]:
+    """What is wrong in any state after a cut while the oldest are dropped."""
+    calls = SystemCalls(root)
+    with calls.taken():
+        compacted_stream(calls.data, kind, left)
+        calls.note("compacted")
+        drop_oldest(calls.data / "app", 10**9, LAST + 1, set())
+    assert list_segments(calls.data / "app") == [LAST]
+    disk, source, is_compacted = Disk(), random.Random(1), False
+    with cuts.bench([]) as bench:
+        for event in calls.trace:
+            is_compacted = is_compacted or event == "compacted"
+            if not disk.apply(event) or not is_compacted:
+                continue
+            for tree in disk.states(source):
+                directory = bench.make(tree) / "data" / "app"
+                yield from (str(f) for f in verify_stream(directory) if not f.harmless)
+                if list_segments(directory)[-1] != LAST:
+                    yield "the newest is gone"
+
+
+@pytest.mark.parametrize("kind", ["merge", "seal"])
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_a_cut_in_a_drop_leaves_a_whole_end_of_the_stream(
+    tmp_path: Path, kind: str, left: int
+) -> None:
+    assert list(broken_by_a_cut(tmp_path, kind, left)) == []
+
+
+def test_a_drop_that_does_not_sync_is_caught(tmp_path: Path) -> None:
+    with patch.object(stream, "_sync", nothing):
+        assert list(broken_by_a_cut(tmp_path, "merge", 3))
+
+
+def test_a_drop_that_trusts_what_a_compaction_removed_is_caught(tmp_path: Path) -> None:
+    syncs = 0
+    real = stream._sync
+
+    def all_but_the_first(directory: Path, unsynced: set[str]) -> None:
+        nonlocal syncs
+        syncs += 1
+        if syncs > 1:
+            real(directory, unsynced)
+
+    with patch.object(stream, "_sync", all_but_the_first):
+        assert list(broken_by_a_cut(tmp_path, "merge", 0))

@@ -1,0 +1,163 @@
+"""What a real daemon does to those who send more than they may."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from tests.daemon import Daemon, Producer, eventually
+
+MakeDaemon = Callable[[str], Daemon]
+# So slow that whoever must wait for it waits longer than any test.
+STREAM_QUOTA = """
+[stream.tight.quota]
+records_per_s = 1
+burst = "5s"
+over = "{over}"
+"""
+USER_QUOTA = f"""
+[uid.{os.geteuid()}.quota]
+records_per_s = 1
+burst = "5s"
+over = "{{over}}"
+"""
+BLOCKS = STREAM_QUOTA.format(over="block")
+DROPS = STREAM_QUOTA.format(over="drop")
+RECORDS = b"".join(b'{"n":%d}\n' % number for number in range(1, 101))
+
+
+def values(daemon: Daemon, stream: str) -> list[dict[str, Any]]:
+    """What senders sent to it, without what the daemon added."""
+    return [value for value in daemon.values(stream) if "n" in value]
+
+
+def reports(daemon: Daemon, stream: str) -> list[dict[str, Any]]:
+    return [value for value in daemon.values(stream) if "n" not in value]
+
+
+def dropped_numbers(sender: Producer, last: int) -> set[int]:
+    """The numbers that the daemon said it dropped, up to the ack of `last`."""
+    dropped: set[int] = set()
+    acked = 0
+    while acked < last:
+        answer = sender.answer()
+        if "error" in answer:
+            assert answer["error"] == "over_quota"
+            numbers = set(range(answer["first"], answer["last"] + 1))
+            assert not dropped & numbers
+            dropped |= numbers
+        acked = answer.get("ack", acked)
+    assert acked == last
+    return dropped
+
+
+def waits(daemon: Daemon) -> None:
+    """Returns when a sender is held up."""
+    eventually(lambda: b"1 of them held up" in daemon.cli("status").stdout, "a sender to be held")
+
+
+def test_who_is_over_a_quota_that_blocks_waits_alone(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(BLOCKS)
+    tight = daemon.connect()
+    tight.hello(stream="tight")
+    tight.send(RECORDS)
+    tight.wait_for_ack(5)
+    waits(daemon)
+    free = daemon.connect()
+    free.hello(stream="free")
+    free.send(RECORDS)
+    free.wait_for_ack(100)
+    # A new connection is read as far as its hello, which may name another stream.
+    assert daemon.connect().hello(stream="tight")["next"] == 1
+    assert 5 <= len(values(daemon, "tight")) < 100
+    # It gets its tokens, one by one.
+    tight.wait_for_ack(len(values(daemon, "tight")) + 1)
+    # A stop takes what was sent, whatever the quota.
+    assert daemon.stop() == 0
+    assert [value["n"] for value in values(daemon, "tight")] == list(range(1, 101))
+    assert reports(daemon, "tight") == []
+
+
+def test_connecting_again_for_each_record_is_no_way_around(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(USER_QUOTA.format(over="block"))
+    senders = [daemon.connect() for _ in range(30)]
+    for sender in senders:
+        sender.send(b"one\n")
+        sender.socket.shutdown(1)
+    eventually(lambda: len(daemon.records()) >= 5, "a burst to be taken")
+    eventually(lambda: b"of them held up" in daemon.cli("status").stdout, "the rest to wait")
+    assert len(daemon.records()) < 30
+    assert daemon.stop() == 0
+    assert len(daemon.records()) == 30
+
+
+def test_what_a_quota_drops_is_answered_counted_and_told_of(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(DROPS)
+    tight = daemon.connect()
+    assert tight.hello(stream="tight", producer="p")["next"] == 1
+    tight.send(RECORDS)
+    dropped = dropped_numbers(tight, 100)
+    assert 0 < len(dropped) <= 95
+    # What was dropped has used its numbers, also for who connects again.
+    assert daemon.connect().hello(stream="tight", producer="p")["next"] == 101
+    assert f"over a quota: {len(dropped)} records".encode() in daemon.cli("status").stdout
+    assert daemon.stop() == 0
+    stored = {value["n"] for value in values(daemon, "tight")}
+    assert stored == set(range(1, 101)) - dropped
+    (report,) = reports(daemon, "tight")
+    assert report.pop("bytes") > len(dropped)
+    assert report == {
+        "level": "warning",
+        "event": "records_dropped",
+        "reason": "over_quota",
+        "quota": "stream",
+        "uid": os.geteuid(),
+        "records": len(dropped),
+    }
+    daemon.cli("verify")
+
+
+def test_dropped_records_are_told_of_once_an_interval(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("[quota]\nreport_every = '100ms'\n" + DROPS)
+    sender = daemon.connect()
+    sender.hello(stream="tight")
+    dropped = 0
+    for turn in range(1, 4):
+        sender.send(RECORDS)
+        dropped += len(dropped_numbers(sender, turn * 100))
+        eventually(
+            lambda: sum(report["records"] for report in reports(daemon, "tight")) == dropped,  # noqa: B023
+            "the report",
+        )
+    assert len(reports(daemon, "tight")) <= 3
+
+
+def test_a_user_is_over_the_quota_in_all_streams_at_once(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(USER_QUOTA.format(over="drop"))
+    dropped = 0
+    for stream in ("one", "two", "three"):
+        sender = daemon.connect()
+        sender.hello(stream=stream)
+        sender.send(RECORDS)
+        dropped += len(dropped_numbers(sender, 100))
+    assert daemon.stop() == 0
+    streams = ("one", "two", "three")
+    assert sum(len(values(daemon, stream)) for stream in streams) == 300 - dropped
+    told = [report for stream in streams for report in reports(daemon, stream)]
+    assert {report["quota"] for report in told} == {"uid"}
+    assert sum(report["records"] for report in told) == dropped > 200
+
+
+def test_send_says_which_lines_were_dropped(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(DROPS)
+    done = daemon.cli("send", "-s", "tight", stdin=RECORDS, status=1)
+    assert b"over a quota of the daemon's; not stored" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_bytes_that_block_come_at_their_rate_and_none_is_lost(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("[quota.stream]\nbytes_per_s = '200KiB'\nburst = '100ms'\n")
+    lines = b"".join(b'{"n":%d,"x":"%s"}\n' % (n, b"x" * 400) for n in range(1, 301))
+    done = daemon.cli("send", "-s", "app", stdin=lines)
+    assert done.stderr == b""
+    assert [value["n"] for value in daemon.values("app")] == list(range(1, 301))
+    assert daemon.cli("status").stdout.startswith(b"ok")

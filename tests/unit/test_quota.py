@@ -1,0 +1,130 @@
+"""Who may send how much, and what becomes of more."""
+
+from math import inf
+
+import pytest
+
+from logengine.quota import Dropped, Quota, Quotas, TokenBucket
+
+FREE = Quota()
+APP, USER = "app", 1000
+
+
+def of_streams(quota: Quota, **streams: Quota) -> Quotas:
+    return Quotas(quota, FREE, streams, {})
+
+
+def of_users(quota: Quota, users: dict[int, Quota] | None = None) -> Quotas:
+    return Quotas(FREE, quota, {}, users or {})
+
+
+def body(*lines: bytes) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+def test_a_bucket_fills_at_its_rate_up_to_a_burst() -> None:
+    bucket = TokenBucket(10, 2, now_s=100)
+    assert bucket.tokens(100) == 20
+    bucket.take(20, 100)
+    assert bucket.tokens(100.5) == 5
+    assert bucket.tokens(1000) == 20
+
+
+def test_a_debt_is_paid_before_anything_can_be_taken() -> None:
+    bucket = TokenBucket(10, 1, now_s=0)
+    bucket.take(30, 0)
+    assert bucket.wait_s(0) == pytest.approx(2.1)
+    assert bucket.wait_s(2.1) == 0
+
+
+def test_a_clock_that_stands_or_goes_back_gives_no_tokens() -> None:
+    bucket = TokenBucket(10, 1, now_s=100)
+    bucket.take(10, 100)
+    assert bucket.tokens(100) == bucket.tokens(50) == 0
+    assert bucket.tokens(100.1) == pytest.approx(1)
+
+
+def test_without_a_rate_there_is_no_end() -> None:
+    bucket = TokenBucket(0, 1, now_s=0)
+    bucket.take(10**12, 0)
+    assert bucket.tokens(0) == inf
+    assert bucket.wait_s(0) == 0
+
+
+def test_a_rate_below_one_record_in_a_burst_still_lets_one_pass() -> None:
+    bucket = TokenBucket(1, 0.001, now_s=0)
+    assert bucket.tokens(0) == 1
+
+
+def test_who_blocks_is_never_dropped_and_waits_for_what_it_took() -> None:
+    quotas = of_streams(Quota(records_per_s=10))
+    lines = body(*[b"x"] * 30)
+    assert quotas.admit(APP, USER, lines, 30, 0) == (lines, 30, None)
+    assert quotas.wait_s(APP, USER, 0) == pytest.approx(2.1)
+    assert quotas.wait_s("other", USER, 0) == 0
+    assert quotas.take_dropped() == []
+
+
+def test_who_drops_is_never_kept_waiting_and_loses_the_end_of_what_it_sent() -> None:
+    quotas = of_streams(Quota(records_per_s=2, over="drop"))
+    admitted = quotas.admit(APP, USER, body(b"a", b"bb", b"ccc"), 3, 0)
+    assert admitted == (body(b"a", b"bb"), 2, "stream")
+    assert quotas.wait_s(APP, USER, 0) == 0
+    assert quotas.take_dropped() == [Dropped(APP, USER, "stream", 1, 4)]
+    assert quotas.take_dropped() == []
+
+
+def test_bytes_are_counted_as_records_are() -> None:
+    quotas = of_streams(Quota(bytes_per_s=10, over="drop"))
+    assert quotas.admit(APP, USER, body(b"1234", b"1234", b"1"), 3, 0).records == 2
+    assert quotas.admit(APP, USER, body(b"1234"), 1, 0.4).records == 0
+    assert quotas.admit(APP, USER, body(b"1234"), 1, 0.5).records == 1
+
+
+def test_a_record_larger_than_a_burst_passes_a_full_bucket_alone() -> None:
+    quotas = of_streams(Quota(bytes_per_s=10, over="drop"))
+    large = b"x" * 100
+    assert quotas.admit(APP, USER, body(large, b"1"), 2, 0).records == 1
+    assert quotas.admit(APP, USER, body(b"1"), 1, 9).records == 0
+    assert quotas.admit(APP, USER, body(b"1"), 1, 10).records == 1
+
+
+def test_a_carriage_return_ends_no_record() -> None:
+    quotas = of_streams(Quota(records_per_s=1, over="drop"))
+    lines = body(b'{"a":\r1}', b"{}")
+    assert quotas.admit(APP, USER, lines, 2, 0) == (body(b'{"a":\r1}'), 1, "stream")
+
+
+def test_a_user_has_one_quota_for_all_streams() -> None:
+    quotas = of_users(Quota(records_per_s=2, over="drop"))
+    assert quotas.admit("a", USER, body(b"1"), 1, 0).over is None
+    assert quotas.admit("b", USER, body(b"1", b"2"), 2, 0) == (body(b"1"), 1, "uid")
+    assert quotas.admit("a", USER + 1, body(b"1"), 1, 0).over is None
+    assert quotas.take_dropped() == [Dropped("b", USER, "uid", 1, 2)]
+
+
+def test_what_one_quota_drops_takes_nothing_of_another() -> None:
+    quotas = Quotas(Quota(records_per_s=10), Quota(records_per_s=1, over="drop"), {}, {})
+    quotas.admit(APP, USER, body(*[b"x"] * 100), 100, 0)
+    assert quotas.wait_s(APP, USER, 0) == 0
+    assert quotas.room(APP, USER, 0)[0] == 9
+
+
+def test_a_table_of_its_own_stands_for_itself() -> None:
+    quotas = of_streams(Quota(records_per_s=1, over="drop"), free=FREE)
+    assert quotas.admit("free", USER, body(b"1", b"2"), 2, 0).records == 2
+    quotas = of_users(Quota(records_per_s=1, over="drop"), {0: FREE})
+    assert quotas.admit(APP, 0, body(b"1", b"2"), 2, 0).records == 2
+
+
+def test_only_quotas_that_limit_something_count() -> None:
+    assert Quotas(FREE, FREE, {"a": FREE}, {0: FREE}).limits_nothing
+    assert not Quotas(FREE, FREE, {"a": Quota(bytes_per_s=1)}, {}).limits_nothing
+
+
+def test_users_who_may_send_a_whole_burst_are_forgotten() -> None:
+    quotas = of_users(Quota(records_per_s=1, over="drop"))
+    for uid in range(10_000):
+        quotas.admit(APP, uid, body(b"1"), 1, now_s=uid)
+    assert len(quotas._of_users) <= 4096
+    assert quotas.admit(APP, 9_999, body(b"1"), 1, now_s=9_999).records == 0
