@@ -76,7 +76,8 @@ class Connection:
             self._take_ack(answer["ack"])
         if "error" in answer and _is_about_records(answer):
             first = answer["record"] if "record" in answer else answer["first"]
-            self.refused.update(range(first, int(answer.get("last", first)) + 1))
+            last = answer["record"] if "record" in answer else answer["last"]
+            self.refused.update(range(first, last + 1))
         return answer
 
     def _take_ack(self, number: Any) -> None:
