@@ -7,9 +7,9 @@ too, and would come to it twice.
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import os
-import resource
 import signal
 import struct
 import termios
@@ -34,6 +34,7 @@ _PASSED_ON = frozenset(
     }
 )
 _SI_KERNEL = 0x80  # asm-generic/siginfo.h; what a key on a terminal sends has it as its code
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _READ_BYTES = 64 * 1024
 _STATUS_NOT_FOUND = 127
@@ -156,10 +157,9 @@ async def running(command: Sequence[str]) -> AsyncIterator[ChildProcess]:
 
 def die_by(number: int) -> None:
     """Ends this process by the signal; returns if it cannot be, as in the first of a container."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    # The core that tells something is the command's. A limit of 1 byte keeps the kernel from
-    # handing ours to a program, too; 0 does not (core(5)).
-    resource.setrlimit(resource.RLIMIT_CORE, (0 if hard == 0 else 1, hard))
+    # The core that tells something is the command's. RLIMIT_CORE would not do: it does not hold
+    # for a kernel that hands cores to a program (core(5)).
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

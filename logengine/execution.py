@@ -59,7 +59,8 @@ class _Execution:
             for pipe in child.outputs.values():
                 pipe.command_ended()
                 loop.call_later(_LAST_WORDS_S, pipe.give_up)
-            deadline = ended + _LAST_WORDS_S + timeout_s
+            # Reading may not have begun before the welcome was waited for.
+            deadline = ended + _WELCOME_WITHIN_S + _LAST_WORDS_S + timeout_s
             await _finish(reading, child, deadline)
         finally:
             reading.cancel()

@@ -136,6 +136,26 @@ def test_exec_dies_by_the_signal_that_the_command_dies_by(daemon: Daemon, name: 
     assert (end["level"], end["status"], end["signal"]) == ("error", None, f"SIG{name}")
 
 
+def test_no_core_of_exec_itself_is_dumped(root: Path) -> None:
+    def dumps_core(end: str) -> bool:
+        program = f"""
+import os, resource, signal
+from logengine.child_process import die_by
+os.chdir({str(root)!r})
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+{end}
+"""
+        pid = os.posix_spawn(sys.executable, [sys.executable, "-c", program], os.environ)
+        status = os.waitpid(pid, 0)[1]
+        assert os.WTERMSIG(status) == signal.SIGSEGV
+        return os.WCOREDUMP(status)
+
+    if not dumps_core("os.kill(os.getpid(), signal.SIGSEGV)"):
+        pytest.skip("this machine dumps no cores at all")
+    assert not dumps_core("die_by(signal.SIGSEGV)")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a pid namespace")
 def test_as_the_first_process_of_a_container_it_exits_with_128_and_the_signal(
     daemon: Daemon,
@@ -282,6 +302,17 @@ def test_what_is_not_durable_in_the_end_is_said_in_one_line(root: Path) -> None:
     done = Daemon(root).cli("exec", "--timeout", "0s", "sh", "-c", "seq 5; exit 3", status=3)
     assert done.stderr.startswith(b"logengine: 6 records of stream 'default' are not durable")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_ctrl_c_ends_the_waiting_for_a_daemon_that_is_away(root: Path) -> None:
+    with running(Daemon(root), "--timeout", "1h", "sh", "-c", f"touch {root}/begun") as process:
+        eventually((root / "begun").exists)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        eventually(lambda: not children.read_text(), "the command to end")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 0
+    assert b"1 records of stream 'default' are not durable" in said
 
 
 def test_with_drop_the_command_does_not_wait_and_the_drops_are_counted(root: Path) -> None:
