@@ -87,6 +87,10 @@ class UnknownStream(LogEngineError):
     """There is no such stream, or no data directory; look at `logengine ls`."""
 
 
+class InvalidOption(LogEngineError, ValueError):
+    """A client cannot be made with this option; the message says what it may be."""
+
+
 class RecordTooLarge(LogEngineError):
     """A record is longer than the daemon takes; shorten it, or raise `max_record` there.
 

@@ -26,7 +26,7 @@ class BaseClient:
     `close_timeout`: how many seconds `close`, and so the exit, waits for the daemon.
     `away_max`: after so many seconds without a daemon it is given up; None is never.
 
-    Raises `ValueError` and `InvalidStreamName` for what cannot be, and with a spool
+    Raises `InvalidOption` and `InvalidStreamName` for what cannot be, and with a spool
     `SpoolInUse`, `DamagedSegment` and `OSError`. It does not matter whether a daemon is there.
     """
 

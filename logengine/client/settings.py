@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from logengine.errors import InvalidStreamName
+from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.places import find_socket
 from logengine.protocols.ndjson import PRODUCER_CHARACTERS_MAX, is_producer_name
 from logengine.segment import STREAM_NAME_RULE, is_stream_name
@@ -40,22 +40,24 @@ class Settings:
                 f"{self.stream!r} cannot be a stream; expected {STREAM_NAME_RULE}"
             )
         if self.producer is not None and not is_producer_name(self.producer):
-            raise ValueError(
+            raise InvalidOption(
                 f"producer {self.producer!r}: expected 1 to {PRODUCER_CHARACTERS_MAX} "
                 "characters, none of them a control"
             )
         if self.on_full not in get_args(OnFull):
-            raise ValueError(f"on_full {self.on_full!r}: expected {' or '.join(get_args(OnFull))}")
+            raise InvalidOption(
+                f"on_full {self.on_full!r}: expected {' or '.join(get_args(OnFull))}"
+            )
         for name in ("max_records", "max_bytes", "max_spool_bytes"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+                raise InvalidOption(f"{name} {getattr(self, name)}: expected at least 1")
 
         # A client goes on where it was when its process changes directory.
         for name in ("socket", "spool"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(given).absolute())
         if self.socket is not None and len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
-            raise ValueError(
+            raise InvalidOption(
                 f"socket {os.fspath(self.socket)!r}: expected at most {_SOCKET_PATH_BYTES_MAX} "
                 "bytes, as the kernel has it"
             )

@@ -124,6 +124,7 @@ class Found:
     lines: dict[str, list[bytes]] = field(default_factory=dict)
     numbers: dict[Producer, list[int]] = field(default_factory=dict)
     known: dict[Producer, int] = field(default_factory=dict)
+    leftovers: list[Path] = field(default_factory=list)
 
 
 def record_line(producer: str, number: int, size: int) -> bytes:
@@ -163,12 +164,14 @@ def look_at(data: Path) -> Found:
             found.faults.append(f"{stream}/{path.name}: {fault}")
             continue
         if path.with_name(f"{path.name}.zst").exists():
+            found.leftovers.append(path)
             continue  # there compressed too, which counts
         if fault := chain.fault_of(path, content):
             found.faults.append(f"{stream}/{path.name}: {fault}")
         lines = found.lines.setdefault(stream, [])
         first, body = int(path.name[:20]), decompressed(path, content).split(b"\n")[1:-1]
         if first + len(body) - 1 <= len(lines) and first <= len(lines):
+            found.leftovers.append(path)
             continue  # a merge left it: the one before holds all of it
         if first != len(lines) + 1:
             found.faults.append(f"{stream}/{path.name}: begins at {first} after {len(lines)}")
@@ -224,24 +227,15 @@ def _recover(
     for producer, number in found.known.items():
         note(Durable(producer, number))
     faults += asyncio.run(_go_on(store, data, found, note))
-    if _is_compacted(data):
-        before_clearing = look_at(data)
+    left = look_at(data)
+    if left.leftovers:
         asyncio.run(_clear_up(store))
         cleared = look_at(data)
         faults += [f"after clearing up: {fault}" for fault in cleared.faults]
-        if cleared.lines != before_clearing.lines:
+        faults += [f"{path}: is left after clearing up" for path in cleared.leftovers]
+        if cleared.lines != left.lines:
             faults.append("clearing up changed what is stored")
-        faults += [f"{left}: a leftover" for left in _leftovers(data)]
     return found
-
-
-def _is_compacted(data: Path) -> bool:
-    """Whether a compaction was at work, and may have left something."""
-    return any(data.glob("*/*.zst"))
-
-
-def _leftovers(data: Path) -> list[Path]:
-    return [path for path in data.glob("*/*.ndjson") if path.with_name(path.name + ".zst").exists()]
 
 
 async def _clear_up(store: Store) -> None:

@@ -272,6 +272,7 @@ def test_ls_tells_streams_and_sizes(daemon: Daemon) -> None:
         (["verify", "nope"], 1, "no stream 'nope'"),
         (["send", "-s", "UP"], 1, "cannot be a stream"),
         (["send", "/nonexistent"], 2, "does not exist"),
+        (["send", "--resume", "a\nb"], 1, "none of them a control"),
         (["run", "--config", "/nonexistent"], 1, "/nonexistent: cannot be read"),
         (["config", "check", "/nonexistent"], 1, "/nonexistent: cannot be read"),
         (["frobnicate"], 2, "No such command"),

@@ -19,6 +19,7 @@ from logengine import Client, ClientClosed, ClientFull, NotDurable, ProducerFenc
 from logengine.errors import (
     DaemonUnavailable,
     DamagedSegment,
+    InvalidOption,
     InvalidStreamName,
     ProtocolError,
     SpoolInUse,
@@ -192,11 +193,11 @@ def test_a_daemon_that_is_away_too_long_is_given_up(root: Path) -> None:
     ("options", "error", "what"),
     [
         ({"stream": "No Stream"}, InvalidStreamName, "cannot be a stream"),
-        ({"producer": ""}, ValueError, "expected 1 to 128 characters"),
-        ({"producer": "a\nb"}, ValueError, "none of them a control"),
-        ({"on_full": "wait"}, ValueError, "expected block or drop or raise"),
-        ({"max_bytes": 0}, ValueError, "max_bytes 0: expected at least 1"),
-        ({"socket": "/tmp/" + "x" * 200}, ValueError, "at most 107 bytes"),
+        ({"producer": ""}, InvalidOption, "expected 1 to 128 characters"),
+        ({"producer": "a\nb"}, InvalidOption, "none of them a control"),
+        ({"on_full": "wait"}, InvalidOption, "expected block or drop or raise"),
+        ({"max_bytes": 0}, InvalidOption, "max_bytes 0: expected at least 1"),
+        ({"socket": "/tmp/" + "x" * 200}, InvalidOption, "at most 107 bytes"),
     ],
 )
 def test_options_that_cannot_be_are_refused_at_once(
