@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import msgspec
+from msgspec import UNSET
 
-from logengine.segment import Header
+from logengine.segment import Earlier, Header
 
 # A merge leaves fewer covered segments than readers and recovery look back.
 PARTS_MAX = 62
@@ -132,9 +133,27 @@ def merged_header(headers: Sequence[Header], sha256: str) -> Header:
         since=min(header.since for header in headers),
         until=max(header.until for header in headers),
         sha256=sha256,
-        frames=msgspec.UNSET,
-        erased=msgspec.UNSET,
+        frames=UNSET,
+        index=UNSET,
+        erased=UNSET,
     )
+
+
+def earlier_seals(before: Header, farther: Header | None) -> Earlier:
+    """What the seal behind `before`, which is one too, says of the seals before it.
+
+    `farther` is the seal at which what `before` says begins; None if that one is not there.
+    Spans of 1, 3, 7, 15 … seals, as in a random-access list (Myers, "An applicative
+    random-access stack", 1983): a reader that goes by them from any seal to any before it looks
+    at as many as the logarithm of their number, and no seal is ever written again for it.
+    """
+    nearer = before.earlier
+    if nearer is not UNSET and farther is not None and farther.earlier is not UNSET:
+        far = farther.earlier
+        if far.seals == nearer.seals:
+            since = min(before.since, nearer.since, far.since)
+            return Earlier(first=far.first, since=since, seals=1 + nearer.seals + far.seals)
+    return Earlier(first=before.first, since=before.since, seals=1)
 
 
 def _runs(parts: Sequence[Part], below: int | None = None) -> Iterator[Sequence[Part]]:

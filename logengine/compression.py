@@ -5,19 +5,24 @@
     frame: {"_ts":"…",…} …               every other holds some of the records, whole
 
 Each frame says how much it holds, and has a checksum of that. The header says where each
-frame begins, so that one can be had without the others. Bytes in, values out; compressing
-and decompressing release the GIL.
+frame begins, from when its records are, and its hash, so that one can be had, and trusted,
+without the others. Bytes in, values out; compressing and decompressing release the GIL.
 """
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
+import msgspec
 import zstandard
 from msgspec import UNSET
 
 from logengine.errors import DamagedSegment
-from logengine.segment import Frame, Header, count_newlines, encode_header
+from logengine.record import TIMESTAMP_START
+from logengine.segment import Frame, Header, IndexEntry, count_newlines, encode_header
+from logengine.timestamp import TIMESTAMP_CHARACTERS
 
 # Large enough to compress well, small enough to be had alone.
 FRAME_BYTES = 1024 * 1024
@@ -27,6 +32,8 @@ _CHECKSUM_BYTES = 4
 _BLOCK_HEADER_BYTES = 3
 _RLE_BLOCK = 1
 _SALVAGE_BYTES = 256
+# The time of every line of a body, wherever it is one.
+_TIMESTAMPS = re.compile(rb"^.{%d}(.{%d})" % (TIMESTAMP_START, TIMESTAMP_CHARACTERS), re.MULTILINE)
 
 
 class StoredFrame(NamedTuple):
@@ -36,18 +43,55 @@ class StoredFrame(NamedTuple):
     frame: Frame
 
 
-def compress_body(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]:
-    """The frames of a body that comes as chunks of whole lines, with their newlines.
+class RecordFrame(NamedTuple):
+    """A frame of records: as a `StoredFrame`, and its entry in the header's index."""
+
+    content: bytes
+    frame: Frame
+    entry: IndexEntry
+
+
+def compress_lines(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]:
+    """The frames of lines that come in chunks of whole ones, with their newlines.
 
     A frame holds at least `FRAME_BYTES` of it, but the last one; it is longer by less than
     a chunk that it did not end at, or by the end of a line of a chunk longer than itself. Each
     is compressed when it is asked for.
     """
+    for stored, _ in _compress(chunks, level):
+        yield stored
+
+
+def compress_body(chunks: Iterable[bytes], level: int) -> Iterator[RecordFrame]:
+    """The frames of a body, cut as `compress_lines` does it."""
+    for stored, body in _compress(chunks, level):
+        yield record_frame(*stored, body)
+
+
+def record_frame(content: bytes, frame: Frame, body: bytes) -> RecordFrame:
+    """A frame whose content is `body`, with what the header's index is to say of it."""
+    times = _TIMESTAMPS.findall(body)
+    since, until = min(times).decode(), max(times).decode()
+    return RecordFrame(
+        content, frame, IndexEntry(since, until, hashlib.sha256(content).hexdigest())
+    )
+
+
+def _compress(chunks: Iterable[bytes], level: int) -> Iterator[tuple[StoredFrame, bytes]]:
     # One context for all: making one takes as long as compressing some 100 KiB.
     compressor = _compressor(level)
     for body in _frame_bodies(chunks):
         content = compressor.compress(body)
-        yield StoredFrame(content, Frame(len(content), len(body), count_newlines(body)))
+        yield StoredFrame(content, Frame(len(content), len(body), count_newlines(body))), body
+
+
+def with_frames(header: Header, frames: Sequence[RecordFrame]) -> Header:
+    """The header of the compressed segment whose body `frames` are, else as `header`."""
+    return msgspec.structs.replace(
+        header,
+        frames=tuple(each.frame for each in frames),
+        index=tuple(each.entry for each in frames),
+    )
 
 
 def encode_compressed_header(header: Header) -> bytes:
@@ -76,22 +120,29 @@ def split_header(start: bytes, path: str, bytes_max: int) -> tuple[bytes, int] |
     return line, length
 
 
-def decompress_body(header: Header, stored: bytes, path: str) -> bytes:
-    """The body whose frames are `stored`, one after the other, as `header` says.
+def decompress_frames(header: Header, stored: bytes, wanted: range, path: str) -> bytes:
+    """What the `wanted` of the header's frames hold, which are neighbours; `stored` is they.
 
-    Takes the memory that the header says and no more. Raises `DamagedSegment` for `path`;
-    what is given is still to be held against the header's hash.
+    Takes the memory that the header says and no more. Raises `DamagedSegment` for `path`. Where
+    the header has no index, what is given is still to be held against the hash of the body.
     """
     assert header.frames is not UNSET
-    if len(stored) != header.stored_bytes:
+    frames = header.frames[wanted.start : wanted.stop]
+    expected_bytes = sum(frame.stored_bytes for frame in frames)
+    if len(stored) != expected_bytes:
         raise DamagedSegment(
-            path, f"its frames have {len(stored)} bytes, its header says {header.stored_bytes}"
+            path, f"its frames have {len(stored)} bytes, its header says {expected_bytes}"
         )
     decompressor = zstandard.ZstdDecompressor()
     bodies = []
     rest = memoryview(stored)
-    for frame in header.frames:
+    for at, frame in zip(wanted, frames, strict=True):
         content, rest = rest[: frame.stored_bytes], rest[frame.stored_bytes :]
+        if (
+            header.index is not UNSET
+            and hashlib.sha256(content).hexdigest() != header.index[at].sha256
+        ):
+            raise DamagedSegment(path, "the sha256 of a frame is not the one in its header")
         try:
             # Looked at first, for as much as the frame says is allocated for it.
             if zstandard.frame_content_size(content) != frame.body_bytes:

@@ -25,7 +25,8 @@ from logengine.quota import Quotas
 from logengine.reserve import Reserve
 from logengine.retainer import Retainer, size_of_file_system
 from logengine.retention import RetentionRule, RetentionRules
-from logengine.rewrite import Pace, Rewriter, Sign
+from logengine.rewrite import Pace, Rewriter
+from logengine.segment import Sign
 from logengine.server import Server, ServerLimits, bind_listener
 from logengine.status import serving_state
 from logengine.store import Store, StoreLimits

@@ -20,9 +20,10 @@ from logengine.block import Block
 from logengine.erasure import Mark, erase, to_be_erased
 from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain
 from logengine.filter import Filter
-from logengine.reader import TimeRange, in_range
-from logengine.segment import COMPRESSED_SUFFIX, first_of_name
+from logengine.reader import in_range
+from logengine.segment import COMPRESSED_SUFFIX, Sign, first_of_name
 from logengine.segment_file import Content, read_as_stored
+from logengine.time_range import TimeRange
 from logengine.writes import write_all
 
 ERASING_DIRECTORY = ".erasing"
@@ -58,16 +59,23 @@ class Affected(NamedTuple):
 class Erasure:
     """The erasure of records of one stream, in a locked data directory.
 
-    `report` is told of files that are damaged, in which nothing can be erased.
+    `report` is told of files that are damaged, in which nothing can be erased. Seals that are
+    written anew are signed with `sign`, and without it no more.
     """
 
     def __init__(
-        self, data: Path, stream: str, wanted: Wanted, report: Callable[[DamagedSegment], None]
+        self,
+        data: Path,
+        stream: str,
+        wanted: Wanted,
+        report: Callable[[DamagedSegment], None],
+        sign: Sign | None = None,
     ) -> None:
         self._directory = data / stream
         self._erasing = data / ERASING_DIRECTORY
         self._wanted = wanted
         self._report = report
+        self._sign = sign
 
     def affected(self) -> Iterator[Affected]:
         """What is to be erased, file by file; also in those that a merge left. Raises `OSError`."""
@@ -89,7 +97,13 @@ class Erasure:
         _destroy(self._erasing, patience_s)
         for affected, found in self._found():
             pieces = erase(
-                found.header, found.body, found.stored, affected.seqs, mark, found.header_sha256
+                found.header,
+                found.body,
+                found.stored,
+                affected.seqs,
+                mark,
+                found.header_sha256,
+                self._sign,
             )
             self._put_aside(affected.name)
             path = self._directory / affected.name

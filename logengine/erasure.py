@@ -12,9 +12,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from logengine.block import Block
-from logengine.compression import compress_body, encode_compressed_header
+from logengine.compression import (
+    RecordFrame,
+    compress_body,
+    encode_compressed_header,
+    record_frame,
+    with_frames,
+)
 from logengine.record import TIMESTAMP_START
-from logengine.segment import Erased, Frame, Header, body_sha256, encode_header
+from logengine.segment import Erased, Frame, Header, Sign, body_sha256, encode_header, signed
 from logengine.timestamp import TIMESTAMP_CHARACTERS
 
 _TIMESTAMP_STOP = TIMESTAMP_START + TIMESTAMP_CHARACTERS + 1  # with its closing quote
@@ -52,12 +58,18 @@ def to_be_erased(wanted: Iterable[Block]) -> list[int]:
 
 
 def erase(
-    header: Header, body: bytes, stored: bytes, seqs: Collection[int], mark: Mark, original: str
+    header: Header,
+    body: bytes,
+    stored: bytes,
+    seqs: Collection[int],
+    mark: Mark,
+    original: str,
+    sign: Sign | None = None,
 ) -> list[bytes]:
     """The bytes of a segment anew, in pieces, with tombstones at `seqs`.
 
     `stored` is what is behind the header in the file; `original` is the `header_sha256` that
-    it has now.
+    it has now. A signature is of what is no more; a seal has a new one where there is `sign`.
     """
     lines = Block(header.stream, header.first, header.count, body).lines()
     erased = set(seqs)
@@ -65,37 +77,40 @@ def erase(
         tombstone(line, mark) if seq in erased else line
         for seq, line in enumerate(lines, header.first)
     ]
-    new_body = b"".join(line + b"\n" for line in lines)
+    new_body = _joined(lines)
     header = msgspec.structs.replace(header, bytes=len(new_body), sha256=body_sha256(new_body))
     if header.frames is UNSET:
         return [encode_header(header), new_body]
     before = header.erased
-    contents, frames = _frames(header.first, header.frames, lines, stored, erased)
+    frames = _frames(header.first, header.frames, lines, stored, erased)
     header = msgspec.structs.replace(
-        header,
-        frames=tuple(frames),
-        signature=UNSET,  # it was of what is no more
+        with_frames(header, frames),
+        signature=UNSET,
         erased=Erased(original=original, count=len(erased))
         if before is UNSET
         else Erased(original=before.original, count=before.count + len(erased)),
     )
-    return [encode_compressed_header(header), *contents]
+    if sign is not None and header.is_sealed:
+        header = signed(header, sign)
+    return [encode_compressed_header(header), *(frame.content for frame in frames)]
 
 
 def _frames(
     first: int, frames: Sequence[Frame], lines: Sequence[bytes], stored: bytes, erased: set[int]
-) -> tuple[list[bytes], list[Frame]]:
-    contents: list[bytes] = []
-    new_frames: list[Frame] = []
+) -> list[RecordFrame]:
+    new_frames: list[RecordFrame] = []
     index = place = 0
     for frame in frames:
         stop = index + frame.count
+        body = _joined(lines[index:stop])
         if erased.isdisjoint(range(first + index, first + stop)):
-            contents.append(stored[place : place + frame.stored_bytes])
-            new_frames.append(frame)
+            content = stored[place : place + frame.stored_bytes]
+            new_frames.append(record_frame(content, frame, body))
         else:
-            for each in compress_body([line + b"\n" for line in lines[index:stop]], _LEVEL):
-                contents.append(each.content)
-                new_frames.append(each.frame)
+            new_frames += compress_body([body], _LEVEL)
         index, place = stop, place + frame.stored_bytes
-    return contents, new_frames
+    return new_frames
+
+
+def _joined(lines: Sequence[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from logengine.atomic import AtomicWriter
-from logengine.compression import FRAME_BYTES, compress_body
+from logengine.compression import FRAME_BYTES, compress_lines
 from logengine.errors import NotInstalled
 
 FORMATS = ("ndjson", "zstd", "parquet")
@@ -46,9 +46,9 @@ def zstd_frames(lines: Iterable[bytes], level: int = _LEVEL) -> Iterator[bytes]:
         gathered.append(piece)
         size += len(piece)
         if size >= FRAME_BYTES:
-            yield from (frame.content for frame in compress_body(gathered, level))
+            yield from (frame.content for frame in compress_lines(gathered, level))
             gathered, size = [], 0
-    yield from (frame.content for frame in compress_body(gathered, level))
+    yield from (frame.content for frame in compress_lines(gathered, level))
 
 
 def export_file(lines: Iterable[bytes], path: Path, form: str) -> None:

@@ -22,6 +22,7 @@ from logengine.filter import Filter
 from logengine.read_ahead import ReadAhead
 from logengine.segment import Header, describe_gap, is_stream_name, timestamp_of
 from logengine.segment_file import list_segments, read_header, read_wanted
+from logengine.time_range import ALL_TIMES, TimeRange, wanted_frames
 
 # An interrupted merge leaves covered segments at most this far behind the one that covers them.
 _COVER_SEGMENTS_MAX = 64
@@ -70,38 +71,10 @@ class Problem:
         return f"{self.stream}: {self.what}"
 
 
-Segment = tuple[Header, bytes | DamagedSegment | None]
+Segment = tuple[Header, Block | DamagedSegment | None]
 Report = Callable[[Problem], None]
 
 
-@dataclass(frozen=True)
-class TimeRange:
-    """Timestamps from `since` to before `until`; None where that side is open."""
-
-    since: str | None = None
-    until: str | None = None
-
-    def may_hold(self, header: Header) -> bool:
-        """Whether a segment can have records in the range, as its header tells."""
-        return (self.since is None or header.until >= self.since) and (
-            self.until is None or header.since < self.until
-        )
-
-    def holds_all(self, header: Header) -> bool:
-        """Whether all records of a segment are in the range."""
-        return (self.since is None or header.since >= self.since) and (
-            self.until is None or header.until < self.until
-        )
-
-    def holds(self, line: bytes) -> bool:
-        """Whether a stored line is in the range."""
-        timestamp = timestamp_of(line)
-        return (self.since is None or timestamp >= self.since) and (
-            self.until is None or timestamp < self.until
-        )
-
-
-ALL_TIMES = TimeRange()
 ALL_RECORDS = Filter()
 
 
@@ -127,6 +100,9 @@ class StreamReader:
         With `stop`, only what is before that number. Raises `OSError`, `FileNotFoundError`
         if there is no such stream.
         """
+        until = times.until
+        if until is not None and stop is None:
+            stop = self._look(lambda firsts: self._end_of_time(firsts, until))
         looks = 0
         while looks < _LOOKS_MAX:
             before = self.next_seq
@@ -214,12 +190,36 @@ class StreamReader:
             return ""
 
         found = bisect_left(range(len(firsts)), since, key=latest_before_or_in)
-        # A covered segment has an older `latest` than the one that covers it, before it.
-        for index in range(max(0, found - _COVER_SEGMENTS_MAX), found):
-            header = self._header(firsts[index])
+        # A covered segment has an older `latest` than the one that covers it, before it; a sealed
+        # one is never covered.
+        start = firsts[found] if found < len(firsts) else self._end(firsts)
+        for first in firsts[max(0, found - _COVER_SEGMENTS_MAX) : found][::-1]:
+            header = self._header(first)
             if header is not None and header.latest >= since:
-                return firsts[index]
-        return firsts[found] if found < len(firsts) else self._end(firsts)
+                start = first
+            if header is not None and header.is_sealed:
+                break
+        return start
+
+    def _end_of_time(self, firsts: Sequence[int], until: str) -> int | None:
+        """A number from which on no record is of before `until`; None if that is not known.
+
+        Goes back from the newest segment, by what seals say of the ones before them: about
+        as many headers as there are unsealed segments, and the logarithm of the sealed ones.
+        """
+        end: int | None = None
+        index = len(firsts) - 1
+        while index >= 0:
+            header = self._header(firsts[index])
+            if header is None or header.since < until:
+                break
+            if end is not None and header.last + 1 < end:
+                break  # it is covered; what is behind it is in a segment before it
+            end = header.first
+            if header.earlier is not UNSET and header.earlier.since >= until:
+                end = header.earlier.first
+            index = bisect_left(firsts, end) - 1
+        return end
 
     def _before_end(self, firsts: Sequence[int], count: int) -> int:
         start = self.next_seq
@@ -251,17 +251,17 @@ class StreamReader:
         if firsts and self.next_seq < firsts[0]:
             self.next_seq = firsts[0]  # what was before it is retained no longer
 
-        def wants(header: Header) -> bool:
-            return header.last >= self.next_seq and times.may_hold(header)
+        def wanted(header: Header) -> range:
+            return wanted_frames(header, self.next_seq, times)
 
         def read(first: int) -> Segment:
-            return read_wanted(self._directory, first, wants)
+            return read_wanted(self._directory, first, wanted)
 
         with closing(ReadAhead(firsts, read, _body_bytes)) as ahead:
             while (holding := self._holding(firsts, ahead.take)) is not None:
-                header, body = holding
-                if isinstance(body, DamagedSegment):
-                    self._problem(str(body))
+                header, block = holding
+                if isinstance(block, DamagedSegment):
+                    self._problem(str(block))
                     behind = bisect_right(firsts, header.first)
                     self.next_seq = firsts[behind] if behind < len(firsts) else header.last + 1
                     continue
@@ -269,8 +269,8 @@ class StreamReader:
                 if header.gap is not UNSET:
                     if times.may_hold(header):
                         self._problem(describe_gap(header.first, header.gap), recorded=True)
-                elif body is not None:
-                    block = Block(self.stream, header.first, header.count, body).begin_at(start)
+                elif block is not None:
+                    block = block.begin_at(start)
                     yield from [block] if times.holds_all(header) else in_range(block, times)
 
     def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
@@ -280,8 +280,13 @@ class StreamReader:
             is_newest = index + 1 == len(firsts)
             for candidate in firsts[max(0, index - _COVER_SEGMENTS_MAX) : index + 1][::-1]:
                 segment = self._checked(candidate, read)
-                if segment is not None and segment[0].last >= self.next_seq:
+                if segment is None:
+                    continue
+                header, _ = segment
+                if header.last >= self.next_seq:
                     return segment
+                if header.is_sealed:
+                    break  # nothing ever covers it
             if is_newest:
                 return None
             self._gap(firsts[index], firsts[index + 1])
@@ -326,8 +331,8 @@ class StreamReader:
 
 
 def _body_bytes(segment: Segment) -> int:
-    _, body = segment
-    return len(body) if isinstance(body, bytes) else 0
+    _, block = segment
+    return len(block.body) if isinstance(block, Block) else 0
 
 
 def in_range(block: Block, times: TimeRange) -> Iterator[Block]:

@@ -7,18 +7,18 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
-from logengine.compaction import Part, merged_header
-from logengine.compression import compress_body, encode_compressed_header
-from logengine.errors import LogEngineError
-from logengine.segment import Header, encode_header, signed_part
-from logengine.segment_file import hash_of_header, read_content, read_segment
+from logengine.compaction import Part, earlier_seals, merged_header
+from logengine.compression import compress_body, encode_compressed_header, with_frames
+from logengine.errors import DamagedSegment, LogEngineError
+from logengine.segment import Header, Sign, encode_header, hash_for_successor, signed
+from logengine.segment_file import read_content, read_header, read_header_line, read_segment
 from logengine.stream import SegmentWriter
-
-Sign = Callable[[bytes], str]
 
 
 class CompactionStopped(LogEngineError):
@@ -94,17 +94,29 @@ class Rewriter:
         for frame in compress_body(bodies, self._level):
             self.pace.spend(frame.frame.body_bytes)
             frames.append(frame)
-        header = msgspec.structs.replace(
-            merged_header(headers, _sha256(bodies)),
-            frames=tuple(frame.frame for frame in frames),
-            prev="" if after is None else hash_of_header(self._data / stream, after),
-        )
+        header = with_frames(merged_header(headers, _sha256(bodies)), frames)
+        header = self._chained(header, after)
         if self._sign is not None:
-            header = msgspec.structs.replace(
-                header, signature=self._sign(signed_part(encode_header(header)))
-            )
+            header = signed(header, self._sign)
         pieces = [encode_compressed_header(header), *(frame.content for frame in frames)]
         return self._prepared(header, pieces), header
+
+    def _chained(self, header: Header, after: int | None) -> Header:
+        """What a seal's header is, that names the seal `after` which it comes."""
+        if after is None:
+            return msgspec.structs.replace(header, prev="")
+        directory = self._data / header.stream
+        before, line = read_header_line(directory, after)
+        farther = None
+        if before.earlier is not UNSET:
+            with suppress(DamagedSegment, FileNotFoundError):  # retained no longer, say
+                farther = read_header(directory, before.earlier.first)
+        is_neighbour = before.last + 1 == header.first  # else a recorded gap is between them
+        return msgspec.structs.replace(
+            header,
+            prev=hash_for_successor(before, line),
+            earlier=earlier_seals(before, farther) if is_neighbour else UNSET,
+        )
 
     def copy(self, stream: str, first: int) -> SegmentWriter:
         """The same segment once more: the one that is there may not be durable."""

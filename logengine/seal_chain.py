@@ -3,6 +3,7 @@
 `docs/format.md` says what can be seen by it and what cannot. Headers in, findings out.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ class SealChain:
         self._is_anchored = False
         self._is_unbroken = False  # whether the segment before this one is known
         self._gap: int | None = None  # the first of the recorded gap behind the last sealed one
+        self._seals: list[tuple[int, str]] = []  # `first` and `since` of each
         # The first of the unsealed segments behind the last sealed one.
         self.unsealed: int | None = None
         self.newest_hash: str | None = None
@@ -65,6 +67,7 @@ class SealChain:
         if self._anchor in (header.prev, self.newest_hash):
             self._is_anchored = True
         yield from self._check_origin(header, line)
+        yield from self._check_earlier(header)
 
     def _other_than_before(self, prev: str) -> Remark:
         if self._gap is not None:
@@ -79,23 +82,37 @@ class SealChain:
         )
 
     def _check_origin(self, header: Header, line: bytes) -> Iterator[Remark]:
+        is_signed = self._is_signed
         if header.erased is not UNSET:
-            is_signed_no_more = self._is_signed is not None and header.signature is UNSET
-            signed_no_more = "it is signed no more, and " if is_signed_no_more else ""
-            yield Remark(
-                f"{header.erased.count} of its records were erased since it was sealed: "
-                f"{signed_no_more}nothing proves what is left of it",
-                is_note=True,
-            )
-            if is_signed_no_more:
+            count = f"{header.erased.count} of its records were erased since it was sealed"
+            if is_signed is None or header.signature is UNSET:
+                signed_no_more = "" if is_signed is None else "it is signed no more, and "
+                proof = f"{signed_no_more}nothing proves what is left of it"
+            else:
+                proof = "what is left was signed again"
+            yield Remark(f"{count}: {proof}", is_note=True)
+            if is_signed is not None and header.signature is UNSET:
                 self.signed_no_more += 1
                 return
-        if self._is_signed is None:
+        if is_signed is None:
             return
         if header.signature is UNSET:
             yield Remark("its seal is not signed")
-        elif not self._is_signed(signed_part(line), header.signature):
+        elif not is_signed(signed_part(line), header.signature):
             yield Remark("its seal was not signed with this key")
+
+    def _check_earlier(self, header: Header) -> Iterator[Remark]:
+        """What it says of the seals before it, held against those that are there."""
+        earlier = header.earlier
+        if earlier is not UNSET:
+            start = bisect_left(self._seals, (earlier.first, ""))
+            since = min((since for _, since in self._seals[start:]), default=earlier.since)
+            if since < earlier.since:
+                yield Remark(
+                    f"it says that no record from {earlier.first} on is of before "
+                    f"{earlier.since}, and there is one of {since}"
+                )
+        self._seals.append((header.first, header.since))
 
     def look_again(self) -> None:
         """What was taken last is not what is before the next one: it is damaged, or outdated."""

@@ -10,6 +10,7 @@ a compressed segment is made of besides, `compression` knows.
 
 import hashlib
 import re
+from collections.abc import Callable
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -31,12 +32,38 @@ _STREAM_NAME = re.compile(STREAM_NAME_RULE)
 _SEGMENT_NAME = re.compile(r"(\d{20})\.ndjson(?:\.zst)?")
 
 
+# What signs bytes, in hexadecimal.
+Sign = Callable[[bytes], str]
+
+
 class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A part of a compressed body: `count` records, `body_bytes` in `stored_bytes` of the file."""
 
     stored_bytes: int
     body_bytes: int
     count: int
+
+
+class IndexEntry(msgspec.Struct, frozen=True, array_like=True):
+    """What a frame holds: records from `since` to `until`, the least and greatest `_ts`.
+
+    `sha256` is the hexadecimal hash of its bytes in the file.
+    """
+
+    since: str
+    until: str
+    sha256: str
+
+
+class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """What a seal knows of the `seals` sealed segments before it, of which the oldest is `first`.
+
+    No record from there up to the seal itself is of before `since`.
+    """
+
+    first: int
+    since: str
+    seals: int
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,10 +98,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     producer, the number of its last record in this segment or before it, the least
     recently active first. `gap` is in the place of records that are gone, and only there;
     `erased` is in a compressed one of which some were erased. `frames` says where in a
-    compressed segment what is; a plain one has none. A sealed one has `prev`, the
-    `header_sha256` that the sealed segment before it had, empty in a stream's first, and may
-    have a `signature` of all that is before that key. The line ends with a hash of what is
-    before it, `header_sha256`, which is none of the header's values.
+    compressed segment what is, and `index` what is in each of them; a plain one has neither.
+    A sealed one has `prev`, the `header_sha256` that the sealed segment before it had, empty in
+    a stream's first; it may have `earlier`, by which a reader of old records finds them without
+    looking at each seal behind them, and a `signature` of all that is before that key. The line
+    ends with a hash of what is before it, `header_sha256`, which is none of the header's values.
     """
 
     version: int = msgspec.field(name="_segment")
@@ -90,7 +118,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     gap: Gap | UnsetType = UNSET
     erased: Erased | UnsetType = UNSET
     frames: tuple[Frame, ...] | UnsetType = UNSET
+    index: tuple[IndexEntry, ...] | UnsetType = UNSET
     prev: str | UnsetType = UNSET
+    earlier: Earlier | UnsetType = UNSET
     signature: str | UnsetType = UNSET
 
     @property
@@ -179,6 +209,12 @@ def signed_part(line: bytes) -> bytes:
     return before if is_signed else checked
 
 
+def signed(header: Header, sign: Sign) -> Header:
+    """The same header, signed."""
+    unsigned = msgspec.structs.replace(header, signature=UNSET)
+    return msgspec.structs.replace(header, signature=sign(signed_part(encode_header(unsigned))))
+
+
 def body_sha256(body: bytes) -> str:
     """What a header says of a body: `sha256`."""
     return hashlib.sha256(body).hexdigest()
@@ -222,6 +258,7 @@ def decode_header(line: bytes, path: str) -> Header:
     _check_gap(header, path)
     if header.frames is not UNSET:
         _check_frames(header, header.frames, path)
+    _check_index(header, path)
     _check_seal(header, path)
     return header
 
@@ -230,6 +267,14 @@ def _check_seal(header: Header, path: str) -> None:
     is_signed = header.signature is not UNSET
     if (header.is_sealed and not header.is_compressed) or (is_signed and not header.is_sealed):
         raise DamagedSegment(path, "its header has a seal that cannot be")
+    earlier = header.earlier
+    if earlier is not UNSET and not (
+        header.is_sealed
+        and 1 <= earlier.first < header.first
+        and earlier.seals >= 1
+        and is_timestamp(earlier.since)
+    ):
+        raise DamagedSegment(path, "its header tells of earlier seals that cannot be")
 
 
 def _check_gap(header: Header, path: str) -> None:
@@ -258,6 +303,23 @@ def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:
         sum(frame.count for frame in frames),
     ):
         raise DamagedSegment(path, "the frames in its header do not add up to its body")
+
+
+def _check_index(header: Header, path: str) -> None:
+    """Raises `DamagedSegment` unless the index, if there is one, is of the header's frames."""
+    index = header.index
+    if index is UNSET:
+        return
+    if header.frames is UNSET or len(index) != len(header.frames):
+        raise DamagedSegment(path, "its header has an index that is not of its frames")
+    for entry in index:
+        if not (is_timestamp(entry.since) and is_timestamp(entry.until)):
+            raise DamagedSegment(path, "its header has an index with times that cannot be")
+    if index and (header.since, header.until) != (
+        min(entry.since for entry in index),
+        max(entry.until for entry in index),
+    ):
+        raise DamagedSegment(path, "the times in its header's index are not its own")
 
 
 def decode_header_of(

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec import UNSET
+
+from logengine.block import Block
 from logengine.errors import DamagedSegment
 from logengine.segment import (
     HEADER_READ_BYTES,
@@ -20,7 +23,6 @@ from logengine.segment import (
     check_body,
     decode_header_of,
     first_of_name,
-    hash_for_successor,
     header_length,
     header_sha256,
     is_stream_name,
@@ -82,7 +84,7 @@ def read_header(directory: Path, first: int) -> Header:
     Reads a few kilobytes, whatever the size of the segment. Raises `DamagedSegment`, and
     `OSError` where the file cannot be opened.
     """
-    header, _ = read_wanted(directory, first, lambda _: False)
+    header, _ = read_wanted(directory, first, lambda _: range(0))
     return header
 
 
@@ -91,11 +93,10 @@ def read_segment(directory: Path, first: int) -> tuple[Header, bytes]:
 
     Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
     """
-    header, body = read_wanted(directory, first, lambda _: True)
-    if isinstance(body, DamagedSegment):
-        raise body
-    assert body is not None
-    return header, body
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
+        header, body_start = file.read_header()
+        file.check_size(header, body_start)
+        return header, file.read_body(header, body_start)
 
 
 def read_file(
@@ -147,22 +148,24 @@ def read_as_stored(directory: Path, first: int, *, compressed: bool) -> Content:
 
 
 def read_wanted(
-    directory: Path, first: int, wants: Callable[[Header], bool]
-) -> tuple[Header, bytes | DamagedSegment | None]:
-    """The header of segment `first` as `read_header` has it, and its body if that `wants` it.
+    directory: Path, first: int, wanted: Callable[[Header], range]
+) -> tuple[Header, Block | DamagedSegment | None]:
+    """The header of segment `first` as `read_header` has it, and its records that are `wanted`.
 
-    The body is checked to the bit; where that fails, what is wrong with it is in its place,
-    for a whole header tells what is missing. Raises as `read_header`.
+    Those are of neighbouring frames, of which a plain segment has one; None if there are none.
+    They are checked to the bit; where that fails, what is wrong is in their place, for a whole
+    header tells what is missing. Raises as `read_header`.
     """
     with closing(_open(directory, first)) as file:
         with file.errors_are_damage():
             header, body_start = file.read_header()
             file.check_size(header, body_start)
-        if not wants(header):
+        frames = wanted(header)
+        if not frames:
             return header, None
         try:
             with file.errors_are_damage():
-                return header, file.read_body(header, body_start)
+                return header, file.read_frames(header, body_start, frames)
         except DamagedSegment as damage:
             return header, damage
 
@@ -172,11 +175,6 @@ def read_header_line(directory: Path, first: int) -> tuple[Header, bytes]:
     with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, _ = file.read_header()
         return header, file.header_line()[0]
-
-
-def hash_of_header(directory: Path, first: int) -> str:
-    """What the sealed segment behind segment `first` has as `prev`. Raises as `read_header`."""
-    return hash_for_successor(*read_header_line(directory, first))
 
 
 def read_content(directory: Path, first: int) -> tuple[Header, bytes]:
@@ -241,12 +239,35 @@ class _SegmentFile:
         with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(start)
             body = file.read()
-        if self.is_compressed:
-            from logengine.compression import decompress_body
+        if header.frames is not UNSET:
+            from logengine.compression import decompress_frames
 
-            body = decompress_body(header, body, self.path)
+            body = decompress_frames(header, body, range(len(header.frames)), self.path)
         check_body(header, body, self.path)
         return body
+
+    def read_frames(self, header: Header, start: int, wanted: range) -> Block:
+        """The records of some neighbouring frames of the body, which begins at `start`.
+
+        Each is held to the header's index, in place of the hash of the whole body; where there
+        is no index, all are given.
+        """
+        if header.frames is UNSET or header.index is UNSET:
+            return Block(header.stream, header.first, header.count, self.read_body(header, start))
+        from logengine.compression import decompress_frames
+
+        before, frames = header.frames[: wanted.start], header.frames[wanted.start : wanted.stop]
+        stored = os.pread(
+            self.descriptor,
+            sum(frame.stored_bytes for frame in frames),
+            start + sum(frame.stored_bytes for frame in before),
+        )
+        return Block(
+            header.stream,
+            header.first + sum(frame.count for frame in before),
+            sum(frame.count for frame in frames),
+            decompress_frames(header, stored, wanted, self.path),
+        )
 
     @contextmanager
     def errors_are_damage(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 TIMESTAMP_CHARACTERS = 27
 
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)")
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
@@ -40,11 +41,14 @@ def _format_second(seconds: int) -> str:
 
 def is_timestamp(text: str) -> bool:
     """Whether `text` is of exactly the form that `format_timestamp` gives."""
+    if not _TIMESTAMP.fullmatch(text):
+        return False
     try:
-        datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        # A tenth of what strptime takes, and every header that is read has three times or more.
+        datetime.fromisoformat(text)
     except ValueError:
         return False
-    return len(text) == TIMESTAMP_CHARACTERS
+    return True
 
 
 def parse_time(text: str, now: datetime) -> str:

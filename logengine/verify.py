@@ -140,6 +140,17 @@ def check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
             f"its records are from {min(times)} to {max(times)}, "
             f"its header says {header.since} to {header.until}",
         )
+    if header.frames is not UNSET and header.index is not UNSET:
+        start = 0
+        for frame, index in zip(header.frames, header.index, strict=True):
+            of_frame = times[start : start + frame.count]
+            if (min(of_frame), max(of_frame)) != (index.since, index.until):
+                yield Finding(
+                    path,
+                    f"the records from {header.first + start} on are from {min(of_frame)} to "
+                    f"{max(of_frame)}, its header's index says {index.since} to {index.until}",
+                )
+            start += frame.count
 
 
 def _check_neighbours(before: Header, after: Header, path: str) -> Iterator[Finding]:

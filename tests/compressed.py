@@ -1,21 +1,47 @@
-"""Compressed segments for tests, made of plain ones."""
+"""Compressed and sealed segments for tests, made of plain ones."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET
 
-from logengine.compression import compress_body, encode_compressed_header
-from logengine.segment import decode_header, segment_name
+from logengine.compaction import earlier_seals
+from logengine.compression import compress_body, encode_compressed_header, with_frames
+from logengine.segment import Header, decode_header, encode_header, header_sha256, segment_name
 
 
 def compressed(content: bytes) -> bytes:
     """The compressed segment that `zstdcat` makes a plain one of, but for the header's frames."""
+    return _compressed(content)[1]
+
+
+def _compressed(content: bytes, **seal: object) -> tuple[Header, bytes]:
     line, _, body = content.partition(b"\n")
-    frames = list(compress_body([body], 1))
-    header = msgspec.structs.replace(
-        decode_header(line, "plain"), frames=tuple(frame.frame for frame in frames)
-    )
-    return encode_compressed_header(header) + b"".join(frame.content for frame in frames)
+    # Line by line, so that a smaller FRAME_BYTES makes more frames.
+    frames = list(compress_body([each + b"\n" for each in body.split(b"\n")[:-1]], 1))
+    header = with_frames(decode_header(line, "plain"), frames)
+    header = msgspec.structs.replace(header, **seal)
+    content = encode_compressed_header(header) + b"".join(frame.content for frame in frames)
+    return header, content
+
+
+def sealed(files: Mapping[int, bytes]) -> dict[int, bytes]:
+    """A stream of plain segments, content by first number, as a chain of seals."""
+    headers: dict[int, Header] = {}
+    chain = {}
+    before: Header | None = None
+    prev = ""
+    for first, content in sorted(files.items()):
+        seal: dict[str, object] = {"prev": prev}
+        if before is not None:
+            earlier = before.earlier
+            farther = None if earlier is UNSET else headers[earlier.first]
+            seal["earlier"] = earlier_seals(before, farther)
+        before, chain[first] = _compressed(content, **seal)
+        headers[first] = before
+        prev = header_sha256(encode_header(before))
+    return chain
 
 
 def compress_file(path: Path) -> Path:

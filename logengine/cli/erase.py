@@ -19,8 +19,9 @@ from logengine.erase import Affected, Erasure, Wanted
 from logengine.erasure import Mark
 from logengine.filter import Filter
 from logengine.offline import alone_with
-from logengine.reader import ALL_TIMES, Cursor, TimeRange
+from logengine.reader import Cursor
 from logengine.repair import DAMAGED_DIRECTORY
+from logengine.time_range import ALL_TIMES, TimeRange
 from logengine.timestamp import format_timestamp
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ Examples:
 @click.option("--up-to", metavar="CURSOR", help="Only records up to this one, STREAM:SEQ.")
 @filter_options
 @click.option("--reason", metavar="TEXT", help="Why; it is stored in each tombstone.")
+@click.option(
+    "--seal-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The daemon's [compaction] seal_key: signs the seals that are written anew, so that "
+    "`verify --public-key` holds of them too.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say which records would be erased.")
 @data_option
 @click.pass_context
@@ -57,6 +65,7 @@ def command(
     up_to: str | None,
     chosen: Filter,
     reason: str | None,
+    seal_key: Path | None,
     dry_run: bool,  # noqa: FBT001 - click passes by name
     data: Path | None,
 ) -> None:
@@ -79,8 +88,13 @@ def command(
     streams_to_read(data, [stream])
     damaged: list[DamagedSegment] = []
     mark = Mark(format_timestamp(time.time_ns()), _who(), UNSET if reason is None else reason)
+    sign = None
+    if seal_key is not None:
+        from logengine.signing import load_signer  # takes longer to load than all the rest
+
+        sign = load_signer(seal_key)
     with alone_with(data):
-        erasure = Erasure(data, stream, wanted, damaged.append)
+        erasure = Erasure(data, stream, wanted, damaged.append, sign)
         verb = "would erase" if dry_run else "erased"
         total = 0
         for affected in erasure.affected() if dry_run else erasure.run(mark, _PATIENCE_S):

@@ -12,7 +12,8 @@ from logengine.block import Block, Record
 from logengine.cli.options import resolve_data
 from logengine.cli.streams import streams_to_read
 from logengine.filter import Filter
-from logengine.reader import Cursor, Report, StreamReader, TimeRange, merge_by_time
+from logengine.reader import Cursor, Report, StreamReader, merge_by_time
+from logengine.time_range import TimeRange
 from logengine.timestamp import parse_time
 
 

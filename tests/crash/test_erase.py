@@ -20,8 +20,8 @@ from logengine.erase import ERASING_DIRECTORY, Erasure, Wanted
 from logengine.erasure import Mark, is_tombstone
 from logengine.errors import DamagedSegment
 from logengine.filter import Filter, Grep
-from logengine.reader import ALL_TIMES
 from logengine.segment import segment_name, timestamp_of
+from logengine.time_range import ALL_TIMES
 from logengine.verify import verify_stream
 from tests.compressed import compress_file
 from tests.crash.cuts import SCRATCH

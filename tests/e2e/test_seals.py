@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from logengine.compression import compress_body, encode_compressed_header
+from logengine.compression import compress_body, encode_compressed_header, with_frames
 from logengine.segment import Header, header_sha256
 from logengine.segment_file import read_header, read_header_line, read_segment
 from tests.daemon import Daemon, eventually
@@ -69,11 +69,10 @@ def rewrite(path: Path, body: Callable[[bytes], bytes] = bytes, **changes: objec
     new = body(old)
     frames = list(compress_body([new], 1))
     header = msgspec.structs.replace(
-        header,
+        with_frames(header, frames),
         bytes=len(new),
         count=new.count(b"\n"),
         sha256=hashlib.sha256(new).hexdigest(),
-        frames=tuple(frame.frame for frame in frames),
         **changes,
     )
     content = [encode_compressed_header(header), *(frame.content for frame in frames)]
@@ -116,13 +115,15 @@ def test_a_seal_swapped_for_that_of_another_stream_or_place_is_found(stopped: Da
 
 
 def rewrite_as(source: Path, target: Path, header: Header) -> None:
-    _, body = read_segment(source.parent, int(source.name[:20]))
+    there, body = read_segment(source.parent, int(source.name[:20]))
     frames = list(compress_body([body], 1))
     header = msgspec.structs.replace(
-        header,
+        with_frames(header, frames),
         bytes=len(body),
+        since=there.since,
+        until=there.until,
+        latest=there.latest,
         sha256=hashlib.sha256(body).hexdigest(),
-        frames=tuple(frame.frame for frame in frames),
     )
     target.write_bytes(
         b"".join([encode_compressed_header(header), *(frame.content for frame in frames)])
@@ -131,7 +132,7 @@ def rewrite_as(source: Path, target: Path, header: Header) -> None:
 
 def test_an_unsealed_segment_put_in_between_is_found(stopped: Daemon) -> None:
     second = sealed(stopped)[1]
-    rewrite(second, prev=msgspec.UNSET)
+    rewrite(second, prev=msgspec.UNSET, earlier=msgspec.UNSET)
     assert f"it is sealed, and segment {int(second.name[:20])} before it is not" in told(stopped)
 
 
@@ -256,6 +257,14 @@ def test_a_seal_with_erased_records_does_not_pass_as_signed(root: Path) -> None:
     )
     said = notes(daemon, "--public-key", str(public))
     assert "2 of its records were erased since it was sealed: it is signed no more" in said
+    before = sealed(daemon)[0].read_bytes()
+    daemon.cli("erase", "app", "--up-to", "app:3", "--seal-key", str(key))
+    assert "; not signed" not in told(daemon, "--public-key", str(public), status=0)
+    said = notes(daemon, "--public-key", str(public))
+    assert "3 of its records were erased since it was sealed: what is left was signed again" in said
+    rewrite(sealed(daemon)[0], lambda body: body.replace(b"record 7 ", b"record 8 "))
+    assert "was not signed with this key" in told(daemon, "--public-key", str(public))
+    sealed(daemon)[0].write_bytes(before)
     rewrite(sealed(daemon)[1], signature=msgspec.UNSET)
     assert "its seal is not signed" in told(daemon, "--public-key", str(public))
 

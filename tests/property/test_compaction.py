@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from logengine.compaction import (
     PARTS_MAX,
@@ -15,6 +17,7 @@ from logengine.compaction import (
     Seal,
     choose,
     choose_when_quiet,
+    earlier_seals,
     merged_header,
 )
 from logengine.segment import FORMAT_VERSION, Header
@@ -77,6 +80,52 @@ sizes = st.one_of(
     st.integers(4 * KiB, 64 * KiB),
 )
 patterns = st.lists(st.tuples(sizes, st.integers(1, 300)), min_size=1, max_size=6)
+
+
+@given(st.lists(st.integers(0, 59), min_size=1, max_size=300))
+def test_what_seals_say_of_earlier_ones_is_so_and_leads_back_in_logarithmic_steps(
+    seconds: list[int],
+) -> None:
+    headers: list[Header] = []
+    for first, second in enumerate(seconds, 1):
+        header = header_at(first, second)
+        if headers:
+            before = headers[-1]
+            farther = None if before.earlier is UNSET else headers[before.earlier.first - 1]
+            header = msgspec.structs.replace(header, earlier=earlier_seals(before, farther))
+        headers.append(header)
+    for header in headers[1:]:
+        earlier = header.earlier
+        assert earlier is not UNSET
+        covered = headers[earlier.first - 1 : header.first - 1]
+        assert earlier.seals == len(covered)
+        assert earlier.since == min(each.since for each in covered)
+    # From any to any before it: over a whole span where it does not go too far, else one back.
+    for goal in range(1, len(headers)):
+        at, steps = len(headers), 0
+        while at > goal:
+            earlier = headers[at - 1].earlier
+            assert earlier is not UNSET
+            at = earlier.first if earlier.first >= goal else at - 1
+            steps += 1
+        assert steps <= 3 * len(headers).bit_length()
+
+
+def header_at(first: int, second: int) -> Header:
+    time = f"2026-11-23T20:00:{second:02d}.000000Z"
+    return Header(
+        version=FORMAT_VERSION,
+        stream="app",
+        first=first,
+        count=1,
+        bytes=1,
+        since=time,
+        until=time,
+        latest=time,
+        sha256="",
+        frames=(),
+        prev="",
+    )
 
 
 @given(patterns)

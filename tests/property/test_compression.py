@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logengine import compression
-from logengine.compression import compress_body, decompress_body
+from logengine.compression import compress_lines, decompress_frames
 from logengine.segment import FORMAT_VERSION, Header
 
 lines = st.lists(st.binary(max_size=30).map(lambda text: text.replace(b"\n", b"") + b"\n"))
@@ -28,7 +28,7 @@ def test_a_body_comes_back_however_it_was_cut(
 ) -> None:
     body = b"".join(parts)
     with patch.object(compression, "FRAME_BYTES", frame_bytes):
-        frames = list(compress_body(cut(parts, sizes), 1))
+        frames = list(compress_lines(cut(parts, sizes), 1))
     header = Header(
         version=FORMAT_VERSION,
         stream="app",
@@ -42,7 +42,7 @@ def test_a_body_comes_back_however_it_was_cut(
         frames=tuple(frame.frame for frame in frames),
     )
     stored = b"".join(frame.content for frame in frames)
-    assert decompress_body(header, stored, "f") == body
+    assert decompress_frames(header, stored, range(len(frames)), "f") == body
     assert sum(frame.frame.count for frame in frames) == len(parts)
     for content, frame in frames:
         part = zstandard.ZstdDecompressor().decompress(content)

@@ -1,26 +1,29 @@
 """The reader against a plain list, however the records are cut into segments."""
 
 import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
+from logengine import compression, segment_file
+from logengine import reader as reader_module
 from logengine.block import Record
+from logengine.compression import encode_compressed_header
 from logengine.plan import Addition, StreamState, append
-from logengine.reader import (
-    Problem,
-    StreamReader,
-    TimeRange,
-    last_records,
-    merge_by_time,
-)
-from logengine.segment import segment_name, timestamp_of
+from logengine.reader import Problem, StreamReader, last_records, merge_by_time
+from logengine.segment import Earlier, Header, segment_name, timestamp_of
+from logengine.segment_file import read_header, read_wanted
+from logengine.time_range import TimeRange
 from logengine.verify import verify_stream
-from tests.compressed import compressed
+from tests.compressed import compressed, sealed
 
 # The clock may jump to and fro: seconds of one minute, in any order.
 seconds = st.lists(st.integers(0, 59), min_size=1, max_size=40)
@@ -55,17 +58,23 @@ def segments(lines: list[bytes], sizes: list[int]) -> dict[int, bytes]:
 
 
 @contextmanager
-def stream(files: dict[int, bytes], sealed: Collection[int] = ()) -> Iterator[Path]:
-    """A data directory of these files, those of `sealed` compressed."""
+def stream(files: dict[int, bytes], packed: Collection[int] = (), seals: int = 0) -> Iterator[Path]:
+    """A data directory of these files: the first `seals` sealed, those of `packed` compressed."""
+    chain = sealed(dict(list(files.items())[:seals]))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name, "app")
         directory.mkdir()
         for first, content in files.items():
-            stored = compressed(content) if first in sealed else content
-            name_here = segment_name(first, compressed=first in sealed)
+            stored = chain.get(first) or (compressed(content) if first in packed else content)
+            name_here = segment_name(first, compressed=first in packed or first in chain)
             (directory / name_here).write_bytes(stored)
         (directory / ".00000000000000000009.ndjson.12.tmp").write_bytes(b"{")
         yield Path(name)
+
+
+def small_frames() -> AbstractContextManager[object]:
+    """Has compressed segments made of frames of two or three lines."""
+    return patch.object(compression, "FRAME_BYTES", 120)
 
 
 def read(
@@ -85,24 +94,48 @@ def read(
 
 @given(seconds, cuts, st.integers(1, 45), st.sets(st.integers(1, 40)))
 def test_reading_from_anywhere_gives_what_is_behind(
-    times: list[int], sizes: list[int], start: int, sealed: set[int]
+    times: list[int], sizes: list[int], start: int, packed: set[int]
 ) -> None:
     lines = [line(seq, second) for seq, second in enumerate(times, 1)]
-    with stream(segments(lines, sizes), sealed) as data:
+    with small_frames(), stream(segments(lines, sizes), packed) as data:
         assert all(finding.harmless for finding in verify_stream(data / "app"))
         assert read(data, start) == (list(enumerate(lines, 1))[start - 1 :], [])
 
 
-@given(seconds, cuts, st.integers(0, 59), st.integers(0, 59), st.sets(st.integers(1, 40)))
+@given(
+    seconds | st.lists(st.integers(0, 59), min_size=1, max_size=40).map(sorted),
+    cuts,
+    st.integers(0, 59),
+    st.integers(0, 59),
+    st.sets(st.integers(1, 40)),
+    st.integers(0, 40),
+    st.integers(0, 3),
+)
 def test_times_choose_exactly_the_records_in_the_range(
-    times: list[int], sizes: list[int], since: int, until: int, sealed: set[int]
+    times: list[int],
+    sizes: list[int],
+    since: int,
+    until: int,
+    packed: set[int],
+    seals: int,
+    retained_no_longer: int,
 ) -> None:
     lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    files = segments(lines, sizes)
+    oldest = list(files)[min(retained_no_longer, max(0, seals - 1), len(files) - 1)]
     expected = [
-        (seq, line(seq, second)) for seq, second in enumerate(times, 1) if since <= second < until
+        (seq, line(seq, second))
+        for seq, second in enumerate(times, 1)
+        if since <= second < until and seq >= oldest
     ]
-    with stream(segments(lines, sizes), sealed) as data:
+    with small_frames(), stream(files, packed, seals) as data:
+        for first in [first for first in files if first < oldest]:
+            (data / "app" / segment_name(first, compressed=True)).unlink()
+        assert all(finding.harmless for finding in verify_stream(data / "app"))
         assert read(data, times=TimeRange(at(since), at(until))) == (expected, [])
+        expected = [(seq, line(seq, times[seq - 1])) for seq in range(oldest, len(times) + 1)]
+        expected = [record for record in expected if times[record[0] - 1] < until]
+        assert read(data, times=TimeRange(until=at(until))) == (expected, [])
 
 
 @given(seconds, cuts, st.integers(1, 45))
@@ -137,12 +170,16 @@ def test_what_an_interrupted_merge_left_doubles_nothing(
     kept[firsts[start]] = merged
     begin = source.draw(st.integers(1, len(lines) + 1))
     since = source.draw(st.integers(0, 59))
-    with stream(kept) as data:
+    until = source.draw(st.integers(0, 59))
+    seals = source.draw(st.integers(0, start + 1))
+    with stream(kept, seals=seals) as data:
         assert read(data, begin) == (list(enumerate(lines, 1))[begin - 1 :], [])
         expected = [
             (seq, line(seq, second)) for seq, second in enumerate(times, 1) if second >= since
         ]
         assert read(data, times=TimeRange(at(since))) == (expected, [])
+        expected = [(seq, one) for seq, one in expected if times[seq - 1] < until]
+        assert read(data, times=TimeRange(at(since), at(until))) == (expected, [])
         assert [f for f in verify_stream(data / "app") if not f.harmless] == []
 
 
@@ -238,9 +275,81 @@ def test_large_segments_are_read_ahead_and_damage_among_them_is_told() -> None:
     files = segments(lines, [10] * 10)
     files[41] = files[41][:-9] + b'yyyyyy"}\n'
     del files[71]
-    with stream(files, sealed=[11, 51]) as data:
+    with stream(files, packed=[11, 51]) as data:
         found, problems = read(data)
     there = [seq for seq in range(1, 101) if not (41 <= seq <= 50 or 71 <= seq <= 80)]
     assert found == [(seq, lines[seq - 1]) for seq in there]
     assert "sha256 of its body" in str(problems[0])
     assert str(problems[1]) == "app: records 71 to 80 are missing"
+
+
+def test_what_is_asked_of_old_times_costs_the_logarithm_of_the_seals_behind() -> None:
+    lines = [line(seq, seq // 40) for seq in range(1, 2001)]
+    files = segments(lines, [2] * 1000)
+    with stream(files, seals=990) as data, counted_headers() as headers:
+        found, problems = read(data, times=TimeRange(at(20), at(21)))
+    assert (found, problems) == ([(seq, lines[seq - 1]) for seq in range(800, 840)], [])
+    # 10 unsealed ones, the way back to the range, the bisection, the range itself.
+    assert len(headers) <= 10 + 3 * 10 + 11 + 22
+    # A jump of the clock makes it slower, and no other.
+    lines[1900] = line(1901, 20)
+    with stream(segments(lines, [2] * 1000), seals=990) as data:
+        found, _ = read(data, times=TimeRange(at(20), at(21)))
+    assert found == [(seq, lines[seq - 1]) for seq in [*range(800, 840), 1901]]
+
+
+@contextmanager
+def counted_headers() -> Iterator[list[int]]:
+    """The first numbers of the segments whose headers are read."""
+    read_ones: list[int] = []
+
+    def count(directory: Path, first: int, wanted: Callable[[Header], range]) -> object:
+        read_ones.append(first)
+        return read_wanted(directory, first, wanted)
+
+    with (
+        patch.object(reader_module, "read_wanted", count),
+        patch.object(segment_file, "read_wanted", count),
+    ):
+        yield read_ones
+
+
+def test_of_a_sealed_segment_only_the_frames_in_the_range_are_read() -> None:
+    lines = [line(seq, seq) for seq in range(1, 41)]
+    with small_frames(), stream(segments(lines, []), seals=1) as data:
+        path = data / "app" / segment_name(1, compressed=True)
+        header = read_header(data / "app", 1)
+        assert header.frames is not UNSET
+        content = bytearray(path.read_bytes())
+        content[-header.frames[-1].stored_bytes // 2] ^= 1  # in the last frame
+        path.write_bytes(content)
+        found, problems = read(data, times=TimeRange(at(10), at(13)))
+        assert (found, problems) == ([(seq, lines[seq - 1]) for seq in range(10, 13)], [])
+        found, problems = read(data, times=TimeRange(at(10)))
+        assert found == []
+        assert "sha256 of a frame" in str(problems[0])
+        assert read(data, next_seq=40)[0] == []
+        assert any(not finding.harmless for finding in verify_stream(data / "app"))
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        lambda header: {"earlier": Earlier(first=1, since=at(2), seals=1)},
+        lambda header: {
+            "index": (*header.index[:-1], msgspec.structs.replace(header.index[-1], since=at(10)))
+        },
+    ],
+)
+def test_verify_finds_a_header_that_says_what_is_not_so(
+    claim: Callable[[Header], dict[str, object]],
+) -> None:
+    lines = [line(seq, seq) for seq in range(1, 11)]
+    with small_frames(), stream(segments(lines, [5, 5]), seals=2) as data:
+        assert all(finding.harmless for finding in verify_stream(data / "app"))
+        path = data / "app" / segment_name(6, compressed=True)
+        header = read_header(data / "app", 6)
+        body = path.read_bytes()[-header.stored_bytes :]
+        header = msgspec.structs.replace(header, **claim(header))
+        path.write_bytes(encode_compressed_header(header) + body)
+        assert any(not finding.harmless for finding in verify_stream(data / "app"))

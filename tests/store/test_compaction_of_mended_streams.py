@@ -7,12 +7,13 @@ import pytest
 from logengine.erase import Erasure, Wanted
 from logengine.erasure import Mark
 from logengine.filter import Filter, Grep
-from logengine.reader import ALL_TIMES, Problem, StreamReader
+from logengine.reader import Problem, StreamReader
 from logengine.repair import Repair
 from logengine.retainer import Retainer
 from logengine.retention import RetentionRule, RetentionRules
-from logengine.segment import segment_name
-from logengine.segment_file import hash_of_header, list_segments, read_header, read_header_line
+from logengine.segment import hash_for_successor, segment_name
+from logengine.segment_file import list_segments, read_header, read_header_line
+from logengine.time_range import ALL_TIMES
 from logengine.verify import verify_stream
 from tests.store.test_compactor import LIMITS, running
 
@@ -52,7 +53,7 @@ async def test_nothing_is_merged_or_sealed_across_a_recorded_gap(data: Path, fli
     headers = [read_header(data / "app", each) for each in list_segments(data / "app")]
     assert [header.is_sealed for header in headers] == [True, False, True]
     assert headers[1].gap == gap
-    assert headers[2].prev == hash_of_header(data / "app", headers[0].first)
+    assert headers[2].prev == hash_for_successor(*read_header_line(data / "app", headers[0].first))
     seqs, problems = served(data)
     assert seqs == [seq for seq in range(1, 241) if not first <= seq <= gap.last]
     assert [problem.recorded for problem in problems] == [True]
@@ -92,7 +93,7 @@ async def test_the_chain_goes_on_behind_a_seal_with_erased_records(data: Path) -
         await at.pass_time(LIMITS.seal_small_after)
     header, _ = read_header_line(data / "app", 1)
     assert header.is_sealed
-    before = hash_of_header(data / "app", 1)
+    before = hash_for_successor(*read_header_line(data / "app", 1))
     wanted = Wanted(0, None, ALL_TIMES, Filter(Grep(b'"n":7,', fixed=True)))
     mark = Mark(WHEN, "ann")
     (affected,) = Erasure(data, "app", wanted, lambda _: None).run(mark, 0.0)
@@ -100,7 +101,7 @@ async def test_the_chain_goes_on_behind_a_seal_with_erased_records(data: Path) -
     erased = read_header(data / "app", 1)
     assert erased.erased
     assert (erased.prev, erased.erased.original) == ("", before)
-    assert hash_of_header(data / "app", 1) == before
+    assert hash_for_successor(*read_header_line(data / "app", 1)) == before
     async with running(data) as at:
         await at.commit(records=12)
         await at.pass_time(LIMITS.seal_small_after)

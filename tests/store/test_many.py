@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from logengine.committer import CommitLimits, Committer, Entry
-from logengine.reader import StreamReader, TimeRange
+from logengine.reader import StreamReader
 from logengine.store import Store, StoreLimits
+from logengine.time_range import TimeRange
 from logengine.timestamp import format_timestamp
 from logengine.verify import verify_stream
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import zstandard
 
-from logengine.compression import FRAME_BYTES, compress_body, encode_compressed_header
+from logengine.compression import FRAME_BYTES, compress_lines, encode_compressed_header
 from logengine.errors import DamagedSegment
 from logengine.segment import (
     Frame,
@@ -100,7 +100,7 @@ def test_a_plain_header_is_what_it_was(tmp_path: Path) -> None:
 
 def test_frames_hold_whole_lines_and_about_a_mebibyte() -> None:
     chunks = [b"%d\n" % number * 30_000 for number in range(20)]
-    frames = list(compress_body(chunks, 1))
+    frames = list(compress_lines(chunks, 1))
     bodies = [zstandard.ZstdDecompressor().decompress(frame.content) for frame in frames]
     assert b"".join(bodies) == b"".join(chunks)
     assert all(FRAME_BYTES <= len(body) < FRAME_BYTES + 90_001 for body in bodies[:-1])
@@ -112,7 +112,7 @@ def test_frames_hold_whole_lines_and_about_a_mebibyte() -> None:
 
 def test_a_long_chunk_is_cut_at_lines_and_a_long_line_is_not() -> None:
     long = b"x" * (3 * FRAME_BYTES) + b"\n"
-    frames = list(compress_body([b"short\n" * 400_000, long, b"short\n"], 1))
+    frames = list(compress_lines([b"short\n" * 400_000, long, b"short\n"], 1))
     assert [frame.frame.count for frame in frames] == [174_763, 174_763, 50_475, 1]
     assert frames[2].frame.body_bytes > 3 * FRAME_BYTES
 
