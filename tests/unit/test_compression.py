@@ -10,17 +10,26 @@ import msgspec
 import pytest
 import zstandard
 
+from logengine.block import Block
 from logengine.compression import FRAME_BYTES, compress_lines, encode_compressed_header
 from logengine.errors import DamagedSegment
 from logengine.segment import (
+    Earlier,
     Frame,
     Header,
+    IndexEntry,
     decode_header,
     encode_header,
     first_of_name,
     segment_name,
 )
-from logengine.segment_file import list_segments, read_header, read_segment, size_of_segments
+from logengine.segment_file import (
+    list_segments,
+    read_header,
+    read_segment,
+    read_wanted,
+    size_of_segments,
+)
 from logengine.verify import verify_stream
 from tests.compressed import compress_file
 from tests.crash.walker import fault_of
@@ -277,3 +286,76 @@ def test_what_is_behind_the_last_frame_is_damage(tmp_path: Path) -> None:
         for read in (read_header, read_segment):
             with pytest.raises(DamagedSegment, match="bytes"):
                 read(tmp_path / "app", 1)
+
+
+def without_index(header: Header, frames: list[bytes]) -> tuple[Header, list[bytes]]:
+    return msgspec.structs.replace(header, index=msgspec.UNSET), frames
+
+
+def test_a_segment_without_an_index_is_read_as_a_whole_and_held_to_its_hash(
+    tmp_path: Path,
+) -> None:
+    path = compressed_file(tmp_path / "app")
+    changed(path, without_index)
+    header, block = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
+    assert (header.index, block) == (msgspec.UNSET, Block("app", 1, COUNT, LARGE))
+    assert list(verify_stream(tmp_path / "app")) == []
+    changed(path, with_other_content)
+    _, block = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
+    assert isinstance(block, DamagedSegment)
+
+
+def with_other_content(header: Header, frames: list[bytes]) -> tuple[Header, list[bytes]]:
+    """The first frame is another one, whole in itself, with other records."""
+    assert header.frames != msgspec.UNSET
+    body = zstandard.ZstdDecompressor().decompress(frames[0]).replace(b'"a":7}', b'"a":8}')
+    other = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(body)
+    frame = msgspec.structs.replace(header.frames[0], stored_bytes=len(other))
+    return with_frame(header, frame), [other, *frames[1:]]
+
+
+def test_of_one_with_an_index_a_part_is_read_and_held_to_its_own_hash(tmp_path: Path) -> None:
+    path = compressed_file(tmp_path / "app")
+    header, block = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
+    assert header.frames != msgspec.UNSET
+    before = header.frames[0].count
+    assert block == Block("app", 1 + before, COUNT - before, LARGE[header.frames[0].body_bytes :])
+    changed(path, with_other_content)
+    assert read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))[1] == block
+    _, block = read_wanted(tmp_path / "app", 1, lambda _: range(2))
+    assert isinstance(block, DamagedSegment)
+    with pytest.raises(DamagedSegment, match="sha256 of a frame"):
+        read_segment(tmp_path / "app", 1)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        (),
+        (IndexEntry("2026-11-23T20:00:00.000123Z", "2026-11-23T20:00:00.000456Z", ""),),
+        (IndexEntry("yesterday", "2026-11-23T20:00:00.000456Z", ""),) * 2,
+        (IndexEntry("2026-11-23T20:00:00.000123Z", "2026-11-23T20:00:01.000456Z", ""),) * 2,
+    ],
+)
+def test_an_index_that_cannot_be_is_damage(tmp_path: Path, index: tuple[IndexEntry, ...]) -> None:
+    path = compressed_file(tmp_path / "app")
+    changed(path, lambda header, frames: (msgspec.structs.replace(header, index=index), frames))
+    with pytest.raises(DamagedSegment, match="index"):
+        read_header(tmp_path / "app", 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"earlier": Earlier(first=1, since="2026-11-23T20:00:00.000123Z", seals=1)},
+        {"prev": "", "earlier": Earlier(first=1, since="2026-11-23T20:00:00.000123Z", seals=1)},
+        {"prev": "", "earlier": Earlier(first=0, since="2026-11-23T20:00:00.000123Z", seals=1)},
+    ],
+)
+def test_earlier_seals_that_cannot_be_are_damage(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    path = compressed_file(tmp_path / "app")
+    changed(path, lambda header, frames: (msgspec.structs.replace(header, **changes), frames))
+    with pytest.raises(DamagedSegment, match="earlier seals"):
+        read_header(tmp_path / "app", 1)
