@@ -1,28 +1,40 @@
-"""A large stream made at once: segment files written by the codec, without a daemon."""
+"""A large stream made at once: segment files written by the codec, without a daemon.
+
+Sealed ones are made of them as a daemon's compactor does it, one by one.
+"""
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.records import real_looking
+from logengine.compaction import Part
+from logengine.rewrite import Pace, Rewriter
 from logengine.segment import FORMAT_VERSION, Header, encode_header, segment_name
 from logengine.timestamp import format_timestamp
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 SPAN = timedelta(days=1)
 _CHUNK_BYTES = 64 * 1024  # records of one time
+_LEVEL = 3
+_DIRECT_ABOVE = 256 * 1024
 _OPENING = b'{"_ts":"%s"'
 _PEER = b',"_pid":812,"_uid":1000,"_gid":1000,"_comm":"web"'
 
 
-def write_stream(directory: Path, total_bytes: int, segment_bytes: int) -> int:
+def write_stream(
+    directory: Path, total_bytes: int, segment_bytes: int, *, sealed: bool = False
+) -> int:
     """Writes segments of about `segment_bytes` until there are `total_bytes`, over `SPAN` of time.
 
     Gives the number of records. It is on the disk then, so that nothing is still being written.
+    With `sealed` all segments but the last are compressed and sealed.
     """
     directory.mkdir(parents=True)
+    seal = _sealing(directory)
     first = 1
     latest = ""
     written_bytes = 0
@@ -53,10 +65,27 @@ def write_stream(directory: Path, total_bytes: int, segment_bytes: int) -> int:
         )
         with (directory / segment_name(first)).open("wb", buffering=0) as file:
             file.write(encode_header(header) + joined)
-        first += count
         written_bytes += len(joined)
+        if sealed and written_bytes < total_bytes:
+            seal(Part(first, header.last, len(joined)))
+        first += count
     os.sync()
     return first - 1
+
+
+def _sealing(directory: Path) -> Callable[[Part], None]:
+    """What seals one segment after the other."""
+    rewriter = Rewriter(directory.parent, Pace(math.inf), direct_above=_DIRECT_ABOVE, level=_LEVEL)
+    before: int | None = None
+
+    def seal(part: Part) -> None:
+        nonlocal before
+        writer, _ = rewriter.seal(directory.name, [part], before)
+        writer.publish()
+        (directory / segment_name(part.first)).unlink()
+        before = part.first
+
+    return seal
 
 
 def _chunks() -> Iterator[tuple[bytes, int]]:
