@@ -21,7 +21,7 @@ from logengine.erasure import Mark, erase, to_be_erased
 from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain
 from logengine.filter import Filter
 from logengine.reader import in_range
-from logengine.segment import COMPRESSED_SUFFIX, Sign, first_of_name
+from logengine.segment import COMPRESSED_SUFFIX, Header, Sign, first_of_name
 from logengine.segment_file import Content, read_as_stored
 from logengine.time_range import TimeRange
 from logengine.writes import write_all
@@ -38,6 +38,14 @@ class Wanted(NamedTuple):
     up_to: int | None
     times: TimeRange
     chosen: Filter
+
+    def may_be_in(self, header: Header) -> bool:
+        """Whether a segment can have wanted records, as its header tells."""
+        return (
+            header.last > self.after
+            and (self.up_to is None or header.first <= self.up_to)
+            and self.times.may_hold(header)
+        )
 
     def of(self, block: Block) -> Iterator[Block]:
         """What of a block is wanted."""
@@ -119,9 +127,13 @@ class Erasure:
                 continue
             compressed = name.endswith(COMPRESSED_SUFFIX)
             try:
-                found = read_as_stored(self._directory, first, compressed=compressed)
+                found = read_as_stored(
+                    self._directory, first, self._wanted.may_be_in, compressed=compressed
+                )
             except DamagedSegment as damage:
                 self._report(damage)
+                continue
+            if found is None:
                 continue
             header = found.header
             block = Block(header.stream, header.first, header.count, found.body)

@@ -130,8 +130,10 @@ class Content(NamedTuple):
     stored: bytes
 
 
-def read_as_stored(directory: Path, first: int, *, compressed: bool) -> Content:
-    """One of the files that segment `first` may be, checked to the bit.
+def read_as_stored(
+    directory: Path, first: int, wants: Callable[[Header], bool], *, compressed: bool
+) -> Content | None:
+    """One of the files that segment `first` may be, checked to the bit; None if not wanted.
 
     Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
     """
@@ -139,6 +141,8 @@ def read_as_stored(directory: Path, first: int, *, compressed: bool) -> Content:
         with file.errors_are_damage():
             header, body_start = file.read_header()
             file.check_size(header, body_start)
+            if not wants(header):
+                return None
             body = file.read_body(header, body_start)
             stored = body
             if compressed:

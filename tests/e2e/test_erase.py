@@ -89,6 +89,9 @@ def test_in_a_damaged_segment_nothing_is_erased_and_that_is_said(stopped: Daemon
     assert path.name.encode() in done.stderr
     assert b"nothing in it is erased" in done.stderr
     assert path.read_bytes() == content
+    # Where nothing is to be erased, nothing is read.
+    done = stopped.cli("erase", "app", "--where", "user=ann", "--up-to", "app:3")
+    assert done.stdout == b"app: erased 0 records\n"
     stopped.cli("repair", "app")
     assert b"note: " in stopped.cli("erase", "app", "--where", "user=ann").stdout
 
