@@ -21,7 +21,14 @@ from msgspec import UNSET
 
 from logengine.errors import DamagedSegment
 from logengine.record import TIMESTAMP_START
-from logengine.segment import Frame, Header, IndexEntry, count_newlines, encode_header
+from logengine.segment import (
+    Frame,
+    Header,
+    IndexEntry,
+    count_newlines,
+    encode_header,
+    timestamp_of,
+)
 from logengine.timestamp import TIMESTAMP_CHARACTERS
 
 # Large enough to compress well, small enough to be had alone.
@@ -32,8 +39,9 @@ _CHECKSUM_BYTES = 4
 _BLOCK_HEADER_BYTES = 3
 _RLE_BLOCK = 1
 _SALVAGE_BYTES = 256
-# The time of every line of a body, wherever it is one.
-_TIMESTAMPS = re.compile(rb"^.{%d}(.{%d})" % (TIMESTAMP_START, TIMESTAMP_CHARACTERS), re.MULTILINE)
+# The time of every line of a body but the first. With `^` in place of the newline it takes ten
+# times as long, and nothing else runs meanwhile.
+_TIMESTAMPS = re.compile(rb"\n.{%d}(.{%d})" % (TIMESTAMP_START, TIMESTAMP_CHARACTERS))
 
 
 class StoredFrame(NamedTuple):
@@ -70,7 +78,7 @@ def compress_body(chunks: Iterable[bytes], level: int) -> Iterator[RecordFrame]:
 
 def record_frame(content: bytes, frame: Frame, body: bytes) -> RecordFrame:
     """A frame whose content is `body`, with what the header's index is to say of it."""
-    times = _TIMESTAMPS.findall(body)
+    times = [timestamp_of(body).encode(), *_TIMESTAMPS.findall(body)]
     since, until = min(times).decode(), max(times).decode()
     return RecordFrame(
         content, frame, IndexEntry(since, until, hashlib.sha256(content).hexdigest())
