@@ -144,20 +144,23 @@ def decompress_frames(header: Header, stored: bytes, wanted: range, path: str) -
     decompressor = zstandard.ZstdDecompressor()
     bodies = []
     rest = memoryview(stored)
+    first = header.first + sum(frame.count for frame in header.frames[: wanted.start])
     for at, frame in zip(wanted, frames, strict=True):
+        of = f"the frame of records {first} to {first + frame.count - 1}"
+        first += frame.count
         content, rest = rest[: frame.stored_bytes], rest[frame.stored_bytes :]
         if (
             header.index is not UNSET
             and hashlib.sha256(content).hexdigest() != header.index[at].sha256
         ):
-            raise DamagedSegment(path, "the sha256 of a frame is not the one in its header")
+            raise DamagedSegment(path, f"the sha256 of {of} is not the one in its header")
         try:
             # Looked at first, for as much as the frame says is allocated for it.
             if zstandard.frame_content_size(content) != frame.body_bytes:
-                raise DamagedSegment(path, "a frame has not the size that its header says")
+                raise DamagedSegment(path, f"{of} has not the size that its header says")
             bodies.append(decompressor.decompress(content, allow_extra_data=False))
         except zstandard.ZstdError as error:
-            raise DamagedSegment(path, f"a frame cannot be decompressed: {error}") from None
+            raise DamagedSegment(path, f"{of} cannot be decompressed: {error}") from None
     return bodies[0] if len(bodies) == 1 else b"".join(bodies)
 
 

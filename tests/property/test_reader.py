@@ -327,7 +327,7 @@ def test_of_a_sealed_segment_only_the_frames_in_the_range_are_read() -> None:
         assert (found, problems) == ([(seq, lines[seq - 1]) for seq in range(10, 13)], [])
         found, problems = read(data, times=TimeRange(at(10)))
         assert found == []
-        assert "sha256 of a frame" in str(problems[0])
+        assert "sha256 of the frame of records" in str(problems[0])
         assert read(data, next_seq=40)[0] == []
         assert any(not finding.harmless for finding in verify_stream(data / "app"))
 

@@ -324,7 +324,7 @@ def test_of_one_with_an_index_a_part_is_read_and_held_to_its_own_hash(tmp_path: 
     assert read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))[1] == block
     _, block = read_wanted(tmp_path / "app", 1, lambda _: range(2))
     assert isinstance(block, DamagedSegment)
-    with pytest.raises(DamagedSegment, match="sha256 of a frame"):
+    with pytest.raises(DamagedSegment, match="sha256 of the frame of records"):
         read_segment(tmp_path / "app", 1)
 
 
