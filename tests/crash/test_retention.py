@@ -17,7 +17,7 @@ from unittest.mock import patch
 import pytest
 
 from logengine import retainer
-from logengine.atomic import sync_directory
+from logengine.atomic import AtomicWriter, sync_directory
 from logengine.errors import AtomicWriteError
 from logengine.repair import Repair
 from logengine.retainer import Retainer
@@ -148,3 +148,18 @@ def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> 
     ):
         on.remove(removal)
     assert on.next_removal() is None
+
+
+def test_after_a_commit_whose_sync_failed_nothing_of_the_stream_goes(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data", oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store.open()
+    asyncio.run(store.recover_stream("app"))
+    for number, error in enumerate([None, OSError(errno.EIO, "injected"), None], 1):
+        planned = store.plan("app", oracle.addition("p", number, 9))
+        with patch.object(AtomicWriter, "sync_directory", side_effect=error):
+            failed = asyncio.run(store.commit({"app": planned}))
+        assert bool(failed) == bool(error)
+    # What a compaction had removed just before may come back, with what it covers gone.
+    assert store.unsynced == {"app"}
+    assert asyncio.run(store.drop_oldest("app", 10**9)) == []
+    store.close()
