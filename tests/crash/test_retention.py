@@ -9,9 +9,8 @@ import contextlib
 import errno
 import math
 import os
-import random
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,10 +31,10 @@ from logengine.segment import encode_header, segment_name
 from logengine.segment_file import list_segments, read_header, read_segment
 from logengine.store import Store, StoreLimits
 from logengine.survey import unlink_newest_first
-from logengine.verify import verify_stream
-from tests.crash import cuts, oracle
+from tests.crash import oracle
+from tests.crash.going import broken_by_cuts, cut_goings, fail_goings, retained
 from tests.crash.mutants import nothing
-from tests.crash.power_cut import Disk
+from tests.crash.seed import SEED
 from tests.crash.system_calls import Attempt, SystemCalls
 
 SEALS = 5
@@ -98,19 +97,8 @@ def retain(data: Path) -> None:
             on.remove(removal)
 
 
-def broken_by_a_cut(calls: SystemCalls) -> Iterator[str]:
-    """What is wrong in any state after a cut, once the newest segment is known to be durable."""
-    disk, source, is_sealed = Disk(), random.Random(1), False
-    with cuts.bench([]) as bench:
-        for event in calls.trace:
-            is_sealed = is_sealed or event == "sealed"
-            if not disk.apply(event) or not is_sealed:
-                continue
-            for tree in disk.states(source):
-                directory = bench.make(tree) / "data" / "app"
-                yield from (str(f) for f in verify_stream(directory) if not f.harmless)
-                if list_segments(directory)[-1] != SEALS + 1:
-                    yield "the newest is gone"
+def broken_by_a_cut(calls: SystemCalls) -> list[str]:
+    return list(broken_by_cuts(calls, "sealed", SEALS + 1))
 
 
 def recorded(
@@ -133,14 +121,14 @@ def test_a_cut_in_a_retention_leaves_a_whole_end_of_the_stream(
 ) -> None:
     calls = recorded(tmp_path, prepare=prepare)
     assert list_segments(calls.data / "app") == [SEALS, SEALS + 1]
-    assert list(broken_by_a_cut(calls)) == []
+    assert broken_by_a_cut(calls) == []
 
 
 def test_a_retention_that_does_not_sync_is_caught(tmp_path: Path) -> None:
     sealed_stream(tmp_path / "other" / "data")
     with patch.object(retainer, "sync_directory", nothing):
         calls = recorded(tmp_path)
-    assert list(broken_by_a_cut(calls))
+    assert broken_by_a_cut(calls)
 
 
 def test_what_covers_others_waits_until_those_are_removed(tmp_path: Path) -> None:
@@ -170,7 +158,7 @@ def test_a_retention_that_fails_goes_no_further(tmp_path: Path, call: str, at: i
 
     calls = recorded(tmp_path, gate)
     assert failures == 1
-    assert list(broken_by_a_cut(calls)) == []
+    assert broken_by_a_cut(calls) == []
     # After an unlink that failed the next one is the same; a sync that failed ends it.
     left = [SEALS, SEALS + 1] if call == "unlink" else list(range(at, SEALS + 2))
     assert list_segments(calls.data / "app") == left
@@ -204,3 +192,15 @@ def test_after_a_commit_whose_sync_failed_nothing_of_the_stream_goes(tmp_path: P
     assert store.unsynced == {"app"}
     assert asyncio.run(store.drop_oldest("app", 10**9)) == []
     store.close()
+
+
+def test_no_cut_and_no_failing_call_spoils_a_retention() -> None:
+    assert cut_goings(range(SEED, SEED + 20), retained).trees > 50
+    assert fail_goings(range(SEED, SEED + 2), retained, cut=0).failing_calls > 10
+
+
+@pytest.mark.campaign
+def test_no_cut_and_no_failing_call_spoils_any_retention() -> None:
+    tried = cut_goings(range(SEED, SEED + 300), retained)
+    tried += fail_goings(range(SEED, SEED + 20), retained, cut=0.1)
+    print(f"retention: {tried}")
