@@ -8,21 +8,21 @@ from pathlib import Path
 from logengine.errors import DataDirectoryLocked
 from logengine.store import lock_data_directory
 
+_ADVICE = "stop it, run this again, and start it"
+
 
 @contextlib.contextmanager
-def alone_with(data: Path) -> Iterator[None]:
+def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[None]:
     """Holds the lock of a data directory, and works as its owner, until the block ends.
 
     What root writes would else be root's, and no daemon could read it. Raises
-    `DataDirectoryLocked` if a daemon has the directory, and `OSError`.
+    `DataDirectoryLocked`, with some `advice`, if a daemon has the directory, and `OSError`.
     """
     with _as_owner_of(data):
         try:
             lock = lock_data_directory(data)
         except DataDirectoryLocked:
-            raise DataDirectoryLocked(
-                f"{data} is in use by a running daemon; stop it, run this again, and start it"
-            ) from None
+            raise DataDirectoryLocked(f"{data} is in use by a running daemon; {advice}") from None
         try:
             yield
         finally:

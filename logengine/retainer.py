@@ -73,17 +73,23 @@ class Retainer:
         if removal.stream in self._unsynced:
             return False
         directory = self._data / removal.stream
+        # A compaction does not sync what it removed: without what covers it, a part of that
+        # would come back after a power cut.
+        self._sync(directory)
         try:
             os.unlink(directory / removal.oldest.name)
         except FileNotFoundError:
             is_removed = False
         else:
             is_removed = True
-            self._unsynced.add(removal.stream)
-            sync_directory(directory)
-            self._unsynced.discard(removal.stream)
+            self._sync(directory)
         self._uses[removal.stream] = self._use_of(removal.stream)
         return is_removed
+
+    def _sync(self, directory: Path) -> None:
+        self._unsynced.add(directory.name)
+        sync_directory(directory)
+        self._unsynced.discard(directory.name)
 
     def suppose(self, removal: Removal) -> None:
         """Goes on as if a segment were removed."""
@@ -119,8 +125,10 @@ class Retainer:
         except DamagedSegment:
             return None  # until it is repaired
         name = header.file_name
+        # What a compaction left that was cut short would come up, or a part of it.
         is_there_twice = header.is_compressed and segment_name(firsts[0]) in names
-        if is_there_twice or not (header.is_sealed or header.gap is not UNSET):
+        covers_others = header.count > 0 and firsts[1] <= header.last
+        if is_there_twice or covers_others or not (header.is_sealed or header.gap is not UNSET):
             return None
         return Oldest(name, header.last, os.stat(directory / name).st_size, header.until)
 

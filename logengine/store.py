@@ -168,8 +168,8 @@ class Store:
         self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may be visible or not.
         self._uncertain: set[str] = set()
-        # Streams whose directory could not be synced after a name was removed, or replaced by
-        # a compaction. What is gone may come back, so nothing more goes until the next start.
+        # Streams whose directory could not be synced after a name was removed or replaced. What
+        # is gone may come back, so nothing more goes until the next start.
         self.unsynced: set[str] = set()
         # Called with a stream whose oldest segments were dropped, all that were to be or some.
         self.on_dropped: Callable[[str], None] = lambda _: None
@@ -332,6 +332,10 @@ class Store:
             for commit in commits:
                 commit.failure = failed_before.get(commit.stream, commit.failure)
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
+        # With its own name such a sync may have lost what a compaction removed just before.
+        self.unsynced |= {
+            each.stream for each in commits if each.failure and each.writer.is_visible
+        }
         self._settle(planned, failed)
         return failed
 

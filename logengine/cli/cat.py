@@ -1,15 +1,12 @@
 """`logengine cat`"""
 
 from itertools import islice
-from pathlib import Path
 
 import click
 
-from logengine.cli.filtering import filter_options
-from logengine.cli.options import data_option, streams_argument
+from logengine.cli.options import data_option
 from logengine.cli.output import Output, format_option
-from logengine.cli.selection import Selection, range_options
-from logengine.filter import Filter
+from logengine.cli.selection import Select, selection_options
 
 _RECORDS_PER_WRITE = 1024
 
@@ -24,28 +21,17 @@ Examples:
   logengine cat --since today --grep 'time.?out' -i --where level=error
 """
 )
-@streams_argument
-@range_options
-@filter_options
+@selection_options
 @format_option
 @data_option
 @click.pass_context
-def command(
-    ctx: click.Context,
-    streams: tuple[str, ...],
-    cursors: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    chosen: Filter,
-    form: str,
-    data: Path | None,
-) -> None:
+def command(ctx: click.Context, select: Select, form: str) -> None:
     """Print records from a point on; of several streams, merged by time.
 
     Without STREAM, all streams, or those that --after names.
     """
     output = Output(form)
-    selection = Selection(data, streams, cursors, since, until, chosen, output.report)
+    selection = select(output.report)
     if selection.is_one_stream:
         for block in selection.blocks():
             output.write_block(block)

@@ -8,12 +8,10 @@ from pathlib import Path
 import click
 
 from logengine.block import with_place
-from logengine.cli.filtering import filter_options
-from logengine.cli.options import data_option, streams_argument
+from logengine.cli.options import data_option
 from logengine.cli.output import Output
-from logengine.cli.selection import Selection, range_options
+from logengine.cli.selection import Select, Selection, selection_options
 from logengine.exporting import FORMATS, export_file, zstd_frames
-from logengine.filter import Filter
 
 _RECORDS_PER_PIECE = 1024
 _FORMATS_OF_NAMES = {".zst": "zstd", ".parquet": "parquet"}
@@ -27,9 +25,7 @@ Examples:
   logengine export app --where level=error --format zstd | ssh host 'cat > errors.ndjson.zst'
 """
 )
-@streams_argument
-@range_options
-@filter_options
+@selection_options
 @click.option(
     "-o",
     "--output",
@@ -48,17 +44,7 @@ Examples:
 )
 @data_option
 @click.pass_context
-def command(
-    ctx: click.Context,
-    streams: tuple[str, ...],
-    cursors: tuple[str, ...],
-    since: str | None,
-    until: str | None,
-    chosen: Filter,
-    path: Path | None,
-    form: str | None,
-    data: Path | None,
-) -> None:
+def command(ctx: click.Context, select: Select, path: Path | None, form: str | None) -> None:
     """Write records to a file that others can read; of several streams, merged by time.
 
     Without STREAM, all streams, or those that --after names. Works without the daemon.
@@ -69,7 +55,7 @@ def command(
     if path is not None and path.exists() and not path.is_file():
         raise click.UsageError(f"{path} is no regular file; leave out -o, and redirect the output")
     output = Output("json")
-    lines = _lines(Selection(data, streams, cursors, since, until, chosen, output.report))
+    lines = _lines(select(output.report))
     if path is not None:
         export_file(lines, path, form)
     else:

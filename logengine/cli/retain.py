@@ -1,15 +1,16 @@
 """`logengine retain`"""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from logengine.cli.options import config_option, data_option
-from logengine.errors import DataDirectoryLocked, UnknownStream
+from logengine.errors import UnknownStream
 from logengine.units import format_size_rounded
+
+_ADVICE = "it does this by itself; with --dry-run this says what it would remove"
 
 
 @click.command(
@@ -29,13 +30,14 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     """
     from logengine.config import load_config
     from logengine.daemon import retention_rules
+    from logengine.offline import alone_with
     from logengine.retainer import Retainer
 
     config = load_config(config_path, data=data, socket=None, environ=os.environ, uid=os.getuid())
     where = Path(config.data)
     if not where.is_dir():
         raise UnknownStream(f"there is no data directory {where}; name the daemon's with --data")
-    with _nobody_writing(where, dry_run=dry_run):
+    with nullcontext() if dry_run else alone_with(where, _ADVICE):
         retainer = Retainer(where, retention_rules(config))
         retainer.look()
         count = total = 0
@@ -50,24 +52,3 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
             total += removal.oldest.bytes
     said = "to be removed" if dry_run else "removed"
     click.echo(f"{count} segments {said}, {format_size_rounded(total)}")
-
-
-@contextmanager
-def _nobody_writing(data: Path, *, dry_run: bool) -> Iterator[None]:
-    """Holds the data directory's lock, which a dry run needs not."""
-    if dry_run:
-        yield
-        return
-    from logengine.store import lock_data_directory
-
-    try:
-        lock = lock_data_directory(data)
-    except DataDirectoryLocked:
-        raise DataDirectoryLocked(
-            f"the daemon of {data} runs, and does this by itself; "
-            "with --dry-run this says what it would remove"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(lock)

@@ -9,12 +9,15 @@ from typing import Any
 import click
 
 from logengine.block import Block, Record
-from logengine.cli.options import resolve_data
+from logengine.cli.filtering import filter_options
+from logengine.cli.options import resolve_data, streams_argument
 from logengine.cli.streams import streams_to_read
 from logengine.filter import Filter
 from logengine.reader import Cursor, Report, StreamReader, merge_by_time
 from logengine.time_range import TimeRange
 from logengine.timestamp import parse_time
+
+Select = Callable[[Report], "Selection"]
 
 
 class Time(click.ParamType[str]):
@@ -50,6 +53,30 @@ _OPTIONS = (
 def range_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--after`, `--since` and `--until`: `cursors`, `since` and `until` of the command."""
     return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All that says which records: the command gets as `select` what makes a `Selection`.
+
+    Streams, those of `range_options` and of `filter_options`; takes `data` of the command's own
+    `data_option`, which stands last in its help.
+    """
+
+    @functools.wraps(command)
+    def with_selection(
+        *arguments: Any,
+        data: Path | None,
+        streams: tuple[str, ...],
+        cursors: tuple[str, ...],
+        since: str | None,
+        until: str | None,
+        chosen: Filter,
+        **others: Any,
+    ) -> Any:
+        select = functools.partial(Selection, data, streams, cursors, since, until, chosen)
+        return command(*arguments, select=select, **others)
+
+    return streams_argument(range_options(filter_options(with_selection)))
 
 
 class Selection:

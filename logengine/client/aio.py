@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from logengine.client.base import BaseClient
+from logengine.client.base import NEVER, RECEIVE_BYTES, SPOOL_RETRY_S, BaseClient, noted_on
 from logengine.client.delivery import Delivery
 from logengine.client.encoding import encode_record
 from logengine.client.pause import Pause
@@ -18,9 +18,6 @@ from logengine.errors import LogEngineError
 if TYPE_CHECKING:
     import socket
 
-_NEVER = float("inf")
-_RECEIVE_BYTES = 64 * 1024
-_SPOOL_RETRY_S = 1.0
 _SENDS_PER_TURN = 100
 
 
@@ -145,12 +142,8 @@ class AsyncClient(BaseClient):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
+        with noted_on(exc):
             await self.close()
-        except LogEngineError as error:
-            if exc is None:
-                raise
-            exc.add_note(str(error))  # what ended the block is the one to be raised
 
     async def _until_durable(self, place: int, timeout: float | None) -> None:
         delivery = self._delivery
@@ -195,7 +188,7 @@ class AsyncClient(BaseClient):
             )
 
     def _wake(self) -> None:
-        self._wake_bytes = _NEVER  # once is enough
+        self._wake_bytes = NEVER  # once is enough
         self._wakeup.set()
 
     # What follows runs in the client's own task.
@@ -281,7 +274,7 @@ class AsyncClient(BaseClient):
         """Returns when something is to be done: answers, room in the socket, records, an end."""
         self._wake_bytes = self._delivery.wake_bytes
         if self._delivery.is_spool_failing:
-            timeout_s = min(_SPOOL_RETRY_S, timeout_s or _SPOOL_RETRY_S)
+            timeout_s = min(SPOOL_RETRY_S, timeout_s or SPOOL_RETRY_S)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wakeup.wait()
@@ -336,7 +329,7 @@ class _Link(asyncio.Protocol):
         One of them may be that another sender took over the producer's name.
         """
         with contextlib.suppress(OSError):
-            while self._answers and (data := self._answers.recv(_RECEIVE_BYTES)):
+            while self._answers and (data := self._answers.recv(RECEIVE_BYTES)):
                 self._received(data)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """What both clients are and have, whichever way they wait."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,21 @@ from logengine.client.outbox import Refusal
 from logengine.client.settings import OnFull, Settings, StrPath, process_producer
 from logengine.client.spool import Spool
 from logengine.errors import ClientClosed, ClientFull, DaemonUnavailable, LogEngineError, NotDurable
+
+NEVER = float("inf")
+RECEIVE_BYTES = 64 * 1024
+SPOOL_RETRY_S = 1.0
+
+
+@contextlib.contextmanager
+def noted_on(exc: BaseException | None) -> Iterator[None]:
+    """For the end of a `with`: what ended its block is the one to be raised, with a note."""
+    try:
+        yield
+    except LogEngineError as error:
+        if exc is None:
+            raise
+        exc.add_note(str(error))
 
 
 class BaseClient:
@@ -68,7 +84,7 @@ class BaseClient:
         self._delivery = delivery
         self._obstacle = True  # there is more to a send than to take the record
         self._line_bytes_max = delivery.line_bytes_max
-        self._wake_bytes = float("inf")  # from how much in memory on `_wake` is to be called
+        self._wake_bytes = NEVER  # from how much in memory on `_wake` is to be called
         self._stopping = False
         self._failure: LogEngineError | None = None
         self._orphans: OrphanDrain | None = None

@@ -14,16 +14,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from logengine.client.base import BaseClient
+from logengine.client.base import NEVER, RECEIVE_BYTES, SPOOL_RETRY_S, BaseClient, noted_on
 from logengine.client.delivery import Delivery
 from logengine.client.encoding import encode_record
 from logengine.client.pause import Pause
 from logengine.client.settings import process_producer
 from logengine.errors import LogEngineError
-
-_RECEIVE_BYTES = 64 * 1024
-_NEVER = float("inf")
-_SPOOL_RETRY_S = 1.0
 
 
 class Client(BaseClient):
@@ -151,12 +147,8 @@ class Client(BaseClient):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
+        with noted_on(exc):
             self.close()
-        except LogEngineError as error:
-            if exc is None:
-                raise
-            exc.add_note(str(error))  # what ended the block is the one to be raised
 
     def _flush(self, delivery: Delivery, timeout: float | None) -> None:
         outbox = delivery.outbox
@@ -183,7 +175,7 @@ class Client(BaseClient):
         self._thread.start()
 
     def _wake(self) -> None:
-        self._wake_bytes = _NEVER  # once is enough
+        self._wake_bytes = NEVER  # once is enough
         if self._wakeup is not None:
             os.eventfd_write(self._wakeup, 1)
 
@@ -279,7 +271,7 @@ class Client(BaseClient):
     def _receive(self, connection: socket.socket) -> bool:
         """Takes what the daemon said; False if that is nothing. Raises `OSError` at its end."""
         try:
-            data = connection.recv(_RECEIVE_BYTES)
+            data = connection.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return False
         if not data:
@@ -297,7 +289,7 @@ class Client(BaseClient):
         """Returns when something is to be done: data, room in the socket, records, or an end."""
         assert self._wakeup is not None
         if self._delivery.is_spool_failing:
-            timeout_s = min(_SPOOL_RETRY_S, timeout_s or _SPOOL_RETRY_S)
+            timeout_s = min(SPOOL_RETRY_S, timeout_s or SPOOL_RETRY_S)
         poll.register(self._wakeup, select.POLLIN)
         woken = poll.poll(None if timeout_s is None else timeout_s * 1000)
         if not woken:

@@ -10,13 +10,13 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.crash import oracle
-from tests.crash.oracle import Found, Producer, Promises
+from tests.crash.oracle import Found, MakeRetainer, Producer, Promises
 from tests.crash.power_cut import Disk, Tree
 from tests.crash.system_calls import SystemCalls
 
@@ -54,8 +54,14 @@ class Report:
 class Bench:
     """Makes trees real and recovers them; each different tree once."""
 
-    def __init__(self, root: Path, producers: Iterable[Producer]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        producers: Iterable[Producer],
+        make_retainer: MakeRetainer | None = None,
+    ) -> None:
         self._root = root
+        self._make_retainer = make_retainer
         self._producers = list(producers)
         self._contents: dict[bytes, Path] = {}
         self._found: dict[tuple[tuple[str, bytes | None], ...], Found] = {}
@@ -84,7 +90,7 @@ class Bench:
         if found is not None:
             return found, False
         root = self.make(tree)
-        found = self._found[key] = oracle.recover(root / "data", self._producers)
+        found = self._found[key] = self._recover(root)
         shutil.rmtree(root)
         return found, True
 
@@ -93,9 +99,12 @@ class Bench:
         root = self.make(disk.now())
         calls = SystemCalls(root, names=disk.names(), inode=disk.next_inode)
         with calls.taken():
-            oracle.recover(root / "data", self._producers, calls.note)
+            self._recover(root, calls.note)
         shutil.rmtree(root)
         return calls.trace
+
+    def _recover(self, root: Path, note: Callable[[object], None] = lambda _: None) -> Found:
+        return oracle.recover(root / "data", self._producers, note, self._make_retainer)
 
     def _file_of(self, content: bytes) -> Path:
         path = self._contents.get(content)
@@ -106,10 +115,12 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(producers: Iterable[Producer]) -> Iterator[Bench]:
+def bench(
+    producers: Iterable[Producer], make_retainer: MakeRetainer | None = None
+) -> Iterator[Bench]:
     """A place to make trees in."""
     with tempfile.TemporaryDirectory(prefix="logengine-cuts-", dir=SCRATCH) as root:
-        yield Bench(Path(root), producers)
+        yield Bench(Path(root), producers, make_retainer)
 
 
 def cut_everywhere(

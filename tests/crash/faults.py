@@ -22,6 +22,8 @@ from tests.crash.system_calls import Attempt
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EINTR)
 SHORT = 0  # no error: a write that takes only part of what it was given
 ALL_ERRORS = (*ERRORS, SHORT)
+_LACKS_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_TAKES_ROOM = {"create", "write", "fsync", "link", "rename", "mkdir"}
 _FAILURES_MIN = 3  # of a lasting fault, before it may be mended
 _ATTEMPTS_MAX = 3000  # of a run: more means that it runs in circles
 
@@ -31,7 +33,8 @@ class Fault:
     """The call with number `at` fails with `error`; if `lasting`, so do all such after it.
 
     A lasting fault holds for the calls of the same stream, and is mended when the other
-    streams have everything on disk.
+    streams have everything on disk. A full disk fails what takes room, and is mended too when
+    a segment is removed.
     """
 
     at: int
@@ -51,6 +54,7 @@ class _FaultyDisk:
     failures: int = 0
     attempts: int = 0
     unlink_failed: bool = False
+    mended: bool = False
     tainted: set[int] = field(default_factory=set)
     durable: dict[Producer, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
@@ -81,7 +85,11 @@ class _FaultyDisk:
         if attempt.number == self.fault.at:
             self.stream = _stream_of(attempt.path)
             return True
-        if not self.fault.lasting or attempt.number < self.fault.at:
+        if not self.fault.lasting or attempt.number < self.fault.at or self.mended:
+            return False
+        if self.fault.error in _LACKS_ROOM and attempt.call not in _TAKES_ROOM:
+            is_this = attempt.call == "unlink" and _stream_of(attempt.path) == self.stream
+            self.mended = is_this and not attempt.path.endswith(".tmp")
             return False
         if self.failures >= _FAILURES_MIN and self._others_are_served():
             return False
@@ -101,17 +109,14 @@ def _stream_of(path: str) -> str | None:
 
 
 def faults_of(
-    calls: int,
-    source: random.Random,
-    share: float,
-    errors: Sequence[int],
+    attempts: Sequence[Attempt], source: random.Random, share: float, errors: Sequence[int]
 ) -> Iterator[Fault]:
     """Every call with every one of `errors`, once and lasting; or a drawn share of those."""
-    for at in range(1, calls + 1):
+    for attempt in attempts:
         for error in errors:
             for lasting in (False, True):
                 if source.random() < share:
-                    yield Fault(at, error, lasting)
+                    yield Fault(attempt.number, error, lasting)
 
 
 def run_with(plan: workload.Plan, fault: Fault, source: random.Random, cut: float) -> Report:
@@ -126,7 +131,7 @@ def run_with(plan: workload.Plan, fault: Fault, source: random.Random, cut: floa
                 promises.take(event)
             temps = [] if disk.unlink_failed else list(calls.data.glob("*/.*"))
             report.violations += [f"{temp} is left" for temp in temps]
-            found = oracle.recover(calls.data, plan.bursts)
+            found = oracle.recover(calls.data, plan.bursts, make_retainer=plan.make_retainer)
             report.violations += disk.wrong + promises.broken_by(found)
             report.violations += [
                 f"{producer}: only {disk.durable.get(producer)} of {number} arrived"
@@ -142,7 +147,7 @@ def run_with(plan: workload.Plan, fault: Fault, source: random.Random, cut: floa
         report.violations.append(f"the run ended: {error.exceptions!r}")
         return _named(report, fault)
     if not report.violations and source.random() < cut:
-        with cuts.bench(plan.bursts) as bench:
+        with cuts.bench(plan.bursts, plan.make_retainer) as bench:
             report += cuts.cut_everywhere(calls.trace, bench, source)
     return _named(report, fault)
 

@@ -33,6 +33,8 @@ from tests.crash.oracle import Promises
 from tests.crash.system_calls import Attempt, Gate, SystemCalls
 from tests.crash.turns import TurnExecutor
 
+_RETAINS_EVERY = 4  # of the seeds
+
 
 @dataclass
 class KillReport:
@@ -130,7 +132,7 @@ def _recovery(root: Path, plan: workload.Plan, kill: _Kill) -> list[Any]:
         names = {path: number for number, path in enumerate(paths, start=1)}
         calls = SystemCalls(root, names=names, inode=len(names) + 1, gate=kill.gate(note))
         with calls.taken():
-            oracle.recover(root / "data", plan.bursts, note)
+            oracle.recover(root / "data", plan.bursts, note, plan.make_retainer)
 
     return in_a_process(root, work)
 
@@ -167,7 +169,7 @@ def sweep(plan: workload.Plan, threads: int, share: float) -> KillReport:
                 what = f"seed {plan.seed}, {threads} threads, kill at call {at}, torn {torn}"
                 if source.random() < share:
                     _sweep_recovery(root, plan, promises, report, what)
-                found = oracle.recover(root / "data", plan.bursts)
+                found = oracle.recover(root / "data", plan.bursts, make_retainer=plan.make_retainer)
                 report.violations += [f"{what}: {each}" for each in promises.broken_by(found)]
                 shutil.rmtree(root)
                 if report.violations:
@@ -186,7 +188,7 @@ def _sweep_recovery(
         told = copy.deepcopy(promises)
         for event in events:
             told.take(event)
-        found = oracle.recover(again / "data", plan.bursts)
+        found = oracle.recover(again / "data", plan.bursts, make_retainer=plan.make_retainer)
         shutil.rmtree(again)
         report.violations += [
             f"{what}, recovery killed at call {at}: {each}" for each in told.broken_by(found)
@@ -201,6 +203,8 @@ def main(first: int, seeds: int, threads: int, share: float) -> KillReport:
     total = KillReport()
     for seed in range(first, first + seeds):
         plan = workload.Plan.drawn(seed, records=6)
+        if seed % _RETAINS_EVERY == 1:
+            plan = workload.Plan.drawn(seed, streams=1, records=10, retains=True)
         report = sweep(plan, threads, share)
         total.kills += report.kills
         total.torn_writes += report.torn_writes

@@ -6,16 +6,20 @@ long as nothing fails.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from logengine import atomic, follow, plan, store, stream
+from logengine import atomic, follow, plan, retainer, store, stream
 from logengine.atomic import AtomicWriter
 from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.errors import AtomicWriteError
+from logengine.retainer import Retainer
+from logengine.retention import Oldest
+from logengine.room import StoredSegment
+from logengine.segment_file import list_segments, read_header
 from logengine.store import Store
 from logengine.stream import SegmentWriter
 from logengine.survey import Leftover, unlink_newest_first
@@ -315,6 +319,50 @@ def leftover_trusted() -> Any:
     return patch.object(Compactor, "_clear_up", clear_up)
 
 
+def removals_not_synced() -> Any:
+    """Retention removes several segments, and none of it is synced."""
+    return patch.object(retainer, "sync_directory", nothing)
+
+
+def unsealed_removed() -> Any:
+    """Retention removes whatever is the oldest, and there is a newer one."""
+
+    def oldest(self: Retainer, directory: Path, start: int) -> Oldest | None:
+        firsts = [first for first in list_segments(directory) if first >= start]
+        if len(firsts) < 2:
+            return None
+        header = read_header(directory, firsts[0])
+        return Oldest(header.file_name, header.last, 1, header.until)
+
+    return patch.object(Retainer, "_oldest", oldest)
+
+
+def cursors_overlooked() -> Any:
+    """Retention removes what a registered cursor has not passed."""
+    return patch.object(retainer, "read_cursors", lambda _data: {})
+
+
+def commit_forgets_failed_sync() -> Any:
+    """A commit's directory sync failed, and with it what a seal had removed; retention goes on."""
+    return patch.object(SegmentWriter, "is_visible", False)
+
+
+def drops_not_synced() -> Any:
+    """A full disk takes several segments, and none of it is synced."""
+    return patch.object(stream, "_sync", nothing)
+
+
+def newest_dropped() -> Any:
+    """A full disk takes all segments that there are."""
+
+    def drop(
+        segments: Iterable[StoredSegment], _wanted_bytes: int, _next_seq: int
+    ) -> list[StoredSegment]:
+        return list(segments)
+
+    return patch.object(stream, "oldest_to_drop", drop)
+
+
 CAUGHT_BY_CUTS: Sequence[Mutant] = (
     file_not_synced,
     directory_not_synced,
@@ -345,3 +393,11 @@ CAUGHT_BY_FAULTS: Sequence[Mutant] = (
     uncertain_forgotten,
     leftover_trusted,
 )
+# In runs with retention, or in which a full disk takes the oldest segments.
+CAUGHT_BY_CUTS_OF_RETENTION: Sequence[Mutant] = (
+    removals_not_synced,
+    unsealed_removed,
+    cursors_overlooked,
+)
+CAUGHT_BY_FAULTS_OF_RETENTION: Sequence[Mutant] = (commit_forgets_failed_sync,)
+CAUGHT_BY_FULL_DISKS: Sequence[Mutant] = (drops_not_synced, newest_dropped)

@@ -7,16 +7,20 @@ recovery, which is then used to go on.
 import asyncio
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from structlog.testing import capture_logs
+
 from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
 from logengine.plan import Addition
+from logengine.retainer import Retainer
 from logengine.rewrite import Pace, Rewriter
 from logengine.store import Store, StoreLimits
 from tests.crash.walker import decompressed, fault_of
@@ -26,6 +30,7 @@ LIMITS = StoreLimits(rewrite_limit=1024, direct_above=700, active_cache=300)
 TIME = "2026-11-23T20:00:00.000001Z"
 
 Producer = tuple[str, str]  # stream and name
+MakeRetainer = Callable[[Path, set[str]], Retainer]
 
 
 class Durable(NamedTuple):
@@ -50,6 +55,21 @@ class Sent(NamedTuple):
     number: int
 
 
+class Trims(NamedTuple):
+    """The oldest segments of a stream may go; where `seals_only`, none but sealed ones."""
+
+    stream: str
+    seals_only: bool
+
+
+class Reads(NamedTuple):
+    """A registered cursor: of a stream it holds what is behind `seq`, and nothing before."""
+
+    stream: str
+    name: str
+    seq: int
+
+
 class AtOnce(Executor):
     """Runs what is submitted there and then."""
 
@@ -69,6 +89,8 @@ class Promises:
     sent: dict[Producer, list[int]] = field(default_factory=dict)
     durable: dict[Producer, int] = field(default_factory=dict)
     shown: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    trimmed: dict[str, Trims] = field(default_factory=dict)
+    read: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def take(self, event: object) -> bool:
         """Takes one event of a trace; whether it promised something new."""
@@ -82,6 +104,10 @@ class Promises:
             case Shown(stream, seq, line):
                 self.shown[stream, seq] = line
                 return True
+            case Trims(stream):
+                self.trimmed[stream] = event
+            case Reads(stream, name, seq):
+                self.read[stream, name] = max(seq, self.read.get((stream, name), 0))
             case _:
                 pass
         return False
@@ -89,17 +115,28 @@ class Promises:
     def broken_by(self, found: "Found") -> list[str]:
         """Which promises do not hold of what was found."""
         broken = list(found.faults)
+        gone: dict[str, list[range]] = {}  # of each producer, how many may be gone with the oldest
         for producer, sent in self.sent.items():
             wanted = sorted(set(sent))
             here = found.numbers.get(producer, [])
-            if here != wanted[: len(here)]:
+            known = found.known.get(producer)
+            durable = self.durable.get(producer, 0)
+            is_trimmed = found.begins.get(producer[0], 1) > 1
+            before = 0
+            if is_trimmed and here:
+                before = bisect_left(wanted, here[0])
+            elif is_trimmed:
+                before = bisect_right(wanted, durable if known is None else known)
+            if here != wanted[before : before + len(here)]:
                 broken.append(f"{producer}: stored {here}, sent {wanted}")
                 continue
-            last = here[-1] if here else 0
-            missing = [n for n in wanted if last < n <= self.durable.get(producer, 0)]
+            is_open = is_trimmed and not here and known is None
+            at_most = len(wanted) if is_open else before
+            gone.setdefault(producer[0], []).append(range(before, at_most + 1))
+            last = here[-1] if here else wanted[before - 1] if before else 0
+            missing = [n for n in wanted if last < n <= durable]
             if missing:
                 broken.append(f"{producer}: {missing} are lost, which were acknowledged")
-            known = found.known.get(producer)
             if known is not None and here and known < last:
                 broken.append(f"{producer}: {last} is stored and {known} known: it would double")
             if known is not None and [n for n in wanted if last < n <= known]:
@@ -110,10 +147,36 @@ class Promises:
             if producer not in self.sent
         ]
         for (stream, seq), line in self.shown.items():
+            place = seq - found.begins.get(stream, 1)
             stored = found.lines.get(stream, [])
-            if stored[seq - 1 : seq] != [line]:
+            if place >= 0 and stored[place : place + 1] != [line]:
                 broken.append(f"{stream}:{seq} was shown, and is another one now")
+        for stream, first in found.begins.items():
+            if first > 1:
+                broken += self._broken_by_what_is_gone(found, stream, gone.get(stream, []))
+        broken += [
+            f"{stream}: begins at {first}, and {name} has read up to {seq}"
+            for (stream, name), seq in self.read.items()
+            for first in (found.begins.get(stream, 1), found.begins_later.get(stream, 1))
+            if first > seq + 1
+        ]
         return broken
+
+    def _broken_by_what_is_gone(
+        self, found: "Found", stream: str, gone: Sequence[range]
+    ) -> Iterator[str]:
+        """What is wrong with a stream's beginning, of whose producers so many records are gone."""
+        first = found.begins[stream]
+        trims = self.trimmed.get(stream)
+        if trims is None:
+            yield f"{stream}: begins at {first}"
+            return
+        if not sum(each[0] for each in gone) < first <= sum(each[-1] for each in gone) + 1:
+            yield f"{stream}: begins at {first}, and of its producers {gone} are gone"
+        if not trims.seals_only:
+            return
+        if stream not in found.sealed:
+            yield f"{stream}: begins at {first} with a segment that is not sealed"
 
 
 @dataclass
@@ -121,10 +184,13 @@ class Found:
     """What is in a data directory, and what is wrong with it."""
 
     faults: list[str] = field(default_factory=list)
+    begins: dict[str, int] = field(default_factory=dict)  # where each stream does
+    sealed: set[str] = field(default_factory=set)  # the streams that begin with a sealed segment
     lines: dict[str, list[bytes]] = field(default_factory=dict)
     numbers: dict[Producer, list[int]] = field(default_factory=dict)
     known: dict[Producer, int] = field(default_factory=dict)
     leftovers: list[Path] = field(default_factory=list)
+    begins_later: dict[str, int] = field(default_factory=dict)  # once retention has gone on
 
 
 def record_line(producer: str, number: int, size: int) -> bytes:
@@ -144,13 +210,14 @@ class _Chain:
     def __init__(self) -> None:
         self._seals: dict[str, str] = {}
 
-    def fault_of(self, path: Path, content: bytes) -> str | None:
-        header = json.loads(decompressed(path, content).partition(b"\n")[0])
+    def fault_of(self, header: Mapping[str, Any], begins: int) -> str | None:
         if "prev" not in header:
             return None
-        before = self._seals.get(path.parent.name, "")
-        self._seals[path.parent.name] = header["header_sha256"]
-        return None if header["prev"] == before else f"names {header['prev']}, not {before}"
+        # Where the oldest are gone, one of those may be the one that is named.
+        before = self._seals.get(header["stream"], "" if begins == 1 else None)
+        self._seals[header["stream"]] = header["header_sha256"]
+        is_right = before is None or header["prev"] == before
+        return None if is_right else f"names {header['prev']}, not {before}"
 
 
 def look_at(data: Path) -> Found:
@@ -166,15 +233,22 @@ def look_at(data: Path) -> Found:
         if path.with_name(f"{path.name}.zst").exists():
             found.leftovers.append(path)
             continue  # there compressed too, which counts
-        if fault := chain.fault_of(path, content):
+        line, _, rest = decompressed(path, content).partition(b"\n")
+        header = json.loads(line)
+        first, body = int(path.name[:20]), rest.split(b"\n")[:-1]
+        if stream not in found.begins:
+            found.begins[stream] = first
+            if "prev" in header:
+                found.sealed.add(stream)
+        if fault := chain.fault_of(header, found.begins[stream]):
             found.faults.append(f"{stream}/{path.name}: {fault}")
         lines = found.lines.setdefault(stream, [])
-        first, body = int(path.name[:20]), decompressed(path, content).split(b"\n")[1:-1]
-        if first + len(body) - 1 <= len(lines) and first <= len(lines):
+        last = found.begins[stream] + len(lines) - 1
+        if first + len(body) - 1 <= last and first <= last:
             found.leftovers.append(path)
             continue  # a merge left it: the one before holds all of it
-        if first != len(lines) + 1:
-            found.faults.append(f"{stream}/{path.name}: begins at {first} after {len(lines)}")
+        if first != last + 1:
+            found.faults.append(f"{stream}/{path.name}: begins at {first} after {last}")
         lines += body
     for stream, lines in found.lines.items():
         for line in lines:
@@ -186,17 +260,30 @@ def look_at(data: Path) -> Found:
 
 
 def recover(
-    data: Path, producers: Iterable[Producer], note: Callable[[object], None] = lambda _: None
+    data: Path,
+    producers: Iterable[Producer],
+    note: Callable[[object], None] = lambda _: None,
+    make_retainer: MakeRetainer | None = None,
 ) -> Found:
     """Recovers a data directory as the daemon does; what is in it then.
 
     One of the `producers` of each stream goes on with one record more, to see that it can;
-    what is given back is from before that. `note` hears what producers would be told.
+    what is given back is from before that. `note` hears what producers would be told. Then a
+    compactor clears up if need be, and retains if it has what for.
     """
     before = look_at(data)
     store = Store(data, AtOnce(), LIMITS)
     try:
-        return _recover(store, data, before, list(producers), note)
+        found = _recover(store, data, before, list(producers), note)
+        left = look_at(data)
+        if left.leftovers or make_retainer is not None:
+            retainer = make_retainer(data, store.unsynced) if make_retainer is not None else None
+            with capture_logs():
+                asyncio.run(_clear_up(store, retainer))
+            cleared = look_at(data)
+            found.begins_later = cleared.begins
+            found.faults += [f"after clearing up: {each}" for each in _spoiled(left, cleared)]
+        return found
     except OSError as error:
         before.faults.append(f"recovery failed: {error}")
         return before
@@ -221,30 +308,34 @@ def _recover(
     found = look_at(data)
     if found.lines != before.lines:
         faults.append("recovery changed what is stored")
-    faults += [f"{temp}: a temp is left" for temp in data.glob("*/.*")]
+    faults += [f"{temp}: a temp is left" for temp in data.glob("[!.]*/.*")]
     found.faults = faults
     found.known = {each: store.last_durable(*each) for each in producers if each[1][0] != "_"}
     for producer, number in found.known.items():
         note(Durable(producer, number))
     faults += asyncio.run(_go_on(store, data, found, note))
-    left = look_at(data)
-    if left.leftovers:
-        asyncio.run(_clear_up(store))
-        cleared = look_at(data)
-        faults += [f"after clearing up: {fault}" for fault in cleared.faults]
-        faults += [f"{path}: is left after clearing up" for path in cleared.leftovers]
-        if cleared.lines != left.lines:
-            faults.append("clearing up changed what is stored")
     return found
 
 
-async def _clear_up(store: Store) -> None:
-    """Has a compactor remove what another one left; it finds nothing else to do."""
+def _spoiled(before: Found, after: Found) -> Iterator[str]:
+    """What is wrong where nothing was sent, and the oldest may have gone."""
+    yield from after.faults
+    yield from (f"{path}: is left" for path in after.leftovers)
+    for stream, lines in before.lines.items():
+        gone = after.begins.get(stream, 1) - before.begins[stream]
+        if after.lines.get(stream) != lines[gone:]:
+            yield f"{stream}: what is stored changed"
+        if gone and stream not in after.sealed:
+            yield f"{stream}: begins with a segment that is not sealed"
+
+
+async def _clear_up(store: Store, retainer: Retainer | None) -> None:
+    """Has a compactor remove what another one left, and what is kept no longer; nothing else."""
     async with asyncio.TaskGroup() as tasks:
         committer = Committer(store, CommitLimits(), tasks)
         rewriter = Rewriter(store.data, Pace(math.inf), direct_above=LIMITS.direct_above, level=1)
         limits = CompactionLimits(seal_after=math.inf, seal_small_after=math.inf)
-        compactor = Compactor(store, committer, rewriter, limits, AtOnce())
+        compactor = Compactor(store, committer, rewriter, limits, AtOnce(), retainer=retainer)
         tasks.create_task(compactor.run())
         await compactor.idle()
         await compactor.stop()

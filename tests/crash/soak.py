@@ -3,8 +3,9 @@
     python -m tests.crash.soak --minutes 60 [--seed SEED] [--round N]
 
 Rounds are drawn from the seed, which is printed. `--round` runs one of them again. Rounds by
-model (power cuts, faults, rot, kill points with drawn threads) are then the same to the last
-call; those with real processes do the same things to them, but time is their own.
+model (power cuts, faults, rot, retention, full disks, repairs, erasures, kill points with drawn
+threads) are then the same to the last call; those with real processes do the same things to
+them, but time is their own.
 """
 
 import contextlib
@@ -18,14 +19,17 @@ from pathlib import Path
 
 import click
 
+from tests.crash.going import cut_goings, dropped, fail_goings, retained
 from tests.crash.image import image, missing
 from tests.crash.load import Load
 from tests.crash.test_bit_rot import all_damages, rot, store_records
+from tests.crash.test_erase import cut_erasures, fail_erasures
 from tests.crash.test_faults import fail_runs
 from tests.crash.test_file_systems import PRODUCERS, cut_under_load
 from tests.crash.test_hostile_senders import CONFIG, Fuzz, fuzz
 from tests.crash.test_kill_points import kill_runs
 from tests.crash.test_power_cut import cut_runs
+from tests.crash.test_repair import cut_repairs, fail_repairs, mend
 from tests.daemon import Daemon
 
 Round = Callable[[random.Random], list[str]]
@@ -35,13 +39,23 @@ def power_cut(source: random.Random) -> list[str]:
     """One drawn run, cut everywhere."""
     seed = source.randrange(2**40)
     streams, records = source.randint(1, 4), source.randint(3, 20)
-    return cut_runs([seed], streams=streams, records=records, kills=0.05).violations
+    retains = source.random() < 0.5
+    return cut_runs(
+        [seed], streams=streams, records=records, kills=0.05, retains=retains
+    ).violations
 
 
 def faults(source: random.Random) -> list[str]:
     """One drawn run, some of its calls failing."""
     seed = source.randrange(2**40)
-    return fail_runs([seed], share=0.05, cut=0.1, records=source.randint(3, 10)).violations
+    return fail_runs(
+        [seed],
+        share=0.05,
+        cut=0.1,
+        records=source.randint(3, 14),
+        retains=source.random() < 0.4,
+        drops_oldest=source.random() < 0.4,
+    ).violations
 
 
 def kill_points(source: random.Random) -> list[str]:
@@ -57,6 +71,39 @@ def bit_rot(source: random.Random) -> list[str]:
         assert not store_records(data, range(1, source.randint(2, 12)))
         damages = all_damages(data)
         return rot(data, source.sample(damages, min(300, len(damages)))).violations
+
+
+def retention(source: random.Random) -> list[str]:
+    """What is to go of drawn streams, cut off and failing."""
+    seeds = _seeds(source, 10)
+    cut_goings(seeds, retained)
+    fail_goings(seeds[:2], retained, cut=0.1)
+    return []
+
+
+def full_disk(source: random.Random) -> list[str]:
+    """Drawn streams that drop their oldest, cut off and failing."""
+    seeds = _seeds(source, 20)
+    cut_goings(seeds, dropped)
+    fail_goings(seeds[:5], dropped, cut=0.3)
+    return []
+
+
+def repair(source: random.Random) -> list[str]:
+    """Drawn damage, repaired, cut off and failing."""
+    seeds = _seeds(source, 10)
+    mend(seeds)
+    cut_repairs(seeds[:3])
+    fail_repairs(seeds[:3])
+    return []
+
+
+def erasure(source: random.Random) -> list[str]:
+    """Drawn records erased, cut off and failing."""
+    seeds = _seeds(source, 5)
+    cut_erasures(seeds)
+    fail_erasures(seeds[:1], cut=0.1)
+    return []
 
 
 def hostile_senders(source: random.Random) -> list[str]:
@@ -109,10 +156,18 @@ ROUNDS: list[Round] = [
     faults,
     kill_points,
     bit_rot,
+    retention,
+    full_disk,
+    repair,
+    erasure,
     hostile_senders,
     cut_off,
     storm,
 ]
+
+
+def _seeds(source: random.Random, count: int) -> list[int]:
+    return [source.randrange(2**40) for _ in range(count)]
 
 
 def _kinds() -> list[str]:

@@ -5,8 +5,6 @@ covers still there, gone without a sync, or half of it.
 """
 
 import asyncio
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,10 +18,10 @@ from logengine.segment_file import list_segments
 from logengine.store import Store, StoreLimits
 from logengine.stream import drop_oldest
 from logengine.survey import unlink_newest_first
-from logengine.verify import verify_stream
-from tests.crash import cuts, oracle
+from tests.crash import oracle
+from tests.crash.going import broken_by_cuts, cut_goings, dropped, fail_goings
 from tests.crash.mutants import nothing
-from tests.crash.power_cut import Disk
+from tests.crash.seed import SEED
 from tests.crash.system_calls import SystemCalls
 
 LAST = 6
@@ -51,7 +49,7 @@ def compacted_stream(data: Path, kind: str, left: int) -> None:
     unlink_newest_first(data / "app", names[left:])
 
 
-def broken_by_a_cut(root: Path, kind: str, left: int) -> Iterator[str]:
+def broken_by_a_cut(root: Path, kind: str, left: int) -> list[str]:
     """What is wrong in any state after a cut while the oldest are dropped."""
     calls = SystemCalls(root)
     with calls.taken():
@@ -59,17 +57,7 @@ def broken_by_a_cut(root: Path, kind: str, left: int) -> Iterator[str]:
         calls.note("compacted")
         drop_oldest(calls.data / "app", 10**9, LAST + 1, set())
     assert list_segments(calls.data / "app") == [LAST]
-    disk, source, is_compacted = Disk(), random.Random(1), False
-    with cuts.bench([]) as bench:
-        for event in calls.trace:
-            is_compacted = is_compacted or event == "compacted"
-            if not disk.apply(event) or not is_compacted:
-                continue
-            for tree in disk.states(source):
-                directory = bench.make(tree) / "data" / "app"
-                yield from (str(f) for f in verify_stream(directory) if not f.harmless)
-                if list_segments(directory)[-1] != LAST:
-                    yield "the newest is gone"
+    return list(broken_by_cuts(calls, "compacted", LAST))
 
 
 @pytest.mark.parametrize("kind", ["merge", "seal"])
@@ -77,12 +65,12 @@ def broken_by_a_cut(root: Path, kind: str, left: int) -> Iterator[str]:
 def test_a_cut_in_a_drop_leaves_a_whole_end_of_the_stream(
     tmp_path: Path, kind: str, left: int
 ) -> None:
-    assert list(broken_by_a_cut(tmp_path, kind, left)) == []
+    assert broken_by_a_cut(tmp_path, kind, left) == []
 
 
 def test_a_drop_that_does_not_sync_is_caught(tmp_path: Path) -> None:
     with patch.object(stream, "_sync", nothing):
-        assert list(broken_by_a_cut(tmp_path, "merge", 3))
+        assert broken_by_a_cut(tmp_path, "merge", 3)
 
 
 def test_a_drop_that_trusts_what_a_compaction_removed_is_caught(tmp_path: Path) -> None:
@@ -96,4 +84,16 @@ def test_a_drop_that_trusts_what_a_compaction_removed_is_caught(tmp_path: Path) 
             real(directory, unsynced)
 
     with patch.object(stream, "_sync", all_but_the_first):
-        assert list(broken_by_a_cut(tmp_path, "merge", 0))
+        assert broken_by_a_cut(tmp_path, "merge", 0)
+
+
+def test_no_cut_and_no_failing_call_spoils_a_drop() -> None:
+    assert cut_goings(range(SEED, SEED + 20), dropped).trees > 40
+    assert fail_goings(range(SEED, SEED + 4), dropped, cut=0).failing_calls > 10
+
+
+@pytest.mark.campaign
+def test_no_cut_and_no_failing_call_spoils_any_drop() -> None:
+    tried = cut_goings(range(SEED, SEED + 400), dropped)
+    tried += fail_goings(range(SEED, SEED + 100), dropped, cut=0.3)
+    print(f"drop of the oldest: {tried}")

@@ -5,13 +5,10 @@ daemon before the next one. At any moment every file is whole, and has each reco
 tombstone; once the erasure, or the one after it, has ended, no file ever made has the bytes.
 """
 
-import errno
-import os
 import random
-import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,15 +21,26 @@ from logengine.segment import segment_name, timestamp_of
 from logengine.time_range import ALL_TIMES
 from logengine.verify import verify_stream
 from tests.compressed import compress_file
-from tests.crash.cuts import SCRATCH
 from tests.crash.power_cut import Disk, Tree
 from tests.crash.seed import SEED
-from tests.crash.system_calls import Gate, SystemCalls
+from tests.crash.system_calls import Attempt, SystemCalls
 from tests.crash.test_bit_rot import STREAM, read, store_records
-from tests.crash.test_repair import failing, tree_of
+from tests.crash.withstanding import (
+    Cut,
+    Tried,
+    cut_everywhere,
+    drawn_cases,
+    fail_every_call,
+    names_aside,
+    recorded,
+    scratch_place,
+    tree_of,
+)
 
 MARK = Mark("2026-11-25T00:00:00.000001Z", "ann", "a password")
 RECORDS = 9
+# What was put aside and not replaced is one file with the stream's.
+SAME_FILE = names_aside(ERASING_DIRECTORY, STREAM)
 
 
 @dataclass(frozen=True)
@@ -69,23 +77,6 @@ def erase(root: Path, case: Case) -> None:
     list(Erasure(root / "data", STREAM, wanted, refuse).run(MARK, 0.0))
 
 
-def make(root: Path, tree: Tree) -> Path:
-    """A directory that holds `tree`; what was put aside and not replaced is one file, linked."""
-    root.mkdir()
-    for path, content in sorted(
-        tree.items(), key=lambda each: (ERASING_DIRECTORY in each[0], each)
-    ):
-        if content is None:
-            (root / path).mkdir()
-            continue
-        first = f"data/{STREAM}/{path.rpartition('-')[2]}"
-        if ERASING_DIRECTORY in path and tree.get(first) == content:
-            os.link(root / first, root / path)
-        else:
-            (root / path).write_bytes(content)
-    return root
-
-
 def wrong_at_any_time(root: Path, case: Case) -> Iterator[str]:
     yield from (str(each) for each in verify_stream(root / "data" / STREAM) if not each.harmless)
     served, problems = read(root / "data")
@@ -117,37 +108,6 @@ def wrong_at_the_end(root: Path, case: Case) -> Iterator[str]:
         yield "a second erasure finds more to do"
 
 
-@pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    place = Path(SCRATCH or tmp_path, f"logengine-erase-{os.getpid()}")
-    place.mkdir()
-    yield place
-    shutil.rmtree(place)
-
-
-def cases(scratch: Path, seeds: range) -> Iterator[tuple[random.Random, Case, Path]]:
-    for seed in seeds:
-        source = random.Random(seed)
-        root = scratch / "made"
-        root.mkdir()
-        yield source, made_case(root, source), root
-        shutil.rmtree(root)
-
-
-def recorded(root: Path, case: Case, gate: Gate | None = None) -> SystemCalls:
-    """An erasure, and one more if a call of the first one failed; under one recorder."""
-    disk = Disk(case.tree)
-    calls = SystemCalls(root, names=disk.names(), inode=disk.next_inode)
-    if gate is not None:
-        calls.gate = gate
-    with calls.taken():
-        with suppress(OSError):
-            erase(root, case)
-        if gate is not None:
-            erase(root, case)
-    return calls
-
-
 def on_disk(disk: Disk, case: Case) -> bool:
     """Whether a plain file that is, or was, on the disk has the bytes, under a name or none."""
     # What is written once more after a sync that failed is durable after all, unlike the model.
@@ -155,68 +115,78 @@ def on_disk(disk: Disk, case: Case) -> bool:
     return any(case.secret in file.durable for file in files)
 
 
-def assert_withstands_cuts(
-    scratch: Path, case: Case, trace: list[object], source: random.Random
-) -> int:
+def after_cut(cut: Cut, case: Case) -> Iterator[str]:
+    data = cut.root / "data"
+    yield from wrong_at_any_time(cut.root, case)
+    if cut.source.random() < 0.5:
+        before = read(data)[0]
+        assert not store_records(data, [])  # as a daemon starts
+        if read(data)[0] != before:
+            yield "a start of the daemon changed what is stored"
+    aside = any(path.startswith(f"data/{ERASING_DIRECTORY}/") for path in cut.tree)
+    known = any(case.secret in content for content in cut.tree.values() if content)
+    if not aside and not known and on_disk(cut.disk, case):
+        yield "nobody finds the old bytes"
+    erase(cut.root, case)
+    yield from wrong_at_the_end(cut.root, case)
+
+
+def cut_one(place: Path, case: Case, trace: Sequence[object], source: random.Random) -> int:
+    tried = cut_everywhere(
+        place, case.tree, trace, source, partial(after_cut, case=case), SAME_FILE
+    )
     disk = Disk(case.tree)
-    seen = set()
     for event in trace:
-        assert disk.apply(event)
-        for tree in disk.states(source):
-            key = tuple(sorted(tree.items()))
-            if key in seen:
-                continue
-            seen.add(key)
-            cut = make(scratch / "cut", tree)
-            what = f"cut after {str(event)[:80]}"
-            assert list(wrong_at_any_time(cut, case)) == [], what
-            if source.random() < 0.5:
-                before = read(cut / "data")[0]
-                assert not store_records(cut / "data", [])  # as a daemon starts
-                assert read(cut / "data")[0] == before
-            aside = any(path.startswith(f"data/{ERASING_DIRECTORY}/") for path in tree)
-            known = any(case.secret in content for content in tree.values() if content)
-            assert aside or known or not on_disk(disk, case), f"{what}: nobody finds the old bytes"
-            erase(cut, case)
-            assert list(wrong_at_the_end(cut, case)) == [], what
-            shutil.rmtree(cut)
+        disk.apply(event)
     assert not on_disk(disk, case)
-    return len(seen)
-
-
-def test_no_cut_spoils_an_erasure(scratch: Path) -> None:
-    tried = 0
-    for source, case, root in cases(scratch, range(SEED, SEED + 12)):
-        trace = recorded(root, case).trace
-        assert list(wrong_at_the_end(root, case)) == []
-        tried += assert_withstands_cuts(scratch, case, trace, source)
-    assert tried > 100
-
-
-def assert_withstands_failing_calls(scratch: Path, seeds: range, cut: float) -> int:
-    tried = 0
-    for source, case, whole in cases(scratch, seeds):
-        for at in range(1, len(recorded(whole, case).attempts) + 1):
-            root = make(scratch / "failing", case.tree)
-            # What cannot be read cannot be erased, which is said.
-            with suppress(DamagedSegment):
-                calls = recorded(root, case, failing(at, source.choice([errno.EIO, errno.ENOSPC])))
-                assert list(wrong_at_the_end(root, case)) == [], calls.attempts[at - 1]
-                if calls.attempts[at - 1].call == "fsync" or source.random() < cut:
-                    assert_withstands_cuts(scratch, case, calls.trace, source)
-            shutil.rmtree(root)
-            tried += 1
     return tried
 
 
-def test_no_failing_call_spoils_an_erasure(scratch: Path) -> None:
-    assert assert_withstands_failing_calls(scratch, range(SEED, SEED + 3), cut=0.2) > 50
+def cut_erasures(seeds: Iterable[int]) -> Tried:
+    """Cuts a drawn erasure everywhere, for each seed."""
+    tried = Tried()
+    with scratch_place() as place:
+        for source, case, root in drawn_cases(place, seeds, made_case):
+            trace = recorded(root, case.tree, partial(erase, case=case)).trace
+            assert list(wrong_at_the_end(root, case)) == []
+            tried += Tried(1, cut_one(place, case, trace, source))
+    return tried
+
+
+def fail_erasures(seeds: Iterable[int], cut: float) -> Tried:
+    """Lets each call of a drawn erasure fail once; a share `cut` of those is cut everywhere."""
+    total = Tried()
+    with scratch_place() as place:
+        for source, case, _ in drawn_cases(place, seeds, made_case):
+            tried = Tried(1)
+
+            def judge(
+                root: Path,
+                calls: SystemCalls,
+                at: Attempt,
+                case: Case = case,
+                source: random.Random = source,
+                tried: Tried = tried,
+            ) -> Iterator[str]:
+                yield from wrong_at_the_end(root, case)
+                if at.call == "fsync" or source.random() < cut:
+                    tried.trees += cut_one(place, case, calls.trace, source)
+
+            work = partial(erase, case=case)
+            tried.failing_calls += fail_every_call(place, case.tree, work, source, judge, SAME_FILE)
+            total += tried
+    return total
+
+
+def test_no_cut_spoils_an_erasure() -> None:
+    assert cut_erasures(range(SEED, SEED + 12)).trees > 100
+
+
+def test_no_failing_call_spoils_an_erasure() -> None:
+    assert fail_erasures(range(SEED, SEED + 3), cut=0.2).failing_calls > 50
 
 
 @pytest.mark.campaign
-def test_nothing_spoils_any_erasure(scratch: Path) -> None:
-    tried = 0
-    for source, case, root in cases(scratch, range(SEED, SEED + 150)):
-        tried += assert_withstands_cuts(scratch, case, recorded(root, case).trace, source)
-    faults = assert_withstands_failing_calls(scratch, range(SEED, SEED + 15), cut=1)
-    print(f"erase: {tried:,} trees after cuts, {faults:,} failing calls")
+def test_nothing_spoils_any_erasure() -> None:
+    tried = cut_erasures(range(SEED, SEED + 150)) + fail_erasures(range(SEED, SEED + 15), cut=1)
+    print(f"erase: {tried}")

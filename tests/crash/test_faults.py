@@ -4,8 +4,9 @@ Withstands: EIO, ENOSPC, EDQUOT, EMFILE, EROFS, EINTR and short writes at any op
 fsync, rename, unlink, mkdir and sync of a directory, and the power cut around them.
 """
 
+import errno
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.crash import faults, workload
 from tests.crash.cuts import Report
 from tests.crash.recorded import recorded
 from tests.crash.seed import SEED
+from tests.crash.system_calls import CHANGING, LOOKING
 
 
 def fail_runs(
@@ -22,15 +24,20 @@ def fail_runs(
     cut: float,
     records: int,
     errors: Sequence[int] = faults.ALL_ERRORS,
+    retains: bool = False,
+    drops_oldest: bool = False,
+    calls: Collection[str] = CHANGING | LOOKING,
 ) -> Report:
-    """Runs under a `share` of all faults, of which a share `cut` is also cut everywhere."""
+    """Runs under a `share` of the faults of `calls`; a share `cut` of them is cut everywhere."""
     total = Report()
     for seed in seeds:
-        plan = workload.Plan.drawn(seed, records=records, follows=False)
+        plan = workload.Plan.drawn(
+            seed, records=records, follows=False, retains=retains, drops_oldest=drops_oldest
+        )
         source = random.Random(seed)
-        with recorded(plan) as calls:
-            count = len(calls.attempts)
-        for fault in faults.faults_of(count, source, share, errors):
+        with recorded(plan) as run:
+            attempts = [attempt for attempt in run.attempts if attempt.call in calls]
+        for fault in faults.faults_of(attempts, source, share, errors):
             report = faults.run_with(plan, fault, source, cut)
             report.violations = [f"seed {seed}: {each}" for each in report.violations]
             total += report
@@ -52,3 +59,36 @@ def test_every_call_fails_and_no_promise_breaks() -> None:
     report += fail_runs(range(SEED + 6, SEED + 60), share=0.05, cut=0.1, records=12)
     print(f"faults: {report}")
     assert not report.violations
+
+
+@pytest.mark.campaign
+def test_no_failing_call_beside_a_retention_breaks_a_promise() -> None:
+    report = fail_runs(range(SEED, SEED + 15), share=0.04, cut=0.3, records=14, retains=True)
+    # What a failed sync lost is seen once the power is cut.
+    report += fail_runs(
+        range(SEED + 15, SEED + 25),
+        share=0.3,
+        cut=1,
+        records=14,
+        errors=[errno.EIO],
+        retains=True,
+        calls={"fsync"},
+    )
+    print(f"faults beside a retention: {report}")
+    assert not report.violations
+
+
+@pytest.mark.campaign
+def test_no_full_disk_that_takes_the_oldest_breaks_a_promise() -> None:
+    full = fail_runs(
+        range(SEED, SEED + 20),
+        share=0.1,
+        cut=0.5,
+        records=20,
+        errors=[errno.ENOSPC, errno.EDQUOT],
+        drops_oldest=True,
+        calls={"create", "write", "fsync", "rename"},
+    )
+    others = fail_runs(range(SEED, SEED + 10), share=0.02, cut=0.3, records=14, drops_oldest=True)
+    print(f"full disks that take the oldest: {full + others}")
+    assert not (full + others).violations

@@ -19,18 +19,25 @@ from tests.crash.system_calls import ROOT, Made, Removed, Renamed, Synced, SyncF
 KILLS = 0.02
 
 
-def cut_runs(seeds: Iterable[int], *, streams: int, records: int, kills: float = KILLS) -> Report:
+def cut_runs(
+    seeds: Iterable[int],
+    *,
+    streams: int,
+    records: int,
+    kills: float = KILLS,
+    retains: bool = False,
+) -> Report:
     """Records one run under each seed, and cuts it everywhere, until one is violated."""
     total = Report()
     for seed in seeds:
-        plan = workload.Plan.drawn(seed, streams=streams, records=records)
+        plan = workload.Plan.drawn(seed, streams=streams, records=records, retains=retains)
         try:
             with recorded(plan) as calls:
                 trace = calls.trace
         except BaseExceptionGroup as error:  # what a follower saw, say
             total.violations.append(f"seed {seed}: the run ended: {error.exceptions!r}")
             break
-        with cuts.bench(plan.bursts) as bench:
+        with cuts.bench(plan.bursts, plan.make_retainer) as bench:
             report = cuts.cut_everywhere(trace, bench, random.Random(seed), kills=kills)
         report.violations = [f"seed {seed}: {each}" for each in report.violations]
         total += report
@@ -55,6 +62,14 @@ def test_a_hundred_thousand_cuts_break_no_promise() -> None:
     print(f"power cut: {report}")
     assert not report.violations
     assert report.states > 100_000
+
+
+@pytest.mark.campaign
+def test_no_cut_beside_a_retention_breaks_a_promise() -> None:
+    report = cut_runs(range(SEED, SEED + 150), streams=2, records=16, retains=True)
+    report += cut_runs(range(SEED, SEED + 60), streams=1, records=30, kills=0.1, retains=True)
+    print(f"power cut beside a retention: {report}")
+    assert not report.violations
 
 
 def states_after(*events: object) -> list[dict[str, bytes | None]]:

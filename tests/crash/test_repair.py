@@ -5,13 +5,10 @@ before the next one. Afterwards what was whole is served, what was damaged is ke
 byte, `verify` finds nothing, and no number is given out twice.
 """
 
-import errno
-import os
 import random
-import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,15 +19,25 @@ from logengine.store import Store
 from logengine.verify import verify_stream
 from tests.compressed import compress_file
 from tests.crash import oracle
-from tests.crash.cuts import SCRATCH, Bench
-from tests.crash.power_cut import Disk, Tree
+from tests.crash.power_cut import Tree
 from tests.crash.seed import SEED
-from tests.crash.system_calls import Attempt, Gate, SystemCalls
 from tests.crash.test_bit_rot import LIMITS, STREAM, read, store_records
 from tests.crash.test_rig import merge
+from tests.crash.withstanding import (
+    Cut,
+    Tried,
+    cut_everywhere,
+    drawn_cases,
+    fail_every_call,
+    names_aside,
+    recorded,
+    scratch_place,
+    tree_of,
+)
 
 WHEN = "2026-11-25T00:00:00.000001Z"
 RECORDS = 14
+SAME_FILE = names_aside(DAMAGED_DIRECTORY, STREAM)
 
 
 @dataclass(frozen=True)
@@ -44,14 +51,6 @@ class Case:
     leftovers: list[bytes]  # of those that a start of the daemon would remove
     # Whether a start before the repair loses nothing: not what a damaged merge covers.
     may_start: bool = True
-
-
-def tree_of(root: Path) -> Tree:
-    return {
-        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.name != ".lock"
-    }
 
 
 def damaged_case(root: Path, source: random.Random) -> Case:
@@ -156,119 +155,70 @@ def numbers_used_again(data: Path, case: Case) -> Iterator[str]:
         store.close()
 
 
-@pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    place = Path(SCRATCH or tmp_path, f"logengine-repair-{os.getpid()}")
-    place.mkdir()
-    yield place
-    shutil.rmtree(place)
+def drawn_case(root: Path, source: random.Random) -> Case:
+    make = damaged_merge_case if source.random() < 0.2 else damaged_case
+    return make(root, source)
 
 
-def cases(scratch: Path, seeds: range) -> Iterator[tuple[random.Random, Case, Path]]:
-    for seed in seeds:
-        source = random.Random(seed)
-        root = scratch / "made"
-        root.mkdir()
-        make = damaged_merge_case if source.random() < 0.2 else damaged_case
-        case = make(root, source)
-        yield source, case, root
-        shutil.rmtree(root)
+def after_cut(cut: Cut, case: Case) -> Iterator[str]:
+    started = case.may_start and cut.source.random() < 0.5
+    if started:
+        yield from numbers_used_again(cut.root / "data", case)
+    repair(cut.root)
+    yield from wrong(cut.root, case, started=started)
 
 
-def recorded_repair(root: Path, case: Case) -> SystemCalls:
-    disk = Disk(case.tree)
-    calls = SystemCalls(root, names=disk.names(), inode=disk.next_inode)
-    with calls.taken():
-        repair(root)
-    return calls
-
-
-def assert_mends(scratch: Path, seeds: range) -> int:
-    tried = 0
-    for _, case, root in cases(scratch, seeds):
-        repair(root)
-        assert list(wrong(root, case)) == []
-        tried += 1
+def mend(seeds: Iterable[int]) -> Tried:
+    """Repairs a drawn stream for each seed."""
+    tried = Tried()
+    with scratch_place() as place:
+        for _, case, root in drawn_cases(place, seeds, drawn_case):
+            repair(root)
+            assert list(wrong(root, case)) == []
+            tried += Tried(cases=1)
     return tried
 
 
-def assert_withstands_cuts(scratch: Path, seeds: range) -> int:
-    """Cuts the power, which is more than a kill, after each call of a repair."""
-    tried = 0
-    for source, case, root in cases(scratch, seeds):
-        place = scratch / "cuts"
-        place.mkdir()
-        bench = Bench(place, [])
-        disk = Disk(case.tree)
-        seen: set[tuple[tuple[str, bytes | None], ...]] = set()
-        for event in recorded_repair(root, case).trace:
-            assert disk.apply(event)
-            for tree in disk.states(source):
-                key = tuple(sorted(tree.items()))
-                if key in seen:
-                    continue
-                seen.add(key)
-                cut = bench.make(tree)
-                started = case.may_start and source.random() < 0.5
-                if started:
-                    assert list(numbers_used_again(cut / "data", case)) == []
-                repair(cut)
-                assert list(wrong(cut, case, started=started)) == [], f"cut after {str(event)[:80]}"
-                shutil.rmtree(cut)
-                tried += 1
-        shutil.rmtree(place)
+def cut_repairs(seeds: Iterable[int]) -> Tried:
+    """Cuts the repair of a drawn stream everywhere, for each seed."""
+    tried = Tried()
+    with scratch_place() as place:
+        for source, case, root in drawn_cases(place, seeds, drawn_case):
+            trace = recorded(root, case.tree, repair).trace
+            judge = partial(after_cut, case=case)
+            tried += Tried(1, cut_everywhere(place, case.tree, trace, source, judge, SAME_FILE))
     return tried
 
 
-def failing(at: int, error: int) -> Gate:
-    """Lets one call fail."""
+def fail_repairs(seeds: Iterable[int]) -> Tried:
+    """Lets each call of the repair of a drawn stream fail once, for each seed."""
+    tried = Tried()
+    with scratch_place() as place:
+        for source, case, _ in drawn_cases(place, seeds, drawn_case):
 
-    def gate(attempt: Attempt) -> None:
-        if attempt.number == at:
-            raise OSError(error, "injected", attempt.path)
+            def judge(root: Path, _calls: object, _at: object, case: Case = case) -> Iterator[str]:
+                return wrong(root, case)
 
-    return gate
-
-
-def assert_withstands_failing_calls(scratch: Path, seeds: range) -> int:
-    """Lets each call of a repair fail once, and repairs again."""
-    tried = 0
-    for source, case, _ in cases(scratch, seeds):
-        disk = Disk(case.tree)
-        place = scratch / "faults"
-        for at in range(1, 1000):
-            place.mkdir()
-            bench = Bench(place, [])
-            copy = bench.make(case.tree)
-
-            gate = failing(at, source.choice([errno.EIO, errno.ENOSPC]))
-            calls = SystemCalls(copy, names=disk.names(), inode=disk.next_inode, gate=gate)
-            with calls.taken(), suppress(OSError):
-                repair(copy)
-            repair(copy)
-            assert list(wrong(copy, case)) == [], f"call {at}: {calls.attempts[at - 1 : at]}"
-            shutil.rmtree(place)
-            tried += 1
-            if len(calls.attempts) < at:
-                break
+            tried += Tried(
+                1, 0, fail_every_call(place, case.tree, repair, source, judge, SAME_FILE)
+            )
     return tried
 
 
-def test_any_damage_is_mended(scratch: Path) -> None:
-    assert assert_mends(scratch, range(SEED, SEED + 60)) == 60
+def test_any_damage_is_mended() -> None:
+    assert mend(range(SEED, SEED + 60)).cases == 60
 
 
-def test_no_cut_spoils_a_repair(scratch: Path) -> None:
-    assert assert_withstands_cuts(scratch, range(SEED, SEED + 25)) > 200
+def test_no_cut_spoils_a_repair() -> None:
+    assert cut_repairs(range(SEED, SEED + 25)).trees > 200
 
 
-def test_no_failing_call_spoils_a_repair(scratch: Path) -> None:
-    assert assert_withstands_failing_calls(scratch, range(SEED, SEED + 5)) > 100
+def test_no_failing_call_spoils_a_repair() -> None:
+    assert fail_repairs(range(SEED, SEED + 5)).failing_calls > 100
 
 
 @pytest.mark.campaign
-def test_no_cut_and_no_failing_call_spoils_any_repair(scratch: Path) -> None:
-    mended = assert_mends(scratch, range(SEED, SEED + 2000))
-    cuts = assert_withstands_cuts(scratch, range(SEED, SEED + 60))
-    faults = assert_withstands_failing_calls(scratch, range(SEED, SEED + 60))
-    print(f"repair: {mended:,} streams, {cuts:,} trees after cuts, {faults:,} failing calls")
+def test_no_cut_and_no_failing_call_spoils_any_repair() -> None:
+    tried = mend(range(SEED, SEED + 2000))
+    tried += cut_repairs(range(SEED, SEED + 60)) + fail_repairs(range(SEED, SEED + 60))
+    print(f"repair: {tried}")

@@ -7,38 +7,42 @@ be synced.
 import asyncio
 import contextlib
 import errno
+import math
 import os
-import random
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import pytest
+from msgspec import UNSET
 
 from logengine import retainer
-from logengine.atomic import sync_directory
+from logengine.atomic import AtomicWriter, sync_directory
+from logengine.compaction import Part
 from logengine.errors import AtomicWriteError
 from logengine.repair import Repair
 from logengine.retainer import Retainer
 from logengine.retention import RetentionRule, RetentionRules
 from logengine.rewrite import Pace, Rewriter
-from logengine.segment import segment_name
-from logengine.segment_file import list_segments
+from logengine.segment import encode_header, segment_name
+from logengine.segment_file import list_segments, read_header, read_segment
 from logengine.store import Store, StoreLimits
-from logengine.survey import survey, unlink_newest_first
-from logengine.verify import verify_stream
-from tests.crash import cuts, oracle
+from logengine.survey import unlink_newest_first
+from tests.crash import oracle
+from tests.crash.going import broken_by_cuts, cut_goings, fail_goings, retained
 from tests.crash.mutants import nothing
-from tests.crash.power_cut import Disk
+from tests.crash.seed import SEED
 from tests.crash.system_calls import Attempt, SystemCalls
 
 SEALS = 5
 RULES = RetentionRules(default=RetentionRule(max_age=1.0))
 
 
-def sealed_stream(data: Path) -> None:
-    """Commits some records, and seals all of them but the last."""
+def store_and_seal(data: Path, seals: Iterable[Sequence[int]]) -> None:
+    """Commits some records, each a segment, and makes seals of those."""
     store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
@@ -46,14 +50,20 @@ def sealed_stream(data: Path) -> None:
         planned = store.plan("app", oracle.addition("p", number, 9))
         assert not asyncio.run(store.commit({"app": planned}))
     store.close()
-    rewriter = Rewriter(data, Pace(1e12), direct_above=1000, level=1)
-    for _ in range(SEALS):
-        found = survey(data / "app", SEALS + 1)
-        after = found.sealed.first if found.sealed else None
-        writer, header = rewriter.seal("app", found.parts[:1], after)
+    rewriter = Rewriter(data, Pace(math.inf), direct_above=1000, level=1)
+    after = None
+    for numbers in seals:
+        parts = [Part(n, n, read_header(data / "app", n).bytes) for n in numbers]
+        writer, header = rewriter.seal("app", parts, after)
         writer.publish()
-        unlink_newest_first(data / "app", [segment_name(header.first)])
+        unlink_newest_first(data / "app", [segment_name(n) for n in numbers])
+        after = header.first
     sync_directory(data / "app")
+
+
+def sealed_stream(data: Path) -> None:
+    """All but the newest sealed, each alone."""
+    store_and_seal(data, [(number,) for number in range(1, SEALS + 1)])
 
 
 def with_a_gap(data: Path) -> None:
@@ -61,6 +71,21 @@ def with_a_gap(data: Path) -> None:
     sealed_stream(data)
     os.unlink(data / "app" / segment_name(2, compressed=True))
     Repair(data, "app", "2026-11-25T00:00:00.000001Z", lambda _: None).run()
+
+
+def with_a_plain_one_back(data: Path) -> None:
+    """The same, and a plain segment is there again that was sealed, as after a lost removal."""
+    sealed_stream(data)
+    header, body = read_segment(data / "app", 1)
+    plain = msgspec.structs.replace(header, frames=UNSET, prev=UNSET)
+    with AtomicWriter(data / "app" / segment_name(1), "wb", buffering=0) as writer:
+        writer.write(encode_header(plain) + body)
+
+
+def just_cleared_up(data: Path) -> None:
+    """The same, and a compactor has just removed it."""
+    with_a_plain_one_back(data)
+    os.unlink(data / "app" / segment_name(1))
 
 
 def retain(data: Path) -> None:
@@ -72,19 +97,8 @@ def retain(data: Path) -> None:
             on.remove(removal)
 
 
-def broken_by_a_cut(calls: SystemCalls) -> Iterator[str]:
-    """What is wrong in any state after a cut, once the newest segment is known to be durable."""
-    disk, source, is_sealed = Disk(), random.Random(1), False
-    with cuts.bench([]) as bench:
-        for event in calls.trace:
-            is_sealed = is_sealed or event == "sealed"
-            if not disk.apply(event) or not is_sealed:
-                continue
-            for tree in disk.states(source):
-                directory = bench.make(tree) / "data" / "app"
-                yield from (str(f) for f in verify_stream(directory) if not f.harmless)
-                if list_segments(directory)[-1] != SEALS + 1:
-                    yield "the newest is gone"
+def broken_by_a_cut(calls: SystemCalls) -> list[str]:
+    return list(broken_by_cuts(calls, "sealed", SEALS + 1))
 
 
 def recorded(
@@ -101,37 +115,52 @@ def recorded(
     return calls
 
 
-@pytest.mark.parametrize("prepare", [sealed_stream, with_a_gap])
+@pytest.mark.parametrize("prepare", [sealed_stream, with_a_gap, just_cleared_up])
 def test_a_cut_in_a_retention_leaves_a_whole_end_of_the_stream(
     tmp_path: Path, prepare: Callable[[Path], None]
 ) -> None:
     calls = recorded(tmp_path, prepare=prepare)
     assert list_segments(calls.data / "app") == [SEALS, SEALS + 1]
-    assert list(broken_by_a_cut(calls)) == []
+    assert broken_by_a_cut(calls) == []
 
 
 def test_a_retention_that_does_not_sync_is_caught(tmp_path: Path) -> None:
     sealed_stream(tmp_path / "other" / "data")
     with patch.object(retainer, "sync_directory", nothing):
         calls = recorded(tmp_path)
-    assert list(broken_by_a_cut(calls))
+    assert broken_by_a_cut(calls)
 
 
-@pytest.mark.parametrize("call", ["unlink", "fsync"])
-def test_a_retention_that_fails_goes_no_further(tmp_path: Path, call: str) -> None:
-    failures = 0
+def test_what_covers_others_waits_until_those_are_removed(tmp_path: Path) -> None:
+    store_and_seal(tmp_path / "data", [(1, 2, 3), (4,)])
+    directory = tmp_path / "data" / "app"
+    whole = tmp_path / "whole"
+    store_and_seal(whole, [])
+    covered = whole / "app" / segment_name(2)
+    shutil.copy(covered, directory)
+    retain(tmp_path / "data")
+    assert list_segments(directory) == [1, 2, 4, 5, 6]
+    os.unlink(directory / covered.name)
+    retain(tmp_path / "data")
+    assert list_segments(directory) == [4, 5, 6]
+
+
+@pytest.mark.parametrize(("call", "at"), [("unlink", 1), ("fsync", 1), ("fsync", 2)])
+def test_a_retention_that_fails_goes_no_further(tmp_path: Path, call: str, at: int) -> None:
+    calls_made = failures = 0
 
     def gate(attempt: Attempt) -> None:
-        nonlocal failures
-        if attempt.call == call and failures == 0:
+        nonlocal calls_made, failures
+        calls_made += attempt.call == call
+        if attempt.call == call and calls_made == at:
             failures += 1
             raise OSError(errno.EIO, "injected", attempt.path)
 
     calls = recorded(tmp_path, gate)
     assert failures == 1
-    assert list(broken_by_a_cut(calls)) == []
+    assert broken_by_a_cut(calls) == []
     # After an unlink that failed the next one is the same; a sync that failed ends it.
-    left = [SEALS, SEALS + 1] if call == "unlink" else list(range(2, SEALS + 2))
+    left = [SEALS, SEALS + 1] if call == "unlink" else list(range(at, SEALS + 2))
     assert list_segments(calls.data / "app") == left
 
 
@@ -148,3 +177,30 @@ def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> 
     ):
         on.remove(removal)
     assert on.next_removal() is None
+
+
+def test_after_a_commit_whose_sync_failed_nothing_of_the_stream_goes(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data", oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store.open()
+    asyncio.run(store.recover_stream("app"))
+    for number, error in enumerate([None, OSError(errno.EIO, "injected"), None], 1):
+        planned = store.plan("app", oracle.addition("p", number, 9))
+        with patch.object(AtomicWriter, "sync_directory", side_effect=error):
+            failed = asyncio.run(store.commit({"app": planned}))
+        assert bool(failed) == bool(error)
+    # What a compaction had removed just before may come back, with what it covers gone.
+    assert store.unsynced == {"app"}
+    assert asyncio.run(store.drop_oldest("app", 10**9)) == []
+    store.close()
+
+
+def test_no_cut_and_no_failing_call_spoils_a_retention() -> None:
+    assert cut_goings(range(SEED, SEED + 20), retained).trees > 50
+    assert fail_goings(range(SEED, SEED + 2), retained, cut=0).failing_calls > 10
+
+
+@pytest.mark.campaign
+def test_no_cut_and_no_failing_call_spoils_any_retention() -> None:
+    tried = cut_goings(range(SEED, SEED + 300), retained)
+    tried += fail_goings(range(SEED, SEED + 20), retained, cut=0.1)
+    print(f"retention: {tried}")

@@ -27,6 +27,10 @@ SEEDS = range(1, 80)
 FAULT_SEEDS = range(1, 4)
 # Runs in which streams press on the cache of active segments.
 CROWDED_FAULT_SEEDS = range(16, 18)
+# Runs in which several sealed segments go at once, and cursors hold some back.
+RETAINED_SEEDS = (16, 27)
+FAILED_SYNC_SEEDS = (1,)
+FULL_DISK_SEEDS = (2,)
 KILLS = 0.1
 PRODUCER = ("app", "p")
 RECORDS = 5
@@ -64,6 +68,66 @@ def fault_violations() -> list[str]:
     if not report.violations:
         report += fail_runs(CROWDED_FAULT_SEEDS, share=1, cut=0, records=12, errors=[errno.EIO])
     return report.violations
+
+
+@pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_CUTS_OF_RETENTION)
+def test_power_cuts_beside_a_retention_catch(mutant: Mutant) -> None:
+    with mutant():
+        assert retention_violations(), f"not caught: {mutant.__doc__}"
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_FAULTS_OF_RETENTION)
+def test_faults_beside_a_retention_catch(mutant: Mutant) -> None:
+    with mutant():
+        assert failed_sync_violations(), f"not caught: {mutant.__doc__}"
+
+
+@pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_FULL_DISKS)
+def test_full_disks_that_take_the_oldest_catch(mutant: Mutant) -> None:
+    with mutant():
+        assert full_disk_violations(), f"not caught: {mutant.__doc__}"
+
+
+def test_the_engine_as_it_is_passes_what_catches_mutants_of_retention() -> None:
+    assert not retention_violations()
+    assert not full_disk_violations()
+
+
+@pytest.mark.campaign
+def test_the_engine_as_it_is_passes_the_failing_syncs_that_catch_mutants() -> None:
+    assert not failed_sync_violations()
+
+
+def retention_violations() -> list[str]:
+    """What cuts of the power find where sealed segments go meanwhile."""
+    return cut_runs(RETAINED_SEEDS, streams=1, records=24, kills=0, retains=True).violations
+
+
+def failed_sync_violations() -> list[str]:
+    """What cuts find beside a retention when a sync has failed."""
+    return fail_runs(
+        FAILED_SYNC_SEEDS,
+        share=1,
+        cut=1,
+        records=10,
+        errors=[errno.EIO],
+        retains=True,
+        calls={"fsync"},
+    ).violations
+
+
+def full_disk_violations() -> list[str]:
+    """What cuts find when a disk is full and takes the oldest segments."""
+    return fail_runs(
+        FULL_DISK_SEEDS,
+        share=1,
+        cut=1,
+        records=24,
+        errors=[errno.ENOSPC],
+        drops_oldest=True,
+        calls={"create"},
+    ).violations
 
 
 def merge(directory: Path, *, sync_first: bool) -> None:

@@ -22,15 +22,28 @@ from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from logengine import writes
 from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
 from logengine.follow import Follower
+from logengine.retention import RetentionRules
 from logengine.rewrite import Pace, Rewriter
 from logengine.server import Server, ServerLimits
 from logengine.store import Store
-from tests.crash.oracle import LIMITS, Durable, Producer, Sent, Shown, record_line
+from tests.crash import retaining
+from tests.crash.oracle import (
+    LIMITS,
+    Durable,
+    MakeRetainer,
+    Producer,
+    Sent,
+    Shown,
+    Trims,
+    record_line,
+)
 
 MAX_RECORD = 600
 # So small that segments are merged and sealed within a few records; in every other run
@@ -46,6 +59,8 @@ _COMPACTION_LIMITS = [
     )
     for quiet in (50, math.inf)
 ]
+# Where seals are to go again within a run, they have to come sooner.
+_SEAL_BYTES_RETAINED = 900
 _QUIET = 10_000
 _PASSES = 3  # after the last ack: to seal what is left, and to try again what failed
 Note = Callable[[Any], None]
@@ -64,6 +79,11 @@ _COMMIT_LIMITS = [
 _NAMELESS = 0.2  # of the senders
 _COMES_BACK = 0.1  # after a burst
 _REFUSED = 0.05  # of the records
+# Of the runs with retention, in which whoever reads has a cursor.
+_FOLLOWED = 0.5
+_READ_ELSEWHERE = 0.6
+_READ_IN_THE_END = 0.8
+_CURSOR_MOVES = 0.4  # when a record was shown
 _ADDRESS_PARTS = 4  # daemon, stream, producer, connection
 # A frozen clock: what is stored must not depend on when it was.
 _NANOSECONDS = 1_795_000_000_000_000_000
@@ -76,10 +96,19 @@ class Plan:
     bursts: dict[Producer, list[int]]
     seed: int
     follows: bool = True
+    retention: RetentionRules | None = None
+    drops_oldest: bool = False  # on a full disk, in all streams
 
     @classmethod
     def drawn(
-        cls, seed: int, *, streams: int = 3, records: int = 10, follows: bool = True
+        cls,
+        seed: int,
+        *,
+        streams: int = 3,
+        records: int = 10,
+        follows: bool = True,
+        retains: bool = False,
+        drops_oldest: bool = False,
     ) -> "Plan":
         """A plan under `seed`, of up to `streams` streams and `records` records a producer."""
         source = random.Random(seed)
@@ -94,7 +123,25 @@ class Plan:
             stream = source.choice(names)
             is_nameless = source.random() < _NAMELESS
             bursts[("default", f"_{number}") if is_nameless else (stream, f"p{number}")] = mine
-        return cls(bursts, seed, follows)
+        rules = None
+        if retains:
+            drawn = random.Random(f"rules {seed}")
+            rules = retaining.drawn_rules(drawn)
+            follows = follows and drawn.random() < _FOLLOWED
+        return cls(bursts, seed, follows, rules, drops_oldest)
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams that are sent to."""
+        return sorted({stream for stream, _ in self.bursts})
+
+    @property
+    def make_retainer(self) -> MakeRetainer | None:
+        """What has the plan's rules for any data directory, if it has some."""
+        rules = self.retention
+        if rules is None:
+            return None
+        return lambda data, unsynced: retaining.retainer(data, rules, unsynced)
 
 
 def is_refused(producer: Producer, number: int) -> bool:
@@ -234,7 +281,12 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
     listener.listen(64)
     with contextlib.closing(store), _small_direct_writes():
         async with asyncio.TaskGroup() as tasks:
-            committer = Committer(store, _COMMIT_LIMITS[plan.seed % 4 == 0], tasks)
+            committer = Committer(
+                store,
+                _COMMIT_LIMITS[plan.seed % 4 == 0],
+                tasks,
+                drops_oldest=lambda _: plan.drops_oldest,
+            )
             server = Server(
                 store,
                 committer,
@@ -244,11 +296,13 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
             )
             committer.on_room = server.room
             server.listen(listener, "default")
-            compactor, pass_time = _compactor(store, committer, executor, plan.seed)
+            readers = _Readers(data, plan, note)
+            compactor, pass_time = _compactor(store, committer, executor, plan)
             tasks.create_task(compactor.run())
-            following = tasks.create_task(_follow(data, note)) if plan.follows else None
+            following = tasks.create_task(_follow(data, readers.shown)) if plan.follows else None
             try:
                 yield address
+                readers.end()
                 for _ in range(_PASSES):
                     pass_time()
                     await compactor.idle()
@@ -261,16 +315,63 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
                 listener.close()
 
 
+class _Readers:
+    """Who reads the streams of a run with retention: a follower, and perhaps somebody else.
+
+    Both have cursors, where anybody waits for those. `shown` takes what the follower shows.
+    """
+
+    def __init__(self, data: Path, plan: Plan, note: Note) -> None:
+        self._plan = plan
+        self._note = note
+        self._cursors: retaining.Cursors | None = None
+        self._source = random.Random(f"cursors {plan.seed}")
+        self._waits_elsewhere = False
+        if plan.drops_oldest or plan.retention is not None:
+            for stream in plan.streams:
+                note(Trims(stream, seals_only=not plan.drops_oldest))
+        # Where there is no room, nobody's cursor is waited for.
+        if plan.drops_oldest or plan.retention is None or plan.retention.keep_free:
+            return
+        self._cursors = retaining.Cursors(data, note)
+        if self._source.random() < _READ_ELSEWHERE:
+            self._cursors.register("elsewhere", plan.streams, self._source.randint(0, 12))
+            self._waits_elsewhere = self._source.random() < _READ_IN_THE_END
+        if plan.follows:
+            self._cursors.register("follower", plan.streams, 0)
+
+    def shown(self, event: Shown) -> None:
+        self._note(event)
+        if self._cursors is not None and self._source.random() < _CURSOR_MOVES:
+            self._cursors.move("follower", event.stream, event.seq)
+
+    def end(self) -> None:
+        """Reads the rest: several segments may go at once."""
+        if self._cursors is not None and self._waits_elsewhere:
+            for stream in self._plan.streams:
+                self._cursors.move("elsewhere", stream, 10**9)
+
+
 def _compactor(
-    store: Store, committer: Committer, executor: Executor, seed: int
+    store: Store, committer: Committer, executor: Executor, plan: Plan
 ) -> tuple[Compactor, Callable[[], None]]:
     """A compactor, and what makes it believe that all streams have gone quiet."""
     ticks = itertools.count()
     passed = 0
-    limits = _COMPACTION_LIMITS[seed % 2]
+    limits = _COMPACTION_LIMITS[plan.seed % 2]
+    retainer = None
+    if plan.make_retainer is not None:
+        limits = msgspec.structs.replace(limits, seal_bytes=_SEAL_BYTES_RETAINED)
+        retainer = plan.make_retainer(store.data, store.unsynced)
     rewriter = Rewriter(store.data, Pace(math.inf), direct_above=LIMITS.direct_above, level=1)
     compactor = Compactor(
-        store, committer, rewriter, limits, executor, lambda: next(ticks) + passed
+        store,
+        committer,
+        rewriter,
+        limits,
+        executor,
+        lambda: next(ticks) + passed,
+        retainer=retainer,
     )
 
     def pass_time() -> None:

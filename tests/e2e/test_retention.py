@@ -1,8 +1,12 @@
 """Retention, by the daemon and by the command."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.daemon import Daemon, eventually
 
@@ -101,4 +105,17 @@ def test_beside_a_running_daemon_only_a_dry_run_is_made(daemon: Daemon) -> None:
     daemon.cli("send", "-s", "app", stdin=b"one\n")
     daemon.cli("retain", "--data", str(daemon.data), "--dry-run")
     failed = daemon.cli("retain", "--data", str(daemon.data), status=1).stderr.decode()
-    assert "runs, and does this by itself" in failed
+    assert "in use by a running daemon; it does this by itself" in failed
+    assert len(failed.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root works as somebody else")
+def test_root_retains_as_the_owner_of_the_data_directory(root: Path, daemon: Daemon) -> None:
+    daemon.cli("send", "-s", "app", stdin=b"one\n")
+    assert daemon.stop() == 0
+    shutil.copytree(daemon.data, root / "owned")
+    (root / "owned" / ".lock").unlink()
+    for path in (root, root / "owned", *(root / "owned").rglob("*")):
+        os.chown(path, 65534, 65534)
+    daemon.cli("retain", "--data", str(root / "owned"))
+    assert (root / "owned" / ".lock").stat().st_uid == 65534
