@@ -19,7 +19,7 @@ from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer, report_damage
 from logengine.compaction import CompactionLimits
 from logengine.compactor import CompactionTotals, Compactor
-from logengine.config import Config, ListenConfig
+from logengine.config_sections import Config, ListenConfig
 from logengine.errors import ConfigError
 from logengine.quota import Quotas
 from logengine.reserve import Reserve

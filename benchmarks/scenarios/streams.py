@@ -20,7 +20,7 @@ from benchmarks.engine import ENVELOPE_BYTES
 from benchmarks.records import real_looking
 from benchmarks.scenario import Aim, Bench, Scenario, Section
 from logengine.committer import CommitLimits, Committer, Entry
-from logengine.config import CommitConfig
+from logengine.config_sections import CommitConfig
 from logengine.store import Store
 
 _STREAMS = 100
