@@ -21,12 +21,13 @@ from logengine.compaction import CompactionLimits
 from logengine.compactor import CompactionTotals, Compactor
 from logengine.config_sections import Config, ListenConfig
 from logengine.errors import ConfigError
+from logengine.listeners import bind_listener
 from logengine.quota import Quotas
 from logengine.reserve import Reserve
 from logengine.retainer import Retainer, size_of_file_system
 from logengine.retention import RetentionRule, RetentionRules
 from logengine.rewrite import Pace, Rewriter, Sign
-from logengine.server import Server, ServerLimits, bind_listener
+from logengine.server import Server, ServerLimits
 from logengine.status import serving_state
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
