@@ -16,7 +16,7 @@ import structlog
 import uvloop
 
 from logengine.allocator import keep_freed_memory
-from logengine.committer import CommitLimits, Committer, report_damage
+from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import CompactionTotals, Compactor
 from logengine.config_sections import Config, ListenConfig
@@ -31,6 +31,7 @@ from logengine.server import Server, ServerLimits
 from logengine.status import serving_state
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
+from logengine.stream_log import report_damage
 from logengine.systemd import notify, passed_listeners
 from logengine.units import parse_free_space
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from logengine.committer import Committer, Entry
+from logengine.committer import Committer
 from logengine.connection import Connection
 from logengine.listeners import Listeners
+from logengine.pending import Entry
 from logengine.poller import Poller
 from logengine.protocols.ndjson import (
     Hello,

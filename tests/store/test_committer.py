@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from logengine.committer import CommitLimits, Committer, Entry
+from logengine.committer import CommitLimits, Committer
+from logengine.pending import Entry
 from logengine.segment_file import list_segments, read_segment
 from logengine.store import Store
 

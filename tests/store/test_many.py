@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from logengine.committer import CommitLimits, Committer, Entry
+from logengine.committer import CommitLimits, Committer
+from logengine.pending import Entry
 from logengine.reader import StreamReader, TimeRange
 from logengine.store import Store, StoreLimits
 from logengine.timestamp import format_timestamp
