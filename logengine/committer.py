@@ -70,7 +70,8 @@ class Committer:
     Runs on one event loop, which no call here blocks, with its tasks in `tasks`. `on_room`
     is called whenever pending bytes have become fewer, or a stream that failed goes again;
     `on_failing` whenever a stream failed, or goes again. Of a stream for which `drops_oldest`
-    holds, a full disk takes the oldest segments.
+    holds, a full disk takes the oldest segments. `counts_users` has the bytes of each user noted
+    in the streams.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Committer:
         tasks: asyncio.TaskGroup,
         *,
         drops_oldest: Callable[[str], bool] = lambda _: False,
+        counts_users: bool = False,
     ) -> None:
         self._store = store
         self._drops_oldest = drops_oldest
+        self._counts_users = counts_users
         self._limits = limits
         self._task_group = tasks
         self.on_room: Callable[[], None] = lambda: None
@@ -126,6 +129,11 @@ class Committer:
         """Whether `stream` does not fail, and has fewer than `pending_max` bytes waiting."""
         pending = self._pending.get(stream)
         return pending is None or (not pending.attempts and pending.bytes < pending_max)
+
+    def bytes_waiting(self, stream: str) -> int:
+        """What was added to `stream` and is not durable yet."""
+        pending = self._pending.get(stream)
+        return pending.bytes if pending else 0
 
     def failing(self) -> list[FailingStream]:
         """The streams that cannot be committed now, and why. O(streams with pending records)."""
@@ -235,7 +243,7 @@ class Committer:
     def _start(self, taken: dict[str, list[Entry]]) -> None:
         planned = {}
         for stream, entries in taken.items():
-            addition = addition_of(entries)
+            addition = addition_of(entries, counts_users=self._counts_users)
             if addition.count or addition.producers:
                 planned[stream] = self._store.plan(stream, addition)
         previous = self._under_way[-1].done if self._under_way else None

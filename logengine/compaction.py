@@ -15,6 +15,7 @@ from itertools import accumulate
 import msgspec
 
 from logengine.segment import Header
+from logengine.user_bytes import merged_users
 
 # A merge leaves fewer covered segments than readers and recovery look back.
 PARTS_MAX = 62
@@ -132,6 +133,7 @@ def merged_header(headers: Sequence[Header], sha256: str) -> Header:
         since=min(header.since for header in headers),
         until=max(header.until for header in headers),
         sha256=sha256,
+        users=merged_users(headers),
         frames=msgspec.UNSET,
         erased=msgspec.UNSET,
     )

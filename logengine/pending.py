@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from logengine.plan import Addition
 from logengine.status import FailingStream
@@ -17,6 +18,10 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 class Sender(Protocol):
     """Whoever waits for an entry to be durable."""
+
+    @property
+    def uid(self) -> int:
+        """The user whose lines they are."""
 
     def durable(self, number: int) -> None:
         """Every entry of this sender's up to the one with `number` is durable."""
@@ -44,6 +49,7 @@ class Barrier:
     """The sender of an entry that only marks a place: `reached` once that is durable."""
 
     reached: asyncio.Future[None]
+    uid: int = 0  # it has no lines
 
     def durable(self, number: int) -> None:
         """Tells who waits."""
@@ -141,7 +147,7 @@ class Pending:
         )
 
 
-def addition_of(entries: Sequence[Entry]) -> Addition:
+def addition_of(entries: Sequence[Entry], *, counts_users: bool) -> Addition:
     """What a batch adds to the stream in which these waited."""
     times = [entry.timestamp for entry in entries if entry.count]
     return Addition(
@@ -150,7 +156,18 @@ def addition_of(entries: Sequence[Entry]) -> Addition:
         since=min(times, default=""),
         until=max(times, default=""),
         producers={entry.producer: entry.number for entry in entries if entry.producer is not None},
+        users=_bytes_of_users(entries) if counts_users else UNSET,
     )
+
+
+def _bytes_of_users(entries: Sequence[Entry]) -> dict[int, int]:
+    """How many bytes of lines each user has here, the least recently active first."""
+    users: dict[int, int] = {}
+    for entry in entries:
+        if entry.body:
+            uid = entry.sender.uid
+            users[uid] = users.pop(uid, 0) + len(entry.body)
+    return users
 
 
 def _reason(error: Exception) -> str:

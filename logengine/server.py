@@ -35,6 +35,8 @@ log = structlog.get_logger()
 class _Nobody:
     """The sender of what the daemon itself writes."""
 
+    uid = os.geteuid()
+
     def durable(self, number: int) -> None:
         """Waits for nothing."""
 

@@ -17,12 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from msgspec import UNSET, UnsetType
+
 from logengine.atomic import create_directories, create_directory, sync_directory
 from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
 from logengine.room import StoredSegment
 from logengine.segment_file import list_streams
 from logengine.stream import Recovery, SegmentWriter, drop_oldest, recover
+from logengine.user_bytes import Users
 
 LOCK_NAME = ".lock"
 
@@ -35,6 +38,7 @@ class StoreLimits:
     direct_above: int = 256 * 1024
     threads: int = 8
     max_producers: int = 1024
+    max_users: int = 1024
     max_streams: int = 4096
     active_cache: int = 32 * 1024 * 1024
 
@@ -273,6 +277,11 @@ class Store:
         # name, never to be followed.
         return self._planned[stream] is self._durable[stream] and stream not in self._uncertain
 
+    def users_of(self, stream: str) -> Users | UnsetType:
+        """How many bytes of each user are in `stream` and its batches under way, as counted."""
+        state = self._planned.get(stream)
+        return state.users if state else UNSET
+
     def last_durable(self, stream: str, producer: str) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it is not known."""
         state = self._durable.get(stream)
@@ -286,6 +295,7 @@ class Store:
                 addition,
                 rewrite_limit=self._limits.rewrite_limit,
                 max_producers=self._limits.max_producers,
+                max_users=self._limits.max_users,
             )
         )
         self._set_planned(stream, planned.after)

@@ -44,6 +44,8 @@ class Found(msgspec.Struct):
 class _Engine:
     """The engine's own store and committer, in this process."""
 
+    uid = 1000
+
     def __init__(self, store: Store, tasks: asyncio.TaskGroup) -> None:
         self._committer = Committer(store, CommitLimits(), tasks)
         self._number = 0

@@ -25,6 +25,8 @@ TIME = "2026-11-23T20:00:00.000001Z"
 class Acks:
     """A sender that notes what it is told."""
 
+    uid = 1000
+
     def __init__(self) -> None:
         self.numbers: list[int] = []
 

@@ -44,6 +44,8 @@ class Clock:
 
 
 class Waiter:
+    uid = 1000
+
     def __init__(self) -> None:
         self.reached = asyncio.Event()
 

@@ -52,6 +52,8 @@ class Disk:
 
 
 class Acks:
+    uid = 1000
+
     def __init__(self) -> None:
         self.number = 0
 

@@ -23,6 +23,8 @@ STREAMS = [f"stream-{number:04d}" for number in range(1000)]
 
 
 class Acks:
+    uid = 1000
+
     def __init__(self) -> None:
         self.number = 0
 
