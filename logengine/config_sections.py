@@ -58,6 +58,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_connections: Count = 4096
     max_streams: Count = 4096
     max_producers: Count = 1024
+    max_users: Count = 1024
     active_cache: Size = Size(32 * MiB)
     stall_timeout: Duration = Duration(30)
 
@@ -113,15 +114,18 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     records_per_s: RecordsPerSecond = RecordsPerSecond(0)
     bytes_per_s: Size = Size(0)
     burst: Duration = Duration(1)
+    max_bytes: Size = Size(0)
     over: Over = "block"
 
     def quota(self) -> Quota:
         """What the core makes of it."""
-        return Quota(self.records_per_s, self.bytes_per_s, self.burst, self.over)
+        return Quota(
+            self.records_per_s, self.bytes_per_s, self.burst, self.over, int(self.max_bytes)
+        )
 
 
 class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[quota]`: how much each stream, and each user, may be sent or send."""
+    """`[quota]`: how much each stream, and each user, may be sent or send, and have."""
 
     report_every: Duration = Duration(10)
     stream: QuotaConfig = QuotaConfig()

@@ -23,6 +23,7 @@ from logengine.config_sections import Config, ListenConfig
 from logengine.errors import ConfigError
 from logengine.listeners import bind_listener
 from logengine.quota import Quotas
+from logengine.quota_looks import QuotaLooks
 from logengine.reserve import Reserve
 from logengine.retainer import Retainer, size_of_file_system
 from logengine.retention import RetentionRule, RetentionRules
@@ -78,6 +79,7 @@ def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Stor
             direct_above=config.commit.direct_above,
             threads=config.commit.threads,
             max_producers=config.limits.max_producers,
+            max_users=config.limits.max_users,
             max_streams=config.limits.max_streams,
             active_cache=config.limits.active_cache,
         ),
@@ -203,6 +205,7 @@ async def _serve(
 ) -> None:
     started = time.monotonic()
     stopping = _stop_signals()
+    quotas = _quotas(config)
     try:
         async with asyncio.TaskGroup() as tasks:
             committer = Committer(
@@ -217,8 +220,12 @@ async def _serve(
                 ),
                 tasks,
                 drops_oldest=_drops_oldest(config),
+                counts_users=quotas.stored.counts_users,
             )
-            quotas = _quotas(config)
+            looks = None
+            if quotas.limits_space:
+                looks = QuotaLooks(store, committer, quotas, tasks)
+                await looks.look_at_all()
             server = Server(
                 store,
                 committer,
@@ -232,6 +239,7 @@ async def _serve(
                 ),
                 tasks,
                 quotas=None if quotas.limits_nothing else quotas,
+                looks=looks,
             )
             announcement = _Announcement(committer, environ)
             committer.on_failing = announcement.renew

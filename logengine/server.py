@@ -24,8 +24,9 @@ from logengine.protocols.ndjson import (
 )
 from logengine.quota import Quotas
 from logengine.quota_gate import QuotaGate
+from logengine.quota_looks import QuotaLooks
 from logengine.record import Peer, envelope, peer_fields, stamp
-from logengine.status import FAILING_STREAMS_MAX, Status, TotalsStatus
+from logengine.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
 from logengine.store import Store
 from logengine.timestamp import format_timestamp
 
@@ -75,6 +76,7 @@ class Server:
 
     With `quotas`, a sender that is over one that blocks is not read until it has tokens
     again, and what is over one that drops is dropped, counted, and told of in its stream.
+    `looks` keeps them informed of what is stored, where they limit that.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Server:
         tasks: asyncio.TaskGroup,
         clock_ns: Callable[[], int] = time.time_ns,
         quotas: Quotas | None = None,
+        looks: QuotaLooks | None = None,
     ) -> None:
         self.committer = committer
         self.limits = limits
@@ -97,7 +100,16 @@ class Server:
         self._timestamp_turn = -1
         self._loop = asyncio.get_running_loop()
         self._started_s = self._loop.time()
-        self.quotas = QuotaGate(quotas, limits.report_dropped_every, self.room, self._write)
+        self.quotas = QuotaGate(
+            quotas,
+            limits.report_dropped_every,
+            self.room,
+            self._write,
+            looks.look_soon if looks else None,
+        )
+        self._looks = looks
+        if looks is not None:
+            looks.on_looked = self.room
         self._listeners = Listeners(
             self._take, limits.max_connections, lambda: len(self._connections)
         )
@@ -137,6 +149,8 @@ class Server:
         for connection in list(self._connections):
             connection.close()
         self.quotas.close()
+        if self._looks is not None:
+            self._looks.close()
         self.poller.close()
 
     def timestamp(self) -> str:
@@ -221,6 +235,7 @@ class Server:
             return error_answer("not_allowed", found=peer.uid, expected="root or the daemon's user")
         committer = self.committer
         failing = committer.failing()
+        full_streams, full_uids = self.quotas.without_space()
         status = Status(
             status=1,
             ok=not failing and not self._is_full(),
@@ -245,6 +260,8 @@ class Server:
                 over_quota_records=self.quotas.dropped_records,
                 dropped_records=committer.totals.dropped_records,
             ),
+            streams_at_max_bytes=full_streams[:FULL_MAX],
+            uids_at_max_bytes=full_uids[:FULL_MAX],
         )
         return msgspec.json.encode(status) + b"\n"
 
