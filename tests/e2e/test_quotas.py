@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.crash.walker import decompressed
 from tests.daemon import Daemon, Producer, eventually
 
 MakeDaemon = Callable[[str], Daemon]
@@ -330,3 +331,56 @@ def test_a_user_without_space_waits_on_all_connections_and_over_a_kill(
     assert daemon.stop() == 0
     for stream in senders:
         assert [value["n"] for value in values(daemon, stream)] == list(range(1, 101))
+
+
+def headers(daemon: Daemon, stream: str) -> list[tuple[dict[str, Any], bytes]]:
+    """Headers and bodies as they count, in order."""
+    found: list[tuple[dict[str, Any], bytes]] = []
+    for path in sorted((daemon.data / stream).glob("[0-9]*")):
+        line, _, body = decompressed(path, path.read_bytes()).partition(b"\n")
+        header = json.loads(line)
+        if found and header["first"] == found[-1][0]["first"]:
+            found.pop()  # there compressed too
+        last = header["first"] + header["count"] - 1
+        if not found or last >= found[-1][0]["first"] + found[-1][0]["count"]:
+            found.append((header, body))
+    return found
+
+
+def test_headers_count_users_to_the_byte_whatever_is_killed_merged_and_erased(
+    make_daemon: MakeDaemon,
+) -> None:
+    config = (
+        "[commit]\nrewrite_limit = '2KiB'\n"
+        "[compaction]\nseal_bytes = '16KiB'\nfanout = 4\nseal_after = '100ms'\n"
+        f"seal_small_after = '1h'\n{of_user('1GiB')}"
+    )
+    daemon = make_daemon(config)
+    uid, total = str(os.geteuid()), 1200
+    lines = random_records(1, total).splitlines(keepends=True)
+    sent = 0
+    while sent < total:
+        sender = daemon.connect()
+        sent = sender.hello(stream="app", producer="p")["next"] - 1
+        for line in lines[sent:]:
+            sender.send(line)
+            sent += 1
+            if sent % 250 == 0:
+                break
+        sender.wait_for_ack(sent - 20)
+        daemon.kill()
+        daemon.start()
+    eventually(lambda: len(list((daemon.data / "app").glob("*.zst"))) > 2, "seals")
+    assert daemon.stop() == 0
+    counted = 0
+    found = headers(daemon, "app")
+    for header, body in found:
+        assert header["users"] == {uid: [counted, len(body)]}
+        counted += len(body)
+    stored = len([value for value in values(daemon, "app") if "n" in value])
+    assert stored >= total - 20
+
+    daemon.cli("erase", "app", "--where", "n=7")
+    erased = headers(daemon, "app")
+    assert [header["users"] for header, _ in erased] == [header["users"] for header, _ in found]
+    assert sum(len(body) for _, body in erased) < counted
