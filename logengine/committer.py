@@ -8,29 +8,25 @@ One that may drop its oldest segments on a full disk does so before it tries aga
 """
 
 import asyncio
-import contextlib
-import errno
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
 
-import msgspec
 import structlog
 
-from logengine.errors import LogEngineError
-from logengine.plan import Addition
-from logengine.retainer import cursors_behind
+from logengine.holds import Holds
+from logengine.pending import Barrier, Entry, Pending, Sender, addition_of
 from logengine.status import FailingStream
 from logengine.store import PlannedSegment, Store
-from logengine.stream import Recovery
+from logengine.stream_log import report_damage, report_dropped, report_failure, report_success
 
 log = structlog.get_logger()
 
 _BATCHES_UNDER_WAY_MAX = 3
 _IN_LOOP_BYTES_MAX = 16 * 1024
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 # More than the active segment and a header of a thousand producers, which a commit writes too.
 _ROOM_MARGIN_BYTES = 256 * 1024
 
@@ -50,30 +46,6 @@ class CommitLimits:
     retry_max: float = 5.0
 
 
-class Sender(Protocol):
-    """Whoever waits for an entry to be durable."""
-
-    def durable(self, number: int) -> None:
-        """Every entry of this sender's up to the one with `number` is durable."""
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """Stored lines of one sender that arrived together.
-
-    `number` is the sender's number of the last of them; `producer` the name under which
-    that number outlives the connection. `count` may be 0: then the entry only marks a
-    number as used, or a place in the stream. It is in no cycle, which the collector need
-    not find out.
-    """
-
-    body: bytes
-    count: int
-    timestamp: str
-    number: int
-    sender: Sender
-    producer: str | None = None
-
-
 @dataclass
 class Totals:
     """What was committed since the start."""
@@ -86,34 +58,10 @@ class Totals:
 
 
 @dataclass
-class _Pending:
-    """What waits to be committed in one stream."""
-
-    entries: deque[Entry] = field(default_factory=deque)
-    bytes: int = 0
-    under_way: int = 0  # batches that hold entries of this stream
-    returned: list[Entry] = field(default_factory=list)  # of failed batches, oldest first
-    attempts: int = 0  # failed ones in a row
-    error: Exception | None = None  # of the last one
-    failing_since: float = 0.0  # by the loop's clock
-    retry: asyncio.TimerHandle | None = None
-    resting: bool = False  # until the next attempt is due
-    recovering: bool = False
-
-
-@dataclass
 class _Batch:
     taken: dict[str, list[Entry]]
     planned: dict[str, PlannedSegment]
     done: asyncio.Future[Mapping[str, Exception]]
-
-
-@dataclass
-class _Hold:
-    """Somebody who has a stream for himself."""
-
-    through: asyncio.Event = field(default_factory=asyncio.Event)  # nothing of it is under way
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Committer:
@@ -122,7 +70,8 @@ class Committer:
     Runs on one event loop, which no call here blocks, with its tasks in `tasks`. `on_room`
     is called whenever pending bytes have become fewer, or a stream that failed goes again;
     `on_failing` whenever a stream failed, or goes again. Of a stream for which `drops_oldest`
-    holds, a full disk takes the oldest segments.
+    holds, a full disk takes the oldest segments. `counts_users` has the bytes of each user noted
+    in the streams.
     """
 
     def __init__(
@@ -132,19 +81,21 @@ class Committer:
         tasks: asyncio.TaskGroup,
         *,
         drops_oldest: Callable[[str], bool] = lambda _: False,
+        counts_users: bool = False,
     ) -> None:
         self._store = store
         self._drops_oldest = drops_oldest
+        self._counts_users = counts_users
         self._limits = limits
         self._task_group = tasks
         self.on_room: Callable[[], None] = lambda: None
         self.on_failing: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, Pending] = {}
         self._under_way: deque[_Batch] = deque()
         self._tasks: set[asyncio.Task[None]] = set()  # of the group, those of this committer
         self._timers: set[asyncio.TimerHandle] = set()
-        self._held: dict[str, _Hold] = {}  # streams that are not committed for now
+        self._holds = Holds(self._is_busy, lambda: self._pump_soon(0))
         self._pump_due = False
         self._closed = False
         self._dropped = 0
@@ -159,7 +110,7 @@ class Committer:
         """Queues `entry`; its sender hears of it once it is durable."""
         pending = self._pending.get(stream)
         if pending is None:
-            pending = self._pending[stream] = _Pending()
+            pending = self._pending[stream] = Pending()
         pending.entries.append(entry)
         size = len(entry.body)
         pending.bytes += size
@@ -170,34 +121,32 @@ class Committer:
 
     async def barrier(self, stream: str) -> None:
         """Returns when all that was added to `stream` before is durable."""
-        waiter = _Waiter(self._loop.create_future())
-        self.add(stream, Entry(b"", 0, "", 0, waiter))
-        await waiter.reached
+        barrier = Barrier(self._loop.create_future())
+        self.add(stream, Entry(b"", 0, "", 0, barrier))
+        await barrier.reached
 
     def has_room(self, stream: str, pending_max: int) -> bool:
         """Whether `stream` does not fail, and has fewer than `pending_max` bytes waiting."""
         pending = self._pending.get(stream)
         return pending is None or (not pending.attempts and pending.bytes < pending_max)
 
+    def bytes_waiting(self, stream: str) -> int:
+        """What was added to `stream` and is not durable yet."""
+        pending = self._pending.get(stream)
+        return pending.bytes if pending else 0
+
     def failing(self) -> list[FailingStream]:
         """The streams that cannot be committed now, and why. O(streams with pending records)."""
         now_s = self._loop.time()
         return [
-            FailingStream(
-                stream=stream,
-                error=str(pending.error),
-                for_s=round(now_s - pending.failing_since, 1),
-                attempts=pending.attempts,
-                waiting_records=_records_in(pending),
-                waiting_bytes=pending.bytes,
-            )
+            pending.failing(stream, now_s)
             for stream, pending in self._pending.items()
             if pending.attempts
         ]
 
     def lacks_space(self) -> bool:
         """Whether a stream fails because the disk, or the quota on it, is full."""
-        return any(_is_lack_of_space(pending.error) for pending in self._pending.values())
+        return any(pending.lacks_space for pending in self._pending.values())
 
     def retry_now(self) -> None:
         """Tries the streams again that rest after a failure."""
@@ -207,35 +156,18 @@ class Committer:
                 self._timers.discard(pending.retry)
                 self._retry(pending)
 
-    @contextlib.asynccontextmanager
-    async def held(self, stream: str) -> AsyncIterator[None]:
+    def held(self, stream: str) -> AbstractAsyncContextManager[None]:
         """While inside, no commit touches the directory of `stream`; its senders wait.
 
         For whoever changes names there besides: a sync that fails may lose what somebody else
         has just renamed, and his own sync, a moment later, would not tell. One at a time:
         whoever comes second waits. A full disk's drop of the oldest is one of them.
         """
-        while (other := self._held.get(stream)) is not None:
-            await other.ended.wait()
-        hold = self._held[stream] = _Hold()
-        try:
-            if self._is_under_way(stream):
-                await hold.through.wait()
-            yield
-        finally:
-            del self._held[stream]
-            hold.ended.set()
-            self._pump_soon(0)
+        return self._holds.hold(stream)
 
-    def _let_through(self, streams: Collection[str]) -> None:
-        """Tells who holds one of `streams` that nothing of it is under way any more."""
-        for stream, hold in self._held.items():
-            if stream in streams and not self._is_under_way(stream):
-                hold.through.set()
-
-    def _is_under_way(self, stream: str) -> bool:
+    def _is_busy(self, stream: str) -> bool:
         pending = self._pending.get(stream)
-        return pending is not None and (pending.under_way > 0 or pending.recovering)
+        return pending is not None and pending.is_busy
 
     @property
     def is_idle(self) -> bool:
@@ -252,18 +184,13 @@ class Committer:
         Gives the number of records dropped.
         """
         for pending in self._pending.values():
-            self._drop(pending.returned)
-            self._drop(pending.entries)
+            self._dropped += pending.drop()
         for timer in self._timers:
             timer.cancel()
         self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
         return self._dropped
-
-    def _drop(self, entries: list[Entry] | deque[Entry]) -> None:
-        self._dropped += sum(entry.count for entry in entries)
-        entries.clear()
 
     def _pump_soon(self, delay_s: float) -> None:
         if self._pump_due:
@@ -299,19 +226,14 @@ class Committer:
         for stream, pending in list(self._pending.items()):
             if room <= 0:
                 break
-            is_waiting = pending.resting or pending.recovering or stream in self._held
+            is_waiting = pending.resting or pending.recovering or self._holds.is_held(stream)
             if is_waiting or not pending.entries:
                 continue
             if not self._store.is_ready(stream):
                 self._recover(stream, pending)
                 continue
-            entries: list[Entry] = []
-            while pending.entries and room > 0:
-                entry = pending.entries.popleft()
-                entries.append(entry)
-                room -= len(entry.body)
-            taken[stream] = entries
-            pending.under_way += 1
+            taken[stream], taken_bytes = pending.take(room)
+            room -= taken_bytes
             # Whoever was served goes to the end, so that a full batch starves nobody.
             del self._pending[stream]
             self._pending[stream] = pending
@@ -321,7 +243,7 @@ class Committer:
     def _start(self, taken: dict[str, list[Entry]]) -> None:
         planned = {}
         for stream, entries in taken.items():
-            addition = _addition(entries)
+            addition = addition_of(entries, counts_users=self._counts_users)
             if addition.count or addition.producers:
                 planned[stream] = self._store.plan(stream, addition)
         previous = self._under_way[-1].done if self._under_way else None
@@ -347,7 +269,7 @@ class Committer:
                 self._succeeded(stream, entries)
             else:
                 self._failed(stream, entries, error)
-        self._let_through(batch.taken)
+        self._holds.let_through(batch.taken)
         if batch.planned:
             self.totals.batches += 1
         batch.done.set_result(failed)
@@ -380,7 +302,8 @@ class Committer:
         pending.under_way -= 1
         goes_again = pending.attempts > 0
         if goes_again:
-            self._goes_again(stream, pending)
+            report_success(stream, pending, self._loop.time())
+            pending.goes_again()
         if not pending.entries and not pending.under_way:
             del self._pending[stream]
         if goes_again:
@@ -390,59 +313,30 @@ class Committer:
 
     def _failed(self, stream: str, entries: list[Entry], error: Exception) -> None:
         pending = self._pending[stream]
-        pending.under_way -= 1
+        waiting_bytes = pending.give_back(entries)
         if self._closed:
-            self._drop(entries)
+            self._dropped += pending.drop()
             return
-        pending.returned += entries
-        pending.resting = True
         if pending.under_way:
             return  # the batch behind was planned on this one, and comes back too
-        self._waiting_bytes += sum(len(entry.body) for entry in pending.returned)
-        pending.entries.extendleft(reversed(pending.returned))
-        pending.returned.clear()
+        self._waiting_bytes += waiting_bytes
         self._rest(stream, pending, error)
 
-    def _goes_again(self, stream: str, pending: _Pending) -> None:
-        log.info(
-            "stream_recovered",
-            stream=stream,
-            failed_attempts=pending.attempts,
-            failed_for_s=round(self._loop.time() - pending.failing_since, 1),
-            waiting_records=_records_in(pending),
-            waiting_bytes=pending.bytes,
-        )
-        pending.attempts = 0
-        pending.error = None
-
-    def _rest(self, stream: str, pending: _Pending, error: Exception) -> None:
+    def _rest(self, stream: str, pending: Pending, error: Exception) -> None:
         self.totals.failures += 1
         pause_s = min(
             self._limits.retry_max, self._limits.retry_min * 2 ** min(pending.attempts, 30)
         )
-        if not pending.attempts:
-            pending.failing_since = self._loop.time()
         # Said once, and again if the reason is another: of a full disk each try would tell.
-        is_news = pending.error is None or _reason(pending.error) != _reason(error)
-        pending.attempts += 1
-        pending.error = error
-        pending.resting = True
-        (log.error if is_news else log.debug)(
-            "commit_failed",
-            stream=stream,
-            error=str(error),
-            waiting_records=_records_in(pending),
-            waiting_bytes=pending.bytes,
-            retry_in_s=pause_s,
-            exc_info=None if isinstance(error, OSError) else error,
-        )
-        if _is_lack_of_space(error) and self._drops_oldest(stream) and not self._closed:
+        is_news = pending.failed(error, self._loop.time())
+        report_failure(stream, pending, error, is_news=is_news, pause_s=pause_s)
+        if pending.lacks_space and self._drops_oldest(stream) and not self._closed:
             self._spawn(self._make_room(stream, pending, pause_s))
         else:
             self._retry_later(pending, pause_s)
         self.on_failing()
 
-    async def _make_room(self, stream: str, pending: _Pending, pause_s: float) -> None:
+    async def _make_room(self, stream: str, pending: Pending, pause_s: float) -> None:
         """Drops the stream's oldest segments, as many as what waits takes, and tries again."""
         try:
             # A compaction that is to replace some of them waits, and then finds them gone.
@@ -455,53 +349,34 @@ class Committer:
             dropped = []
         if dropped:
             self.totals.dropped_records += sum(segment.count for segment in dropped)
-            log.warning(
-                "oldest_segments_dropped",
-                stream=stream,
-                first=min(segment.first for segment in dropped),
-                last=max(segment.last for segment in dropped),
-                segments=len(dropped),
-                bytes=sum(segment.disk_bytes for segment in dropped),
-                reason="the disk is full, and on_full is drop_oldest",
-            )
-            await self._tell_of_cursors(stream, max(segment.last for segment in dropped))
+            await report_dropped(self._store.data, stream, dropped)
         # At once only the first time: where somebody else takes what is freed, or it is not
         # space that is short, a history of years is not to be gone in a second.
         self._retry_later(pending, 0 if dropped and pending.attempts == 1 else pause_s)
 
-    async def _tell_of_cursors(self, stream: str, last: int) -> None:
-        """Logs who had registered a cursor and has not read all up to `last`, which is gone."""
-        try:
-            cursors = await asyncio.to_thread(cursors_behind, self._store.data, stream, last)
-        except (OSError, LogEngineError) as error:
-            log.error("cursors_not_read", stream=stream, error=str(error))
-            return
-        if cursors:
-            log.warning("removed_before_it_was_read", stream=stream, cursors=cursors, last=last)
-
-    def _retry_later(self, pending: _Pending, delay_s: float) -> None:
+    def _retry_later(self, pending: Pending, delay_s: float) -> None:
         if not self._closed:
             pending.retry = self._later(delay_s, self._retry, pending)
 
-    def _retry(self, pending: _Pending) -> None:
+    def _retry(self, pending: Pending) -> None:
         pending.retry = None
         pending.resting = False
         self._pump()
 
-    def _recover(self, stream: str, pending: _Pending) -> None:
+    def _recover(self, stream: str, pending: Pending) -> None:
         pending.recovering = True
         self._spawn(self._recover_stream(stream, pending))
 
-    async def _recover_stream(self, stream: str, pending: _Pending) -> None:
+    async def _recover_stream(self, stream: str, pending: Pending) -> None:
         try:
             recovery = await self._store.recover_stream(stream)
         except Exception as error:  # noqa: BLE001 - tried again, whatever it is
             pending.recovering = False
-            self._let_through({stream})
+            self._holds.let_through({stream})
             self._rest(stream, pending, error)
             return
         pending.recovering = False
-        self._let_through({stream})
+        self._holds.let_through({stream})
         report_damage(stream, recovery)
         self._pump()
 
@@ -520,44 +395,3 @@ class Committer:
         task = self._task_group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-@dataclass(eq=False)
-class _Waiter:
-    reached: asyncio.Future[None]
-
-    def durable(self, number: int) -> None:
-        if not self.reached.done():
-            self.reached.set_result(None)
-
-
-def _records_in(pending: _Pending) -> int:
-    return sum(entry.count for entry in pending.entries)
-
-
-def _reason(error: Exception) -> str:
-    """Why it failed, without the file that it failed at."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-def _is_lack_of_space(error: Exception | None) -> bool:
-    return isinstance(error, OSError) and error.errno in _NO_SPACE
-
-
-def _addition(entries: list[Entry]) -> Addition:
-    times = [entry.timestamp for entry in entries if entry.count]
-    return Addition(
-        chunks=[entry.body for entry in entries if entry.body],
-        count=sum(entry.count for entry in entries),
-        since=min(times, default=""),
-        until=max(times, default=""),
-        producers={entry.producer: entry.number for entry in entries if entry.producer is not None},
-    )
-
-
-def report_damage(stream: str, recovery: Recovery) -> None:
-    """Logs what recovery found wrong in a stream; the rest of it is served."""
-    for damage in recovery.damaged:
-        log.error("segment_damaged", stream=stream, path=damage.path, reason=damage.reason)
-    for first, last in recovery.gaps:
-        log.error("records_missing", stream=stream, first=first, last=last)

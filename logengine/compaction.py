@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from logengine.segment import Earlier, Header
+from logengine.user_bytes import merged_users
 
 # A merge leaves fewer covered segments than readers and recovery look back.
 PARTS_MAX = 62
@@ -133,6 +134,7 @@ def merged_header(headers: Sequence[Header], sha256: str) -> Header:
         since=min(header.since for header in headers),
         until=max(header.until for header in headers),
         sha256=sha256,
+        users=merged_users(headers),
         frames=UNSET,
         index=UNSET,
         erased=UNSET,

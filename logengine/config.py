@@ -1,7 +1,6 @@
-"""Typed settings from a TOML file, the command line and the environment.
+"""The configuration from a TOML file, the command line and the environment, and as TOML again.
 
-`config/logengine.toml` shows and explains every key. What a file does not say has the
-default given here.
+What can be set is in `config_sections`; what does not go together is refused here.
 """
 
 import difflib
@@ -11,15 +10,27 @@ import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import tomli_w
 
-from logengine.compaction import FANOUT_MAX
+from logengine.config_sections import (
+    COUNT_MAX,
+    Config,
+    Duration,
+    KiB,
+    ListenConfig,
+    Mode,
+    QuotaConfig,
+    RecordsPerSecond,
+    RetentionConfig,
+    Size,
+    StreamConfig,
+    UidConfig,
+)
 from logengine.errors import ConfigError
 from logengine.places import default_data, default_socket
-from logengine.quota import Over, Quota
 from logengine.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.units import (
     format_duration,
@@ -33,33 +44,9 @@ from logengine.units import (
 )
 
 SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
-
-KiB = 1024
-MiB = 1024 * KiB
-
-
-class Size(int):
-    """Bytes, written as `64KiB`."""
-
-
-class Duration(float):
-    """Seconds, written as `250ms`."""
-
-
-class RecordsPerSecond(int):
-    """A number, 0 for no limit."""
-
-
-class Mode(int):
-    """Permissions, written as `0666`."""
-
-
-_COUNT_MAX = 1_000_000
 _ABSOLUTE = "an absolute path without NUL"
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
 _SOCKET_PATH_BYTES_MAX = 107  # what the kernel's sockaddr_un holds, and a NUL
-
-Count = Annotated[int, msgspec.Meta(ge=1, le=_COUNT_MAX)]
 
 _PARSERS: dict[type, Callable[[str], float]] = {
     Size: parse_size,
@@ -80,139 +67,11 @@ _EXPECTED: dict[type, str] = {
     Mode: 'permissions such as "0660", in quotes',
 }
 _EXPECTED_TYPES = {
-    "int": f"a whole number from 1 to {_COUNT_MAX}",
+    "int": f"a whole number from 1 to {COUNT_MAX}",
     "str": "text, in quotes",
     "object": "a table",
     "array": "an array of tables, [[listen]]",
 }
-
-
-class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[commit]`: how batches are made durable."""
-
-    linger: Duration = Duration(0)
-    rewrite_limit: Size = Size(64 * KiB)
-    direct_above: Size = Size(256 * KiB)
-    max_batch: Size = Size(8 * MiB)
-    pipeline_bytes: Size = Size(2 * MiB)
-    in_loop_below: Duration = Duration(0.005)
-    threads: Count = 8
-    retry_min: Duration = Duration(0.05)
-    retry_max: Duration = Duration(5)
-
-
-class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[limits]`: how much anything may take."""
-
-    max_record: Size = Size(1 * MiB)
-    max_pending: Size = Size(64 * MiB)
-    max_pending_stream: Size = Size(32 * MiB)
-    max_connections: Count = 4096
-    max_streams: Count = 4096
-    max_producers: Count = 1024
-    active_cache: Size = Size(32 * MiB)
-    stall_timeout: Duration = Duration(30)
-
-
-class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[[listen]]`: one socket."""
-
-    path: str
-    protocol: Literal["ndjson"] = "ndjson"
-    type: Literal["stream"] = "stream"
-    stream: str = "default"
-    mode: Mode = Mode(0o666)
-
-
-class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[compaction]`: how segments are merged and sealed."""
-
-    enabled: bool = True
-    fanout: Annotated[int, msgspec.Meta(ge=2, le=FANOUT_MAX)] = 16
-    seal_bytes: Size = Size(16 * MiB)
-    seal_after: Duration = Duration(3600)
-    seal_small_after: Duration = Duration(24 * 3600)
-    max_rate: Size = Size(64 * MiB)
-    level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
-    seal_key: str = ""
-
-
-class StreamRetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[stream.NAME.retention]`: what one stream keeps. 0 is no limit."""
-
-    max_bytes: Size = Size(0)
-    max_age: Duration = Duration(0)
-
-
-class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[retention]`: what all streams together keep, and for how long each. 0 is no limit."""
-
-    max_bytes: Size = Size(0)
-    max_age: Duration = Duration(0)
-    keep_free: str = "0B"
-
-
-class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[log]`: the daemon's own log, on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
-
-
-class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[quota.stream]`, `[quota.uid]`, `[stream.NAME.quota]`, `[uid.NUMBER.quota]`."""
-
-    records_per_s: RecordsPerSecond = RecordsPerSecond(0)
-    bytes_per_s: Size = Size(0)
-    burst: Duration = Duration(1)
-    over: Over = "block"
-
-    def quota(self) -> Quota:
-        """What the core makes of it."""
-        return Quota(self.records_per_s, self.bytes_per_s, self.burst, self.over)
-
-
-class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[quota]`: how much each stream, and each user, may be sent or send."""
-
-    report_every: Duration = Duration(10)
-    stream: QuotaConfig = QuotaConfig()
-    uid: QuotaConfig = QuotaConfig()
-
-
-OnFull = Literal["block", "drop_oldest"]
-
-
-class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`[stream.NAME]`: what is otherwise in one stream; what it does not say is as for all."""
-
-    on_full: OnFull | msgspec.UnsetType = msgspec.UNSET
-    quota: QuotaConfig | msgspec.UnsetType = msgspec.UNSET
-    retention: StreamRetentionConfig | msgspec.UnsetType = msgspec.UNSET
-
-
-class UidConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`[uid.NUMBER]`: what is otherwise for one user."""
-
-    quota: QuotaConfig | msgspec.UnsetType = msgspec.UNSET
-
-
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that can be set. Sizes are in bytes, durations in seconds."""
-
-    data: str = ""
-    stop_timeout: Duration = Duration(10)
-    reserve: Size = Size(8 * MiB)
-    on_full: OnFull = "block"
-    commit: CommitConfig = CommitConfig()
-    limits: LimitsConfig = LimitsConfig()
-    quota: QuotasConfig = QuotasConfig()
-    stream: dict[str, StreamConfig] = {}
-    uid: dict[str, UidConfig] = {}
-    listen: tuple[ListenConfig, ...] = ()
-    compaction: CompactionConfig = CompactionConfig()
-    retention: RetentionConfig = RetentionConfig()
-    log: LogConfig = LogConfig()
 
 
 def load_config(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from logengine.committer import Entry
 from logengine.credentials import peer_of
 from logengine.errors import TooManyStreams
+from logengine.pending import Entry
 from logengine.protocols.ndjson import (
     BadHello,
     Event,

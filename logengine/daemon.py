@@ -16,21 +16,24 @@ import structlog
 import uvloop
 
 from logengine.allocator import keep_freed_memory
-from logengine.committer import CommitLimits, Committer, report_damage
+from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import CompactionTotals, Compactor
-from logengine.config import Config, ListenConfig
+from logengine.config_sections import Config, ListenConfig
 from logengine.errors import ConfigError
+from logengine.listeners import bind_listener
 from logengine.quota import Quotas
+from logengine.quota_looks import QuotaLooks
 from logengine.reserve import Reserve
 from logengine.retainer import Retainer, size_of_file_system
 from logengine.retention import RetentionRule, RetentionRules
 from logengine.rewrite import Pace, Rewriter
 from logengine.segment import Sign
-from logengine.server import Server, ServerLimits, bind_listener
+from logengine.server import Server, ServerLimits
 from logengine.status import serving_state
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
+from logengine.stream_log import report_damage
 from logengine.systemd import notify, passed_listeners
 from logengine.units import parse_free_space
 
@@ -77,6 +80,7 @@ def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Stor
             direct_above=config.commit.direct_above,
             threads=config.commit.threads,
             max_producers=config.limits.max_producers,
+            max_users=config.limits.max_users,
             max_streams=config.limits.max_streams,
             active_cache=config.limits.active_cache,
         ),
@@ -202,6 +206,7 @@ async def _serve(
 ) -> None:
     started = time.monotonic()
     stopping = _stop_signals()
+    quotas = _quotas(config)
     try:
         async with asyncio.TaskGroup() as tasks:
             committer = Committer(
@@ -216,8 +221,12 @@ async def _serve(
                 ),
                 tasks,
                 drops_oldest=_drops_oldest(config),
+                counts_users=quotas.stored.counts_users,
             )
-            quotas = _quotas(config)
+            looks = None
+            if quotas.limits_space:
+                looks = QuotaLooks(store, committer, quotas, tasks)
+                await looks.look_at_all()
             server = Server(
                 store,
                 committer,
@@ -231,6 +240,7 @@ async def _serve(
                 ),
                 tasks,
                 quotas=None if quotas.limits_nothing else quotas,
+                looks=looks,
             )
             announcement = _Announcement(committer, environ)
             committer.on_failing = announcement.renew

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from logengine.segment import FORMAT_VERSION, Header, encode_header, segment_name
+from logengine.user_bytes import Users, advance_users
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -59,7 +61,8 @@ class ActiveSegment(msgspec.Struct, frozen=True):
 class StreamState(msgspec.Struct, frozen=True):
     """What the next commit of a stream must know of all the ones before.
 
-    `producers` is ordered, the least recently active first.
+    `producers` is ordered, the least recently active first; so are `users`, of whom it has what
+    the newest segment says.
     """
 
     stream: str
@@ -67,17 +70,19 @@ class StreamState(msgspec.Struct, frozen=True):
     latest: str = ""
     producers: Mapping[str, int] = {}
     active: ActiveSegment | None = None
+    users: Users | UnsetType = UNSET
 
     def without_active(self) -> "StreamState":
         """The same state, so that the next commit begins a new segment."""
-        return StreamState(self.stream, self.next_seq, self.latest, self.producers)
+        return msgspec.structs.replace(self, active=None)
 
 
 class Addition(msgspec.Struct, frozen=True):
     """What a batch adds to one stream: stored lines in order, and how far producers got.
 
     `since` and `until` are the least and greatest `_ts` of the lines. `count` may be 0
-    where a producer's records were all refused: their numbers are used up even so.
+    where a producer's records were all refused: their numbers are used up even so. `users`
+    has the bytes of each user's lines, if they are to be counted.
     """
 
     chunks: Sequence[bytes]
@@ -85,6 +90,7 @@ class Addition(msgspec.Struct, frozen=True):
     since: str
     until: str
     producers: Mapping[str, int] = {}
+    users: Mapping[int, int] | UnsetType = UNSET
 
 
 class SegmentPlan(msgspec.Struct, frozen=True):
@@ -104,6 +110,7 @@ class SegmentPlan(msgspec.Struct, frozen=True):
     latest: str
     producers: Mapping[str, int]
     digest: BodyDigest
+    users: Users | UnsetType = UNSET
 
     @property
     def file_name(self) -> str:
@@ -128,12 +135,18 @@ class SegmentPlan(msgspec.Struct, frozen=True):
             latest=self.latest,
             sha256=self.digest.hash().hexdigest(),
             producers=dict(self.producers),
+            users=self.users if self.users is UNSET else dict(self.users),
         )
         return [encode_header(header), *self.chunks]
 
 
 def append(
-    state: StreamState, addition: Addition, *, rewrite_limit: int, max_producers: int
+    state: StreamState,
+    addition: Addition,
+    *,
+    rewrite_limit: int,
+    max_producers: int,
+    max_users: int = 1024,
 ) -> tuple[SegmentPlan, StreamState]:
     """The segment that adds `addition` to a stream, and the state once it is durable.
 
@@ -143,6 +156,12 @@ def append(
     """
     producers = _advance(state.producers, addition.producers, max_producers)
     active = state.active
+    users = state.users
+    if users is not UNSET or addition.users is not UNSET:
+        # Also where they are not counted any more: what was counted may still be stored.
+        users = advance_users(
+            users or {}, addition.users or {}, max_users, begins_segment=active is None
+        )
     if active is None:
         first, count = state.next_seq, addition.count
         chunks: Sequence[bytes] = addition.chunks
@@ -173,9 +192,10 @@ def append(
         latest,
         producers,
         digest,
+        users,
     )
     return plan, StreamState(
-        state.stream, state.next_seq + addition.count, latest, producers, still_active
+        state.stream, state.next_seq + addition.count, latest, producers, still_active, users
     )
 
 
@@ -193,7 +213,9 @@ def _advance(
 
 def state_after(header: Header) -> StreamState:
     """The state of a stream whose newest segment has `header`, nothing of it active."""
-    return StreamState(header.stream, header.last + 1, header.latest, header.producers)
+    return StreamState(
+        header.stream, header.last + 1, header.latest, header.producers, users=header.users
+    )
 
 
 def with_active(state: StreamState, header: Header, body: bytes) -> StreamState:
@@ -201,7 +223,7 @@ def with_active(state: StreamState, header: Header, body: bytes) -> StreamState:
     active = ActiveSegment(
         header.first, header.count, body, header.since, header.until, BodyDigest([body])
     )
-    return StreamState(state.stream, state.next_seq, state.latest, state.producers, active)
+    return msgspec.structs.replace(state, active=active)
 
 
 @dataclass(frozen=True)
@@ -247,9 +269,7 @@ def plan_recovery(stream: str, found: Sequence[Found]) -> RecoveryPlan:
             if segment.first >= next_seq:  # else it is what a merge left, covered though damaged
                 newest = None
                 is_continued = False
-                state = StreamState(
-                    stream, segment.first + SEGMENT_RECORDS_MAX, state.latest, state.producers
-                )
+                state = msgspec.structs.replace(state, next_seq=segment.first + SEGMENT_RECORDS_MAX)
             continue
         if header.first < next_seq and header.last < next_seq:
             covered.append(header.first)

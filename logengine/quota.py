@@ -1,5 +1,6 @@
-"""How much a stream and a user may send: token buckets, and what was dropped for want of tokens.
+"""How much a stream and a user may send and store, and what was dropped of more than that.
 
+Rates are token buckets; what may be stored is told by what is (`stored`).
 No clock and no timers: `now_s` is an argument, of any clock that never goes back.
 """
 
@@ -9,27 +10,34 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from logengine.stored import Space, Stored
+
 Over = Literal["block", "drop"]
+Limit = Literal["records_per_s", "bytes_per_s", "max_bytes"]
 
 # So many users are remembered before those are forgotten who could send a whole burst again.
 _USERS_BEFORE_PRUNING = 4096
+# Who has no room is asked again, and looked at again, no sooner.
+LOOK_EVERY_S = 2.0
 
 
 class Quota(msgspec.Struct, frozen=True):
-    """What may be sent per second, 0 for as much as comes; `burst_s` seconds' worth at once.
+    """What may be sent per second, `burst_s` seconds' worth at once, and stored in all.
 
-    Bytes are those of the stored lines, envelope included.
+    0 is as much as comes. Bytes per second are those of the stored lines, envelope included;
+    `max_bytes` are those of a stream's files, or of a user's stored lines.
     """
 
     records_per_s: int = 0
     bytes_per_s: int = 0
     burst_s: float = 1.0
     over: Over = "block"
+    max_bytes: int = 0
 
     @property
     def limits_nothing(self) -> bool:
         """Whether it lets everything pass."""
-        return not (self.records_per_s or self.bytes_per_s)
+        return not (self.records_per_s or self.bytes_per_s or self.max_bytes)
 
 
 class TokenBucket:
@@ -76,21 +84,34 @@ class TokenBucket:
 
 
 class Allowance:
-    """What is left of one quota, of records and of bytes; `of` is "stream" or "uid"."""
+    """What is left of one quota: of records, bytes and space; `of` is "stream" or "uid"."""
 
-    def __init__(self, quota: Quota, of: str, now_s: float) -> None:
+    def __init__(self, quota: Quota, of: str, space: Space[str] | Space[int], now_s: float) -> None:
         self.of = of
         self.blocks = quota.over == "block"
         self.records = TokenBucket(quota.records_per_s, quota.burst_s, now_s)
         self.bytes = TokenBucket(quota.bytes_per_s, quota.burst_s, now_s)
+        self.space = space
 
-    def has_for(self, records: int, size_bytes: int, now_s: float) -> bool:
-        """Whether so much may be taken."""
-        return self.records.has_for(records, now_s) and self.bytes.has_for(size_bytes, now_s)
+    def lacks(self, records: int, size_bytes: int, now_s: float) -> Limit | None:
+        """Which limit keeps so much from being taken, if any."""
+        if not self.records.has_for(records, now_s):
+            return "records_per_s"
+        if not self.bytes.has_for(size_bytes, now_s):
+            return "bytes_per_s"
+        return "max_bytes" if size_bytes > self.space.left() else None
 
-    def has_for_one(self, size_bytes: int, now_s: float) -> bool:
-        """Whether one record may be taken."""
-        return self.records.has_for_one(1, now_s) and self.bytes.has_for_one(size_bytes, now_s)
+    def lacks_for_one(self, size_bytes: int, now_s: float) -> Limit | None:
+        """Which limit keeps one record from being taken, if any."""
+        if not self.records.has_for_one(1, now_s):
+            return "records_per_s"
+        if not self.bytes.has_for_one(size_bytes, now_s):
+            return "bytes_per_s"
+        return "max_bytes" if size_bytes > self.space.left() else None
+
+    def room(self, now_s: float) -> tuple[float, float]:
+        """How many records, and bytes, may be taken."""
+        return self.records.tokens(now_s), min(self.bytes.tokens(now_s), self.space.left())
 
     def take(self, records: int, size_bytes: int, now_s: float) -> None:
         """Takes so much, there or not."""
@@ -98,8 +119,9 @@ class Allowance:
         self.bytes.take(size_bytes, now_s)
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until there is some of both."""
-        return max(self.records.wait_s(now_s), self.bytes.wait_s(now_s))
+        """Seconds until there is some of each, or until space is to be asked for again."""
+        for_space_s = LOOK_EVERY_S if self.space.left() <= 0 else 0.0
+        return max(self.records.wait_s(now_s), self.bytes.wait_s(now_s), for_space_s)
 
     def is_full(self, now_s: float) -> bool:
         """Whether a whole burst may be sent."""
@@ -115,11 +137,12 @@ class Admitted(NamedTuple):
 
 
 class Dropped(msgspec.Struct):
-    """What one user's records in one stream lost to one quota since the last report."""
+    """What one user's records in one stream lost to one limit since the last report."""
 
     stream: str
     uid: int
     quota: str
+    limit: Limit
     records: int = 0
     bytes: int = 0
 
@@ -128,7 +151,8 @@ class Quotas:
     """The quotas of all streams and users, and how much of each is left.
 
     `streams` and `users` are those that differ from `stream` and `user`, which hold for each
-    of the others. A user's quota is one for all streams and connections together.
+    of the others. A user's quota is one for all streams and connections together. What is
+    `stored` is counted, if there is a `max_bytes` at all.
     """
 
     def __init__(
@@ -144,13 +168,37 @@ class Quotas:
         self._users = users
         self._of_streams: dict[str, Allowance] = {}
         self._of_users: dict[int, Allowance] = {}
-        self._dropped: dict[tuple[str, int, str], Dropped] = {}
+        self._dropped: dict[tuple[str, int, str, Limit], Dropped] = {}
+        self.stored = Stored(
+            counts_streams=_any_has_max_bytes(stream, *streams.values()),
+            counts_users=_any_has_max_bytes(user, *users.values()),
+        )
 
     @property
     def limits_nothing(self) -> bool:
         """Whether nobody has a quota at all."""
         quotas = (self._stream, self._user, *self._streams.values(), *self._users.values())
         return all(quota.limits_nothing for quota in quotas)
+
+    @property
+    def limits_space(self) -> bool:
+        """Whether anybody has a `max_bytes`."""
+        return self.stored.counts_streams or self.stored.counts_users
+
+    def has_max_bytes(self, stream: str) -> bool:
+        """Whether a stream has one."""
+        return self._of_stream(stream).max_bytes > 0
+
+    def without_space(self) -> tuple[list[str], list[int]]:
+        """The streams, and the users, that have all that `max_bytes` lets them, about."""
+        return (
+            [
+                s
+                for s, size in self.stored.streams.items()
+                if 0 < self._of_stream(s).max_bytes <= size
+            ],
+            [u for u, size in self.stored.users.items() if 0 < self._of_user(u).max_bytes <= size],
+        )
 
     def wait_s(self, stream: str, uid: int, now_s: float) -> float:
         """Seconds until a sender may be read, as those quotas have it that block; 0 for now."""
@@ -164,8 +212,8 @@ class Quotas:
         records = size_bytes = inf
         for allowance in self._allowances(stream, uid, now_s):
             if allowance.blocks:
-                records = min(records, allowance.records.tokens(now_s))
-                size_bytes = min(size_bytes, allowance.bytes.tokens(now_s))
+                records_left, bytes_left = allowance.room(now_s)
+                records, size_bytes = min(records, records_left), min(size_bytes, bytes_left)
         return records, size_bytes
 
     def admit(self, stream: str, uid: int, body: bytes, records: int, now_s: float) -> Admitted:
@@ -176,17 +224,19 @@ class Quotas:
         allowances = list(self._allowances(stream, uid, now_s))
         dropping = [each for each in allowances if not each.blocks]
         passed, stop, over = records, len(body), None
-        if not all(each.has_for(records, stop, now_s) for each in dropping):
+        if any(each.lacks(records, stop, now_s) for each in dropping):
             passed, stop, over = _those_that_fit(body, dropping, now_s)
         for allowance in allowances:
             allowance.take(passed, stop, now_s)
+        if self.limits_space:
+            self.stored.add(stream, uid, stop)
         if over is None:
             return Admitted(body, records, None)
-        key = (stream, uid, over)
+        key = (stream, uid, *over)
         dropped = self._dropped.setdefault(key, Dropped(*key))
         dropped.records += records - passed
         dropped.bytes += len(body) - stop
-        return Admitted(body[:stop], passed, over)
+        return Admitted(body[:stop], passed, key[2])
 
     def take_dropped(self) -> list[Dropped]:
         """What was dropped since it was asked for last."""
@@ -195,19 +245,32 @@ class Quotas:
         return dropped
 
     def _allowances(self, stream: str, uid: int, now_s: float) -> Iterator[Allowance]:
-        of_stream = self._streams.get(stream, self._stream)
+        of_stream = self._of_stream(stream)
         if not of_stream.limits_nothing:
             allowance = self._of_streams.get(stream)
             if allowance is None:
-                allowance = self._of_streams[stream] = Allowance(of_stream, "stream", now_s)
+                stored = self.stored
+                space = Space(of_stream.max_bytes, stored.streams, stored.near_streams, stream)
+                allowance = Allowance(of_stream, "stream", space, now_s)
+                self._of_streams[stream] = allowance
             yield allowance
-        of_user = self._users.get(uid, self._user)
+        of_user = self._of_user(uid)
         if not of_user.limits_nothing:
             allowance = self._of_users.get(uid)
             if allowance is None:
                 self._prune(now_s)
-                allowance = self._of_users[uid] = Allowance(of_user, "uid", now_s)
+                space_of_user = Space(
+                    of_user.max_bytes, self.stored.users, self.stored.near_users, uid
+                )
+                allowance = Allowance(of_user, "uid", space_of_user, now_s)
+                self._of_users[uid] = allowance
             yield allowance
+
+    def _of_stream(self, stream: str) -> Quota:
+        return self._streams.get(stream, self._stream)
+
+    def _of_user(self, uid: int) -> Quota:
+        return self._users.get(uid, self._user)
 
     def _prune(self, now_s: float) -> None:
         """Forgets who has all of a quota, as a new one would; streams are bounded by themselves."""
@@ -218,19 +281,24 @@ class Quotas:
 
 def _those_that_fit(
     body: bytes, allowances: list[Allowance], now_s: float
-) -> tuple[int, int, str | None]:
-    """How many lines of `body` may be taken, where the last of them ends, and what forbids more."""
+) -> tuple[int, int, tuple[str, Limit] | None]:
+    """How many lines of `body` may be taken, where the last of them ends, and what forbids more.
+
+    That is whose quota, and which limit of it.
+    """
     passed = stop = 0
     # Not `splitlines`: JSON may have a carriage return between its tokens.
     for line in body.split(b"\n")[:-1]:
         after = stop + len(line) + 1
         for each in allowances:
-            fits = (
-                each.has_for_one(after, now_s)
-                if not passed
-                else each.has_for(passed + 1, after, now_s)
+            limit = (
+                each.lacks(passed + 1, after, now_s) if passed else each.lacks_for_one(after, now_s)
             )
-            if not fits:
-                return passed, stop, each.of
+            if limit is not None:
+                return passed, stop, (each.of, limit)
         passed, stop = passed + 1, after
     return passed, stop, None
+
+
+def _any_has_max_bytes(*quotas: Quota) -> bool:
+    return any(quota.max_bytes for quota in quotas)

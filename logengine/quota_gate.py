@@ -29,7 +29,8 @@ class QuotaGate:
 
     `on_tokens` is called when somebody who was to wait may have tokens again; `write` with a
     stream and a line for it, which tells what was dropped, at most every `report_every_s` for
-    each stream, user and quota. Without `quotas` everybody may send everything.
+    each stream, user and limit. `look_soon` is called when somebody has hardly any room left of
+    a `max_bytes`, whenever that is found. Without `quotas` everybody may send everything.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class QuotaGate:
         report_every_s: float,
         on_tokens: Callable[[], None],
         write: Callable[[str, bytes], None],
+        look_soon: Callable[[], None] | None = None,
     ) -> None:
         self._quotas = quotas
         self._report_every_s = report_every_s
         self._on_tokens = on_tokens
         self._write = write
+        self._look_soon = look_soon
         self._loop = asyncio.get_running_loop()
         self._nobody_waits = quotas is None
         self._tokens_timer: asyncio.TimerHandle | None = None
@@ -58,7 +61,10 @@ class QuotaGate:
         """Seconds until `sender` has tokens of every quota that blocks; 0 if it has."""
         if self._quotas is None or self._nobody_waits:
             return 0.0
-        return self._quotas.wait_s(sender.stream, sender.uid, self._loop.time())
+        wait_s = self._quotas.wait_s(sender.stream, sender.uid, self._loop.time())
+        if wait_s and self._look_soon is not None:
+            self._look_soon()
+        return wait_s
 
     def room(self, sender: QuotaSender) -> tuple[float, float]:
         """How many records, and bytes, may be read at once of `sender`, which need not wait."""
@@ -72,6 +78,8 @@ class QuotaGate:
         if self._quotas is None:
             return Admitted(body, count, None)
         admitted = self._quotas.admit(sender.stream, sender.uid, body, count, self._loop.time())
+        if self._look_soon is not None:
+            self._look_soon()
         if admitted.over is not None:
             self.dropped_records += count - admitted.records
             if self._report_timer is None:
@@ -86,6 +94,10 @@ class QuotaGate:
                 return
             self._tokens_timer.cancel()
         self._tokens_timer = self._loop.call_at(due_s, self._tokens_are_there)
+
+    def without_space(self) -> tuple[list[str], list[int]]:
+        """The streams, and the users, that have no room left of a `max_bytes`, as far as known."""
+        return self._quotas.without_space() if self._quotas else ([], [])
 
     def keep_nobody_waiting(self) -> None:
         """From now on no quota blocks: a stop takes what was sent."""
@@ -118,6 +130,7 @@ def _told(dropped: Dropped) -> bytes:
         "event": "records_dropped",
         "reason": "over_quota",
         "quota": dropped.quota,
+        "limit": dropped.limit,
         "uid": dropped.uid,
         "records": dropped.records,
         "bytes": dropped.bytes,

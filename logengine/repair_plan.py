@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from logengine.plan import SEGMENT_RECORDS_MAX
 from logengine.segment import FORMAT_VERSION, Gap, Header, segment_name
 from logengine.timestamp import format_timestamp
+from logengine.user_bytes import ended_users
 
 _MISSING = "its segment is missing"
 _NO_SHA256 = hashlib.sha256().hexdigest()
@@ -170,20 +173,17 @@ def _gap(
 ) -> Header:
     """The segment that records a hole, between its neighbours."""
     owner = hole.owner.file.header if hole.owner is not None else None
+    last: Header | None  # whose numbers hold on
     if owner is not None and owner.last == hole.last:
-        since, until, latest, producers = (
-            owner.since,
-            owner.until,
-            owner.latest,
-            owner.producers,
-        )
+        since, until, latest = owner.since, owner.until, owner.latest
+        last = owner
     else:
         # What is gone lies between what is there, as far as anybody knows.
         known = [before.latest] if before else []
         known += [after.since] if after else []
         since, until = (min(known), max(known)) if known else (format_timestamp(0),) * 2
         latest = until
-        producers = before.producers if before else {}
+        last = before
     return Header(
         version=FORMAT_VERSION,
         stream=stream,
@@ -194,7 +194,8 @@ def _gap(
         until=until,
         latest=latest,
         sha256=_NO_SHA256,
-        producers=producers,
+        producers=last.producers if last else {},
+        users=dict(ended_users(last.users)) if last and last.users is not UNSET else UNSET,
         gap=Gap(
             last=hole.last,
             when=when,

@@ -66,6 +66,13 @@ class Earlier(msgspec.Struct, frozen=True, kw_only=True):
     seals: int
 
 
+class UserBytes(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Bytes of one user's stored lines: in the stream before a segment, and its own."""
+
+    before: int
+    own: int
+
+
 class Gap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a segment without records says of records that are gone, up to number `last`.
 
@@ -96,7 +103,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `until` are the least and greatest `_ts` in it, `latest` the greatest in the stream up
     to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
     producer, the number of its last record in this segment or before it, the least
-    recently active first. `gap` is in the place of records that are gone, and only there;
+    recently active first; `users`, where they are counted, the bytes of each user likewise.
+    `gap` is in the place of records that are gone, and only there;
     `erased` is in a compressed one of which some were erased. `frames` says where in a
     compressed segment what is, and `index` what is in each of them; a plain one has neither.
     A sealed one has `prev`, the `header_sha256` that the sealed segment before it had, empty in
@@ -115,6 +123,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     latest: str
     sha256: str
     producers: dict[str, int] = {}
+    users: dict[int, UserBytes] | UnsetType = UNSET
     gap: Gap | UnsetType = UNSET
     erased: Erased | UnsetType = UNSET
     frames: tuple[Frame, ...] | UnsetType = UNSET
@@ -250,7 +259,7 @@ def decode_header(line: bytes, path: str) -> Header:
         )
     if not is_stream_name(header.stream):
         raise DamagedSegment(path, f"its header names an invalid stream {header.stream!r}")
-    if header.first < 1 or header.count < 0 or header.bytes < 0:
+    if header.first < 1 or min(header.count, header.bytes, _least_of_users(header)) < 0:
         raise DamagedSegment(path, "its header has a number that is out of range")
     times = (header.since, header.until, header.latest)
     if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:
@@ -261,6 +270,12 @@ def decode_header(line: bytes, path: str) -> Header:
     _check_index(header, path)
     _check_seal(header, path)
     return header
+
+
+def _least_of_users(header: Header) -> int:
+    """The least number of bytes that it says of a user; 0 if it speaks of none."""
+    users = header.users or {}
+    return min((min(each.before, each.own) for each in users.values()), default=0)
 
 
 def _check_seal(header: Header, path: str) -> None:

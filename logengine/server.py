@@ -1,23 +1,20 @@
-"""Listening sockets and their connections, and the memory they may take together."""
+"""The connections of all senders, who of them may be read, and the memory they may take."""
 
 import asyncio
-import contextlib
-import errno
 import math
 import os
 import socket
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import structlog
 
-from logengine.committer import Committer, Entry
+from logengine.committer import Committer
 from logengine.connection import Connection
-from logengine.errors import ConfigError
+from logengine.listeners import Listeners
+from logengine.pending import Entry
 from logengine.poller import Poller
 from logengine.protocols.ndjson import (
     Hello,
@@ -27,21 +24,19 @@ from logengine.protocols.ndjson import (
 )
 from logengine.quota import Quotas
 from logengine.quota_gate import QuotaGate
+from logengine.quota_looks import QuotaLooks
 from logengine.record import Peer, envelope, peer_fields, stamp
-from logengine.status import FAILING_STREAMS_MAX, Status, TotalsStatus
+from logengine.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
 from logengine.store import Store
 from logengine.timestamp import format_timestamp
 
 log = structlog.get_logger()
 
-_BACKLOG = 1024
-_ACCEPTS_PER_WAKE = 64
-_ACCEPT_PAUSE_S = 0.5
-_NOBODY_TO_ACCEPT = {errno.EAGAIN, errno.ECONNABORTED, errno.EINTR}
-
 
 class _Nobody:
     """The sender of what the daemon itself writes."""
+
+    uid = os.geteuid()
 
     def durable(self, number: int) -> None:
         """Waits for nothing."""
@@ -81,6 +76,7 @@ class Server:
 
     With `quotas`, a sender that is over one that blocks is not read until it has tokens
     again, and what is over one that drops is dropped, counted, and told of in its stream.
+    `looks` keeps them informed of what is stored, where they limit that.
     """
 
     def __init__(
@@ -91,6 +87,7 @@ class Server:
         tasks: asyncio.TaskGroup,
         clock_ns: Callable[[], int] = time.time_ns,
         quotas: Quotas | None = None,
+        looks: QuotaLooks | None = None,
     ) -> None:
         self.committer = committer
         self.limits = limits
@@ -103,10 +100,19 @@ class Server:
         self._timestamp_turn = -1
         self._loop = asyncio.get_running_loop()
         self._started_s = self._loop.time()
-        self.quotas = QuotaGate(quotas, limits.report_dropped_every, self.room, self._write)
-        self._listeners: dict[socket.socket, str] = {}
-        self._inherited: set[socket.socket] = set()
-        self._accepting = True
+        self.quotas = QuotaGate(
+            quotas,
+            limits.report_dropped_every,
+            self.room,
+            self._write,
+            looks.look_soon if looks else None,
+        )
+        self._looks = looks
+        if looks is not None:
+            looks.on_looked = self.room
+        self._listeners = Listeners(
+            self._take, limits.max_connections, lambda: len(self._connections)
+        )
         self._connections: set[Connection] = set()
         self._producers: dict[tuple[str, str], Connection] = {}
         self._paused: dict[Connection, None] = {}
@@ -126,21 +132,11 @@ class Server:
 
         An inherited one is somebody else's too: who waits there is left to the next daemon.
         """
-        listener.setblocking(False)
-        self._listeners[listener] = stream
-        if inherited:
-            self._inherited.add(listener)
-        self._loop.add_reader(listener, self._accept, listener)
+        self._listeners.add(listener, stream, inherited=inherited)
 
     async def stop(self) -> None:
         """Stops accepting, takes what was sent so far, and returns when all of it is durable."""
-        for listener in self._listeners:
-            self._loop.remove_reader(listener)
-            if listener not in self._inherited:
-                while self._accept(listener):
-                    pass  # who connected has perhaps sent already
-            listener.close()
-        self._listeners.clear()
+        self._listeners.stop()
         self.quotas.keep_nobody_waiting()
         for connection in list(self._connections):
             connection.stop()
@@ -153,6 +149,8 @@ class Server:
         for connection in list(self._connections):
             connection.close()
         self.quotas.close()
+        if self._looks is not None:
+            self._looks.close()
         self.poller.close()
 
     def timestamp(self) -> str:
@@ -167,6 +165,14 @@ class Server:
         timestamp = format_timestamp(self._clock_ns())
         body, count = stamp(record, envelope(timestamp, _OWN_FIELDS))
         self.committer.add(stream, Entry(body, count, timestamp, 0, _Nobody()))
+
+    def _take(self, accepted: socket.socket, stream: str) -> None:
+        """Begins with somebody who has connected."""
+        connection = Connection(self, accepted, stream)
+        self._connections.add(connection)
+        self._all_closed.clear()
+        self.totals.connections += 1
+        connection.resume()
 
     def admit(self, stream: str) -> None:
         """Gives a stream its place. Raises `TooManyStreams` if there is none."""
@@ -229,6 +235,7 @@ class Server:
             return error_answer("not_allowed", found=peer.uid, expected="root or the daemon's user")
         committer = self.committer
         failing = committer.failing()
+        full_streams, full_uids = self.quotas.without_space()
         status = Status(
             status=1,
             ok=not failing and not self._is_full(),
@@ -253,6 +260,8 @@ class Server:
                 over_quota_records=self.quotas.dropped_records,
                 dropped_records=committer.totals.dropped_records,
             ),
+            streams_at_max_bytes=full_streams[:FULL_MAX],
+            uids_at_max_bytes=full_uids[:FULL_MAX],
         )
         return msgspec.json.encode(status) + b"\n"
 
@@ -298,7 +307,7 @@ class Server:
             self._end_election()
         if not self._connections:
             self._all_closed.set()
-        self._accept_again()
+        self._listeners.accept_again()
         if self._paused:
             self.room()
 
@@ -333,88 +342,3 @@ class Server:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
-
-    def _accept(self, listener: socket.socket) -> bool:
-        """Takes some of those who wait; False when nobody is left or nobody can be taken."""
-        for _ in range(_ACCEPTS_PER_WAKE):
-            if len(self._connections) >= self.limits.max_connections:
-                log.warning("max_connections_reached", max_connections=self.limits.max_connections)
-                self._stop_accepting()
-                return False
-            try:
-                accepted, _ = listener.accept()
-            except OSError as error:
-                if error.errno in _NOBODY_TO_ACCEPT:
-                    return False
-                # Out of descriptors or memory: who waits in the backlog is taken later.
-                log.error("accept_failed", error=str(error), retry_in_s=_ACCEPT_PAUSE_S)
-                self._stop_accepting()
-                self._loop.call_later(_ACCEPT_PAUSE_S, self._accept_again)
-                return False
-            accepted.setblocking(False)
-            connection = Connection(self, accepted, self._listeners[listener])
-            self._connections.add(connection)
-            self._all_closed.clear()
-            self.totals.connections += 1
-            connection.resume()
-        return True
-
-    def _stop_accepting(self) -> None:
-        self._accepting = False
-        for listener in self._listeners:
-            self._loop.remove_reader(listener)
-
-    def _accept_again(self) -> None:
-        if self._accepting or len(self._connections) >= self.limits.max_connections:
-            return
-        self._accepting = True
-        for listener in self._listeners:
-            self._loop.add_reader(listener, self._accept, listener)
-
-
-def bind_listener(path: Path, mode: int) -> socket.socket:
-    """A listening Unix stream socket at `path`, in place of one that a dead daemon left.
-
-    Raises `ConfigError` if something else is there, somebody listens there already, or the
-    directory is another user's, who could put a socket of his own in place of this one.
-    """
-    _remove_stale_socket(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        owner = path.parent.stat().st_uid
-    except OSError as error:
-        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
-    if owner not in (0, os.geteuid()):
-        raise ConfigError(
-            f"cannot listen at {path}: its directory belongs to user {owner}, expected root or "
-            f"user {os.geteuid()}; choose another with --socket"
-        )
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(os.fspath(path))
-        os.chmod(path, mode)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
-    return listener
-
-
-def _remove_stale_socket(path: Path) -> None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise ConfigError(f"cannot listen at {path}: there is something that is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            return
-        except OSError as error:
-            raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
-    raise ConfigError(f"cannot listen at {path}: another process listens there already")

@@ -8,6 +8,8 @@ from logengine.units import format_size_rounded
 
 # Of a full disk every stream may be failing; one answer tells of no more than these.
 FAILING_STREAMS_MAX = 100
+# So many streams, and users, it names that have no room left in their quota.
+FULL_MAX = 100
 
 
 class FailingStream(msgspec.Struct, frozen=True):
@@ -37,7 +39,8 @@ class TotalsStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """The answer to `{"_status":1}`; see `docs/protocol.md` for each.
 
-    `failing` has at most `FAILING_STREAMS_MAX` of the `failing_streams`.
+    `failing` has at most `FAILING_STREAMS_MAX` of the `failing_streams`. The last two have
+    defaults, for an answer of a daemon that knows no such quotas.
     """
 
     status: int
@@ -54,6 +57,8 @@ class Status(msgspec.Struct, frozen=True):
     failing_streams: int
     failing: Sequence[FailingStream]
     totals: TotalsStatus
+    streams_at_max_bytes: Sequence[str] = ()
+    uids_at_max_bytes: Sequence[int] = ()
 
 
 def serving_state(failing: Sequence[FailingStream]) -> str:

@@ -5,24 +5,26 @@ DATA/STREAM/    one directory per stream
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
+
+from msgspec import UNSET, UnsetType
 
 from logengine.atomic import create_directories, create_directory, sync_directory
 from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
+from logengine.publication import Publication, StreamCommit
 from logengine.room import StoredSegment
 from logengine.segment_file import list_streams
 from logengine.stream import Recovery, SegmentWriter, drop_oldest, recover
+from logengine.user_bytes import Users
 
 LOCK_NAME = ".lock"
 
@@ -35,6 +37,7 @@ class StoreLimits:
     direct_above: int = 256 * 1024
     threads: int = 8
     max_producers: int = 1024
+    max_users: int = 1024
     max_streams: int = 4096
     active_cache: int = 32 * 1024 * 1024
 
@@ -58,93 +61,6 @@ def lock_data_directory(data: Path) -> int:
         os.close(lock)
         raise
     return lock
-
-
-class Publication:
-    """What the writers of one commit share: threads, and the last step.
-
-    It is entered before the writers, so it is left after them: by then each writer has
-    handed itself over, or was aborted. Leaving normally publishes all that were handed
-    over, each replaced and its directory synced in one thread hop; an exception on the
-    way out of the stack publishes none. Without an `executor` a step is taken there and
-    then, by the event loop's own thread.
-    """
-
-    def __init__(self, executor: Executor | None, threads: int) -> None:
-        self._executor = executor
-        self._threads = threads
-        self._handed_over: list[StreamCommit] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # Let go of at once: a cycle would keep the batch in memory until the collector comes.
-        commits, self._handed_over = self._handed_over, []
-        if exc_type is None:
-            await self.step([(commit, commit.writer.publish) for commit in commits])
-
-    def hand_over(self, commit: "StreamCommit") -> None:
-        """Takes a writer whose part of the stack ended well."""
-        self._handed_over.append(commit)
-
-    async def step(self, steps: Sequence[tuple["StreamCommit", Callable[[], None]]]) -> None:
-        """Takes one step of each writer, in parallel; one that fails fails alone."""
-        left = deque(steps)
-
-        def take_what_is_left() -> None:
-            with contextlib.suppress(IndexError):
-                while True:
-                    commit, step = left.popleft()
-                    commit.take(step)
-
-        if self._executor is None:
-            take_what_is_left()
-            return
-        # A job for each thread and not for each stream: handing one over costs 30 us.
-        loop = asyncio.get_running_loop()
-        jobs = [
-            loop.run_in_executor(self._executor, take_what_is_left)
-            for _ in range(min(len(steps), self._threads))
-        ]
-        for job in jobs:
-            await job
-
-
-class StreamCommit:
-    """One stream's part of a commit: an atomic writer in the stack, and how it fared."""
-
-    def __init__(self, writer: SegmentWriter, publication: Publication) -> None:
-        self.writer = writer
-        self.stream = writer.plan.stream
-        self.failure: Exception | None = None
-        self._publication = publication
-
-    def take(self, step: Callable[[], None]) -> None:
-        """Takes a step of the writer; what fails there is this stream's failure, no other's."""
-        try:
-            step()
-        except Exception as error:  # noqa: BLE001 - whatever it is, only this stream failed
-            self.failure = error
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None and self.failure is None:
-            self._publication.hand_over(self)
-        else:
-            await self._publication.step([(self, self.writer.abort)])
 
 
 class Store:
@@ -273,6 +189,11 @@ class Store:
         # name, never to be followed.
         return self._planned[stream] is self._durable[stream] and stream not in self._uncertain
 
+    def users_of(self, stream: str) -> Users | UnsetType:
+        """How many bytes of each user are in `stream` and its batches under way, as counted."""
+        state = self._planned.get(stream)
+        return state.users if state else UNSET
+
     def last_durable(self, stream: str, producer: str) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it is not known."""
         state = self._durable.get(stream)
@@ -286,6 +207,7 @@ class Store:
                 addition,
                 rewrite_limit=self._limits.rewrite_limit,
                 max_producers=self._limits.max_producers,
+                max_users=self._limits.max_users,
             )
         )
         self._set_planned(stream, planned.after)

@@ -19,8 +19,9 @@ from benchmarks.contest import scratch
 from benchmarks.engine import ENVELOPE_BYTES
 from benchmarks.records import real_looking
 from benchmarks.scenario import Aim, Bench, Scenario, Section
-from logengine.committer import CommitLimits, Committer, Entry
-from logengine.config import CommitConfig
+from logengine.committer import CommitLimits, Committer
+from logengine.config_sections import CommitConfig
+from logengine.pending import Entry
 from logengine.store import Store
 
 _STREAMS = 100
@@ -42,6 +43,8 @@ class Found(msgspec.Struct):
 
 class _Engine:
     """The engine's own store and committer, in this process."""
+
+    uid = 1000
 
     def __init__(self, store: Store, tasks: asyncio.TaskGroup) -> None:
         self._committer = Committer(store, CommitLimits(), tasks)

@@ -87,6 +87,10 @@ def _told(status: Status) -> Iterator[str]:
     for what, count in lost.items():
         if count:
             yield f"  {what}: {count:,} records"
+    for name in status.streams_at_max_bytes:
+        yield f"  {name} has all the bytes that its quota allows (max_bytes)"
+    for uid in status.uids_at_max_bytes:
+        yield f"  user {uid} has all the bytes that the quota allows (max_bytes)"
     for stream in status.failing:
         yield (
             f"  {stream.stream} cannot be committed for {stream.for_s:.0f} s, tried "

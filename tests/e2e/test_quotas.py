@@ -1,9 +1,13 @@
 """What a real daemon does to those who send more than they may."""
 
+import json
 import os
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from tests.crash.walker import decompressed
 from tests.daemon import Daemon, Producer, eventually
 
 MakeDaemon = Callable[[str], Daemon]
@@ -110,6 +114,7 @@ def test_what_a_quota_drops_is_answered_counted_and_told_of(make_daemon: MakeDae
         "event": "records_dropped",
         "reason": "over_quota",
         "quota": "stream",
+        "limit": "records_per_s",
         "uid": os.geteuid(),
         "records": len(dropped),
     }
@@ -161,3 +166,221 @@ def test_bytes_that_block_come_at_their_rate_and_none_is_lost(make_daemon: MakeD
     assert done.stderr == b""
     assert [value["n"] for value in daemon.values("app")] == list(range(1, 301))
     assert daemon.cli("status").stdout.startswith(b"ok")
+
+
+# What may be stored in all.
+
+
+def of_stream(max_bytes: str, over: str = "block") -> str:
+    return f"[stream.tight.quota]\nmax_bytes = '{max_bytes}'\nover = '{over}'\n"
+
+
+def of_user(max_bytes: str, over: str = "block") -> str:
+    return f"[uid.{os.geteuid()}.quota]\nmax_bytes = '{max_bytes}'\nover = '{over}'\n"
+
+
+def random_records(first: int, last: int) -> bytes:
+    """Records that no compression makes much smaller."""
+    return b"".join(
+        b'{"n":%d,"x":"%s"}\n' % (number, os.urandom(120).hex().encode())
+        for number in range(first, last + 1)
+    )
+
+
+def files_bytes(daemon: Daemon, stream: str) -> int:
+    return sum(path.stat().st_size for path in (daemon.data / stream).glob("[0-9]*"))
+
+
+def lines_bytes(daemon: Daemon, *streams: str) -> int:
+    """What the senders' records take, as they are stored."""
+    done = [daemon.cli("cat", stream, "--format", "raw").stdout for stream in streams]
+    lines = b"".join(done).splitlines(keepends=True)
+    return sum(len(line) for line in lines if b'"n":' in line)
+
+
+def restart(daemon: Daemon, config: str) -> None:
+    daemon.config.write_text(config)
+    daemon.start()
+
+
+def test_a_stream_without_space_blocks_alone_and_a_larger_quota_lets_it_go_on(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = make_daemon(of_stream("8KiB"))
+    tight = daemon.connect()
+    tight.hello(stream="tight", producer="p")
+    sent = random_records(1, 100)
+    tight.send(sent)
+    waits(daemon)
+    free = daemon.connect()
+    free.hello(stream="free")
+    free.send(RECORDS)
+    free.wait_for_ack(100)
+    assert b"tight has all the bytes" in daemon.cli("status").stdout
+    # One read more than there is room for is taken, and a header is not counted before a look.
+    assert 8 * 1024 <= files_bytes(daemon, "tight") < 16 * 1024
+    daemon.kill()
+    stored = len(values(daemon, "tight"))
+    assert 0 < stored < 100
+    restart(daemon, of_stream("1MiB"))
+    tight = daemon.connect()
+    following = tight.hello(stream="tight", producer="p")["next"]
+    assert following == stored + 1
+    tight.send(b"".join(sent.splitlines(keepends=True)[following - 1 :]))
+    tight.wait_for_ack(100)
+    assert [value["n"] for value in values(daemon, "tight")] == list(range(1, 101))
+    assert b"all the bytes" not in daemon.cli("status").stdout
+
+
+@pytest.mark.parametrize("quota", [of_stream("32KiB"), of_user("32KiB")], ids=["stream", "user"])
+def test_who_has_no_space_goes_on_when_retention_made_some(
+    make_daemon: MakeDaemon, quota: str
+) -> None:
+    daemon = make_daemon(
+        "[commit]\nrewrite_limit = '4KiB'\n"
+        "[compaction]\nseal_bytes = '4KiB'\nseal_after = '200ms'\nseal_small_after = '200ms'\n"
+        f"[stream.tight.retention]\nmax_bytes = '8KiB'\n{quota}"
+    )
+    sender = daemon.connect()
+    sender.hello(stream="tight", producer="p")
+    # More than twice what there is room for, in segments of which the oldest may go.
+    for last in range(20, 201, 20):
+        sender.send(random_records(last - 19, last))
+        sender.wait_for_ack(last)
+    lines = daemon.cli("cat", "tight", "--format", "raw").stdout.splitlines()
+    numbers = [json.loads(line)["n"] for line in lines]
+    assert numbers == list(range(numbers[0], 201))
+    assert numbers[0] > 1
+    daemon.cli("verify")
+
+
+def test_what_finds_no_space_is_dropped_and_told_of_also_after_a_restart(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = make_daemon(of_stream("8KiB", "drop"))
+    tight = daemon.connect()
+    tight.hello(stream="tight", producer="p")
+    tight.send(RECORDS * 3)
+    dropped = dropped_numbers(tight, 300)
+    stored = len(values(daemon, "tight"))
+    assert stored == 300 - len(dropped)
+    assert 6 * 1024 < lines_bytes(daemon, "tight") <= 8 * 1024
+    assert daemon.stop() == 0
+    (report,) = reports(daemon, "tight")
+    assert (report["quota"], report["limit"]) == ("stream", "max_bytes")
+    assert report["records"] == len(dropped)
+
+    daemon.start()
+    tight = daemon.connect()
+    assert tight.hello(stream="tight", producer="p")["next"] == 301
+    tight.send(RECORDS)
+    assert dropped_numbers(tight, 400) == set(range(301, 401))
+    assert daemon.stop() == 0
+    assert len(values(daemon, "tight")) == stored
+    assert sum(each["records"] for each in reports(daemon, "tight")) == 400 - stored
+
+
+def test_a_user_has_one_space_in_all_streams_and_over_a_kill(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(of_user("16KiB", "drop"))
+    dropped = 0
+    for stream in ("one", "two"):
+        sender = daemon.connect()
+        sender.hello(stream=stream, producer="p")
+        sender.send(RECORDS)
+        dropped += len(dropped_numbers(sender, 100))
+    stored = lines_bytes(daemon, "one", "two")
+    assert 16 * 1024 - 200 < stored <= 16 * 1024
+    assert sum(len(values(daemon, stream)) for stream in ("one", "two")) == 200 - dropped
+    daemon.kill()
+
+    daemon.start()
+    for stream in ("two", "three"):
+        sender = daemon.connect()
+        sender.hello(stream=stream)
+        sender.send(RECORDS)
+        assert len(dropped_numbers(sender, 100)) >= 99
+    daemon.kill()
+    assert lines_bytes(daemon, "one", "two") <= 16 * 1024
+
+    restart(daemon, of_user("1MiB", "drop"))
+    sender = daemon.connect()
+    sender.hello(stream="three")
+    sender.send(RECORDS)
+    assert dropped_numbers(sender, 100) == set()
+
+
+def test_a_user_without_space_waits_on_all_connections_and_over_a_kill(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = make_daemon(of_user("8KiB"))
+    sent = random_records(1, 100)
+    for stream in ("one", "two"):
+        sender = daemon.connect()
+        sender.hello(stream=stream, producer="p")
+        sender.send(sent)
+    eventually(lambda: b"2 of them held up" in daemon.cli("status").stdout, "both to be held")
+    assert f"user {os.geteuid()} has all the bytes".encode() in daemon.cli("status").stdout
+    daemon.kill()
+    daemon.start()
+    senders = {stream: daemon.connect() for stream in ("one", "two")}
+    following = {s: each.hello(stream=s, producer="p")["next"] for s, each in senders.items()}
+    for stream, sender in senders.items():
+        sender.send(b"".join(sent.splitlines(keepends=True)[following[stream] - 1 :]))
+    eventually(lambda: b"2 of them held up" in daemon.cli("status").stdout, "both to be held")
+    # A stop takes what was sent, whatever the quota.
+    assert daemon.stop() == 0
+    for stream in senders:
+        assert [value["n"] for value in values(daemon, stream)] == list(range(1, 101))
+
+
+def headers(daemon: Daemon, stream: str) -> list[tuple[dict[str, Any], bytes]]:
+    """Headers and bodies as they count, in order."""
+    found: list[tuple[dict[str, Any], bytes]] = []
+    for path in sorted((daemon.data / stream).glob("[0-9]*")):
+        line, _, body = decompressed(path, path.read_bytes()).partition(b"\n")
+        header = json.loads(line)
+        if found and header["first"] == found[-1][0]["first"]:
+            found.pop()  # there compressed too
+        last = header["first"] + header["count"] - 1
+        if not found or last >= found[-1][0]["first"] + found[-1][0]["count"]:
+            found.append((header, body))
+    return found
+
+
+def test_headers_count_users_to_the_byte_whatever_is_killed_merged_and_erased(
+    make_daemon: MakeDaemon,
+) -> None:
+    config = (
+        "[commit]\nrewrite_limit = '2KiB'\n"
+        "[compaction]\nseal_bytes = '16KiB'\nfanout = 4\nseal_after = '100ms'\n"
+        f"seal_small_after = '1h'\n{of_user('1GiB')}"
+    )
+    daemon = make_daemon(config)
+    uid, total = str(os.geteuid()), 1200
+    lines = random_records(1, total).splitlines(keepends=True)
+    sent = 0
+    while sent < total:
+        sender = daemon.connect()
+        sent = sender.hello(stream="app", producer="p")["next"] - 1
+        for line in lines[sent:]:
+            sender.send(line)
+            sent += 1
+            if sent % 250 == 0:
+                break
+        sender.wait_for_ack(sent - 20)
+        daemon.kill()
+        daemon.start()
+    eventually(lambda: len(list((daemon.data / "app").glob("*.zst"))) > 2, "seals")
+    assert daemon.stop() == 0
+    counted = 0
+    found = headers(daemon, "app")
+    for header, body in found:
+        assert header["users"] == {uid: [counted, len(body)]}
+        counted += len(body)
+    stored = len([value for value in values(daemon, "app") if "n" in value])
+    assert stored >= total - 20
+
+    daemon.cli("erase", "app", "--where", "n=7")
+    erased = headers(daemon, "app")
+    assert [header["users"] for header, _ in erased] == [header["users"] for header, _ in found]
+    assert sum(len(body) for _, body in erased) < counted

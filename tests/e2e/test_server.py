@@ -27,9 +27,10 @@ import uvloop
 from logengine.committer import CommitLimits, Committer
 from logengine.connection import RECEIVE_BYTES
 from logengine.errors import ConfigError
+from logengine.listeners import bind_listener
 from logengine.quota import Admitted, Quota, Quotas
 from logengine.segment_file import list_segments, read_segment
-from logengine.server import Server, ServerLimits, bind_listener
+from logengine.server import Server, ServerLimits
 from logengine.store import Store, StoreLimits
 
 PATIENCE_S = 20

@@ -44,3 +44,43 @@ def test_who_waits_as_long_as_told_may_go_on(rate: int, burst_s: float, taken: i
     if wait_s:
         assert quotas.wait_s("app", 1, wait_s * 0.9) > 0
     assert quotas.room("app", 1, wait_s)[0] >= 1 - TOLERANCE
+
+
+looks = st.one_of(
+    st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.lists(st.integers(0, 40), min_size=1)),
+    st.tuples(st.sampled_from("ab"), st.just(0), st.floats(0, 1)),
+)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.lists(looks, max_size=30))
+def test_what_is_stored_is_within_its_space_and_what_was_removed_makes_room(
+    stream_max: int, user_max: int, steps: list[tuple[str, int, list[int] | float]]
+) -> None:
+    quotas = Quotas(
+        Quota(max_bytes=stream_max, over="drop"), Quota(max_bytes=user_max, over="drop"), {}, {}
+    )
+    disk: dict[str, list[tuple[int, int]]] = {"a": [], "b": []}
+    sent = dropped = 0
+    for stream, uid, value in steps:
+        stored = disk[stream]
+        if not isinstance(value, list):
+            del stored[: int(len(stored) * value)]
+            quotas.stored.saw_stream(stream, sum(size for _, size in stored))
+            users = {uid for uid, _ in stored}
+            seen = {user: sum(size for uid, size in stored if uid == user) for user in users}
+            quotas.stored.saw_users(stream, seen)
+            continue
+        body = b"".join(b"x" * size + b"\n" for size in value)
+        admitted = quotas.admit(stream, uid, body, len(value), 0)
+        stored += [(uid, len(line)) for line in admitted.body.splitlines(keepends=True)]
+        sent += len(value)
+        dropped += len(value) - admitted.records
+        # No more than fits is taken, and no less: the first one that was dropped would not fit.
+        in_stream = sum(size for _, size in stored)
+        in_all = sum(size for each in disk.values() for user, size in each if user == uid)
+        assert in_stream <= stream_max
+        assert in_all <= user_max
+        if admitted.over is not None:
+            more = value[admitted.records] + 1
+            assert in_stream + more > stream_max or in_all + more > user_max
+    assert sum(each.records for each in quotas.take_dropped()) == dropped

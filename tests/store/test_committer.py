@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from logengine.committer import CommitLimits, Committer, Entry
+from logengine.committer import CommitLimits, Committer
+from logengine.pending import Entry
 from logengine.segment_file import list_segments, read_segment
 from logengine.store import Store
 
@@ -23,6 +24,8 @@ TIME = "2026-11-23T20:00:00.000001Z"
 
 class Acks:
     """A sender that notes what it is told."""
+
+    uid = 1000
 
     def __init__(self) -> None:
         self.numbers: list[int] = []

@@ -17,10 +17,11 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.committer import CommitLimits, Committer, Entry
+from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
 from logengine.errors import AtomicWriteError
+from logengine.pending import Entry
 from logengine.reader import Problem, StreamReader
 from logengine.retainer import Retainer
 from logengine.retention import RetentionRule, RetentionRules
@@ -43,6 +44,8 @@ class Clock:
 
 
 class Waiter:
+    uid = 1000
+
     def __init__(self) -> None:
         self.reached = asyncio.Event()
 

@@ -15,7 +15,8 @@ from unittest.mock import Mock
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.committer import CommitLimits, Committer, Entry
+from logengine.committer import CommitLimits, Committer
+from logengine.pending import Entry
 from logengine.room import StoredSegment
 from logengine.segment_file import list_segments, read_segment
 from logengine.store import Store, StoreLimits
@@ -51,6 +52,8 @@ class Disk:
 
 
 class Acks:
+    uid = 1000
+
     def __init__(self) -> None:
         self.number = 0
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from logengine.committer import CommitLimits, Committer, Entry
+from logengine.committer import CommitLimits, Committer
+from logengine.pending import Entry
 from logengine.reader import StreamReader
 from logengine.store import Store, StoreLimits
 from logengine.time_range import TimeRange
@@ -23,6 +24,8 @@ STREAMS = [f"stream-{number:04d}" for number in range(1000)]
 
 
 class Acks:
+    uid = 1000
+
     def __init__(self) -> None:
         self.number = 0
 

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from logengine.cli.config import command
-from logengine.config import (
+from logengine.config import load_config, parse_config, render_config
+from logengine.config_sections import (
     CommitConfig,
     Config,
     LimitsConfig,
@@ -20,9 +21,6 @@ from logengine.config import (
     Size,
     StreamConfig,
     UidConfig,
-    load_config,
-    parse_config,
-    render_config,
 )
 from logengine.errors import ConfigError
 from logengine.places import default_data, default_socket

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from logengine.quota import Dropped, Quota, Quotas, TokenBucket
+from logengine.quota import LOOK_EVERY_S, Dropped, Quota, Quotas, TokenBucket
 
 FREE = Quota()
 APP, USER = "app", 1000
@@ -70,7 +70,7 @@ def test_who_drops_is_never_kept_waiting_and_loses_the_end_of_what_it_sent() -> 
     admitted = quotas.admit(APP, USER, body(b"a", b"bb", b"ccc"), 3, 0)
     assert admitted == (body(b"a", b"bb"), 2, "stream")
     assert quotas.wait_s(APP, USER, 0) == 0
-    assert quotas.take_dropped() == [Dropped(APP, USER, "stream", 1, 4)]
+    assert quotas.take_dropped() == [Dropped(APP, USER, "stream", "records_per_s", 1, 4)]
     assert quotas.take_dropped() == []
 
 
@@ -100,7 +100,7 @@ def test_a_user_has_one_quota_for_all_streams() -> None:
     assert quotas.admit("a", USER, body(b"1"), 1, 0).over is None
     assert quotas.admit("b", USER, body(b"1", b"2"), 2, 0) == (body(b"1"), 1, "uid")
     assert quotas.admit("a", USER + 1, body(b"1"), 1, 0).over is None
-    assert quotas.take_dropped() == [Dropped("b", USER, "uid", 1, 2)]
+    assert quotas.take_dropped() == [Dropped("b", USER, "uid", "records_per_s", 1, 2)]
 
 
 def test_what_one_quota_drops_takes_nothing_of_another() -> None:
@@ -128,3 +128,70 @@ def test_users_who_may_send_a_whole_burst_are_forgotten() -> None:
         quotas.admit(APP, uid, body(b"1"), 1, now_s=uid)
     assert len(quotas._of_users) <= 4096
     assert quotas.admit(APP, 9_999, body(b"1"), 1, now_s=9_999).records == 0
+
+
+# What may be stored in all.
+
+
+def test_who_has_no_space_left_and_blocks_waits_until_some_is_seen() -> None:
+    quotas = of_streams(Quota(max_bytes=10))
+    assert quotas.room(APP, USER, 0)[1] == 10
+    lines = body(*[b"x"] * 6)
+    assert quotas.admit(APP, USER, lines, 6, 0) == (lines, 6, None)
+    assert quotas.wait_s(APP, USER, 0) == quotas.wait_s(APP, USER, 1000) == LOOK_EVERY_S
+    assert quotas.wait_s("other", USER, 0) == 0
+    assert quotas.without_space() == ([APP], [])
+    quotas.stored.saw_stream(APP, 9)
+    assert quotas.wait_s(APP, USER, 0) == 0
+    assert quotas.room(APP, USER, 0)[1] == 1
+    assert quotas.without_space() == ([], [])
+
+
+def test_what_finds_no_space_is_dropped_to_the_byte_and_told_of_by_its_limit() -> None:
+    quotas = of_streams(Quota(max_bytes=10, over="drop"))
+    assert quotas.admit(APP, USER, body(b"1234", b"1234", b"1"), 3, 0).records == 2
+    assert quotas.admit(APP, USER, body(b""), 1, 0) == (b"", 0, "stream")
+    assert quotas.wait_s(APP, USER, 0) == 0
+    assert quotas.take_dropped() == [Dropped(APP, USER, "stream", "max_bytes", 2, 3)]
+
+
+def test_a_record_larger_than_all_the_space_never_passes() -> None:
+    quotas = of_streams(Quota(max_bytes=10, over="drop"))
+    assert quotas.admit(APP, USER, body(b"x" * 10), 1, 0).records == 0
+
+
+def test_each_limit_is_told_of_by_itself() -> None:
+    quotas = of_streams(Quota(records_per_s=2, max_bytes=4, over="drop"))
+    quotas.admit(APP, USER, body(b"1", b"1", b"1"), 3, 0)
+    quotas.admit(APP, USER, body(b"1"), 1, 1)
+    limits = [(dropped.limit, dropped.records) for dropped in quotas.take_dropped()]
+    assert limits == [("records_per_s", 1), ("max_bytes", 1)]
+
+
+def test_a_user_has_one_space_in_all_streams() -> None:
+    quotas = of_users(Quota(max_bytes=4, over="drop"))
+    assert quotas.admit("a", USER, body(b"1"), 1, 0).over is None
+    assert quotas.admit("b", USER, body(b"1", b"2"), 2, 0) == (body(b"1"), 1, "uid")
+    assert quotas.admit("b", USER + 1, body(b"1"), 1, 0).over is None
+    assert quotas.without_space() == ([], [USER])
+    quotas.stored.saw_users("a", {})
+    assert quotas.admit("b", USER, body(b"1"), 1, 0).over is None
+
+
+def test_nothing_is_counted_where_nobody_has_a_max_bytes() -> None:
+    quotas = Quotas(Quota(bytes_per_s=100), Quota(bytes_per_s=100), {}, {})
+    quotas.admit(APP, USER, body(b"1"), 1, 0)
+    assert not quotas.limits_space
+    assert (quotas.stored.streams, quotas.stored.users) == ({}, {})
+
+
+def test_only_whoever_is_near_the_end_of_the_space_is_to_be_looked_at() -> None:
+    quotas = Quotas(FREE, Quota(max_bytes=100), {APP: Quota(max_bytes=50)}, {})
+    for stream, uid, size in ((APP, 1, 20), ("b", 1, 20), ("b", 2, 90), ("c", 3, 20)):
+        quotas.admit(stream, uid, body(b"x" * (size - 1)), 1, 0)
+        quotas.wait_s(stream, uid, 0)
+    assert quotas.stored.take_near() == (set(), {"b"})
+    assert not quotas.stored.anybody_is_near
+    quotas.admit(APP, 1, body(b"x" * 29), 1, 0)
+    quotas.wait_s(APP, 1, 0)
+    assert quotas.stored.take_near() == ({APP}, set())

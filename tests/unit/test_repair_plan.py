@@ -6,7 +6,14 @@ import msgspec
 
 from logengine.plan import SEGMENT_RECORDS_MAX, Found, plan_recovery
 from logengine.repair_plan import Examined, plan_repair
-from logengine.segment import Gap, Header, decode_header, encode_header, segment_name
+from logengine.segment import (
+    Gap,
+    Header,
+    UserBytes,
+    decode_header,
+    encode_header,
+    segment_name,
+)
 
 TIME = "2026-11-23T20:00:{:02d}.000001Z"
 WHEN = "2026-11-25T00:00:00.000001Z"
@@ -58,6 +65,17 @@ def test_a_gap_takes_the_place_of_a_damaged_segment() -> None:
     (gap,) = plan_repair("app", files, WHEN).gaps
     assert gap.producers == {"p": 6}
     assert (gap.since, gap.latest) == (TIME.format(4), TIME.format(6))
+
+
+def test_a_gap_says_of_users_what_was_before_it_and_has_nothing_itself() -> None:
+    counted = {1000: UserBytes(40, 2)}
+    of_users = msgspec.structs.replace(header(4, 6), users=counted)
+    lost = Examined(4, is_compressed=False, header=of_users, damage="it is damaged")
+    (gap,) = plan_repair("app", [whole(1, 3), lost, whole(7, 9)], WHEN).gaps
+    assert gap.users == {1000: UserBytes(42, 0)}
+    kept = Examined(4, is_compressed=False, header=of_users, damage=None)
+    (gap,) = plan_repair("app", [kept, damaged(7)], WHEN).gaps
+    assert gap.users == {1000: UserBytes(42, 0)}
 
 
 def test_of_a_damaged_header_the_neighbours_tell() -> None:

@@ -127,6 +127,9 @@ def test_any_flipped_bit_of_a_header_is_damage(tmp_path: Path) -> None:
         {"latest": "2025-11-23T20:00:00.000001Z"},
         {"sha256": 1},
         {"producers": {"a": "b"}},
+        {"users": {"ann": [0, 1]}},
+        {"users": {"1000": [0, -1]}},
+        {"users": {"1000": [0]}},
     ],
 )
 def test_a_header_that_cannot_be_true_is_damage(tmp_path: Path, change: dict[str, object]) -> None:

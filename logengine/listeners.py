@@ -1,0 +1,147 @@
+"""Listening sockets: made, accepted from while there is a place, and given up."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from logengine.errors import ConfigError
+
+log = structlog.get_logger()
+
+_BACKLOG = 1024
+_ACCEPTS_PER_WAKE = 64
+_ACCEPT_PAUSE_S = 0.5
+_NOBODY_TO_ACCEPT = {errno.EAGAIN, errno.ECONNABORTED, errno.EINTR}
+
+
+class Listeners:
+    """The sockets at which senders connect.
+
+    `take` is called with each connection that is accepted, which does not block, and the stream
+    of the listener; only while `connections` gives less than `connections_max`. Where it does
+    not, nobody is accepted until `accept_again`.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[socket.socket, str], None],
+        connections_max: int,
+        connections: Callable[[], int],
+    ) -> None:
+        self._take = take
+        self._connections_max = connections_max
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._streams: dict[socket.socket, str] = {}
+        self._inherited: set[socket.socket] = set()
+        self._accepting = True
+
+    def add(self, listener: socket.socket, stream: str, *, inherited: bool) -> None:
+        """Accepts on a listening socket from now on.
+
+        An inherited one is somebody else's too: who waits there is left to the next daemon.
+        """
+        listener.setblocking(False)
+        self._streams[listener] = stream
+        if inherited:
+            self._inherited.add(listener)
+        self._loop.add_reader(listener, self._accept, listener)
+
+    def stop(self) -> None:
+        """Takes who has connected so far, and closes all."""
+        for listener in self._streams:
+            self._loop.remove_reader(listener)
+            if listener not in self._inherited:
+                while self._accept(listener):
+                    pass  # who connected has perhaps sent already
+            listener.close()
+        self._streams.clear()
+
+    def accept_again(self) -> None:
+        """Goes on accepting, if that was stopped and there is a place again."""
+        if self._accepting or self._connections() >= self._connections_max:
+            return
+        self._accepting = True
+        for listener in self._streams:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Takes some of those who wait; False when nobody is left or nobody can be taken."""
+        for _ in range(_ACCEPTS_PER_WAKE):
+            if self._connections() >= self._connections_max:
+                log.warning("max_connections_reached", max_connections=self._connections_max)
+                self._stop_accepting()
+                return False
+            try:
+                accepted, _ = listener.accept()
+            except OSError as error:
+                if error.errno in _NOBODY_TO_ACCEPT:
+                    return False
+                # Out of descriptors or memory: who waits in the backlog is taken later.
+                log.error("accept_failed", error=str(error), retry_in_s=_ACCEPT_PAUSE_S)
+                self._stop_accepting()
+                self._loop.call_later(_ACCEPT_PAUSE_S, self.accept_again)
+                return False
+            accepted.setblocking(False)
+            self._take(accepted, self._streams[listener])
+        return True
+
+    def _stop_accepting(self) -> None:
+        self._accepting = False
+        for listener in self._streams:
+            self._loop.remove_reader(listener)
+
+
+def bind_listener(path: Path, mode: int) -> socket.socket:
+    """A listening Unix stream socket at `path`, in place of one that a dead daemon left.
+
+    Raises `ConfigError` if something else is there, somebody listens there already, or the
+    directory is another user's, who could put a socket of his own in place of this one.
+    """
+    _remove_stale_socket(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner = path.parent.stat().st_uid
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
+    if owner not in (0, os.geteuid()):
+        raise ConfigError(
+            f"cannot listen at {path}: its directory belongs to user {owner}, expected root or "
+            f"user {os.geteuid()}; choose another with --socket"
+        )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(os.fspath(path))
+        os.chmod(path, mode)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
+    return listener
+
+
+def _remove_stale_socket(path: Path) -> None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ConfigError(f"cannot listen at {path}: there is something that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return
+        except OSError as error:
+            raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
+    raise ConfigError(f"cannot listen at {path}: another process listens there already")
