@@ -94,6 +94,6 @@ def test_no_cut_and_no_failing_call_spoils_a_drop() -> None:
 
 @pytest.mark.campaign
 def test_no_cut_and_no_failing_call_spoils_any_drop() -> None:
-    tried = cut_goings(range(SEED, SEED + 400), dropped)
-    tried += fail_goings(range(SEED, SEED + 100), dropped, cut=0.3)
+    tried = cut_goings(range(SEED, SEED + 200), dropped)
+    tried += fail_goings(range(SEED, SEED + 50), dropped, cut=0.3)
     print(f"drop of the oldest: {tried}")

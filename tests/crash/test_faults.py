@@ -63,10 +63,10 @@ def test_every_call_fails_and_no_promise_breaks() -> None:
 
 @pytest.mark.campaign
 def test_no_failing_call_beside_a_retention_breaks_a_promise() -> None:
-    report = fail_runs(range(SEED, SEED + 15), share=0.04, cut=0.3, records=14, retains=True)
+    report = fail_runs(range(SEED, SEED + 8), share=0.04, cut=0.3, records=14, retains=True)
     # What a failed sync lost is seen once the power is cut.
     report += fail_runs(
-        range(SEED + 15, SEED + 25),
+        range(SEED + 8, SEED + 12),
         share=0.3,
         cut=1,
         records=14,
@@ -81,7 +81,7 @@ def test_no_failing_call_beside_a_retention_breaks_a_promise() -> None:
 @pytest.mark.campaign
 def test_no_full_disk_that_takes_the_oldest_breaks_a_promise() -> None:
     full = fail_runs(
-        range(SEED, SEED + 20),
+        range(SEED, SEED + 10),
         share=0.1,
         cut=0.5,
         records=20,
@@ -89,6 +89,6 @@ def test_no_full_disk_that_takes_the_oldest_breaks_a_promise() -> None:
         drops_oldest=True,
         calls={"create", "write", "fsync", "rename"},
     )
-    others = fail_runs(range(SEED, SEED + 10), share=0.02, cut=0.3, records=14, drops_oldest=True)
+    others = fail_runs(range(SEED, SEED + 5), share=0.02, cut=0.3, records=14, drops_oldest=True)
     print(f"full disks that take the oldest: {full + others}")
     assert not (full + others).violations

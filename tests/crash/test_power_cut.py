@@ -66,8 +66,8 @@ def test_a_hundred_thousand_cuts_break_no_promise() -> None:
 
 @pytest.mark.campaign
 def test_no_cut_beside_a_retention_breaks_a_promise() -> None:
-    report = cut_runs(range(SEED, SEED + 150), streams=2, records=16, retains=True)
-    report += cut_runs(range(SEED, SEED + 60), streams=1, records=30, kills=0.1, retains=True)
+    report = cut_runs(range(SEED, SEED + 50), streams=2, records=16, retains=True)
+    report += cut_runs(range(SEED, SEED + 15), streams=1, records=30, kills=0.1, retains=True)
     print(f"power cut beside a retention: {report}")
     assert not report.violations
 

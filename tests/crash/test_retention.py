@@ -201,6 +201,6 @@ def test_no_cut_and_no_failing_call_spoils_a_retention() -> None:
 
 @pytest.mark.campaign
 def test_no_cut_and_no_failing_call_spoils_any_retention() -> None:
-    tried = cut_goings(range(SEED, SEED + 300), retained)
-    tried += fail_goings(range(SEED, SEED + 20), retained, cut=0.1)
+    tried = cut_goings(range(SEED, SEED + 200), retained)
+    tried += fail_goings(range(SEED, SEED + 8), retained, cut=0.1)
     print(f"retention: {tried}")
