@@ -4,6 +4,7 @@ from typing import Any
 
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios import (
+    archive,
     clients,
     connections,
     follow,
@@ -30,6 +31,7 @@ SCENARIOS: list[Scenario[Any]] = [
         growth,
         clients,
         large,
+        archive,
         journald,
     )
 ]
