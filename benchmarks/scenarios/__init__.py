@@ -16,6 +16,7 @@ from benchmarks.scenarios import (
     streams,
     sustained,
     throughput,
+    year,
 )
 
 SCENARIOS: list[Scenario[Any]] = [
@@ -31,6 +32,7 @@ SCENARIOS: list[Scenario[Any]] = [
         growth,
         clients,
         large,
+        year,
         archive,
         journald,
     )
