@@ -246,7 +246,7 @@ def render(found: Found, plots: Path) -> Section:
         "all that the process had written to the disk, for commits and merging, in pages. Both by "
         "the bytes of the records as stored. Files and bytes are those in the end, in blocks.\n\n"
         f"{_summary(found)}\n{report.medians(ratios)}\n"
-        "The year by quarters, and by streams in its end:\n\n"
+        "The year by quarters, and by streams at its end:\n\n"
         f"{_quarters(found.years)}\n{_streams(found.years)}\n{report.image(files, title)}"
     )
     return Section(text, _aims(found, p99, paced_p99))
@@ -289,16 +289,17 @@ def _summary(found: Found) -> str:
 
 
 def _quarters(years: Mapping[str, Year]) -> str:
+    bounded = _BOUNDED[0]
     rows = []
     for number in range(2, len(MONTHS), 3):
         cells = [f"end of {MONTHS[number]}"]
         for year in years.values():
             month = year.months[number]
             cells += [f"{month.files:,}", report.number(month.disk_bytes / 1e6)]
+        use = years[_WITH].months[number].uses[bounded]
+        cells += [f"{use.files:,}", report.number(use.disk_bytes / 1e6)]
         rows.append(cells)
-    head = [""]
-    for name in years:
-        head += [f"files, {name}", f"MB, {name}"]
+    head = ["", *_columns(years), f"files of *{bounded}*, {_WITH}", f"MB of *{bounded}*, {_WITH}"]
     return report.table(head, rows)
 
 
@@ -310,10 +311,11 @@ def _streams(years: Mapping[str, Year]) -> str:
             use = year.months[-1].uses[stream]
             cells += [f"{use.files:,}", report.number(use.disk_bytes / 1e6)]
         rows.append(cells)
-    head = ["stream"]
-    for name in years:
-        head += [f"files, {name}", f"MB, {name}"]
-    return report.table(head, rows)
+    return report.table(["stream", *_columns(years)], rows)
+
+
+def _columns(years: Mapping[str, Year]) -> list[str]:
+    return [f"{what}, {name}" for name in years for what in ("files", "MB")]
 
 
 def _aims(found: Found, p99: list[float], paced_p99: list[float]) -> list[Aim]:
