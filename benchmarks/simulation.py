@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from benchmarks.disk import Use, use_of
+from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer, Entry
 from logengine.compaction import CompactionLimits
 from logengine.compactor import CompactionTotals, Compactor
@@ -120,6 +121,7 @@ class Host:
 async def simulated(data: Path, rules: RetentionRules | None, start_ns: int) -> AsyncIterator[Host]:
     """A host that keeps what `rules` say; without any it neither merges nor removes anything."""
     clock = Clock(start_ns)
+    keep_freed_memory()
     # What is removed in a year need not be told segment by segment.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with (

@@ -169,8 +169,8 @@ def render(found: Found, plots: Path) -> Section:
                 report.number(found.disk_bytes[name] / 1e6),
                 report.number(per_record[name]),
                 f"{per_record[name] / journald:.3f}x" if journald else "",
-                report.median(took_s, "s"),
-                report.spread(took_s),
+                report.median([of * 1000 for of in took_s], "ms"),
+                report.spread([of * 1000 for of in took_s]),
                 "" if name == _OURS else f"{report.median(report.ratios(ours_s, took_s))}x",
             ]
         )
