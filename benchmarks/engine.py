@@ -10,11 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.flood import Flood, Seen, is_listening, send_and_wait, started, timed, unseen
+import msgspec
+
+from benchmarks.flood import Flood, Seen, is_listening, send_and_wait, started, timed, unseen, until
+from logengine.segment import COMPRESSED_SUFFIX
+from logengine.segment_file import list_streams
 
 LOGENGINE = (sys.executable, "-m", "logengine")
 ENVELOPE_BYTES = 80  # about what the engine adds to a record
 _REWRITE_LIMIT = 64 * 1024
+_LOG_NAME = "log"
 
 
 class Client:
@@ -63,21 +68,59 @@ class RunningEngine:
         return timed(work, flood.clients)
 
 
+class Stopped(msgspec.Struct, frozen=True):
+    """What a daemon says of its life when it stops. Bytes are those of records as stored."""
+
+    records: int
+    bytes: int
+    merges: int
+    seals: int
+    rewritten_bytes: int
+
+
 @dataclass(frozen=True)
 class Engine:
-    """The daemon as it is installed. Every record is counted at its ack."""
+    """The daemon, as it is installed if there are no `settings`: lines of its configuration.
+
+    Every record is counted at its ack.
+    """
 
     name: str = "logengine"
     records_max: int = 10**9
     clients_max: int = 10**9
+    settings: str = ""
 
     @contextmanager
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[RunningEngine]:
         """Starts it in the foreground, on what `root` holds of it."""
         path, data = root / "socket", root / "data"
-        command = [*wrapper, *LOGENGINE, "run", "--data", str(data), "--socket", str(path)]
-        with started(command, lambda: is_listening(path)) as pid:
+        config = root / "logengine.toml"
+        config.write_text(self.settings)
+        command = [*wrapper, *LOGENGINE, "run", "--config", str(config)]
+        command += ["--data", str(data), "--socket", str(path)]
+        with started(command, lambda: is_listening(path), errors=root / _LOG_NAME) as pid:
             yield RunningEngine(pid, path, data)
+
+
+def stopped(root: Path) -> Stopped:
+    """What the daemon that ran in `root` said when it stopped."""
+    for line in reversed((root / _LOG_NAME).read_bytes().splitlines()):
+        if b'"stopped"' in line:
+            return msgspec.json.decode(line, type=Stopped)
+    raise ValueError(f"{root / _LOG_NAME} does not say that the daemon stopped")
+
+
+def wait_until_sealed(data: Path, patience_s: float) -> None:
+    """Returns when a daemon has sealed all that is in its streams."""
+
+    def is_sealed() -> bool:
+        return all(
+            name.endswith(COMPRESSED_SUFFIX)
+            for stream in list_streams(data)
+            for name in os.listdir(data / stream)
+        )
+
+    until(is_sealed, "the last seal", 0.1, patience_s)
 
 
 @dataclass(frozen=True)

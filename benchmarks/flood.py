@@ -135,12 +135,14 @@ def send_and_wait(
 
 @contextmanager
 def started(
-    command: Sequence[str], ready: Callable[[], bool], environ: Mapping[str, str] | None = None
+    command: Sequence[str],
+    ready: Callable[[], bool],
+    environ: Mapping[str, str] | None = None,
+    errors: Path = Path(os.devnull),
 ) -> Iterator[int]:
     """Runs `command` until the block ends; its pid, once it is `ready`."""
-    process = subprocess.Popen(
-        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with errors.open("wb") as file:
+        process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=file)
     try:
         until(ready, command[0])
         yield process.pid
@@ -178,9 +180,11 @@ def _size(file: Path) -> int:
         return 0
 
 
-def until(condition: Callable[[], bool], what: str, poll_s: float = 0.01) -> None:
+def until(
+    condition: Callable[[], bool], what: str, poll_s: float = 0.01, patience_s: float = 20
+) -> None:
     """Waits for `condition`."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited in vain for {what}")

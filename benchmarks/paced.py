@@ -28,18 +28,23 @@ _TURN_S = 0.001
 
 
 class Load(msgspec.Struct, frozen=True):
-    """So many connections to one socket, and how many records a second of all together."""
+    """So many connections to one socket, and how many records a second of all together.
+
+    A connection sends `records_each` at a time; `blocks` of different records are sent.
+    """
 
     socket: str
     connections: int
     records_per_s: int
     duration_s: float
+    records_each: int = 1
+    blocks: int = 1
 
 
 class Paced(msgspec.Struct, frozen=True):
-    """What came of it. A record that its socket did not take at once is held back, and left out.
+    """What came of it. What its socket did not take at once is held back, and left out.
 
-    `late_p99_ms` is how much later than due records were sent.
+    Times are those of what is sent at a time; `late_p99_ms` is how much later than due.
     """
 
     sent_per_s: float
@@ -70,27 +75,30 @@ def send_paced(load: Load) -> Paced:
     waiting: dict[int, deque[float]] = {one.fileno(): deque() for one in connections}
     acked = dict.fromkeys(waiting, 0)
     in_turn = cycle(waiting.items())
-    record = real_looking(blocks=1).record
+    pieces = cycle(_pieces(load))
     latencies: list[float] = []
     late: list[float] = []
     clock, write, read = time.perf_counter, os.write, os.read
     held_back = due_count = 0
-    total = int(load.records_per_s * load.duration_s)
+    per_s = load.records_per_s / load.records_each
+    total = int(per_s * load.duration_s)
     cpu_before = time.process_time()
     began = give_up = clock()
     measured_from = began + _WARM_UP_S
     while due_count < total or (any(waiting.values()) and clock() < give_up):
         now = clock()
-        owed = min(total, int((now - began) * load.records_per_s) + 1) - due_count
+        owed = min(total, int((now - began) * per_s) + 1) - due_count
         if owed > 0:
-            late.append(now - began - due_count / load.records_per_s)
+            late.append(now - began - due_count / per_s)
             burst = min(owed, _BURST_MAX)
             for descriptor, times in (next(in_turn) for _ in range(burst)):
+                piece = next(pieces)
                 try:
-                    write(descriptor, record)
+                    written = write(descriptor, piece)
                 except BlockingIOError:
                     held_back += 1
                 else:
+                    assert written == len(piece)  # one buffer of the socket's, whole or not at all
                     times.append(clock())
             due_count += burst
             owed -= burst
@@ -98,7 +106,7 @@ def send_paced(load: Load) -> Paced:
         for descriptor, _ in poll.poll(0 if owed > 0 else _TURN_S, _EVENTS_MAX):
             answer = read(descriptor, 4096)
             now = clock()
-            number = int(answer[answer.rindex(b":") + 1 : -2])
+            number = int(answer[answer.rindex(b":") + 1 : -2]) // load.records_each
             times = waiting[descriptor]
             for _ in range(number - acked[descriptor]):
                 sent = times.popleft()
@@ -107,15 +115,26 @@ def send_paced(load: Load) -> Paced:
             acked[descriptor] = number
     took_s = clock() - began
     return Paced(
-        sent_per_s=(total - held_back) / max(took_s, load.duration_s),
-        held_back=held_back,
-        unacked=sum(map(len, waiting.values())),
+        sent_per_s=(total - held_back) * load.records_each / max(took_s, load.duration_s),
+        held_back=held_back * load.records_each,
+        unacked=sum(map(len, waiting.values())) * load.records_each,
         p50_ms=percentile(latencies, 50) * 1000,
         p99_ms=percentile(latencies, 99) * 1000,
         greatest_ms=max(latencies) * 1000,
         late_p99_ms=percentile(late, 99) * 1000,
         cpu_share=(time.process_time() - cpu_before) / took_s,
     )
+
+
+def _pieces(load: Load) -> list[bytes]:
+    """All that is sent, cut into what is sent at a time."""
+    sample = real_looking(blocks=load.blocks)
+    step = sample.record_bytes * load.records_each
+    return [
+        block[start : start + step]
+        for block in sample.blocks
+        for start in range(0, len(block) - step + 1, step)
+    ]
 
 
 def _connected(path: str) -> socket.socket:

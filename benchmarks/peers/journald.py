@@ -8,12 +8,12 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.flood import Flood, Running, Seen, started, unseen, until
+from benchmarks.flood import Flood, Seen, started, unseen, until
 
 _BASE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "logengine", "bookworm")
 _CONFIG = """[Journal]
@@ -38,25 +38,53 @@ with socket.socket(socket.AF_UNIX) as connection:
 
 
 @dataclass
-class _IntoJournal:
+class IntoJournal:
+    """A journald that has been started; its files are somewhere below `journal`."""
+
     init: int
     pid: int
+    journal: Path
 
     def take(self, flood: Flood, seen: Seen = unseen) -> float:
+        """Seconds until every record is in the journal."""
         began = time.perf_counter()
+        self.store(flood.in_turn(flood.sample.blocks))
+        took_s = time.perf_counter() - began
+        self._check(flood.total)
+        return took_s
+
+    def archive(self, blocks: Iterable[bytes], count: int) -> list[Path]:
+        """Has `count` records stored, and gives the files that they are in, which are closed."""
+        self._rotate()
+        others = set(self._archived())
+        self.store(blocks)
+        self._rotate()
+        self._check(count)
+        return sorted(set(self._archived()) - others)
+
+    def store(self, blocks: Iterable[bytes]) -> None:
+        """Returns when all records are in the journal."""
         command = [*_entering(self.init), "python3", "-c", _SENDER]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as sender:
             assert sender.stdin is not None
             sender.stdin.write(_HEADER)
-            for block in flood.in_turn(flood.sample.blocks):
+            for block in blocks:
                 sender.stdin.write(block)
             sender.stdin.write(_LAST)
         until(lambda: self._journal("-n", "1") == _LAST, "the journal", _POLL_S)
-        took_s = time.perf_counter() - began
+
+    def _check(self, count: int) -> None:
         stored = self._journal().count(b"\n")
-        if stored != flood.total + 1:
-            raise ValueError(f"{stored - 1} of {flood.total} records are in the journal")
-        return took_s
+        if stored != count + 1:
+            raise ValueError(f"{stored - 1} of {count} records are in the journal")
+
+    def _rotate(self) -> None:
+        # What is closed by a rotation is synced, and cut to the length that it needs.
+        _in_container(self.init, "journalctl", "--sync")
+        _in_container(self.init, "journalctl", "--rotate")
+
+    def _archived(self) -> Iterator[Path]:
+        return self.journal.glob("*/system@*.journal")
 
     def _journal(self, *options: str) -> bytes:
         command = ["journalctl", "-q", "-t", _IDENTIFIER, "-o", "cat", *options]
@@ -96,7 +124,7 @@ class Journald:
     clients_max: int = 1
 
     @contextmanager
-    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[Running]:
+    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[IntoJournal]:
         """Boots the container; only its journal is kept on the disk."""
         config, journal = root / "bench.conf", root / "journal"
         config.write_text(_CONFIG)
@@ -110,7 +138,7 @@ class Journald:
             until(lambda: _is_up(nspawn), "the container")
             (init,) = _children(nspawn)
             (journald,) = (pid for pid in _children(init) if _name(pid) == "systemd-journal")
-            yield _IntoJournal(init, journald)
+            yield IntoJournal(init, journald, journal)
 
 
 def has_container() -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios import (
+    archive,
     clients,
     connections,
     follow,
@@ -15,6 +16,7 @@ from benchmarks.scenarios import (
     streams,
     sustained,
     throughput,
+    year,
 )
 
 SCENARIOS: list[Scenario[Any]] = [
@@ -30,6 +32,8 @@ SCENARIOS: list[Scenario[Any]] = [
         growth,
         clients,
         large,
+        year,
+        archive,
         journald,
     )
 ]
