@@ -4,9 +4,10 @@
 
 A segment belongs to the tier whose limit it is below; limits are `fanout` apart. Neighbours
 are merged as soon as they make one of a higher tier, and sealed as soon as they make
-`seal_bytes`: a record is written again once per tier that it climbs, whatever the rate. One
-that came in a full segment of 64 KiB is written twice more, sealing included, one in a
-segment of at least 4 KiB three times. No files, no clock.
+`seal_bytes`: a record is written again once per tier that it climbs, whatever the rate. Those
+that cannot become more, because what is behind them is of a higher tier already, are merged
+too, once, and climb with that. One that came in a full segment of 64 KiB is written twice
+more, sealing included, one in a segment of at least 4 KiB three times. No files, no clock.
 """
 
 from collections.abc import Iterator, Sequence
@@ -87,9 +88,11 @@ def choose(
             if tier == limits.seal_bytes and run[0].first == seal_from:
                 continue  # it will be sealed, and need not be merged that far
             window = _reaching(run, tier)
+            is_ended = run[-1] is not parts[-1]
             # So small that sixteen do not fill the lowest tier: not too many of them either.
-            if window is None and len(run) >= 2 * limits.fanout:
-                window = run[: 2 * limits.fanout]
+            are_tiny = tier == limits.tiers[0] and len(run) >= 2 * limits.fanout
+            if window is None and (is_ended or are_tiny):
+                window = run[:PARTS_MAX]
             if window is not None and len(window) > 1:
                 return Merge(window)
     return None
@@ -100,13 +103,14 @@ def choose_when_quiet(
 ) -> Merge | Seal | None:
     """What to do next with the unsealed segments of a stream that has gone quiet.
 
-    All of it is sealed; merged where more must be gathered than one seal may take.
+    What was left to be done while it went on comes first: a long run of segments is merged tier
+    by tier, for a seal can be made of so many only. Then all of it is sealed.
     """
+    if (action := choose(parts, seal_from, limits)) is not None:
+        return action
     for run in _runs(parts):
         if run[0].first == seal_from:
-            if len(run) > PARTS_MAX and not any(part.is_compressed for part in run[-PARTS_MAX:]):
-                return Merge(run[-PARTS_MAX:])
-            return Seal(_reaching(run, limits.seal_bytes) or run[:PARTS_MAX])
+            return Seal(run[:PARTS_MAX])
     return None
 
 

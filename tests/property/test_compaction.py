@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -129,6 +129,7 @@ def header_at(first: int, second: int) -> Header:
 
 
 @given(patterns)
+@example([(4 * KiB, 115), (64 * KiB, 1), (4 * KiB, 125)])
 def test_no_byte_is_rewritten_more_than_three_times_whatever_the_rate(
     pattern: list[tuple[int, int]],
 ) -> None:
@@ -162,6 +163,19 @@ def test_full_segments_are_written_twice_more_sealing_included() -> None:
     assert (stream.parts, stream.seals) == ([], 10)
     assert 1.9 < stream.amplification() <= 2
     assert stream.files_max <= 2 * LIMITS.fanout
+
+
+@given(st.integers(1, 600), st.sampled_from([4 * KiB, 16 * KiB, 64 * KiB, 512 * KiB]))
+def test_what_piled_up_before_a_stream_went_quiet_costs_no_more_than_what_did_not(
+    count: int, size: int
+) -> None:
+    stream = Stream()
+    stream.parts = [Part(seq, seq, size) for seq in range(1, count + 1)]
+    stream.committed = dict.fromkeys(range(1, count + 1), size)
+    stream.rewrites = dict.fromkeys(range(1, count + 1), 0)
+    stream.compact(quiet=True)
+    assert stream.parts == []
+    assert max(stream.rewrites.values()) <= 3
 
 
 def test_large_batches_are_only_sealed() -> None:
