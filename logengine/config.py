@@ -17,6 +17,7 @@ import tomli_w
 
 from logengine.config_sections import (
     COUNT_MAX,
+    SMALL_TIMES_LONGER,
     Config,
     Duration,
     KiB,
@@ -126,16 +127,23 @@ def parse_config(text: str, origin: str) -> Config:
         named = said.get(table)
         for name, of_name in named.items() if isinstance(named, dict) else ():
             _converted(of_name, kind, origin, f"{table}.{name}")
-    config = _converted(said, Config, origin)
-    limits = config.limits
-    if "max_pending_stream" not in said.get("limits", {}):
-        share = min(limits.max_pending_stream, limits.max_pending // 2)
-        limits = msgspec.structs.replace(limits, max_pending_stream=Size(share))
-        config = msgspec.structs.replace(config, limits=limits)
+    config = _with_what_follows(_converted(said, Config, origin), said)
     if said.get("data") == "":
         raise ConfigError(f"{origin}: data: ''; expected an absolute path, or no such key")
     _check(config, origin)
     return config
+
+
+def _with_what_follows(config: Config, said: Mapping[str, Any]) -> Config:
+    """The configuration with those defaults that depend on what was `said`."""
+    limits, compaction = config.limits, config.compaction
+    if "max_pending_stream" not in said.get("limits", {}):
+        share = min(limits.max_pending_stream, limits.max_pending // 2)
+        limits = msgspec.structs.replace(limits, max_pending_stream=Size(share))
+    if "seal_small_after" not in said.get("compaction", {}):
+        longer = Duration(SMALL_TIMES_LONGER * compaction.seal_after)
+        compaction = msgspec.structs.replace(compaction, seal_small_after=longer)
+    return msgspec.structs.replace(config, limits=limits, compaction=compaction)
 
 
 Table = TypeVar("Table")

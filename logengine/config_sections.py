@@ -31,6 +31,8 @@ class Mode(int):
 
 
 COUNT_MAX = 1_000_000
+# For how much longer than others a small stream must be quiet to be sealed.
+SMALL_TIMES_LONGER = 24
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=COUNT_MAX)]
 
@@ -80,7 +82,7 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     fanout: Annotated[int, msgspec.Meta(ge=2, le=FANOUT_MAX)] = 16
     seal_bytes: Size = Size(16 * MiB)
     seal_after: Duration = Duration(3600)
-    seal_small_after: Duration = Duration(24 * 3600)
+    seal_small_after: Duration = Duration(SMALL_TIMES_LONGER * 3600)
     max_rate: Size = Size(64 * MiB)
     level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
     seal_key: str = ""

@@ -370,6 +370,16 @@ def test_show_prints_toml_of_what_is_in_force_and_where_it_is_from(tmp_path: Pat
     assert (config.data, paths(config), config.commit.threads) == ("/srv/logs", ["/run/s"], 3)
 
 
+@pytest.mark.parametrize(("said", "small_s"), [("", 86_400), ("seal_after = '2s'", 48)])
+def test_small_streams_wait_longer_to_be_sealed_unless_told_otherwise(
+    said: str, small_s: float
+) -> None:
+    config = parse_config(f"[compaction]\n{said}", "f")
+    assert config.compaction.seal_small_after == small_s
+    config = parse_config(f"[compaction]\n{said}\nseal_small_after = '5s'", "f")
+    assert config.compaction.seal_small_after == 5
+
+
 @pytest.mark.parametrize(("said", "share"), [("8MiB", 4), ("64MiB", 32), ("1GiB", 32)])
 def test_a_stream_may_take_half_of_the_memory_unless_told_otherwise(said: str, share: int) -> None:
     config = parse_config(f"[limits]\nmax_pending = '{said}'", "f")
