@@ -17,10 +17,11 @@ import structlog
 
 from benchmarks.disk import Use, use_of
 from logengine.allocator import keep_freed_memory
-from logengine.committer import CommitLimits, Committer, Entry
+from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import CompactionTotals, Compactor
-from logengine.config import CommitConfig, CompactionConfig
+from logengine.config_sections import CommitConfig, CompactionConfig
+from logengine.pending import Entry
 from logengine.record import Peer, envelope, peer_fields, stamp
 from logengine.retainer import Retainer
 from logengine.retention import RetentionRules
@@ -48,6 +49,8 @@ class Clock:
 class Host:
     """Streams of one data directory, of which each is sent to by one process."""
 
+    uid = 1000
+
     def __init__(
         self, data: Path, committer: Committer, compactor: Compactor | None, clock: Clock
     ) -> None:
@@ -68,7 +71,7 @@ class Host:
         self._clock.now_ns = time_ns
         fields = self._peer_fields.get(stream)
         if fields is None:
-            peer = Peer(812 + len(self._peer_fields), 1000, 1000, stream, f"{stream}.service")
+            peer = Peer(812 + len(self._peer_fields), self.uid, 1000, stream, f"{stream}.service")
             fields = self._peer_fields[stream] = peer_fields(peer)
         timestamp = format_timestamp(time_ns)
         stamped = stamp(lines, envelope(timestamp, fields))

@@ -377,7 +377,7 @@ def test_small_streams_wait_longer_to_be_sealed_unless_told_otherwise(
     config = parse_config(f"[compaction]\n{said}", "f")
     assert config.compaction.seal_small_after == small_s
     config = parse_config(f"[compaction]\n{said}\nseal_small_after = '5s'", "f")
-    assert config.compaction.seal_small_after == 5
+    assert config.compaction.seal_small_after == 5.0
 
 
 @pytest.mark.parametrize(("said", "share"), [("8MiB", 4), ("64MiB", 32), ("1GiB", 32)])
