@@ -33,7 +33,7 @@ Examples:
     "--public-key",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Every seal has to be signed with the key that this is the public one of; those with "
-    "erased records, which are not, are told.",
+    "erased records, which need not be, are told.",
 )
 @data_option
 @click.pass_context

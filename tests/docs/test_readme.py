@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from logengine.cli import cli
+from logengine.config import parse_config
 from tests.daemon import Daemon
 
 PROJECT = Path(__file__).parents[2]
@@ -103,3 +104,10 @@ def test_tests_that_the_architecture_names_are_there() -> None:
     tests = "".join(path.read_text() for path in (PROJECT / "tests").rglob("*.py"))
     for name in named:
         assert f"def {name}(" in tests or list((PROJECT / "tests").rglob(f"{name}.py")), name
+
+
+def test_the_configuration_that_is_shown_is_right() -> None:
+    shown = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert shown
+    for text in shown:
+        parse_config(text, "README.md")
