@@ -17,10 +17,11 @@ import structlog
 
 from benchmarks.disk import Use, use_of
 from logengine.allocator import keep_freed_memory
-from logengine.committer import CommitLimits, Committer, Entry
+from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import CompactionTotals, Compactor
-from logengine.config import CommitConfig, CompactionConfig
+from logengine.config_sections import CommitConfig, CompactionConfig
+from logengine.pending import Entry
 from logengine.record import Peer, envelope, peer_fields, stamp
 from logengine.retainer import Retainer
 from logengine.retention import RetentionRules
@@ -32,6 +33,7 @@ from logengine.verify import verify_stream
 
 _COMPACTION = CompactionConfig()
 _COMMIT = CommitConfig()
+_UID = 1000
 SILENCES_S = (_COMPACTION.seal_after, _COMPACTION.seal_small_after)
 
 
@@ -59,6 +61,11 @@ class Host:
         self._durable_at = 0.0
         self._peer_fields: dict[str, bytes] = {}
 
+    @property
+    def uid(self) -> int:
+        """Whose lines they are, as their peers say."""
+        return _UID
+
     def durable(self, number: int) -> None:
         """What the committer tells a sender."""
         self._durable_at = time.perf_counter()
@@ -68,7 +75,7 @@ class Host:
         self._clock.now_ns = time_ns
         fields = self._peer_fields.get(stream)
         if fields is None:
-            peer = Peer(812 + len(self._peer_fields), 1000, 1000, stream, f"{stream}.service")
+            peer = Peer(812 + len(self._peer_fields), _UID, _UID, stream, f"{stream}.service")
             fields = self._peer_fields[stream] = peer_fields(peer)
         timestamp = format_timestamp(time_ns)
         stamped = stamp(lines, envelope(timestamp, fields))
