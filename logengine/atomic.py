@@ -15,11 +15,9 @@ OSDI 2014; Rebello et al., "Can Applications Recover from fsync Failures?", ATC 
 
 import asyncio
 import contextlib
-import errno
 import io
 import os
 import secrets
-import stat
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from types import TracebackType
@@ -27,6 +25,7 @@ from typing import IO, Any, Self, TypeVar
 
 from aiofiles.threadpool import wrap
 
+from logengine.directory import StrPath, errors_name, permissions_of, sync_directory
 from logengine.errors import AtomicWriteError
 from logengine.writes import write_all, write_all_directly
 
@@ -35,93 +34,12 @@ DEFAULT_MODE = 0o640
 TEMP_PREFIX = "."
 TEMP_SUFFIX = ".tmp"
 
-StrPath = str | os.PathLike[str]
 Result = TypeVar("Result")
 
 
 def is_temp_name(name: str) -> bool:
     """Whether a file of this name is a temp of a writer, perhaps of one that was killed."""
     return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
-
-
-def sync_directory(path: StrPath) -> None:
-    """Makes the names in directory `path` durable. Raises `AtomicWriteError`."""
-    with _errors_name(path, "sync the directory"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-            # xfs that has shut itself down (its log failed) lets go of what was to be logged,
-            # and then says ok to the fsync of a directory, but never to a look at it. Without
-            # this look, 29 of 300 shutdowns under load lost a name that was synced.
-            os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def create_directory(path: StrPath, mode: int = 0o750) -> None:
-    """Makes directory `path` and what is missing above it, and its name durable.
-
-    A file in a directory whose own name was never synced is lost with it in a power cut,
-    so the parent is synced even if the directory is there already: whoever made it may
-    have been killed, or have failed, before the sync. Raises `AtomicWriteError`.
-    """
-    path = os.path.abspath(path)
-    parent = os.path.dirname(path)
-    if not os.path.isdir(parent):
-        create_directory(parent, mode)
-    made = False
-    with _errors_name(path, "make the directory"), contextlib.suppress(FileExistsError):
-        os.mkdir(path, mode)
-        made = True
-    try:
-        sync_directory(parent)
-    except AtomicWriteError:
-        # A second fsync could say ok although the name is lost: it is to be made anew.
-        if made:
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
-        raise
-
-
-def create_directories(
-    parent: StrPath, names: Sequence[str], mode: int = 0o750
-) -> dict[str, AtomicWriteError]:
-    """Makes directories in `parent`, and their names durable by one sync; gives who failed.
-
-    An empty one that is there already is made anew: the sync of its name may have failed,
-    and the next one could say ok although the name is lost. One that is not empty was
-    durable before anything was put into it. Not to be called twice at once for the same
-    parent: a sync that fails for one caller may have lost what another one made.
-    """
-    failed: dict[str, AtomicWriteError] = {}
-    for name in names:
-        path = os.path.join(parent, name)
-        try:
-            with _errors_name(path, "make the directory"):
-                permissions = _permissions_of(path) or mode
-                _remove_if_empty(path)
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(path, permissions)
-        except AtomicWriteError as error:
-            failed[name] = error
-    try:
-        sync_directory(parent)
-    except AtomicWriteError as error:
-        for name in names:
-            failed.setdefault(name, error)
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(parent, name))
-    return failed
-
-
-def _remove_if_empty(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
 
 
 class AtomicWriter:
@@ -204,7 +122,7 @@ class AtomicWriter:
 
     def _open_temp(self, temp_path: str, _flags: int) -> int:
         permissions = self._permissions
-        replaced = None if permissions is not None else _permissions_of(self.path)
+        replaced = None if permissions is not None else permissions_of(self.path)
         descriptor = os.open(
             temp_path,
             os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
@@ -401,25 +319,7 @@ async def _finished(work: Awaitable[Result]) -> Result:
         raise
 
 
-class _errors_name:  # noqa: N801 - a context manager used like a function
-    """Turns an `OSError` within into an `AtomicWriteError` that names `path` and what failed.
-
-    A class, because a generator's costs are seen in the latency of a single record.
-    """
-
-    def __init__(self, path: StrPath, verb: str) -> None:
-        self._path = path
-        self._verb = verb
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, AtomicWriteError):
-            raise AtomicWriteError.of(error, os.fspath(self._path), self._verb) from error
-
-
-class _FailingStep(_errors_name):
+class _FailingStep(errors_name):
     """One step of a writer: where it fails, the temp is removed."""
 
     def __init__(self, writer: AtomicWriter, verb: str) -> None:
@@ -430,10 +330,3 @@ class _FailingStep(_errors_name):
         if error is not None:
             self._writer.abort()
             super().__exit__(_type, error, _traceback)
-
-
-def _permissions_of(path: str) -> int | None:
-    try:
-        return stat.S_IMODE(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return None

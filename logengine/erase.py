@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from logengine.atomic import AtomicWriter, create_directory, is_temp_name, sync_directory
+from logengine.atomic import AtomicWriter, is_temp_name
 from logengine.block import Block
+from logengine.directory import create_directory, sync_directory
 from logengine.erasure import Mark, erase, to_be_erased
 from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain
 from logengine.filter import Filter

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from asyncinotify import Event, Inotify, Mask, Watch
 
-from logengine.atomic import sync_directory
 from logengine.block import Block
+from logengine.directory import sync_directory
 from logengine.errors import AtomicWriteError
 from logengine.reader import Report, StreamReader
 from logengine.segment import first_of_name

@@ -14,7 +14,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from logengine.atomic import AtomicWriter, create_directory, is_temp_name, sync_directory
+from logengine.atomic import AtomicWriter, is_temp_name
+from logengine.directory import create_directory, sync_directory
 from logengine.errors import AtomicWriteError, DamagedSegment
 from logengine.repair_plan import Examined, Removal, RepairPlan, plan_repair
 from logengine.salvage import SalvageReport, encode_salvage, salvage

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from logengine.atomic import is_temp_name, sync_directory
+from logengine.atomic import is_temp_name
+from logengine.directory import sync_directory
 from logengine.errors import DamagedSegment, InvalidCursor
 from logengine.reader import Cursor
 from logengine.retention import Oldest, Removal, RetentionRules, StreamUse, next_removal

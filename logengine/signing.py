@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from logengine.atomic import sync_directory
+from logengine.directory import sync_directory
 from logengine.errors import InvalidKey
 from logengine.writes import write_all
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-from logengine.atomic import create_directories, create_directory, sync_directory
+from logengine.directory import create_directories, create_directory, sync_directory
 from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
 from logengine.publication import Publication, StreamCommit

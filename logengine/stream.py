@@ -12,7 +12,8 @@ from typing import Protocol
 
 from msgspec import UNSET
 
-from logengine.atomic import AtomicWriter, StrPath, is_temp_name, sync_directory
+from logengine.atomic import AtomicWriter, is_temp_name
+from logengine.directory import StrPath, sync_directory
 from logengine.errors import DamagedSegment
 from logengine.plan import Found, StreamState, plan_recovery, with_active
 from logengine.room import StoredSegment, oldest_to_drop

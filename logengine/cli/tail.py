@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from logengine.atomic import sync_directory
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, format_option
 from logengine.cli.streams import check_names, streams_to_read
+from logengine.directory import sync_directory
 from logengine.filter import Filter
 from logengine.reader import StreamReader, last_records, merge_by_time
 from logengine.segment_file import list_streams

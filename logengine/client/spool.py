@@ -24,8 +24,9 @@ from typing import Self
 
 import msgspec
 
-from logengine.atomic import AtomicWriter, create_directory, is_temp_name, sync_directory
+from logengine.atomic import AtomicWriter, is_temp_name
 from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
+from logengine.directory import create_directory, sync_directory
 from logengine.errors import DamagedSegment, SpoolInUse
 from logengine.plan import BodyDigest, SegmentPlan
 from logengine.record import split_lines

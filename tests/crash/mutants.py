@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from logengine import atomic, follow, plan, retainer, store, stream
+from logengine import directory, follow, plan, retainer, store, stream
 from logengine.atomic import AtomicWriter
 from logengine.committer import Committer
 from logengine.compactor import Compactor
@@ -85,7 +85,7 @@ def acked_before_directory_sync() -> Any:
     async def early(self: Committer, batch: Any, previous: Any) -> None:
         await commit(self, batch, previous)
         while late:
-            atomic.sync_directory(late.pop().directory)
+            directory.sync_directory(late.pop().directory)
 
     @contextlib.contextmanager
     def both() -> Iterator[None]:
@@ -157,7 +157,7 @@ def directory_sync_error_swallowed() -> Any:
 
     def sync_directory(self: AtomicWriter) -> None:
         with contextlib.suppress(OSError):
-            atomic.sync_directory(self.directory)
+            directory.sync_directory(self.directory)
 
     return patch.object(AtomicWriter, "sync_directory", sync_directory)
 
@@ -167,9 +167,9 @@ def directory_sync_tried_again() -> Any:
 
     def sync_directory(self: AtomicWriter) -> None:
         try:
-            atomic.sync_directory(self.directory)
+            directory.sync_directory(self.directory)
         except OSError:
-            atomic.sync_directory(self.directory)
+            directory.sync_directory(self.directory)
 
     return patch.object(AtomicWriter, "sync_directory", sync_directory)
 
@@ -195,7 +195,7 @@ def directory_of_failed_sync_kept() -> Any:
         try:
             for name in names:
                 (parent / name).mkdir(exist_ok=True)
-            atomic.sync_directory(parent)
+            directory.sync_directory(parent)
         except OSError as error:
             return dict.fromkeys(names, error)
         return {}

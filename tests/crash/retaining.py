@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from logengine.atomic import AtomicWriter, create_directory
+from logengine.atomic import AtomicWriter
+from logengine.directory import create_directory
 from logengine.retainer import CURSORS_NAME, Retainer
 from logengine.retention import RetentionRule, RetentionRules
 from tests.crash.oracle import Reads

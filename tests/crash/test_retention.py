@@ -20,8 +20,9 @@ import pytest
 from msgspec import UNSET
 
 from logengine import retainer
-from logengine.atomic import AtomicWriter, sync_directory
+from logengine.atomic import AtomicWriter
 from logengine.compaction import Part
+from logengine.directory import sync_directory
 from logengine.errors import AtomicWriteError
 from logengine.repair import Repair
 from logengine.retainer import Retainer

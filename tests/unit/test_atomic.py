@@ -9,18 +9,11 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
-from logengine.atomic import (
-    create_directories,
-    create_directory,
-    is_temp_name,
-    sync_directory,
-)
-from logengine.errors import AtomicWriteError
+from logengine.atomic import is_temp_name
 
 
 @pytest.fixture
@@ -224,63 +217,6 @@ def test_a_long_name_leaves_room_for_the_temps(tmp_path: Path) -> None:
     with AtomicWriter(tmp_path / ("n" * 255)) as writer:
         writer.write("x")
     assert os.listdir(tmp_path) == ["n" * 255]
-
-
-def test_a_new_directory_is_synced_in_its_parent(tmp_path: Path, calls: list[str]) -> None:
-    create_directory(tmp_path / "a" / "b")
-    assert calls == ["fsync directory"] * 2
-    create_directory(tmp_path / "a" / "b")
-    assert calls == ["fsync directory"] * 3, "whoever made it may have been killed before its sync"
-
-
-def test_a_directory_whose_name_could_not_be_synced_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing(errno.EIO))
-        with pytest.raises(OSError, match="sync the directory"):
-            create_directory(tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-    create_directory(tmp_path / "new")
-    assert (tmp_path / "new").is_dir()
-
-
-def test_directories_share_one_sync(tmp_path: Path, calls: list[str]) -> None:
-    assert create_directories(tmp_path, ["a", "b"]) == {}
-    assert calls == ["fsync directory"]
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
-
-
-def test_an_empty_directory_is_made_anew_with_its_permissions(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir(mode=0o700)
-    (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "file").touch()
-    # Keeps the number of the inode from being given to the new directory.
-    before = os.open(tmp_path / "empty", os.O_RDONLY)
-    used = (tmp_path / "used").stat().st_ino
-    assert create_directories(tmp_path, ["empty", "used"]) == {}
-    after = (tmp_path / "empty").stat()
-    assert after.st_ino != os.fstat(before).st_ino
-    assert stat.S_IMODE(after.st_mode) == 0o700
-    assert (tmp_path / "used").stat().st_ino == used
-    os.close(before)
-
-
-def test_a_failed_sync_of_the_parent_fails_all_directories(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing(errno.EIO))
-        failed = create_directories(tmp_path, ["a", "b"])
-    assert sorted(failed) == ["a", "b"]
-    assert "sync the directory" in str(failed["a"])
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_directory_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
-    failed = create_directories(tmp_path, ["x" * 300, "b"])
-    assert list(failed) == ["x" * 300]
-    assert os.listdir(tmp_path) == ["b"]
 
 
 async def test_the_async_writer_takes_the_same_steps(tmp_path: Path, calls: list[str]) -> None:
@@ -591,11 +527,3 @@ def test_a_full_disk_is_told_as_a_write_that_failed(tmp_path: Path) -> None:
         writer.prepare()
     assert os.listdir(tmp_path) == []
     assert "cannot write" in str(caught.value)
-
-
-def test_a_directory_sync_is_not_believed_if_the_file_system_is_gone(tmp_path: Path) -> None:
-    with (
-        patch.object(os, "fstat", side_effect=OSError(errno.EIO, "shut down")),
-        pytest.raises(AtomicWriteError, match="sync the directory"),
-    ):
-        sync_directory(tmp_path)
