@@ -113,7 +113,9 @@ class Repair:
         )
         self._write(f"{kept_as}.salvaged", encode_salvage(found, self._stream))
         self._write(f"{kept_as}.report", [report.encode()])
-        self._tell(f"{told}; {len(found.lines)} of its lines are whole")
+        proven = sum(line.is_proven for line in found.lines)
+        proof = f", {proven} of them proven to be as they were stored" if proven else ""
+        self._tell(f"{told}; {len(found.lines)} of its lines are whole{proof}")
 
     def _keep(self, name: str) -> str:
         """Gives a file of the stream its second, durable name; or finds that it has one."""

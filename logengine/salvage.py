@@ -1,10 +1,12 @@
 """What is still whole in a damaged segment: bytes in, records and their numbers out. No files.
 
-A line is whole if it is a record; whether it is the one that was stored only the hash of
-the body could tell, and that is broken. Its number is sure where nothing broken lies between
-it and a place whose number is known; else it is a guess.
+A line is whole if it is a record; whether it is the one that was stored only a hash could tell,
+and that of the body is broken. Those of frames are not, where the header has them and is whole:
+what is in a frame that matches its own is proven. A line's number is sure where nothing broken
+lies between it and a place whose number is known; else it is a guess.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -25,11 +27,12 @@ _HEADER_START = b'{"_segment":'
 
 
 class SalvagedLine(NamedTuple):
-    """A whole line, without its newline, and its number."""
+    """A whole line, without its newline, and its number; `is_proven` if it is as it was stored."""
 
     seq: int
     is_sure: bool
     line: bytes
+    is_proven: bool = False
 
 
 class Salvage(NamedTuple):
@@ -43,6 +46,7 @@ class _Part(NamedTuple):
     """Some of a body: `records` of them, None if nobody knows, that begin at number `first`.
 
     `is_placed`: its first line is where it was stored. `is_complete`: so is its last one.
+    `is_proven`: so are all.
     """
 
     body: bytes
@@ -50,6 +54,7 @@ class _Part(NamedTuple):
     records: int | None
     is_placed: bool
     is_complete: bool
+    is_proven: bool = False
 
 
 def fault_of_line(line: bytes) -> str | None:
@@ -86,9 +91,9 @@ def salvage(content: bytes, first: int, header: Header | None, *, compressed: bo
 
 def encode_salvage(found: Salvage, stream: str) -> Iterator[bytes]:
     """The lines as NDJSON: `_seq` in front where the number is sure, else `_seq_guessed`."""
-    for seq, is_sure, line in found.lines:
-        key = b"_seq" if is_sure else b"_seq_guessed"
-        yield b'{"_stream":"%s","%s":%d,%s\n' % (stream.encode(), key, seq, line[1:])
+    for each in found.lines:
+        key = b"_seq" if each.is_sure else b"_seq_guessed"
+        yield b'{"_stream":"%s","%s":%d,%s\n' % (stream.encode(), key, each.seq, each.line[1:])
 
 
 class _Run(msgspec.Struct, frozen=True):
@@ -100,7 +105,8 @@ class SalvageReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a damaged file, for whoever looks into it later.
 
     `last` is as its header said, None if that was damaged too. `broken` pieces of lines were
-    left; `sure` and `guessed` are the numbers of the salvaged ones.
+    left; `sure` and `guessed` are the numbers of the salvaged ones, `proven` those of lines that
+    are as they were stored.
     """
 
     stream: str
@@ -114,6 +120,7 @@ class SalvageReport(msgspec.Struct, frozen=True, kw_only=True):
     broken: int
     sure: list[_Run]
     guessed: list[_Run]
+    proven: list[_Run]
 
     @classmethod
     def of(
@@ -141,6 +148,7 @@ class SalvageReport(msgspec.Struct, frozen=True, kw_only=True):
             broken=found.broken,
             sure=_ranges(line.seq for line in found.lines if line.is_sure),
             guessed=_ranges(line.seq for line in found.lines if not line.is_sure),
+            proven=_ranges(line.seq for line in found.lines if line.is_proven),
         )
 
     def encode(self) -> bytes:
@@ -172,10 +180,14 @@ def _parts_of_frames(content: bytes, first: int, header: Header | None) -> Itera
         # One may end within a line.
         yield _Part(b"\n".join(bodies), first, None, is_placed=False, is_complete=False)
         return
-    for frame in header.frames:
+    for at, frame in enumerate(header.frames):
         stored = content[place : place + frame.stored_bytes]
         body = decompress_what_can_be(stored, frame.body_bytes)
-        yield _Part(body, first, frame.count, True, len(body) == frame.body_bytes)
+        is_proven = (
+            header.index is not UNSET
+            and hashlib.sha256(stored).hexdigest() == header.index[at].sha256
+        )
+        yield _Part(body, first, frame.count, True, len(body) == frame.body_bytes, is_proven)
         place += frame.stored_bytes
         first += frame.count
 
@@ -224,7 +236,7 @@ def _salvage_part(part: _Part) -> Salvage:
         if not is_whole[index]:
             continue
         if index < sure_before:
-            found.append(SalvagedLine(part.first + index, True, line))
+            found.append(SalvagedLine(part.first + index, True, line, part.is_proven))
         elif index >= sure_behind:
             found.append(SalvagedLine(last - (len(lines) - 1 - index), True, line))
         else:

@@ -92,8 +92,11 @@ def test_frames_are_salvaged_as_far_as_they_are_whole(
         sure = {each.seq: each.line for each in found.lines if each.is_sure}
         if kind == "behind" and header is not None:
             assert sure == dict(enumerate(lines, FIRST))
+            assert all(each.is_proven for each in found.lines)
         if header is None:
             assert not sure
+        for each in found.lines:
+            assert not each.is_proven or lines[each.seq - FIRST] == each.line
 
 
 def header_in(content: bytes) -> Header:
@@ -105,13 +108,13 @@ def header_in(content: bytes) -> Header:
 
 
 def test_frames_behind_a_broken_one_have_sure_numbers() -> None:
-    from logengine.compression import compress_body, encode_compressed_header
+    from logengine.compression import compress_body, encode_compressed_header, with_frames
 
     texts = [f"{number} " + "x" * 400_000 for number in range(9)]
     _, lines, header = stored(texts)
     frames = list(compress_body([line + b"\n" for line in lines], 1))
     assert len(frames) == 3
-    header = msgspec.structs.replace(header, frames=tuple(each.frame for each in frames))
+    header = with_frames(header, frames)
     start = encode_compressed_header(header)
     broken = bytearray(frames[1].content)
     broken[len(broken) // 2] ^= 0xFF
@@ -121,6 +124,8 @@ def test_frames_behind_a_broken_one_have_sure_numbers() -> None:
     wanted = dict(enumerate(lines, FIRST))
     assert {FIRST, FIRST + 1, FIRST + 2, FIRST + 6, FIRST + 7, FIRST + 8} <= sure.keys()
     assert sure.items() <= wanted.items()
+    proven = [each.seq - FIRST for each in found.lines if each.is_proven]
+    assert proven == [0, 1, 2, 6, 7, 8]
     # Without the table of frames the same lines are found, but nobody knows their numbers.
     lost = salvage(content[5:], FIRST, None, compressed=True)
     assert [each.line for each in lost.lines if each.line in lines[:3] + lines[6:]] == (
