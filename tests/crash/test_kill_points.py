@@ -26,6 +26,7 @@ def kill_runs(first: int, seeds: int, *, threads: int, share: float) -> dict[str
     return {name: int(count) for name, count in report.items()}
 
 
+@pytest.mark.timeout(1200)  # a fixed amount of work, for which a busy machine takes long
 @pytest.mark.parametrize("threads", [0, 2])
 def test_no_kill_breaks_a_promise(threads: int) -> None:
     # Of real threads a run is never quite the same again, and a write is seldom met in its middle.

@@ -4,10 +4,13 @@ Run as `python -m tests.crash.walker DATA`; when its standard input ends, it pri
 saw as JSON: how many files, and which were broken. It knows the documented format alone.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import select
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import zstandard
@@ -15,24 +18,40 @@ import zstandard
 
 def walk(data: Path) -> dict[str, object]:
     """Looks at every file under a final name, again whenever it was replaced."""
-    known: dict[Path, int] = {}
+    known: dict[Path, tuple[int, int, int]] = {}
     broken: list[str] = []
     files = 0
     while not select.select([sys.stdin], [], [], 0)[0]:
-        for path in data.glob("*/[0-9]*"):
+        for path in segments_under(data):
             try:
                 with path.open("rb") as file:
-                    inode = path.stat().st_ino
-                    if known.get(path) == inode:
+                    # Of this file, not of what has its name now; and the next file may get
+                    # the number of an inode that is free again.
+                    found = os.fstat(file.fileno())
+                    version = (found.st_ino, found.st_mtime_ns, found.st_size)
+                    if known.get(path) == version:
                         continue
                     content = file.read()
             except FileNotFoundError:
                 continue
-            known[path] = inode
+            known[path] = version
             files += 1
             if reason := fault_of(path, content):
                 broken.append(f"{path}: {reason}")
     return {"files": files, "broken": broken}
+
+
+def segments_under(data: Path) -> Iterator[Path]:
+    """The files under final names, as far as they are not gone again.
+
+    Not by a glob, which falls where a directory vanishes between two of its steps: one that a
+    killed daemon left empty is made anew by the next.
+    """
+    for stream in os.listdir(data):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for name in os.listdir(data / stream):
+                if name[0].isdigit():
+                    yield data / stream / name
 
 
 def decompressed(path: Path, content: bytes) -> bytes:
@@ -50,6 +69,8 @@ def fault_of(path: Path, content: bytes) -> str | None:
         return _fault_of_plain(path, content) or _fault_of_frames(path, content)
     except zstandard.ZstdError as error:
         return f"not to be decompressed: {error}"
+    except (KeyError, TypeError, ValueError) as error:
+        return f"no header of a segment: {error!r}"
 
 
 def _fault_of_plain(path: Path, content: bytes) -> str | None:

@@ -27,6 +27,7 @@ def tell(number, frame):
         sys.exit(7)
 for name in "TERM INT HUP QUIT USR1 USR2 WINCH".split():
     signal.signal(signal.Signals["SIG" + name], tell)
+signal.alarm(120)  # nobody ends it where a test has failed
 print("ready", flush=True)
 while True:
     signal.pause()
@@ -212,7 +213,10 @@ def test_it_stops_and_goes_on_with_the_command(daemon: Daemon) -> None:
     def state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
-    with running(daemon, "sh", "-c", "echo $$; read line; echo on") as process:
+    # In a group of its own: nothing is stopped in an orphaned one (setpgid(2)), as that of the
+    # tests may be when they run in the background.
+    script = "echo $$; read line; echo on"
+    with running(daemon, "sh", "-c", script, process_group=0) as process:
         (pid,) = eventually(lambda: messages(daemon))
         process.send_signal(signal.SIGTSTP)
         eventually(lambda: state(process.pid) == state(int(pid)) == "T", "both to stop")
