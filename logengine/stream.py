@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +30,7 @@ from logengine.segment_file import (
 # end of a stream is among them. Older ones harm no reader and need no look at the start.
 RECOVERY_SEGMENTS = 64
 _COPIED_AT_ONCE_BYTES = 1024 * 1024
+_LACKS_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass
@@ -131,9 +132,11 @@ def _write_again(
     """Gives the names that a failed sync may have lost once more to the same bytes.
 
     One that cannot be read is among the `damaged` then, and nothing is told by it: what is found
-    and planned without it is returned.
+    and planned without it is returned. On a full disk it is done without, unless it is noted
+    that a sync failed; nothing is removed then.
     """
     written: set[int] = set()
+    may_remove = True
     while True:
         unreadable: set[int] = set()
         for header in _perhaps_lost(found, plan):
@@ -144,9 +147,15 @@ def _write_again(
             except UnreadableSegment as error:
                 damaged.append(error)
                 unreadable.add(header.first)
+            except OSError as error:
+                # A full disk has room for the note of a failed sync, and there is none. To wait
+                # for room would be for ever, where only this stream's oldest can give some.
+                if error.errno not in _LACKS_ROOM or directory.name in unsynced:
+                    raise
+                may_remove = False
             written.add(header.first)
         if not unreadable:
-            return found, plan
+            return found, plan if may_remove else replace(plan, covered=[])
         found = [Found(each.first, None) if each.first in unreadable else each for each in found]
         plan = plan_recovery(directory.name, found)
 

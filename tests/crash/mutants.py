@@ -356,13 +356,15 @@ def cursors_overlooked() -> Any:
     return patch.object(retainer, "read_cursors", lambda _data: {})
 
 
-def commit_forgets_failed_sync() -> Any:
-    """A commit's directory sync failed, and with it what a seal had removed; retention goes on."""
+@contextlib.contextmanager
+def failed_sync_forgotten() -> Iterator[None]:
+    """A directory sync failed, and with it what a seal had removed; retention goes on."""
 
     def writer(self: Store, segment: SegmentPlan) -> SegmentWriter:
         return SegmentWriter(self.data, segment, direct_above=self._limits.direct_above)
 
-    return patch.object(Store, "_writer", writer)
+    with patch.object(Store, "_writer", writer), patch.object(SegmentWriter, "is_visible", False):
+        yield
 
 
 def drops_not_synced() -> Any:
@@ -417,7 +419,7 @@ CAUGHT_BY_CUTS_OF_RETENTION: Sequence[Mutant] = (
     unsealed_removed,
     cursors_overlooked,
 )
-CAUGHT_BY_FAULTS_OF_RETENTION: Sequence[Mutant] = (commit_forgets_failed_sync,)
+CAUGHT_BY_FAULTS_OF_RETENTION: Sequence[Mutant] = (failed_sync_forgotten,)
 # In runs in which the sync of a stream's directory fails, and then the process is killed.
 CAUGHT_BY_RESTARTS: Sequence[Mutant] = (recovery_without_copy,)
 CAUGHT_BY_RESTARTS_BESIDE_A_RETENTION: Sequence[Mutant] = (restart_forgets_failed_sync,)

@@ -192,6 +192,25 @@ def test_where_writing_again_fails_the_stream_is_tried_again_later(tmp_path: Pat
     assert store.last_durable("app", "p") == 1
 
 
+def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
+    tmp_path: Path,
+) -> None:
+    killed_with(tmp_path, 6)
+    write_compressed(tmp_path / "app", 1, 4)
+    full = AtomicWriteError(errno.ENOSPC, "injected")
+    with patch.object(AtomicWriter, "prepare", side_effect=full):
+        store = opened(tmp_path)
+    assert store.last_durable("app", "p") == 6
+    # What may cover them may be lost.
+    assert list_segments(tmp_path / "app") == [1, 2, 3, 4, 5, 6]
+    store.unsynced.add("app")
+    kill(store)
+    with patch.object(AtomicWriter, "prepare", side_effect=full):
+        store = opened(tmp_path)
+    assert not store.is_ready("app")
+    store.close()
+
+
 def test_nothing_is_told_by_a_newest_segment_that_cannot_be_read_to_be_written_again(
     tmp_path: Path,
 ) -> None:
