@@ -51,6 +51,10 @@ class DamagedSegment(LogEngineError):
         return f"{self.path} is damaged: {self.reason}"
 
 
+class UnreadableSegment(DamagedSegment):
+    """The disk could not read a segment just now; it may be whole, and readable another time."""
+
+
 class DataDirectoryLocked(LogEngineError):
     """Another daemon has this data directory; stop that one or use another directory."""
 

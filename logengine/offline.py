@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from logengine.errors import DataDirectoryLocked
+from logengine.running import Running, read_boot_id
 from logengine.store import lock_data_directory
 
 _ADVICE = "stop it, run this again, and start it"
 
 
 @contextlib.contextmanager
-def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[None]:
+def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[set[str]]:
     """Holds the lock of a data directory, and works as its owner, until the block ends.
 
-    What root writes would else be root's, and no daemon could read it. Raises
+    What root writes would else be root's, and no daemon could read it. Gives the streams of
+    which nothing may be removed in this boot, to be added to. A block that is killed, or ends by
+    an exception, has the next daemon doubt the names that it gave. Raises
     `DataDirectoryLocked`, with some `advice`, if a daemon has the directory, and `OSError`.
     """
     with _as_owner_of(data):
@@ -24,7 +27,11 @@ def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[None]:
         except DataDirectoryLocked:
             raise DataDirectoryLocked(f"{data} is in use by a running daemon; {advice}") from None
         try:
-            yield
+            running = Running(data, read_boot_id())
+            running.begin()
+            yield running.unsynced
+            if not (running.died_before or running.unsynced):
+                running.end()
         finally:
             os.close(lock)
 

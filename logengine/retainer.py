@@ -88,9 +88,11 @@ class Retainer:
         return is_removed
 
     def _sync(self, directory: Path) -> None:
-        self._unsynced.add(directory.name)
-        sync_directory(directory)
-        self._unsynced.discard(directory.name)
+        try:
+            sync_directory(directory)
+        except BaseException:
+            self._unsynced.add(directory.name)
+            raise
 
     def suppose(self, removal: Removal) -> None:
         """Goes on as if a segment were removed."""

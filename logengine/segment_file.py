@@ -16,7 +16,7 @@ from typing import NamedTuple
 from msgspec import UNSET
 
 from logengine.block import Block
-from logengine.errors import DamagedSegment
+from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.segment import (
     HEADER_READ_BYTES,
     Header,
@@ -275,13 +275,13 @@ class _SegmentFile:
 
     @contextmanager
     def errors_are_damage(self) -> Iterator[None]:
-        """Turns an error of the disk under the file into damage of the file."""
+        """Turns an error of the disk under the file into `UnreadableSegment`."""
         try:
             yield
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            raise DamagedSegment(self.path, f"it cannot be read: {error.strerror}") from error
+            raise UnreadableSegment(self.path, f"it cannot be read: {error.strerror}") from error
 
     def _split_header(self, start: bytes) -> tuple[bytes, int] | None:
         if not start:

@@ -1,6 +1,7 @@
 """All streams of a data directory, under one lock, and the commit of a batch.
 
 DATA/.lock      held by the one daemon of this directory
+DATA/.running   there until it ends well (`running`)
 DATA/STREAM/    one directory per stream
 """
 
@@ -8,7 +9,7 @@ import asyncio
 import fcntl
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
 from logengine.publication import Publication, StreamCommit
 from logengine.room import StoredSegment
+from logengine.running import Running, read_boot_id
 from logengine.segment_file import list_streams
 from logengine.stream import Recovery, SegmentWriter, drop_oldest, recover
 from logengine.user_bytes import Users
@@ -71,7 +73,15 @@ class Store:
     back to what is durable: what was planned on top must be planned again.
     """
 
-    def __init__(self, data: Path, executor: Executor, limits: StoreLimits | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        executor: Executor,
+        limits: StoreLimits | None = None,
+        *,
+        boot_id: str | None = None,
+    ) -> None:
+        """`boot_id` names the boot of the machine, where that is not for the kernel to say."""
         self.data = data
         self._executor = executor
         self._limits = limits or StoreLimits()
@@ -84,9 +94,12 @@ class Store:
         self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may be visible or not.
         self._uncertain: set[str] = set()
+        # Commits that did not return, be it for an exception: what they left is not known.
+        self._under_way = 0
+        self._running = Running(data, read_boot_id() if boot_id is None else boot_id)
         # Streams whose directory could not be synced after a name was removed or replaced. What
-        # is gone may come back, so nothing more goes until the next start.
-        self.unsynced: set[str] = set()
+        # is gone may come back, so nothing more goes until the next boot.
+        self.unsynced: set[str] = self._running.unsynced
         # Called with a stream whose oldest segments were dropped, all that were to be or some.
         self.on_dropped: Callable[[str], None] = lambda _: None
         # Called with each segment that is durable, in the order of the commits.
@@ -96,27 +109,39 @@ class Store:
         """Locks the data directory, making it if need be, and recovers every stream.
 
         Gives what was found of each. A stream that cannot be recovered now has its error
-        there, and is tried again when something is sent to it. Raises
+        there, and is tried again when something is sent to it. After a process that was killed
+        in this boot, the threads share the streams, because each has to be written to. Raises
         `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
         """
         create_directory(self.data)
         self._lock = lock_data_directory(self.data)
+        self._running.begin()
         # A stream's directory that somebody put here may not be on the disk yet.
         sync_directory(self.data)
+        streams = list_streams(self.data)
+        self._admitted.update(streams)
         recovered: dict[str, Recovery | OSError] = {}
-        for stream in list_streams(self.data):
-            self._admitted.add(stream)
-            try:
-                recovered[stream] = self._adopt(stream, self._recover(stream))
-            except OSError as error:
-                recovered[stream] = error
+        for stream, found in zip(streams, self._recoveries(streams), strict=True):
+            recovered[stream] = found if isinstance(found, OSError) else self._adopt(stream, found)
         return recovered
 
+    def _recoveries(self, streams: Sequence[str]) -> Iterable[Recovery | OSError]:
+        """What recovery gives of each of `streams`, or why it does not."""
+        if not self._running.died_before:
+            return (self._try_to_recover(stream, self._active_bytes_left()) for stream in streams)
+        # Each its share: what the others take of the cache is not known meanwhile.
+        share_bytes = self._limits.active_cache // max(1, len(streams))
+        return self._executor.map(lambda stream: self._try_to_recover(stream, share_bytes), streams)
+
     def close(self) -> None:
-        """Gives the data directory free."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Gives the data directory free, and says that this process ended well, if it did."""
+        if self._lock is None:
+            return
+        is_in_doubt = self._running.died_before and not self._admitted <= self._planned.keys()
+        if not (self._under_way or self._uncertain or self.unsynced or is_in_doubt):
+            self._running.end()
+        os.close(self._lock)
+        self._lock = None
 
     @property
     def streams(self) -> int:
@@ -134,7 +159,9 @@ class Store:
         """
         self.admit(stream)
         loop = asyncio.get_running_loop()
-        recovery = await loop.run_in_executor(self._executor, self._recover, stream)
+        recovery = await loop.run_in_executor(
+            self._executor, self._recover, stream, self._active_bytes_left()
+        )
         return self._adopt(stream, recovery)
 
     def admit(self, stream: str) -> None:
@@ -229,6 +256,7 @@ class Store:
         commit is through. A stream that failed there fails here for the same reason: its
         plan was built on what never came to be.
         """
+        self._under_way += 1
         async with AsyncExitStack() as stack:
             publication = await stack.enter_async_context(
                 Publication(None if in_loop else self._executor, self._limits.threads)
@@ -249,20 +277,31 @@ class Store:
                     ]
                 )
             failed_before = await previous if previous is not None else {}
-            beginning = [s for s, p in planned.items() if p.plan.begins_stream]
+            if unmarked := self._mark():
+                failed_before = dict.fromkeys(planned, unmarked)
+            beginning = [
+                s for s, p in planned.items() if p.plan.begins_stream and s not in failed_before
+            ]
             failed_before = {**failed_before, **await self._begin(beginning)}
             for commit in commits:
                 commit.failure = failed_before.get(commit.stream, commit.failure)
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
-        # With its own name such a sync may have lost what a compaction removed just before.
-        self.unsynced |= {
-            each.stream for each in commits if each.failure and each.writer.is_visible
-        }
         self._settle(planned, failed)
+        self._under_way -= 1
         return failed
 
+    def _mark(self) -> OSError | None:
+        """Why the next process could not be told if this one is killed; None if it is."""
+        try:
+            self._running.mark()
+        except OSError as error:
+            return error
+        return None
+
     def _writer(self, plan: SegmentPlan) -> SegmentWriter:
-        return SegmentWriter(self.data, plan, direct_above=self._limits.direct_above)
+        return SegmentWriter(
+            self.data, plan, direct_above=self._limits.direct_above, unsynced=self.unsynced
+        )
 
     async def _begin(self, streams: Sequence[str]) -> Mapping[str, Exception]:
         """Makes the directories of new streams; gives those that failed.
@@ -288,11 +327,22 @@ class Store:
                 self.on_segment(segment.plan)
         self._evict_active_segments()
 
-    def _recover(self, stream: str) -> Recovery:
+    def _active_bytes_left(self) -> int:
+        return self._limits.active_cache - self._active_bytes
+
+    def _try_to_recover(self, stream: str, active_bytes_max: int) -> Recovery | OSError:
+        try:
+            return self._recover(stream, active_bytes_max)
+        except OSError as error:
+            return error
+
+    def _recover(self, stream: str, active_bytes_max: int) -> Recovery:
         return recover(
             self.data / stream,
             rewrite_limit=self._limits.rewrite_limit,
-            active_bytes_max=self._limits.active_cache - self._active_bytes,
+            active_bytes_max=active_bytes_max,
+            writes_again=self._running.died_before,
+            unsynced=self.unsynced,
         )
 
     def _adopt(self, stream: str, recovery: Recovery) -> Recovery:

@@ -4,9 +4,10 @@ Blocking calls, made from the store's threads.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +15,10 @@ from msgspec import UNSET
 
 from logengine.atomic import AtomicWriter, is_temp_name
 from logengine.directory import StrPath, sync_directory
-from logengine.errors import DamagedSegment
-from logengine.plan import Found, StreamState, plan_recovery, with_active
+from logengine.errors import DamagedSegment, UnreadableSegment
+from logengine.plan import Found, RecoveryPlan, StreamState, plan_recovery, with_active
 from logengine.room import StoredSegment, oldest_to_drop
-from logengine.segment import segment_name
+from logengine.segment import Header, segment_name
 from logengine.segment_file import (
     disk_bytes_of,
     list_segments,
@@ -29,6 +30,8 @@ from logengine.segment_file import (
 # A merge takes fewer neighbours than this, so what an interrupted one left covered at the
 # end of a stream is among them. Older ones harm no reader and need no look at the start.
 RECOVERY_SEGMENTS = 64
+_COPIED_AT_ONCE_BYTES = 1024 * 1024
+_LACKS_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass
@@ -44,16 +47,27 @@ class Recovery:
     damaged: list[DamagedSegment] = field(default_factory=list)
 
 
-def recover(directory: Path, *, rewrite_limit: int, active_bytes_max: int) -> Recovery:
+def recover(
+    directory: Path,
+    *,
+    rewrite_limit: int,
+    active_bytes_max: int,
+    writes_again: bool = False,
+    unsynced: set[str] | None = None,
+) -> Recovery:
     """Makes a stream's directory clean, and tells where the stream goes on.
 
     When it returns, everything that the returned state says is durable: what a killed
-    process renamed and did not sync is synced here, before anybody is told of it. Costs
-    a listing and at most `RECOVERY_SEGMENTS` headers, and the body of the newest segment
-    if that is smaller than `rewrite_limit` and `active_bytes_max`. Damaged segments are
-    reported and stay as they are. Running it twice does no harm. Raises `OSError`.
+    process renamed and did not sync is synced here, before anybody is told of it. Where that
+    process may have been told that a sync failed, `writes_again` has what may have lost its
+    name by that written once more. Costs a listing and at most `RECOVERY_SEGMENTS` headers, and
+    the body of the newest segment if that is smaller than `rewrite_limit` and
+    `active_bytes_max`; with `writes_again` a copy of it, whatever its size. Damaged segments
+    are reported and stay as they are. Running it twice does no harm. Raises `OSError`; where it
+    was a sync that failed, the stream is among the `unsynced` from then on.
     """
     stream = directory.name
+    unsynced = set() if unsynced is None else unsynced
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
@@ -61,16 +75,18 @@ def recover(directory: Path, *, rewrite_limit: int, active_bytes_max: int) -> Re
     temps = [name for name in names if is_temp_name(name)]
     for name in temps:
         os.unlink(directory / name)
-    sync_directory(directory)
+    _sync(directory, unsynced)
     firsts = segments_among(names)
     damaged: list[DamagedSegment] = []
     found = [_found(directory, first, damaged) for first in firsts[-RECOVERY_SEGMENTS:]]
     plan = plan_recovery(stream, found)
+    if writes_again:
+        found, plan = _write_again(directory, found, plan, damaged, unsynced)
     file_names = {each.first: each.header.file_name for each in found if each.header}
     for first in plan.covered:
         os.unlink(directory / file_names[first])
         # One at a time: after a power cut no older one may be gone before a newer one.
-        sync_directory(directory)
+        _sync(directory, unsynced)
     state = plan.state
     newest = plan.newest
     # A compressed one is never written again: under a plain name it would be a second file.
@@ -107,6 +123,93 @@ def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
         return Found(first, None)
 
 
+def _write_again(
+    directory: Path,
+    found: list[Found],
+    plan: RecoveryPlan,
+    damaged: list[DamagedSegment],
+    unsynced: set[str],
+) -> tuple[list[Found], RecoveryPlan]:
+    """Gives the names that a failed sync may have lost once more to the same bytes.
+
+    One that cannot be read is among the `damaged` then, and nothing is told by it: what is found
+    and planned without it is returned. On a full disk it is done without, unless it is noted
+    that a sync failed; nothing is removed then.
+    """
+    written: set[int] = set()
+    may_remove = True
+    while True:
+        unreadable: set[int] = set()
+        for header in _perhaps_lost(found, plan):
+            if header.first in written:
+                continue
+            try:
+                _copy_in_place(directory / header.file_name, unsynced)
+            except UnreadableSegment as error:
+                damaged.append(error)
+                unreadable.add(header.first)
+            except OSError as error:
+                # A full disk has room for the note of a failed sync, and there is none. To wait
+                # for room would be for ever, where only this stream's oldest can give some.
+                if error.errno not in _LACKS_ROOM or directory.name in unsynced:
+                    raise
+                may_remove = False
+            written.add(header.first)
+        if not unreadable:
+            return found, plan if may_remove else replace(plan, covered=[])
+        found = [Found(each.first, None) if each.first in unreadable else each for each in found]
+        plan = plan_recovery(directory.name, found)
+
+
+def _perhaps_lost(found: list[Found], plan: RecoveryPlan) -> list[Header]:
+    """The segments whose name may be lost by a sync that failed.
+
+    The newest, which a commit goes on with until it is durable, and those that cover others,
+    which a compaction removes only then.
+    """
+    covered = set(plan.covered)
+    lost: dict[int, Header] = {}
+    last_kept: Header | None = None
+    for each in found:
+        if each.first not in covered:
+            last_kept = each.header or last_kept
+        elif last_kept is not None:
+            lost[last_kept.first] = last_kept
+    if plan.newest is not None:
+        lost[plan.newest.first] = plan.newest
+    return list(lost.values())
+
+
+def _copy_in_place(path: Path, unsynced: set[str]) -> None:
+    """Writes a file's bytes anew under its name, as they are; durable when it returns.
+
+    Raises `UnreadableSegment` where the disk does not give them, and `OSError`.
+    """
+    writer = AtomicWriter(path, "wb", buffering=0)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        writer.open()
+        at = 0
+        while piece := _piece_of(descriptor, at, path):
+            writer.write_buffers([piece])
+            at += len(piece)
+        writer.prepare()
+        writer.publish()
+        _sync(path.parent, unsynced)
+    finally:
+        writer.abort()
+        os.close(descriptor)
+
+
+def _piece_of(descriptor: int, at: int, path: Path) -> bytes:
+    try:
+        return os.pread(descriptor, _COPIED_AT_ONCE_BYTES, at)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise UnreadableSegment(str(path), f"it cannot be read: {error.strerror}") from error
+
+
 def drop_oldest(
     directory: Path, wanted_bytes: int, next_seq: int, unsynced: set[str]
 ) -> list[StoredSegment]:
@@ -114,11 +217,15 @@ def drop_oldest(
 
     What is behind `next_seq` is not known to be durable, and never the reason to remove what
     is. Costs as many headers as segments go, and one. Raises `OSError` if none could be removed;
-    what comes after one that cannot be is left. Where it was a sync that failed, the stream is
-    among the `unsynced` from then on.
+    what comes after one that cannot be, or that the disk does not read just now, is left. Where
+    it was a sync that failed, the stream is among the `unsynced` from then on.
     """
     dropped: list[StoredSegment] = []
-    for segment in oldest_to_drop(_stored(directory), wanted_bytes, next_seq):
+    unread: list[OSError] = []
+    going = oldest_to_drop(_stored(directory, unread), wanted_bytes, next_seq)
+    if unread and not going:
+        raise unread[0]
+    for segment in going:
         try:
             if not dropped:
                 # A compaction does not sync what it removed: without what covers it, a part
@@ -150,17 +257,34 @@ def _remove(directory: Path, first: int, unsynced: set[str]) -> None:
 
 
 def _sync(directory: Path, unsynced: set[str]) -> None:
-    unsynced.add(directory.name)
-    sync_directory(directory)
-    unsynced.discard(directory.name)
+    try:
+        sync_directory(directory)
+    except BaseException:
+        unsynced.add(directory.name)
+        raise
 
 
-def _stored(directory: Path) -> Iterator[StoredSegment]:
-    """The segments from the oldest on; damaged ones are left out, and so left alone."""
+def _stored(directory: Path, unread: list[OSError]) -> Iterator[StoredSegment]:
+    """The segments from the oldest on; damaged ones are left out, and so left alone.
+
+    It ends where one cannot be looked at, and why is in `unread` then: that one may be whole,
+    and without those behind it there would be a hole.
+    """
     for first in list_segments(directory):
-        with contextlib.suppress(DamagedSegment, FileNotFoundError):
+        try:
             header = read_header(directory, first)
-            yield StoredSegment(first, header.count, disk_bytes_of(directory, first))
+            disk_bytes = disk_bytes_of(directory, first)
+        except FileNotFoundError:
+            continue
+        except UnreadableSegment as error:
+            unread.append(OSError(errno.EIO, error.reason, error.path))
+            return
+        except DamagedSegment:
+            continue
+        except OSError as error:
+            unread.append(error)
+            return
+        yield StoredSegment(first, header.count, disk_bytes)
 
 
 class Writable(Protocol):
@@ -184,11 +308,20 @@ class SegmentWriter:
     The stream's directory must be there, and durable, before the first of them.
     A step that was done is not done again, so that a caller may ask for any step and
     gets those before it too. A file of more than `direct_above` bytes is written past the
-    page cache. Raises `AtomicWriteError`; after that only `abort` is left.
+    page cache. Raises `AtomicWriteError`; after that only `abort` is left. Where it was the
+    directory that could not be synced, the stream is among the `unsynced` by then.
     """
 
-    def __init__(self, data: StrPath, plan: Writable, *, direct_above: int) -> None:
+    def __init__(
+        self,
+        data: StrPath,
+        plan: Writable,
+        *,
+        direct_above: int,
+        unsynced: set[str] | None = None,
+    ) -> None:
         self.plan = plan
+        self._unsynced = set() if unsynced is None else unsynced
         self._direct_above = direct_above
         self._writer = AtomicWriter(
             os.path.join(data, plan.stream, plan.file_name),
@@ -217,7 +350,12 @@ class SegmentWriter:
         """The segment is visible and durable under its name."""
         self.prepare()
         self._writer.publish()
-        self._writer.sync_directory()
+        try:
+            self._writer.sync_directory()
+        except BaseException:
+            # With its own name it may have lost what a compaction removed just before.
+            self._unsynced.add(self.plan.stream)
+            raise
 
     @property
     def is_visible(self) -> bool:

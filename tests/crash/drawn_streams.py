@@ -122,7 +122,15 @@ def _lose_one(data: Path, source: random.Random) -> None:
     names: dict[str, list[Path]] = {}
     for path in sorted(directory.iterdir()):
         names.setdefault(path.name[:20], []).append(path)
-    for path in names[source.choice(sorted(names)[:-1])] if len(names) > 1 else []:
+    if len(names) > 1:
+        lose_one(data, *names[source.choice(sorted(names)[:-1])])
+    else:
+        lose_one(data)
+
+
+def lose_one(data: Path, *paths: Path) -> None:
+    """A segment of the stream goes with all of its names, `paths`, and that is recorded."""
+    for path in paths:
         os.unlink(path)
     Repair(data, STREAM, WHEN, lambda _: None).run()
 

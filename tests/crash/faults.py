@@ -119,8 +119,14 @@ def faults_of(
                     yield Fault(attempt.number, error, lasting)
 
 
-def run_with(plan: workload.Plan, fault: Fault, source: random.Random, cut: float) -> Report:
-    """One run under a fault; a share `cut` of the runs is also cut everywhere."""
+def run_with(
+    plan: workload.Plan, fault: Fault, source: random.Random, cut: float, kills: float = 0.0
+) -> Report:
+    """One run under a fault; a share `cut` of the runs is also cut everywhere.
+
+    At a share `kills` of the points of those the process is killed first, and another one
+    starts in the same boot.
+    """
     wanted = {producer: _last_stored(producer, bursts) for producer, bursts in plan.bursts.items()}
     disk = _FaultyDisk(fault, wanted)
     report = Report(faults=1)
@@ -148,7 +154,13 @@ def run_with(plan: workload.Plan, fault: Fault, source: random.Random, cut: floa
         return _named(report, fault)
     if not report.violations and source.random() < cut:
         with cuts.bench(plan.bursts, plan.make_retainer) as bench:
-            report += cuts.cut_everywhere(calls.trace, bench, source)
+            report += cuts.cut_everywhere(
+                calls.trace,
+                bench,
+                source,
+                kills=kills,
+                notes_failed_syncs=plan.retention is not None,
+            )
     return _named(report, fault)
 
 

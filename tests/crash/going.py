@@ -28,7 +28,7 @@ from tests.crash.drawn_streams import (
 from tests.crash.oracle import AtOnce
 from tests.crash.power_cut import Disk
 from tests.crash.retaining import drawn_rules, retainer
-from tests.crash.system_calls import CHANGING, LOOKING, Attempt, SystemCalls
+from tests.crash.system_calls import Attempt, SystemCalls
 from tests.crash.withstanding import (
     Cut,
     Tried,
@@ -51,8 +51,6 @@ class Going:
     work: Callable[[Path], None]
     begins_max: int
     rules: RetentionRules | None = None
-    # A drop goes on behind a segment that it could not read, as behind one that is damaged.
-    reads_failed: frozenset[str] = frozenset()
 
 
 def retained(root: Path, source: random.Random) -> Going:
@@ -71,7 +69,7 @@ def retained(root: Path, source: random.Random) -> Going:
         for _ in live(root / "data", rules, random.Random(case.seed)):
             pass  # it is asked again after the cut
 
-    return Going(case, source.choice([by_command, by_daemon]), begins_max, rules, LOOKING)
+    return Going(case, source.choice([by_command, by_daemon]), begins_max, rules)
 
 
 def dropped(root: Path, source: random.Random) -> Going:
@@ -167,7 +165,6 @@ def _fail_one(place: Path, going: Going, source: random.Random, cut: float) -> T
         source,
         judge,
         again=False,
-        calls_failed=CHANGING | going.reads_failed,
     )
     return tried
 

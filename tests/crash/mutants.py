@@ -16,9 +16,11 @@ from logengine.atomic import AtomicWriter
 from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.errors import AtomicWriteError
+from logengine.plan import SegmentPlan
 from logengine.retainer import Retainer
 from logengine.retention import Oldest
 from logengine.room import StoredSegment
+from logengine.running import UnsyncedStreams
 from logengine.segment_file import list_segments, read_header
 from logengine.store import Store
 from logengine.stream import SegmentWriter
@@ -217,9 +219,21 @@ def temp_kept() -> Any:
     return patch.object(AtomicWriter, "_remove_temp", nothing)
 
 
-def recovery_without_sync() -> Any:
+@contextlib.contextmanager
+def recovery_without_sync() -> Iterator[None]:
     """What a killed daemon renamed is told before it is synced."""
-    return patch.object(stream, "sync_directory", nothing)
+    with patch.object(stream, "sync_directory", nothing), recovery_without_copy():
+        yield
+
+
+def recovery_without_copy() -> Any:
+    """What a killed daemon renamed is synced, and not written again, and that is believed."""
+    return patch.object(stream, "_copy_in_place", nothing)
+
+
+def restart_forgets_failed_sync() -> Any:
+    """A daemon that starts after a kill removes more, although a sync had failed before."""
+    return patch.object(UnsyncedStreams, "take_over", nothing)
 
 
 def recovery_keeps_temps() -> Any:
@@ -342,9 +356,15 @@ def cursors_overlooked() -> Any:
     return patch.object(retainer, "read_cursors", lambda _data: {})
 
 
-def commit_forgets_failed_sync() -> Any:
-    """A commit's directory sync failed, and with it what a seal had removed; retention goes on."""
-    return patch.object(SegmentWriter, "is_visible", False)
+@contextlib.contextmanager
+def failed_sync_forgotten() -> Iterator[None]:
+    """A directory sync failed, and with it what a seal had removed; retention goes on."""
+
+    def writer(self: Store, segment: SegmentPlan) -> SegmentWriter:
+        return SegmentWriter(self.data, segment, direct_above=self._limits.direct_above)
+
+    with patch.object(Store, "_writer", writer), patch.object(SegmentWriter, "is_visible", False):
+        yield
 
 
 def drops_not_synced() -> Any:
@@ -399,5 +419,8 @@ CAUGHT_BY_CUTS_OF_RETENTION: Sequence[Mutant] = (
     unsealed_removed,
     cursors_overlooked,
 )
-CAUGHT_BY_FAULTS_OF_RETENTION: Sequence[Mutant] = (commit_forgets_failed_sync,)
+CAUGHT_BY_FAULTS_OF_RETENTION: Sequence[Mutant] = (failed_sync_forgotten,)
+# In runs in which the sync of a stream's directory fails, and then the process is killed.
+CAUGHT_BY_RESTARTS: Sequence[Mutant] = (recovery_without_copy,)
+CAUGHT_BY_RESTARTS_BESIDE_A_RETENTION: Sequence[Mutant] = (restart_forgets_failed_sync,)
 CAUGHT_BY_FULL_DISKS: Sequence[Mutant] = (drops_not_synced, newest_dropped)

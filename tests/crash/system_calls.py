@@ -225,7 +225,8 @@ class SystemCalls:
                 self._names[below] = self._make(below, is_directory=False)
             inode = self._names[below]
             found = os.fstat(descriptor)
-            self._files[descriptor] = _OpenFile(inode, (found.st_dev, found.st_ino), below)
+            offset = self._sizes.get(inode, 0) if flags & os.O_APPEND else 0
+            self._files[descriptor] = _OpenFile(inode, (found.st_dev, found.st_ino), below, offset)
             if flags & os.O_TRUNC and not creates:
                 self._sizes[inode] = 0
                 self._on_event(Emptied(inode))

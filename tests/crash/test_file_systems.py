@@ -152,14 +152,18 @@ def test_a_disk_that_takes_no_more_loses_nothing(
                 daemon.kill()
                 daemon.start()
                 sender = daemon.connect()
-                acked = sender.hello(stream="app", producer="p")["next"] - 1
-                assert acked >= 20
-                rest = send_until_blocked(sender, b"".join(lines[acked:]))
-                assert rest
+                sender.send(b'{"_hello":1,"stream":"app","producer":"p"}\n')
+                if trouble == "read-only":
+                    # What a failed sync may have lost cannot be written again before.
+                    eventually(lambda: has_failed_since_start(daemon), "the log to say why")
+                else:
+                    rest = send_unacked_until_blocked(sender, lines)
+        if killed and trouble == "read-only":
+            rest = send_unacked_until_blocked(sender, lines)
         sender.send(rest)
         sender.wait_for_ack(len(lines))
         assert [value["n"] for value in daemon.values("app")] == list(range(len(lines)))
-        assert "stream_recovered" in daemon.events()
+        assert "stream_recovered" in daemon.events(), daemon.log()[-12:]
         daemon.cli("verify")
         assert daemon.stop() == 0
 
@@ -194,6 +198,19 @@ def test_a_file_system_that_finds_itself_damaged_loses_nothing(root: Path) -> No
             assert [value["n"] for value in daemon.values("app")] == list(range(len(lines)))
             daemon.cli("verify")
             assert daemon.stop() == 0
+
+
+def has_failed_since_start(daemon: Daemon) -> bool:
+    """Whether the daemon that runs now has said that a stream cannot be committed."""
+    events = daemon.events()
+    return "commit_failed" in events[len(events) - events[::-1].index("listening") :]
+
+
+def send_unacked_until_blocked(sender: Producer, lines: list[bytes]) -> bytes:
+    """Goes on from the welcome that is to come; what is left when nothing more is taken."""
+    acked = sender.answer()["next"] - 1
+    assert acked >= 20
+    return send_until_blocked(sender, b"".join(lines[acked:]))
 
 
 def send_until_blocked(sender: Producer, data: bytes) -> bytes:

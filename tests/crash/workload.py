@@ -76,6 +76,7 @@ _COMMIT_LIMITS = [
     )
     for in_loop_below in (0, math.inf)
 ]
+_COUNTS_USERS_EVERY = 5  # of the seeds: headers say what is stored of each user
 _NAMELESS = 0.2  # of the senders
 _COMES_BACK = 0.1  # after a burst
 _REFUSED = 0.05  # of the records
@@ -286,6 +287,7 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
                 _COMMIT_LIMITS[plan.seed % 4 == 0],
                 tasks,
                 drops_oldest=lambda _: plan.drops_oldest,
+                counts_users=plan.seed % _COUNTS_USERS_EVERY == 0,
             )
             server = Server(
                 store,

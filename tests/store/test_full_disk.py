@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from logengine.committer import CommitLimits, Committer
 from logengine.pending import Entry
 from logengine.room import StoredSegment
+from logengine.segment import segment_name
 from logengine.segment_file import list_segments, read_segment
 from logengine.store import Store, StoreLimits
 from logengine.stream import drop_oldest, recover
@@ -327,6 +328,36 @@ async def test_what_went_before_a_failing_sync_is_counted(
     syncs = 3
     with pytest.raises(OSError, match="injected"):
         drop_oldest(tmp_path / "app", 10 * 4096, OLD + 1, unsynced)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
+async def test_a_drop_ends_where_the_disk_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    async with committing(tmp_path, lambda _: True) as committer:
+        await grow(committer, "app")
+    pread = os.pread
+    at = 3
+
+    def fails(descriptor: int, count: int, offset: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(segment_name(at)):
+            raise OSError(error, "injected")
+        return pread(descriptor, count, offset)
+
+    monkeypatch.setattr(os, "pread", fails)
+    # The second stays too: nobody knows whether it is the last that is durable.
+    assert [each.first for each in drop_oldest(tmp_path / "app", 10**9, OLD + 1, set())] == [1]
+    at = 2
+    with pytest.raises(OSError, match=segment_name(2) if error == errno.EIO else "injected"):
+        drop_oldest(tmp_path / "app", 10**9, OLD + 1, set())
+
+
+async def test_a_drop_goes_past_what_is_damaged(tmp_path: Path) -> None:
+    async with committing(tmp_path, lambda _: True) as committer:
+        await grow(committer, "app")
+    (tmp_path / "app" / segment_name(2)).write_bytes(b"?")
+    gone = [each.first for each in drop_oldest(tmp_path / "app", 10**9, OLD + 1, set())]
+    assert gone == [1, *range(3, OLD)]
 
 
 async def test_where_a_sync_failed_nothing_more_is_dropped(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from logengine.errors import DataDirectoryLocked
 from logengine.offline import alone_with
+from logengine.running import RUNNING_NAME
 
 NOBODY = 65534
 
@@ -17,6 +18,19 @@ def test_only_one_is_alone_with_a_data_directory(tmp_path: Path) -> None:
         pass
     with alone_with(tmp_path):
         pass
+
+
+def test_only_what_did_not_end_well_leaves_a_mark(tmp_path: Path) -> None:
+    with alone_with(tmp_path):
+        assert (tmp_path / RUNNING_NAME).exists()
+    assert not (tmp_path / RUNNING_NAME).exists()
+    with pytest.raises(OSError, match="injected"), alone_with(tmp_path) as unsynced:
+        unsynced.add("app")
+        raise OSError("injected")
+    with alone_with(tmp_path) as unsynced:
+        assert unsynced == {"app"}
+    # What a daemon would write again is still to be written again.
+    assert (tmp_path / RUNNING_NAME).exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can work as somebody else")

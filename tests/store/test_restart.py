@@ -1,0 +1,302 @@
+"""What a process leaves for the next one, by how it ended and which boot that was in."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from logengine import atomic, stream
+from logengine.atomic import AtomicWriter
+from logengine.errors import AtomicWriteError
+from logengine.running import RUNNING_NAME
+from logengine.segment import segment_name
+from logengine.segment_file import list_segments
+from logengine.store import Store, StoreLimits
+from tests.crash import oracle
+from tests.crash.drawn_streams import lose_one
+from tests.store.test_recovery import write_compressed
+
+BOOT, OTHER_BOOT = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
+
+
+def opened(data: Path, boot_id: str = BOOT) -> Store:
+    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1), boot_id=boot_id)
+    store.open()
+    return store
+
+
+def kill(store: Store) -> None:
+    """Lets go of the lock as the kernel does, and says nothing."""
+    assert store._lock is not None
+    os.close(store._lock)
+    store._lock = None
+
+
+def commit(store: Store, number: int, name: str = "app") -> dict[str, Exception]:
+    if not store.is_ready(name):
+        asyncio.run(store.recover_stream(name))
+    return asyncio.run(store.commit({name: store.plan(name, oracle.addition("p", number, 9))}))
+
+
+def killed_with(data: Path, count: int) -> None:
+    """A process that committed so many segments of a record, and was killed."""
+    store = opened(data)
+    for number in range(1, count + 1):
+        assert not commit(store, number)
+    kill(store)
+
+
+def files(data: Path) -> dict[str, tuple[int, bytes]]:
+    """Inode and bytes of each segment of the stream."""
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in (data / "app").iterdir()}
+
+
+def changed(before: dict[str, tuple[int, bytes]], data: Path) -> list[str]:
+    """The segments that are other files now, and hold the same bytes."""
+    after = files(data)
+    assert {name: each[1] for name, each in after.items()} == {
+        name: each[1] for name, each in before.items()
+    }
+    return sorted(name for name in before if before[name][0] != after[name][0])
+
+
+def test_after_a_kill_in_the_same_boot_the_newest_segment_is_written_again(tmp_path: Path) -> None:
+    killed_with(tmp_path, 3)
+    before = files(tmp_path)
+    store = opened(tmp_path)
+    assert changed(before, tmp_path) == [segment_name(3)]
+    assert store.last_durable("app", "p") == 3
+    assert not commit(store, 4)
+    store.close()
+    assert not (tmp_path / RUNNING_NAME).exists()
+
+
+def test_after_a_kill_every_stream_is_written_again_by_the_threads(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    names = [f"s{number}" for number in range(20)]
+    for name in names:
+        assert not commit(store, 1, name)
+    kill(store)
+    with patch.object(stream, "_copy_in_place", wraps=stream._copy_in_place) as copy:
+        store = opened(tmp_path)
+    assert copy.call_count == len(names)
+    assert [store.last_durable(name, "p") for name in names] == [1] * len(names)
+    store.close()
+
+
+def test_after_a_clean_stop_nothing_is_written_again(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert not commit(store, 1)
+    assert (tmp_path / RUNNING_NAME).exists()
+    store.close()
+    before = files(tmp_path)
+    opened(tmp_path).close()
+    assert changed(before, tmp_path) == []
+
+
+def test_after_a_boot_nothing_is_written_again(tmp_path: Path) -> None:
+    killed_with(tmp_path, 1)
+    before = files(tmp_path)
+    store = opened(tmp_path, OTHER_BOOT)
+    assert changed(before, tmp_path) == []
+    kill(store)
+    # It left a mark of its own.
+    store = opened(tmp_path, OTHER_BOOT)
+    assert changed(before, tmp_path) == [segment_name(1)]
+    store.close()
+
+
+@pytest.mark.parametrize("text", ["", "boot\n", "\0" * 42])
+def test_a_mark_that_names_no_boot_counts_as_one_of_this_boot(tmp_path: Path, text: str) -> None:
+    killed_with(tmp_path, 1)
+    (tmp_path / RUNNING_NAME).write_text(text)
+    before = files(tmp_path)
+    store = opened(tmp_path)
+    assert changed(before, tmp_path) == [segment_name(1)]
+    kill(store)
+    before = files(tmp_path)
+    opened(tmp_path, OTHER_BOOT).close()
+    assert changed(before, tmp_path) == []
+
+
+def test_where_nobody_knows_the_boot_a_mark_counts_as_one_of_this_boot(tmp_path: Path) -> None:
+    killed_with(tmp_path, 1)
+    before = files(tmp_path)
+    opened(tmp_path, "").close()
+    assert changed(before, tmp_path) == [segment_name(1)]
+
+
+def test_a_sealed_newest_segment_is_written_again(tmp_path: Path) -> None:
+    killed_with(tmp_path, 1)
+    os.unlink(tmp_path / "app" / segment_name(1))
+    write_compressed(tmp_path / "app", 1, 6)
+    before = files(tmp_path)
+    opened(tmp_path).close()
+    assert changed(before, tmp_path) == [segment_name(1, compressed=True)]
+
+
+def test_a_newest_segment_that_is_a_recorded_gap_is_written_again(tmp_path: Path) -> None:
+    killed_with(tmp_path, 2)
+    path = tmp_path / "app" / segment_name(2)
+    path.write_bytes(b"{" + path.read_bytes())
+    lose_one(tmp_path)
+    before = files(tmp_path)
+    opened(tmp_path).close()
+    assert changed(before, tmp_path) == [segment_name(2)]
+
+
+def test_what_covers_others_is_written_again_before_those_are_removed(tmp_path: Path) -> None:
+    killed_with(tmp_path, 6)
+    write_compressed(tmp_path / "app", 1, 4)
+    order: list[str] = []
+    copy, unlink = stream._copy_in_place, os.unlink
+
+    def noted_copy(path: Path, unsynced: set[str]) -> None:
+        order.append(f"copy {path.name}")
+        copy(path, unsynced)
+
+    def noted_unlink(path: Path) -> None:
+        order.append(f"unlink {Path(path).name}")
+        unlink(path)
+
+    with (
+        patch.object(stream, "_copy_in_place", noted_copy),
+        patch.object(os, "unlink", noted_unlink),
+    ):
+        store = opened(tmp_path)
+    assert order[0] == f"copy {segment_name(1, compressed=True)}"
+    assert order[1] == f"copy {segment_name(6)}"
+    assert order[2:] == [f"unlink {segment_name(first)}" for first in (4, 3, 2)]
+    store.close()
+
+
+def test_where_writing_again_fails_the_stream_is_tried_again_later(tmp_path: Path) -> None:
+    killed_with(tmp_path, 1)
+    before = files(tmp_path)
+    with patch.object(
+        stream, "sync_directory", side_effect=AtomicWriteError(errno.EIO, "injected")
+    ):
+        store = opened(tmp_path)
+    assert not store.is_ready("app")
+    # Whoever starts next in this boot must do it as well.
+    store.close()
+    assert (tmp_path / RUNNING_NAME).exists()
+    with patch.object(AtomicWriter, "publish", side_effect=AtomicWriteError(errno.EIO, "injected")):
+        store = opened(tmp_path)
+    assert not store.is_ready("app")
+    asyncio.run(store.recover_stream("app"))
+    assert changed(before, tmp_path) == [segment_name(1)]
+    assert store.last_durable("app", "p") == 1
+
+
+def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
+    tmp_path: Path,
+) -> None:
+    killed_with(tmp_path, 6)
+    write_compressed(tmp_path / "app", 1, 4)
+    full = AtomicWriteError(errno.ENOSPC, "injected")
+    with patch.object(AtomicWriter, "prepare", side_effect=full):
+        store = opened(tmp_path)
+    assert store.last_durable("app", "p") == 6
+    # What may cover them may be lost.
+    assert list_segments(tmp_path / "app") == [1, 2, 3, 4, 5, 6]
+    store.unsynced.add("app")
+    kill(store)
+    with patch.object(AtomicWriter, "prepare", side_effect=full):
+        store = opened(tmp_path)
+    assert not store.is_ready("app")
+    store.close()
+
+
+def test_nothing_is_told_by_a_newest_segment_that_cannot_be_read_to_be_written_again(
+    tmp_path: Path,
+) -> None:
+    killed_with(tmp_path, 2)
+    real = os.pread
+
+    def fails(descriptor: int, count: int, offset: int) -> bytes:
+        if count == stream._COPIED_AT_ONCE_BYTES:
+            raise OSError(errno.EIO, "injected")
+        return real(descriptor, count, offset)
+
+    before = files(tmp_path)
+    store = Store(tmp_path, oracle.AtOnce(), boot_id=BOOT)
+    with patch.object(os, "pread", fails):
+        recovery = store.open()["app"]
+    assert not isinstance(recovery, OSError)
+    assert [Path(each.path).name for each in recovery.damaged] == [segment_name(2)]
+    assert recovery.state.producers == {"p": 1}
+    assert recovery.state.next_seq > 3
+    assert changed(before, tmp_path) == []
+    store.close()
+
+
+def fail_a_directory_sync(store: Store, number: int) -> None:
+    error = AtomicWriteError(errno.EIO, "injected")
+    with patch.object(atomic, "sync_directory", side_effect=error):
+        assert commit(store, number)
+
+
+def test_a_stream_whose_last_commit_failed_keeps_the_mark_at_a_stop(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert not commit(store, 1)
+    fail_a_directory_sync(store, 2)
+    store.close()
+    before = files(tmp_path)
+    store = opened(tmp_path)
+    assert changed(before, tmp_path) == [segment_name(2)]
+    store.close()
+
+
+def test_nothing_is_removed_after_a_failed_sync_until_the_next_boot(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert not commit(store, 1)
+    fail_a_directory_sync(store, 2)
+    for number in (2, 3):
+        assert not commit(store, number)
+    kill(store)
+    for _ in range(2):
+        store = opened(tmp_path)
+        assert store.unsynced == {"app"}
+        assert asyncio.run(store.drop_oldest("app", 10**9)) == []
+        store.close()
+    store = opened(tmp_path, OTHER_BOOT)
+    assert store.unsynced == set()
+    assert len(asyncio.run(store.drop_oldest("app", 10**9))) == 2
+    assert list_segments(tmp_path / "app") == [3]
+    store.close()
+
+
+def test_a_note_that_cannot_be_written_goes_with_the_next(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    for name in ("app", "web"):
+        assert not commit(store, 1, name)
+    with patch.object(os, "write", side_effect=OSError(errno.ENOSPC, "injected")):
+        store.unsynced.add("app")
+    store.unsynced.add("web")
+    kill(store)
+    store = opened(tmp_path)
+    assert store.unsynced == {"app", "web"}
+    store.close()
+
+
+def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_path: Path) -> None:
+    real = os.open
+
+    def full(path: str, flags: int, mode: int = 0o777) -> int:
+        if Path(path).name == RUNNING_NAME and flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "injected")
+        return real(path, flags, mode)
+
+    with patch.object(os, "open", full):
+        store = opened(tmp_path)
+        assert commit(store, 1)
+    assert not any((tmp_path / "app").glob("*"))
+    assert not commit(store, 1)
+    kill(store)
+    before = files(tmp_path)
+    opened(tmp_path).close()
+    assert changed(before, tmp_path) == [segment_name(1)]
