@@ -52,10 +52,14 @@ class Running:
     """The mark of a process that writes in `data`, whose lock it has.
 
     `boot_id` is empty where nobody knows it: then a mark that is found counts as one of this
-    boot. `died_before` tells, after `begin`, whether one was found. `unsynced` are noted in it.
+    boot. `died_before` tells, after `begin`, whether one was found. `unsynced` are noted in it,
+    and `on_unsynced` is told of each, also of those that are noted there already.
     """
 
-    def __init__(self, data: Path, boot_id: str) -> None:
+    def __init__(
+        self, data: Path, boot_id: str, on_unsynced: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._on_unsynced = on_unsynced
         self._path = data / RUNNING_NAME
         self._boot_id = boot_id
         self._lock = threading.Lock()
@@ -77,6 +81,8 @@ class Running:
         self.died_before = found is not None and not self._is_of_another_boot
         if self.died_before:
             self.unsynced.take_over(rest for key, rest in lines if key == _UNSYNCED)
+            for stream in sorted(self.unsynced):
+                self._on_unsynced(stream)
         if self._boot_id and self._boot_id not in boots:
             self._not_written.append(f"{_BOOT} {self._boot_id}")
         with contextlib.suppress(OSError):
@@ -101,6 +107,7 @@ class Running:
             self.is_marked = False
 
     def _note(self, stream: str) -> None:
+        self._on_unsynced(stream)
         with self._lock:
             self._not_written.append(f"{_UNSYNCED} {stream}")
             self._write()

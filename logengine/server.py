@@ -262,6 +262,7 @@ class Server:
             ),
             streams_at_max_bytes=full_streams[:FULL_MAX],
             uids_at_max_bytes=full_uids[:FULL_MAX],
+            unsynced_streams=sorted(self._store.unsynced)[:FULL_MAX],
         )
         return msgspec.json.encode(status) + b"\n"
 

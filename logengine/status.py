@@ -39,8 +39,8 @@ class TotalsStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """The answer to `{"_status":1}`; see `docs/protocol.md` for each.
 
-    `failing` has at most `FAILING_STREAMS_MAX` of the `failing_streams`. The last two have
-    defaults, for an answer of a daemon that knows no such quotas.
+    `failing` has at most `FAILING_STREAMS_MAX` of the `failing_streams`. The last three have
+    defaults, for an answer of a daemon that does not tell them.
     """
 
     status: int
@@ -59,6 +59,7 @@ class Status(msgspec.Struct, frozen=True):
     totals: TotalsStatus
     streams_at_max_bytes: Sequence[str] = ()
     uids_at_max_bytes: Sequence[int] = ()
+    unsynced_streams: Sequence[str] = ()
 
 
 def serving_state(failing: Sequence[FailingStream]) -> str:

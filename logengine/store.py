@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
 from msgspec import UNSET, UnsetType
 
 from logengine.directory import create_directories, create_directory, sync_directory
@@ -27,6 +28,8 @@ from logengine.running import Running, read_boot_id
 from logengine.segment_file import list_streams
 from logengine.stream import Recovery, SegmentWriter, drop_oldest, recover
 from logengine.user_bytes import Users
+
+log = structlog.get_logger()
 
 LOCK_NAME = ".lock"
 
@@ -65,6 +68,15 @@ def lock_data_directory(data: Path) -> int:
     return lock
 
 
+def _tell_of_unsynced(stream: str) -> None:
+    log.error(
+        "removals_ended",
+        stream=stream,
+        until="the next boot",
+        reason="a sync of its directory failed",
+    )
+
+
 class Store:
     """The streams of a data directory. One daemon's; readers need none of it.
 
@@ -96,7 +108,9 @@ class Store:
         self._uncertain: set[str] = set()
         # Commits that did not return, be it for an exception: what they left is not known.
         self._under_way = 0
-        self._running = Running(data, read_boot_id() if boot_id is None else boot_id)
+        self._running = Running(
+            data, read_boot_id() if boot_id is None else boot_id, _tell_of_unsynced
+        )
         # Streams whose directory could not be synced after a name was removed or replaced. What
         # is gone may come back, so nothing more goes until the next boot.
         self.unsynced: set[str] = self._running.unsynced

@@ -91,6 +91,8 @@ def _told(status: Status) -> Iterator[str]:
         yield f"  {name} has all the bytes that its quota allows (max_bytes)"
     for uid in status.uids_at_max_bytes:
         yield f"  user {uid} has all the bytes that the quota allows (max_bytes)"
+    for name in status.unsynced_streams:
+        yield f"  of {name} nothing is removed until the next boot: a sync of its directory failed"
     for stream in status.failing:
         yield (
             f"  {stream.stream} cannot be committed for {stream.for_s:.0f} s, tried "

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from logengine.running import RUNNING_NAME, read_boot_id
 from tests.daemon import Daemon, Producer, eventually
 
 SMALL = """
@@ -77,6 +78,24 @@ def test_a_failure_is_logged_when_it_begins_and_when_it_ends(daemon: Daemon) -> 
     assert daemon.events().count("stream_recovered") == 1
     recovered = next(entry for entry in daemon.log() if entry["event"] == "stream_recovered")
     assert recovered["failed_attempts"] > 3
+
+
+def test_a_stream_of_which_nothing_is_removed_is_named(root: Path) -> None:
+    daemon = Daemon(root)
+    daemon.data.mkdir()
+    # What a daemon leaves that was killed after the sync of a directory had failed.
+    (daemon.data / RUNNING_NAME).write_text(f"boot {read_boot_id()}\nunsynced app\n")
+    try:
+        daemon.start()
+        assert asked(daemon, 0)["unsynced_streams"] == ["app"]
+        said = daemon.cli("status").stdout.decode()
+        assert "of app nothing is removed until the next boot" in said
+        assert "removals_ended" in daemon.events()
+        daemon.stop()
+        daemon.start()
+        assert "of app nothing is removed" in daemon.cli("status").stdout.decode()
+    finally:
+        daemon.close()
 
 
 def test_the_status_is_there_when_nothing_else_is_read(
