@@ -25,9 +25,9 @@ class Turn(NamedTuple):
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch(parent: Path = CHECKOUT) -> Iterator[Path]:
     """An empty directory on the disk of this checkout, its path short enough for a socket."""
-    root = Path(tempfile.mkdtemp(prefix="bench-", dir=CHECKOUT))
+    root = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
     try:
         yield root
     finally:

@@ -28,6 +28,8 @@ from benchmarks.scenario import Aim, Bench, Scenario, Section, say
 from benchmarks.simulation import SILENCES_S, Host, simulated
 from logengine.retention import RetentionRule, RetentionRules
 
+# On a disk the commits of a year would wait for it for the most of an hour.
+_IN_MEMORY = Path("/dev/shm")
 _WITH, _WITHOUT = "with merging", "without"
 _BOUNDED = ("web", "cron")
 _KEPT_DAYS = 90
@@ -69,10 +71,9 @@ class Month(msgspec.Struct, frozen=True):
 
 
 class Year(msgspec.Struct):
-    """A year, month by month; bytes are those of records as stored, but for what was written."""
+    """A year, month by month; bytes are those of records as stored."""
 
     months: list[Month] = []
-    written_bytes: int = 0
     commits: int = 0
     records: int = 0
     accepted_bytes: int = 0
@@ -110,7 +111,7 @@ class Found(msgspec.Struct):
 def measure(bench: Bench) -> Found:
     """The year once, both sides taking turns by the month; the rest in rounds."""
     found = Found({}, bench.scaled(_RECORDS), {})
-    with scratch() as root:
+    with scratch(_IN_MEMORY) as root:
         found.years = uvloop.run(_years(root, bench.scale))
     found.paced = {name: Poured() for name in _SETTINGS}
     for round_ in bench.each_round("year: ten million records"):
@@ -141,9 +142,7 @@ async def _years(root: Path, scale: float) -> dict[str, Year]:
             names = list(hosts)
             for name in names[::-1] if number % 2 else names:
                 end_ns = YEAR_START_NS + int(end_s * 1e9)
-                before = written_bytes()
                 years[name].months.append(await _month(hosts[name], of_month, number, end_ns))
-                years[name].written_bytes += written_bytes() - before
         for name, host in hosts.items():
             host.check()
             year, compacted = years[name], host.compacted
@@ -233,9 +232,10 @@ def render(found: Found, plots: Path) -> Section:
         f"{year.commits:,} commits to six streams. *web* is sent to all day and night, *app* in "
         "working hours, *cron* in a burst every five minutes, *audit* every two hours, *backup* "
         "for two days and then not for five weeks, *mobile* from July on. It is the engine's own "
-        "store, committer, compactor and retainer with the daemon's defaults, in this process and "
-        "on the disk with all syncs; only the clocks are given to them. Lines are made from a "
-        "seed, each with times, numbers and ids of its own. *web* and *cron* keep "
+        "store, committer, compactor and retainer with the daemon's defaults, in this process; "
+        "only the clocks are given to them, and the directory is in memory, for a year of syncs "
+        "takes an hour. So its acks are what a commit costs without the disk. Lines are made from "
+        "a seed, each with times, numbers and ids of its own. *web* and *cron* keep "
         f"{_KEPT_DAYS} days (retention is the compactor's, so without merging nothing is "
         "removed). The two hosts take turns by the month.\n\n"
         "On a real host more comes: more files of 64 KiB without merging, and larger sealed ones "
@@ -247,13 +247,13 @@ def render(found: Found, plots: Path) -> Section:
         "reaches back to), merged while they come, and sealed "
         f"{report.median(found.paced[_WITH].sealed_s)} s after the last.\n\n"
         "*Rewritten* are the records' bytes that merging and sealing wrote again; *written* is "
-        "all that the process had written to the disk, for commits and merging, in pages. Both by "
+        "all that the daemon had written to the disk, for commits and merging, in pages. Both by "
         "the bytes of the records as stored. Files and bytes are those in the end, in blocks.\n\n"
         f"{_summary(found)}\n{report.medians(ratios)}\n"
         "The year by quarters, and by streams at its end:\n\n"
         f"{_quarters(found.years)}\n{_streams(found.years)}\n{report.image(files, title)}"
     )
-    return Section(text, _aims(found, p99, paced_p99))
+    return Section(text, _aims(found, paced_p99))
 
 
 def _of_months(found: Found, name: str, key: str) -> list[float]:
@@ -272,7 +272,7 @@ def _summary(found: Found) -> str:
             [
                 *("the year", name, f"{last.files:,}", report.number(last.disk_bytes / 1e6)),
                 report.number(year.rewritten_bytes / year.accepted_bytes),
-                report.number(year.written_bytes / year.accepted_bytes),
+                "",
                 report.number(statistics.median(_of_months(found, name, "p50_us")) / 1000),
                 report.number(statistics.median(_of_months(found, name, "p99_us")) / 1000),
             ]
@@ -322,7 +322,7 @@ def _columns(years: Mapping[str, Year]) -> list[str]:
     return [f"{what}, {name}" for name in years for what in ("files", "MB")]
 
 
-def _aims(found: Found, p99: list[float], paced_p99: list[float]) -> list[Aim]:
+def _aims(found: Found, paced_p99: list[float]) -> list[Aim]:
     year, paced = found.years[_WITH], found.paced[_WITH]
     rewritten = report.ratios(paced.rewritten_bytes, paced.accepted_bytes)
     count = f"{found.paced_records:,} records"
@@ -332,7 +332,6 @@ def _aims(found: Found, p99: list[float], paced_p99: list[float]) -> list[Aim]:
             3,
             [year.rewritten_bytes / year.accepted_bytes],
         ),
-        Aim.at_most("the same: ack p99 by that without merging", _ALLOWED, p99),
         Aim.at_most(f"{count} at a steady pace: rewritten bytes by accepted ones", 3, rewritten),
         Aim.at_most("the same: ack p99 by that without merging", _ALLOWED, paced_p99),
     ]
