@@ -152,6 +152,9 @@ def run_with(
     except BaseExceptionGroup as error:
         report.violations.append(f"the run ended: {error.exceptions!r}")
         return _named(report, fault)
+    except AssertionError as error:  # of the gate, when the store is closed behind all tasks
+        report.violations.append(f"the run ended: {error!r}")
+        return _named(report, fault)
     if not report.violations and source.random() < cut:
         with cuts.bench(plan.bursts, plan.make_retainer) as bench:
             report += cuts.cut_everywhere(

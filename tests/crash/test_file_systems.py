@@ -150,12 +150,16 @@ def test_a_disk_that_takes_no_more_loses_nothing(
             assert daemon.connect().hello(stream="web", producer="other")["next"] == 1
             if killed:
                 daemon.kill()
+                before = daemon.events().count("commit_failed")
                 daemon.start()
                 sender = daemon.connect()
                 sender.send(b'{"_hello":1,"stream":"app","producer":"p"}\n')
                 if trouble == "read-only":
                     # What a failed sync may have lost cannot be written again before.
-                    eventually(lambda: has_failed_since_start(daemon), "the log to say why")
+                    eventually(
+                        lambda: daemon.events().count("commit_failed") > before,
+                        "the log to say why",
+                    )
                 else:
                     rest = send_unacked_until_blocked(sender, lines)
         if killed and trouble == "read-only":
@@ -163,7 +167,7 @@ def test_a_disk_that_takes_no_more_loses_nothing(
         sender.send(rest)
         sender.wait_for_ack(len(lines))
         assert [value["n"] for value in daemon.values("app")] == list(range(len(lines)))
-        assert "stream_recovered" in daemon.events(), daemon.log()[-12:]
+        assert "stream_recovered" in daemon.events()
         daemon.cli("verify")
         assert daemon.stop() == 0
 
@@ -198,12 +202,6 @@ def test_a_file_system_that_finds_itself_damaged_loses_nothing(root: Path) -> No
             assert [value["n"] for value in daemon.values("app")] == list(range(len(lines)))
             daemon.cli("verify")
             assert daemon.stop() == 0
-
-
-def has_failed_since_start(daemon: Daemon) -> bool:
-    """Whether the daemon that runs now has said that a stream cannot be committed."""
-    events = daemon.events()
-    return "commit_failed" in events[len(events) - events[::-1].index("listening") :]
 
 
 def send_unacked_until_blocked(sender: Producer, lines: list[bytes]) -> bytes:
