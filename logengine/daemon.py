@@ -89,9 +89,6 @@ def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Stor
     recovered = store.open()
     try:
         _report(config, recovered, time.perf_counter() - started)
-        if store.unsynced:
-            reason = "a sync of their directories failed since the machine was booted"
-            log.warning("nothing_removed_until_boot", streams=sorted(store.unsynced), reason=reason)
         yield store
     finally:
         store.close()

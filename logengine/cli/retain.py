@@ -37,8 +37,11 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     where = Path(config.data)
     if not where.is_dir():
         raise UnknownStream(f"there is no data directory {where}; name the daemon's with --data")
-    with nullcontext() if dry_run else alone_with(where, _ADVICE):
-        retainer = Retainer(where, retention_rules(config))
+    nobody: set[str] = set()
+    with nullcontext(nobody) if dry_run else alone_with(where, _ADVICE) as unsynced:
+        for stream in sorted(unsynced):
+            click.echo(f"{stream}: left alone until the next boot: a sync of its directory failed")
+        retainer = Retainer(where, retention_rules(config), unsynced=unsynced)
         retainer.look()
         count = total = 0
         while (removal := retainer.next_removal()) is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from logengine.running import RUNNING_NAME, read_boot_id
 from tests.daemon import Daemon, eventually
 
 SEALING = """
@@ -78,6 +79,21 @@ def test_a_dry_run_says_what_would_go_and_the_command_does_it(
     assert sealed(daemon) == before[-1:]
     daemon.cli("verify")
     assert daemon.cli(*arguments).stdout == b"0 segments removed, 0B\n"
+
+
+def test_a_stream_whose_directory_could_not_be_synced_in_this_boot_is_left_alone(
+    root: Path, make_daemon: Callable[[str], Daemon]
+) -> None:
+    daemon = stopped_with_seals(make_daemon)
+    before = sealed(daemon)
+    (daemon.data / RUNNING_NAME).write_text(f"boot {read_boot_id()}\nunsynced app\n")
+    (root / "retain.toml").write_text(ONE_SEAL)
+    command = ("retain", "--config", str(root / "retain.toml"), "--data", str(daemon.data))
+    assert b"app: left alone until the next boot" in daemon.cli(*command).stdout
+    assert sealed(daemon) == before
+    (daemon.data / RUNNING_NAME).write_text("boot before-this-one\nunsynced app\n")
+    daemon.cli(*command)
+    assert len(sealed(daemon)) == 1
 
 
 def test_what_a_registered_cursor_has_not_passed_stays(
