@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from logengine.retention import RetentionRules
 from logengine.segment_file import list_segments
 from logengine.store import Store
@@ -109,7 +111,8 @@ def after(root: Path, going: Going, seed: float) -> Iterator[str]:
         yield f"after a start: {each}"
     store = Store(data, AtOnce())
     try:
-        recovery = store.open()[STREAM]
+        with capture_logs():
+            recovery = store.open()[STREAM]
         assert not isinstance(recovery, OSError)
         if recovery.state.next_seq < going.case.next_seq:
             yield f"{recovery.state.next_seq} would be given out again"

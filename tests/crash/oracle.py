@@ -274,7 +274,8 @@ def recover(
     before = look_at(data)
     store = Store(data, AtOnce(), LIMITS)
     try:
-        found = _recover(store, data, before, list(producers), note)
+        with capture_logs():
+            found = _recover(store, data, before, list(producers), note)
         left = look_at(data)
         if left.leftovers or make_retainer is not None:
             retainer = make_retainer(data, store.unsynced) if make_retainer is not None else None

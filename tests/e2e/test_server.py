@@ -479,7 +479,7 @@ async def test_a_refused_hello_says_what_would_be_right_and_makes_nothing(
         (answer,) = await client.rest()
         assert answer["error"] == error
         assert answer["expected"]
-    assert sorted(os.listdir(served.data)) == [".lock"]
+    assert sorted(os.listdir(served.data)) == [".lock", ".running"]
     assert sorted(os.listdir(served.data.parent)) == ["data", "socket"]
 
 
