@@ -150,6 +150,8 @@ class Pending:
 def addition_of(entries: Sequence[Entry], *, counts_users: bool) -> Addition:
     """What a batch adds to the stream in which these waited."""
     times = [entry.timestamp for entry in entries if entry.count]
+    # Of refused records alone, too, something is stored: how far their producer is, and when.
+    times = times or [entry.timestamp for entry in entries if entry.timestamp]
     return Addition(
         chunks=[entry.body for entry in entries if entry.body],
         count=sum(entry.count for entry in entries),

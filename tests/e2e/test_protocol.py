@@ -135,6 +135,27 @@ def test_half_a_record_of_a_producer_comes_again_whole(daemon: Daemon) -> None:
     assert daemon.values() == [{"n": 1}, {"n": 2}]
 
 
+def test_a_stream_that_begins_with_nothing_but_a_refused_record_is_whole(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon(SMALL)
+    producer = daemon.connect()
+    producer.hello(stream="app", producer="web-1")
+    producer.send(b"x" * 70_000 + b"\n")
+    assert producer.answer() == {"error": "record_too_large", "record": 1, "limit": 65536}
+    producer.wait_for_ack(1)
+    daemon.cli("verify")
+    assert daemon.cli("cat", "app").stdout == b""
+    daemon.stop()
+    daemon.start()
+    producer = daemon.connect()
+    assert producer.hello(stream="app", producer="web-1")["next"] == 2
+    producer.send(b'{"n":2}\n')
+    producer.wait_for_ack(2)
+    assert daemon.values("app") == [{"n": 2}]
+    daemon.cli("verify")
+
+
 def test_a_record_too_large_is_refused_by_its_number_and_the_rest_is_taken(
     make_daemon: Callable[[str], Daemon],
 ) -> None:
