@@ -56,8 +56,8 @@ format: $(INSTALLED_DEV) ## mend what can be mended
 bench: $(INSTALLED_DEV) ## measure speed; writes benchmarks/RESULTS.md; BENCH="latency --rounds 1" for parts
 	$(BIN)/python -m benchmarks $(BENCH)
 
-crash: $(INSTALLED_DEV) ## the whole crash campaign: some 40 minutes; as root it mounts file systems too
-	$(BIN)/python -m pytest -m campaign -s --timeout 1800
+crash: $(INSTALLED_DEV) ## the whole crash campaign: an hour or so; as root it mounts file systems too
+	$(BIN)/python -m pytest -m campaign -s --timeout 3600
 
 soak: $(INSTALLED_DEV) ## the crash campaign at random: MINUTES=n, and SEED=s to run it again
 	$(BIN)/python -m tests.crash.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
