@@ -8,7 +8,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,7 +19,7 @@ from logengine.errors import DamagedSegment, InvalidCursor
 from logengine.reader import Cursor
 from logengine.retention import Oldest, Removal, RetentionRules, StreamUse, next_removal
 from logengine.segment import first_of_name, segment_name
-from logengine.segment_file import list_streams, read_header
+from logengine.segment_file import list_streams, read_header, size_of_segments
 from logengine.timestamp import format_timestamp
 
 CURSORS_NAME = ".cursors"
@@ -107,13 +106,7 @@ class Retainer:
 
     def _use_of(self, stream: str) -> StreamUse:
         directory = self._data / stream
-        total = 0
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if first_of_name(entry.name):
-                    with suppress(FileNotFoundError):
-                        total += entry.stat().st_size
-        return StreamUse(stream, total, self._oldest(directory, 1))
+        return StreamUse(stream, size_of_segments(directory), self._oldest(directory, 1))
 
     def _oldest(self, directory: Path, start: int) -> Oldest | None:
         """The oldest segment from number `start` on, if it may go."""
