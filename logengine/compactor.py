@@ -83,19 +83,26 @@ class _Known:
 
     def unsealed_bytes(self) -> int:
         """The bytes that are in no sealed segment, about."""
-        parts = [*self.ended, *(self.survey.parts if self.survey else [])]
-        return sum(part.bytes for part in parts) + (self.newest.bytes if self.newest else 0)
+        parts = [*(self.survey.parts if self.survey else []), *self.ended]
+        if self.newest is not None:
+            parts.append(self.newest)
+        # By their names, for what has ended since may be in the survey already.
+        return sum({part.first: part.bytes for part in parts}.values())
 
     def current_survey(self, ended_before: int) -> Survey | None:
         """The survey with what has ended since, if that is all before `ended_before`."""
         ended, self.ended = self.ended, []
-        if self.survey is not None:
+        # One that was full at once has ended before the next commit says so.
+        if self.newest is not None and self.newest.first < ended_before:
+            ended.append(self.newest)
+        if self.survey is not None and self.survey.is_complete:
             for part in ended:
                 if part.first == self.survey.ended_before:
                     self.survey.parts.append(part)
                     self.survey.ended_before = part.last + 1
             if self.survey.ended_before != ended_before:
                 self.survey = None
+        # One that is not complete is of the oldest, and what has ended since is not among them.
         return self.survey
 
 

@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
+from logengine import compactor
 from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
@@ -29,6 +30,7 @@ from logengine.rewrite import Pace, Rewriter
 from logengine.segment import segment_name
 from logengine.segment_file import list_segments, read_header
 from logengine.store import Store, StoreLimits
+from logengine.survey import Survey, survey
 from logengine.verify import verify_stream
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -286,6 +288,52 @@ async def test_what_an_interrupted_seal_left_is_cleared_up(data: Path) -> None:
         assert at.names() == [segment_name(1, compressed=True)]
         sealed = (data / "app" / segment_name(1, compressed=True)).read_bytes()
         assert hashlib.sha256(sealed).digest() == before.digest()
+        at.check()
+
+
+@pytest.mark.parametrize("records", [1, 90], ids=["appended to", "full at once"])
+async def test_a_stream_that_is_sent_to_is_listed_once(
+    data: Path, monkeypatch: pytest.MonkeyPatch, records: int
+) -> None:
+    listed = []
+
+    def counted(*arguments: Any) -> Survey:
+        listed.append(arguments)
+        return survey(*arguments)
+
+    monkeypatch.setattr(compactor, "survey", counted)
+    async with running(data) as at:
+        for _ in range(200):
+            await at.commit(records=records)
+            await at.compactor.idle()
+        assert at.compactor.totals.merges
+        assert len(listed) == 1
+        at.check()
+
+
+@pytest.mark.parametrize("records", [1, 90], ids=["appended to", "full at once"])
+async def test_a_stream_with_too_many_segments_to_be_looked_at_is_listed_seldom(
+    data: Path, monkeypatch: pytest.MonkeyPatch, records: int
+) -> None:
+    async with running(data, compacts=False) as at:
+        for _ in range(300):
+            await at.commit(records=9)
+        lines = at.lines
+    listed = []
+
+    def counted(*arguments: Any) -> Survey:
+        listed.append(arguments)
+        return survey(*arguments)
+
+    monkeypatch.setattr(compactor, "survey", counted)
+    monkeypatch.setattr("logengine.survey._SEGMENTS_MAX", 60)
+    async with running(data) as at:
+        at.lines, at.number = lines, len(lines["app"])
+        for _ in range(50):
+            await at.commit(records=records)
+        await at.compactor.idle()
+        assert len(at.names()) < 60
+        assert len(listed) < 20
         at.check()
 
 
