@@ -11,7 +11,7 @@ without the others. Bytes in, values out; compressing and decompressing release 
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -34,6 +34,9 @@ from logengine.timestamp import TIMESTAMP_CHARACTERS
 # Large enough to compress well, small enough to be had alone.
 FRAME_BYTES = 1024 * 1024
 
+# So much of a frame at a time: what else the machine has to do waits a third of a millisecond
+# for one, and three for a whole frame.
+_PIECE_BYTES = 128 * 1024
 _HEADER_LEVEL = 3
 _CHECKSUM_BYTES = 4
 _BLOCK_HEADER_BYTES = 3
@@ -59,6 +62,10 @@ class RecordFrame(NamedTuple):
     entry: IndexEntry
 
 
+def _free(_count: int) -> None:
+    """What is compressed at once, however much there is."""
+
+
 def compress_lines(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]:
     """The frames of lines that come in chunks of whole ones, with their newlines.
 
@@ -66,13 +73,18 @@ def compress_lines(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]
     a chunk that it did not end at, or by the end of a line of a chunk longer than itself. Each
     is compressed when it is asked for.
     """
-    for stored, _ in _compress(chunks, level):
+    for stored, _ in _compress(chunks, level, _free):
         yield stored
 
 
-def compress_body(chunks: Iterable[bytes], level: int) -> Iterator[RecordFrame]:
-    """The frames of a body, cut as `compress_lines` does it."""
-    for stored, body in _compress(chunks, level):
+def compress_body(
+    chunks: Iterable[bytes], level: int, spend: Callable[[int], None] = _free
+) -> Iterator[RecordFrame]:
+    """The frames of a body, cut as `compress_lines` does it.
+
+    `spend` is called behind every piece of a frame, with its bytes, and may rest.
+    """
+    for stored, body in _compress(chunks, level, spend):
         yield record_frame(*stored, body)
 
 
@@ -85,12 +97,27 @@ def record_frame(content: bytes, frame: Frame, body: bytes) -> RecordFrame:
     )
 
 
-def _compress(chunks: Iterable[bytes], level: int) -> Iterator[tuple[StoredFrame, bytes]]:
+def _compress(
+    chunks: Iterable[bytes], level: int, spend: Callable[[int], None]
+) -> Iterator[tuple[StoredFrame, bytes]]:
     # One context for all: making one takes as long as compressing some 100 KiB.
     compressor = _compressor(level)
     for body in _frame_bodies(chunks):
-        content = compressor.compress(body)
+        content = b"".join(_pieces_of_frame(compressor, body, spend))
         yield StoredFrame(content, Frame(len(content), len(body), count_newlines(body))), body
+
+
+def _pieces_of_frame(
+    compressor: zstandard.ZstdCompressor, body: bytes, spend: Callable[[int], None]
+) -> Iterator[bytes]:
+    # Its size is told before, for that stands in the frame's own header.
+    frame = compressor.compressobj(size=len(body))
+    left = memoryview(body)
+    while left:
+        piece, left = left[:_PIECE_BYTES], left[_PIECE_BYTES:]
+        yield frame.compress(piece)
+        spend(len(piece))
+    yield frame.flush()
 
 
 def with_frames(header: Header, frames: Sequence[RecordFrame]) -> Header:

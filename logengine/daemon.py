@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,9 @@ log = structlog.get_logger()
 _RESERVE_RETRY_S = 60.0
 _ANNOUNCE_PAUSE_S = 0.2
 _OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
+# No more: on a machine with all cores busy it may hold the interpreter's lock while it waits
+# for one. With 10, two loops beside made the p99 of a commit 18 ms, with 5 and 0 it was 11.
+_COMPACTION_NICE = 5
 
 
 def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
@@ -54,11 +58,19 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     sign = _signer(config.compaction.seal_key)
     with (
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
-        ThreadPoolExecutor(1, "compact") as compacting,
+        ThreadPoolExecutor(1, "compact", _step_back) as compacting,
         _opened_store(config, executor) as store,
         _listeners(config, environ) as listeners,
     ):
         uvloop.run(_serve(config, environ, store, compacting, sign, listeners))
+
+
+def _step_back() -> None:
+    """Has this thread wait for the others where the CPU is short, if that is allowed."""
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, nice + _COMPACTION_NICE)
 
 
 def _allow_descriptors(config: Config) -> None:

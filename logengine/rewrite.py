@@ -90,10 +90,7 @@ class Rewriter:
     ) -> tuple[SegmentWriter, Header]:
         """One sealed segment of all `parts`; `after` is the sealed one before it, if any."""
         headers, bodies = self._read(stream, parts)
-        frames = []
-        for frame in compress_body(bodies, self._level):
-            self.pace.spend(frame.frame.body_bytes)
-            frames.append(frame)
+        frames = list(compress_body(bodies, self._level, self.pace.spend))
         header = with_frames(merged_header(headers, _sha256(bodies)), frames)
         header = self._chained(header, after)
         if self._sign is not None:

@@ -26,6 +26,11 @@ def eventually(condition: Callable[[], Any], what: str = "it") -> Any:
     return found
 
 
+def nices(stats: str) -> list[int]:
+    """How far each thread steps back, from what is in /proc/PID/task/*/stat (proc(5))."""
+    return sorted(int(line.rpartition(")")[2].split()[16]) for line in stats.splitlines())
+
+
 class Daemon:
     """`logengine run` in a process of its own."""
 

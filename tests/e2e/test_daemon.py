@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, eventually
+from tests.daemon import Daemon, eventually, nices
 
 
 def refused(daemon: Daemon) -> str:
@@ -138,6 +138,18 @@ def test_what_cannot_be_committed_in_stop_timeout_was_not_acked(
     assert daemon.stop() == 0
     assert bad.answer() == {}
     assert {"stop_timeout", "records_dropped"} <= set(daemon.events())
+
+
+def test_compaction_steps_back_behind_everything_else(daemon: Daemon) -> None:
+    def nices_of_threads() -> list[int]:
+        assert daemon.process is not None
+        tasks = Path(f"/proc/{daemon.process.pid}/task").iterdir()
+        return nices("".join((task / "stat").read_text() for task in tasks))
+
+    daemon.cli("send", stdin=b"one\n")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    eventually(lambda: nices_of_threads().count(own + 5) == 1, "the thread of compaction")
+    assert set(nices_of_threads()) == {own, own + 5}
 
 
 def test_a_socket_of_systemd_is_used_and_left_alone(root: Path) -> None:

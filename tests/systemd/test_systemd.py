@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import eventually
+from tests.daemon import eventually, nices
 
 PROJECT = Path(__file__).parents[2]
 BASE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "logengine", "bookworm")
@@ -140,6 +140,11 @@ def test_a_unit_is_recorded_with_what_it_sends(machine: Machine) -> None:
     )
     (record,) = machine.records("units")
     assert record["_unit"] == "speaker.service"
+
+
+def test_compaction_may_step_back(machine: Machine) -> None:
+    stats = machine.run("sh", "-c", f"cat /proc/{machine.main_pid()}/task/*/stat").stdout
+    assert set(nices(stats)) == {0, 5}
 
 
 @pytest.mark.parametrize("disturb", ["kill", "restart"])

@@ -11,7 +11,12 @@ import pytest
 import zstandard
 
 from logengine.block import Block
-from logengine.compression import FRAME_BYTES, compress_lines, encode_compressed_header
+from logengine.compression import (
+    FRAME_BYTES,
+    compress_body,
+    compress_lines,
+    encode_compressed_header,
+)
 from logengine.errors import DamagedSegment
 from logengine.segment import (
     Earlier,
@@ -117,6 +122,15 @@ def test_frames_hold_whole_lines_and_about_a_mebibyte() -> None:
         assert body.endswith(b"\n")
         assert frame == Frame(len(content), len(body), body.count(b"\n"))
         assert zstandard.get_frame_parameters(content).has_checksum
+
+
+def test_a_frame_is_compressed_in_pieces_that_others_can_come_between() -> None:
+    body = b'{"_ts":"2026-11-23T20:00:00.000001Z"}\n' * 70_000
+    spent: list[int] = []
+    frames = list(compress_body([body], 1, spent.append))
+    assert len(frames) == 3
+    assert sum(spent) == len(body)
+    assert max(spent) == 128 * 1024
 
 
 def test_a_long_chunk_is_cut_at_lines_and_a_long_line_is_not() -> None:
