@@ -28,6 +28,15 @@ def sync_directory(path: StrPath) -> None:
             os.close(descriptor)
 
 
+def sync_or_note(path: StrPath, unsynced: set[str]) -> None:
+    """`sync_directory`; where that fails, the name of `path` is among the `unsynced` by then."""
+    try:
+        sync_directory(path)
+    except BaseException:
+        unsynced.add(os.path.basename(path))
+        raise
+
+
 def create_directory(path: StrPath, mode: int = 0o750) -> None:
     """Makes directory `path` and what is missing above it, and its name durable.
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from logengine.atomic import is_temp_name
-from logengine.directory import sync_directory
+from logengine.directory import sync_or_note
 from logengine.errors import DamagedSegment, InvalidCursor
 from logengine.reader import Cursor
 from logengine.retention import Oldest, Removal, RetentionRules, StreamUse, next_removal
@@ -75,23 +75,16 @@ class Retainer:
         directory = self._data / removal.stream
         # A compaction does not sync what it removed: without what covers it, a part of that
         # would come back after a power cut.
-        self._sync(directory)
+        sync_or_note(directory, self._unsynced)
         try:
             os.unlink(directory / removal.oldest.name)
         except FileNotFoundError:
             is_removed = False
         else:
             is_removed = True
-            self._sync(directory)
+            sync_or_note(directory, self._unsynced)
         self._uses[removal.stream] = self._use_of(removal.stream)
         return is_removed
-
-    def _sync(self, directory: Path) -> None:
-        try:
-            sync_directory(directory)
-        except BaseException:
-            self._unsynced.add(directory.name)
-            raise
 
     def suppose(self, removal: Removal) -> None:
         """Goes on as if a segment were removed."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from msgspec import UNSET
 
 from logengine.atomic import AtomicWriter, is_temp_name
-from logengine.directory import StrPath, sync_directory
+from logengine.directory import StrPath, sync_or_note
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.plan import Found, RecoveryPlan, StreamState, plan_recovery, with_active
 from logengine.room import StoredSegment, oldest_to_drop
@@ -75,7 +75,7 @@ def recover(
     temps = [name for name in names if is_temp_name(name)]
     for name in temps:
         os.unlink(directory / name)
-    _sync(directory, unsynced)
+    sync_or_note(directory, unsynced)
     firsts = segments_among(names)
     damaged: list[DamagedSegment] = []
     found = [_found(directory, first, damaged) for first in firsts[-RECOVERY_SEGMENTS:]]
@@ -86,7 +86,7 @@ def recover(
     for first in plan.covered:
         os.unlink(directory / file_names[first])
         # One at a time: after a power cut no older one may be gone before a newer one.
-        _sync(directory, unsynced)
+        sync_or_note(directory, unsynced)
     state = plan.state
     newest = plan.newest
     # A compressed one is never written again: under a plain name it would be a second file.
@@ -195,7 +195,7 @@ def _copy_in_place(path: Path, unsynced: set[str]) -> None:
             at += len(piece)
         writer.prepare()
         writer.publish()
-        _sync(path.parent, unsynced)
+        sync_or_note(path.parent, unsynced)
     finally:
         writer.abort()
         os.close(descriptor)
@@ -230,7 +230,7 @@ def drop_oldest(
             if not dropped:
                 # A compaction does not sync what it removed: without what covers it, a part
                 # of that would come back after a power cut.
-                _sync(directory, unsynced)
+                sync_or_note(directory, unsynced)
             _remove(directory, segment.first, unsynced)
         except OSError:
             if not dropped:
@@ -251,17 +251,9 @@ def _remove(directory: Path, first: int, unsynced: set[str]) -> None:
         os.unlink(directory / segment_name(first))
     compressed = directory / segment_name(first, compressed=True)
     if compressed.exists():
-        _sync(directory, unsynced)
+        sync_or_note(directory, unsynced)
         os.unlink(compressed)
-    _sync(directory, unsynced)
-
-
-def _sync(directory: Path, unsynced: set[str]) -> None:
-    try:
-        sync_directory(directory)
-    except BaseException:
-        unsynced.add(directory.name)
-        raise
+    sync_or_note(directory, unsynced)
 
 
 def _stored(directory: Path, unread: list[OSError]) -> Iterator[StoredSegment]:

@@ -222,7 +222,7 @@ def temp_kept() -> Any:
 @contextlib.contextmanager
 def recovery_without_sync() -> Iterator[None]:
     """What a killed daemon renamed is told before it is synced."""
-    with patch.object(stream, "sync_directory", nothing), recovery_without_copy():
+    with patch.object(stream, "sync_or_note", nothing), recovery_without_copy():
         yield
 
 
@@ -335,7 +335,7 @@ def leftover_trusted() -> Any:
 
 def removals_not_synced() -> Any:
     """Retention removes several segments, and none of it is synced."""
-    return patch.object(retainer, "sync_directory", nothing)
+    return patch.object(retainer, "sync_or_note", nothing)
 
 
 def unsealed_removed() -> Any:
@@ -369,7 +369,7 @@ def failed_sync_forgotten() -> Iterator[None]:
 
 def drops_not_synced() -> Any:
     """A full disk takes several segments, and none of it is synced."""
-    return patch.object(stream, "_sync", nothing)
+    return patch.object(stream, "sync_or_note", nothing)
 
 
 def newest_dropped() -> Any:

@@ -12,6 +12,7 @@ import pytest
 
 from logengine import stream
 from logengine.compaction import Part
+from logengine.directory import sync_or_note
 from logengine.rewrite import Pace, Rewriter
 from logengine.segment import segment_name
 from logengine.segment_file import list_segments
@@ -69,13 +70,13 @@ def test_a_cut_in_a_drop_leaves_a_whole_end_of_the_stream(
 
 
 def test_a_drop_that_does_not_sync_is_caught(tmp_path: Path) -> None:
-    with patch.object(stream, "_sync", nothing):
+    with patch.object(stream, "sync_or_note", nothing):
         assert broken_by_a_cut(tmp_path, "merge", 3)
 
 
 def test_a_drop_that_trusts_what_a_compaction_removed_is_caught(tmp_path: Path) -> None:
     syncs = 0
-    real = stream._sync
+    real = sync_or_note
 
     def all_but_the_first(directory: Path, unsynced: set[str]) -> None:
         nonlocal syncs
@@ -83,7 +84,7 @@ def test_a_drop_that_trusts_what_a_compaction_removed_is_caught(tmp_path: Path) 
         if syncs > 1:
             real(directory, unsynced)
 
-    with patch.object(stream, "_sync", all_but_the_first):
+    with patch.object(stream, "sync_or_note", all_but_the_first):
         assert broken_by_a_cut(tmp_path, "merge", 0)
 
 

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from logengine import retainer
+from logengine import directory, retainer
 from logengine.atomic import AtomicWriter
 from logengine.compaction import Part
 from logengine.directory import sync_directory
@@ -127,7 +127,7 @@ def test_a_cut_in_a_retention_leaves_a_whole_end_of_the_stream(
 
 def test_a_retention_that_does_not_sync_is_caught(tmp_path: Path) -> None:
     sealed_stream(tmp_path / "other" / "data")
-    with patch.object(retainer, "sync_directory", nothing):
+    with patch.object(retainer, "sync_or_note", nothing):
         calls = recorded(tmp_path)
     assert broken_by_a_cut(calls)
 
@@ -173,7 +173,7 @@ def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> 
     assert removal is not None
     failed = AtomicWriteError(errno.EIO, "Input/output error", "app")
     with (
-        patch.object(retainer, "sync_directory", side_effect=failed),
+        patch.object(directory, "sync_directory", side_effect=failed),
         pytest.raises(AtomicWriteError),
     ):
         on.remove(removal)

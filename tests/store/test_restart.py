@@ -176,9 +176,7 @@ def test_what_covers_others_is_written_again_before_those_are_removed(tmp_path: 
 def test_where_writing_again_fails_the_stream_is_tried_again_later(tmp_path: Path) -> None:
     killed_with(tmp_path, 1)
     before = files(tmp_path)
-    with patch.object(
-        stream, "sync_directory", side_effect=AtomicWriteError(errno.EIO, "injected")
-    ):
+    with patch.object(stream, "sync_or_note", side_effect=AtomicWriteError(errno.EIO, "injected")):
         store = opened(tmp_path)
     assert not store.is_ready("app")
     # Whoever starts next in this boot must do it as well.
