@@ -70,7 +70,7 @@ def test_no_cut_of_many_breaks_a_promise(
     report = cut_runs(seeds, streams=streams, records=records, kills=kills)
     print(f"power cut: {report}")
     assert not report.violations
-    assert report.states > 10_000
+    assert report.states > 100_000
 
 
 @pytest.mark.campaign

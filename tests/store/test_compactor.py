@@ -291,17 +291,23 @@ async def test_what_an_interrupted_seal_left_is_cleared_up(data: Path) -> None:
         at.check()
 
 
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The directories that the compactor looked at, each as often as it did."""
+    directories: list[Path] = []
+
+    def noted(directory: Path, *arguments: Any) -> Survey:
+        directories.append(directory)
+        return survey(directory, *arguments)
+
+    monkeypatch.setattr(compactor, "survey", noted)
+    return directories
+
+
 @pytest.mark.parametrize("records", [1, 90], ids=["appended to", "full at once"])
 async def test_a_stream_that_is_sent_to_is_listed_once(
-    data: Path, monkeypatch: pytest.MonkeyPatch, records: int
+    data: Path, listed: list[Path], records: int
 ) -> None:
-    listed = []
-
-    def counted(*arguments: Any) -> Survey:
-        listed.append(arguments)
-        return survey(*arguments)
-
-    monkeypatch.setattr(compactor, "survey", counted)
     async with running(data) as at:
         for _ in range(200):
             await at.commit(records=records)
@@ -313,19 +319,12 @@ async def test_a_stream_that_is_sent_to_is_listed_once(
 
 @pytest.mark.parametrize("records", [1, 90], ids=["appended to", "full at once"])
 async def test_a_stream_with_too_many_segments_to_be_looked_at_is_listed_seldom(
-    data: Path, monkeypatch: pytest.MonkeyPatch, records: int
+    data: Path, monkeypatch: pytest.MonkeyPatch, listed: list[Path], records: int
 ) -> None:
     async with running(data, compacts=False) as at:
         for _ in range(300):
             await at.commit(records=9)
         lines = at.lines
-    listed = []
-
-    def counted(*arguments: Any) -> Survey:
-        listed.append(arguments)
-        return survey(*arguments)
-
-    monkeypatch.setattr(compactor, "survey", counted)
     monkeypatch.setattr("logengine.survey._SEGMENTS_MAX", 60)
     async with running(data) as at:
         at.lines, at.number = lines, len(lines["app"])
