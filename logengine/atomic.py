@@ -144,15 +144,22 @@ class AtomicWriter:
                 return self.write_buffers([data])
             return int(self.file.write(data))
 
-    def write_buffers(self, buffers: Sequence[bytes], *, directly: bool = False) -> int:
+    def write_buffers(
+        self,
+        buffers: Sequence[bytes],
+        *,
+        directly: bool = False,
+        spend: Callable[[int], None] | None = None,
+    ) -> int:
         """Writes all of `buffers` with as few system calls as it takes; how many bytes.
 
         For an unbuffered writer of bytes (`buffering=0`). `directly` is for a large file,
-        written at once: past the page cache.
+        written at once: past the page cache, and with `spend` as `write_all_directly` says.
         """
-        write = write_all_directly if directly else write_all
         with _FailingStep(self, "write"):
-            return write(self.file.fileno(), buffers)
+            if directly:
+                return write_all_directly(self.file.fileno(), buffers, spend)
+            return write_all(self.file.fileno(), buffers)
 
     def prepare(self) -> None:
         """Writes out and fsyncs the temp, and closes it. The target is still untouched.

@@ -383,7 +383,8 @@ class Compactor:
                 self._store.unsynced.add(stream)
             writer.abort()
             raise
-        await self._in_thread(unlink_newest_first, self._store.data / stream, covered)
+        spend = self._rewriter.pace.spend_or_hurry
+        await self._in_thread(unlink_newest_first, self._store.data / stream, covered, spend)
 
     async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
         loop = asyncio.get_running_loop()

@@ -45,6 +45,8 @@ _SALVAGE_BYTES = 256
 # The time of every line of a body but the first. With `^` in place of the newline it takes ten
 # times as long, and nothing else runs meanwhile.
 _TIMESTAMPS = re.compile(rb"\n.{%d}(.{%d})" % (TIMESTAMP_START, TIMESTAMP_CHARACTERS))
+# So far behind a piece ends what begins with its last byte.
+_LOOK_AHEAD = TIMESTAMP_START + TIMESTAMP_CHARACTERS
 
 
 class StoredFrame(NamedTuple):
@@ -73,8 +75,9 @@ def compress_lines(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]
     a chunk that it did not end at, or by the end of a line of a chunk longer than itself. Each
     is compressed when it is asked for.
     """
-    for stored, _ in _compress(chunks, level, _free):
-        yield stored
+    compressor = _compressor(level)
+    for body in _frame_bodies(chunks):
+        yield _stored(compressor.compress(body), body)
 
 
 def compress_body(
@@ -84,40 +87,39 @@ def compress_body(
 
     `spend` is called behind every piece of a frame, with its bytes, and may rest.
     """
-    for stored, body in _compress(chunks, level, spend):
-        yield record_frame(*stored, body)
+    compressor = _compressor(level)
+    for body in _frame_bodies(chunks):
+        # Its size is told before, for that stands in the frame's own header.
+        frame = compressor.compressobj(size=len(body))
+        pieces, times = [], _first_time(body)
+        for start in range(0, len(body), _PIECE_BYTES):
+            piece = memoryview(body)[start : start + _PIECE_BYTES]
+            pieces.append(frame.compress(piece))
+            times.update(_TIMESTAMPS.findall(body, start, start + len(piece) + _LOOK_AHEAD))
+            spend(len(piece))
+        pieces.append(frame.flush())
+        yield _with_entry(_stored(b"".join(pieces), body), times)
 
 
 def record_frame(content: bytes, frame: Frame, body: bytes) -> RecordFrame:
     """A frame whose content is `body`, with what the header's index is to say of it."""
-    times = [timestamp_of(body).encode(), *_TIMESTAMPS.findall(body)]
+    times = _first_time(body)
+    times.update(_TIMESTAMPS.findall(body))
+    return _with_entry(StoredFrame(content, frame), times)
+
+
+def _first_time(body: bytes) -> set[bytes]:
+    return {timestamp_of(body).encode()}
+
+
+def _stored(content: bytes, body: bytes) -> StoredFrame:
+    return StoredFrame(content, Frame(len(content), len(body), count_newlines(body)))
+
+
+def _with_entry(stored: StoredFrame, times: set[bytes]) -> RecordFrame:
     since, until = min(times).decode(), max(times).decode()
-    return RecordFrame(
-        content, frame, IndexEntry(since, until, hashlib.sha256(content).hexdigest())
-    )
-
-
-def _compress(
-    chunks: Iterable[bytes], level: int, spend: Callable[[int], None]
-) -> Iterator[tuple[StoredFrame, bytes]]:
-    # One context for all: making one takes as long as compressing some 100 KiB.
-    compressor = _compressor(level)
-    for body in _frame_bodies(chunks):
-        content = b"".join(_pieces_of_frame(compressor, body, spend))
-        yield StoredFrame(content, Frame(len(content), len(body), count_newlines(body))), body
-
-
-def _pieces_of_frame(
-    compressor: zstandard.ZstdCompressor, body: bytes, spend: Callable[[int], None]
-) -> Iterator[bytes]:
-    # Its size is told before, for that stands in the frame's own header.
-    frame = compressor.compressobj(size=len(body))
-    left = memoryview(body)
-    while left:
-        piece, left = left[:_PIECE_BYTES], left[_PIECE_BYTES:]
-        yield frame.compress(piece)
-        spend(len(piece))
-    yield frame.flush()
+    sha256 = hashlib.sha256(stored.content).hexdigest()
+    return RecordFrame(*stored, IndexEntry(since, until, sha256))
 
 
 def with_frames(header: Header, frames: Sequence[RecordFrame]) -> Header:

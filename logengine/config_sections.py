@@ -83,7 +83,7 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     seal_bytes: Size = Size(16 * MiB)
     seal_after: Duration = Duration(3600)
     seal_small_after: Duration = Duration(SMALL_TIMES_LONGER * 3600)
-    max_rate: Size = Size(64 * MiB)
+    max_rate: Size = Size(96 * MiB)
     level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
     seal_key: str = ""
 

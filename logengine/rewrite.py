@@ -39,16 +39,20 @@ class Pace:
 
     def spend(self, count: int) -> None:
         """Waits until `count` bytes more are within the rate. Raises `CompactionStopped`."""
+        self.spend_or_hurry(count)
+        if self._stopping.is_set():
+            raise CompactionStopped("the daemon stops")
+
+    def spend_or_hurry(self, count: int) -> None:
+        """`spend` for what is to be ended all the same: it waits no longer then."""
         now = self._clock()
         # What was not used is not saved up: it would be spent in one go.
         self._free_at = max(self._free_at, now) + count / self._rate_max
-        if self._stopping.is_set() or (
-            self._free_at > now and self._stopping.wait(self._free_at - now)
-        ):
-            raise CompactionStopped("the daemon stops")
+        if self._free_at > now:
+            self._stopping.wait(self._free_at - now)
 
     def stop(self) -> None:
-        """Ends every `spend`, also later ones."""
+        """Ends every wait, also later ones."""
         self._stopping.set()
 
 
@@ -81,18 +85,16 @@ class Rewriter:
 
     def merge(self, stream: str, parts: Sequence[Part]) -> tuple[SegmentWriter, Header]:
         """One plain segment of all `parts`, which are neighbours."""
-        headers, bodies = self._read(stream, parts)
-        header = merged_header(headers, _sha256(bodies))
+        header, bodies = self._read(stream, parts)
         return self._prepared(header, [encode_header(header), *bodies]), header
 
     def seal(
         self, stream: str, parts: Sequence[Part], after: int | None
     ) -> tuple[SegmentWriter, Header]:
         """One sealed segment of all `parts`; `after` is the sealed one before it, if any."""
-        headers, bodies = self._read(stream, parts)
+        header, bodies = self._read(stream, parts)
         frames = list(compress_body(bodies, self._level, self.pace.spend))
-        header = with_frames(merged_header(headers, _sha256(bodies)), frames)
-        header = self._chained(header, after)
+        header = self._chained(with_frames(header, frames), after)
         if self._sign is not None:
             header = signed(header, self._sign)
         pieces = [encode_compressed_header(header), *(frame.content for frame in frames)]
@@ -118,28 +120,24 @@ class Rewriter:
     def copy(self, stream: str, first: int) -> SegmentWriter:
         """The same segment once more: the one that is there may not be durable."""
         header, content = read_content(self._data / stream, first)
-        self.pace.spend(len(content))
         return self._prepared(header, [content])
 
-    def _read(self, stream: str, parts: Sequence[Part]) -> tuple[list[Header], list[bytes]]:
+    def _read(self, stream: str, parts: Sequence[Part]) -> tuple[Header, list[bytes]]:
+        """The header of all `parts` as one plain segment, and their bodies."""
         headers, bodies = [], []
+        digest = hashlib.sha256()
         for part in parts:
-            header, body = read_segment(self._data / stream, part.first)
+            header, body = read_segment(self._data / stream, part.first, self.pace.spend)
             assert (header.last, header.is_compressed) == (part.last, part.is_compressed)
-            self.pace.spend(len(body))
+            digest.update(body)
             headers.append(header)
             bodies.append(body)
-        return headers, bodies
+        return merged_header(headers, digest.hexdigest()), bodies
 
     def _prepared(self, header: Header, pieces: list[bytes]) -> SegmentWriter:
         rendered = _Rendered(header.stream, header.file_name, pieces)
-        writer = SegmentWriter(self._data, rendered, direct_above=self._direct_above)
+        writer = SegmentWriter(
+            self._data, rendered, direct_above=self._direct_above, spend=self.pace.spend
+        )
         writer.prepare()
         return writer
-
-
-def _sha256(bodies: Sequence[bytes]) -> str:
-    digest = hashlib.sha256()
-    for body in bodies:
-        digest.update(body)
-    return digest.hexdigest()

@@ -6,6 +6,7 @@ further on.
 """
 
 import errno
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -31,6 +32,7 @@ from logengine.segment import (
 
 # A header names at most max_producers producers; far more than that is no header.
 _HEADER_BYTES_MAX = 64 * 1024 * 1024
+_PIECE_BYTES = 128 * 1024
 _STAT_BLOCK_BYTES = 512  # stat(2): the unit of st_blocks, whatever the file system's
 
 
@@ -88,15 +90,18 @@ def read_header(directory: Path, first: int) -> Header:
     return header
 
 
-def read_segment(directory: Path, first: int) -> tuple[Header, bytes]:
+def read_segment(
+    directory: Path, first: int, spend: Callable[[int], None] | None = None
+) -> tuple[Header, bytes]:
     """Header and body of segment `first`, checked to the bit.
 
+    With `spend` it is read in pieces; that is called behind each, with its bytes, and may rest.
     Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
     """
     with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, body_start = file.read_header()
         file.check_size(header, body_start)
-        return header, file.read_body(header, body_start)
+        return header, file.read_body(header, body_start, spend)
 
 
 def read_file(
@@ -194,6 +199,12 @@ def read_content(directory: Path, first: int) -> tuple[Header, bytes]:
             return header, whole.read()
 
 
+def _pieces(file: io.FileIO, spend: Callable[[int], None]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE_BYTES):
+        yield piece
+        spend(len(piece))
+
+
 @dataclass(frozen=True)
 class _SegmentFile:
     """A segment that is open."""
@@ -238,11 +249,13 @@ class _SegmentFile:
                 self.path, f"it has {found_bytes} bytes, its header says {expected_bytes}"
             )
 
-    def read_body(self, header: Header, start: int) -> bytes:
+    def read_body(
+        self, header: Header, start: int, spend: Callable[[int], None] | None = None
+    ) -> bytes:
         """The body, which begins at `start` in the file, checked to the bit."""
         with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(start)
-            body = file.read()
+            body = file.read() if spend is None else b"".join(_pieces(file, spend))
         if header.frames is not UNSET:
             from logengine.compression import decompress_frames
 

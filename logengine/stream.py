@@ -6,7 +6,7 @@ Blocking calls, made from the store's threads.
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -300,7 +300,8 @@ class SegmentWriter:
     The stream's directory must be there, and durable, before the first of them.
     A step that was done is not done again, so that a caller may ask for any step and
     gets those before it too. A file of more than `direct_above` bytes is written past the
-    page cache. Raises `AtomicWriteError`; after that only `abort` is left. Where it was the
+    page cache; `spend` is called behind every piece of it, with its bytes, and may rest. Raises
+    `AtomicWriteError`, and what `spend` raises; after that only `abort` is left. Where it was the
     directory that could not be synced, the stream is among the `unsynced` by then.
     """
 
@@ -311,8 +312,10 @@ class SegmentWriter:
         *,
         direct_above: int,
         unsynced: set[str] | None = None,
+        spend: Callable[[int], None] | None = None,
     ) -> None:
         self.plan = plan
+        self._spend = spend
         self._unsynced = set() if unsynced is None else unsynced
         self._direct_above = direct_above
         self._writer = AtomicWriter(
@@ -331,7 +334,7 @@ class SegmentWriter:
             self._writer.open()
             pieces = self.plan.render()
             directly = sum(map(len, pieces)) > self._direct_above
-            self._writer.write_buffers(pieces, directly=directly)
+            self._writer.write_buffers(pieces, directly=directly, spend=self._spend)
             self._writer.prepare()
         except BaseException:
             self.abort()

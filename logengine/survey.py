@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from logengine.segment_file import read_header, segments_among
 
 # So many unsealed segments are looked at, at a time; of more, the oldest.
 _SEGMENTS_MAX = 512
+# What a removal is held to cost the disk, as much as so many bytes.
+_REMOVAL_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,16 @@ def _add(found: Survey, header: Header) -> None:
             found.seal_from = header.last + 1  # nothing to be sealed in it
 
 
-def unlink_newest_first(directory: Path, names: Collection[str]) -> None:
+def unlink_newest_first(
+    directory: Path, names: Collection[str], spend: Callable[[int], None] | None = None
+) -> None:
     """Removes segments whose records another one holds, durable itself. Raises `OSError`.
 
     Those that are gone already went with that one. Nothing is synced: what a power cut brings
-    back is covered as before.
+    back is covered as before. `spend` is called behind each, as for so many bytes, and may rest.
     """
     for name in sorted(names, reverse=True):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(directory / name)
+        if spend is not None:
+            spend(_REMOVAL_BYTES)

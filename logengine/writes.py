@@ -14,12 +14,13 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _BUFFERS_PER_WRITE = 1024  # IOV_MAX of Linux
 # The largest block of any disk, and of any file system's that is commonly met.
 _ALIGNMENT = 4096
 _STAGING_BYTES = 1024 * 1024
+_PACED_BYTES = 128 * 1024
 
 # Memory at the border of a page, as direct writes take it: as many areas as there were
 # such writes at once.
@@ -47,8 +48,15 @@ def write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
     return total
 
 
-def write_all_directly(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
+def write_all_directly(
+    descriptor: int,
+    buffers: Sequence[bytes | memoryview],
+    spend: Callable[[int], None] | None = None,
+) -> int:
     """`write_all` into a file that is still empty, past the page cache but for its end.
+
+    With `spend` it is written in smaller pieces; that is called behind each, with its bytes,
+    and may rest, so that the disk has time for others.
 
     Where the file system has no such writes, or the disk wants them at other borders, all
     of it, or the rest, goes through the cache. Durable after an fsync, as ever.
@@ -59,7 +67,8 @@ def write_all_directly(descriptor: int, buffers: Sequence[bytes | memoryview]) -
         return write_all(descriptor, buffers)
     is_direct = True
     total = 0
-    with _staging_area() as area:
+    with _staging_area() as whole_area:
+        area = whole_area if spend is None else whole_area[:_PACED_BYTES]
         for block in _staged(buffers, area):
             written = 0
             if is_direct:
@@ -69,6 +78,8 @@ def write_all_directly(descriptor: int, buffers: Sequence[bytes | memoryview]) -
                 if not is_direct:
                     _set_direct(descriptor, on=False)
             total += written + write_all(descriptor, [block[written:]])
+            if spend is not None:
+                spend(len(block))
     if is_direct:
         _set_direct(descriptor, on=False)
     return total

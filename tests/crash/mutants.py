@@ -208,7 +208,7 @@ def directory_of_failed_sync_kept() -> Any:
 def short_write_taken_for_whole() -> Any:
     """What a short write left out is not written."""
 
-    def write_buffers(self: AtomicWriter, buffers: Sequence[bytes], *, directly: bool) -> int:
+    def write_buffers(self: AtomicWriter, buffers: Sequence[bytes], **_: Any) -> int:
         return os.writev(self.file.fileno(), buffers)
 
     return patch.object(AtomicWriter, "write_buffers", write_buffers)

@@ -26,7 +26,7 @@ from logengine.pending import Entry
 from logengine.reader import Problem, StreamReader
 from logengine.retainer import Retainer
 from logengine.retention import RetentionRule, RetentionRules
-from logengine.rewrite import Pace, Rewriter
+from logengine.rewrite import CompactionStopped, Pace, Rewriter
 from logengine.segment import segment_name
 from logengine.segment_file import list_segments, read_header
 from logengine.store import Store, StoreLimits
@@ -357,6 +357,37 @@ async def test_a_stop_ends_a_rewriting_at_once(data: Path) -> None:
         await at.compactor.stop()
         assert not [name for name in at.names() if name.startswith(".")]
         at.check()
+
+
+async def test_a_stop_ends_a_writing_and_leaves_no_temp(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(data) as at:
+        await at.commit(records=400)
+        monkeypatch.setattr(at.compactor._rewriter, "_direct_above", 0)
+        pace = at.compactor._rewriter.pace
+        real = pace.spend
+
+        def spend(count: int) -> None:
+            if any((data / "app").glob(".*")):  # the temp of what is written
+                pace.stop()
+            real(count)
+
+        monkeypatch.setattr(pace, "spend", spend)
+        at.clock.now += 101
+        at.compactor.look()
+        assert await asyncio.to_thread(pace._stopping.wait, 20)
+        await at.compactor.stop()
+        assert not [name for name in at.names() if name.startswith(".")]
+        at.check()
+
+
+def test_a_pace_that_was_stopped_waits_no_longer() -> None:
+    pace = Pace(1, clock=lambda: 0.0)  # a byte a second
+    pace.stop()
+    pace.spend_or_hurry(1_000_000)
+    with pytest.raises(CompactionStopped):
+        pace.spend(1_000_000)
 
 
 @pytest.mark.parametrize("kind", ["merge", "seal"])

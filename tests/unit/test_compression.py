@@ -5,17 +5,22 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
+from logengine import compression
 from logengine.block import Block
 from logengine.compression import (
     FRAME_BYTES,
     compress_body,
     compress_lines,
     encode_compressed_header,
+    record_frame,
 )
 from logengine.errors import DamagedSegment
 from logengine.segment import (
@@ -131,6 +136,20 @@ def test_a_frame_is_compressed_in_pieces_that_others_can_come_between() -> None:
     assert len(frames) == 3
     assert sum(spent) == len(body)
     assert max(spent) == 128 * 1024
+
+
+@given(lines=st.lists(st.tuples(st.integers(0, 999_999), st.integers(0, 40)), min_size=1))
+def test_the_times_of_a_frame_are_found_across_its_pieces(lines: list[tuple[int, int]]) -> None:
+    times = [f"2026-11-23T20:00:00.{micros:06}Z" for micros, _ in lines]
+    body = b"".join(
+        b'{"_ts":"%s","a":"%s"}\n' % (time.encode(), b"x" * size)
+        for time, (_, size) in zip(times, lines, strict=True)
+    )
+    for piece_bytes in (1, 7, 64):
+        with patch.object(compression, "_PIECE_BYTES", piece_bytes):
+            ((content, frame, entry),) = compress_body([body], 1)
+        assert (entry.since, entry.until) == (min(times), max(times))
+        assert record_frame(content, frame, body) == (content, frame, entry)
 
 
 def test_a_long_chunk_is_cut_at_lines_and_a_long_line_is_not() -> None:

@@ -63,6 +63,16 @@ def test_header_and_body_come_back(tmp_path: Path) -> None:
     assert read_header(tmp_path / "app", 1) == header
 
 
+def test_a_large_body_is_read_in_pieces_by_whoever_may_rest_between_them(tmp_path: Path) -> None:
+    body = BODY * 5000
+    segment_file(tmp_path / "app", body, 10_000)
+    spent: list[int] = []
+    assert read_segment(tmp_path / "app", 1, spent.append) == read_segment(tmp_path / "app", 1)
+    assert sum(spent) == len(body)
+    assert len(spent) > 2
+    assert max(spent) == 128 * 1024
+
+
 def test_anybody_can_check_the_hash(tmp_path: Path) -> None:
     path = segment_file(tmp_path / "app")
     told = subprocess.run(

@@ -68,6 +68,25 @@ def test_what_fills_whole_blocks_goes_past_the_cache(
     assert not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
 
 
+def test_whoever_may_rest_between_writes_has_them_in_smaller_pieces(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    real = os.write
+
+    def write(descriptor: int, data: memoryview) -> int:
+        seen.append(len(data))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    rests: list[tuple[int, int]] = []
+    buffers = drawn(MiB, 4096)
+    write_all_directly(descriptor, buffers, lambda count: rests.append((len(seen), count)))
+    assert seen == [MiB // 8] * 8 + [4096]
+    assert rests == list(enumerate(seen, 1))
+    assert content(descriptor) == b"".join(buffers)
+
+
 def test_a_file_system_without_direct_writes_gets_others(
     descriptor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
