@@ -220,6 +220,7 @@ def frame_starts(content: bytes) -> Iterator[int]:
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:
+    # For many frames, one after the other: making one takes as long as compressing 100 KiB.
     return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
 
 
