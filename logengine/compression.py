@@ -91,32 +91,28 @@ def compress_body(
     for body in _frame_bodies(chunks):
         # Its size is told before, for that stands in the frame's own header.
         frame = compressor.compressobj(size=len(body))
-        pieces, times = [], _first_time(body)
+        pieces: list[bytes] = []
+        times: set[bytes] = set()
         for start in range(0, len(body), _PIECE_BYTES):
             piece = memoryview(body)[start : start + _PIECE_BYTES]
             pieces.append(frame.compress(piece))
             times.update(_TIMESTAMPS.findall(body, start, start + len(piece) + _LOOK_AHEAD))
             spend(len(piece))
         pieces.append(frame.flush())
-        yield _with_entry(_stored(b"".join(pieces), body), times)
+        yield _with_entry(_stored(b"".join(pieces), body), body, times)
 
 
 def record_frame(content: bytes, frame: Frame, body: bytes) -> RecordFrame:
     """A frame whose content is `body`, with what the header's index is to say of it."""
-    times = _first_time(body)
-    times.update(_TIMESTAMPS.findall(body))
-    return _with_entry(StoredFrame(content, frame), times)
-
-
-def _first_time(body: bytes) -> set[bytes]:
-    return {timestamp_of(body).encode()}
+    return _with_entry(StoredFrame(content, frame), body, _TIMESTAMPS.findall(body))
 
 
 def _stored(content: bytes, body: bytes) -> StoredFrame:
     return StoredFrame(content, Frame(len(content), len(body), count_newlines(body)))
 
 
-def _with_entry(stored: StoredFrame, times: set[bytes]) -> RecordFrame:
+def _with_entry(stored: StoredFrame, body: bytes, later_times: Iterable[bytes]) -> RecordFrame:
+    times = {timestamp_of(body).encode(), *later_times}
     since, until = min(times).decode(), max(times).decode()
     sha256 = hashlib.sha256(stored.content).hexdigest()
     return RecordFrame(*stored, IndexEntry(since, until, sha256))

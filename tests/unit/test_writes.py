@@ -52,38 +52,36 @@ def test_all_of_the_buffers_is_written_in_order(write, sizes, descriptor: int) -
     assert content(descriptor) == b"".join(buffers)
 
 
-def test_what_fills_whole_blocks_goes_past_the_cache(
-    descriptor: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Of each write how many bytes it was given, and whether it went past the cache."""
+    noted = []
     real = os.write
 
     def write(descriptor: int, data: memoryview) -> int:
-        seen.append((len(data), bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)))
+        noted.append((len(data), bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)))
         return real(descriptor, data)
 
     monkeypatch.setattr(os, "write", write)
+    return noted
+
+
+def test_what_fills_whole_blocks_goes_past_the_cache(
+    descriptor: int, seen: list[tuple[int, bool]]
+) -> None:
     write_all_directly(descriptor, drawn(MiB, MiB + 5000))
     assert seen == [(MiB, True), (MiB, True), (4096, True)]
     assert not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
 
 
 def test_whoever_may_rest_between_writes_has_them_in_smaller_pieces(
-    descriptor: int, monkeypatch: pytest.MonkeyPatch
+    descriptor: int, seen: list[tuple[int, bool]]
 ) -> None:
-    seen = []
-    real = os.write
-
-    def write(descriptor: int, data: memoryview) -> int:
-        seen.append(len(data))
-        return real(descriptor, data)
-
-    monkeypatch.setattr(os, "write", write)
     rests: list[tuple[int, int]] = []
     buffers = drawn(MiB, 4096)
     write_all_directly(descriptor, buffers, lambda count: rests.append((len(seen), count)))
-    assert seen == [MiB // 8] * 8 + [4096]
-    assert rests == list(enumerate(seen, 1))
+    assert seen == [(MiB // 8, True)] * 8 + [(4096, True)]
+    assert rests == [(number, count) for number, (count, _) in enumerate(seen, 1)]
     assert content(descriptor) == b"".join(buffers)
 
 
