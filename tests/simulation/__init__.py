@@ -14,5 +14,14 @@ Transactional Key Value Store", SIGMOD 2021) and TigerBeetle's VOPR: the real da
     world       one run: the daemon's lives, and what befalls them
     oracle      the promises, held to after every event
     coverage    which states a fault has met
-    search      many runs, and the smallest scenario that still fails
+    search      many runs
+    shrink      the smallest scenario that still fails
+
+`search(seconds, seed)` gives the first promise that it finds broken, if any: what it searches is
+the engine as it is in this process, patched or not.
 """
+
+from tests.simulation.oracle import Violation
+from tests.simulation.search import search
+
+__all__ = ["Violation", "search"]

@@ -25,6 +25,7 @@ from logengine.segment import first_of_name
 from tests.simulation.clock import Kernel, Process, ProcessGone, Thread
 from tests.simulation.disk import ROOT, Directory, Disk, Inode
 
+_BELOW_ROOT = f"{ROOT}/"
 _FIRST_DESCRIPTOR = 1_000_000
 _BLOCK_BYTES = 512
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -225,6 +226,7 @@ class SystemCalls:
         self.disk = Disk()
         self.latency = latency
         self.faults: list[Fault] = []
+        self._by_call: dict[str, list[Fault]] = {}
         self.space: list[Space] = []
         self.short_writes = 0.0
         self.boot_id = "boot-1"
@@ -233,6 +235,8 @@ class SystemCalls:
         self.on_listing: Callable[[], None] = lambda: None
         self.count = 0
         self._source = source
+        self._random = source.random
+        self._spread = latency.spread
         self._open_files: dict[int, _Open] = {}
         self._next = _FIRST_DESCRIPTOR
         self._tokens = 0
@@ -248,21 +252,32 @@ class SystemCalls:
         if not thread.process.is_alive:
             raise ProcessGone
         self.count += 1
-        source = self._source
-        duration_s = base_s * (0.3 + source.random() * self.latency.spread)
+        duration_s = base_s * (0.3 + self._random() * self._spread) if base_s else 0.0
         kernel = self.kernel
-        for fault in self.faults:
+        faults = self._by_call.get(call)
+        if faults is None:
+            kernel.sleep(duration_s)
+            return thread.process
+        for fault in faults:
             if fault.slow_s and fault.concerns(call, stream, kernel.now):
                 fault.hit()
                 self.on_fault(call, stream, fault, 0)
                 duration_s += fault.slow_s
         kernel.sleep(duration_s)
-        for fault in self.faults:
+        for fault in faults:
             if fault.errno and fault.concerns(call, stream, kernel.now):
                 fault.hit()
                 self.on_fault(call, stream, fault, fault.errno)
                 raise OSError(fault.errno, os.strerror(fault.errno), stream)
         return thread.process
+
+    def set_faults(self, faults: list[Fault]) -> None:
+        """Has those go wrong from now on, and no others."""
+        self.faults = faults
+        self._by_call = {}
+        for fault in faults:
+            for call in fault.calls:
+                self._by_call.setdefault(call, []).append(fault)
 
     def _of_device(self, stream: str) -> float:
         return self.latency.per_stream.get(stream, self.latency.sync_s)
@@ -287,8 +302,10 @@ class SystemCalls:
             path = os.fspath(path)
             if type(path) is not str:
                 return None
-        if path.startswith(ROOT) and path[len(ROOT) : len(ROOT) + 1] in ("", "/"):
-            return self.disk.root, [p for p in path[len(ROOT) :].split("/") if p]
+        if path.startswith(_BELOW_ROOT):
+            return self.disk.root, path[len(_BELOW_ROOT) :].split("/")
+        if path == ROOT:
+            return self.disk.root, []
         if dir_fd is not None and dir_fd >= _FIRST_DESCRIPTOR:
             directory = self._of(dir_fd).inode
             if not isinstance(directory, Directory):

@@ -54,6 +54,7 @@ class SimulatedLoop:
         self._signals: dict[int, tuple[Any, tuple[Any, ...]]] = {}
         self._thread: Thread | None = None
         self._is_parked = False
+        self._may_be_readable = False
         self._wake_is_due = False
         self._is_closed = False
         self._default = SimulatedExecutor(process, 8)
@@ -113,7 +114,7 @@ class SimulatedLoop:
     def add_reader(self, watched: Any, call: Any, *args: Any) -> None:
         self.remove_reader(watched)
         self._readers[watched] = _Handle(call, args, 0.0)
-        self.wake()
+        self.look()
 
     def remove_reader(self, watched: Any) -> bool:
         return _removed(self._readers, watched)
@@ -137,6 +138,11 @@ class SimulatedLoop:
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self._on_error(context)
+
+    def look(self) -> None:
+        """Has it look at its sockets again: something may be readable, or take more."""
+        self._may_be_readable = True
+        self.wake()
 
     def wake(self) -> None:
         """Has a parked loop look again at what is due."""
@@ -166,7 +172,7 @@ class SimulatedLoop:
         ready = self._ready
         timers = self._timers
         now = self.kernel.now
-        if self._readers or self._writers:
+        if self._may_be_readable or self._writers:
             self._look_at_sockets()
         while timers and timers[0][0] <= now:
             handle = heapq.heappop(timers)[2]
@@ -185,12 +191,13 @@ class SimulatedLoop:
         self.kernel.sleep(self._turn_s)
 
     def _look_at_sockets(self) -> None:
-        # A copy, since nothing is called here, only made ready.
+        self._may_be_readable = False
         for watched, handle in self._readers.items():
-            if watched.is_readable and handle.call is not None:
+            if watched.is_readable:
+                self._may_be_readable = True
                 self._ready.append(handle)
         for watched, handle in self._writers.items():
-            if watched.is_writable and handle.call is not None:
+            if watched.is_writable:
                 self._ready.append(handle)
 
     def _park(self) -> None:

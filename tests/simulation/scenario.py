@@ -108,7 +108,7 @@ class _Drawing:
         self.source = random.Random(f"scenario {seed}")
         source = self.source
         self.sync_s = 10 ** source.uniform(-4.0, -2.3)
-        self.length_s = self.sync_s * 10 ** source.uniform(1.3, 2.6)
+        self.length_s = self.sync_s * 10 ** source.uniform(1.3, 3.0)
         count = source.choice((1, 2, 2, 3, 3, 4, 5, 6))
         self.streams = list(STREAMS[:count])
 
@@ -166,7 +166,9 @@ class _Drawing:
         low = min(low, high)
         piece_bytes = source.choice((0, 0, 50, 500, 3000))
         hangs_up = source.choice((0.0, 0.0, 0.03, 0.2))
-        waits = source.choice((0.0, 0.3, 0.9))
+        waits = source.choice((0.0, 0.0, 0.1, 0.9))
+        burst_most = int(self._log(1, 60))
+        is_busy = self._is_on(0.7)  # hardly a pause, so that batches overlap
         reads_late = self._is_on(0.2)
         plans = []
         for number in range(count):
@@ -174,10 +176,13 @@ class _Drawing:
             if has_others and number:
                 kind = source.choice((NAMED, NAMED, ANSWERED, NAMELESS, ASKING))
             bursts = []
-            left = int(self._log(1, 120))
-            pause_s = self.length_s / max(1.0, self._log(1, 30)) if self._is_on(0.8) else 0.0
-            burst_max = int(self._log(1, 40))
-            total = left
+            burst_max = int(self._log(1, burst_most + 1))
+            left = total = int(self._log(1, 100 * burst_max**0.5))
+            pause_s = 0.0
+            if self._is_on(0.9):
+                pause_s = self.length_s / total * burst_max
+                if is_busy:
+                    pause_s = min(pause_s, self.sync_s * self._log(0.1, 3))
             while left > 0:
                 size = min(left, source.randint(1, burst_max))
                 left -= size
@@ -213,7 +218,7 @@ class _Drawing:
         errors = [each for each in _ERRORS if self._is_on(0.4)] or [errno.EIO]
         is_faulty, is_slow = self._is_on(0.8), self._is_on(0.7)
         if is_faulty:
-            for _ in range(int(self._log(1, 12))):
+            for _ in range(int(self._log(1, 25))):
                 start_s = self._at()
                 once = self._is_on(0.6)
                 length_s = self.length_s * source.random() ** 3
@@ -231,7 +236,7 @@ class _Drawing:
                     )
                 )
         if is_slow:
-            for _ in range(int(self._log(1, 12))):
+            for _ in range(int(self._log(1, 25))):
                 start_s = self._at()
                 once = self._is_on(0.6)
                 faults.append(

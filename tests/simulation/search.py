@@ -64,3 +64,9 @@ def explore(
             break
     outcome.took_s = _perf_counter() - began
     return outcome
+
+
+def search(seconds: float, seed: int) -> Violation | None:
+    """The first promise that is found broken within so many seconds, from `seed` on."""
+    found = explore(seconds, seed).found
+    return found.violation if found is not None else None

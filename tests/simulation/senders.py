@@ -9,6 +9,7 @@ import random
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tests.simulation.clock import Kernel
@@ -38,7 +39,7 @@ class SenderPlan:
     read_s: float  # it reads its answers so late
     uid: int
 
-    @property
+    @cached_property
     def records(self) -> int:
         return sum(len(sizes) for _, sizes in self.bursts)
 

@@ -135,7 +135,7 @@ class End:
         if self.epoll is not None:
             self.epoll.tell(self)
         if self.loop is not None:
-            self.loop.wake()
+            self.loop.look()
         if self.on_event is not None and not self._event_is_due:
             self._event_is_due = True
             self._network.kernel.after(self._network.delay_s(), self._happen)
@@ -226,7 +226,7 @@ class Epoll:
         if end.number in self._watched and end.number not in self._perhaps:
             self._perhaps[end.number] = end
             if self.loop is not None:
-                self.loop.wake()
+                self.loop.look()
 
     @property
     def is_readable(self) -> bool:
@@ -275,7 +275,7 @@ class Network:
         self.ends[server.number] = server
         listener.backlog.append(server)
         if listener.loop is not None:
-            listener.loop.wake()
+            listener.loop.look()
         return client, server
 
     def taken(self, end: End) -> None:

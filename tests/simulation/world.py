@@ -141,8 +141,8 @@ class Life:
         self.committer: Committer | None = None
         self.server: Server | None = None
         self.compactor: Any = None
+        self.is_listening = False
         self.is_stopping = False
-        self.stop_timed_out = False
         self.failed_logs: Counter[str] = Counter()
         self.injected: Counter[str] = Counter()
         self.outcome: BaseException | str | None = None
@@ -169,7 +169,8 @@ class Life:
             self.outcome = error
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a fault of the daemon's
             self.outcome = error
-            world.violate(Violation("the daemon ended", repr(error)))
+            if self.is_listening or not _is_of_disk(error):
+                world.violate(Violation("the daemon ended", repr(error)))
         world.kernel.after(0.0, lambda: world.on_ended(self))
 
     def stop(self) -> None:
@@ -200,7 +201,7 @@ class World:
             random.Random(f"calls {seed}"),
             Latency(scenario.sync_s, scenario.call_s, scenario.spread, dict(scenario.slow_streams)),
         )
-        self.calls.faults = scenario.fresh_faults()
+        self.calls.set_faults(scenario.fresh_faults())
         self.calls.space = scenario.fresh_spaces()
         self.calls.short_writes = scenario.short_writes
         self.calls.on_fault = self._on_fault
@@ -241,7 +242,7 @@ class World:
             try:
                 self._run()
             finally:
-                self.counts.events = self.kernel.events + self.calls.count
+                self.counts.events = self.kernel.events
                 self.counts.calls = self.calls.count
                 self.counts.acks = self.oracle.acks
                 self.counts.simulated_s = self.kernel.now
@@ -379,7 +380,7 @@ class World:
             case "refuse to accept":
                 self.listener.accept_errors += 1
                 if self.listener.loop is not None:
-                    self.listener.loop.wake()
+                    self.listener.loop.look()
             case _:
                 raise ValueError(event.kind)
 
@@ -430,8 +431,8 @@ class World:
                 pass
             self.counts.reads += 1
             is_faulty = any(
-                fault.hits and fault.errno and fault.calls & {"open", "read", "list", "stat"}
-                for fault in self.calls.faults
+                fault.errno and fault.calls & {"open", "read", "list", "stat"}
+                for fault in self.scenario.faults
             )
             if problems and not is_faulty and not self.scenario.trims(stream):
                 self.violate(Violation("a reader is told of a fault", f"{stream}: {problems[0]}"))
@@ -450,7 +451,7 @@ class World:
 
     def _calm(self) -> None:
         """From here on nothing fails: everything must be acknowledged before long."""
-        self.calls.faults.clear()
+        self.calls.set_faults([])
         self.calls.space.clear()
         self.calls.short_writes = 0.0
         self._is_calm = True
@@ -575,10 +576,10 @@ class World:
             life.failed_logs[fields["stream"]] += 1
         elif event == "listening":
             self.outside.is_listening = True
+            life.is_listening = True
         elif event == "stopping" and not self.scenario.inherits_listener:
             self.outside.is_listening = False
         elif event == "stop_timeout":
-            life.stop_timed_out = True
             self.outside.stop_timed_out = life.process
             if self._is_calm:
                 self.violate(Violation("stuck", "a stop ran out of time, and nothing fails"))
@@ -666,6 +667,13 @@ class World:
             return made
 
         return noting
+
+
+def _is_of_disk(error: BaseException) -> bool:
+    """Whether a start failed for the disk alone: then the next one may go well."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_of_disk(each) for each in error.exceptions)
+    return isinstance(error, OSError)
 
 
 def _replaced(clocks: dict[Any, Any], default: Any) -> Any:
