@@ -3,24 +3,29 @@
 A batch starts as soon as the one before lets it, and holds whatever arrived meanwhile:
 one record at idle, megabytes under load. While a batch is in fsync and enough has
 arrived (`pipeline_bytes`), the next one is prepared already; three are under way at most.
-A stream that fails keeps its records and tries again alone, after a pause that doubles.
-One that may drop its oldest segments on a full disk does so before it tries again.
+A batch waits, stream by stream, for the last batch before it that holds the stream, however
+far back that is. What was planned on a batch that then failed comes back too, in order.
+
+A stream that fails keeps its records and tries again after a pause that doubles, in a batch
+that holds failing streams only: the others neither wait for it nor share its fate. One that
+may drop its oldest segments on a full disk does so before it tries again.
 """
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from logengine.errors import OutdatedPlan
 from logengine.holds import Holds
 from logengine.pending import Barrier, Entry, Pending, Sender, addition_of
+from logengine.plan import PlannedSegment
 from logengine.status import FailingStream
-from logengine.store import PlannedSegment, Store
+from logengine.store import Store
 from logengine.stream_log import report_damage, report_dropped, report_failure, report_success
 
 log = structlog.get_logger()
@@ -57,11 +62,12 @@ class Totals:
     dropped_records: int = 0  # stored ones, whose stream drops its oldest on a full disk
 
 
-@dataclass
+@dataclass(eq=False)
 class _Batch:
-    taken: dict[str, list[Entry]]
-    planned: dict[str, PlannedSegment]
-    done: asyncio.Future[Mapping[str, Exception]]
+    taken: Mapping[str, list[Entry]]
+    planned: Mapping[str, PlannedSegment]
+    done: asyncio.Future[None]  # its senders were told, or its entries are in the queue again
+    retries: bool  # it holds failing streams, and nothing else
 
 
 class Committer:
@@ -92,7 +98,8 @@ class Committer:
         self.on_failing: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
         self._pending: dict[str, Pending] = {}
-        self._under_way: deque[_Batch] = deque()
+        self._failing: set[str] = set()
+        self._under_way: list[_Batch] = []  # in the order of their start
         self._tasks: set[asyncio.Task[None]] = set()  # of the group, those of this committer
         self._timers: set[asyncio.TimerHandle] = set()
         self._holds = Holds(self._is_busy, lambda: self._pump_soon(0))
@@ -121,9 +128,14 @@ class Committer:
 
     async def barrier(self, stream: str) -> None:
         """Returns when all that was added to `stream` before is durable."""
-        barrier = Barrier(self._loop.create_future())
-        self.add(stream, Entry(b"", 0, "", 0, barrier))
-        await barrier.reached
+        pending = self._pending.get(stream)
+        last = pending.entries[-1].sender if pending and pending.entries else None
+        if isinstance(last, Barrier):
+            barrier = last  # many wait at one place: their number must not grow the queue
+        else:
+            barrier = Barrier()
+            self.add(stream, Entry(b"", 0, "", 0, barrier))
+        await barrier.wait()
 
     def has_room(self, stream: str, pending_max: int) -> bool:
         """Whether `stream` does not fail, and has fewer than `pending_max` bytes waiting."""
@@ -136,17 +148,13 @@ class Committer:
         return pending.bytes if pending else 0
 
     def failing(self) -> list[FailingStream]:
-        """The streams that cannot be committed now, and why. O(streams with pending records)."""
+        """The streams that cannot be committed now, and why, in the order of their names."""
         now_s = self._loop.time()
-        return [
-            pending.failing(stream, now_s)
-            for stream, pending in self._pending.items()
-            if pending.attempts
-        ]
+        return [self._pending[stream].failing(stream, now_s) for stream in sorted(self._failing)]
 
     def lacks_space(self) -> bool:
         """Whether a stream fails because the disk, or the quota on it, is full."""
-        return any(pending.lacks_space for pending in self._pending.values())
+        return any(self._pending[stream].lacks_space for stream in self._failing)
 
     def retry_now(self) -> None:
         """Tries the streams again that rest after a failure."""
@@ -206,26 +214,34 @@ class Committer:
         self._pump_due = False
         if self._closed:
             return
-        while self._may_start() and (taken := self._take()):
-            self._start(taken)
+        if self._failing and self._may_retry() and (taken := self._take(failing=True)):
+            self._start(taken, retries=True)
+        while self._may_start() and (taken := self._take(failing=False)):
+            self._start(taken, retries=False)
         if not self._pending and not self._under_way:
             self._idle.set()
 
+    def _may_retry(self) -> bool:
+        return not any(batch.retries for batch in self._under_way)
+
     def _may_start(self) -> bool:
-        if not self._under_way:
+        under_way = sum(not batch.retries for batch in self._under_way)
+        if not under_way:
             return True
         return (
-            len(self._under_way) < _BATCHES_UNDER_WAY_MAX
+            under_way < _BATCHES_UNDER_WAY_MAX
             and self._waiting_bytes >= self._limits.pipeline_bytes
         )
 
-    def _take(self) -> dict[str, list[Entry]]:
+    def _take(self, *, failing: bool) -> dict[str, list[Entry]]:
         """The next batch: of each stream that can go, what waits, up to `max_batch` in all."""
         taken: dict[str, list[Entry]] = {}
         room = self._limits.max_batch
         for stream, pending in list(self._pending.items()):
             if room <= 0:
                 break
+            if (stream in self._failing) is not failing:
+                continue
             is_waiting = pending.resting or pending.recovering or self._holds.is_held(stream)
             if is_waiting or not pending.entries:
                 continue
@@ -240,29 +256,34 @@ class Committer:
         self._waiting_bytes -= self._limits.max_batch - room
         return taken
 
-    def _start(self, taken: dict[str, list[Entry]]) -> None:
-        planned = {}
-        for stream, entries in taken.items():
-            addition = addition_of(entries, counts_users=self._counts_users)
-            if addition.count or addition.producers:
-                planned[stream] = self._store.plan(stream, addition)
-        previous = self._under_way[-1].done if self._under_way else None
-        batch = _Batch(taken, planned, self._loop.create_future())
+    def _start(self, taken: Mapping[str, list[Entry]], *, retries: bool) -> None:
+        planned = {
+            stream: self._store.plan(stream, addition_of(entries, counts_users=self._counts_users))
+            for stream, entries in taken.items()
+        }
+        before = self._last_under_way(taken)
+        batch = _Batch(taken, planned, self._loop.create_future(), retries)
+        in_loop = not (self._under_way or retries) and self._may_wait_for(batch)
         self._under_way.append(batch)
-        self._spawn(self._commit(batch, previous))
+        self._spawn(self._commit(batch, before, in_loop=in_loop))
+
+    def _last_under_way(self, streams: Collection[str]) -> list[asyncio.Future[None]]:
+        """What a batch of `streams` depends on: of each stream the last batch that holds it."""
+        last = {
+            stream: batch.done
+            for batch in self._under_way
+            for stream in streams
+            if stream in batch.taken
+        }
+        return list(dict.fromkeys(last.values()))
 
     async def _commit(
-        self, batch: _Batch, previous: asyncio.Future[Mapping[str, Exception]] | None
+        self, batch: _Batch, before: Collection[asyncio.Future[None]], *, in_loop: bool
     ) -> None:
         began = time.perf_counter()
-        failed = await self._store.commit(
-            batch.planned, previous, in_loop=previous is None and self._may_wait_for(batch)
-        )
+        failed = await self._store.commit(batch.planned, before, in_loop=in_loop)
         self._was_quick = time.perf_counter() - began < self._limits.in_loop_below
-        if previous is not None:
-            # An entry that only marks a place has no plan, and waits for its stream even so.
-            failed |= {s: e for s, e in (await previous).items() if s in batch.taken}
-        self._under_way.popleft()
+        self._under_way.remove(batch)
         for stream, entries in batch.taken.items():
             error = failed.get(stream)
             if error is None:
@@ -270,9 +291,9 @@ class Committer:
             else:
                 self._failed(stream, entries, error)
         self._holds.let_through(batch.taken)
-        if batch.planned:
+        if any(planned.plan for planned in batch.planned.values()):
             self.totals.batches += 1
-        batch.done.set_result(failed)
+        batch.done.set_result(None)
         self._pump()
         self.on_room()
 
@@ -304,6 +325,7 @@ class Committer:
         if goes_again:
             report_success(stream, pending, self._loop.time())
             pending.goes_again()
+            self._failing.discard(stream)
         if not pending.entries and not pending.under_way:
             del self._pending[stream]
         if goes_again:
@@ -314,27 +336,38 @@ class Committer:
     def _failed(self, stream: str, entries: list[Entry], error: Exception) -> None:
         pending = self._pending[stream]
         waiting_bytes = pending.give_back(entries)
+        # What was planned on a batch that failed comes back without a failure of its own.
+        if not (pending.has_failed and isinstance(error, OutdatedPlan)):
+            self._note_failure(stream, pending, error)
         if self._closed:
             self._dropped += pending.drop()
-            return
-        if pending.under_way:
-            return  # the batch behind was planned on this one, and comes back too
-        self._waiting_bytes += waiting_bytes
-        self._rest(stream, pending, error)
+        elif not pending.under_way:
+            self._waiting_bytes += waiting_bytes
+            self._rest(stream, pending)
 
-    def _rest(self, stream: str, pending: Pending, error: Exception) -> None:
+    def _note_failure(self, stream: str, pending: Pending, error: Exception) -> None:
+        """Counts a failure, and logs it once: again only where the reason is another."""
         self.totals.failures += 1
-        pause_s = min(
-            self._limits.retry_max, self._limits.retry_min * 2 ** min(pending.attempts, 30)
-        )
-        # Said once, and again if the reason is another: of a full disk each try would tell.
+        self._failing.add(stream)
         is_news = pending.failed(error, self._loop.time())
-        report_failure(stream, pending, error, is_news=is_news, pause_s=pause_s)
+        report_failure(
+            stream, pending, error, is_news=is_news, pause_s=self._pause_s(pending.attempts)
+        )
+        self.on_failing()
+
+    def _pause_s(self, attempts: int) -> float:
+        """How long a stream rests after so many failed attempts in a row."""
+        doubled_s = self._limits.retry_min * 2.0 ** min(attempts - 1, 30)
+        return min(self._limits.retry_max, doubled_s)
+
+    def _rest(self, stream: str, pending: Pending) -> None:
+        """Has a stream that failed try again later; nothing of it is under way any more."""
+        pending.has_failed = False
+        pause_s = self._pause_s(pending.attempts)
         if pending.lacks_space and self._drops_oldest(stream) and not self._closed:
             self._spawn(self._make_room(stream, pending, pause_s))
         else:
             self._retry_later(pending, pause_s)
-        self.on_failing()
 
     async def _make_room(self, stream: str, pending: Pending, pause_s: float) -> None:
         """Drops the stream's oldest segments, as many as what waits takes, and tries again."""
@@ -373,7 +406,8 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - tried again, whatever it is
             pending.recovering = False
             self._holds.let_through({stream})
-            self._rest(stream, pending, error)
+            self._note_failure(stream, pending, error)
+            self._rest(stream, pending)
             return
         pending.recovering = False
         self._holds.let_through({stream})

@@ -31,6 +31,13 @@ class AtomicWriteError(LogEngineError, OSError):
         return f"cannot {self.verb} {self.filename}: {self.strerror}"
 
 
+class OutdatedPlan(LogEngineError):
+    """A commit was planned on a state of its stream that did not come about; plan it again.
+
+    It is never published: its records would stand after a hole.
+    """
+
+
 class InvalidStreamName(LogEngineError):
     """No stream can have this name; choose one that fits the rule in the message."""
 

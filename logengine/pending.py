@@ -5,6 +5,7 @@ import errno
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -46,15 +47,23 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(eq=False)
 class Barrier:
-    """The sender of an entry that only marks a place: `reached` once that is durable."""
+    """The sender of an entry that only marks a place, and those who wait for it."""
 
-    reached: asyncio.Future[None]
     uid: int = 0  # it has no lines
+    waiting: int = 0  # tasks in `wait`
+    _reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     def durable(self, number: int) -> None:
-        """Tells who waits."""
-        if not self.reached.done():
-            self.reached.set_result(None)
+        """Wakes whoever waits."""
+        self._reached.set()
+
+    async def wait(self) -> None:
+        """Returns once the place is durable."""
+        self.waiting += 1
+        try:
+            await self._reached.wait()
+        finally:
+            self.waiting -= 1
 
 
 @dataclass
@@ -66,7 +75,8 @@ class Pending:
     under_way: int = 0  # batches that hold entries of this stream
     returned: list[Entry] = field(default_factory=list)  # of failed batches, oldest first
     attempts: int = 0  # failed ones in a row
-    error: Exception | None = None  # of the last one
+    has_failed: bool = False  # a batch of the attempt that is still under way in part
+    error: Exception | None = None  # of the last failure
     failing_since: float = 0.0  # by the loop's clock
     retry: asyncio.TimerHandle | None = None
     resting: bool = False  # until the next attempt is due
@@ -80,7 +90,7 @@ class Pending:
     @property
     def records(self) -> int:
         """How many wait, those in batches under way left out. O(entries)."""
-        return sum(entry.count for entry in self.entries)
+        return sum(entry.count for entry in chain(self.returned, self.entries))
 
     @property
     def lacks_space(self) -> bool:
@@ -101,10 +111,11 @@ class Pending:
     def give_back(self, entries: Sequence[Entry]) -> int:
         """Takes back what a failed batch held; the bytes that wait once more.
 
-        That is 0 until the batch behind, which was planned on this one, has come back too.
+        That is 0 until the batches after it, which were planned on this one, are back too.
         """
         self.under_way -= 1
-        self.returned += entries
+        # A stream may fail for days: places for which nobody waits any more are let go of.
+        self.returned += (entry for entry in entries if _is_wanted(entry))
         self.resting = True
         if self.under_way:
             return 0
@@ -115,17 +126,21 @@ class Pending:
 
     def drop(self) -> int:
         """Forgets what waits, and gives the number of records."""
-        records = self.records + sum(entry.count for entry in self.returned)
+        records = self.records
         self.entries.clear()
         self.returned.clear()
         return records
 
     def failed(self, error: Exception, now_s: float) -> bool:
-        """Notes that a try failed; whether for another reason than the one before."""
+        """Notes that a batch failed; whether for another reason than the one before.
+
+        Several batches of one attempt may fail.
+        """
         if not self.attempts:
             self.failing_since = now_s
         is_news = self.error is None or _reason(self.error) != _reason(error)
-        self.attempts += 1
+        self.attempts += not self.has_failed
+        self.has_failed = True
         self.error = error
         self.resting = True
         return is_news
@@ -170,6 +185,10 @@ def _bytes_of_users(entries: Sequence[Entry]) -> dict[int, int]:
             uid = entry.sender.uid
             users[uid] = users.pop(uid, 0) + len(entry.body)
     return users
+
+
+def _is_wanted(entry: Entry) -> bool:
+    return not isinstance(entry.sender, Barrier) or entry.sender.waiting > 0
 
 
 def _reason(error: Exception) -> str:

@@ -7,7 +7,7 @@ state that `append` gives holds once those bytes are durable, and not before.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -138,6 +138,18 @@ class SegmentPlan(msgspec.Struct, frozen=True):
             users=self.users if self.users is UNSET else dict(self.users),
         )
         return [encode_header(header), *self.chunks]
+
+
+class PlannedSegment(NamedTuple):
+    """What a commit adds to a stream: a segment, and the stream's state before and after it.
+
+    `plan` is None where there is nothing to be written. Both states are those very objects:
+    what was planned on a state that is not the durable one must not be published.
+    """
+
+    plan: SegmentPlan | None
+    before: StreamState
+    after: StreamState
 
 
 def append(

@@ -8,6 +8,8 @@ from concurrent.futures import Executor
 from types import TracebackType
 from typing import Self
 
+from logengine.errors import OutdatedPlan
+from logengine.plan import PlannedSegment
 from logengine.stream import SegmentWriter
 
 
@@ -68,13 +70,29 @@ class Publication:
 
 
 class StreamCommit:
-    """One stream's part of a commit: an atomic writer in the stack, and how it fared."""
+    """One stream's part of a commit: an atomic writer in the stack, and how it fared.
 
-    def __init__(self, writer: SegmentWriter, publication: Publication) -> None:
+    `why_outdated` is asked as the last thing before it is handed over for publication.
+    """
+
+    def __init__(
+        self,
+        writer: SegmentWriter,
+        publication: Publication,
+        planned: PlannedSegment,
+        why_outdated: Callable[[PlannedSegment], OutdatedPlan | None],
+    ) -> None:
         self.writer = writer
-        self.stream = writer.plan.stream
+        self.planned = planned
+        self.stream = planned.before.stream
         self.failure: Exception | None = None
         self._publication = publication
+        self._why_outdated = why_outdated
+
+    @property
+    def begins_stream(self) -> bool:
+        """Whether nothing of the stream is durable before it, not even its directory."""
+        return self.planned.plan is not None and self.planned.plan.begins_stream
 
     def take(self, step: Callable[[], None]) -> None:
         """Takes a step of the writer; what fails there is this stream's failure, no other's."""
@@ -92,6 +110,8 @@ class StreamCommit:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if exc_type is None and self.failure is None:
+            self.failure = self._why_outdated(self.planned)
         if exc_type is None and self.failure is None:
             self._publication.hand_over(self)
         else:

@@ -115,6 +115,7 @@ class Server:
         )
         self._connections: set[Connection] = set()
         self._producers: dict[tuple[str, str], Connection] = {}
+        self._welcomes: dict[Connection, asyncio.Task[None]] = {}
         self._paused: dict[Connection, None] = {}
         self._held_bytes = 0
         self._elected: Connection | None = None
@@ -186,12 +187,13 @@ class Server:
         self._producers[key] = connection
         if before is not None:
             before.fence()
-        self._tasks.create_task(self._welcome(connection, hello))
+        self._welcomes[connection] = self._tasks.create_task(self._welcome(connection, hello))
 
     async def _welcome(self, connection: Connection, hello: Hello) -> None:
         assert connection.producer is not None
         # What an earlier connection had delivered is to be counted: `next` is an ack.
         await self.committer.barrier(connection.stream)
+        del self._welcomes[connection]
         known = self._store.last_durable(connection.stream, connection.producer)
         connection.welcome_producer(max(known + 1, hello.first or 1))
 
@@ -299,6 +301,9 @@ class Server:
     def closed(self, connection: Connection) -> None:
         """Forgets a connection."""
         self._connections.discard(connection)
+        # A stream may fail for hours, and many come and go before it can welcome anybody.
+        if welcome := self._welcomes.pop(connection, None):
+            welcome.cancel()
         self._paused.pop(connection, None)
         if connection.producer is not None:
             key = (connection.stream, connection.producer)

@@ -8,20 +8,19 @@ DATA/STREAM/    one directory per stream
 import asyncio
 import fcntl
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 from msgspec import UNSET, UnsetType
 
 from logengine.directory import Directory, create_directories, create_directory
-from logengine.errors import DataDirectoryLocked, TooManyStreams
-from logengine.plan import Addition, SegmentPlan, StreamState, append
+from logengine.errors import DataDirectoryLocked, OutdatedPlan, TooManyStreams
+from logengine.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
 from logengine.publication import Publication, StreamCommit
 from logengine.room import StoredSegment
 from logengine.running import Running, read_boot_id
@@ -81,7 +80,9 @@ class Store:
     """The streams of a data directory. One daemon's; readers need none of it.
 
     Between `plan` and the end of its `commit` a stream's state runs ahead of the disk, so
-    that the next batch can be planned and prepared meanwhile. A failed commit sets it
+    that the next batch can be planned and prepared meanwhile. A plan carries the state that it
+    was made on, and is published only where that very state is durable by then: whatever its
+    caller got wrong, no record takes its place after a hole. A failed commit sets the state
     back to what is durable: what was planned on top must be planned again.
     """
 
@@ -108,6 +109,10 @@ class Store:
         self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may be visible or not.
         self._uncertain: set[str] = set()
+        # How many plans of each stream are not settled yet: its states stay as they are.
+        self._unsettled: Counter[str] = Counter()
+        # Directories of new streams are made by one commit at a time.
+        self._beginning = asyncio.Lock()
         # Commits that did not return, be it for an exception: what they left is not known.
         self._under_way = 0
         self._running: Running | None = None
@@ -244,7 +249,7 @@ class Store:
     def _may_end(self, stream: str) -> bool:
         # One that failed may be visible all the same, and is then to be replaced under its
         # name, never to be followed.
-        return self._planned[stream] is self._durable[stream] and stream not in self._uncertain
+        return not self._unsettled[stream] and stream not in self._uncertain
 
     def users_of(self, stream: str) -> Users | UnsetType:
         """How many bytes of each user are in `stream` and its batches under way, as counted."""
@@ -256,24 +261,30 @@ class Store:
         state = self._durable.get(stream)
         return state.producers.get(producer, 0) if state else 0
 
-    def plan(self, stream: str, addition: Addition) -> "PlannedSegment":
-        """Plans the next segment of a stream that is ready; it is to be committed next."""
-        planned = PlannedSegment(
-            *append(
-                self._planned[stream],
-                addition,
-                rewrite_limit=self._limits.rewrite_limit,
-                max_producers=self._limits.max_producers,
-                max_users=self._limits.max_users,
-            )
+    def plan(self, stream: str, addition: Addition) -> PlannedSegment:
+        """Plans the next segment of a stream that is ready; it is to be committed next.
+
+        Of an addition of nothing there is no segment. It is durable once the plans of this
+        stream before it are.
+        """
+        before = self._planned[stream]
+        self._unsettled[stream] += 1
+        if not (addition.count or addition.producers):
+            return PlannedSegment(None, before, before)
+        plan, after = append(
+            before,
+            addition,
+            rewrite_limit=self._limits.rewrite_limit,
+            max_producers=self._limits.max_producers,
+            max_users=self._limits.max_users,
         )
-        self._set_planned(stream, planned.after)
-        return planned
+        self._set_planned(stream, after)
+        return PlannedSegment(plan, before, after)
 
     async def commit(
         self,
-        planned: Mapping[str, "PlannedSegment"],
-        previous: Awaitable[Mapping[str, Exception]] | None = None,
+        planned: Mapping[str, PlannedSegment],
+        before: Iterable[Awaitable[object]] = (),
         *,
         in_loop: bool = False,
     ) -> dict[str, Exception]:
@@ -281,24 +292,26 @@ class Store:
 
         `in_loop` has it done by the event loop's own thread, which then does nothing else:
         two thread hops less, for who can afford to wait.
-        `previous` is the commit before, if that is still under way. Nothing is published
-        before everything of this commit is written and fsynced, nor before the previous
-        commit is through. A stream that failed there fails here for the same reason: its
-        plan was built on what never came to be.
+        `before` are the commits that are still under way of which a stream is `planned` here
+        too. Nothing is published before everything of this commit is written and fsynced, nor
+        before those are through. A stream that failed there fails here by `OutdatedPlan`: its
+        plan was made on what did not come about.
         """
         self._under_way += 1
+        before = list(before)
         async with AsyncExitStack() as stack:
             publication = await stack.enter_async_context(
                 Publication(None if in_loop else self._executor, self._limits.threads)
             )
             commits = [
                 await stack.enter_async_context(
-                    StreamCommit(self._writer(segment.plan), publication)
+                    StreamCommit(self._writer(segment.plan), publication, segment, self._outdated)
                 )
                 for segment in planned.values()
+                if segment.plan is not None
             ]
             # A single writer with nobody to wait for takes all its steps in one hop, later.
-            if previous is not None or len(commits) > 1:
+            if before or len(commits) > 1:
                 await publication.step(
                     [
                         (commit, commit.writer.prepare)
@@ -306,19 +319,31 @@ class Store:
                         if self._durable[commit.stream].next_seq > 1
                     ]
                 )
-            failed_before = await previous if previous is not None else {}
-            if unmarked := self._mark():
-                failed_before = dict.fromkeys(planned, unmarked)
-            beginning = [
-                s for s, p in planned.items() if p.plan.begins_stream and s not in failed_before
-            ]
-            failed_before = {**failed_before, **await self._begin(beginning)}
+            for commit_before in before:
+                await commit_before
+            unmarked = self._mark() if commits else None
             for commit in commits:
-                commit.failure = failed_before.get(commit.stream, commit.failure)
+                commit.failure = commit.failure or unmarked or self._outdated(commit.planned)
+            await self._begin(commits)
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
+        for stream, segment in planned.items():
+            if segment.plan is None and (outdated := self._outdated(segment)):
+                failed[stream] = outdated
         self._settle(planned, failed)
         self._under_way -= 1
         return failed
+
+    def _outdated(self, planned: PlannedSegment) -> OutdatedPlan | None:
+        """Why `planned` must not be published: what it was planned on is not what is durable."""
+        stream = planned.before.stream
+        durable = self._durable[stream]
+        if planned.before is durable:
+            return None
+        return OutdatedPlan(
+            f"stream {stream!r}: a commit was planned to go on at number "
+            f"{planned.before.next_seq}, and what is durable goes on at {durable.next_seq}; "
+            "it is not published, and planned again"
+        )
 
     def _mark(self) -> OSError | None:
         """Why the next process could not be told if this one is killed; None if it is."""
@@ -333,25 +358,37 @@ class Store:
             self.data, plan, direct_above=self._limits.direct_above, unsynced=self.unsynced
         )
 
-    async def _begin(self, streams: Sequence[str]) -> Mapping[str, Exception]:
-        """Makes the directories of new streams; gives those that failed.
+    async def _begin(self, commits: Sequence[StreamCommit]) -> None:
+        """Makes the directories of streams that begin with these; what fails is noted there.
 
         In one thread and by one commit at a time, because a sync of the data directory
         that fails may have lost any name that was made before it.
         """
-        if not streams:
-            return {}
+        beginning = {
+            commit.stream: commit
+            for commit in commits
+            if commit.begins_stream and commit.failure is None
+        }
+        if not beginning:
+            return
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, create_directories, self.data, streams)
+        async with self._beginning:
+            failed = await loop.run_in_executor(
+                self._executor, create_directories, self.data, list(beginning)
+            )
+        for stream, error in failed.items():
+            beginning[stream].failure = error
 
     def _settle(
-        self, planned: Mapping[str, "PlannedSegment"], failed: Mapping[str, Exception]
+        self, planned: Mapping[str, PlannedSegment], failed: Mapping[str, Exception]
     ) -> None:
         for stream, segment in planned.items():
+            self._unsettled[stream] -= 1
             if stream in failed:
-                self._uncertain.add(stream)
+                if segment.plan is not None and not isinstance(failed[stream], OutdatedPlan):
+                    self._uncertain.add(stream)
                 self._set_planned(stream, self._durable[stream])
-            else:
+            elif segment.plan is not None:
                 self._uncertain.discard(stream)
                 self._durable[stream] = segment.after
                 self.on_segment(segment.plan)
@@ -400,13 +437,6 @@ class Store:
                 ended = state.without_active()
                 self._durable[stream] = self._planned[stream] = ended
                 self._active_bytes -= _active_bytes(state)
-
-
-class PlannedSegment(NamedTuple):
-    """A segment to be committed, and the stream's state once it is."""
-
-    plan: SegmentPlan
-    after: StreamState
 
 
 def _active_bytes(state: StreamState | None) -> int:

@@ -4,6 +4,7 @@ Each mutant is a context manager beneath which the engine works, and passes for 
 long as nothing fails.
 """
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,8 +16,8 @@ from logengine.atomic import AtomicWriter
 from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.directory import Directory
-from logengine.errors import AtomicWriteError
-from logengine.plan import SegmentPlan
+from logengine.errors import AtomicWriteError, OutdatedPlan
+from logengine.plan import PlannedSegment, SegmentPlan
 from logengine.retainer import Retainer
 from logengine.retention import Oldest
 from logengine.room import StoredSegment
@@ -72,11 +73,11 @@ def acked_before_commit() -> Any:
     """Senders hear of their records before those are written."""
     commit = Committer._commit
 
-    async def early(self: Committer, batch: Any, previous: Any) -> None:
+    async def early(self: Committer, batch: Any, before: Any, *, in_loop: bool) -> None:
         for entries in batch.taken.values():
             for entry in entries:
                 entry.sender.durable(entry.number)
-        await commit(self, batch, previous)
+        await commit(self, batch, before, in_loop=in_loop)
 
     return patch.object(Committer, "_commit", early)
 
@@ -89,8 +90,8 @@ def acked_before_directory_sync() -> Any:
     def postpone(self: AtomicWriter) -> None:
         late.append(self)
 
-    async def early(self: Committer, batch: Any, previous: Any) -> None:
-        await commit(self, batch, previous)
+    async def early(self: Committer, batch: Any, before: Any, *, in_loop: bool) -> None:
+        await commit(self, batch, before, in_loop=in_loop)
         while late:
             late.pop().directory.sync()
 
@@ -245,16 +246,43 @@ def recovery_keeps_temps() -> Any:
     return patch.object(stream, "is_temp_name", lambda _name: False)
 
 
-def previous_commit_not_awaited() -> Any:
-    """A batch is published although the one before is still under way."""
+@contextlib.contextmanager
+def previous_commit_not_awaited() -> Iterator[None]:
+    """A batch is published although the one before of its stream is still under way."""
     commit = Store.commit
 
     async def hasty(
-        self: Store, planned: Any, _previous: Any = None, *, in_loop: bool = False
+        self: Store, planned: Any, _before: Any = (), *, in_loop: bool = False
     ) -> dict[str, Exception]:
-        return await commit(self, planned, None, in_loop=in_loop)
+        return await commit(self, planned, in_loop=in_loop)
 
-    return patch.object(Store, "commit", hasty)
+    with patch.object(Store, "commit", hasty), patch.object(Store, "_outdated", nothing):
+        yield
+
+
+@contextlib.contextmanager
+def only_the_batch_right_before_counts() -> Iterator[None]:
+    """A batch is published over a hole: one failed, and the one between holds another stream."""
+    settle, outdated = Store._settle, Store._outdated
+    failed_last: Collection[str] = ()
+
+    def settling(self: Store, planned: Any, failed: Mapping[str, Exception]) -> None:
+        nonlocal failed_last
+        settle(self, planned, failed)
+        failed_last = failed
+
+    def by_the_last(self: Store, planned: PlannedSegment) -> OutdatedPlan | None:
+        return outdated(self, planned) if planned.before.stream in failed_last else None
+
+    def right_before(self: Committer, _streams: Collection[str]) -> list[asyncio.Future[None]]:
+        return [batch.done for batch in self._under_way[-1:]]
+
+    with (
+        patch.object(Store, "_settle", settling),
+        patch.object(Store, "_outdated", by_the_last),
+        patch.object(Committer, "_last_under_way", right_before),
+    ):
+        yield
 
 
 def state_not_set_back() -> Any:

@@ -685,6 +685,33 @@ async def test_a_stream_that_fails_holds_up_its_own_senders_only(served: Served)
     assert served.numbers("good") == list(range(1, 50))
 
 
+@serve()
+async def test_who_comes_back_to_a_failing_stream_again_and_again_leaves_nothing_behind(
+    served: Served,
+) -> None:
+    client = await served.connect()
+    await client.hello(stream="bad", producer="p")
+    await client.send(numbered(1, 1))
+    await client.acked(1)
+    served.disk.failing = "/bad"
+    await client.send(numbered(2, 2))
+    await served.until(lambda: not served.committer.has_room("bad", 10**9))
+    for number in range(2, 52):
+        client = await served.connect()
+        await client.send(b'{"_hello":1,"stream":"bad","producer":"p"}\n')
+        await served.until(
+            lambda number=number: (  # type: ignore[misc]
+                served.server.totals.connections == number
+                and len(served.server._welcomes) == served.server.connections == 1
+            )
+        )
+    # What waits is the record, and the place at which whoever came last is welcomed; perhaps
+    # one more at which nobody waits, until the next attempt.
+    assert len(served.committer._pending["bad"].entries) <= 3
+    served.disk.failing = ""
+    assert (await client.answer())["next"] == 3
+
+
 @serve(max_record=60_000, max_pending=500_000, max_pending_stream=300_000, stall_timeout=30)
 async def test_unfinished_records_that_fill_the_memory_are_finished_one_at_a_time(
     served: Served,

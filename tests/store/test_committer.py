@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from logengine.committer import CommitLimits, Committer
 from logengine.pending import Entry
@@ -619,3 +620,154 @@ async def test_an_entry_without_records_leaves_the_times_of_its_segment_alone(
         await committer.drained()
         header, _ = read_segment(tmp_path / "app", 1)
         assert (header.since, header.until, header.latest) == (TIME, TIME, TIME)
+
+
+class StreamGate:
+    """Holds the fsyncs of one stream's files until it is opened; the first ones then fail."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        stream: Path,
+        *,
+        failures: int,
+        error: int = errno.EIO,
+    ) -> None:
+        self._real = os.fsync
+        self._stream = stream
+        self._open = threading.Event()
+        self._failures = failures
+        self._error = error
+        self.waiting = 0
+        monkeypatch.setattr(os, "fsync", self._fsync)
+
+    def open(self) -> None:
+        self._open.set()
+
+    def _fsync(self, descriptor: int) -> None:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(f"{self._stream}/"):
+            self._real(descriptor)
+            return
+        self.waiting += 1
+        assert self._open.wait(60)
+        if self._failures:
+            self._failures -= 1
+            raise OSError(self._error, os.strerror(self._error))
+        self._real(descriptor)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+async def test_nothing_is_acknowledged_over_a_hole_that_a_batch_further_back_left(
+    error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, pipeline_bytes=1000) as (committer, _):
+        app, web = Acks(), Acks()
+        committer.add("app", entry(1, app))
+        committer.add("web", entry(1, web))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "app", failures=1, error=error)
+        committer.add("app", entry(2, app, size=2000))
+        await until(lambda: gate.waiting == 1)
+        committer.add("web", entry(2, web, size=2000))  # a batch without "app" in between
+        await until(lambda: web.numbers[-1] == 2)
+        committer.add("app", entry(3, app, size=2000))
+        barrier = asyncio.ensure_future(committer.barrier("app"))
+        committer.add("web", entry(3, web, size=2000))
+        await until(lambda: gate.waiting == 2)
+        assert app.numbers == [1]
+        assert not barrier.done()
+        gate.open()
+        await committer.drained()
+        await barrier
+        assert app.numbers[-1] == 3
+        assert numbers_in(tmp_path, "app") == [1, 2, 3]
+        assert numbers_in(tmp_path, "web") == [1, 2, 3]
+        # The batch that only depended on the failed one did not fail itself.
+        assert committer.totals.failures == 1
+
+
+async def test_a_barrier_alone_waits_for_the_batch_far_back_that_holds_its_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, pipeline_bytes=1000) as (committer, _):
+        app, web = Acks(), Acks()
+        committer.add("app", entry(1, app))
+        committer.add("web", entry(1, web))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "app", failures=1)
+        committer.add("app", entry(2, app, size=2000))
+        await until(lambda: gate.waiting == 1)
+        barrier = asyncio.ensure_future(committer.barrier("app"))
+        committer.add("web", entry(2, web, size=2000))
+        await until(lambda: len(committer._under_way) == 2)
+        await asyncio.sleep(0)
+        assert not barrier.done()
+        gate.open()
+        await barrier
+        assert app.numbers == [1, 2], "the barrier was reached before what was added before it"
+        await committer.drained()
+
+
+async def test_a_stream_whose_disk_hangs_and_fails_again_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, retry_max=0.001) as (committer, _):
+        bad, good = Acks(), Acks()
+        committer.add("bad", entry(1, bad))
+        committer.add("good", entry(1, good))
+        await committer.drained()
+        first = StreamGate(monkeypatch, tmp_path / "bad", failures=1)
+        committer.add("bad", entry(2, bad))
+        await until(lambda: first.waiting == 1)
+        second = StreamGate(monkeypatch, tmp_path / "bad", failures=0)
+        first.open()
+        await until(lambda: second.waiting == 1)  # the second attempt hangs
+        for number in range(2, 6):
+            committer.add("bad", entry(number + 1, bad))
+            committer.add("good", entry(number, good))
+            await until(lambda number=number: good.numbers[-1:] == [number])  # type: ignore[misc]
+        assert bad.numbers == [1]
+        second.open()
+        await committer.drained()
+        assert numbers_in(tmp_path, "bad") == [1, 2, 3, 4, 5, 6]
+
+
+async def test_each_batch_that_fails_by_itself_is_counted_and_each_reason_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, pipeline_bytes=1000, max_batch=1000) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "app", failures=3)
+        with capture_logs() as logs:
+            for number in (2, 3, 4):
+                committer.add("app", entry(number, acks, size=2000))
+            await until(lambda: gate.waiting == 3)
+            gate.open()
+            await committer.drained()
+        assert committer.totals.failures == 3
+        failures = [line for line in logs if line["event"] == "commit_failed"]
+        assert [line["log_level"] for line in failures] == ["error", "debug", "debug"]
+        recovered = [line for line in logs if line["event"] == "stream_recovered"]
+        assert [line["failed_attempts"] for line in recovered] == [1]
+        assert numbers_in(tmp_path, "app") == [1, 2, 3, 4]
+
+
+async def test_many_who_wait_at_one_place_make_the_queue_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+        committer.add("app", entry(2, acks))
+        await until(lambda: gate.waiting == 1)
+        barriers = [asyncio.ensure_future(committer.barrier("app")) for _ in range(100)]
+        await asyncio.sleep(0)
+        barriers[0].cancel()
+        assert len(committer._pending["app"].entries) == 1
+        gate.open()
+        await asyncio.gather(*barriers[1:])
+        assert acks.numbers == [1, 2]

@@ -1,4 +1,4 @@
-"""The store against a plain model, with failing system calls, crashes and two batches at once.
+"""The store against a plain model, with failing system calls, crashes and three batches at once.
 
 Whatever was reported as committed must be read back, once and in order; what was reported
 as failed, or was under way when the process died, may be there or not, but only as the
@@ -153,25 +153,31 @@ class StoreMachine(RuleBasedStateMachine):
         assert fault is not None or not failed
         self.settle(taken, failed)
 
-    @rule(first=streams, second=streams, count=st.integers(1, 4), fault=faults)
-    def commit_two_at_once(
-        self, first: list[str], second: list[str], count: int, fault: tuple[str, int, int] | None
+    @rule(batches=st.lists(streams, min_size=2, max_size=3), count=st.integers(1, 4), fault=faults)
+    def commit_several_at_once(
+        self, batches: list[list[str]], count: int, fault: tuple[str, int, int] | None
     ) -> None:
-        taken_first = self.additions(first, count)
+        """Each waits for the last batch of its streams, however far back that is."""
 
-        async def both() -> tuple[Any, Any, dict[str, list[int]]]:
-            plans = self.plans(taken_first)
-            before = asyncio.ensure_future(self.store.commit(plans))
-            await asyncio.sleep(0)
-            taken_second = self.additions(second, count)
-            behind = self.store.commit(self.plans(taken_second), before)
-            return await before, await behind, taken_second
+        async def all_of_them() -> list[tuple[dict[str, list[int]], dict[str, Exception]]]:
+            last: dict[str, asyncio.Future[dict[str, Exception]]] = {}
+            under_way = []
+            for streams in batches:
+                taken = self.additions(streams, count)
+                before = dict.fromkeys(last[stream] for stream in taken if stream in last)
+                commit = asyncio.ensure_future(self.store.commit(self.plans(taken), list(before)))
+                last |= dict.fromkeys(taken, commit)
+                under_way.append((taken, commit))
+                await asyncio.sleep(0)
+            return [(taken, await commit) for taken, commit in under_way]
 
         with FailingCalls(*(fault or ("fsync", 0, None))):
-            failed_first, failed_second, taken_second = asyncio.run(both())
-        assert set(failed_first) & set(taken_second) <= set(failed_second)
-        self.settle(taken_first, failed_first)
-        self.settle(taken_second, failed_second)
+            done = asyncio.run(all_of_them())
+        broken: set[str] = set()
+        for taken, failed in done:
+            assert broken & set(taken) <= set(failed)
+            broken |= set(failed)
+            self.settle(taken, failed)
 
     @rule()
     def stop_and_start(self) -> None:
