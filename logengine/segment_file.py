@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import UNSET
 
 from logengine.block import Block
+from logengine.directory import AnyDirectory, Directory, names_in, opened
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.segment import (
     HEADER_READ_BYTES,
@@ -36,9 +36,9 @@ _PIECE_BYTES = 128 * 1024
 _STAT_BLOCK_BYTES = 512  # stat(2): the unit of st_blocks, whatever the file system's
 
 
-def list_streams(data: Path) -> list[str]:
+def list_streams(data: AnyDirectory) -> list[str]:
     """The streams in a data directory, by name. Raises `OSError`."""
-    with os.scandir(data) as entries:
+    with opened(data) as within, within.entries() as entries:
         return sorted(
             entry.name
             for entry in entries
@@ -46,12 +46,12 @@ def list_streams(data: Path) -> list[str]:
         )
 
 
-def list_segments(directory: Path) -> list[int]:
+def list_segments(directory: AnyDirectory) -> list[int]:
     """The first sequence numbers of a stream's segments, ascending. Raises `OSError`.
 
     A segment that is there twice, as one that is being compressed is, is listed once.
     """
-    return segments_among(os.listdir(directory))
+    return segments_among(names_in(directory))
 
 
 def segments_among(names: Iterable[str]) -> list[int]:
@@ -59,10 +59,10 @@ def segments_among(names: Iterable[str]) -> list[int]:
     return sorted({first for name in names if (first := first_of_name(name))})
 
 
-def size_of_segments(directory: Path) -> int:
+def size_of_segments(directory: AnyDirectory) -> int:
     """The bytes of a stream's files, about: others may come and go. Raises `OSError`."""
     total = 0
-    with os.scandir(directory) as entries:
+    with opened(directory) as within, within.entries() as entries:
         for entry in entries:
             if first_of_name(entry.name):
                 with suppress(FileNotFoundError):  # merged since it was listed
@@ -70,17 +70,18 @@ def size_of_segments(directory: Path) -> int:
     return total
 
 
-def disk_bytes_of(directory: Path, first: int) -> int:
+def disk_bytes_of(directory: AnyDirectory, first: int) -> int:
     """What the files of segment `first` take on the disk. Raises `OSError`."""
     taken = 0
-    for compressed in (False, True):
-        with suppress(FileNotFoundError):
-            found = os.stat(directory / segment_name(first, compressed=compressed))
-            taken += found.st_blocks * _STAT_BLOCK_BYTES
+    with opened(directory) as within:
+        for compressed in (False, True):
+            with suppress(FileNotFoundError):
+                found = within.stat(segment_name(first, compressed=compressed))
+                taken += found.st_blocks * _STAT_BLOCK_BYTES
     return taken
 
 
-def read_header(directory: Path, first: int) -> Header:
+def read_header(directory: AnyDirectory, first: int) -> Header:
     """The header of segment `first`, held to its name and to the size of its file.
 
     Reads a few kilobytes, whatever the size of the segment. Raises `DamagedSegment`, and
@@ -91,7 +92,7 @@ def read_header(directory: Path, first: int) -> Header:
 
 
 def read_segment(
-    directory: Path, first: int, spend: Callable[[int], None] | None = None
+    directory: AnyDirectory, first: int, spend: Callable[[int], None] | None = None
 ) -> tuple[Header, bytes]:
     """Header and body of segment `first`, checked to the bit.
 
@@ -105,7 +106,7 @@ def read_segment(
 
 
 def read_file(
-    directory: Path, first: int, *, compressed: bool
+    directory: AnyDirectory, first: int, *, compressed: bool
 ) -> tuple[Header | None, bytes | DamagedSegment]:
     """Header and body of one of the files that segment `first` may be, checked to the bit.
 
@@ -136,7 +137,7 @@ class Content(NamedTuple):
 
 
 def read_as_stored(
-    directory: Path, first: int, wants: Callable[[Header], bool], *, compressed: bool
+    directory: AnyDirectory, first: int, wants: Callable[[Header], bool], *, compressed: bool
 ) -> Content | None:
     """One of the files that segment `first` may be, checked to the bit; None if not wanted.
 
@@ -157,7 +158,7 @@ def read_as_stored(
 
 
 def read_wanted(
-    directory: Path, first: int, wanted: Callable[[Header], range]
+    directory: AnyDirectory, first: int, wanted: Callable[[Header], range]
 ) -> tuple[Header, Block | DamagedSegment | None]:
     """The header of segment `first` as `read_header` has it, and its records that are `wanted`.
 
@@ -179,14 +180,14 @@ def read_wanted(
             return header, damage
 
 
-def read_header_line(directory: Path, first: int) -> tuple[Header, bytes]:
+def read_header_line(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
     """The header of segment `first`, and the line it stands in. Raises as `read_header`."""
     with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, _ = file.read_header()
         return header, file.header_line()[0]
 
 
-def read_content(directory: Path, first: int) -> tuple[Header, bytes]:
+def read_content(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
     """The header of segment `first` and all bytes of its file, checked to the bit.
 
     Raises as `read_segment`.
@@ -307,7 +308,7 @@ class _SegmentFile:
         return None if length is None else (start[:length], length)
 
 
-def _open(directory: Path, first: int) -> _SegmentFile:
+def _open(directory: AnyDirectory, first: int) -> _SegmentFile:
     """Segment `first`, open; compressed, if it is there so."""
     # A plain segment is removed once a compressed one is there. If neither is found, that
     # happened between the two looks, or there is none.
@@ -317,7 +318,11 @@ def _open(directory: Path, first: int) -> _SegmentFile:
     return _open_as(directory, first, compressed=True)
 
 
-def _open_as(directory: Path, first: int, *, compressed: bool) -> _SegmentFile:
-    path = str(directory / segment_name(first, compressed=compressed))
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _open_as(directory: AnyDirectory, first: int, *, compressed: bool) -> _SegmentFile:
+    name = segment_name(first, compressed=compressed)
+    path = os.path.join(str(directory), name)
+    if isinstance(directory, Directory):
+        descriptor = directory.open_file(name, os.O_RDONLY)
+    else:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     return _SegmentFile(path, descriptor, directory.name, first, compressed)

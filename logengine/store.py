@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 from msgspec import UNSET, UnsetType
 
-from logengine.directory import create_directories, create_directory, sync_directory
+from logengine.directory import Directory, create_directories, create_directory
 from logengine.errors import DataDirectoryLocked, OutdatedPlan, TooManyStreams
 from logengine.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
 from logengine.publication import Publication, StreamCommit
@@ -46,13 +46,13 @@ class StoreLimits:
     active_cache: int = 32 * 1024 * 1024
 
 
-def lock_data_directory(data: Path) -> int:
+def lock_data_directory(data: Directory) -> int:
     """Takes the lock that says who writes in `data`; a descriptor, closing it gives it free.
 
     Raises `DataDirectoryLocked` if a daemon has it, and `OSError`.
     """
     # For reading: a file open for writing keeps its file system from being remounted so.
-    lock = os.open(data / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    lock = data.open_file(LOCK_NAME, os.O_RDONLY | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -95,7 +95,9 @@ class Store:
         boot_id: str | None = None,
     ) -> None:
         """`boot_id` names the boot of the machine, where that is not for the kernel to say."""
-        self.data = data
+        self.path = data
+        self._directory: Directory | None = None
+        self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._executor = executor
         self._limits = limits or StoreLimits()
         self._lock: int | None = None
@@ -113,12 +115,10 @@ class Store:
         self._beginning = asyncio.Lock()
         # Commits that did not return, be it for an exception: what they left is not known.
         self._under_way = 0
-        self._running = Running(
-            data, read_boot_id() if boot_id is None else boot_id, _tell_of_unsynced
-        )
+        self._running: Running | None = None
         # Streams whose directory could not be synced after a name was removed or replaced. What
         # is gone may come back, so nothing more goes until the next boot.
-        self.unsynced: set[str] = self._running.unsynced
+        self.unsynced: set[str] = set()
         # Called with a stream whose oldest segments were dropped, all that were to be or some.
         self.on_dropped: Callable[[str], None] = lambda _: None
         # Called with each segment that is durable, in the order of the commits.
@@ -132,21 +132,35 @@ class Store:
         in this boot, the threads share the streams, because each has to be written to. Raises
         `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
         """
-        create_directory(self.data)
-        self._lock = lock_data_directory(self.data)
+        create_directory(self.path)
+        directory = self._directory = Directory.open(self.path)
+        self._lock = lock_data_directory(directory)
+        self._running = Running(directory, self._boot_id, _tell_of_unsynced)
+        self.unsynced = self._running.unsynced
         self._running.begin()
         # A stream's directory that somebody put here may not be on the disk yet.
-        sync_directory(self.data)
-        streams = list_streams(self.data)
+        directory.sync()
+        streams = list_streams(directory)
         self._admitted.update(streams)
         recovered: dict[str, Recovery | OSError] = {}
         for stream, found in zip(streams, self._recoveries(streams), strict=True):
             recovered[stream] = found if isinstance(found, OSError) else self._adopt(stream, found)
         return recovered
 
+    @property
+    def data(self) -> Directory:
+        """The data directory that was locked and recovered; open until the store is closed."""
+        assert self._directory is not None, "the store is not open"
+        return self._directory
+
+    @property
+    def _mark_of_run(self) -> Running:
+        assert self._running is not None, "the store is not open"
+        return self._running
+
     def _recoveries(self, streams: Sequence[str]) -> Iterable[Recovery | OSError]:
         """What recovery gives of each of `streams`, or why it does not."""
-        if not self._running.died_before:
+        if not self._mark_of_run.died_before:
             return (self._try_to_recover(stream, self._active_bytes_left()) for stream in streams)
         # Each its share: what the others take of the cache is not known meanwhile.
         share_bytes = self._limits.active_cache // max(1, len(streams))
@@ -156,9 +170,10 @@ class Store:
         """Gives the data directory free, and says that this process ended well, if it did."""
         if self._lock is None:
             return
-        is_in_doubt = self._running.died_before and not self._admitted <= self._planned.keys()
+        running = self._mark_of_run
+        is_in_doubt = running.died_before and not self._admitted <= self._planned.keys()
         if not (self._under_way or self._uncertain or self.unsynced or is_in_doubt):
-            self._running.end()
+            running.end()
         os.close(self._lock)
         self._lock = None
 
@@ -203,7 +218,8 @@ class Store:
             return []
 
         def drop() -> list[StoredSegment]:
-            return drop_oldest(self.data / stream, wanted_bytes, state.next_seq, self.unsynced)
+            with self.data.subdirectory(stream) as directory:
+                return drop_oldest(directory, wanted_bytes, state.next_seq, self.unsynced)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, drop)
@@ -332,7 +348,7 @@ class Store:
     def _mark(self) -> OSError | None:
         """Why the next process could not be told if this one is killed; None if it is."""
         try:
-            self._running.mark()
+            self._mark_of_run.mark()
         except OSError as error:
             return error
         return None
@@ -388,13 +404,18 @@ class Store:
             return error
 
     def _recover(self, stream: str, active_bytes_max: int) -> Recovery:
-        return recover(
-            self.data / stream,
-            rewrite_limit=self._limits.rewrite_limit,
-            active_bytes_max=active_bytes_max,
-            writes_again=self._running.died_before,
-            unsynced=self.unsynced,
-        )
+        try:
+            directory = self.data.subdirectory(stream)
+        except FileNotFoundError:
+            return Recovery(StreamState(stream))
+        with directory:
+            return recover(
+                directory,
+                rewrite_limit=self._limits.rewrite_limit,
+                active_bytes_max=active_bytes_max,
+                writes_again=self._mark_of_run.died_before,
+                unsynced=self.unsynced,
+            )
 
     def _adopt(self, stream: str, recovery: Recovery) -> Recovery:
         self._durable[stream] = recovery.state
