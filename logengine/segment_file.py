@@ -86,8 +86,10 @@ def read_header(directory: Path, first: int) -> Header:
     Reads a few kilobytes, whatever the size of the segment. Raises `DamagedSegment`, and
     `OSError` where the file cannot be opened.
     """
-    header, _ = read_wanted(directory, first, lambda _: range(0))
-    return header
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
+        header, body_start = file.read_header()
+        file.check_size(header, body_start)
+        return header
 
 
 def read_segment(
@@ -156,27 +158,44 @@ def read_as_stored(
         return Content(header, header_sha256(line), body, stored)
 
 
+class DamagedRecords(NamedTuple):
+    """Records that a segment should hold, from `first` to `last`, and does not, and why.
+
+    None of them, `last` being less than `first`, where the file is damaged and they are not.
+    """
+
+    first: int
+    last: int
+    damage: DamagedSegment
+
+
+Parts = list[Block | DamagedRecords]
+
+
 def read_wanted(
     directory: Path, first: int, wanted: Callable[[Header], range]
-) -> tuple[Header, Block | DamagedSegment | None]:
-    """The header of segment `first` as `read_header` has it, and its records that are `wanted`.
+) -> tuple[Header, Parts]:
+    """The header of segment `first`, and its records that are `wanted`, in order.
 
-    Those are of neighbouring frames, of which a plain segment has one; None if there are none.
-    They are checked to the bit; where that fails, what is wrong is in their place, for a whole
-    header tells what is missing. Raises as `read_header`.
+    Those are of neighbouring frames, of which a plain segment has one. They are checked to the
+    bit. Where that fails, what can be proven is given all the same: of a compressed segment the
+    frames that match the index in the header, of a plain one all or nothing. Raises
+    `DamagedSegment` if the header is damaged, and `OSError` where the file cannot be opened.
     """
     with closing(_open(directory, first)) as file:
-        with file.errors_are_damage():
-            header, body_start = file.read_header()
-            file.check_size(header, body_start)
-        frames = wanted(header)
-        if not frames:
-            return header, None
-        try:
-            with file.errors_are_damage():
-                return header, file.read_frames(header, body_start, frames)
-        except DamagedSegment as damage:
-            return header, damage
+        return file.read_wanted(wanted)
+
+
+def read_wanted_plain(
+    directory: Path, first: int, wanted: Callable[[Header], range]
+) -> tuple[Header, Parts] | None:
+    """`read_wanted` of the plain file of a segment that has a compressed one too; None if not."""
+    try:
+        file = _open_as(directory, first, compressed=False)
+    except FileNotFoundError:
+        return None
+    with closing(file):
+        return file.read_wanted(wanted)
 
 
 def read_header_line(directory: Path, first: int) -> tuple[Header, bytes]:
@@ -250,12 +269,22 @@ class _SegmentFile:
             )
 
     def read_body(
-        self, header: Header, start: int, spend: Callable[[int], None] | None = None
+        self,
+        header: Header,
+        start: int,
+        spend: Callable[[int], None] | None = None,
+        *,
+        is_last: bool = True,
     ) -> bytes:
-        """The body, which begins at `start` in the file, checked to the bit."""
+        """The body, which begins at `start` in the file, checked to the bit.
+
+        It has to be the last of the file, or what is behind it is not looked at.
+        """
         with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(start)
             body = file.read() if spend is None else b"".join(_pieces(file, spend))
+        if not is_last and len(body) > header.stored_bytes:
+            body = body[: header.stored_bytes]
         if header.frames is not UNSET:
             from logengine.compression import decompress_frames
 
@@ -263,14 +292,52 @@ class _SegmentFile:
         check_body(header, body, self.path)
         return body
 
+    def read_wanted(self, wanted: Callable[[Header], range]) -> tuple[Header, Parts]:
+        """The header, and of the records that are `wanted` what can be proven."""
+        with self.errors_are_damage():
+            header, body_start = self.read_header()
+        frames = wanted(header)
+        if not frames:
+            return header, []
+        try:
+            with self.errors_are_damage():
+                self.check_size(header, body_start)
+                return header, [self.read_frames(header, body_start, frames)]
+        except DamagedSegment as damage:
+            return header, self._read_provable(header, body_start, frames, damage)
+
+    def _read_provable(
+        self, header: Header, start: int, wanted: range, damage: DamagedSegment
+    ) -> Parts:
+        """What of the `wanted` frames is as the header says, though the file has `damage`."""
+        parts: Parts = []
+        one_by_one = [wanted]
+        if header.frames is not UNSET and header.index is not UNSET:
+            one_by_one = [range(at, at + 1) for at in wanted]
+        for frames in one_by_one:
+            try:
+                with self.errors_are_damage():
+                    parts.append(self.read_frames(header, start, frames))
+            except DamagedSegment as of_frame:
+                lost = DamagedRecords(*_seqs_of(header, frames), of_frame)
+                before = parts[-1] if parts else None
+                if isinstance(before, DamagedRecords):
+                    parts[-1] = before._replace(last=lost.last)
+                else:
+                    parts.append(lost)
+        if not any(isinstance(part, DamagedRecords) for part in parts):
+            parts.append(DamagedRecords(header.last + 1, header.last, damage))
+        return parts
+
     def read_frames(self, header: Header, start: int, wanted: range) -> Block:
         """The records of some neighbouring frames of the body, which begins at `start`.
 
         Each is held to the header's index, in place of the hash of the whole body; where there
-        is no index, all are given.
+        is no index, all are given. What is behind the body in the file is not looked at.
         """
         if header.frames is UNSET or header.index is UNSET:
-            return Block(header.stream, header.first, header.count, self.read_body(header, start))
+            body = self.read_body(header, start, is_last=False)
+            return Block(header.stream, header.first, header.count, body)
         from logengine.compression import decompress_frames
 
         before, frames = header.frames[: wanted.start], header.frames[wanted.start : wanted.stop]
@@ -305,6 +372,16 @@ class _SegmentFile:
             return split_header(start, self.path, _HEADER_BYTES_MAX)
         length = header_length(start)
         return None if length is None else (start[:length], length)
+
+
+def _seqs_of(header: Header, frames: range) -> tuple[int, int]:
+    """The first and the last number of the records in neighbouring frames that are read alone."""
+    if header.frames is UNSET or header.index is UNSET:
+        return header.first, header.last
+    first = header.first + sum(frame.count for frame in header.frames[: frames.start])
+    return first, first - 1 + sum(
+        frame.count for frame in header.frames[frames.start : frames.stop]
+    )
 
 
 def _open(directory: Path, first: int) -> _SegmentFile:
