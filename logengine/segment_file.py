@@ -8,7 +8,7 @@ further on.
 import errno
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from logengine.block import Block
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.segment import (
     HEADER_READ_BYTES,
+    Frame,
     Header,
     check_body,
     decode_header_of,
@@ -106,26 +107,48 @@ def read_segment(
         return header, file.read_body(header, body_start, spend)
 
 
-def read_file(
-    directory: Path, first: int, *, compressed: bool
-) -> tuple[Header | None, bytes | DamagedSegment]:
-    """Header and body of one of the files that segment `first` may be, checked to the bit.
+class ProvenFrame(NamedTuple):
+    """Records of a segment, from number `first` on, that are as its header says.
 
-    What is wrong with it is in the body's place; the header is None if that is damaged.
+    `stored` is the frame that they are in, None if they are in none that can be had alone.
+    """
+
+    first: int
+    records: int
+    body: bytes
+    stored: bytes | None
+
+    @property
+    def last(self) -> int:
+        """The number of its last record."""
+        return self.first + self.records - 1
+
+
+class Provable(NamedTuple):
+    """What a file proves: its header with its line, and records; and the damage, if there is any.
+
+    Without a header, which is damaged then, there are none.
+    """
+
+    header: Header | None
+    line: bytes
+    frames: list[ProvenFrame]
+    damage: DamagedSegment | None
+
+
+def read_provable(directory: Path, first: int, *, compressed: bool) -> Provable:
+    """What one of the files that segment `first` may be proves of itself.
+
     Raises `OSError` where the file cannot be opened.
     """
     with closing(_open_as(directory, first, compressed=compressed)) as file:
         try:
             with file.errors_are_damage():
                 header, body_start = file.read_header()
+                line, _ = file.header_line()
         except DamagedSegment as damage:
-            return None, damage
-        try:
-            with file.errors_are_damage():
-                file.check_size(header, body_start)
-                return header, file.read_body(header, body_start)
-        except DamagedSegment as damage:
-            return header, damage
+            return Provable(None, b"", [], damage)
+        return file.read_provable(header, line, body_start)
 
 
 class Content(NamedTuple):
@@ -304,9 +327,40 @@ class _SegmentFile:
                 self.check_size(header, body_start)
                 return header, [self.read_frames(header, body_start, frames)]
         except DamagedSegment as damage:
-            return header, self._read_provable(header, body_start, frames, damage)
+            return header, self._read_parts(header, body_start, frames, damage)
 
-    def _read_provable(
+    def read_provable(self, header: Header, line: bytes, start: int) -> Provable:
+        """What can be proven of the body, which begins at `start`, by the header in `line`."""
+        damage: DamagedSegment | None = None
+        try:
+            with self.errors_are_damage():
+                self.check_size(header, start)
+        except DamagedSegment as of_size:
+            damage = of_size
+        frames: list[ProvenFrame] = []
+        count = 1 if header.frames is UNSET or header.index is UNSET else len(header.frames)
+        for at in range(count):
+            try:
+                with self.errors_are_damage():
+                    block = self.read_frames(header, start, range(at, at + 1))
+                    stored = None
+                    if header.frames is not UNSET and header.index is not UNSET:
+                        stored = self._stored_frame(header.frames, start, at)
+                frames.append(ProvenFrame(block.first, block.count, block.body, stored))
+            except DamagedSegment as of_frame:
+                damage = damage or of_frame
+        if damage is None and header.index is not UNSET:
+            try:
+                check_body(header, b"".join(frame.body for frame in frames), self.path)
+            except DamagedSegment as of_body:
+                damage = of_body
+        return Provable(header, line, frames, damage)
+
+    def _stored_frame(self, frames: Sequence[Frame], start: int, at: int) -> bytes:
+        place = start + sum(frame.stored_bytes for frame in frames[:at])
+        return os.pread(self.descriptor, frames[at].stored_bytes, place)
+
+    def _read_parts(
         self, header: Header, start: int, wanted: range, damage: DamagedSegment
     ) -> Parts:
         """What of the `wanted` frames is as the header says, though the file has `damage`."""
