@@ -10,8 +10,10 @@ anywhere, it leaves a stream that is as damaged as before, or less, never one th
 a number again; run once more, it finishes.
 """
 
+import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -39,6 +41,7 @@ from logengine.segment import (
     body_sha256,
     encode_header,
     first_of_name,
+    segment_name,
     timestamp_of,
 )
 from logengine.segment_file import Provable, ProvenFrame, read_provable
@@ -118,11 +121,12 @@ class Repair:
         file = removal.file
         kept_as = self._keep(file.name)
         told = f"{self._stream}/{file.name} is kept as {self._damaged / kept_as}: {removal.why}"
-        if removal.leftover:
+        kept = self._damaged / kept_as
+        if removal.leftover or not kept.is_file():
             self._tell(told)
             return
         found = salvage(
-            _read_what_can_be(self._directory / file.name),
+            _read_what_can_be(kept),
             file.first,
             file.header,
             compressed=file.is_compressed,
@@ -149,10 +153,12 @@ class Repair:
         kept_as = self._name_of(path)
         if kept_as is None:
             kept_as = f"{self._stream}-{_compact(self._when)}-{name}"
+            # A directory has one name only, and a segment cannot take it while it is there.
+            move = os.rename if _is_directory(path) else os.link
             try:
-                os.link(path, self._damaged / kept_as)
+                move(path, self._damaged / kept_as)
             except OSError as error:
-                raise AtomicWriteError.of(error, str(path), "link into .damaged") from error
+                raise AtomicWriteError.of(error, str(path), "move into .damaged") from error
         sync_directory(self._damaged)
         return kept_as
 
@@ -186,9 +192,14 @@ class Repair:
 
     def _remove(self, name: str) -> None:
         """Takes a file's first name away; its second one is durable."""
-        os.unlink(self._directory / name)
+        with contextlib.suppress(FileNotFoundError):  # of a directory, that is done already
+            os.unlink(self._directory / name)
         # One at a time, for unlinks have no order of their own in a power cut.
         sync_directory(self._directory)
+
+
+def _is_directory(path: Path) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
 
 
 def _first_of(written: Header | Piece) -> int:
@@ -196,7 +207,12 @@ def _first_of(written: Header | Piece) -> int:
 
 
 def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
-    found = _read_provable(directory, first, compressed=compressed)
+    try:
+        found = _read_provable(directory, first, compressed=compressed)
+    except FileNotFoundError:
+        if not os.path.islink(directory / segment_name(first, compressed=compressed)):
+            raise
+        return Examined(first, compressed, None, "it is a link to nothing")
     header = found.header
     if header is None:
         return Examined(first, compressed, None, found.damage.reason if found.damage else None)
@@ -205,7 +221,7 @@ def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
     is_true = False  # whether the header says of its records what is so
     if is_complete:
         body = b"".join(frame.body for frame in found.frames)
-        findings = check_segment(header, body, str(directory / header.file_name))
+        findings = check_segment(header, body, str(directory))
         fault = next((each.what for each in findings), None)
         is_true = fault is None and body_sha256(body) == header.sha256
         # Frames that cannot be had alone are compressed anew.

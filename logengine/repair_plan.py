@@ -47,6 +47,7 @@ class Span(NamedTuple):
 class Examined(NamedTuple):
     """A file under a segment's name: its header, None if that is damaged, and what is wrong.
 
+    `first` is as its name tells; a header that says another one is right, and the name damage.
     `line` is what the header stands in. Of a damaged file `proven` are the records that are as
     they were stored; `is_intact` if those are all, and only something behind them is wrong.
     """
@@ -68,6 +69,11 @@ class Examined(NamedTuple):
     def last_known(self) -> int | None:
         """The last number that it accounts for, if its header tells."""
         return None if self.header is None else self.header.last
+
+    @property
+    def begins(self) -> int:
+        """The first number that it stands for."""
+        return self.first if self.header is None else self.header.first
 
     @property
     def is_whole(self) -> bool:
@@ -183,8 +189,12 @@ def plan_repair(stream: str, files: Sequence[Examined], when: str) -> RepairPlan
 class _Planning:
     def __init__(self, stream: str, files: Sequence[Examined], when: str) -> None:
         self._stream = stream
-        # Of a segment that is there twice, the compressed one counts.
-        self._files = sorted(files, key=lambda each: (each.first, not each.is_compressed))
+        # Of a segment that is there twice, the compressed one counts; and one under a name that
+        # is not its own less than any other.
+        self._files = sorted(
+            files,
+            key=lambda each: (each.first != each.begins, each.first, not each.is_compressed),
+        )
         self._when = when
         self._numbers = _Numbers()
         self._elements: list[_Element] = []
@@ -199,7 +209,7 @@ class _Planning:
             if file.header is not None and file.header.gap is not UNSET:
                 self._take_gap(file, file.header, file.header.gap)
         damaged = [removal for removal in self._removals if not removal.leftover]
-        damaged.sort(key=lambda each: (each.file.first, not each.file.is_compressed))
+        damaged.sort(key=lambda each: (each.file.begins, not each.file.is_compressed))
         self._elements.sort(key=_first_of)
         # One without records has no number either, and yet the next one begins there.
         taken = [(each.header.first, each.header.last) for each in self._elements]
@@ -408,14 +418,18 @@ class _Planning:
 
         Those of the newest are what a daemon goes on with, and stay as they are.
         """
+        # Of those that are left out, where they are later: what is between may be merged one day.
+        later: dict[str, int] = {}
         for element, behind in reversed(
             list(zip(self._elements, self._elements[1:], strict=False))
         ):
             known = element.header.producers
-            back = {
-                name
-                for name, number in behind.header.producers.items()
-                if number < known.get(name, 0)
+            said = {**later, **behind.header.producers}
+            back = {name for name, number in said.items() if number < known.get(name, 0)}
+            later = {
+                name: number
+                for name, number in said.items()
+                if name in back or (name in later and name not in known)
             }
             if not back:
                 continue
@@ -521,7 +535,7 @@ def _times_in(header: Header, first: int, last: int) -> tuple[str, str]:
 def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[Removal]) -> list[_Hole]:
     holes: list[_Hole] = []
     place = min(
-        [first for first, _ in taken[:1]] + [removal.file.first for removal in damaged],
+        [first for first, _ in taken[:1]] + [removal.file.begins for removal in damaged],
         default=1,
     )
     for first, last in taken:
@@ -531,7 +545,7 @@ def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[Removal]) -> list
     ends = [
         _last_possible(removal)
         for removal in damaged
-        if removal.file.first >= place or removal.file.last_known is not None
+        if removal.file.begins >= place or removal.file.last_known is not None
     ]
     end = max(ends, default=0)
     return holes + _split(place, end, damaged)
@@ -543,7 +557,7 @@ def _split(first: int, last: int, damaged: Sequence[Removal]) -> list[_Hole]:
         return []
     starts = {first}
     for removal in damaged:
-        starts.add(removal.file.first)
+        starts.add(removal.file.begins)
         if removal.file.last_known is not None:
             starts.add(removal.file.last_known + 1)
     inside = sorted(start for start in starts if first <= start <= last)
@@ -565,7 +579,7 @@ def _owner(seq: int, damaged: Sequence[Removal]) -> Removal | None:
         (
             removal
             for removal in reversed(damaged)
-            if removal.file.first <= seq <= _last_possible(removal)
+            if removal.file.begins <= seq <= _last_possible(removal)
         ),
         None,
     )
@@ -573,4 +587,4 @@ def _owner(seq: int, damaged: Sequence[Removal]) -> Removal | None:
 
 def _last_possible(removal: Removal) -> int:
     known = removal.file.last_known
-    return removal.file.first + SEGMENT_RECORDS_MAX - 1 if known is None else known
+    return removal.file.begins + SEGMENT_RECORDS_MAX - 1 if known is None else known

@@ -28,6 +28,9 @@ HEADER_READ_BYTES = 4096
 _EXPANSION_MAX = 32 * 1024
 STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
 
+# More than this is no name that a writer gave, and no number that a header can tell.
+_SEQ_MAX = 2**63 - 1
+
 _STREAM_NAME = re.compile(STREAM_NAME_RULE)
 _SEGMENT_NAME = re.compile(r"(\d{20})\.ndjson(?:\.zst)?")
 
@@ -202,7 +205,7 @@ def segment_name(first: int, *, compressed: bool = False) -> str:
 def first_of_name(name: str) -> int | None:
     """The first sequence number that a file name tells, or None if it names no segment."""
     match = _SEGMENT_NAME.fullmatch(name)
-    return int(match[1]) if match and int(match[1]) > 0 else None
+    return int(match[1]) if match and 0 < int(match[1]) <= _SEQ_MAX else None
 
 
 def encode_header(header: Header) -> bytes:
@@ -381,11 +384,10 @@ def _check_index(header: Header, path: str) -> None:
         raise DamagedSegment(path, "the times in its header's index are not its own")
 
 
-def decode_header_of(
-    line: bytes, stream: str, first: int, path: str, *, compressed: bool = False
-) -> Header:
-    """`decode_header`, held to the stream, first sequence number and kind that the path tells."""
-    header = decode_header(line, path)
+def check_header_of(
+    header: Header, stream: str, first: int, path: str, *, compressed: bool
+) -> None:
+    """Raises `DamagedSegment` unless a header has the stream, number and kind that a path tells."""
     if header.stream != stream:
         raise DamagedSegment(path, f"its header says stream {header.stream!r}, not {stream!r}")
     if header.first != first:
@@ -393,7 +395,6 @@ def decode_header_of(
     if header.is_compressed is not compressed:
         kind = "compressed" if compressed else "plain"
         raise DamagedSegment(path, f"its name says that it is {kind}, its header that it is not")
-    return header
 
 
 def check_body(header: Header, body: bytes, path: str) -> None:

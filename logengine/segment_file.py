@@ -8,6 +8,7 @@ further on.
 import errno
 import io
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from logengine.segment import (
     Frame,
     Header,
     check_body,
-    decode_header_of,
+    check_header_of,
+    decode_header,
     first_of_name,
     header_length,
     header_sha256,
@@ -127,7 +129,8 @@ class ProvenFrame(NamedTuple):
 class Provable(NamedTuple):
     """What a file proves: its header with its line, and records; and the damage, if there is any.
 
-    Without a header, which is damaged then, there are none.
+    Without a header, which is damaged then, there are none. One that tells another number than
+    the file's name is told by the damage, and proves its records under its own numbers.
     """
 
     header: Header | None
@@ -141,13 +144,23 @@ def read_provable(directory: Path, first: int, *, compressed: bool) -> Provable:
 
     Raises `OSError` where the file cannot be opened.
     """
-    with closing(_open_as(directory, first, compressed=compressed)) as file:
+    try:
+        file = _open_as(directory, first, compressed=compressed)
+    except DamagedSegment as damage:
+        return Provable(None, b"", [], damage)
+    with closing(file):
         try:
             with file.errors_are_damage():
-                header, body_start = file.read_header()
-                line, _ = file.header_line()
+                line, body_start = file.header_line()
+                header = decode_header(line, file.path)
         except DamagedSegment as damage:
             return Provable(None, b"", [], damage)
+        try:
+            file.check_names(header)
+        except DamagedSegment as damage:
+            if (header.stream, header.is_compressed) != (directory.name, compressed):
+                return Provable(None, b"", [], damage)
+            return file.read_provable(header, line, body_start)._replace(damage=damage)
         return file.read_provable(header, line, body_start)
 
 
@@ -264,10 +277,13 @@ class _SegmentFile:
     def read_header(self) -> tuple[Header, int]:
         """The header, and where the body begins in the file."""
         line, length = self.header_line()
-        header = decode_header_of(
-            line, self.stream, self.first, self.path, compressed=self.is_compressed
-        )
+        header = decode_header(line, self.path)
+        self.check_names(header)
         return header, length
+
+    def check_names(self, header: Header) -> None:
+        """Raises `DamagedSegment` unless the header is of what the file's path tells."""
+        check_header_of(header, self.stream, self.first, self.path, compressed=self.is_compressed)
 
     def header_line(self) -> tuple[bytes, int]:
         """The line that the header stands in, and where the body begins in the file."""
@@ -450,5 +466,9 @@ def _open(directory: Path, first: int) -> _SegmentFile:
 
 def _open_as(directory: Path, first: int, *, compressed: bool) -> _SegmentFile:
     path = str(directory / segment_name(first, compressed=compressed))
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # Without waiting: of a FIFO nobody may ever open the other end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DamagedSegment(path, "it is no regular file")
     return _SegmentFile(path, descriptor, directory.name, first, compressed)

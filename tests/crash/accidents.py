@@ -189,7 +189,7 @@ class Accidents:
             return
         path.rename(other)
         self.touched.add(other)
-        self._proven[other], self._ranges[other] = set(), self._ranges[path]
+        self._proven[other], self._ranges[other] = self._proven[path], self._ranges[path]
 
     def _overlap_the_next(self, path: Path) -> None:
         """A file from somewhere else has some of its records, and of those behind it."""
