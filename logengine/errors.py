@@ -82,6 +82,10 @@ class OldBytesRemain(LogEngineError):
     """Erased records are still on the disk, in a file that the message names; try again."""
 
 
+class IncompleteExport(LogEngineError):
+    """Records that were to be exported cannot be read; repair the stream, or export the rest."""
+
+
 class NotInstalled(LogEngineError):
     """A package that is optional would be needed; install it, or do it another way."""
 
