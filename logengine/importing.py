@@ -54,8 +54,18 @@ def converter(form: str, start: bytes, now: datetime) -> Converter:
 
     `now` is an aware time, for lines that tell no year or no zone.
     """
-    if form == "journal" or (form == "auto" and _JOURNAL_START.match(start)):
+    if form == "journal" or (form == "auto" and begins_journal(start)):
         return JournalConverter()
+    return line_converter(form, now)
+
+
+def begins_journal(start: bytes) -> bool:
+    """Whether an input that begins with `start` looks like a journal's export."""
+    return _JOURNAL_START.match(start) is not None
+
+
+def line_converter(form: str, now: datetime) -> "LineConverter":
+    """What converts lines of text, or of NDJSON and text; `now` as in `converter`."""
     convert = text_line if form == "text" else ndjson_line
     return LineConverter(lambda line: convert(line, now))
 

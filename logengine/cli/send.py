@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from logengine.cli.delivering import deliver, read_input, resume_option, timeout_option
+from logengine.cli.delivering import (
+    deliver,
+    deliver_resumed,
+    read_input,
+    resume_anew_option,
+    resume_option,
+    timeout_option,
+)
 from logengine.cli.options import resolve_socket, socket_option
 
 
@@ -21,6 +28,7 @@ Examples:
 )
 @click.option("-s", "--stream", default="default", show_default=True, help="The stream to send to.")
 @resume_option
+@resume_anew_option
 @timeout_option
 @socket_option
 @click.argument(
@@ -31,6 +39,7 @@ def command(
     ctx: click.Context,
     stream: str,
     resume: str | None,
+    resume_anew: bool,  # noqa: FBT001
     timeout: float | None,
     socket: Path | None,
     files: tuple[str, ...],
@@ -41,14 +50,22 @@ def command(
     while the daemon is away; each line is stored once. `-` is standard input.
     """
     with _progress(files) as progress:
-        status = deliver(
-            _read(files),
-            stream,
-            resolve_socket(socket),
-            resume=resume,
-            timeout_s=timeout,
-            progress=progress,
-        )
+        if resume is None:
+            status = deliver(
+                _read(files), stream, resolve_socket(socket), timeout_s=timeout, progress=progress
+            )
+        else:
+            status = deliver_resumed(
+                files or ("-",),
+                stream,
+                resolve_socket(socket),
+                resume,
+                form="lines",
+                convert=lambda _, lines: lines,
+                anew=resume_anew,
+                timeout_s=timeout,
+                progress=progress,
+            )
     ctx.exit(status)
 
 
