@@ -41,6 +41,13 @@ resume_anew_option = click.option(
     "an earlier run read under its name.",
 )
 
+
+def check_anew(resume: str | None, *, anew: bool) -> None:
+    """Raises `click.UsageError` for an option that would do nothing."""
+    if anew and resume is None:
+        raise click.UsageError("--resume-anew goes with --resume NAME")
+
+
 timeout_option = click.option(
     "--timeout",
     type=Duration(),

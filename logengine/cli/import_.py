@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from logengine.cli.delivering import (
+    check_anew,
     deliver,
     deliver_resumed,
     read_input,
@@ -23,7 +24,7 @@ from logengine.importing import FORMATS, Converter, converter, line_converter
     epilog="""\b
 Examples:
   logengine import /var/log/nginx/access.log.1 -s nginx
-  journalctl -o export | logengine import - -s journal --resume journal-import
+  journalctl -o export | logengine import - -s journal --resume journal
   logengine import old.ndjson -s app --format ndjson
 """
 )
@@ -60,6 +61,7 @@ def command(
     The time that a line, an object or an entry tells is kept as the record's `time`. Returns
     when all is on disk, with status 0 only if every record is. `-` is standard input.
     """
+    check_anew(resume, anew=resume_anew)
     for name in files:
         if name != "-":
             open(name, "rb").close()  # better said before half of it is stored

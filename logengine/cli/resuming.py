@@ -27,6 +27,7 @@ from logengine.resume.lines import (
     StreamReader,
     begins_as,
     identify,
+    place_at_start,
     resumed_offset,
     skip_lines,
 )
@@ -99,6 +100,7 @@ class ResumedSending:
         self._is_written = False  # the file has what the history has
         self._inputs = 0
         self._read_bytes = 0
+        self._begun: list[tuple[Place, bool]] = []
         self.skipped = 0
 
     async def run(self, names: Sequence[str]) -> None:
@@ -121,7 +123,10 @@ class ResumedSending:
                 f"of {self._name}: this is not the input that it stopped in. --resume-anew stores "
                 "it from its start"
             )
-        if self._history.fold(self._last):
+        is_new = self._history.fold(self._last)
+        for place, replaces in self._begun:
+            is_new |= self._history.add_begun(place, replaces=replaces)
+        if is_new:
             await asyncio.to_thread(self._state.write, self._history)
         self._progress(self._read_bytes)
 
@@ -218,6 +223,7 @@ class ResumedSending:
                 head = file.read(FINGERPRINT_BYTES_MAX)
                 identity = identify(step.belongs_to, inode, head)
                 reader = LineReader(self._inputs, identity, self._line_bytes_max)
+                self._begun.append((place_at_start(self._inputs, identity), step.is_anew))
             else:
                 skip_to(file, resumed_offset(place))
                 if place.is_open and place.done:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from logengine.cli.delivering import (
+    check_anew,
     deliver,
     deliver_resumed,
     read_input,
@@ -23,7 +24,7 @@ from logengine.cli.options import resolve_socket, socket_option
 Examples:
   echo '{"level":"info","event":"deployed"}' | logengine send
   logengine send -s web access.log
-  journalctl -o json | logengine send -s journal --resume journal-import
+  journalctl -o json | logengine send -s journal --resume journal
 """
 )
 @click.option("-s", "--stream", default="default", show_default=True, help="The stream to send to.")
@@ -49,6 +50,7 @@ def command(
     Returns when all is on disk, with status 0 only if every line is. Waits and reconnects
     while the daemon is away; each line is stored once. `-` is standard input.
     """
+    check_anew(resume, anew=resume_anew)
     with _progress(files) as progress:
         if resume is None:
             status = deliver(

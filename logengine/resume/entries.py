@@ -1,6 +1,6 @@
 """A journal, as `journalctl -o export` or `-o json` prints it, entry by entry with its cursor."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -50,11 +50,30 @@ class _Seen:
     def __init__(self, seen: SeenEntries) -> None:
         self._seen = seen
         self._count = 0
+        self._error: MalformedInput | None = None
         self.skipped = 0
 
     def _unseen(self, entries: Iterable[tuple[Cursor | None, bytes]]) -> EntriesPortion | None:
+        """What was not seen. An error is raised by the next call: what is before it is whole."""
+        if self._error is not None:
+            raise self._error
         cursors: list[Cursor] = []
         lines: list[bytes] = []
+        try:
+            for cursor, line in self._identified(entries):
+                if cursor in self._seen:
+                    self.skipped += 1
+                    continue
+                self._seen.add(cursor)
+                cursors.append(cursor)
+                lines.append(line + b"\n")
+        except MalformedInput as error:
+            self._error = error
+        return EntriesPortion(cursors, b"".join(lines)) if cursors else None
+
+    def _identified(
+        self, entries: Iterable[tuple[Cursor | None, bytes]]
+    ) -> Iterator[tuple[Cursor, bytes]]:
         for cursor, line in entries:
             self._count += 1
             if cursor is None:
@@ -62,13 +81,7 @@ class _Seen:
                     f"entry {self._count} has no __CURSOR of the form s=…;i=…, by which --resume "
                     "knows what is stored"
                 )
-            if cursor in self._seen:
-                self.skipped += 1
-                continue
-            self._seen.add(cursor)
-            cursors.append(cursor)
-            lines.append(line + b"\n")
-        return EntriesPortion(cursors, b"".join(lines)) if cursors else None
+            yield cursor, line
 
 
 class ExportReader(_Seen):
@@ -86,6 +99,7 @@ class ExportReader(_Seen):
 
     def end(self) -> EntriesPortion | None:
         """See `EntryReader`."""
+        self._unseen(())
         for _ in self._parser.end():
             # What is stored now would be taken for the whole entry the next time.
             raise MalformedInput(
@@ -114,7 +128,12 @@ class JsonReader(_Seen):
 
     def end(self) -> EntriesPortion | None:
         """See `EntryReader`."""
-        return self._unseen((_json_cursor(line), line) for line in split_lines(bytes(self._rest)))
+        portion = self._unseen(
+            (_json_cursor(line), line) for line in split_lines(bytes(self._rest))
+        )
+        if self._error is not None:
+            raise self._error
+        return portion
 
 
 def _export_cursor(entry: Entry) -> Cursor | None:

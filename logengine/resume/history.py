@@ -176,6 +176,21 @@ class History:
         )
         return True
 
+    def add_begun(self, place: Place, *, replaces: bool) -> bool:
+        """Takes note of an input of which nothing was stored yet; whether there was none.
+
+        One that is known of its path, and is not to be replaced, says more: it may be found
+        among the rotated ones.
+        """
+        for each in self.header.places:
+            if each.input == place.input:
+                return False
+            if each.identity.path == place.identity.path and not replaces:
+                return False
+        places = [*self.header.places, place][-INPUTS_MAX:]
+        self.header = msgspec.structs.replace(self.header, places=places)
+        return True
+
     def renumbered(self) -> "History":
         """The same places, for a daemon that counts from 1 again."""
         assert not self._notes

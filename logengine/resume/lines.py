@@ -28,6 +28,20 @@ def identify(path: str, inode: int, start: bytes) -> Identity:
     return Identity(path, inode, len(start), digest_of(start), first_line(start))
 
 
+def place_at_start(input_number: int, identity: Identity) -> Place:
+    """The place in an input of which nothing is stored."""
+    return Place(
+        input=input_number,
+        identity=identity,
+        start=0,
+        stop=0,
+        digest=digest_of(b""),
+        before=0,
+        lines=0,
+        done=0,
+    )
+
+
 def begins_as(start: bytes, place: Place) -> bool:
     """Whether an input that begins with `start` begins as that of `place` did."""
     return digest_of(start[: place.identity.length]) == place.identity.fingerprint

@@ -35,11 +35,16 @@ class Files(Protocol):
 
 
 class Step(NamedTuple):
-    """A file to be read: from `place` on, or from its start; `belongs_to` is who was rotated."""
+    """A file to be read from `place` on, or from its start.
+
+    `belongs_to` is the path that it had before a rotation; `is_anew` says that it is another one
+    than was read under its path, and that nobody minds.
+    """
 
     path: str
     place: Place | None
     belongs_to: str
+    is_anew: bool = False
 
 
 def plan_reading(
@@ -64,7 +69,9 @@ def plan_reading(
             if found is not None:
                 for each in _generations(found, path, files):
                     read(each, path)
-            elif not anew:
+            elif anew:
+                steps.setdefault(path, Step(path, None, path, is_anew=True))
+            else:
                 raise _another_file(path, latest, files)
         read(path, path)
     return list(steps.values())
@@ -97,6 +104,8 @@ def _by_name(place: Place, given: Sequence[str], files: Files) -> list[str]:
     own = place.identity.path
     if own not in given:
         return []
+    if not place.stop:
+        return [own]  # nothing is known of its content
     return [*(_beside(own, each.name) for each in files.rotated(own)), own]
 
 
