@@ -105,7 +105,7 @@ def deliver_resumed(
             form=form,
             convert=convert,
             anew=anew,
-            standard_input=lambda: read_input("-"),
+            read_pipe=read_input,
             records_of_stream=lambda: _records_of_stream(socket, stream),
             progress=progress,
         )

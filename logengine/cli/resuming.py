@@ -14,7 +14,6 @@ from logengine.errors import AnotherInput, MalformedInput, NotDurable
 from logengine.resume.entries import EntryReader, entry_reader
 from logengine.resume.history import (
     FINGERPRINT_BYTES_MAX,
-    STANDARD_INPUT,
     EntriesPortion,
     History,
     Known,
@@ -27,6 +26,7 @@ from logengine.resume.lines import (
     StreamReader,
     begins_as,
     identify,
+    input_name,
     place_at_start,
     resumed_offset,
     skip_lines,
@@ -70,7 +70,8 @@ Convert = Callable[[str, bytes], bytes]
 class ResumedSending:
     """One run. `form` and `convert` say what the inputs are and how their lines become records.
 
-    `records_of_stream` says how many records the stream ever had, if that can be known.
+    `read_pipe` reads what is no regular file, `-` for standard input. `records_of_stream` says
+    how many records the stream ever had, if that can be known.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ResumedSending:
         form: str,
         convert: Convert,
         anew: bool,
-        standard_input: Callable[[], AsyncIterator[bytes]],
+        read_pipe: Callable[[str], AsyncIterator[bytes]],
         records_of_stream: Callable[[], int | None],
         progress: Callable[[int], None],
     ) -> None:
@@ -90,7 +91,7 @@ class ResumedSending:
         self._form = form
         self._convert = convert
         self._anew = anew
-        self._standard_input = standard_input
+        self._read_pipe = read_pipe
         self._records_of_stream = records_of_stream
         self._progress = progress
         self._name = state.header.producer
@@ -113,10 +114,11 @@ class ResumedSending:
         self._inputs = max((place.input for place in known.places), default=0)
         try:
             await self._read_all(names, known)
-        finally:
-            # What was read before an input turned out to be malformed is stored all the same.
-            with contextlib.suppress(NotDurable):  # what is refused is told by who counts it
-                await self._client.flush()
+        except (AnotherInput, MalformedInput, OSError):
+            # What was read before is stored all the same.
+            await self._flush()
+            raise
+        await self._flush()
         if self._last < self._stored:
             raise AnotherInput(
                 f"the input has {self._last:,} lines, and the daemon has {self._stored:,} records "
@@ -129,6 +131,10 @@ class ResumedSending:
         if is_new:
             await asyncio.to_thread(self._state.write, self._history)
         self._progress(self._read_bytes)
+
+    async def _flush(self) -> None:
+        with contextlib.suppress(NotDurable):  # what is refused is told by who counts it
+            await self._client.flush()
 
     def _know(self) -> Known:
         """What is stored of the inputs, by the notes, or by the number alone without any."""
@@ -187,7 +193,7 @@ class ResumedSending:
         return History(self._state.header)
 
     async def _read_all(self, names: Sequence[str], known: Known) -> None:
-        paths = {name: os.path.abspath(name) for name in names if name != STANDARD_INPUT}
+        paths = {name: os.path.abspath(name) for name in names if os.path.isfile(name)}
         files = LogFiles(list(paths.values()))
         journals = {
             name: reader
@@ -203,8 +209,8 @@ class ResumedSending:
         self.skipped += sum(step.place.lines_stored for step in steps if step.place is not None)
         for name in dict.fromkeys(names):
             with _named(name):
-                if name == STANDARD_INPUT:
-                    await self._read_standard_input(known)
+                if name not in paths:
+                    await self._read_pipe_input(name, known)
                 elif name in journals:
                     await self._read_journal(journals[name], _chunks_of(paths[name]))
                 else:
@@ -243,12 +249,13 @@ class ResumedSending:
             await self._send(path, reader.end())
         self._tell_of_open_line(path, reader)
 
-    async def _read_standard_input(self, known: Known) -> None:
-        places = (each for each in known.places if each.identity.path == STANDARD_INPUT)
+    async def _read_pipe_input(self, name: str, known: Known) -> None:
+        path = name if name == "-" else os.path.abspath(name)
+        places = (each for each in known.places if each.identity.path == path)
         place = max(places, key=lambda each: each.input, default=None)
         wanted = place.identity.length if place is not None else 0
         start, chunks = await _peek(
-            self._standard_input(),
+            self._read_pipe(name),
             lambda start: (
                 len(start) >= wanted
                 and (b"\n" in start.lstrip() or len(start) >= self._line_bytes_max)
@@ -259,23 +266,25 @@ class ResumedSending:
         if journal is not None:
             await self._read_journal(journal, chunks)
         elif place is not None and self._anew and not begins_as(start, place):
-            await self._read_stream(None, chunks)
+            await self._read_stream(path, None, chunks)
         else:
-            await self._read_stream(place, chunks)
+            await self._read_stream(path, place, chunks)
 
-    async def _read_stream(self, place: Place | None, chunks: AsyncIterator[bytes]) -> None:
+    async def _read_stream(
+        self, path: str, place: Place | None, chunks: AsyncIterator[bytes]
+    ) -> None:
         if place is None:
             self._inputs += 1
         number = self._inputs if place is None else place.input
-        reader = StreamReader(number, self._line_bytes_max, place)
+        reader = StreamReader(number, path, self._line_bytes_max, place)
         async for chunk in chunks:
             for portion in reader.receive(chunk):
-                await self._send(STANDARD_INPUT, portion)
+                await self._send(path, portion)
         for portion in reader.end():
-            await self._send(STANDARD_INPUT, portion)
+            await self._send(path, portion)
         if place is not None and reader.has_passed:
             self.skipped += place.lines_stored
-        self._tell_of_open_line("standard input", reader)
+        self._tell_of_open_line(input_name(path), reader)
 
     async def _read_journal(self, reader: EntryReader, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:

@@ -14,7 +14,6 @@ from logengine.errors import DamagedResumeState
 from logengine.resume.cursor import Cursor, SeenEntries, highest_numbers
 
 VERSION = 1
-STANDARD_INPUT = "-"
 FINGERPRINT_BYTES_MAX = 1024
 # So many inputs are remembered, those that were read last.
 INPUTS_MAX = 256
@@ -24,7 +23,7 @@ SEQUENCES_MAX = 4096
 class Identity(msgspec.Struct, frozen=True):
     """What an input is known by: its first `length` bytes, and of a file the inode."""
 
-    path: str  # absolute; `-` for standard input
+    path: str  # absolute, also of a pipe; `-` for standard input
     inode: int
     length: int
     fingerprint: str

@@ -167,8 +167,11 @@ class StreamReader:
     What is before `place` is held against it, and not passed on. Raises `AnotherInput`.
     """
 
-    def __init__(self, input_number: int, line_bytes_max: int, place: Place | None) -> None:
+    def __init__(
+        self, input_number: int, path: str, line_bytes_max: int, place: Place | None
+    ) -> None:
         self._input = input_number
+        self._path = path
         self._line_bytes_max = line_bytes_max
         self._place = place
         self._head = b""
@@ -192,7 +195,7 @@ class StreamReader:
         """The lines behind the place that are complete with `data`."""
         if self._lines is None:
             if self._place is None:
-                identity = identify("-", 0, data)
+                identity = identify(self._path, 0, data)
                 self._lines = LineReader(
                     self._input, identity, self._line_bytes_max, prefix=new_hash()
                 )
@@ -205,7 +208,7 @@ class StreamReader:
         if self._lines is None:
             if self._place is not None and self._offset:
                 raise AnotherInput(
-                    f"standard input ended after {self._offset:,} bytes, and "
+                    f"{input_name(self._path)} ended after {self._offset:,} bytes, and "
                     f"{self._place.lines_stored:,} lines of {self._place.stop:,} bytes were "
                     "stored before; was it cut short? Another input needs another --resume NAME"
                 )
@@ -249,8 +252,13 @@ class StreamReader:
         return [each for piece in pieces if (each := self._lines.receive(piece)) is not None]
 
 
+def input_name(path: str) -> str:
+    """What an input is called."""
+    return "standard input" if path == "-" else path
+
+
 def another_stream(place: Place, head: bytes) -> AnotherInput:
-    """The error for standard input that is not what an earlier run read."""
+    """The error for a pipe that has not what an earlier run read."""
     found = first_line(head)
     if begins_as(head, place):
         what = (
@@ -259,6 +267,6 @@ def another_stream(place: Place, head: bytes) -> AnotherInput:
     else:
         what = f"begins with {found!r}. --resume-anew stores it from its start"
     return AnotherInput(
-        f"standard input is not what was read before: {place.lines_stored:,} lines were stored of "
-        f"one that begins with {place.identity.begins!r}, and this one {what}"
+        f"{input_name(place.identity.path)} is not what was read before: "
+        f"{place.lines_stored:,} lines were stored of one that begins with {place.identity.begins!r}, and this one {what}"
     )

@@ -86,9 +86,12 @@ class LogFiles:
         return self._inodes[path]
 
     def first_line(self, path: str) -> bytes:
-        """The file's first line that is not blank, without its newline."""
+        """The file's first line that is not blank, without its newline; or 1 MiB of it."""
         with opened(path, is_compressed=self.is_compressed(path)) as (file, _):
-            return next((line for line in file if line.strip(BLANK + b"\n")), b"").rstrip(b"\n")
+            while line := file.readline(_READ_BYTES):
+                if line.strip(BLANK + b"\n"):
+                    return line.rstrip(b"\n")
+        return b""
 
     def _look(self, path: str) -> bytes:
         if path not in self._heads:
@@ -113,16 +116,25 @@ class LogFiles:
             return False
 
     def rotated(self, path: str) -> list[Rotated]:
-        """See `recognition.Files`."""
+        """See `recognition.Files`. Of a symbolic link, those beside what it points to."""
         if path not in self._rotated:
-            names = [each.name for each in os.scandir(os.path.dirname(path)) if each.is_file()]
-            self._rotated[path] = rotated_names(os.path.basename(path), names)
+            directory, name = os.path.split(os.path.realpath(path))
+            names = [each.name for each in os.scandir(directory) if each.is_file()]
+            self._rotated[path] = [
+                each._replace(name=os.path.join(directory, each.name))
+                for each in rotated_names(name, names)
+            ]
         return self._rotated[path]
 
     def moved(self, path: str, inode: int) -> list[str]:
-        """See `recognition.Files`."""
-        there = os.scandir(os.path.dirname(path))
-        return [each.path for each in there if each.inode() == inode and each.is_file()]
+        """See `recognition.Files`. A symbolic link may have pointed to a file beside itself."""
+        directories = {os.path.dirname(path), os.path.dirname(os.path.realpath(path))}
+        there = (each for directory in directories for each in os.scandir(directory))
+        return [
+            each.path
+            for each in there
+            if each.inode() == inode and each.is_file(follow_symlinks=False)
+        ]
 
     def describe(self, path: str) -> str:
         """See `recognition.Files`."""

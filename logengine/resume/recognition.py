@@ -6,7 +6,6 @@ stopped. Where more than one file has that, the inode decides: a rename keeps it
 No I/O: what a file holds is asked of a `Files`.
 """
 
-import posixpath
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -25,10 +24,10 @@ class Files(Protocol):
         """Whether the file begins as `place` says, and has its portion where it says."""
 
     def rotated(self, path: str) -> Sequence[Rotated]:
-        """The older generations of `path` in its directory, the newest first."""
+        """The older generations of `path`, by their paths, the newest first."""
 
     def moved(self, path: str, inode: int) -> Sequence[str]:
-        """The files in the directory of `path` that have this inode, whatever their name."""
+        """The files beside `path` that have this inode, whatever their name."""
 
     def describe(self, path: str) -> str:
         """What the file is, for people: `begins with '…'`, or `is empty`."""
@@ -106,7 +105,7 @@ def _by_name(place: Place, given: Sequence[str], files: Files) -> list[str]:
         return []
     if not place.stop:
         return [own]  # nothing is known of its content
-    return [*(_beside(own, each.name) for each in files.rotated(own)), own]
+    return [*(each.name for each in files.rotated(own)), own]
 
 
 def _latest(path: str, known: Sequence[Place]) -> Place | None:
@@ -117,16 +116,9 @@ def _latest(path: str, known: Sequence[Place]) -> Place | None:
 def _generations(found: str, path: str, files: Files) -> list[str]:
     """The files from `found` on up to `path`, which is left out."""
     rotated = files.rotated(path)
-    name = posixpath.basename(found)
-    if posixpath.dirname(found) != posixpath.dirname(path) or all(
-        each.name != name for each in rotated
-    ):
+    if all(each.name != found for each in rotated):
         return [found]  # moved to a name that no rotation gives
-    return [found, *(_beside(path, each) for each in newer_than(name, rotated))]
-
-
-def _beside(path: str, name: str) -> str:
-    return posixpath.join(posixpath.dirname(path), name)
+    return [found, *newer_than(found, rotated)]
 
 
 def _another_file(path: str, place: Place, files: Files) -> AnotherInput:

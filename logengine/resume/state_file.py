@@ -33,7 +33,7 @@ class StateFile:
     """
 
     def __init__(self, directory: Path, stream: str, producer: str, socket: Path) -> None:
-        self.header = Header(stream=stream, producer=producer, socket=os.path.abspath(socket))
+        self.header = Header(stream=stream, producer=producer, socket=os.path.realpath(socket))
         identity = f"{self.header.socket}\0{stream}\0{producer}".encode()
         digest = hashlib.blake2b(identity, digest_size=8).hexdigest()
         readable = re.sub(r"[^a-zA-Z0-9._-]", "_", producer)[:_NAME_CHARACTERS]

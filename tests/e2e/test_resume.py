@@ -249,6 +249,34 @@ def test_a_last_line_without_a_newline_is_stored_and_again_when_it_has_gone_on(
     assert stored(daemon) == ["one", "two", "thr", "three", "four"]
 
 
+def test_a_symbolic_link_is_followed_to_the_rotated_files(daemon: Daemon, root: Path) -> None:
+    (root / "pod").mkdir()
+    target, link = root / "pod" / "0.log", root / "app.log"
+    target.write_bytes(lines(1, 5))
+    link.symlink_to(target)
+    send(daemon, link)
+    target.write_bytes(lines(1, 8))
+    target.rename(root / "pod" / "0.log.20261128-101010")
+    target.write_bytes(lines(9, 10))
+    send(daemon, link)
+    target.write_bytes(lines(9, 12))
+    link.unlink()
+    link.symlink_to(root / "pod" / "1.log")
+    (root / "pod" / "1.log").write_bytes(lines(13, 15))
+    target.rename(root / "0.log")
+    send(daemon, link)
+    assert stored(daemon) == texts(1, 15)
+
+
+def test_a_named_pipe_is_read_once(daemon: Daemon, root: Path) -> None:
+    pipe = root / "pipe"
+    os.mkfifo(pipe)
+    for last in (10, 15):
+        with subprocess.Popen(["sh", "-c", f"seq -f 'line %g' {last} > {pipe}"]):
+            send(daemon, pipe)
+    assert stored(daemon) == texts(1, 15)
+
+
 def test_another_standard_input_is_refused(daemon: Daemon) -> None:
     def pipe(data: bytes, *options: str, status: int = 0) -> str:
         arguments = ["send", "--resume", "name", *options]

@@ -119,7 +119,7 @@ def run(
     """One run, to its end or to where it is killed."""
     steps = Steps(kill_after)
 
-    async def standard_input() -> AsyncIterator[bytes]:
+    async def read_pipe(name: str) -> AsyncIterator[bytes]:
         for start in range(0, len(stdin), piece_bytes):
             yield stdin[start : start + piece_bytes]
 
@@ -132,7 +132,7 @@ def run(
                 form=form,
                 convert=lambda _, lines: lines,
                 anew=anew,
-                standard_input=standard_input,
+                read_pipe=read_pipe,
                 records_of_stream=records_of_stream,
                 progress=lambda _: None,
             ).run(names)
