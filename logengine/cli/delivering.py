@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from logengine.cli.resuming import Convert, ResumedSending
 from logengine.cli.status import ask_status
 from logengine.client.aio import AsyncClient
 from logengine.client.settings import process_producer
-from logengine.errors import LogEngineError, NotDurable
+from logengine.errors import AtomicWriteError, LogEngineError, NotDurable
 from logengine.places import resume_directory
 from logengine.reader import StreamReader
 from logengine.resume.state_file import StateFile
@@ -24,7 +25,7 @@ from logengine.status import Status
 
 _WINDOW_BYTES = 8 * 1024 * 1024  # of the input, not yet known to be durable
 _RECORDS_MAX = _WINDOW_BYTES  # the bytes alone bound it
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 1024 * 1024
 
 
 resume_option = click.option(
@@ -119,8 +120,13 @@ def deliver_resumed(
     async def run() -> int:
         client = _client(stream, socket, resume, timeout_s)  # checks the names
         # Before it connects: that would end another run with this name.
-        with StateFile(directory, stream, resume, socket) as state:
-            return await _deliver(client, lambda client: send(client, state))
+        try:
+            with StateFile(directory, stream, resume, socket) as state:
+                return await _deliver(client, lambda client: send(client, state))
+        except AtomicWriteError as error:
+            raise LogEngineError(
+                f"{error}; --resume keeps there how far it is: $LOGENGINE_STATE names another place"
+            ) from None
 
     return 1 if asyncio.run(run()) else 0
 
@@ -219,6 +225,9 @@ async def complete_lines(chunks: AsyncIterator[bytes], max_record: int) -> Async
 async def read_input(name: str) -> AsyncIterator[bytes]:
     """What is in a file, or comes from standard input (`-`), in pieces. Raises `OSError`."""
     with _opened(name) as descriptor:
+        # A larger pipe makes larger portions, each of which is noted first with --resume.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _READ_BYTES)
         while chunk := await _read_some(descriptor):
             yield chunk
 

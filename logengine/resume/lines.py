@@ -268,5 +268,6 @@ def another_stream(place: Place, head: bytes) -> AnotherInput:
         what = f"begins with {found!r}. --resume-anew stores it from its start"
     return AnotherInput(
         f"{input_name(place.identity.path)} is not what was read before: "
-        f"{place.lines_stored:,} lines were stored of one that begins with {place.identity.begins!r}, and this one {what}"
+        f"{place.lines_stored:,} lines were stored of one that begins with "
+        f"{place.identity.begins!r}, and this one {what}"
     )
