@@ -163,9 +163,7 @@ class ResumedSending:
                 "another NAME also"
             )
         self._last = stored
-        known = self._history.at(stored)
-        self._history.fold(stored)
-        return known
+        return self._history.at(stored)
 
     def _begin(self, base: int) -> None:
         header = msgspec.structs.replace(self._state.header, base=base)
@@ -315,7 +313,8 @@ class ResumedSending:
         if self._is_written and self._state.bytes < _STATE_BYTES_MAX:
             self._state.append(note)
             return
-        self._history.fold(min(self._last, self._stored + self._client.acked))
+        if self._is_written:
+            self._history.fold(self._stored + self._client.acked)
         self._state.write(self._history)
         self._is_written = True
 

@@ -258,7 +258,8 @@ def test_each_line_of_a_rotated_file_is_stored_once(
 class Journal:
     """Entries with cursors, of which the oldest vanish; a boot begins new numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_newest_first: bool) -> None:
+        self._step = -1 if is_newest_first else 1
         self.entries: list[tuple[str, bytes]] = []
         self.there_from = 0
         self._boot = 0
@@ -281,13 +282,13 @@ class Journal:
     def exported(self) -> bytes:
         return b"".join(
             b"__CURSOR=%s\nMESSAGE=%s\n\n" % (cursor.encode(), text)
-            for cursor, text in self.entries[self.there_from :]
+            for cursor, text in self.entries[self.there_from :][:: self._step]
         )
 
     def as_json(self) -> bytes:
         return b"".join(
             b'{"MESSAGE":"%s","__CURSOR":"%s"}\n' % (text, cursor.encode())
-            for cursor, text in self.entries[self.there_from :]
+            for cursor, text in self.entries[self.there_from :][:: self._step]
         )
 
 
@@ -302,12 +303,14 @@ journal_operations = st.one_of(
 
 
 @settings(max_examples=150)
-@given(st.lists(journal_operations, max_size=25), st.booleans(), st.integers(20, 300))
+@given(
+    st.lists(journal_operations, max_size=25), st.booleans(), st.booleans(), st.integers(20, 300)
+)
 def test_each_entry_of_a_vacuumed_journal_is_stored_once(
-    history: list[tuple[Any, ...]], as_json: bool, piece_bytes: int
+    history: list[tuple[Any, ...]], as_json: bool, is_newest_first: bool, piece_bytes: int
 ) -> None:
     """Those are missing alone that were vacuumed before a run had stored them."""
-    journal = Journal()
+    journal = Journal(is_newest_first=is_newest_first)
     records: list[bytes] = []
     form = "lines" if as_json else "auto"
     gone: set[bytes] = set()
