@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, cast
@@ -26,7 +27,9 @@ def opened(path: str, *, is_compressed: bool) -> Iterator[tuple[IO[bytes], int]]
     try:
         with open(path, "rb") as file:
             yield _content(file, suffix), os.fstat(file.fileno()).st_ino
-    except (EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+        if isinstance(error, OSError) and (error.errno or not suffix):
+            raise
         raise OSError(None, f"is not a whole {suffix} file ({error}); try again", path) from None
 
 
