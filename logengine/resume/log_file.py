@@ -78,6 +78,7 @@ class LogFiles:
         self._heads: dict[str, bytes] = {}
         self._inodes: dict[str, int] = {}
         self._rotated: dict[str, list[Rotated]] = {}
+        self._listed: dict[str, dict[int, list[str]]] = {}
 
     def is_compressed(self, path: str) -> bool:
         """Whether the file is to be decompressed."""
@@ -122,22 +123,26 @@ class LogFiles:
         """See `recognition.Files`. Of a symbolic link, those beside what it points to."""
         if path not in self._rotated:
             directory, name = os.path.split(os.path.realpath(path))
-            names = [each.name for each in os.scandir(directory) if each.is_file()]
+            paths = [each for its in self._in(directory).values() for each in its]
             self._rotated[path] = [
                 each._replace(name=os.path.join(directory, each.name))
-                for each in rotated_names(name, names)
+                for each in rotated_names(name, map(os.path.basename, paths))
             ]
         return self._rotated[path]
 
     def moved(self, path: str, inode: int) -> list[str]:
         """See `recognition.Files`. A symbolic link may have pointed to a file beside itself."""
         directories = {os.path.dirname(path), os.path.dirname(os.path.realpath(path))}
-        there = (each for directory in directories for each in os.scandir(directory))
-        return [
-            each.path
-            for each in there
-            if each.inode() == inode and each.is_file(follow_symlinks=False)
-        ]
+        return [each for directory in directories for each in self._in(directory).get(inode, [])]
+
+    def _in(self, directory: str) -> dict[int, list[str]]:
+        if directory not in self._listed:
+            listed: dict[int, list[str]] = {}
+            for each in os.scandir(directory):
+                if each.is_file(follow_symlinks=False):
+                    listed.setdefault(each.inode(), []).append(each.path)
+            self._listed[directory] = listed
+        return self._listed[directory]
 
     def describe(self, path: str) -> str:
         """See `recognition.Files`."""

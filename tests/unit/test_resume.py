@@ -125,6 +125,18 @@ def test_a_place_says_how_many_lines_of_a_portion_are_stored() -> None:
     assert history.at(4).places[0].done == 4
 
 
+def test_an_input_that_is_there_is_not_forgotten_for_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("logengine.resume.history.INPUTS_MAX", 2)
+    history = History(HEADER)
+    for number in (1, 2, 3):
+        history.add(LinesNote(number, 1, place(number, f"/{number}", number, b"a\n")))
+        history.touch({1})
+        history.fold(number)
+    assert {each.input for each in history.at(3).places} == {1, 3}
+
+
 def test_a_torn_last_line_counts_for_nothing() -> None:
     history = History(HEADER)
     history.add(entries_note(1, [Cursor("s", 1)]))
