@@ -10,10 +10,11 @@ from typing import Protocol
 import click
 import msgspec
 
-from logengine.errors import AnotherInput, MalformedInput, NotDurable
+from logengine.errors import AnotherInput, InvalidOption, MalformedInput, NotDurable
 from logengine.resume.entries import EntryReader, entry_reader
 from logengine.resume.history import (
     FINGERPRINT_BYTES_MAX,
+    INPUTS_MAX,
     EntriesPortion,
     History,
     Known,
@@ -109,6 +110,11 @@ class ResumedSending:
 
         Raises `AnotherInput`, `MalformedInput`, `DamagedResumeState`, and what the client does.
         """
+        if len(names) > INPUTS_MAX:
+            raise InvalidOption(
+                f"{len(names):,} inputs: --resume remembers at most {INPUTS_MAX:,}; give the "
+                "others in a run with a name of its own"
+            )
         self._stored = await self._client.resumed_at()
         known = self._know()
         self._inputs = max((place.input for place in known.places), default=0)
@@ -204,7 +210,9 @@ class ResumedSending:
             files,
             anew=self._anew,
         )
-        self.skipped += sum(step.place.lines_stored for step in steps if step.place is not None)
+        places = [step.place for step in steps if step.place is not None]
+        self._history.touch({place.input for place in places})
+        self.skipped += sum(place.lines_stored for place in places)
         for name in dict.fromkeys(names):
             with _named(name):
                 if name not in paths:

@@ -5,7 +5,7 @@ after it. A note that begins at a number that earlier notes reach overrides them
 those records were never stored, and the number was used again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -15,8 +15,8 @@ from logengine.resume.cursor import Cursor, SeenEntries, highest_numbers
 
 VERSION = 1
 FINGERPRINT_BYTES_MAX = 1024
-# So many inputs are remembered, those that were read last.
-INPUTS_MAX = 256
+# So many inputs are remembered, those that were there last.
+INPUTS_MAX = 4096
 SEQUENCES_MAX = 4096
 
 
@@ -106,7 +106,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="resume"):
 
 @dataclass
 class Known:
-    """What is stored of which inputs: a place of each, the latest last, and entries."""
+    """What is stored of which inputs: a place of each, and entries."""
 
     places: list[Place]
     entries: SeenEntries
@@ -174,6 +174,11 @@ class History:
             self.header, base=base, places=places, journal=journal
         )
         return True
+
+    def touch(self, inputs: Collection[int]) -> None:
+        """These are there: when there are too many inputs, others are forgotten first."""
+        there = sorted(self.header.places, key=lambda place: place.input in inputs)
+        self.header = msgspec.structs.replace(self.header, places=there)
 
     def add_begun(self, place: Place, *, replaces: bool) -> bool:
         """Takes note of an input of which nothing was stored yet; whether there was none.

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, cast
@@ -26,7 +27,9 @@ def opened(path: str, *, is_compressed: bool) -> Iterator[tuple[IO[bytes], int]]
     try:
         with open(path, "rb") as file:
             yield _content(file, suffix), os.fstat(file.fileno()).st_ino
-    except (EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+        if isinstance(error, OSError) and (error.errno or not suffix):
+            raise
         raise OSError(None, f"is not a whole {suffix} file ({error}); try again", path) from None
 
 
@@ -75,6 +78,7 @@ class LogFiles:
         self._heads: dict[str, bytes] = {}
         self._inodes: dict[str, int] = {}
         self._rotated: dict[str, list[Rotated]] = {}
+        self._listed: dict[str, dict[int, list[str]]] = {}
 
     def is_compressed(self, path: str) -> bool:
         """Whether the file is to be decompressed."""
@@ -119,22 +123,26 @@ class LogFiles:
         """See `recognition.Files`. Of a symbolic link, those beside what it points to."""
         if path not in self._rotated:
             directory, name = os.path.split(os.path.realpath(path))
-            names = [each.name for each in os.scandir(directory) if each.is_file()]
+            paths = [each for its in self._in(directory).values() for each in its]
             self._rotated[path] = [
                 each._replace(name=os.path.join(directory, each.name))
-                for each in rotated_names(name, names)
+                for each in rotated_names(name, map(os.path.basename, paths))
             ]
         return self._rotated[path]
 
     def moved(self, path: str, inode: int) -> list[str]:
         """See `recognition.Files`. A symbolic link may have pointed to a file beside itself."""
         directories = {os.path.dirname(path), os.path.dirname(os.path.realpath(path))}
-        there = (each for directory in directories for each in os.scandir(directory))
-        return [
-            each.path
-            for each in there
-            if each.inode() == inode and each.is_file(follow_symlinks=False)
-        ]
+        return [each for directory in directories for each in self._in(directory).get(inode, [])]
+
+    def _in(self, directory: str) -> dict[int, list[str]]:
+        if directory not in self._listed:
+            listed: dict[int, list[str]] = {}
+            for each in os.scandir(directory):
+                if each.is_file(follow_symlinks=False):
+                    listed.setdefault(each.inode(), []).append(each.path)
+            self._listed[directory] = listed
+        return self._listed[directory]
 
     def describe(self, path: str) -> str:
         """See `recognition.Files`."""

@@ -6,7 +6,7 @@ stopped. Where more than one file has that, the inode decides: a rename keeps it
 No I/O: what a file holds is asked of a `Files`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from logengine.errors import AnotherInput
@@ -51,10 +51,12 @@ def plan_reading(
 ) -> list[Step]:
     """The files to read, in order: the rest of rotated ones comes before those that followed.
 
-    `given` are absolute paths, `known` the places of earlier runs, the latest last. Raises
-    `AnotherInput` for a file that is not what was read under its path, unless `anew`.
+    `given` are absolute paths, `known` the places of earlier runs. Raises `AnotherInput` for a
+    file that is not what was read under its path, unless `anew`.
     """
-    recognised = _recognise(given, known, files)
+    known = sorted(known, key=lambda place: place.input)
+    latest_of = {place.identity.path: place for place in known}
+    recognised = _recognise(given, known, latest_of, files)
     paths = {place.input: path for path, place in recognised.items()}
     steps: dict[str, Step] = {}
 
@@ -62,7 +64,7 @@ def plan_reading(
         steps.setdefault(path, Step(path, recognised.get(path), belongs_to))
 
     for path in dict.fromkeys(given):
-        latest = _latest(path, known)
+        latest = latest_of.get(path)
         if path not in recognised and latest is not None:
             found = paths.get(latest.input)
             if found is not None:
@@ -76,41 +78,43 @@ def plan_reading(
     return list(steps.values())
 
 
-def _recognise(given: Sequence[str], known: Sequence[Place], files: Files) -> dict[str, Place]:
+def _recognise(
+    given: Sequence[str], known: Sequence[Place], latest_of: Mapping[str, Place], files: Files
+) -> dict[str, Place]:
     """The places of those files that are recognised, by their paths."""
     recognised: dict[str, Place] = {}
-    latest_first = list(reversed(known))
-    for candidates in (_by_inode, _by_name):
-        for place in latest_first:
-            if place not in recognised.values():
-                for path in candidates(place, given, files):
-                    is_current = path != place.identity.path or _latest(path, known) is place
-                    if path not in recognised and is_current and files.holds(path, place):
-                        recognised[path] = place
-                        break
+    found: set[int] = set()
+    by_inode: dict[int, list[str]] = {}
+    for path in given:
+        by_inode.setdefault(files.inode(path), []).append(path)
+
+    def candidates_by_inode(place: Place) -> list[str]:
+        """Where a file is that was renamed, or was not."""
+        own, inode = place.identity.path, place.identity.inode
+        moved = files.moved(own, inode) if own in wanted else []
+        return [*by_inode.get(inode, []), *moved]
+
+    def candidates_by_name(place: Place) -> list[str]:
+        """Where a file is that was copied, or compressed, or written again under its own name."""
+        own = place.identity.path
+        if own not in wanted:
+            return []
+        # Of a file that was empty nothing is known by which a copy could be told.
+        return [*(each.name for each in files.rotated(own) if place.stop), own]
+
+    def is_it(path: str, place: Place) -> bool:
+        is_current = path != place.identity.path or latest_of[path] is place
+        return path not in recognised and is_current and files.holds(path, place)
+
+    wanted = set(given)
+    for candidates in (candidates_by_inode, candidates_by_name):
+        for place in reversed(known):
+            if place.input not in found:
+                its = next((each for each in candidates(place) if is_it(each, place)), None)
+                if its is not None:
+                    recognised[its] = place
+                    found.add(place.input)
     return recognised
-
-
-def _by_inode(place: Place, given: Sequence[str], files: Files) -> list[str]:
-    """Where a file is that was renamed, or was not."""
-    own, inode = place.identity.path, place.identity.inode
-    moved = files.moved(own, inode) if own in given else []
-    return [*(path for path in given if files.inode(path) == inode), *moved]
-
-
-def _by_name(place: Place, given: Sequence[str], files: Files) -> list[str]:
-    """Where a file is that was copied, or compressed, or written again under its own name."""
-    own = place.identity.path
-    if own not in given:
-        return []
-    if not place.stop:
-        return [own]  # nothing is known of its content
-    return [*(each.name for each in files.rotated(own)), own]
-
-
-def _latest(path: str, known: Sequence[Place]) -> Place | None:
-    """What was read last under `path`."""
-    return next((each for each in reversed(known) if each.identity.path == path), None)
 
 
 def _generations(found: str, path: str, files: Files) -> list[str]:

@@ -60,7 +60,7 @@ def newer_than(name: str, rotated: Iterable[Rotated]) -> list[str]:
 
 def _age(varying: str) -> tuple[str, tuple[int, str]]:
     if varying == "old":
-        return "counter", (-1, "")
+        return "old", (0, "")
     if varying.isdigit() and len(varying) <= _COUNTER_DIGITS_MAX:
         return "counter", (-int(varying), "")
     return "date", (0, re.sub(r"\D", "", varying))

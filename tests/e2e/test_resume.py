@@ -137,6 +137,20 @@ def test_generations_between_are_read_in_order(daemon: Daemon, root: Path) -> No
     assert stored(daemon) == texts(1, 40)
 
 
+def test_a_compressed_generation_that_is_not_whole_is_named(daemon: Daemon, root: Path) -> None:
+    path = root / "app.log"
+    path.write_bytes(lines(1, 10))
+    send(daemon, path)
+    path.rename(root / "app.log.2")
+    path.write_bytes(lines(31, 40))
+    for broken in (gzip.compress(lines(11, 30))[:-9], b"no gzip at all"):
+        (root / "app.log.1.gz").write_bytes(broken)
+        assert f"{root}/app.log.1.gz: is not a whole .gz file" in send(daemon, path, status=1)
+    (root / "app.log.1.gz").write_bytes(gzip.compress(lines(11, 30)))
+    send(daemon, path)
+    assert stored(daemon) == texts(1, 40)
+
+
 def test_a_file_that_was_copied_and_truncated_is_finished_in_the_copy(
     daemon: Daemon, root: Path
 ) -> None:

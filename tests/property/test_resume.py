@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logengine.cli.resuming import ResumedSending
-from logengine.errors import AnotherInput
+from logengine.errors import AnotherInput, InvalidOption
 from logengine.record import split_lines
 from logengine.resume import log_file
 from logengine.resume.history import History, Note, encode_line
@@ -396,3 +396,18 @@ def test_another_standard_input_is_never_taken_for_the_first(first: bytes, secon
             with pytest.raises(AnotherInput, match="standard input"):
                 run(Path(name), records, ["-"], stdin=second)
             assert records == stored
+
+
+def test_a_thousand_files_are_remembered_and_no_more_taken_than_can_be() -> None:
+    records: list[bytes] = []
+    with tempfile.TemporaryDirectory(prefix="le-", dir="/dev/shm") as name:
+        root = Path(name)
+        paths = [root / f"{number}.log" for number in range(1000)]
+        for _ in range(2):
+            for path in paths:
+                with path.open("ab") as file:
+                    file.write(b"%s\n" % path.name.encode())
+            run(root, records, [str(path) for path in paths])
+        assert Counter(records) == Counter({path.name.encode(): 2 for path in paths})
+        with pytest.raises(InvalidOption, match="at most 4,096"):
+            run(root, records, [str(path) for path in paths * 5])
