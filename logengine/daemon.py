@@ -94,15 +94,17 @@ def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Stor
     started = time.perf_counter()
     recovered = store.open()
     try:
-        _report(config, recovered, time.perf_counter() - started)
+        _report(store, recovered, time.perf_counter() - started)
         yield store
     finally:
         store.close()
 
 
 def _report(
-    config: Config, found: Mapping[str, Recovery | OSError], took_s: float | None = None
+    store: Store, found: Mapping[str, Recovery | OSError], took_s: float | None = None
 ) -> None:
+    for risk in store.risks:
+        log.warning("file_system_not_safe", data=str(store.path), reason=risk)
     recovered = []
     for stream, recovery in found.items():
         if isinstance(recovery, OSError):
@@ -112,7 +114,7 @@ def _report(
             report_damage(stream, recovery)
     log.info(
         "recovered",
-        data=config.data,
+        data=str(store.path),
         streams=len(recovered),
         records=sum(recovery.records for recovery in recovered),
         segments=sum(recovery.segments for recovery in recovered),
@@ -221,7 +223,7 @@ async def _serve(
                 server,
                 upkeep,
                 on_change=announcement.renew,
-                report=lambda found: _report(config, found),
+                report=lambda found: _report(store, found),
             )
             tasks.create_task(watch.run())
             for listener, listen, inherited in listeners:

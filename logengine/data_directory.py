@@ -14,6 +14,7 @@ from typing import Self
 
 from logengine.directory import Directory, StrPath
 from logengine.errors import DataDirectoryLocked, DataDirectoryReplaced
+from logengine.file_system import mount_id_of
 
 LOCK_NAME = ".lock"
 
@@ -119,14 +120,5 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 def _is_mounted(directory: Directory) -> bool:
     """Whether something is mounted just here; False where the kernel does not say."""
     with contextlib.suppress(OSError, ValueError), directory.subdirectory("..") as parent:
-        return _mount_of(parent.descriptor) != _mount_of(directory.descriptor)
+        return mount_id_of(parent.descriptor) != mount_id_of(directory.descriptor)
     return False
-
-
-def _mount_of(descriptor: int) -> int:
-    """The mount that an open file is in. Raises `OSError`, `ValueError` where it is not said."""
-    with open(f"/proc/self/fdinfo/{descriptor}") as lines:
-        for line in lines:
-            if line.startswith("mnt_id:"):
-                return int(line.split()[1])
-    raise ValueError("the kernel names no mount")

@@ -278,6 +278,7 @@ class Server:
             uids_at_max_bytes=full_uids[:FULL_MAX],
             unsynced_streams=sorted(self._store.unsynced)[:FULL_MAX],
             unusable=str(self._store.unusable or ""),
+            risks=self._store.risks,
         )
         return msgspec.json.encode(status) + b"\n"
 

@@ -61,6 +61,7 @@ class Status(msgspec.Struct, frozen=True):
     uids_at_max_bytes: Sequence[int] = ()
     unsynced_streams: Sequence[str] = ()
     unusable: str = ""
+    risks: Sequence[str] = ()
 
 
 def serving_state(unusable: str, failing: Sequence[FailingStream]) -> str:

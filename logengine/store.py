@@ -20,6 +20,7 @@ from msgspec import UNSET, UnsetType
 
 from logengine.directory import Directory, create_directories, create_directory
 from logengine.errors import OutdatedPlan, TooManyStreams
+from logengine.file_system import risks_at
 from logengine.opening import OpenedData, open_data
 from logengine.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
 from logengine.publication import Publication, StreamCommit
@@ -72,6 +73,8 @@ class Store:
         self._opened: OpenedData | None = None
         # Why nothing is committed now, to any stream.
         self.unusable: Exception | None = None
+        # What is known to break the promise on this file system, one reason each.
+        self.risks: Sequence[str] = ()
         # Counts the directories that were opened: what is known of one is not so of the next.
         self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
@@ -175,6 +178,7 @@ class Store:
 
     def _adopt_all(self, opened: OpenedData) -> dict[str, Recovery | OSError]:
         self._opened = opened
+        self.risks = risks_at(opened.directory)
         self.generation += 1
         self._admitted.update(opened.recovered)
         for stream, found in opened.recovered.items():
