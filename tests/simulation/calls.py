@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from unittest.mock import patch
 
+from asyncinotify import Mask
 from greenlet import getcurrent
 
 from logengine.segment import first_of_name
@@ -26,6 +27,9 @@ from tests.simulation.clock import Kernel, Process, ProcessGone, Thread
 from tests.simulation.disk import ROOT, Directory, Disk, Inode
 
 _BELOW_ROOT = f"{ROOT}/"
+# The directory that the data directory is in, where no call fails. A start that was killed
+# before it synced that one, and another whose sync of it fails, leave a third one none the wiser.
+_ABOVE = "/"
 _FIRST_DESCRIPTOR = 1_000_000
 _BLOCK_BYTES = 512
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -49,16 +53,22 @@ class Fault:
     errno: int = 0
     slow_s: float = 0.0
     once: bool = False
+    skips: int = 0
+    passed: int = 0
     is_over: bool = False
     hits: int = 0
 
     def concerns(self, call: str, stream: str, now_s: float) -> bool:
-        return (
-            call in self.calls
-            and not self.is_over
-            and self.start_s <= now_s < self.end_s
-            and (self.stream is None or self.stream == stream)
-        )
+        if (
+            self.is_over
+            or not self.start_s <= now_s < self.end_s
+            or (self.stream is not None and self.stream != stream)
+            or stream == _ABOVE
+            or call not in self.calls
+        ):
+            return False
+        self.passed += 1
+        return self.passed > self.skips
 
     def hit(self) -> None:
         self.hits += 1
@@ -69,6 +79,8 @@ class Fault:
         where = "all" if self.stream is None else self.stream or "data"
         what = errno.errorcode[self.errno] if self.errno else f"+{self.slow_s:.4f}s"
         often = "once" if self.once else f"until {self.end_s:.4f}"
+        if self.skips:
+            often += f", after {self.skips}"
         return (
             f"{what} of {'/'.join(sorted(self.calls))} in {where} from {self.start_s:.4f} {often}"
         )
@@ -232,7 +244,7 @@ class SystemCalls:
         self.boot_id = "boot-1"
         self.wall_ns: Callable[[], int] = lambda: 0
         self.on_fault: Callable[[str, str, Fault | Space | None, int], None] = lambda *_: None
-        self.on_listing: Callable[[], None] = lambda: None
+        self.on_change: Callable[[Directory, Mask, str], None] = lambda *_: None
         self.count = 0
         self._source = source
         self._random = source.random
@@ -265,7 +277,10 @@ class SystemCalls:
                 duration_s += fault.slow_s
         kernel.sleep(duration_s)
         for fault in faults:
-            if fault.errno and fault.concerns(call, stream, kernel.now):
+            if not fault.errno or not fault.concerns(call, stream, kernel.now):
+                continue
+            # One that fails for a reader loses what the daemon's own would make durable.
+            if thread.role != "follower" or call != "sync directory":
                 fault.hit()
                 self.on_fault(call, stream, fault, fault.errno)
                 raise OSError(fault.errno, os.strerror(fault.errno), stream)
@@ -320,6 +335,12 @@ class SystemCalls:
             return parts[-2] if parts[-2] != "data" else ""
         return start.name if start.name != "data" else ""
 
+    def look_up(self, path: str) -> Inode:
+        """What is at a path, for the kernel's own. Raises `OSError`."""
+        where = self._start(path, None)
+        assert where is not None
+        return self.disk.lookup(*where)
+
     def _of(self, descriptor: int) -> _Open:
         opened = self._open_files.get(descriptor)
         if opened is None:
@@ -345,6 +366,7 @@ class SystemCalls:
             directory, name = disk.parent(start, parts)
             self._needs_space("create", stream, 0)
             inode = disk.create(directory, name, mode)
+            self.on_change(directory, Mask.CREATE, name)
         else:
             if creates and flags & os.O_EXCL:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -355,7 +377,7 @@ class SystemCalls:
             if flags & os.O_TRUNC:
                 disk.truncate(inode, 0)
         if isinstance(inode, Directory):
-            stream = inode.name if inode.name != "data" else ""
+            stream = "" if inode.name == "data" else inode.name or _ABOVE
         self._next += 1
         self._open_files[self._next] = _Open(inode, stream, process, flags=flags)
         return self._next
@@ -482,7 +504,11 @@ class SystemCalls:
             self._real["replace"](source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
             return
         self._begin("replace", self._stream(*after), self.latency.call_s)
-        self.disk.replace(*self.disk.parent(*before), *self.disk.parent(*after))
+        source_directory, source_name = self.disk.parent(*before)
+        directory, name = self.disk.parent(*after)
+        self.disk.replace(source_directory, source_name, directory, name)
+        self.on_change(source_directory, Mask.MOVED_FROM, source_name)
+        self.on_change(directory, Mask.MOVED_TO, name)
 
     def link(
         self,
@@ -498,7 +524,9 @@ class SystemCalls:
             self._real["link"](source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
             return
         self._begin("link", self._stream(*after), self.latency.call_s)
-        self.disk.link(self.disk.lookup(*before), *self.disk.parent(*after))
+        directory, name = self.disk.parent(*after)
+        self.disk.link(self.disk.lookup(*before), directory, name)
+        self.on_change(directory, Mask.CREATE, name)
 
     def unlink(self, path: Any, *, dir_fd: int | None = None) -> None:
         where = self._start(path, dir_fd)
@@ -506,7 +534,9 @@ class SystemCalls:
             self._real["unlink"](path, dir_fd=dir_fd)
             return
         self._begin("unlink", self._stream(*where), self.latency.call_s)
-        self.disk.unlink(*self.disk.parent(*where))
+        directory, name = self.disk.parent(*where)
+        self.disk.unlink(directory, name)
+        self.on_change(directory, Mask.DELETE, name)
 
     def mkdir(self, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
         where = self._start(path, dir_fd)
@@ -520,6 +550,7 @@ class SystemCalls:
         if name not in directory.entries:
             self._needs_space("mkdir", "", 0)
         self.disk.mkdir(directory, name)
+        self.on_change(directory, Mask.CREATE | Mask.ISDIR, name)
 
     def rmdir(self, path: Any, *, dir_fd: int | None = None) -> None:
         where = self._start(path, dir_fd)
@@ -527,7 +558,9 @@ class SystemCalls:
             self._real["rmdir"](path, dir_fd=dir_fd)
             return
         self._begin("rmdir", self._stream(*where), self.latency.call_s)
-        self.disk.rmdir(*self.disk.parent(*where))
+        directory, name = self.disk.parent(*where)
+        self.disk.rmdir(directory, name)
+        self.on_change(directory, Mask.DELETE | Mask.ISDIR, name)
 
     def _directory(self, path: Any) -> tuple[Directory, str] | None:
         if isinstance(path, int):

@@ -44,6 +44,12 @@ class Coverage(Counter[State]):
                 sum(self[State(shape, call, holder)] for holder in HOLDERS) for shape in shapes
             ]
             lines.append(f"  {call:16}" + "".join(f"{count:9}" for count in counts))
+        others: Counter[str] = Counter()
+        for state, count in self.items():
+            if state.holds not in shapes:
+                others[state.holds] += count
+        told = ", ".join(f"{shape} {count}" for shape, count in sorted(others.items()))
+        lines.append(f"  with a batch of retries besides: {told or 'never'}")
         lines.append("who else had the stream then:")
         for holder in HOLDERS:
             total = sum(count for state, count in self.items() if state.holder == holder)

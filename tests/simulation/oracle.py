@@ -305,6 +305,32 @@ class Oracle:
             )
         sent.promised = number
 
+    def show(self, stream: str, seq: int, line: bytes) -> None:
+        """A follower hands out a record: it must be there after any cut, and this very one."""
+        directory = self._directory(stream)
+        for segment in self._sure(directory) if directory is not None else ():
+            if segment.first <= seq <= segment.last:
+                row = _ROW.search(line)
+                at = seq - segment.first
+                is_this = len(segment.rows) != segment.last - segment.first + 1 or (
+                    row is not None and segment.rows[at] == (row[1], int(row[2]))
+                )
+                if not is_this:
+                    raise Violation("another record shown", f"{stream}:{seq}: {line[:120]!r}")
+                return
+        if seq < self._stream(stream).gone_before:
+            return
+        raise Violation("shown and not durable", f"{stream}:{seq}: {line[:120]!r}")
+
+    def end_of(self, stream: str) -> int:
+        """The number after the last one that is stored."""
+        data = self._disk().root.entries.get("data")
+        directory = data.entries.get(stream) if isinstance(data, Directory) else None
+        if not isinstance(directory, Directory):
+            return 1
+        segments = [i.seen for i in directory.entries.values() if isinstance(i.seen, Segment)]
+        return max((segment.last + 1 for segment in segments), default=1)
+
     def _directory(self, stream: str) -> Directory | None:
         root = self._disk().root
         data = root.sure.get("data")

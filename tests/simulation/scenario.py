@@ -86,7 +86,7 @@ class Scenario:
 
     def fresh_faults(self) -> list[Fault]:
         """The faults, none of which has hit."""
-        return [replace(fault, is_over=False, hits=0) for fault in self.faults]
+        return [replace(fault, is_over=False, hits=0, passed=0) for fault in self.faults]
 
     def fresh_spaces(self) -> list[Space]:
         """The full disks, none of which was met."""
@@ -212,6 +212,19 @@ class _Drawing:
     def _faults(self) -> tuple[Fault, ...]:
         source = self.source
         faults: list[Fault] = []
+        if self._is_on(0.1):
+            # One stream alone fails for long: nobody else is to be held up by that.
+            start_s = self._at() / 3
+            return (
+                Fault(
+                    0,
+                    frozenset([source.choice(_COMMIT_CALLS)]),
+                    source.choice(self.streams),
+                    start_s,
+                    start_s + self.length_s,
+                    errno=source.choice(_ERRORS),
+                ),
+            )
         kinds = [kind for kind in _COMMIT_CALLS if self._is_on(0.4)] or ["fsync"]
         if self._is_on(0.25):
             kinds += [kind for kind in _OTHER_CALLS if self._is_on(0.3)]
@@ -219,8 +232,9 @@ class _Drawing:
         is_faulty, is_slow = self._is_on(0.8), self._is_on(0.7)
         if is_faulty:
             for _ in range(int(self._log(1, 25))):
-                start_s = self._at()
                 once = self._is_on(0.6)
+                skips = int(self._log(1, 60)) if once and self._is_on(0.7) else 0
+                start_s = 0.0 if skips else self._at()
                 length_s = self.length_s * source.random() ** 3
                 calls = [source.choice(kinds)]
                 error = source.choice(errors)
@@ -233,21 +247,24 @@ class _Drawing:
                         start_s + (length_s if not once else self.length_s),
                         errno=error,
                         once=once,
+                        skips=skips,
                     )
                 )
         if is_slow:
             for _ in range(int(self._log(1, 25))):
-                start_s = self._at()
                 once = self._is_on(0.6)
+                skips = int(self._log(1, 60)) if once and self._is_on(0.7) else 0
+                start_s = 0.0 if skips else self._at()
                 faults.append(
                     Fault(
                         len(faults),
                         frozenset([source.choice(("fsync", "fsync", "sync directory", *kinds))]),
                         self._where(),
                         start_s,
-                        start_s + self.length_s * source.random() ** 2,
+                        start_s + (self.length_s if once else self.length_s * source.random() ** 2),
                         slow_s=self.sync_s * self._log(2, 100),
                         once=once,
+                        skips=skips,
                     )
                 )
         return tuple(faults)
@@ -281,6 +298,7 @@ class _Drawing:
             ("stop", 0.3, 3),
             ("clock", 0.2, 4),
             ("read", 0.5, 8),
+            ("follow", 0.4, 2),
             ("rival", 0.4, 8),
             ("hang up", 0.3, 6),
             ("refuse to accept", 0.1, 3),
@@ -339,21 +357,21 @@ class _Drawing:
             stop_timeout=Duration(max(10.0, 100 * self.length_s)),
             reserve=Size(pick((0, 0, 2000))),
             commit=CommitConfig(
-                linger=Duration(pick((0.0, 0.0, 0.0, self.sync_s))),
+                linger=Duration(self.sync_s if self._is_on(0.1) else 0.0),
                 rewrite_limit=Size(pick((1, 200, 1000, 4000, 64 * 1024))),
                 direct_above=Size(pick((300, 2000, 256 * 1024))),
                 max_batch=Size(int(self._log(200, 100_000))),
-                pipeline_bytes=Size(pick((1, 1, 100, 1000, 5000, 2 * 1024 * 1024))),
-                in_loop_below=Duration(pick((0.0, 0.005, math.inf))),
-                threads=pick((1, 2, 3, 8)),
+                pipeline_bytes=Size(pick((1, 1, 1, 1, 100, 1000, 5000, 2 * 1024 * 1024))),
+                in_loop_below=Duration(pick((0.0, 0.0, 0.005, math.inf))),
+                threads=pick((1, 2, 3, 8, 8, 8)),
                 retry_min=Duration(self.sync_s * self._log(0.5, 10)),
                 retry_max=Duration(self.sync_s * self._log(10, 40)),
             ),
             limits=LimitsConfig(
                 max_record=Size(max_record),
-                max_pending=Size(int(self._log(500, 200_000))),
+                max_pending=Size(int(self._log(500, 500_000))),
                 max_pending_stream=Size(int(self._log(300, 100_000))),
-                max_connections=pick((2, 4, 64, 64)),
+                max_connections=pick((2, 4, 64, 64, 64, 64)),
                 active_cache=Size(pick((0, 300, 2000, 1 << 20))),
                 stall_timeout=Duration(self.length_s * self._log(0.3, 3)),
             ),

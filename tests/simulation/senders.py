@@ -327,7 +327,8 @@ class Sender:
             self.is_done = True  # not everybody is told
         elif answer.get("error") == "fenced":
             self.fenced += 1
-            if connection is self.connection and connection not in self.others:
+            # An older one may say hello after a newer one, and takes over then.
+            if self._connections == 1:
                 raise Violation("fenced", f"{self.sent.name} is fenced and has no rival")
 
     def on_over(self, connection: Connection) -> None:

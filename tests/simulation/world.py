@@ -14,31 +14,34 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from logengine import atomic, connection, daemon, poller, retainer, rewrite, writes
+from asyncinotify import Mask
+
+from logengine import atomic, connection, daemon, follow, poller, retainer, rewrite, writes
 from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.errors import LogEngineError
-from logengine.reader import StreamReader
 from logengine.record import Peer
 from logengine.server import Server
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
 from tests.simulation.clock import Kernel, Process, Thread, current_thread
 from tests.simulation.coverage import Coverage, State
 from tests.simulation.disk import Directory, Inode
+from tests.simulation.inotify import Notifications
 from tests.simulation.loop import SimulatedExecutor, SimulatedLoop
 from tests.simulation.oracle import Oracle, Violation
-from tests.simulation.scenario import DATA, STREAMS, Event, Scenario
+from tests.simulation.readers import Follows, Reader
+from tests.simulation.scenario import STREAMS, Event, Scenario
 from tests.simulation.senders import ANSWERED, ASKING, NAMELESS, Outside, Sender
 from tests.simulation.sockets import End, Epoll, Listener, Network
 
 _WALL_NS = 1_795_000_000_000_000_000
 _RESTART_S = 0.003
 _STEPS_MAX = 3_000_000
+_FOLLOWED_S = 1.0  # after which a follower has shown all there is
 _CALM_S = 120.0  # in which everything is acknowledged once nothing fails any more
 _CRITICAL = frozenset({"create", "write", "fsync", "replace", "sync directory"})
 _MODULES = [m for name, m in sorted(sys.modules.items()) if name.startswith("logengine.")]
@@ -62,6 +65,7 @@ class Counts:
     stops: int = 0
     restarts: int = 0
     reads: int = 0
+    shown: int = 0
     merges: int = 0
     seals: int = 0
     removed: int = 0
@@ -217,7 +221,12 @@ class World:
         self.is_over = False
         self._is_calm = False
         self._restart_is_due = False
-        self._readers: list[Process] = []
+        self._readers: list[Reader] = []
+        self._followers: list[Follows] = []
+        self.notifications = Notifications(
+            self.calls.look_up, lambda call: self.kernel.after(self.network.delay_s(), call)
+        )
+        self.calls.on_change = self._on_change
         self.log: list[tuple[float, str, str, dict[str, Any]]] = []
         self.outside = Outside(
             self.kernel,
@@ -249,8 +258,7 @@ class World:
                 self.counts.fenced = sum(sender.fenced for sender in self.senders)
                 if self.life is not None:
                     self._end_life(self.life)
-                for reader in self._readers:
-                    reader.end()
+                self._end_readers()
 
     def _run(self) -> None:
         self._start()
@@ -346,7 +354,7 @@ class World:
             self._hold_failures(life)
             self.oracle.look_at_all("after a stop")
             if self._is_calm:
-                self._finish()
+                self.kernel.after(_FOLLOWED_S, self._finish)
                 return
         elif self._is_calm:
             raise Violation("the daemon ended", f"nothing fails, and it says: {outcome!r}")
@@ -354,7 +362,7 @@ class World:
 
     # What befalls it ----------------------------------------------------------------------
 
-    def _happen(self, event: Event) -> None:
+    def _happen(self, event: Event) -> None:  # noqa: PLR0912 - one case for each kind
         life = self.life
         match event.kind:
             case "kill":
@@ -373,6 +381,8 @@ class World:
                 self._clock_step_ns += int(event.value * 1e9)
             case "read":
                 self._read(STREAMS[event.target])
+            case "follow":
+                self._follow()
             case "rival":
                 self._sender(event.target, Sender.rival)
             case "hang up":
@@ -393,59 +403,68 @@ class World:
         self.counts.cuts += 1
         if self.life is not None:
             self._end_life(self.life)
-        for reader in self._readers:
-            reader.end()
-            self.calls.release(reader)
-        self._readers.clear()
+        self._end_readers()
         self.calls.disk = self.calls.disk.after_cut(self._cuts)
         self.calls.boot_id = f"boot-{self.counts.cuts + 1}"
         self.oracle.forget_reading()
         self.oracle.look_at_all("after a power cut", is_cut=True)
         self._restart_soon()
 
+    def _end_readers(self) -> None:
+        self.counts.shown += sum(follower.shown for follower in self._followers)
+        readers: list[Reader | Follows] = [*self._readers, *self._followers]
+        for each in readers:
+            each.end()
+            self.calls.release(each.process)
+        self._readers.clear()
+        self._followers.clear()
+        self.notifications.forget_all()
+
     def _read(self, stream: str) -> None:
-        """Somebody reads a stream with the engine's own reader, in a process of their own."""
-        process = Process(self.kernel)
-        self._readers.append(process)
-
-        def read() -> None:
-            problems: list[Any] = []
-            rows: list[tuple[str, int, bytes]] = []
-            reader = StreamReader(Path(DATA), stream, problems.append)
-            begins = None
-            try:
-                for block in reader.read():
-                    for record in block.records():
-                        if begins is None:
-                            begins = record.seq
-                        if record.seq != begins + len(rows):
-                            self.violate(
-                                Violation(
-                                    "a reader sees a hole",
-                                    f"{stream}: {record.seq} where {begins + len(rows)} is next",
-                                )
-                            )
-                            return
-                        rows.append((stream, record.seq, b""))
-            except OSError:
-                pass
-            self.counts.reads += 1
-            is_faulty = any(
-                fault.errno and fault.calls & {"open", "read", "list", "stat"}
-                for fault in self.scenario.faults
+        """Somebody reads a stream, beginning now."""
+        self._readers.append(
+            Reader(
+                self.kernel,
+                stream,
+                self.violate,
+                self._reader_ended,
+                may_report=self._reads_fail or self.scenario.trims(stream),
             )
-            if problems and not is_faulty and not self.scenario.trims(stream):
-                self.violate(Violation("a reader is told of a fault", f"{stream}: {problems[0]}"))
-            self.kernel.after(0.0, lambda: self._reader_ended(process))
+        )
 
-        thread = Thread(process, read)
-        thread.role = "reader"
-        thread.start(0.0)
+    def _reader_ended(self, reader: Reader) -> None:
+        self.counts.reads += 1
+        if reader in self._readers:
+            self._readers.remove(reader)
+            self.calls.release(reader.process)
 
-    def _reader_ended(self, process: Process) -> None:
-        if process in self._readers:
-            self._readers.remove(process)
-            self.calls.release(process)
+    def _follow(self) -> None:
+        """Somebody follows all streams, beginning now."""
+        scenario = self.scenario
+        loses_names = {
+            fault.stream
+            for fault in scenario.faults
+            if fault.errno and "sync directory" in fault.calls
+        }
+        self._followers.append(
+            Follows(
+                self.kernel,
+                self.oracle,
+                self.violate,
+                scenario.turn_s,
+                may_report=self._reads_fail or any(map(scenario.trims, STREAMS)),
+                # A sync that failed may have lost a name that is shown all the same.
+                is_strict=lambda stream: not loses_names & {stream, "", None},
+                trims=scenario.trims,
+            )
+        )
+
+    @property
+    def _reads_fail(self) -> bool:
+        return any(
+            fault.errno and fault.calls & {"open", "read", "list", "stat"}
+            for fault in self.scenario.faults
+        )
 
     # The end ------------------------------------------------------------------------------
 
@@ -511,6 +530,13 @@ class World:
                 raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
 
     def _finish(self) -> None:
+        for follower in self._followers:
+            if follower.has_ended:
+                continue
+            for stream, next_seq in follower.next_seq.items():
+                if not follower.may_miss and next_seq != self.oracle.end_of(stream):
+                    what = f"{stream}: {next_seq} of {self.oracle.end_of(stream)}"
+                    raise Violation("a follower is not told", what)
         for sender in self.senders:
             if sender.is_delivered and self.outside.lives == 1:
                 self.oracle.promise(sender.sent, sender.sent.most, "a stop")
@@ -518,6 +544,12 @@ class World:
         self.is_over = True
 
     # What is heard ------------------------------------------------------------------------
+
+    def _on_change(self, directory: Directory, mask: Mask, name: str) -> None:
+        if mask & Mask.DELETE and mask & Mask.ISDIR:
+            for follower in self._followers:
+                follower.remade.add(name)
+        self.notifications.tell(directory, mask, name)
 
     def _on_name(
         self, directory: Directory, name: str, before: Inode | None, after: Inode | None
@@ -547,7 +579,8 @@ class World:
             holds = "".join("s" if each in taken else "-" for taken in batches)
             holder = self._holder(life, each)
             if "s" in holds:
-                self.coverage[State(holds, call if stream else "data directory", holder)] += 1
+                what = call if stream or call == "mkdir" else "data directory"
+                self.coverage[State(holds, what, holder)] += 1
 
     @staticmethod
     def _holder(life: Life, stream: str) -> str:
@@ -639,6 +672,7 @@ class World:
                     _Namespace(select, epoll=lambda: Epoll(self.network)),
                 )
             )
+            enter(patch.object(follow, "Inotify", self.notifications.begin))
             enter(patch.object(connection, "peer_of", _peer_of))
             enter(patch.object(connection.Connection, "__hash__", _hash_of_connection))
             enter(patch.object(daemon, "gc", SimpleNamespace(freeze=lambda: None)))
