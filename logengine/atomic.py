@@ -20,12 +20,13 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from aiofiles.threadpool import wrap
 
-from logengine.directory import StrPath, errors_name, permissions_of, sync_directory
+from logengine.directory import Directory, StrPath, errors_name
 from logengine.errors import AtomicWriteError
 from logengine.writes import write_all, write_all_directly
 
@@ -51,7 +52,9 @@ class AtomicWriter:
     makes the file durable under its name, leaving it by an exception removes the temp and
     leaves the target untouched. Raises `AtomicWriteError` (an `OSError`) naming the path.
 
-    Not for use by two threads at once.
+    The directory is opened once, and every step is taken in that one, whatever its path comes
+    to mean meanwhile. `open_directory` opens it where the caller has a better hold of it than
+    its path. Not for use by two threads at once.
     """
 
     def __init__(
@@ -64,14 +67,17 @@ class AtomicWriter:
         errors: str | None = None,
         newline: str | None = None,
         permissions: int | None = None,
+        open_directory: Callable[[], Directory] | None = None,
     ) -> None:
         if mode not in ("w", "wb", "wt"):
             raise ValueError(
                 f"mode {mode!r}: expected 'w', 'wt' or 'wb'; a file is always written whole"
             )
         self.path = os.fspath(path)
-        self.directory = os.path.dirname(self.path) or "."
         self.temp_path: str | None = None
+        parent, self._name = os.path.split(self.path)
+        self._open_directory = open_directory or partial(Directory.open, parent or ".")
+        self._directory: Directory | None = None
         self._open_arguments: dict[str, Any] = {
             "mode": mode,
             "buffering": buffering,
@@ -112,20 +118,35 @@ class AtomicWriter:
         """Makes the temp file, in the target's own directory: only there is a rename atomic."""
         if self._file is not None:
             raise ValueError(f"{self.path}: a writer is used once; make another one")
-        name = os.path.basename(self.path)
         # Long names stay within NAME_MAX; the random part alone makes the temp unique.
-        temp_path = os.path.join(
-            self.directory, f"{TEMP_PREFIX}{name[:200]}.{secrets.token_hex(8)}{TEMP_SUFFIX}"
-        )
+        temp_name = f"{TEMP_PREFIX}{self._name[:200]}.{secrets.token_hex(8)}{TEMP_SUFFIX}"
         with _FailingStep(self, "make a temp file for"):
+            temp_path = self.directory.path_of(temp_name)
             self._file = open(temp_path, opener=self._open_temp, **self._open_arguments)  # noqa: SIM115
+
+    @property
+    def directory(self) -> Directory:
+        """The target's directory, opened now if it is not. Raises `OSError`."""
+        if self._directory is None:
+            self._directory = self._open_directory()
+        return self._directory
+
+    def close_directory(self) -> None:
+        """Closes the directory; the next step opens it again.
+
+        For thousands of writers that are prepared at once. If the path means another directory
+        by then, there is no temp in that one, and the step fails.
+        """
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
 
     def _open_temp(self, temp_path: str, _flags: int) -> int:
         permissions = self._permissions
-        replaced = None if permissions is not None else permissions_of(self.path)
-        descriptor = os.open(
-            temp_path,
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+        replaced = None if permissions is not None else self.directory.permissions_of(self._name)
+        descriptor = self.directory.open_file(
+            os.path.basename(temp_path),
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL,
             DEFAULT_MODE if permissions is None else permissions,
         )
         self.temp_path = temp_path
@@ -181,27 +202,31 @@ class AtomicWriter:
         if not self._prepared or self.temp_path is None:
             raise ValueError(f"{self.path}: publish comes after prepare, and once")
         with _FailingStep(self, "replace"):
-            os.replace(self.temp_path, self.path)
+            self.directory.replace(os.path.basename(self.temp_path), self._name)
         self.temp_path = None
         self.published = True
 
     def sync_directory(self) -> None:
         """Makes the target's new name durable."""
-        sync_directory(self.directory)
+        with errors_name(self.path, "sync the directory of"):
+            self.directory.sync()
+        self.close_directory()
 
     def abort(self) -> None:
-        """Removes the temp; does nothing once the file is published. Never raises."""
+        """Removes the temp, if the file is not published yet. Never raises."""
         if self._file is not None:
             # The buffer's rest may fail to be written here; nobody wants it any more.
             with contextlib.suppress(OSError, ValueError):
                 self._file.close()
         self._remove_temp()
+        with contextlib.suppress(OSError):
+            self.close_directory()
 
     def _remove_temp(self) -> None:
         if self.temp_path is not None:
             # On a file system gone read-only it stays; the next start removes it.
             with contextlib.suppress(OSError):
-                os.unlink(self.temp_path)
+                self.directory.unlink(os.path.basename(self.temp_path))
             self.temp_path = None
 
 

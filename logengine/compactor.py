@@ -12,10 +12,9 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -30,6 +29,7 @@ from logengine.compaction import (
     choose_when_quiet,
     quiet_after,
 )
+from logengine.directory import Directory
 from logengine.errors import DamagedSegment, LogEngineError
 from logengine.plan import SegmentPlan
 from logengine.retainer import Retainer
@@ -109,7 +109,9 @@ class _Known:
 class Compactor:
     """Merges and seals the ended segments of a store's streams.
 
-    Runs on the committer's event loop and blocks it nowhere; `executor` is for this alone.
+    Runs on the committer's event loop and blocks it nowhere; `executor` is for this alone. It
+    works in the directory that the store has open now, also where that opens another one: then
+    it is to be stopped, and another one made. `totals` are counted on.
     """
 
     def __init__(
@@ -121,8 +123,10 @@ class Compactor:
         executor: Executor,
         clock: Callable[[], float] = time.monotonic,
         retainer: Retainer | None = None,
+        totals: CompactionTotals | None = None,
     ) -> None:
         self._store = store
+        self._data = store.data
         self._committer = committer
         self._rewriter = rewriter
         self._limits = limits
@@ -141,7 +145,7 @@ class Compactor:
         self._stopping = False
         self._idle = asyncio.Event()
         self._ended = asyncio.Event()
-        self.totals = CompactionTotals()
+        self.totals = CompactionTotals() if totals is None else totals
         store.on_segment = self._committed
         store.on_dropped = self._dropped
 
@@ -278,7 +282,7 @@ class Compactor:
         found = known.current_survey(ended_before)
         if found is None:
             found = known.survey = await self._in_thread(
-                survey, self._store.data / stream, ended_before, frozenset(known.damaged)
+                _survey, self._data, stream, ended_before, frozenset(known.damaged)
             )
             self._report(stream, known, found.damaged)
         if found.leftover is not None:
@@ -376,7 +380,7 @@ class Compactor:
         """
         try:
             async with self._committer.held(stream):
-                await self._in_thread(_publish_in_place_of, writer, self._store.data, needed)
+                await self._in_thread(_publish_in_place_of, writer, self._data, needed)
         except BaseException:
             if writer.is_visible:
                 # Before what it covers is gone for good, its own name may be lost.
@@ -384,7 +388,7 @@ class Compactor:
             writer.abort()
             raise
         spend = self._rewriter.pace.spend_or_hurry
-        await self._in_thread(unlink_newest_first, self._store.data / stream, covered, spend)
+        await self._in_thread(_unlink, self._data, stream, covered, spend)
 
     async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
         loop = asyncio.get_running_loop()
@@ -395,9 +399,21 @@ class _Outdated(Exception):
     """What was rewritten is not all there any more."""
 
 
-def _publish_in_place_of(writer: SegmentWriter, data: Path, needed: Sequence[str]) -> None:
-    directory = data / writer.plan.stream
+def _survey(data: Directory, stream: str, ended_before: int, damaged: Collection[int]) -> Survey:
+    with data.subdirectory(stream) as directory:
+        return survey(directory, ended_before, damaged)
+
+
+def _publish_in_place_of(writer: SegmentWriter, data: Directory, needed: Sequence[str]) -> None:
     # Published over segments that were dropped, it would stand before a hole.
-    if not all((directory / name).exists() for name in needed):
-        raise _Outdated
+    with data.subdirectory(writer.plan.stream) as directory:
+        if not all(directory.has(name) for name in needed):
+            raise _Outdated
     writer.publish()
+
+
+def _unlink(
+    data: Directory, stream: str, names: Collection[str], spend: Callable[[int], None]
+) -> None:
+    with data.subdirectory(stream) as directory:
+        unlink_newest_first(directory, names, spend)

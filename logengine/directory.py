@@ -1,40 +1,225 @@
-"""Directories, whose names and whose own names are made durable.
+"""Directories: held by a descriptor, their names and their own names made durable.
 
-Sources: fsync(2), mkdir(2).
+A path may mean another directory tomorrow: a volume is mounted over it, or somebody moves it
+away and makes a new one. Whoever goes on by path then writes over what is stored there. A
+`Directory` stays the one that was opened.
+
+Sources: fsync(2), mkdir(2), openat(2).
 """
 
 import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from logengine.errors import AtomicWriteError
 
 StrPath = str | os.PathLike[str]
 
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-def sync_directory(path: StrPath) -> None:
-    """Makes the names in directory `path` durable. Raises `AtomicWriteError`."""
-    with errors_name(path, "sync the directory"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+class Directory:
+    """An open directory; every name given to it is looked up in that one, never by its path.
+
+    `path` is what it was opened by, and only for messages. It is closed by `close`, or when
+    nobody refers to it any more: so no thread ever works with a descriptor whose number is
+    another file's by now. Methods raise `OSError` with the whole path in it, those that say so
+    `AtomicWriteError`.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: StrPath) -> Self:
+        """The directory that `path` means now."""
+        return cls(os.fspath(path), os.open(path, _FLAGS))
+
+    def subdirectory(self, name: str) -> "Directory":
+        """The directory called `name` in this one; a symbolic link is none."""
+        return Directory(self.path_of(name), self.open_file(name, _FLAGS | os.O_NOFOLLOW))
+
+    def opened_again(self) -> "Directory":
+        """The same directory, for somebody who closes it."""
+        return Directory(self.path, self.open_file(".", _FLAGS))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Nobody is left to be told that it failed.
+        with contextlib.suppress(OSError):
+            self.close()
+
+    def __str__(self) -> str:
+        return self.path
+
+    def __repr__(self) -> str:
+        return f"Directory({self.path!r})"
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return os.path.basename(self.path)
+
+    @property
+    def descriptor(self) -> int:
+        """What it is open as. Raises `ValueError` once it is closed."""
+        if self._descriptor < 0:
+            raise ValueError(f"{self.path}: the directory is closed")
+        return self._descriptor
+
+    def close(self) -> None:
+        """Lets go of it; done twice, it does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def path_of(self, name: str) -> str:
+        """How `name` is called in messages."""
+        return os.path.join(self.path, name)
+
+    def names(self) -> list[str]:
+        """The names in it, in no order."""
+        # Opened once more: a listing has its place in the open file, which threads would share.
+        with self.opened_again() as mine:
+            try:
+                return os.listdir(mine.descriptor)
+            except OSError as error:
+                raise self._named(error, "") from None
+
+    @contextlib.contextmanager
+    def entries(self) -> Iterator[Iterator["os.DirEntry[str]"]]:
+        """What is in it, as `os.scandir` gives it."""
+        with self.opened_again() as mine, os.scandir(mine.descriptor) as entries:
+            yield entries
+
+    def open_file(self, name: str, flags: int, mode: int = 0o640) -> int:
+        """A descriptor of the file called `name`, which no child process inherits."""
         try:
+            return os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
+        except OSError as error:
+            raise self._named(error, name) from None
+
+    def stat(self, name: str) -> os.stat_result:
+        """What `stat` gives for `name`."""
+        try:
+            return os.stat(name, dir_fd=self.descriptor)
+        except OSError as error:
+            raise self._named(error, name) from None
+
+    def has(self, name: str) -> bool:
+        """Whether there is something called `name`."""
+        try:
+            self.stat(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def permissions_of(self, name: str) -> int | None:
+        """The permission bits of what is called `name`, or None if there is nothing."""
+        try:
+            return stat.S_IMODE(self.stat(name).st_mode)
+        except FileNotFoundError:
+            return None
+
+    def replace(self, source: str, target: str) -> None:
+        """Gives the file called `source` the name `target`, in place of what had it."""
+        descriptor = self.descriptor
+        try:
+            os.replace(source, target, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        except OSError as error:
+            raise self._named(error, target) from None
+
+    def unlink(self, name: str) -> None:
+        """Takes the name `name` from a file."""
+        try:
+            os.unlink(name, dir_fd=self.descriptor)
+        except OSError as error:
+            raise self._named(error, name) from None
+
+    def make(self, name: str, mode: int) -> None:
+        """Makes a directory called `name`."""
+        try:
+            os.mkdir(name, mode, dir_fd=self.descriptor)
+        except OSError as error:
+            raise self._named(error, name) from None
+
+    def remove(self, name: str) -> None:
+        """Removes the empty directory called `name`."""
+        try:
+            os.rmdir(name, dir_fd=self.descriptor)
+        except OSError as error:
+            raise self._named(error, name) from None
+
+    def sync(self) -> None:
+        """Makes the names in it durable. Raises `AtomicWriteError`."""
+        descriptor = self.descriptor
+        with errors_name(self.path, "sync the directory"):
             os.fsync(descriptor)
             # xfs that has shut itself down (its log failed) lets go of what was to be logged,
             # and then says ok to the fsync of a directory, but never to a look at it. Without
             # this look, 29 of 300 shutdowns under load lost a name that was synced.
             os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+
+    def _named(self, error: OSError, name: str) -> OSError:
+        error.filename, error.filename2 = self.path_of(name), None
+        return error
 
 
-def sync_or_note(path: StrPath, unsynced: set[str]) -> None:
-    """`sync_directory`; where that fails, the name of `path` is among the `unsynced` by then."""
+# What reads may be given: the daemon has its directories open, who only reads goes by path.
+AnyDirectory = Path | Directory
+
+
+@contextlib.contextmanager
+def opened(directory: AnyDirectory) -> Iterator[Directory]:
+    """The directory open: as it was given, or by its path until the block ends."""
+    if isinstance(directory, Directory):
+        yield directory
+        return
+    with Directory.open(directory) as mine:
+        yield mine
+
+
+def directory_at(directory: AnyDirectory) -> Directory:
+    """The directory as it was given, or as its path means now. Raises `OSError`."""
+    return directory if isinstance(directory, Directory) else Directory.open(directory)
+
+
+def names_in(directory: AnyDirectory) -> list[str]:
+    """The names in a directory, in no order. Raises `OSError`."""
+    return directory.names() if isinstance(directory, Directory) else os.listdir(directory)
+
+
+def sync_or_note(directory: Directory, unsynced: set[str]) -> None:
+    """Syncs a directory; where that fails, its name is among the `unsynced` by then."""
     try:
-        sync_directory(path)
+        directory.sync()
     except BaseException:
-        unsynced.add(os.path.basename(path))
+        unsynced.add(directory.name)
         raise
+
+
+def sync_directory(path: StrPath) -> None:
+    """Makes the names in directory `path` durable. Raises `AtomicWriteError`."""
+    with errors_name(path, "sync the directory"), Directory.open(path) as directory:
+        directory.sync()
 
 
 def create_directory(path: StrPath, mode: int = 0o750) -> None:
@@ -63,52 +248,44 @@ def create_directory(path: StrPath, mode: int = 0o750) -> None:
 
 
 def create_directories(
-    parent: StrPath, names: Sequence[str], mode: int = 0o750
+    parent: AnyDirectory, names: Sequence[str], mode: int = 0o750
 ) -> dict[str, AtomicWriteError]:
     """Makes directories in `parent`, and their names durable by one sync; gives who failed.
 
-    An empty one that is there already is made anew: the sync of its name may have failed,
+    An empty one that is there already is made once more: the sync of its name may have failed,
     and the next one could say ok although the name is lost. One that is not empty was
     durable before anything was put into it. Not to be called twice at once for the same
     parent: a sync that fails for one caller may have lost what another one made.
     """
     failed: dict[str, AtomicWriteError] = {}
-    for name in names:
-        path = os.path.join(parent, name)
-        try:
-            with errors_name(path, "make the directory"):
-                permissions = permissions_of(path) or mode
-                _remove_if_empty(path)
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(path, permissions)
-        except AtomicWriteError as error:
-            failed[name] = error
-    try:
-        sync_directory(parent)
-    except AtomicWriteError as error:
+    with opened(parent) as within:
         for name in names:
-            failed.setdefault(name, error)
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(parent, name))
+            try:
+                with errors_name(within.path_of(name), "make the directory"):
+                    permissions = within.permissions_of(name) or mode
+                    _remove_if_empty(within, name)
+                    with contextlib.suppress(FileExistsError):
+                        within.make(name, permissions)
+            except AtomicWriteError as error:
+                failed[name] = error
+        try:
+            within.sync()
+        except AtomicWriteError as error:
+            for name in names:
+                failed.setdefault(name, error)
+                with contextlib.suppress(OSError):
+                    within.remove(name)
     return failed
 
 
-def _remove_if_empty(path: str) -> None:
+def _remove_if_empty(parent: Directory, name: str) -> None:
     try:
-        os.rmdir(path)
+        parent.remove(name)
     except FileNotFoundError:
         pass
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-
-
-def permissions_of(path: str) -> int | None:
-    """The permission bits of what is at `path`, or None if there is nothing."""
-    try:
-        return stat.S_IMODE(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return None
 
 
 class errors_name:  # noqa: N801 - a context manager used like a function

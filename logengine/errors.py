@@ -66,6 +66,17 @@ class DataDirectoryLocked(LogEngineError):
     """Another daemon has this data directory; stop that one or use another directory."""
 
 
+class DataDirectoryReplaced(LogEngineError):
+    """The path of the data directory means another one than is locked, or none.
+
+    Nothing is committed until the one that is there is recovered; nothing need be called.
+    """
+
+
+class DataDirectoryIncomplete(LogEngineError):
+    """Less is in the data directory than the last daemon left; the message says what to do."""
+
+
 class ProtocolError(LogEngineError):
     """The other end of a socket said something that the protocol does not know."""
 
@@ -78,8 +89,24 @@ class MalformedInput(LogEngineError):
     """What is to be imported is not of the format it is said to be of; name another format."""
 
 
+class AnotherInput(LogEngineError):
+    """An input is not the one that an earlier run stopped in; the message says what it is."""
+
+
+class ResumeInUse(LogEngineError):
+    """Another run with the same `--resume` name is under way; wait for its end."""
+
+
+class DamagedResumeState(LogEngineError):
+    """The file that says where a run with `--resume` stopped is not what was written."""
+
+
 class OldBytesRemain(LogEngineError):
     """Erased records are still on the disk, in a file that the message names; try again."""
+
+
+class IncompleteExport(LogEngineError):
+    """Records that were to be exported cannot be read; repair the stream, or export the rest."""
 
 
 class NotInstalled(LogEngineError):

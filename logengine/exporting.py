@@ -81,7 +81,9 @@ def _write_parquet(lines: Iterable[bytes], writer: AtomicWriter) -> None:
     import duckdb
 
     assert writer.temp_path is not None
-    with tempfile.TemporaryDirectory(prefix=".logengine-export-", dir=writer.directory) as passing:
+    with tempfile.TemporaryDirectory(
+        prefix=".logengine-export-", dir=str(writer.directory)
+    ) as passing:
         source = os.path.join(passing, "lines.ndjson.zst")
         with open(source, "wb") as file:
             file.writelines(zstd_frames(lines, _LEVEL_IN_PASSING))

@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from logengine.data_directory import lock_data_directory
+from logengine.directory import Directory
 from logengine.errors import DataDirectoryLocked
 from logengine.running import Running, read_boot_id
-from logengine.store import lock_data_directory
 
 _ADVICE = "stop it, run this again, and start it"
 
@@ -21,13 +22,13 @@ def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[set[str]]:
     an exception, has the next daemon doubt the names that it gave. Raises
     `DataDirectoryLocked`, with some `advice`, if a daemon has the directory, and `OSError`.
     """
-    with _as_owner_of(data):
+    with _as_owner_of(data), Directory.open(data) as directory:
         try:
-            lock = lock_data_directory(data)
+            lock = lock_data_directory(directory)
         except DataDirectoryLocked:
             raise DataDirectoryLocked(f"{data} is in use by a running daemon; {advice}") from None
         try:
-            running = Running(data, read_boot_id())
+            running = Running(directory, read_boot_id())
             running.begin()
             yield running.unsynced
             if not (running.died_before or running.unsynced):

@@ -9,13 +9,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 from msgspec import UnsetType
 
 from logengine.committer import Committer
+from logengine.directory import Directory
 from logengine.errors import DamagedSegment
 from logengine.quota import LOOK_EVERY_S, Quotas
 from logengine.segment_file import list_segments, list_streams, read_header, size_of_segments
@@ -74,6 +74,10 @@ class QuotaLooks:
         wanted = [_Wanted(s, self._quotas.has_max_bytes(s), counts_users) for s in streams]
         await self._look([each for each in wanted if each.size or each.users])
 
+    def forget(self) -> None:
+        """Knows nothing of what is stored any more: the data directory is another one."""
+        self._stored.clear()
+
     def look_soon(self) -> None:
         """Has those looked at who are near the end of their room, once that may be."""
         if self._stored.anybody_is_near and self._timer is None and not self._closed:
@@ -105,7 +109,10 @@ class QuotaLooks:
 
     async def _look(self, wanted: Sequence[_Wanted]) -> None:
         began = time.monotonic()
+        generation = self._store.generation
         seen = await asyncio.to_thread(_look, self._store.data, wanted)
+        if generation != self._store.generation:
+            return  # of a directory that is another one by now
         for stream, size_bytes, oldest in seen:
             if size_bytes is not None:
                 # What is under way may be among the files too: rather twice than not at all.
@@ -118,24 +125,25 @@ class QuotaLooks:
         self._may_look_at = self._loop.time() + max(LOOK_EVERY_S, took_s * _REST_PER_LOOK)
 
 
-def _look(data: Path, wanted: Sequence[_Wanted]) -> list[_Seen]:
-    return [_seen(data / stream, stream, size=size, users=users) for stream, size, users in wanted]
+def _look(data: Directory, wanted: Sequence[_Wanted]) -> list[_Seen]:
+    return [_seen(data, each) for each in wanted]
 
 
-def _seen(directory: Path, stream: str, *, size: bool, users: bool) -> _Seen:
+def _seen(data: Directory, wanted: _Wanted) -> _Seen:
     size_bytes: int | None = None
     oldest: Users | UnsetType | None = None
     try:
-        if size:
-            size_bytes = size_of_segments(directory)
-        if users:
-            oldest = _users_of_oldest(directory)
+        with data.subdirectory(wanted.stream) as directory:
+            if wanted.size:
+                size_bytes = size_of_segments(directory)
+            if wanted.users:
+                oldest = _users_of_oldest(directory)
     except OSError as error:
-        log.warning("quota_not_looked_at", stream=stream, error=str(error))
-    return _Seen(stream, size_bytes, oldest)
+        log.warning("quota_not_looked_at", stream=wanted.stream, error=str(error))
+    return _Seen(wanted.stream, size_bytes, oldest)
 
 
-def _users_of_oldest(directory: Path) -> Users | UnsetType | None:
+def _users_of_oldest(directory: Directory) -> Users | UnsetType | None:
     """What the first segment says of users that can be read."""
     for first in list_segments(directory)[:_HEADERS_MAX]:
         # Removed since it was listed, or damaged: the one behind it says that less is stored.

@@ -2,7 +2,8 @@
 
 The daemon may commit and merge meanwhile: a segment that was listed may be gone when it
 is opened (its records are then in one before it) or hold more than its header said a
-moment ago. What is handed out was read whole and matched its hash.
+moment ago. What is handed out was read whole and matched its hash: of a segment, or, where that
+is damaged, of each frame that still does.
 """
 
 import heapq
@@ -20,8 +21,14 @@ from logengine.block import Block, Record
 from logengine.errors import DamagedSegment, InvalidCursor
 from logengine.filter import Filter
 from logengine.read_ahead import ReadAhead
-from logengine.segment import Header, describe_gap, is_stream_name, timestamp_of
-from logengine.segment_file import list_segments, read_header, read_wanted
+from logengine.segment import Header, describe_gap, is_stream_name, segment_name, timestamp_of
+from logengine.segment_file import (
+    DamagedRecords,
+    Parts,
+    list_segments,
+    read_wanted,
+    read_wanted_plain,
+)
 from logengine.time_range import ALL_TIMES, TimeRange, wanted_frames
 
 # An interrupted merge leaves covered segments at most this far behind the one that covers them.
@@ -71,7 +78,7 @@ class Problem:
         return f"{self.stream}: {self.what}"
 
 
-Segment = tuple[Header, Block | DamagedSegment | None]
+Segment = tuple[Header, Parts]
 Report = Callable[[Problem], None]
 
 
@@ -255,23 +262,88 @@ class StreamReader:
             return wanted_frames(header, self.next_seq, times)
 
         def read(first: int) -> Segment:
-            return read_wanted(self._directory, first, wanted)
+            return self._read(first, wanted)
 
         with closing(ReadAhead(firsts, read, _body_bytes)) as ahead:
             while (holding := self._holding(firsts, ahead.take)) is not None:
-                header, block = holding
-                if isinstance(block, DamagedSegment):
-                    self._problem(str(block))
-                    behind = bisect_right(firsts, header.first)
-                    self.next_seq = firsts[behind] if behind < len(firsts) else header.last + 1
+                header, parts = holding
+                if any(isinstance(part, DamagedRecords) for part in parts):
+                    yield from self._read_damaged(firsts, header, parts, times)
                     continue
                 start, self.next_seq = self.next_seq, header.last + 1
                 if header.gap is not UNSET:
                     if times.may_hold(header):
                         self._problem(describe_gap(header.first, header.gap), recorded=True)
-                elif block is not None:
-                    block = block.begin_at(start)
-                    yield from [block] if times.holds_all(header) else in_range(block, times)
+                    continue
+                for block in _blocks(parts):
+                    rest = block.begin_at(start)
+                    yield from [rest] if times.holds_all(header) else in_range(rest, times)
+
+    def _read_damaged(
+        self, firsts: Sequence[int], header: Header, parts: Parts, times: TimeRange
+    ) -> Iterator[Block]:
+        """What a damaged segment can prove, and of the rest what others hold that it covers."""
+        for part in parts:
+            if isinstance(part, Block):
+                yield from self._part(part, part.first + part.count, times)
+                continue
+            self.next_seq = max(self.next_seq, part.first)
+            lost = []
+            for block in self._elsewhere(firsts, header, part):
+                if block.first > self.next_seq:
+                    lost.append((self.next_seq, block.first - 1))
+                yield from self._part(block, part.last + 1, times)
+            if part.last >= self.next_seq:
+                lost.append((self.next_seq, part.last))
+            which = ", ".join(f"{first} to {last}" for first, last in lost)
+            self._problem(f"{part.damage}" + (f"; records {which} are not served" if lost else ""))
+            self.next_seq = max(self.next_seq, part.last + 1)
+        self.next_seq = max(self.next_seq, header.last + 1)
+
+    def _part(self, block: Block, stop: int, times: TimeRange) -> Iterator[Block]:
+        """What is to be served of a block, up to before `stop`."""
+        rest = block.begin_at(self.next_seq).end_before(stop)
+        if rest.count > 0:
+            self.next_seq = rest.first + rest.count
+            yield from in_range(rest, times)
+
+    def _elsewhere(
+        self, firsts: Sequence[int], header: Header, lost: DamagedRecords
+    ) -> Iterator[Block]:
+        """Blocks that may have records which a damaged segment has lost: in what it covers."""
+
+        def wanted(other: Header) -> range:
+            return wanted_frames(other, self.next_seq, ALL_TIMES)
+
+        if header.is_compressed:
+            twin = self._checked(
+                header.first, lambda first: read_wanted_plain(self._directory, first, wanted)
+            )
+            if twin is not None:
+                yield from _blocks(twin[1])
+        start, stop = bisect_right(firsts, header.first), bisect_right(firsts, lost.last)
+        for first in firsts[start:stop][:_COVER_SEGMENTS_MAX]:
+            covered = self._checked(first, lambda first: self._read(first, wanted))
+            if covered is not None:
+                yield from _blocks(covered[1])
+
+    def _read(self, first: int, wanted: Callable[[Header], range]) -> Segment:
+        """Segment `first`: the plain one, where there are both and the compressed one is damaged.
+
+        Raises as `read_wanted`.
+        """
+        try:
+            return read_wanted(self._directory, first, wanted)
+        except DamagedSegment as damage:
+            if damage.path.endswith(segment_name(first)):
+                raise  # it is the plain one
+            plain = read_wanted_plain(self._directory, first, wanted)
+            if plain is None:
+                raise
+            header, parts = plain
+            if parts:
+                parts = [*parts, DamagedRecords(header.last + 1, header.last, damage)]
+            return header, parts
 
     def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
         """The segment that holds `next_seq`, past what cannot be had; None at the end."""
@@ -303,7 +375,8 @@ class StreamReader:
         self.next_seq = following
 
     def _header(self, first: int) -> Header | None:
-        return self._checked(first, lambda first: read_header(self._directory, first))
+        segment = self._checked(first, lambda first: self._read(first, lambda _: range(0)))
+        return None if segment is None else segment[0]
 
     def _checked(self, first: int, read: Callable[[int], Result]) -> Result | None:
         """What `read` gives for segment `first`; None, and a report, where it cannot be had."""
@@ -331,8 +404,12 @@ class StreamReader:
 
 
 def _body_bytes(segment: Segment) -> int:
-    _, block = segment
-    return len(block.body) if isinstance(block, Block) else 0
+    _, parts = segment
+    return sum(len(block.body) for block in _blocks(parts))
+
+
+def _blocks(parts: Parts) -> Iterator[Block]:
+    return (part for part in parts if isinstance(part, Block))
 
 
 def in_range(block: Block, times: TimeRange) -> Iterator[Block]:

@@ -10,7 +10,8 @@ senders were not acknowledged, and will not send again, waits in memory for just
 import contextlib
 import os
 import threading
-from pathlib import Path
+
+from logengine.directory import AnyDirectory, directory_at
 
 RESERVE_NAME = ".reserve"
 
@@ -18,8 +19,8 @@ RESERVE_NAME = ".reserve"
 class Reserve:
     """A file of `size_bytes` in the data directory; 0 is none. Blocking calls, from any thread."""
 
-    def __init__(self, data: Path, size_bytes: int) -> None:
-        self._path = data / RESERVE_NAME
+    def __init__(self, data: AnyDirectory, size_bytes: int) -> None:
+        self._data = directory_at(data)
         self._size_bytes = size_bytes
         self._lock = threading.Lock()
         self._is_released = False
@@ -34,9 +35,10 @@ class Reserve:
             if self._is_released:
                 return True
             if not self._size_bytes:
-                self._path.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    self._data.unlink(RESERVE_NAME)
                 return True
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            descriptor = self._data.open_file(RESERVE_NAME, os.O_WRONLY | os.O_CREAT)
             try:
                 held_bytes = os.fstat(descriptor).st_size
                 if held_bytes < self._size_bytes:
@@ -56,7 +58,7 @@ class Reserve:
         with self._lock:
             self._is_released = True
             with contextlib.suppress(OSError):
-                has_space = os.stat(self._path).st_size > 0
-                os.unlink(self._path)
+                has_space = self._data.stat(RESERVE_NAME).st_size > 0
+                self._data.unlink(RESERVE_NAME)
                 return has_space
             return False

@@ -8,13 +8,12 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import msgspec
 from msgspec import UNSET
 
 from logengine.atomic import is_temp_name
-from logengine.directory import sync_or_note
+from logengine.directory import AnyDirectory, Directory, directory_at, opened, sync_or_note
 from logengine.errors import DamagedSegment, InvalidCursor
 from logengine.reader import Cursor
 from logengine.retention import Oldest, Removal, RetentionRules, StreamUse, next_removal
@@ -35,14 +34,14 @@ class Retainer:
 
     def __init__(
         self,
-        data: Path,
+        data: AnyDirectory,
         rules: RetentionRules,
         *,
         free_bytes: Callable[[], int] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         unsynced: set[str] | None = None,
     ) -> None:
-        self._data = data
+        self._data = directory_at(data)
         self._rules = rules
         self._free_bytes = free_bytes or self._free_on_disk
         self._clock_ns = clock_ns
@@ -72,38 +71,39 @@ class Retainer:
         """
         if removal.stream in self._unsynced:
             return False
-        directory = self._data / removal.stream
-        # A compaction does not sync what it removed: without what covers it, a part of that
-        # would come back after a power cut.
-        sync_or_note(directory, self._unsynced)
-        try:
-            os.unlink(directory / removal.oldest.name)
-        except FileNotFoundError:
-            is_removed = False
-        else:
-            is_removed = True
+        with self._data.subdirectory(removal.stream) as directory:
+            # A compaction does not sync what it removed: without what covers it, a part of that
+            # would come back after a power cut.
             sync_or_note(directory, self._unsynced)
+            try:
+                directory.unlink(removal.oldest.name)
+            except FileNotFoundError:
+                is_removed = False
+            else:
+                is_removed = True
+                sync_or_note(directory, self._unsynced)
         self._uses[removal.stream] = self._use_of(removal.stream)
         return is_removed
 
     def suppose(self, removal: Removal) -> None:
         """Goes on as if a segment were removed."""
         use = self._uses[removal.stream]
-        directory = self._data / removal.stream
         self._supposed_free += removal.oldest.bytes
+        with self._data.subdirectory(removal.stream) as directory:
+            oldest = self._oldest(directory, removal.oldest.last + 1)
         self._uses[removal.stream] = msgspec.structs.replace(
             use,
             bytes=use.bytes - removal.oldest.bytes,
-            oldest=self._oldest(directory, removal.oldest.last + 1),
+            oldest=oldest,
         )
 
     def _use_of(self, stream: str) -> StreamUse:
-        directory = self._data / stream
-        return StreamUse(stream, size_of_segments(directory), self._oldest(directory, 1))
+        with self._data.subdirectory(stream) as directory:
+            return StreamUse(stream, size_of_segments(directory), self._oldest(directory, 1))
 
-    def _oldest(self, directory: Path, start: int) -> Oldest | None:
+    def _oldest(self, directory: Directory, start: int) -> Oldest | None:
         """The oldest segment from number `start` on, if it may go."""
-        names = {name for name in os.listdir(directory) if (first_of_name(name) or 0) >= start}
+        names = {name for name in directory.names() if (first_of_name(name) or 0) >= start}
         firsts = sorted({first_of_name(name) or 0 for name in names})
         seals = [first for first in firsts if segment_name(first, compressed=True) in names]
         # The newest seal stays, for the next one names it.
@@ -119,20 +119,14 @@ class Retainer:
         covers_others = header.count > 0 and firsts[1] <= header.last
         if is_there_twice or covers_others or not (header.is_sealed or header.gap is not UNSET):
             return None
-        return Oldest(name, header.last, os.stat(directory / name).st_size, header.until)
+        return Oldest(name, header.last, directory.stat(name).st_size, header.until)
 
     def _free_on_disk(self) -> int:
-        found = os.statvfs(self._data)
+        found = os.fstatvfs(self._data.descriptor)
         return found.f_bavail * found.f_frsize
 
 
-def size_of_file_system(path: Path) -> int:
-    """The bytes that the file system of `path` has in all. Raises `OSError`."""
-    found = os.statvfs(path)
-    return found.f_blocks * found.f_frsize
-
-
-def cursors_behind(data: Path, stream: str, seq: int) -> list[str]:
+def cursors_behind(data: AnyDirectory, stream: str, seq: int) -> list[str]:
     """The names of the cursors registered for `stream` that have not reached `seq`.
 
     Raises what `read_cursors` does.
@@ -141,27 +135,34 @@ def cursors_behind(data: Path, stream: str, seq: int) -> list[str]:
     return sorted(name for name, reached in cursors.items() if reached < seq)
 
 
-def read_cursors(data: Path) -> dict[str, dict[str, int]]:
+def read_cursors(data: AnyDirectory) -> dict[str, dict[str, int]]:
     """The registered cursors, by stream and by their own name.
 
     Raises `OSError`, and `InvalidCursor` naming the file: whose reader would miss something
     cannot be told then.
     """
     cursors: dict[str, dict[str, int]] = defaultdict(dict)
-    try:
-        names = os.listdir(data / CURSORS_NAME)
-    except FileNotFoundError:
-        return cursors
-    for name in names:
-        if is_temp_name(name):
-            continue
-        text = (data / CURSORS_NAME / name).read_text(errors="replace").strip()
+    with opened(data) as within:
         try:
-            cursor = Cursor.parse(text)
-        except InvalidCursor:
-            raise InvalidCursor(
-                f"{data / CURSORS_NAME / name}: {text[:80]!r} is no cursor; "
-                "expected STREAM:SEQ, such as app:5120; nothing is removed until then"
-            ) from None
-        cursors[cursor.stream][name] = cursor.seq
+            directory = within.subdirectory(CURSORS_NAME)
+        except FileNotFoundError:
+            return cursors
+    with directory:
+        for name in directory.names():
+            if is_temp_name(name):
+                continue
+            text = _read_text(directory, name).strip()
+            try:
+                cursor = Cursor.parse(text)
+            except InvalidCursor:
+                raise InvalidCursor(
+                    f"{directory.path_of(name)}: {text[:80]!r} is no cursor; "
+                    "expected STREAM:SEQ, such as app:5120; nothing is removed until then"
+                ) from None
+            cursors[cursor.stream][name] = cursor.seq
     return cursors
+
+
+def _read_text(directory: Directory, name: str) -> str:
+    with open(directory.open_file(name, os.O_RDONLY), errors="replace") as file:
+        return file.read()

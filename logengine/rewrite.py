@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 from msgspec import UNSET
 
 from logengine.compaction import Part, earlier_seals, merged_header
 from logengine.compression import compress_body, encode_compressed_header, with_frames
+from logengine.directory import AnyDirectory, directory_at
 from logengine.errors import DamagedSegment, LogEngineError
 from logengine.segment import Header, Sign, encode_header, hash_for_successor, signed
 from logengine.segment_file import read_content, read_header, read_header_line, read_segment
@@ -75,9 +75,15 @@ class Rewriter:
     """
 
     def __init__(
-        self, data: Path, pace: Pace, *, direct_above: int, level: int, sign: Sign | None = None
+        self,
+        data: AnyDirectory,
+        pace: Pace,
+        *,
+        direct_above: int,
+        level: int,
+        sign: Sign | None = None,
     ) -> None:
-        self._data = data
+        self._data = directory_at(data)
         self.pace = pace
         self._direct_above = direct_above
         self._level = level
@@ -104,12 +110,12 @@ class Rewriter:
         """What a seal's header is, that names the seal `after` which it comes."""
         if after is None:
             return msgspec.structs.replace(header, prev="")
-        directory = self._data / header.stream
-        before, line = read_header_line(directory, after)
         farther = None
-        if before.earlier is not UNSET:
-            with suppress(DamagedSegment, FileNotFoundError):  # retained no longer, say
-                farther = read_header(directory, before.earlier.first)
+        with self._data.subdirectory(header.stream) as directory:
+            before, line = read_header_line(directory, after)
+            if before.earlier is not UNSET:
+                with suppress(DamagedSegment, FileNotFoundError):  # retained no longer, say
+                    farther = read_header(directory, before.earlier.first)
         is_neighbour = before.last + 1 == header.first  # else a recorded gap is between them
         return msgspec.structs.replace(
             header,
@@ -119,19 +125,21 @@ class Rewriter:
 
     def copy(self, stream: str, first: int) -> SegmentWriter:
         """The same segment once more: the one that is there may not be durable."""
-        header, content = read_content(self._data / stream, first)
+        with self._data.subdirectory(stream) as directory:
+            header, content = read_content(directory, first)
         return self._prepared(header, [content])
 
     def _read(self, stream: str, parts: Sequence[Part]) -> tuple[Header, list[bytes]]:
         """The header of all `parts` as one plain segment, and their bodies."""
         headers, bodies = [], []
         digest = hashlib.sha256()
-        for part in parts:
-            header, body = read_segment(self._data / stream, part.first, self.pace.spend)
-            assert (header.last, header.is_compressed) == (part.last, part.is_compressed)
-            digest.update(body)
-            headers.append(header)
-            bodies.append(body)
+        with self._data.subdirectory(stream) as directory:
+            for part in parts:
+                header, body = read_segment(directory, part.first, self.pace.spend)
+                assert (header.last, header.is_compressed) == (part.last, part.is_compressed)
+                digest.update(body)
+                headers.append(header)
+                bodies.append(body)
         return merged_header(headers, digest.hexdigest()), bodies
 
     def _prepared(self, header: Header, pieces: list[bytes]) -> SegmentWriter:

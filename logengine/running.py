@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from logengine.directory import Directory
 from logengine.writes import write_all
 
 RUNNING_NAME = ".running"
@@ -59,10 +60,10 @@ class Running:
     """
 
     def __init__(
-        self, data: Path, boot_id: str, on_unsynced: Callable[[str], None] = lambda _: None
+        self, data: Directory, boot_id: str, on_unsynced: Callable[[str], None] = lambda _: None
     ) -> None:
         self._on_unsynced = on_unsynced
-        self._path = data / RUNNING_NAME
+        self._data = data
         self._boot_id = boot_id
         self._lock = threading.Lock()
         self._is_of_another_boot = False
@@ -95,7 +96,7 @@ class Running:
         if self.is_marked:
             return
         if self._is_of_another_boot:
-            os.unlink(self._path)
+            self._data.unlink(RUNNING_NAME)
             self._is_of_another_boot = False
         # That it is there says enough; on a full disk it is an empty file.
         os.close(self._open())
@@ -105,7 +106,7 @@ class Running:
     def end(self) -> None:
         """Takes the mark away: every name that this process gave or took away is durable."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path)
+            self._data.unlink(RUNNING_NAME)
             self.is_marked = False
 
     def _note(self, stream: str) -> None:
@@ -116,7 +117,7 @@ class Running:
 
     def _read(self) -> str | None:
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = self._data.open_file(RUNNING_NAME, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -127,8 +128,7 @@ class Running:
             os.close(descriptor)
 
     def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o640)
+        return self._data.open_file(RUNNING_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def _write(self) -> None:
         """Writes what is to be in it. What cannot be written now goes with the next."""

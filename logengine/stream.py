@@ -8,13 +8,13 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Protocol
 
 from msgspec import UNSET
 
 from logengine.atomic import AtomicWriter, is_temp_name
-from logengine.directory import StrPath, sync_or_note
+from logengine.directory import AnyDirectory, Directory, opened, sync_or_note
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.plan import Found, RecoveryPlan, StreamState, plan_recovery, with_active
 from logengine.room import StoredSegment, oldest_to_drop
@@ -48,7 +48,7 @@ class Recovery:
 
 
 def recover(
-    directory: Path,
+    directory: AnyDirectory,
     *,
     rewrite_limit: int,
     active_bytes_max: int,
@@ -66,15 +66,23 @@ def recover(
     are reported and stay as they are. Running it twice does no harm. Raises `OSError`; where it
     was a sync that failed, the stream is among the `unsynced` from then on.
     """
+    with opened(directory) as within:
+        return _recovered(
+            within,
+            min(rewrite_limit, active_bytes_max),
+            writes_again=writes_again,
+            unsynced=set() if unsynced is None else unsynced,
+        )
+
+
+def _recovered(
+    directory: Directory, active_bytes_max: int, *, writes_again: bool, unsynced: set[str]
+) -> Recovery:
     stream = directory.name
-    unsynced = set() if unsynced is None else unsynced
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return Recovery(StreamState(stream))
+    names = directory.names()
     temps = [name for name in names if is_temp_name(name)]
     for name in temps:
-        os.unlink(directory / name)
+        directory.unlink(name)
     sync_or_note(directory, unsynced)
     firsts = segments_among(names)
     damaged: list[DamagedSegment] = []
@@ -84,7 +92,7 @@ def recover(
         found, plan = _write_again(directory, found, plan, damaged, unsynced)
     file_names = {each.first: each.header.file_name for each in found if each.header}
     for first in plan.covered:
-        os.unlink(directory / file_names[first])
+        directory.unlink(file_names[first])
         # One at a time: after a power cut no older one may be gone before a newer one.
         sync_or_note(directory, unsynced)
     state = plan.state
@@ -95,7 +103,7 @@ def recover(
         newest is not None
         and not newest.is_compressed
         and newest.gap is UNSET
-        and newest.bytes < min(rewrite_limit, active_bytes_max)
+        and newest.bytes < active_bytes_max
     ):
         try:
             header, body = read_segment(directory, newest.first)
@@ -115,7 +123,7 @@ def recover(
     )
 
 
-def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
+def _found(directory: Directory, first: int, damaged: list[DamagedSegment]) -> Found:
     try:
         return Found(first, read_header(directory, first))
     except DamagedSegment as error:
@@ -124,7 +132,7 @@ def _found(directory: Path, first: int, damaged: list[DamagedSegment]) -> Found:
 
 
 def _write_again(
-    directory: Path,
+    directory: Directory,
     found: list[Found],
     plan: RecoveryPlan,
     damaged: list[DamagedSegment],
@@ -144,7 +152,7 @@ def _write_again(
             if header.first in written:
                 continue
             try:
-                _copy_in_place(directory / header.file_name, unsynced)
+                _copy_in_place(directory, header.file_name, unsynced)
             except UnreadableSegment as error:
                 damaged.append(error)
                 unreadable.add(header.first)
@@ -180,13 +188,14 @@ def _perhaps_lost(found: list[Found], plan: RecoveryPlan) -> list[Header]:
     return list(lost.values())
 
 
-def _copy_in_place(path: Path, unsynced: set[str]) -> None:
-    """Writes a file's bytes anew under its name, as they are; durable when it returns.
+def _copy_in_place(directory: Directory, name: str, unsynced: set[str]) -> None:
+    """Writes a file's bytes once more under its name, as they are; durable when it returns.
 
     Raises `UnreadableSegment` where the disk does not give them, and `OSError`.
     """
-    writer = AtomicWriter(path, "wb", buffering=0)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    path = directory.path_of(name)
+    writer = AtomicWriter(path, "wb", buffering=0, open_directory=directory.opened_again)
+    descriptor = directory.open_file(name, os.O_RDONLY)
     try:
         writer.open()
         at = 0
@@ -195,23 +204,23 @@ def _copy_in_place(path: Path, unsynced: set[str]) -> None:
             at += len(piece)
         writer.prepare()
         writer.publish()
-        sync_or_note(path.parent, unsynced)
+        sync_or_note(directory, unsynced)
     finally:
         writer.abort()
         os.close(descriptor)
 
 
-def _piece_of(descriptor: int, at: int, path: Path) -> bytes:
+def _piece_of(descriptor: int, at: int, path: str) -> bytes:
     try:
         return os.pread(descriptor, _COPIED_AT_ONCE_BYTES, at)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        raise UnreadableSegment(str(path), f"it cannot be read: {error.strerror}") from error
+        raise UnreadableSegment(path, f"it cannot be read: {error.strerror}") from error
 
 
 def drop_oldest(
-    directory: Path, wanted_bytes: int, next_seq: int, unsynced: set[str]
+    directory: AnyDirectory, wanted_bytes: int, next_seq: int, unsynced: set[str]
 ) -> list[StoredSegment]:
     """Removes the oldest segments, for `wanted_bytes` of room; gives those that are gone.
 
@@ -220,6 +229,13 @@ def drop_oldest(
     what comes after one that cannot be, or that the disk does not read just now, is left. Where
     it was a sync that failed, the stream is among the `unsynced` from then on.
     """
+    with opened(directory) as within:
+        return _drop_oldest(within, wanted_bytes, next_seq, unsynced)
+
+
+def _drop_oldest(
+    directory: Directory, wanted_bytes: int, next_seq: int, unsynced: set[str]
+) -> list[StoredSegment]:
     dropped: list[StoredSegment] = []
     unread: list[OSError] = []
     going = oldest_to_drop(_stored(directory, unread), wanted_bytes, next_seq)
@@ -240,7 +256,7 @@ def drop_oldest(
     return dropped
 
 
-def _remove(directory: Path, first: int, unsynced: set[str]) -> None:
+def _remove(directory: Directory, first: int, unsynced: set[str]) -> None:
     """Removes a segment; when it returns, that is durable.
 
     A compaction may remove covered ones at the same time.
@@ -248,15 +264,15 @@ def _remove(directory: Path, first: int, unsynced: set[str]) -> None:
     # One at a time: after a power cut they may be gone in this order, and in no other. The
     # compressed one last: it may hold more than the plain one, and is the one that counts.
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(directory / segment_name(first))
-    compressed = directory / segment_name(first, compressed=True)
-    if compressed.exists():
+        directory.unlink(segment_name(first))
+    compressed = segment_name(first, compressed=True)
+    if directory.has(compressed):
         sync_or_note(directory, unsynced)
-        os.unlink(compressed)
+        directory.unlink(compressed)
     sync_or_note(directory, unsynced)
 
 
-def _stored(directory: Path, unread: list[OSError]) -> Iterator[StoredSegment]:
+def _stored(directory: Directory, unread: list[OSError]) -> Iterator[StoredSegment]:
     """The segments from the oldest on; damaged ones are left out, and so left alone.
 
     It ends where one cannot be looked at, and why is in `unread` then: that one may be whole,
@@ -307,7 +323,7 @@ class SegmentWriter:
 
     def __init__(
         self,
-        data: StrPath,
+        data: AnyDirectory,
         plan: Writable,
         *,
         direct_above: int,
@@ -319,16 +335,23 @@ class SegmentWriter:
         self._unsynced = set() if unsynced is None else unsynced
         self._direct_above = direct_above
         self._writer = AtomicWriter(
-            os.path.join(data, plan.stream, plan.file_name),
+            os.path.join(str(data), plan.stream, plan.file_name),
             "wb",
             buffering=0,
             permissions=0o640,
+            open_directory=(
+                partial(data.subdirectory, plan.stream) if isinstance(data, Directory) else None
+            ),
         )
-        self._prepared = False
+        self._is_written = False
 
     def prepare(self) -> None:
-        """Everything hashed, written and fsynced; nothing visible."""
-        if self._prepared:
+        """Everything hashed, written and fsynced; nothing visible, and no descriptor kept."""
+        self._write()
+        self._writer.close_directory()
+
+    def _write(self) -> None:
+        if self._is_written:
             return
         try:
             self._writer.open()
@@ -339,11 +362,11 @@ class SegmentWriter:
         except BaseException:
             self.abort()
             raise
-        self._prepared = True
+        self._is_written = True
 
     def publish(self) -> None:
         """The segment is visible and durable under its name."""
-        self.prepare()
+        self._write()
         self._writer.publish()
         try:
             self._writer.sync_directory()

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import structlog
 
+from logengine.directory import Directory
 from logengine.errors import LogEngineError
 from logengine.pending import Pending
 from logengine.retainer import cursors_behind
@@ -50,7 +50,7 @@ def report_success(stream: str, pending: Pending, now_s: float) -> None:
     )
 
 
-async def report_dropped(data: Path, stream: str, dropped: Sequence[StoredSegment]) -> None:
+async def report_dropped(data: Directory, stream: str, dropped: Sequence[StoredSegment]) -> None:
     """Logs which segments a full disk took, and who had a cursor there and had not read them."""
     last = max(segment.last for segment in dropped)
     log.warning(

@@ -1,12 +1,11 @@
 """What is in a stream's directory for a compaction to do. Blocking calls."""
 
 import contextlib
-import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from logengine.compaction import Part
+from logengine.directory import AnyDirectory, Directory, opened
 from logengine.errors import DamagedSegment
 from logengine.segment import Header, segment_name
 from logengine.segment_file import read_header, segments_among
@@ -56,13 +55,18 @@ class Survey:
         return len(self.parts) < _SEGMENTS_MAX
 
 
-def survey(directory: Path, ended_before: int, damaged: Collection[int] = ()) -> Survey:
+def survey(directory: AnyDirectory, ended_before: int, damaged: Collection[int] = ()) -> Survey:
     """Looks at the segments of a stream that begin before `ended_before`.
 
     Segments known to be `damaged` are none. Costs a listing, and a header for each segment
     that is not sealed. Raises `OSError`.
     """
-    names = set(os.listdir(directory))
+    with opened(directory) as within:
+        return _survey(within, ended_before, damaged)
+
+
+def _survey(directory: Directory, ended_before: int, damaged: Collection[int]) -> Survey:
+    names = set(directory.names())
     firsts = [first for first in segments_among(names) if first < ended_before]
     newest = next(
         (at for at in reversed(range(len(firsts))) if _is_sealed(directory, firsts[at], names)),
@@ -78,7 +82,7 @@ def survey(directory: Path, ended_before: int, damaged: Collection[int] = ()) ->
 
 
 def _look(
-    directory: Path,
+    directory: Directory,
     firsts: Sequence[int],
     names: Collection[str],
     damaged: Collection[int],
@@ -107,7 +111,7 @@ def _look(
     return found
 
 
-def _is_sealed(directory: Path, first: int, names: Collection[str]) -> bool:
+def _is_sealed(directory: Directory, first: int, names: Collection[str]) -> bool:
     """Whether a segment is sealed; one whose header cannot be read may well be."""
     if segment_name(first, compressed=True) not in names:
         return False
@@ -117,7 +121,7 @@ def _is_sealed(directory: Path, first: int, names: Collection[str]) -> bool:
         return True
 
 
-def _header(directory: Path, first: int, found: Survey) -> Header | None:
+def _header(directory: Directory, first: int, found: Survey) -> Header | None:
     try:
         return read_header(directory, first)
     except DamagedSegment as damage:
@@ -139,15 +143,16 @@ def _add(found: Survey, header: Header) -> None:
 
 
 def unlink_newest_first(
-    directory: Path, names: Collection[str], spend: Callable[[int], None] | None = None
+    directory: AnyDirectory, names: Collection[str], spend: Callable[[int], None] | None = None
 ) -> None:
     """Removes segments whose records another one holds, durable itself. Raises `OSError`.
 
     Those that are gone already went with that one. Nothing is synced: what a power cut brings
     back is covered as before. `spend` is called behind each, as for so many bytes, and may rest.
     """
-    for name in sorted(names, reverse=True):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(directory / name)
-        if spend is not None:
-            spend(_REMOVAL_BYTES)
+    with opened(directory) as within:
+        for name in sorted(names, reverse=True):
+            with contextlib.suppress(FileNotFoundError):
+                within.unlink(name)
+            if spend is not None:
+                spend(_REMOVAL_BYTES)

@@ -33,7 +33,7 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     daemon answers. For root and the daemon's own user.
     """
     path = resolve_socket(socket)
-    answer = _ask(path)
+    answer = ask_status(path)
     try:
         status = msgspec.json.decode(answer, type=Status)
     except msgspec.MsgspecError:
@@ -47,7 +47,8 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     ctx.exit(0 if status.ok else 1)
 
 
-def _ask(path: Path) -> bytes:
+def ask_status(path: Path) -> bytes:
+    """The daemon's answer, one line. Raises `DaemonUnavailable`."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_PATIENCE_S)
         try:
@@ -87,6 +88,10 @@ def _told(status: Status) -> Iterator[str]:
     for what, count in lost.items():
         if count:
             yield f"  {what}: {count:,} records"
+    if status.unusable:
+        yield f"  nothing is committed: {status.unusable}"
+    for risk in status.risks:
+        yield f"  not safe from a power cut: {risk}"
     for name in status.streams_at_max_bytes:
         yield f"  {name} has all the bytes that its quota allows (max_bytes)"
     for uid in status.uids_at_max_bytes:

@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from logengine import directory, follow, plan, retainer, store, stream
+from logengine import follow, plan, retainer, store, stream
 from logengine.atomic import AtomicWriter
 from logengine.committer import Committer
 from logengine.compactor import Compactor
+from logengine.directory import Directory
 from logengine.errors import AtomicWriteError, OutdatedPlan
 from logengine.plan import PlannedSegment, SegmentPlan
 from logengine.retainer import Retainer
@@ -53,12 +53,17 @@ def directory_not_synced() -> Any:
     return patch.object(AtomicWriter, "sync_directory", nothing)
 
 
+def _make_all(parent: Directory, names: Sequence[str]) -> None:
+    for name in names:
+        with contextlib.suppress(FileExistsError):
+            parent.make(name, 0o750)
+
+
 def parent_not_synced() -> Any:
     """A new stream's directory is made, and its own name never synced."""
 
-    def create(parent: Path, names: Sequence[str]) -> dict[str, AtomicWriteError]:
-        for name in names:
-            (parent / name).mkdir(exist_ok=True)
+    def create(parent: Directory, names: Sequence[str]) -> dict[str, AtomicWriteError]:
+        _make_all(parent, names)
         return {}
 
     return patch.object(store, "create_directories", create)
@@ -88,7 +93,7 @@ def acked_before_directory_sync() -> Any:
     async def early(self: Committer, batch: Any, before: Any, *, in_loop: bool) -> None:
         await commit(self, batch, before, in_loop=in_loop)
         while late:
-            directory.sync_directory(late.pop().directory)
+            late.pop().directory.sync()
 
     @contextlib.contextmanager
     def both() -> Iterator[None]:
@@ -160,7 +165,7 @@ def directory_sync_error_swallowed() -> Any:
 
     def sync_directory(self: AtomicWriter) -> None:
         with contextlib.suppress(OSError):
-            directory.sync_directory(self.directory)
+            self.directory.sync()
 
     return patch.object(AtomicWriter, "sync_directory", sync_directory)
 
@@ -170,9 +175,9 @@ def directory_sync_tried_again() -> Any:
 
     def sync_directory(self: AtomicWriter) -> None:
         try:
-            directory.sync_directory(self.directory)
+            self.directory.sync()
         except OSError:
-            directory.sync_directory(self.directory)
+            self.directory.sync()
 
     return patch.object(AtomicWriter, "sync_directory", sync_directory)
 
@@ -182,7 +187,7 @@ def written_in_place() -> Iterator[None]:
     """No temp: the file under the final name is written over."""
 
     def open_target(self: AtomicWriter, _temp_path: str, _flags: int) -> int:
-        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        return self.directory.open_file(self._name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     with (
         patch.object(AtomicWriter, "_open_temp", open_target),
@@ -194,11 +199,10 @@ def written_in_place() -> Iterator[None]:
 def directory_of_failed_sync_kept() -> Any:
     """A directory whose name could not be synced is kept, and a later sync believed."""
 
-    def create(parent: Path, names: Sequence[str]) -> dict[str, OSError]:
+    def create(parent: Directory, names: Sequence[str]) -> dict[str, OSError]:
         try:
-            for name in names:
-                (parent / name).mkdir(exist_ok=True)
-            directory.sync_directory(parent)
+            _make_all(parent, names)
+            parent.sync()
         except OSError as error:
             return dict.fromkeys(names, error)
         return {}
@@ -248,9 +252,12 @@ def previous_commit_not_awaited() -> Iterator[None]:
     commit = Store.commit
 
     async def hasty(
-        self: Store, planned: Any, _before: Any = (), *, in_loop: bool = False
+        self: Store, planned: Any, before: Any = (), *, in_loop: bool = False
     ) -> dict[str, Exception]:
-        return await commit(self, planned, in_loop=in_loop)
+        # Of a stream without a directory it would only fail, and be tried again.
+        if all(self._durable[name].next_seq > 1 for name in planned):
+            before = ()
+        return await commit(self, planned, before, in_loop=in_loop)
 
     with patch.object(Store, "commit", hasty), patch.object(Store, "_outdated", nothing):
         yield
@@ -327,6 +334,11 @@ def shown_before_sync() -> Any:
     return patch.object(follow, "sync_directory", nothing)
 
 
+def _unlink(compactor: Compactor, name: str, names: Collection[str]) -> None:
+    with compactor._data.subdirectory(name) as directory:
+        unlink_newest_first(directory, names)
+
+
 def covered_removed_before_sync() -> Any:
     """What a merge or a seal covers is removed before the result's name is synced."""
 
@@ -334,7 +346,7 @@ def covered_removed_before_sync() -> Any:
         self: Compactor, name: str, writer: SegmentWriter, _needed: Any, covered: Any
     ) -> None:
         writer._writer.publish()
-        unlink_newest_first(self._store.data / name, covered)
+        _unlink(self, name, covered)
         writer._writer.sync_directory()
 
     return patch.object(Compactor, "_publish", publish)
@@ -346,7 +358,7 @@ def covered_removed_before_replace() -> Any:
     async def publish(
         self: Compactor, name: str, writer: SegmentWriter, _needed: Any, covered: Any
     ) -> None:
-        unlink_newest_first(self._store.data / name, covered)
+        _unlink(self, name, covered)
         writer.publish()
 
     return patch.object(Compactor, "_publish", publish)
@@ -356,7 +368,7 @@ def leftover_trusted() -> Any:
     """What a failed compaction made visible is taken for durable by the next attempt."""
 
     async def clear_up(self: Compactor, name: str, leftover: Leftover) -> None:
-        unlink_newest_first(self._store.data / name, leftover.names)
+        _unlink(self, name, leftover.names)
 
     return patch.object(Compactor, "_clear_up", clear_up)
 
@@ -369,7 +381,7 @@ def removals_not_synced() -> Any:
 def unsealed_removed() -> Any:
     """Retention removes whatever is the oldest, and there is a newer one."""
 
-    def oldest(self: Retainer, directory: Path, start: int) -> Oldest | None:
+    def oldest(self: Retainer, directory: Directory, start: int) -> Oldest | None:
         firsts = [first for first in list_segments(directory) if first >= start]
         if len(firsts) < 2:
             return None

@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
+from logengine.directory import AnyDirectory
 from logengine.plan import Addition
 from logengine.retainer import Retainer
 from logengine.rewrite import Pace, Rewriter
@@ -30,7 +31,7 @@ LIMITS = StoreLimits(rewrite_limit=1024, direct_above=700, active_cache=300)
 TIME = "2026-11-23T20:00:00.000001Z"
 
 Producer = tuple[str, str]  # stream and name
-MakeRetainer = Callable[[Path, set[str]], Retainer]
+MakeRetainer = Callable[[AnyDirectory, set[str]], Retainer]
 
 
 class Durable(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from logengine.atomic import AtomicWriter
-from logengine.directory import create_directory
+from logengine.directory import AnyDirectory, create_directory
 from logengine.retainer import CURSORS_NAME, Retainer
 from logengine.retention import RetentionRule, RetentionRules
 from tests.crash.oracle import Reads
@@ -33,7 +33,9 @@ def drawn_rules(source: random.Random) -> RetentionRules:
     )
 
 
-def retainer(data: Path, rules: RetentionRules, unsynced: set[str] | None = None) -> Retainer:
+def retainer(
+    data: AnyDirectory, rules: RetentionRules, unsynced: set[str] | None = None
+) -> Retainer:
     """What removes by `rules`, long after all was stored, on a disk that is full now and then."""
     looks = itertools.count()
 

@@ -185,11 +185,18 @@ class SystemCalls:
         with self._lock:
             self._on_event(event)
 
-    def _below(self, path: Any) -> str | None:
+    def _below(self, path: Any, dir_fd: int | None = None) -> str | None:
         """The relative path, or None if it is not ours."""
         if isinstance(path, int):
-            return None
-        absolute = os.path.abspath(os.fsdecode(os.fspath(path)))
+            file = self._of_descriptor(path)
+            return None if file is None else file.path
+        name = os.fsdecode(os.fspath(path))
+        if dir_fd is not None and not os.path.isabs(name):
+            directory = self._of_descriptor(dir_fd)
+            if directory is None:
+                return None
+            return _normal(os.path.join(directory.path, name))
+        absolute = os.path.abspath(name)
         if absolute == self.root:
             return ""
         return absolute[len(self.root) + 1 :] if absolute.startswith(self.root + "/") else None
@@ -215,7 +222,7 @@ class SystemCalls:
         return self._names[directory], name
 
     def _open(self, path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
-        below = self._below(path)
+        below = self._below(path, kwargs.get("dir_fd"))
         if below is None:
             return int(self._real["open"](path, flags, *args, **kwargs))
         creates = bool(flags & os.O_CREAT) and below not in self._names
@@ -283,8 +290,13 @@ class SystemCalls:
             self.note(SyncFailed(file.inode))
             raise
 
+    def _both_below(
+        self, source: Any, target: Any, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+    ) -> tuple[str | None, str | None]:
+        return self._below(source, src_dir_fd), self._below(target, dst_dir_fd)
+
     def _link(self, source: Any, target: Any, **kwargs: Any) -> None:
-        before, after = self._below(source), self._below(target)
+        before, after = self._both_below(source, target, **kwargs)
         if before is None or after is None:
             assert before is after, "a link into or out of the recorded directory"
             self._real["link"](source, target, **kwargs)
@@ -296,13 +308,13 @@ class SystemCalls:
             self._names[after] = inode
 
     def _rename(self, source: Any, target: Any, **kwargs: Any) -> None:
-        before, after = self._below(source), self._below(target)
+        before, after = self._both_below(source, target, **kwargs)
         if before is None or after is None:
             assert before is after, "a rename into or out of the recorded directory"
             self._real["replace"](source, target, **kwargs)
             return
         with self._attempt("rename", after, self._names.get(before)):
-            self._real["replace"](source, target)
+            self._real["replace"](source, target, **kwargs)
             parent, source_name = self._parent(before)
             target_parent, target_name = self._parent(after)
             assert parent == target_parent, "a rename across directories is not modelled"
@@ -316,7 +328,7 @@ class SystemCalls:
         self._take_away("rmdir", path, **kwargs)
 
     def _take_away(self, call: str, path: Any, **kwargs: Any) -> None:
-        below = self._below(path)
+        below = self._below(path, kwargs.get("dir_fd"))
         if below is None:
             self._real[call](path, **kwargs)
             return
@@ -326,7 +338,7 @@ class SystemCalls:
             del self._names[below]
 
     def _mkdir(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        below = self._below(path)
+        below = self._below(path, kwargs.get("dir_fd"))
         if below is None:
             self._real["mkdir"](path, *args, **kwargs)
             return
@@ -352,3 +364,9 @@ class SystemCalls:
             return self._real[name](target, *args, **kwargs)
 
         return refuse
+
+
+def _normal(relative: str) -> str:
+    """A relative path as it is kept: without dots, and empty for the root."""
+    normal = os.path.normpath(relative)
+    return "" if normal == "." else normal

@@ -12,7 +12,7 @@ import pytest
 
 from logengine import stream
 from logengine.compaction import Part
-from logengine.directory import sync_or_note
+from logengine.directory import Directory, sync_or_note
 from logengine.rewrite import Pace, Rewriter
 from logengine.segment import segment_name
 from logengine.segment_file import list_segments
@@ -78,7 +78,7 @@ def test_a_drop_that_trusts_what_a_compaction_removed_is_caught(tmp_path: Path) 
     syncs = 0
     real = sync_or_note
 
-    def all_but_the_first(directory: Path, unsynced: set[str]) -> None:
+    def all_but_the_first(directory: Directory, unsynced: set[str]) -> None:
         nonlocal syncs
         syncs += 1
         if syncs > 1:

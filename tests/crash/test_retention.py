@@ -19,10 +19,10 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from logengine import directory, retainer
+from logengine import retainer
 from logengine.atomic import AtomicWriter
 from logengine.compaction import Part
-from logengine.directory import sync_directory
+from logengine.directory import Directory, sync_directory
 from logengine.errors import AtomicWriteError
 from logengine.repair import Repair
 from logengine.retainer import Retainer
@@ -173,7 +173,7 @@ def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> 
     assert removal is not None
     failed = AtomicWriteError(errno.EIO, "Input/output error", "app")
     with (
-        patch.object(directory, "sync_directory", side_effect=failed),
+        patch.object(Directory, "sync", side_effect=failed),
         pytest.raises(AtomicWriteError),
     ):
         on.remove(removal)

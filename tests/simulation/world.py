@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import random
 import select
 import signal
@@ -20,10 +21,21 @@ from unittest.mock import patch
 
 from asyncinotify import Mask
 
-from logengine import atomic, connection, daemon, follow, poller, retainer, rewrite, writes
+from logengine import (
+    atomic,
+    connection,
+    daemon,
+    file_system,
+    follow,
+    poller,
+    retainer,
+    rewrite,
+    upkeep,
+    writes,
+)
 from logengine.committer import Committer
 from logengine.compactor import Compactor
-from logengine.errors import LogEngineError
+from logengine.errors import DataDirectoryReplaced, LogEngineError
 from logengine.record import Peer
 from logengine.server import Server
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
@@ -650,7 +662,7 @@ class World:
         if level == "exception":
             self.violate(Violation("an exception", f"{event}: {sys.exc_info()[1]!r} {fields}"))
         error = fields.get("exc_info")
-        if isinstance(error, BaseException):
+        if isinstance(error, BaseException) and not isinstance(error, DataDirectoryReplaced):
             self.violate(Violation("an exception", f"{event}: {error!r} {fields}"))
         if event == "records_missing":
             self.violate(Violation("records missing", f"{fields}"))
@@ -742,7 +754,8 @@ class World:
             enter(patch.object(writes, "_STAGING_BYTES", 1024))
             enter(patch.object(daemon, "Committer", self._noted("committer", Committer)))
             enter(patch.object(daemon, "Server", self._noted("server", Server)))
-            enter(patch.object(daemon, "Compactor", self._noted("compactor", Compactor)))
+            enter(patch.object(upkeep, "Compactor", self._noted("compactor", Compactor)))
+            enter(patch.object(file_system, "_read", _nothing_to_read))
             enter(patch.object(sys, "unraisablehook", lambda _: None))
             level = logging.root.manager.disable
             logging.disable(logging.CRITICAL)
@@ -770,6 +783,11 @@ def _is_of_disk(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_of_disk(each) for each in error.exceptions)
     return isinstance(error, OSError)
+
+
+def _nothing_to_read(path: str) -> str:
+    """The kernel says nothing of what is mounted."""
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def _replaced(clocks: dict[Any, Any], default: Any) -> Any:

@@ -19,6 +19,7 @@ from logengine.committer import CommitLimits, Committer
 from logengine.pending import Entry
 from logengine.segment_file import list_segments, read_segment
 from logengine.store import Store
+from tests.whole_path import whole_path
 
 TIME = "2026-11-23T20:00:00.000001Z"
 
@@ -179,8 +180,8 @@ async def test_ack_waits_for_the_directory_sync(
     for name in ("fsync", "replace"):
         real = getattr(os, name)
 
-        def noted(*args: Any, name: str = name, real: Any = real) -> Any:
-            result = real(*args)
+        def noted(*args: Any, name: str = name, real: Any = real, **directories: int) -> Any:
+            result = real(*args, **directories)
             steps.append(name)
             return result
 
@@ -207,10 +208,10 @@ async def test_a_stream_that_fails_keeps_its_records_and_the_others_go_on(
     real = os.replace
     broken = True
 
-    def replace(source: str, target: str) -> None:
-        if broken and "/bad/" in target:
+    def replace(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        if broken and "/bad/" in whole_path(target, dst_dir_fd):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(source, target)
+        real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "replace", replace)
     async with committing(tmp_path) as (committer, _):
@@ -446,10 +447,10 @@ async def test_both_batches_of_a_failing_stream_come_back_in_order_among_others(
     real = os.replace
     broken = True
 
-    def replace(source: str, target: str) -> None:
-        if broken and "/bad/" in target:
+    def replace(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        if broken and "/bad/" in whole_path(target, dst_dir_fd):
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-        real(source, target)
+        real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     async with committing(tmp_path, max_batch=2000, pipeline_bytes=1, retry_max=0.01) as (
         committer,
@@ -565,16 +566,16 @@ async def test_a_flood_into_a_new_stream_fails_nothing(
     real = os.mkdir
     second_looked, looked = threading.Event(), os.open
 
-    def mkdir(path: Any, *args: Any) -> None:
-        if str(path).endswith("/app"):
+    def mkdir(path: Any, *args: Any, **directory: int) -> None:
+        if whole_path(path, **directory).endswith("/app"):
             second_looked.wait(0.2)
-        real(path, *args)
+        real(path, *args, **directory)
 
-    def open_(path: Any, *args: Any) -> int:
+    def open_(path: Any, *args: Any, **directory: int) -> int:
         try:
-            return looked(path, *args)
+            return looked(path, *args, **directory)
         finally:
-            if "/app/" in str(path):
+            if "/app/" in whole_path(path, **directory):
                 second_looked.set()
 
     monkeypatch.setattr(os, "mkdir", mkdir)

@@ -21,6 +21,7 @@ from logengine import compactor
 from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
+from logengine.directory import Directory
 from logengine.errors import AtomicWriteError
 from logengine.pending import Entry
 from logengine.reader import Problem, StreamReader
@@ -296,8 +297,8 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The directories that the compactor looked at, each as often as it did."""
     directories: list[Path] = []
 
-    def noted(directory: Path, *arguments: Any) -> Survey:
-        directories.append(directory)
+    def noted(directory: Directory, *arguments: Any) -> Survey:
+        directories.append(Path(directory.path))
         return survey(directory, *arguments)
 
     monkeypatch.setattr(compactor, "survey", noted)

@@ -42,11 +42,11 @@ class Disk:
     def taken_bytes(self) -> int:
         return sum(path.stat().st_blocks * 512 for path in self._data.rglob("*") if path.is_file())
 
-    def replace(self, source: str, target: str) -> None:
+    def replace(self, source: str, target: str, **directories: int) -> None:
         if self.taken_bytes() > self.capacity_bytes:
             self.refused += 1
             raise OSError(self.reason, os.strerror(self.reason))
-        self._replace(source, target)
+        self._replace(source, target, **directories)
 
     def fill(self) -> None:
         self.capacity_bytes = self.taken_bytes()
@@ -198,8 +198,8 @@ async def test_the_directory_is_synced_after_each_that_goes_and_the_order_is_the
         disk.fill()
         unlink, fsync = os.unlink, os.fsync
 
-        def noted_unlink(path: Path) -> None:
-            unlink(path)
+        def noted_unlink(path: str, *, dir_fd: int) -> None:
+            unlink(path, dir_fd=dir_fd)
             if not os.path.basename(path).startswith("."):
                 steps.append(os.path.basename(path)[:20])
 
@@ -410,13 +410,13 @@ def die_after(patch: pytest.MonkeyPatch, calls: int) -> None:
     """Ends the process before the unlink or sync that comes after so many."""
     left = calls
 
-    def counted(real: Callable[[Any], None]) -> Callable[[Any], None]:
-        def call(target: Any) -> None:
+    def counted(real: Callable[..., None]) -> Callable[..., None]:
+        def call(target: Any, **directory: int) -> None:
             nonlocal left
             if not left:
                 raise Killed
             left -= 1
-            real(target)
+            real(target, **directory)
 
         return call
 

@@ -17,6 +17,7 @@ from logengine.store import Store, StoreLimits
 from logengine.time_range import TimeRange
 from logengine.timestamp import format_timestamp
 from logengine.verify import verify_stream
+from tests.whole_path import whole_path
 
 NOW_S = 1_795_000_000
 MINUTE_S, YEAR_S = 60, 365 * 86_400
@@ -87,10 +88,10 @@ async def test_one_that_fails_among_a_thousand_holds_up_no_other(
         await committer.drained()
         real = os.replace
 
-        def replace(source: str, target: str) -> None:
-            if STREAMS[500] in target:
+        def replace(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+            if STREAMS[500] in whole_path(target, dst_dir_fd):
                 raise OSError(errno.EIO, "injected")
-            real(source, target)
+            real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
         monkeypatch.setattr(os, "replace", replace)
         for stream in STREAMS:

@@ -35,7 +35,7 @@ class Engine:
     """A store and its committer, each commit a segment of its own."""
 
     def __init__(self, store: Store, tasks: asyncio.TaskGroup, quotas: Quotas) -> None:
-        self.data = store.data
+        self.data = store.path
         self.store = store
         self.quotas = quotas
         limits = CommitLimits(in_loop_below=0, retry_min=0.001, retry_max=0.01)

@@ -8,8 +8,9 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine import atomic, stream
+from logengine import stream
 from logengine.atomic import AtomicWriter
+from logengine.directory import Directory
 from logengine.errors import AtomicWriteError
 from logengine.running import RUNNING_NAME
 from logengine.segment import segment_name
@@ -30,9 +31,9 @@ def opened(data: Path, boot_id: str = BOOT) -> Store:
 
 def kill(store: Store) -> None:
     """Lets go of the lock as the kernel does, and says nothing."""
-    assert store._lock is not None
-    os.close(store._lock)
-    store._lock = None
+    assert store._opened is not None
+    store._opened.locked.close()
+    store._opened = None
 
 
 def commit(store: Store, number: int, name: str = "app") -> dict[str, Exception]:
@@ -154,13 +155,13 @@ def test_what_covers_others_is_written_again_before_those_are_removed(tmp_path: 
     order: list[str] = []
     copy, unlink = stream._copy_in_place, os.unlink
 
-    def noted_copy(path: Path, unsynced: set[str]) -> None:
-        order.append(f"copy {path.name}")
-        copy(path, unsynced)
+    def noted_copy(directory: Directory, name: str, unsynced: set[str]) -> None:
+        order.append(f"copy {name}")
+        copy(directory, name, unsynced)
 
-    def noted_unlink(path: Path) -> None:
-        order.append(f"unlink {Path(path).name}")
-        unlink(path)
+    def noted_unlink(name: str, *, dir_fd: int) -> None:
+        order.append(f"unlink {name}")
+        unlink(name, dir_fd=dir_fd)
 
     with (
         patch.object(stream, "_copy_in_place", noted_copy),
@@ -234,7 +235,7 @@ def test_nothing_is_told_by_a_newest_segment_that_cannot_be_read_to_be_written_a
 
 def fail_a_directory_sync(store: Store, number: int) -> None:
     error = AtomicWriteError(errno.EIO, "injected")
-    with patch.object(atomic, "sync_directory", side_effect=error):
+    with patch.object(Directory, "sync", side_effect=error):
         assert commit(store, number)
 
 
@@ -294,10 +295,10 @@ def test_a_note_that_is_written_in_pieces_is_whole(tmp_path: Path) -> None:
 def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_path: Path) -> None:
     real = os.open
 
-    def full(path: str, flags: int, mode: int = 0o777) -> int:
+    def full(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if Path(path).name == RUNNING_NAME and flags & os.O_CREAT:
             raise OSError(errno.ENOSPC, "injected")
-        return real(path, flags, mode)
+        return real(path, flags, mode, dir_fd=dir_fd)
 
     with patch.object(os, "open", full):
         store = opened(tmp_path)

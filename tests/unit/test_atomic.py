@@ -14,6 +14,7 @@ import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
 from logengine.atomic import is_temp_name
+from tests.whole_path import whole_path
 
 
 @pytest.fixture
@@ -285,14 +286,14 @@ def test_the_temp_is_made_exclusively(tmp_path: Path, monkeypatch: pytest.Monkey
     opened: list[tuple[str, int]] = []
     real = os.open
 
-    def noted(path: str, flags: int, *mode: int) -> int:
-        opened.append((str(path), flags))
-        return real(path, flags, *mode)
+    def noted(path: str, flags: int, *mode: int, dir_fd: int | None = None) -> int:
+        opened.append((whole_path(path, dir_fd), flags))
+        return real(path, flags, *mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", noted)
     with AtomicWriter(tmp_path / "file"):
         pass
-    path, flags = opened[0]
+    (path, flags) = next(each for each in opened if each[1] & os.O_CREAT)
     assert flags & (os.O_EXCL | os.O_CREAT | os.O_CLOEXEC) == os.O_EXCL | os.O_CREAT | os.O_CLOEXEC
     assert os.path.dirname(path) == str(tmp_path)
 
@@ -318,7 +319,7 @@ def test_the_umask_takes_from_the_default_mode_and_not_from_that_of_a_replaced_f
 def test_an_interrupt_inside_a_system_call_leaves_the_target_and_no_temp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     (tmp_path / "file").write_text("old")
@@ -361,10 +362,10 @@ def test_of_nested_writers_the_inner_one_is_through_before_the_outer_one_fails(
     (tmp_path / "outer").write_text("old")
     real = os.replace
 
-    def replace(source: str, target: str) -> None:
+    def replace(source: str, target: str, **directories: int) -> None:
         if target.endswith("outer"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(source, target)
+        real(source, target, **directories)
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(OSError, match="outer"), ExitStack() as stack:
