@@ -31,7 +31,7 @@ from tests.simulation.senders import ANSWERED, ASKING, NAMED, NAMELESS, SenderPl
 
 STREAMS = ("s", "t", "u", "v", "w", "x")
 DATA = f"{ROOT}/data"
-_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _COMMIT_CALLS = ("create", "write", "fsync", "replace", "sync directory")
 _OTHER_CALLS = ("open", "read", "list", "stat", "unlink", "mkdir", "rmdir")
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
@@ -222,13 +222,13 @@ class _Drawing:
                     source.choice(self.streams),
                     start_s,
                     start_s + self.length_s,
-                    errno=source.choice(_ERRORS),
+                    errno=source.choice(ERRORS),
                 ),
             )
         kinds = [kind for kind in _COMMIT_CALLS if self._is_on(0.4)] or ["sync directory"]
         if self._is_on(0.25):
             kinds += [kind for kind in _OTHER_CALLS if self._is_on(0.3)]
-        errors = [each for each in _ERRORS if self._is_on(0.4)] or [errno.EIO]
+        errors = [each for each in ERRORS if self._is_on(0.4)] or [errno.EIO]
         is_faulty, is_slow = self._is_on(0.8), self._is_on(0.7)
         ends = self._is_on(0.4)  # now and then the daemon does not outlive what fails
         if is_faulty:

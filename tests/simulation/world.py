@@ -46,7 +46,7 @@ from tests.simulation.inotify import Notifications
 from tests.simulation.loop import SimulatedExecutor, SimulatedLoop
 from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.readers import Follows, Reader
-from tests.simulation.scenario import STREAMS, Event, Scenario
+from tests.simulation.scenario import ERRORS, STREAMS, Event, Scenario
 from tests.simulation.senders import ANSWERED, ASKING, NAMELESS, Outside, Sender
 from tests.simulation.sockets import End, Epoll, Listener, Network
 
@@ -55,6 +55,7 @@ _RESTART_S = 0.003
 _STEPS_MAX = 3_000_000
 # That the data directory cannot be looked at, or not be locked for that.
 _OF_PLACE = (DataDirectoryReplaced, DataDirectoryLocked)
+_REASONS = [os.strerror(each) for each in ERRORS]
 _STORED_TIMES = 8
 _FOLLOWED_S = 1.0  # after which a follower has shown all there is
 _CALM_S = 120.0  # in which everything is acknowledged once nothing fails any more
@@ -701,7 +702,8 @@ class World:
         """A stream that fails for the same reason as before is not told of again."""
         stream = fields["stream"]
         life.failed_logs[stream] += 1
-        reason = fields["error"].rpartition(": ")[2]
+        error = fields["error"]
+        reason = next((text for text in _REASONS if text in error), error)
         if level == "error" and life.told.get(stream) == reason:
             self.violate(Violation("told again", f"{fields}"))
         life.told[stream] = reason
