@@ -101,6 +101,12 @@ class Scenario:
             retention.max_bytes or retention.max_age or retention.keep_free != "0B"
         )
 
+    def keeps_what_is_unread(self, stream: str) -> bool:
+        """Whether of a stream nothing goes but by retention: seals, which all cursors passed."""
+        said = self.config.stream.get(stream)
+        on_full = said.on_full if said and said.on_full else self.config.on_full
+        return on_full != "drop_oldest" and self.config.retention.keep_free == "0B"
+
 
 class _Drawing:
     def __init__(self, seed: int) -> None:
@@ -303,6 +309,7 @@ class _Drawing:
             ("clock", 0.2, 4),
             ("read", 0.5, 8),
             ("follow", 0.4, 2),
+            ("cursor", 0.3, 2),
             ("rival", 0.4, 8),
             ("hang up", 0.3, 6),
             ("refuse to accept", 0.1, 3),
@@ -315,16 +322,12 @@ class _Drawing:
                 target = 0
                 if kind in ("rival", "hang up"):
                     target = source.choice(senders).number
-                elif kind == "read":
+                elif kind in ("read", "cursor"):
                     target = source.randrange(len(self.streams))
-                events.append(
-                    Event(
-                        self._at(),
-                        kind,
-                        target,
-                        source.uniform(-7200, 7200) if kind == "clock" else 0,
-                    )
-                )
+                value = source.uniform(-7200, 7200) if kind == "clock" else 0.0
+                if kind == "cursor":
+                    value = float(source.randint(0, 60))
+                events.append(Event(self._at(), kind, target, value))
         return tuple(sorted(events, key=lambda event: event.at_s))
 
     def _config(self, max_record: int) -> Config:

@@ -37,6 +37,7 @@ from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.errors import DataDirectoryLocked, DataDirectoryReplaced, LogEngineError
 from logengine.record import Peer
+from logengine.retainer import CURSORS_NAME
 from logengine.server import Server
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
 from tests.simulation.clock import Kernel, Process, Thread, current_thread
@@ -236,7 +237,7 @@ class World:
         self.calls.on_fault = self._on_fault
         self._clock_step_ns = 0
         self.calls.wall_ns = self._wall_ns
-        self.oracle = Oracle(lambda: self.calls.disk, scenario.trims)
+        self.oracle = Oracle(lambda: self.calls.disk, scenario.trims, scenario.keeps_what_is_unread)
         self.calls.disk.on_name = self.guarded(self._on_name)
         self.network = Network(self.kernel, random.Random(f"network {seed}"), scenario.network_s)
         self.network.on_taken = lambda _: None
@@ -408,6 +409,8 @@ class World:
                 self._clock_step_ns += int(event.value * 1e9)
             case "read":
                 self._read(STREAMS[event.target])
+            case "cursor":
+                self._register(STREAMS[event.target], int(event.value))
             case "follow":
                 self._follow()
             case "rival":
@@ -468,6 +471,30 @@ class World:
         if reader in self._readers:
             self._readers.remove(reader)
             self.calls.release(reader.process)
+
+    def _register(self, stream: str, seq: int) -> None:
+        """Somebody has read so far, and wants what comes after kept; at once, and durably."""
+        disk = self.calls.disk
+        data = disk.root.entries.get("data")
+        if not isinstance(data, Directory):
+            return
+        if CURSORS_NAME not in data.entries:
+            disk.mkdir(data, CURSORS_NAME)
+        directory = data.entries[CURSORS_NAME]
+        assert isinstance(directory, Directory)
+        begins = self.oracle.begins(stream)
+        name = f"reader-{len(directory.entries)}"
+        cursor = disk.create(directory, name, 0o644)
+        disk.write(cursor, 0, b"%s:%d\n" % (stream.encode(), max(seq, begins)))
+        cursor.durable = cursor.content
+        directory.sync(disk.changes)
+        data.sync(disk.changes)
+        reached = max(seq, begins)
+        # Who was about to remove something may not have seen it.
+        self.kernel.after(
+            50 * self.scenario.sync_s * self.scenario.spread,
+            lambda: self.oracle.cursors.setdefault(stream, []).append(reached),
+        )
 
     def _follow(self) -> None:
         """Somebody follows all streams, beginning now."""
@@ -703,7 +730,8 @@ class World:
         stream = fields["stream"]
         life.failed_logs[stream] += 1
         error = fields["error"]
-        reason = next((text for text in _REASONS if text in error), error)
+        of_system = () if fields.get("exc_info") is not None else _REASONS
+        reason = next((text for text in of_system if text in error), error)
         if level == "error" and life.told.get(stream) == reason:
             self.violate(Violation("told again", f"{fields}"))
         life.told[stream] = reason
