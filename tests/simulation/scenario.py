@@ -193,7 +193,8 @@ class _Drawing:
                 size = min(left, source.randint(1, burst_max))
                 left -= size
                 sizes = tuple(source.randint(low, high) for _ in range(size))
-                bursts.append((source.expovariate(1 / pause_s) if pause_s else 0.0, sizes))
+                drawn_s = source.expovariate(1 / pause_s) if pause_s else 0.0
+                bursts.append((min(drawn_s, self.length_s), sizes))
             refused = frozenset(n for n in range(1, total + 1) if refuses and self._is_on(0.1))
             stream = source.choice(self.streams)
             plans.append(
