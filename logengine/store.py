@@ -482,6 +482,8 @@ class Store:
                 self._uncertain.discard(stream)
                 self._removed.discard(stream)
                 self._durable[stream] = segment.after
+                if segment.plan.begins_stream and self._opened is not None:
+                    self._opened.running.note_streams([stream])
                 self.on_segment(segment.plan)
         self._evict_active_segments()
         self._perhaps_left_alone()
