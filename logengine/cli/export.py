@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from logengine.block import with_place
 from logengine.cli.options import data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, Selection, selection_options
@@ -55,7 +54,7 @@ def command(ctx: click.Context, select: Select, path: Path | None, form: str | N
     if path is not None and path.exists() and not path.is_file():
         raise click.UsageError(f"{path} is no regular file; leave out -o, and redirect the output")
     output = Output("json")
-    lines = _lines(select(output.report))
+    lines = _lines(select(output.report), output)
     if path is not None:
         export_file(lines, path, form)
     else:
@@ -64,11 +63,11 @@ def command(ctx: click.Context, select: Select, path: Path | None, form: str | N
     ctx.exit(1 if output.problems else 0)
 
 
-def _lines(selection: Selection) -> Iterator[bytes]:
+def _lines(selection: Selection, output: Output) -> Iterator[bytes]:
     if selection.is_one_stream:
         for block in selection.blocks():
-            yield from block.with_places()
+            yield from output.in_json(block)
         return
     merged = selection.merged()
     while batch := list(islice(merged, _RECORDS_PER_PIECE)):
-        yield b"".join(with_place(record) + b"\n" for record in batch)
+        yield b"".join(output.in_json_line(record) for record in batch)

@@ -126,7 +126,7 @@ def wrong(root: Path, case: Case, *, started: bool = False) -> Iterator[str]:
     served, problems = read(data)
     if [record.line for record in served] != case.served:
         yield f"{len(served)} records are served, {len(case.served)} were whole"
-    yield from (f"told as damage: {each}" for each in problems if not each.recorded)
+    yield from (f"told as damage: {each}" for each in problems if not each.expected)
     places = [data / DAMAGED_DIRECTORY, data / STREAM]
     kept = [path.read_bytes() for place in places if place.exists() for path in place.iterdir()]
     wanted = case.damaged if started else case.damaged + case.leftovers
