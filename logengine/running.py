@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from logengine.directory import Directory
+from logengine.writes import write_all
 
 RUNNING_NAME = ".running"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -160,7 +161,7 @@ class Running:
             try:
                 # A line before them may have been cut short.
                 text = "".join(f"\n{line}\n" for line in self._not_written).encode()
-                if os.write(descriptor, text) == len(text):
-                    self._not_written.clear()
+                write_all(descriptor, [text])
+                self._not_written.clear()
             finally:
                 os.close(descriptor)
