@@ -2,11 +2,13 @@
 
 DATA/.lock      held by the one daemon of this directory
 DATA/.running   there until it ends well (`running`)
+DATA/.durable/  what of each stream is durable, for followers (`durable_mark`)
 DATA/STREAM/    one directory per stream
 """
 
 import asyncio
 import fcntl
+import functools
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -20,6 +22,7 @@ import structlog
 from msgspec import UNSET, UnsetType
 
 from logengine.directory import create_directories, create_directory, sync_directory
+from logengine.durable_mark import DurableMarks
 from logengine.errors import DataDirectoryLocked, TooManyStreams
 from logengine.plan import Addition, SegmentPlan, StreamState, append
 from logengine.publication import Publication, StreamCommit
@@ -32,6 +35,8 @@ from logengine.user_bytes import Users
 log = structlog.get_logger()
 
 LOCK_NAME = ".lock"
+# How soon it is tried again to tell followers what they could not be told.
+_CATCH_UP_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,10 @@ class Store:
         self._uncertain: set[str] = set()
         # Commits that did not return, be it for an exception: what they left is not known.
         self._under_way = 0
-        self._running = Running(
-            data, read_boot_id() if boot_id is None else boot_id, _tell_of_unsynced
-        )
+        boot_id = read_boot_id() if boot_id is None else boot_id
+        self._running = Running(data, boot_id, _tell_of_unsynced)
+        self._marks = DurableMarks(data, boot_id)
+        self._catching_up: asyncio.TimerHandle | None = None
         # Streams whose directory could not be synced after a name was removed or replaced. What
         # is gone may come back, so nothing more goes until the next boot.
         self.unsynced: set[str] = self._running.unsynced
@@ -137,6 +143,7 @@ class Store:
         recovered: dict[str, Recovery | OSError] = {}
         for stream, found in zip(streams, self._recoveries(streams), strict=True):
             recovered[stream] = found if isinstance(found, OSError) else self._adopt(stream, found)
+        self._marks.take_over({s: state.next_seq - 1 for s, state in self._durable.items()})
         return recovered
 
     def _recoveries(self, streams: Sequence[str]) -> Iterable[Recovery | OSError]:
@@ -152,7 +159,10 @@ class Store:
         if self._lock is None:
             return
         is_in_doubt = self._running.died_before and not self._admitted <= self._planned.keys()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         if not (self._under_way or self._uncertain or self.unsynced or is_in_doubt):
+            self._marks.end()
             self._running.end()
         os.close(self._lock)
         self._lock = None
@@ -173,10 +183,14 @@ class Store:
         """
         self.admit(stream)
         loop = asyncio.get_running_loop()
-        recovery = await loop.run_in_executor(
-            self._executor, self._recover, stream, self._active_bytes_left()
-        )
-        return self._adopt(stream, recovery)
+        active_bytes_max = self._active_bytes_left()
+
+        def make_ready() -> Recovery:
+            recovery = self._recover(stream, active_bytes_max)
+            self._marks.recovered(stream, recovery.state.next_seq - 1)
+            return recovery
+
+        return self._adopt(stream, await loop.run_in_executor(self._executor, make_ready))
 
     def admit(self, stream: str) -> None:
         """Gives `stream` its place. Raises `TooManyStreams` if there are `max_streams` others."""
@@ -297,6 +311,10 @@ class Store:
                 s for s, p in planned.items() if p.plan.begins_stream and s not in failed_before
             ]
             failed_before = {**failed_before, **await self._begin(beginning)}
+            if silent := [
+                s for s in planned if not self._marks.has_begun(s) and s not in failed_before
+            ]:
+                failed_before |= await self._begin_marks(silent)
             for commit in commits:
                 commit.failure = failed_before.get(commit.stream, commit.failure)
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
@@ -314,7 +332,11 @@ class Store:
 
     def _writer(self, plan: SegmentPlan) -> SegmentWriter:
         return SegmentWriter(
-            self.data, plan, direct_above=self._limits.direct_above, unsynced=self.unsynced
+            self.data,
+            plan,
+            direct_above=self._limits.direct_above,
+            unsynced=self.unsynced,
+            on_durable=functools.partial(self._marks.move, plan.stream, plan.last, plan.first),
         )
 
     async def _begin(self, streams: Sequence[str]) -> Mapping[str, Exception]:
@@ -328,6 +350,38 @@ class Store:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, create_directories, self.data, streams)
 
+    async def _begin_marks(self, streams: Sequence[str]) -> dict[str, Exception]:
+        """Has followers wait for what these streams are told to be durable; gives who failed.
+
+        Before anything of theirs takes a name: a follower that finds no mark syncs for itself.
+        """
+        failed: dict[str, Exception] = {}
+
+        def begin() -> None:
+            for stream in streams:
+                try:
+                    self._marks.begin(stream, self._durable[stream].next_seq - 1)
+                except OSError as error:
+                    failed[stream] = error
+
+        await asyncio.get_running_loop().run_in_executor(self._executor, begin)
+        return failed
+
+    def _catch_up_later(self) -> None:
+        """Has followers told in a moment of what they could not be told."""
+        if self._catching_up is not None or not self._marks.is_behind or self._lock is None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def tried(_: object) -> None:
+            self._catching_up = None
+            self._catch_up_later()
+
+        def catch_up() -> None:
+            loop.run_in_executor(self._executor, self._marks.catch_up).add_done_callback(tried)
+
+        self._catching_up = loop.call_later(_CATCH_UP_S, catch_up)
+
     def _settle(
         self, planned: Mapping[str, "PlannedSegment"], failed: Mapping[str, Exception]
     ) -> None:
@@ -339,6 +393,8 @@ class Store:
                 self._uncertain.discard(stream)
                 self._durable[stream] = segment.after
                 self.on_segment(segment.plan)
+        if self._marks.is_behind:
+            self._catch_up_later()
         self._evict_active_segments()
 
     def _active_bytes_left(self) -> int:

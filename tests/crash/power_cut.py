@@ -29,6 +29,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from logengine.durable_mark import MARKS_NAME
 from logengine.running import RUNNING_NAME
 from tests.crash.system_calls import (
     ROOT,
@@ -43,7 +44,7 @@ from tests.crash.system_calls import (
 )
 
 SECTOR_BYTES = 512
-_OF_ONE_BOOT = f"/{RUNNING_NAME}"
+_OF_ONE_BOOT = frozenset({RUNNING_NAME, MARKS_NAME})
 # Where more combinations are legal, this many are drawn.
 STATES_PER_CUT_MAX = 4096
 _SECTORS_COMBINED_MAX = 4
@@ -85,6 +86,7 @@ class Disk:
         self._pending: list[_Change] = []
         self._files: dict[int, _File] = {}
         self._directories: set[int] = {ROOT}
+        self._of_one_boot: set[int] = set()
         self.next_inode = 1
         for path, content in sorted((tree or {}).items()):
             self._adopt(path, content)
@@ -93,6 +95,8 @@ class Disk:
         directory, _, name = path.rpartition("/")
         parent = self.names()[directory] if directory else ROOT
         inode, self.next_inode = self.next_inode, self.next_inode + 1
+        if name in _OF_ONE_BOOT or parent in self._of_one_boot:
+            self._of_one_boot.add(inode)
         self._durable_names[parent, name] = inode
         if content is None:
             self._directories.add(inode)
@@ -107,16 +111,16 @@ class Disk:
                     self._directories.add(inode)
                 else:
                     self._files[inode] = _File()
-                self._pending.append(_Change(parent, {name: inode}))
+                if name in _OF_ONE_BOOT or parent in self._of_one_boot:
+                    self._of_one_boot.add(inode)
+                self._change(parent, {name: inode})
                 self.next_inode = inode + 1
             case Linked(parent, name, inode):
-                self._pending.append(_Change(parent, {name: inode}))
+                self._change(parent, {name: inode})
             case Renamed(parent, source, target):
-                self._pending.append(
-                    _Change(parent, {source: None, target: self._current(parent, source)})
-                )
+                self._change(parent, {source: None, target: self._current(parent, source)})
             case Removed(parent, name):
-                self._pending.append(_Change(parent, {name: None}))
+                self._change(parent, {name: None})
             case Written(inode, offset, data):
                 self._files[inode].write(offset, data)
             case Emptied(inode):
@@ -132,6 +136,17 @@ class Disk:
             case _:
                 return False
         return True
+
+    def _change(self, parent: int, names: dict[str, int | None]) -> None:
+        if parent not in self._of_one_boot and not names.keys() & _OF_ONE_BOOT:
+            self._pending.append(_Change(parent, names))
+            return
+        # No cut leaves any of it, so nothing is to be tried about when it would be durable.
+        for name, inode in names.items():
+            if inode is None:
+                self._durable_names.pop((parent, name), None)
+            else:
+                self._durable_names[parent, name] = inode
 
     def names(self) -> dict[str, int]:
         """The inodes as the running system sees them, by relative path."""
@@ -158,7 +173,7 @@ class Disk:
         seen = set()
         for chosen in choices:
             walked = self._walk(chosen, is_mask=True)
-            reached = tuple(sorted(each for each in walked if not each[0].endswith(_OF_ONE_BOOT)))
+            reached = tuple(sorted(each for each in walked if each[1] not in self._of_one_boot))
             if reached not in seen:
                 seen.add(reached)
                 yield from self._with_contents(reached)
