@@ -87,6 +87,7 @@ class Disk:
         self._files: dict[int, _File] = {}
         self._directories: set[int] = {ROOT}
         self._of_one_boot: set[int] = set()
+        self._marks: set[int] = set()  # of those, what is in the directory of marks, and that
         self.next_inode = 1
         for path, content in sorted((tree or {}).items()):
             self._adopt(path, content)
@@ -95,24 +96,28 @@ class Disk:
         directory, _, name = path.rpartition("/")
         parent = self.names()[directory] if directory else ROOT
         inode, self.next_inode = self.next_inode, self.next_inode + 1
-        if name in _OF_ONE_BOOT or parent in self._of_one_boot:
-            self._of_one_boot.add(inode)
+        self._note_of_one_boot(parent, name, inode)
         self._durable_names[parent, name] = inode
         if content is None:
             self._directories.add(inode)
         else:
             self._files[inode] = _File(content, content)
 
+    def _note_of_one_boot(self, parent: int, name: str, inode: int) -> None:
+        if name in _OF_ONE_BOOT or parent in self._of_one_boot:
+            self._of_one_boot.add(inode)
+        if name == MARKS_NAME or parent in self._marks:
+            self._marks.add(inode)
+
     def apply(self, event: object) -> bool:  # noqa: PLR0912 - one case for each kind of event
-        """Takes one event; whether it was one of the disk's."""
+        """Takes one event; whether it was one of the disk's that may matter to a cut or a kill."""
         match event:
             case Made(parent, name, inode, is_directory):
                 if is_directory:
                     self._directories.add(inode)
                 else:
                     self._files[inode] = _File()
-                if name in _OF_ONE_BOOT or parent in self._of_one_boot:
-                    self._of_one_boot.add(inode)
+                self._note_of_one_boot(parent, name, inode)
                 self._change(parent, {name: inode})
                 self.next_inode = inode + 1
             case Linked(parent, name, inode):
@@ -135,7 +140,18 @@ class Disk:
                     self._files[inode].lost = True
             case _:
                 return False
-        return True
+        return not self._is_of_marks(event)
+
+    def _is_of_marks(self, event: object) -> bool:
+        """Whether it is of what tells followers, which no daemon goes on from after a cut."""
+        match event:
+            case Written(inode) | Emptied(inode):
+                return inode in self._marks
+            case Made(parent, name) | Linked(parent, name) | Removed(parent, name):
+                return parent in self._marks or name == MARKS_NAME
+            case Renamed(parent):
+                return parent in self._marks
+        return False
 
     def _change(self, parent: int, names: dict[str, int | None]) -> None:
         if parent not in self._of_one_boot and not names.keys() & _OF_ONE_BOOT:
