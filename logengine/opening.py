@@ -11,6 +11,7 @@ import structlog
 
 from logengine.data_directory import LOCK_NAME, LockedDirectory
 from logengine.directory import Directory
+from logengine.durable_mark import DurableMarks
 from logengine.errors import DataDirectoryIncomplete
 from logengine.plan import StreamState
 from logengine.running import RUNNING_NAME, Running
@@ -29,6 +30,7 @@ class OpenedData:
 
     locked: LockedDirectory
     running: Running
+    marks: DurableMarks
     rewrite_limit: int
     recovered: dict[str, Recovery | OSError] = field(default_factory=dict)
 
@@ -49,17 +51,20 @@ class OpenedData:
         except FileNotFoundError:
             return Recovery(StreamState(stream))
         with directory:
-            return recover(
+            recovery = recover(
                 directory,
                 rewrite_limit=self.rewrite_limit,
                 active_bytes_max=active_bytes_max,
                 writes_again=self.running.died_before,
                 unsynced=self.running.unsynced,
             )
+        self.marks.recovered(stream, recovery.state.next_seq - 1)
+        return recovery
 
     def close(self, *, is_in_doubt: bool) -> None:
         """Gives the directory free; unless it `is_in_doubt`, this process ended well there."""
         if not (is_in_doubt or self.running.unsynced):
+            self.marks.end()
             self.running.end()
         self.locked.close()
 
@@ -83,7 +88,8 @@ def open_data(
         streams = list_streams(locked.directory)
         _check_that_all_is_there(locked.directory, streams, running.streams)
         running.begin()
-        opened = OpenedData(locked, running, rewrite_limit)
+        marks = DurableMarks(locked.directory, boot_id)
+        opened = OpenedData(locked, running, marks, rewrite_limit)
         found = _recoveries(opened, streams, executor, active_cache)
         opened.recovered.update(zip(streams, found, strict=True))
         running.note_streams(
