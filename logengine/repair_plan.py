@@ -246,7 +246,7 @@ class _Planning:
                 self._removals.append(Removal(file, file.damage or "", leftover=True))
                 yield file._replace(first=header.first, damage=None, proven=())
             else:
-                yield file._replace(header=None)
+                yield file._replace(header=None, proven=())
 
     def _take_records(self, file: Examined) -> None:
         """Keeps a file that is whole and needed as a whole; else what only it proves."""
