@@ -168,9 +168,15 @@ def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listener
         yield listeners
     finally:
         for path in bound:
-            path.unlink(missing_ok=True)
+            _remove_socket(path)
         for listener, _, _ in listeners:
             listener.close()
+
+
+def _remove_socket(path: Path) -> None:
+    # One that stays is taken for a dead daemon's by the next; a stop is not to end for that.
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _signer(seal_key: str) -> Sign | None:
@@ -250,7 +256,7 @@ async def _serve(
             notify("STOPPING=1\nSTATUS=Committing what was received", environ)
             for _, listen, inherited in listeners:
                 if not inherited:
-                    Path(listen.path).unlink(missing_ok=True)
+                    _remove_socket(Path(listen.path))
             announcement.close()
             await upkeep.close()
             compacted = upkeep.totals

@@ -179,7 +179,8 @@ class Directory:
             os.fstat(descriptor)
 
     def _named(self, error: OSError, name: str) -> OSError:
-        error.filename, error.filename2 = self.path_of(name), None
+        error.filename = self.path_of(name) if name else self.path
+        del error.filename2  # set to None, it would be printed
         return error
 
 

@@ -31,7 +31,7 @@ from tests.simulation.senders import ANSWERED, ASKING, NAMED, NAMELESS, SenderPl
 
 STREAMS = ("s", "t", "u", "v", "w", "x")
 DATA = f"{ROOT}/data"
-_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _COMMIT_CALLS = ("create", "write", "fsync", "replace", "sync directory")
 _OTHER_CALLS = ("open", "read", "list", "stat", "unlink", "mkdir", "rmdir")
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
@@ -222,14 +222,15 @@ class _Drawing:
                     source.choice(self.streams),
                     start_s,
                     start_s + self.length_s,
-                    errno=source.choice(_ERRORS),
+                    errno=source.choice(ERRORS),
                 ),
             )
-        kinds = [kind for kind in _COMMIT_CALLS if self._is_on(0.4)] or ["fsync"]
+        kinds = [kind for kind in _COMMIT_CALLS if self._is_on(0.4)] or ["sync directory"]
         if self._is_on(0.25):
             kinds += [kind for kind in _OTHER_CALLS if self._is_on(0.3)]
-        errors = [each for each in _ERRORS if self._is_on(0.4)] or [errno.EIO]
+        errors = [each for each in ERRORS if self._is_on(0.4)] or [errno.EIO]
         is_faulty, is_slow = self._is_on(0.8), self._is_on(0.7)
+        ends = self._is_on(0.4)  # now and then the daemon does not outlive what fails
         if is_faulty:
             for _ in range(int(self._log(1, 25))):
                 once = self._is_on(0.6)
@@ -238,6 +239,7 @@ class _Drawing:
                 length_s = self.length_s * source.random() ** 3
                 calls = [source.choice(kinds)]
                 error = source.choice(errors)
+                ends_it = ends and self._is_on(0.3)
                 faults.append(
                     Fault(
                         len(faults),
@@ -248,6 +250,8 @@ class _Drawing:
                         errno=error,
                         once=once,
                         skips=skips,
+                        then=source.choice(("kill", "kill", "cut", "stop")) if ends_it else "",
+                        then_s=self.sync_s * self._log(0.1, 20),
                     )
                 )
         if is_slow:
@@ -372,7 +376,7 @@ class _Drawing:
                 max_pending=Size(int(self._log(500, 500_000))),
                 max_pending_stream=Size(int(self._log(300, 100_000))),
                 max_connections=pick((2, 4, 64, 64, 64, 64)),
-                active_cache=Size(pick((0, 300, 2000, 1 << 20))),
+                active_cache=Size(pick((0, 300, 800, 2000, 5000, 1 << 20))),
                 stall_timeout=Duration(self.length_s * self._log(0.3, 3)),
             ),
             quota=quota,

@@ -35,7 +35,7 @@ from logengine import (
 )
 from logengine.committer import Committer
 from logengine.compactor import Compactor
-from logengine.errors import DataDirectoryReplaced, LogEngineError
+from logengine.errors import DataDirectoryLocked, DataDirectoryReplaced, LogEngineError
 from logengine.record import Peer
 from logengine.server import Server
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
@@ -46,13 +46,16 @@ from tests.simulation.inotify import Notifications
 from tests.simulation.loop import SimulatedExecutor, SimulatedLoop
 from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.readers import Follows, Reader
-from tests.simulation.scenario import STREAMS, Event, Scenario
+from tests.simulation.scenario import ERRORS, STREAMS, Event, Scenario
 from tests.simulation.senders import ANSWERED, ASKING, NAMELESS, Outside, Sender
 from tests.simulation.sockets import End, Epoll, Listener, Network
 
 _WALL_NS = 1_795_000_000_000_000_000
 _RESTART_S = 0.003
 _STEPS_MAX = 3_000_000
+# That the data directory cannot be looked at, or not be locked for that.
+_OF_PLACE = (DataDirectoryReplaced, DataDirectoryLocked)
+_REASONS = [os.strerror(each) for each in ERRORS]
 _STORED_TIMES = 8
 _FOLLOWED_S = 1.0  # after which a follower has shown all there is
 _CALM_S = 120.0  # in which everything is acknowledged once nothing fails any more
@@ -184,6 +187,8 @@ class Life:
                 self.loop.run_until_complete(
                     daemon._serve(config, {}, store, compacting, None, listeners)
                 )
+                self._wait_for_threads("default")  # as a loop does that is closed
+            self._wait_for_threads("commit", "compact")
             self.outcome = "stopped"
         except (OSError, LogEngineError) as error:
             self.outcome = error
@@ -192,6 +197,10 @@ class Life:
             if self.is_listening or not _is_of_disk(error):
                 world.violate(Violation("the daemon ended", repr(error)))
         world.kernel.after(0.0, lambda: world.on_ended(self))
+
+    def _wait_for_threads(self, *roles: str) -> None:
+        while any(thread.role in roles for thread in self.process.threads):
+            self.world.kernel.sleep(1e-4)
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -412,6 +421,10 @@ class World:
             case _:
                 raise ValueError(event.kind)
 
+    def _happen_unless_calm(self, event: Event) -> None:
+        if not self._is_calm:
+            self._happen(event)
+
     def _sender(self, number: int, call: Callable[[Sender], None]) -> None:
         for sender in self.senders:
             if sender.plan.number == number and sender.plan.kind not in (NAMELESS, ASKING):
@@ -627,6 +640,9 @@ class World:
         if error:
             kind = errno.errorcode[error]
         self.counts.faults[f"{kind} {call}"] += 1
+        if isinstance(fault, Fault) and fault.then and not self._is_calm:
+            event = Event(self.kernel.now, fault.then)
+            self.kernel.after(fault.then_s, lambda: self._happen_unless_calm(event))
         life = self.life
         thread = current_thread()
         if not error or life is None or thread is None or thread.process is not life.process:
@@ -662,7 +678,7 @@ class World:
         if level == "exception":
             self.violate(Violation("an exception", f"{event}: {sys.exc_info()[1]!r} {fields}"))
         error = fields.get("exc_info")
-        if isinstance(error, BaseException) and not isinstance(error, DataDirectoryReplaced):
+        if isinstance(error, BaseException) and not isinstance(error, _OF_PLACE):
             self.violate(Violation("an exception", f"{event}: {error!r} {fields}"))
         if event == "records_missing":
             self.violate(Violation("records missing", f"{fields}"))
@@ -686,7 +702,8 @@ class World:
         """A stream that fails for the same reason as before is not told of again."""
         stream = fields["stream"]
         life.failed_logs[stream] += 1
-        reason = fields["error"].rpartition(": ")[2]
+        error = fields["error"]
+        reason = next((text for text in _REASONS if text in error), error)
         if level == "error" and life.told.get(stream) == reason:
             self.violate(Violation("told again", f"{fields}"))
         life.told[stream] = reason
