@@ -156,6 +156,18 @@ class Committer:
         """Whether a stream fails because the disk, or the quota on it, is full."""
         return any(self._pending[stream].lacks_space for stream in self._failing)
 
+    def forget_producers(self) -> None:
+        """Drops what named producers sent and no ack passed: they send it again.
+
+        For a data directory that is another one now, while no batch is under way. What others
+        sent stays, in order.
+        """
+        for pending in self._pending.values():
+            size_bytes = pending.drop_producers()
+            pending.bytes -= size_bytes
+            self.pending_bytes -= size_bytes
+            self._waiting_bytes -= size_bytes
+
     def retry_now(self) -> None:
         """Tries the streams again that rest after a failure."""
         for pending in list(self._pending.values()):

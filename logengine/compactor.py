@@ -109,7 +109,9 @@ class _Known:
 class Compactor:
     """Merges and seals the ended segments of a store's streams.
 
-    Runs on the committer's event loop and blocks it nowhere; `executor` is for this alone.
+    Runs on the committer's event loop and blocks it nowhere; `executor` is for this alone. It
+    works in the directory that the store has open now, also where that opens another one: then
+    it is to be stopped, and another one made. `totals` are counted on.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Compactor:
         executor: Executor,
         clock: Callable[[], float] = time.monotonic,
         retainer: Retainer | None = None,
+        totals: CompactionTotals | None = None,
     ) -> None:
         self._store = store
         self._data = store.data
@@ -142,7 +145,7 @@ class Compactor:
         self._stopping = False
         self._idle = asyncio.Event()
         self._ended = asyncio.Event()
-        self.totals = CompactionTotals()
+        self.totals = CompactionTotals() if totals is None else totals
         store.on_segment = self._committed
         store.on_dropped = self._dropped
 

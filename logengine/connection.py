@@ -117,6 +117,15 @@ class Connection:
         log.info("producer_fenced", stream=self.stream, producer=self.producer)
         self._end_with(error_answer("fenced"))
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether it was told from where on to send, by what is stored under its name."""
+        return self.producer is not None and not self._greeting
+
+    def send_away(self) -> None:
+        """Ends it; what no ack passed is to be sent again, as after a stop."""
+        self._end_with(goodbye_answer("data_directory_replaced"))
+
     def stall(self) -> None:
         """Ends it because its unfinished record held up everybody else for too long."""
         log.warning(

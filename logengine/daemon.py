@@ -18,17 +18,12 @@ import uvloop
 
 from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer
-from logengine.compaction import CompactionLimits
-from logengine.compactor import CompactionTotals, Compactor
 from logengine.config_sections import Config, ListenConfig
+from logengine.data_watch import DataWatch
 from logengine.errors import ConfigError
 from logengine.listeners import bind_listener
 from logengine.quota import Quotas
 from logengine.quota_looks import QuotaLooks
-from logengine.reserve import Reserve
-from logengine.retainer import Retainer, size_of_file_system
-from logengine.retention import RetentionRule, RetentionRules
-from logengine.rewrite import Pace, Rewriter
 from logengine.segment import Sign
 from logengine.server import Server, ServerLimits
 from logengine.status import serving_state
@@ -36,11 +31,10 @@ from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
 from logengine.stream_log import report_damage
 from logengine.systemd import notify, passed_listeners
-from logengine.units import parse_free_space
+from logengine.upkeep import Upkeep
 
 log = structlog.get_logger()
 
-_RESERVE_RETRY_S = 60.0
 _ANNOUNCE_PAUSE_S = 0.2
 _OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
 # No more: on a machine with all cores busy it may hold the interpreter's lock while it waits
@@ -100,13 +94,17 @@ def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Stor
     started = time.perf_counter()
     recovered = store.open()
     try:
-        _report(config, recovered, time.perf_counter() - started)
+        _report(store, recovered, time.perf_counter() - started)
         yield store
     finally:
         store.close()
 
 
-def _report(config: Config, found: Mapping[str, Recovery | OSError], took_s: float) -> None:
+def _report(
+    store: Store, found: Mapping[str, Recovery | OSError], took_s: float | None = None
+) -> None:
+    for risk in store.risks:
+        log.warning("file_system_not_safe", data=str(store.path), reason=risk)
     recovered = []
     for stream, recovery in found.items():
         if isinstance(recovery, OSError):
@@ -116,14 +114,14 @@ def _report(config: Config, found: Mapping[str, Recovery | OSError], took_s: flo
             report_damage(stream, recovery)
     log.info(
         "recovered",
-        data=config.data,
+        data=str(store.path),
         streams=len(recovered),
         records=sum(recovery.records for recovery in recovered),
         segments=sum(recovery.segments for recovery in recovered),
         temps_removed=sum(recovery.temps_removed for recovery in recovered),
         covered_removed=sum(recovery.covered_removed for recovery in recovered),
         damaged=sum(len(recovery.damaged) for recovery in recovered),
-        took_ms=round(took_s * 1000, 1),
+        took_ms=None if took_s is None else round(took_s * 1000, 1),
     )
 
 
@@ -158,46 +156,6 @@ def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listener
             path.unlink(missing_ok=True)
         for listener, _, _ in listeners:
             listener.close()
-
-
-def _compactor(
-    config: Config,
-    store: Store,
-    committer: Committer,
-    executor: ThreadPoolExecutor,
-    sign: Sign | None,
-) -> Compactor:
-    compaction = config.compaction
-    rewriter = Rewriter(
-        store.data,
-        Pace(compaction.max_rate),
-        direct_above=config.commit.direct_above,
-        level=compaction.level,
-        sign=sign,
-    )
-    limits = CompactionLimits(
-        fanout=compaction.fanout,
-        seal_bytes=compaction.seal_bytes,
-        seal_after=compaction.seal_after,
-        seal_small_after=compaction.seal_small_after,
-    )
-    retainer = Retainer(store.data, retention_rules(config), unsynced=store.unsynced)
-    return Compactor(store, committer, rewriter, limits, executor, retainer=retainer)
-
-
-def retention_rules(config: Config) -> RetentionRules:
-    """What is to be kept, as the configuration says. Raises `OSError`."""
-    retention = config.retention
-    return RetentionRules(
-        max_bytes=retention.max_bytes,
-        keep_free=parse_free_space(retention.keep_free, size_of_file_system(Path(config.data))),
-        default=RetentionRule(max_age=retention.max_age),
-        streams={
-            name: RetentionRule(said.retention.max_bytes, said.retention.max_age)
-            for name, said in config.stream.items()
-            if said.retention
-        },
-    )
 
 
 def _signer(seal_key: str) -> Sign | None:
@@ -238,7 +196,7 @@ async def _serve(
             looks = None
             if quotas.limits_space:
                 looks = QuotaLooks(store, committer, quotas, tasks)
-                await looks.look_at_all()
+            upkeep = Upkeep(config, store, committer, compacting, sign, tasks, looks)
             server = Server(
                 store,
                 committer,
@@ -254,15 +212,20 @@ async def _serve(
                 quotas=None if quotas.limits_nothing else quotas,
                 looks=looks,
             )
-            announcement = _Announcement(committer, environ)
+            announcement = _Announcement(store, committer, environ)
             committer.on_failing = announcement.renew
-            reserve = Reserve(store.data, config.reserve)
-            holding = tasks.create_task(_hold(reserve))
             committer.on_room = server.room
-            compactor = None
-            if config.compaction.enabled:
-                compactor = _compactor(config, store, committer, compacting, sign)
-                tasks.create_task(compactor.run())
+            if store.is_open:
+                await upkeep.begin()
+            watch = DataWatch(
+                store,
+                committer,
+                server,
+                upkeep,
+                on_change=announcement.renew,
+                report=lambda found: _report(store, found),
+            )
+            tasks.create_task(watch.run())
             for listener, listen, inherited in listeners:
                 server.listen(listener, listen.stream, inherited=inherited)
             gc.freeze()  # what lives as long as the process need not be looked at again
@@ -273,12 +236,10 @@ async def _serve(
             for _, listen, inherited in listeners:
                 if not inherited:
                     Path(listen.path).unlink(missing_ok=True)
-            holding.cancel()
             announcement.close()
-            if compactor is not None:
-                await compactor.stop()
-            compacted = compactor.totals if compactor else CompactionTotals()
-            await _stop(config, server, committer, reserve)
+            await upkeep.close()
+            compacted = upkeep.totals
+            await _stop(config, server, committer, upkeep)
             log.info(
                 "stopped",
                 records=committer.totals.records,
@@ -316,10 +277,11 @@ def _quotas(config: Config) -> Quotas:
 class _Announcement:
     """Tells the service manager how the streams fare, whenever that is another story."""
 
-    def __init__(self, committer: Committer, environ: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, committer: Committer, environ: Mapping[str, str]) -> None:
+        self._store = store
         self._committer = committer
         self._environ = environ
-        self._told = serving_state([])
+        self._told = serving_state("", [])
         self._timer: asyncio.TimerHandle | None = None
 
     def renew(self) -> None:
@@ -335,33 +297,17 @@ class _Announcement:
 
     def _tell(self) -> None:
         self._timer = None
-        state = serving_state(self._committer.failing())
+        state = serving_state(str(self._store.unusable or ""), self._committer.failing())
         if state != self._told:
             self._told = state
             notify(f"STATUS={state}", self._environ)
 
 
-async def _hold(reserve: Reserve) -> None:
-    """Makes the reserve, as soon as there is room for it."""
-    said = False
-    while True:
-        try:
-            if await asyncio.to_thread(reserve.hold):
-                return
-            reason = "not twice as much is free"
-        except OSError as error:
-            reason = str(error)
-        if not said:
-            said = True
-            log.warning("reserve_not_made", reason=reason, tried_again_every_s=_RESERVE_RETRY_S)
-        await asyncio.sleep(_RESERVE_RETRY_S)
-
-
-async def _stop(config: Config, server: Server, committer: Committer, reserve: Reserve) -> None:
+async def _stop(config: Config, server: Server, committer: Committer, upkeep: Upkeep) -> None:
     loop = asyncio.get_running_loop()
 
     def use_reserve() -> None:
-        if committer.lacks_space() and reserve.release():
+        if committer.lacks_space() and upkeep.release_reserve():
             log.warning("reserve_released", reason="the disk is full, and received records wait")
             loop.call_soon(committer.retry_now)
 

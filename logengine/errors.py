@@ -77,6 +77,17 @@ class DataDirectoryLocked(LogEngineError):
     """Another daemon has this data directory; stop that one or use another directory."""
 
 
+class DataDirectoryReplaced(LogEngineError):
+    """The path of the data directory means another one than is locked, or none.
+
+    Nothing is committed until the one that is there is recovered; nothing need be called.
+    """
+
+
+class DataDirectoryIncomplete(LogEngineError):
+    """Less is in the data directory than the last daemon left; the message says what to do."""
+
+
 class ProtocolError(LogEngineError):
     """The other end of a socket said something that the protocol does not know."""
 

@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from logengine.data_directory import lock_data_directory
 from logengine.directory import Directory
 from logengine.errors import DataDirectoryLocked
 from logengine.running import Running, read_boot_id
-from logengine.store import lock_data_directory
 
 _ADVICE = "stop it, run this again, and start it"
 

@@ -74,6 +74,10 @@ class QuotaLooks:
         wanted = [_Wanted(s, self._quotas.has_max_bytes(s), counts_users) for s in streams]
         await self._look([each for each in wanted if each.size or each.users])
 
+    def forget(self) -> None:
+        """Knows nothing of what is stored any more: the data directory is another one."""
+        self._stored.clear()
+
     def look_soon(self) -> None:
         """Has those looked at who are near the end of their room, once that may be."""
         if self._stored.anybody_is_near and self._timer is None and not self._closed:
@@ -105,7 +109,10 @@ class QuotaLooks:
 
     async def _look(self, wanted: Sequence[_Wanted]) -> None:
         began = time.monotonic()
+        generation = self._store.generation
         seen = await asyncio.to_thread(_look, self._store.data, wanted)
+        if generation != self._store.generation:
+            return  # of a directory that is another one by now
         for stream, size_bytes, oldest in seen:
             if size_bytes is not None:
                 # What is under way may be among the files too: rather twice than not at all.

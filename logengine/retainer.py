@@ -8,7 +8,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import msgspec
 from msgspec import UNSET
@@ -125,12 +124,6 @@ class Retainer:
     def _free_on_disk(self) -> int:
         found = os.fstatvfs(self._data.descriptor)
         return found.f_bavail * found.f_frsize
-
-
-def size_of_file_system(path: Path) -> int:
-    """The bytes that the file system of `path` has in all. Raises `OSError`."""
-    found = os.statvfs(path)
-    return found.f_blocks * found.f_frsize
 
 
 def cursors_behind(data: AnyDirectory, stream: str, seq: int) -> list[str]:

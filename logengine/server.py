@@ -191,11 +191,23 @@ class Server:
 
     async def _welcome(self, connection: Connection, hello: Hello) -> None:
         assert connection.producer is not None
-        # What an earlier connection had delivered is to be counted: `next` is an ack.
-        await self.committer.barrier(connection.stream)
+        generation = -1
+        while generation != self._store.generation:
+            generation = self._store.generation
+            # What an earlier connection had delivered is to be counted: `next` is an ack.
+            await self.committer.barrier(connection.stream)
         del self._welcomes[connection]
         known = self._store.last_durable(connection.stream, connection.producer)
         connection.welcome_producer(max(known + 1, hello.first or 1))
+
+    def send_producers_away(self) -> None:
+        """Ends the connections whose numbers were told from a data directory that is another now.
+
+        They come back, and are told from where on to send.
+        """
+        for connection in list(self._connections):
+            if connection.is_numbered:
+                connection.send_away()
 
     def may_read(self, connection: Connection) -> bool:
         """Whether there is room for whatever `connection` sends next."""
@@ -240,9 +252,9 @@ class Server:
         full_streams, full_uids = self.quotas.without_space()
         status = Status(
             status=1,
-            ok=not failing and not self._is_full(),
+            ok=not failing and not self._is_full() and self._store.unusable is None,
             pid=os.getpid(),
-            data=str(self._store.data),
+            data=str(self._store.path),
             uptime_s=round(self._loop.time() - self._started_s, 1),
             streams=self._store.streams,
             connections=len(self._connections),
@@ -265,6 +277,8 @@ class Server:
             streams_at_max_bytes=full_streams[:FULL_MAX],
             uids_at_max_bytes=full_uids[:FULL_MAX],
             unsynced_streams=sorted(self._store.unsynced)[:FULL_MAX],
+            unusable=str(self._store.unusable or ""),
+            risks=self._store.risks,
         )
         return msgspec.json.encode(status) + b"\n"
 

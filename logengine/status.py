@@ -39,7 +39,7 @@ class TotalsStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """The answer to `{"_status":1}`; see `docs/protocol.md` for each.
 
-    `failing` has at most `FAILING_STREAMS_MAX` of the `failing_streams`. The last three have
+    `failing` has at most `FAILING_STREAMS_MAX` of the `failing_streams`. The last ones have
     defaults, for an answer of a daemon that does not tell them.
     """
 
@@ -60,10 +60,17 @@ class Status(msgspec.Struct, frozen=True):
     streams_at_max_bytes: Sequence[str] = ()
     uids_at_max_bytes: Sequence[int] = ()
     unsynced_streams: Sequence[str] = ()
+    unusable: str = ""
+    risks: Sequence[str] = ()
 
 
-def serving_state(failing: Sequence[FailingStream]) -> str:
-    """One line on how the streams fare, as `systemctl status` shows it."""
+def serving_state(unusable: str, failing: Sequence[FailingStream]) -> str:
+    """One line on how the streams fare, as `systemctl status` shows it.
+
+    `unusable` says why nothing at all is committed, where that is so.
+    """
+    if unusable:
+        return f"Nothing is committed: {unusable}"
     if not failing:
         return "Serving"
     waiting = format_size_rounded(sum(stream.waiting_bytes for stream in failing))

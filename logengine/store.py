@@ -6,31 +6,32 @@ DATA/STREAM/    one directory per stream
 """
 
 import asyncio
-import fcntl
-import os
+import errno
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 from msgspec import UNSET, UnsetType
 
 from logengine.directory import Directory, create_directories, create_directory
-from logengine.errors import DataDirectoryLocked, OutdatedPlan, TooManyStreams
+from logengine.errors import OutdatedPlan, TooManyStreams
+from logengine.file_system import risks_at
+from logengine.opening import OpenedData, open_data
 from logengine.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
 from logengine.publication import Publication, StreamCommit
 from logengine.room import StoredSegment
-from logengine.running import Running, read_boot_id
-from logengine.segment_file import list_streams
-from logengine.stream import Recovery, SegmentWriter, drop_oldest, recover
+from logengine.running import read_boot_id
+from logengine.stream import Recovery, SegmentWriter, drop_oldest
 from logengine.user_bytes import Users
 
 log = structlog.get_logger()
 
-LOCK_NAME = ".lock"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,36 +47,6 @@ class StoreLimits:
     active_cache: int = 32 * 1024 * 1024
 
 
-def lock_data_directory(data: Directory) -> int:
-    """Takes the lock that says who writes in `data`; a descriptor, closing it gives it free.
-
-    Raises `DataDirectoryLocked` if a daemon has it, and `OSError`.
-    """
-    # For reading: a file open for writing keeps its file system from being remounted so.
-    lock = data.open_file(LOCK_NAME, os.O_RDONLY | os.O_CREAT)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise DataDirectoryLocked(
-            f"{data} is in use by another logengine daemon; "
-            "stop that one, or give this one a directory of its own with --data"
-        ) from None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _tell_of_unsynced(stream: str) -> None:
-    log.error(
-        "removals_ended",
-        stream=stream,
-        until="the next boot",
-        reason="a sync of its directory failed",
-    )
-
-
 class Store:
     """The streams of a data directory. One daemon's; readers need none of it.
 
@@ -84,6 +55,9 @@ class Store:
     was made on, and is published only where that very state is durable by then: whatever its
     caller got wrong, no record takes its place after a hole. A failed commit sets the state
     back to what is durable: what was planned on top must be planned again.
+
+    All of it goes on in the directory that was opened. Where its path means another one, or
+    none, nothing is committed: `unusable` says why, until `reopen` has recovered what is there.
     """
 
     def __init__(
@@ -96,11 +70,16 @@ class Store:
     ) -> None:
         """`boot_id` names the boot of the machine, where that is not for the kernel to say."""
         self.path = data
-        self._directory: Directory | None = None
+        self._opened: OpenedData | None = None
+        # Why nothing is committed now, to any stream.
+        self.unusable: Exception | None = None
+        # What is known to break the promise on this file system, one reason each.
+        self.risks: Sequence[str] = ()
+        # Counts the directories that were opened: what is known of one is not so of the next.
+        self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._executor = executor
         self._limits = limits or StoreLimits()
-        self._lock: int | None = None
         self._durable: dict[str, StreamState] = {}
         # In the order of their last use, for the cache of active segments.
         self._planned: OrderedDict[str, StreamState] = OrderedDict()
@@ -115,67 +94,127 @@ class Store:
         self._beginning = asyncio.Lock()
         # Commits that did not return, be it for an exception: what they left is not known.
         self._under_way = 0
-        self._running: Running | None = None
-        # Streams whose directory could not be synced after a name was removed or replaced. What
-        # is gone may come back, so nothing more goes until the next boot.
-        self.unsynced: set[str] = set()
+        # Threads that recover a stream, or drop segments of one.
+        self._in_threads = 0
+        self._left_alone: asyncio.Future[None] | None = None
+        # Streams whose directory somebody removed: it is made again by the next commit.
+        self._removed: set[str] = set()
         # Called with a stream whose oldest segments were dropped, all that were to be or some.
         self.on_dropped: Callable[[str], None] = lambda _: None
         # Called with each segment that is durable, in the order of the commits.
         self.on_segment: Callable[[SegmentPlan], None] = lambda _: None
+        # Called once when nothing can be committed any more.
+        self.on_unusable: Callable[[], None] = lambda: None
 
     def open(self) -> dict[str, Recovery | OSError]:
         """Locks the data directory, making it if need be, and recovers every stream.
 
         Gives what was found of each. A stream that cannot be recovered now has its error
-        there, and is tried again when something is sent to it. After a process that was killed
-        in this boot, the threads share the streams, because each has to be written to. Raises
-        `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
+        there, and is tried again when something is sent to it. Raises `DataDirectoryLocked` if
+        another daemon has the directory, and `OSError`.
         """
         create_directory(self.path)
-        directory = self._directory = Directory.open(self.path)
-        self._lock = lock_data_directory(directory)
-        self._running = Running(directory, self._boot_id, _tell_of_unsynced)
-        self.unsynced = self._running.unsynced
-        self._running.begin()
-        # A stream's directory that somebody put here may not be on the disk yet.
-        directory.sync()
-        streams = list_streams(directory)
-        self._admitted.update(streams)
-        recovered: dict[str, Recovery | OSError] = {}
-        for stream, found in zip(streams, self._recoveries(streams), strict=True):
-            recovered[stream] = found if isinstance(found, OSError) else self._adopt(stream, found)
-        return recovered
+        return self._adopt_all(self._open_what_is_there())
+
+    async def reopen(self) -> dict[str, Recovery | OSError] | None:
+        """Locks and recovers what the path means now, in place of what was open before.
+
+        Gives what was found of each stream; None where it means the same directory again, and
+        nothing has to be known anew. Raises `DataDirectoryReplaced`, `DataDirectoryLocked` and
+        `OSError` where nothing can be committed yet; `unusable` is that error then.
+        """
+        if self.unusable is None:
+            return None
+        await self._until_left_alone()
+        before = self._opened
+        try:
+            if before is not None and before.locked.why_not_in_place() is None:
+                self.unusable = None
+                return None
+            opened = await asyncio.to_thread(self._open_in_place_of, before)
+        except Exception as error:
+            self.unusable = error
+            raise
+        if before is not None:
+            before.close(is_in_doubt=self._is_in_doubt(before))
+        self._durable.clear()
+        self._planned.clear()
+        self._active_bytes = 0
+        self._admitted.clear()
+        self._uncertain.clear()
+        self._removed.clear()
+        found = self._adopt_all(opened)
+        self.unusable = None
+        return found
+
+    def _open_what_is_there(self) -> OpenedData:
+        return open_data(
+            self.path,
+            self._executor,
+            boot_id=self._boot_id,
+            rewrite_limit=self._limits.rewrite_limit,
+            active_cache=self._limits.active_cache,
+        )
+
+    def _open_in_place_of(self, before: OpenedData | None) -> OpenedData:
+        if before is not None:
+            # A name that is gone is no place for a new directory: there was data, and whoever
+            # took it away is to say what becomes of it.
+            if (gone := before.locked.why_gone()) is not None:
+                raise gone
+        else:
+            create_directory(self.path)
+        return self._open_what_is_there()
+
+    async def _until_left_alone(self) -> None:
+        """Returns when no commit and no thread has to do with the directory any more."""
+        while self._unsettled.total() or self._in_threads:
+            self._left_alone = asyncio.get_running_loop().create_future()
+            await self._left_alone
+
+    def _perhaps_left_alone(self) -> None:
+        if self._left_alone is not None and not self._left_alone.done():
+            self._left_alone.set_result(None)
+
+    def _adopt_all(self, opened: OpenedData) -> dict[str, Recovery | OSError]:
+        self._opened = opened
+        self.risks = risks_at(opened.directory)
+        self.generation += 1
+        self._admitted.update(opened.recovered)
+        for stream, found in opened.recovered.items():
+            if not isinstance(found, OSError):
+                self._adopt(stream, found)
+        return opened.recovered
 
     @property
     def data(self) -> Directory:
-        """The data directory that was locked and recovered; open until the store is closed."""
-        assert self._directory is not None, "the store is not open"
-        return self._directory
+        """The data directory that was locked and recovered last."""
+        assert self._opened is not None, "the store is not open"
+        return self._opened.directory
 
     @property
-    def _mark_of_run(self) -> Running:
-        assert self._running is not None, "the store is not open"
-        return self._running
+    def is_open(self) -> bool:
+        """Whether a data directory was locked and recovered."""
+        return self._opened is not None
 
-    def _recoveries(self, streams: Sequence[str]) -> Iterable[Recovery | OSError]:
-        """What recovery gives of each of `streams`, or why it does not."""
-        if not self._mark_of_run.died_before:
-            return (self._try_to_recover(stream, self._active_bytes_left()) for stream in streams)
-        # Each its share: what the others take of the cache is not known meanwhile.
-        share_bytes = self._limits.active_cache // max(1, len(streams))
-        return self._executor.map(lambda stream: self._try_to_recover(stream, share_bytes), streams)
+    @property
+    def unsynced(self) -> set[str]:
+        """Streams whose directory could not be synced after a name was removed or replaced.
+
+        What is gone may come back, so nothing more goes until the next boot.
+        """
+        return self._opened.running.unsynced if self._opened else set()
 
     def close(self) -> None:
         """Gives the data directory free, and says that this process ended well, if it did."""
-        if self._lock is None:
-            return
-        running = self._mark_of_run
-        is_in_doubt = running.died_before and not self._admitted <= self._planned.keys()
-        if not (self._under_way or self._uncertain or self.unsynced or is_in_doubt):
-            running.end()
-        os.close(self._lock)
-        self._lock = None
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close(is_in_doubt=self._is_in_doubt(opened))
+
+    def _is_in_doubt(self, opened: OpenedData) -> bool:
+        are_all_known = self._admitted <= self._planned.keys()
+        is_unknown = opened.running.died_before and not are_all_known
+        return bool(self._under_way or self._uncertain or is_unknown)
 
     @property
     def streams(self) -> int:
@@ -184,19 +223,32 @@ class Store:
 
     def is_ready(self, stream: str) -> bool:
         """Whether it is known where `stream` goes on."""
-        return stream in self._planned
+        return stream in self._planned and self.unusable is None
 
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.
 
-        Raises `OSError`, and `TooManyStreams` for a new one above the limit.
+        Raises `OSError`, what `unusable` says, and `TooManyStreams` for a new one above the
+        limit.
         """
+        if self.unusable is not None:
+            raise self.unusable
+        assert self._opened is not None, "the store is not open"
         self.admit(stream)
-        loop = asyncio.get_running_loop()
-        recovery = await loop.run_in_executor(
-            self._executor, self._recover, stream, self._active_bytes_left()
+        recovery = await self._in_thread(
+            self._opened.recover, stream, self._limits.active_cache - self._active_bytes
         )
         return self._adopt(stream, recovery)
+
+    async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        self._in_threads += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._executor, call, *arguments
+            )
+        finally:
+            self._in_threads -= 1
+            self._perhaps_left_alone()
 
     def admit(self, stream: str) -> None:
         """Gives `stream` its place. Raises `TooManyStreams` if there are `max_streams` others."""
@@ -214,15 +266,18 @@ class Store:
         Nobody else may change names in its directory meanwhile. Raises `OSError`.
         """
         state = self._durable.get(stream)
-        if state is None or state.next_seq == 1 or stream in self.unsynced:
+        if state is None or state.next_seq == 1:
             return []
+        if self.unusable is not None or stream in self.unsynced:
+            return []
+        data, unsynced, next_seq = self.data, self.unsynced, state.next_seq
 
         def drop() -> list[StoredSegment]:
-            with self.data.subdirectory(stream) as directory:
-                return drop_oldest(directory, wanted_bytes, state.next_seq, self.unsynced)
+            with data.subdirectory(stream) as directory:
+                return drop_oldest(directory, wanted_bytes, next_seq, unsynced)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, drop)
+            return await self._in_thread(drop)
         finally:
             self.on_dropped(stream)
 
@@ -311,27 +366,61 @@ class Store:
                 if segment.plan is not None
             ]
             # A single writer with nobody to wait for takes all its steps in one hop, later.
-            if before or len(commits) > 1:
+            if (before or len(commits) > 1) and self.unusable is None:
                 await publication.step(
                     [
                         (commit, commit.writer.prepare)
                         for commit in commits
-                        if self._durable[commit.stream].next_seq > 1
+                        if self._has_directory(commit.stream)
                     ]
                 )
             for commit_before in before:
                 await commit_before
-            unmarked = self._mark() if commits else None
+            unusable = self.look() or (self._mark() if commits else None)
             for commit in commits:
-                commit.failure = commit.failure or unmarked or self._outdated(commit.planned)
+                commit.failure = unusable or commit.failure or self._outdated(commit.planned)
             await self._begin(commits)
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
         for stream, segment in planned.items():
-            if segment.plan is None and (outdated := self._outdated(segment)):
-                failed[stream] = outdated
+            if segment.plan is None and (why := unusable or self._outdated(segment)):
+                failed[stream] = why
+        self._note_removed(failed)
         self._settle(planned, failed)
         self._under_way -= 1
         return failed
+
+    def _is_there(self, stream: str) -> bool:
+        try:
+            return self.data.has(stream)
+        except OSError:
+            return True  # nobody knows
+
+    def look(self) -> Exception | None:
+        """Why nothing is committed; None if the path still means the directory that was opened."""
+        if self.unusable is None and self._opened is not None:
+            self.unusable = self._opened.locked.why_not_in_place()
+            if self.unusable is not None:
+                self.on_unusable()
+        return self.unusable
+
+    def _has_directory(self, stream: str) -> bool:
+        """Whether there is one, or was; of a stream that just begins it may not be made yet."""
+        return self._durable[stream].next_seq > 1 and stream not in self._removed
+
+    def _note_removed(self, failed: Mapping[str, Exception]) -> None:
+        """Looks for whose directory is gone, of what `failed`: what was in it does not come back.
+
+        The stream goes on with its next number in a new one.
+        """
+        for stream, error in failed.items():
+            is_missing = isinstance(error, OSError) and error.errno == errno.ENOENT
+            if not is_missing or not self._has_directory(stream) or self._is_there(stream):
+                continue
+            next_seq = self._durable[stream].next_seq
+            log.error("stream_directory_removed", stream=stream, goes_on_at=next_seq)
+            self._removed.add(stream)
+            self._durable[stream] = self._durable[stream].without_active()
+            self.on_dropped(stream)
 
     def _outdated(self, planned: PlannedSegment) -> OutdatedPlan | None:
         """Why `planned` must not be published: what it was planned on is not what is durable."""
@@ -348,7 +437,8 @@ class Store:
     def _mark(self) -> OSError | None:
         """Why the next process could not be told if this one is killed; None if it is."""
         try:
-            self._mark_of_run.mark()
+            assert self._opened is not None, "the store is not open"
+            self._opened.running.mark()
         except OSError as error:
             return error
         return None
@@ -367,7 +457,7 @@ class Store:
         beginning = {
             commit.stream: commit
             for commit in commits
-            if commit.begins_stream and commit.failure is None
+            if (commit.begins_stream or commit.stream in self._removed) and commit.failure is None
         }
         if not beginning:
             return
@@ -390,32 +480,11 @@ class Store:
                 self._set_planned(stream, self._durable[stream])
             elif segment.plan is not None:
                 self._uncertain.discard(stream)
+                self._removed.discard(stream)
                 self._durable[stream] = segment.after
                 self.on_segment(segment.plan)
         self._evict_active_segments()
-
-    def _active_bytes_left(self) -> int:
-        return self._limits.active_cache - self._active_bytes
-
-    def _try_to_recover(self, stream: str, active_bytes_max: int) -> Recovery | OSError:
-        try:
-            return self._recover(stream, active_bytes_max)
-        except OSError as error:
-            return error
-
-    def _recover(self, stream: str, active_bytes_max: int) -> Recovery:
-        try:
-            directory = self.data.subdirectory(stream)
-        except FileNotFoundError:
-            return Recovery(StreamState(stream))
-        with directory:
-            return recover(
-                directory,
-                rewrite_limit=self._limits.rewrite_limit,
-                active_bytes_max=active_bytes_max,
-                writes_again=self._mark_of_run.died_before,
-                unsynced=self.unsynced,
-            )
+        self._perhaps_left_alone()
 
     def _adopt(self, stream: str, recovery: Recovery) -> Recovery:
         self._durable[stream] = recovery.state

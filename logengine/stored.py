@@ -53,6 +53,14 @@ class Stored:
         self.near_streams: set[str] = set()
         self.near_users: set[int] = set()
 
+    def clear(self) -> None:
+        """Forgets all that is stored."""
+        self.streams.clear()
+        self.users.clear()
+        self._in_streams.clear()
+        self.near_streams.clear()
+        self.near_users.clear()
+
     def add(self, stream: str, uid: int, size_bytes: int) -> None:
         """Counts lines of a user that are going to be stored."""
         if self.counts_streams:

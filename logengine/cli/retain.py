@@ -29,9 +29,9 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     A running daemon does that by itself; this is for one that is stopped.
     """
     from logengine.config import load_config
-    from logengine.daemon import retention_rules
     from logengine.offline import alone_with
     from logengine.retainer import Retainer
+    from logengine.upkeep import retention_rules
 
     config = load_config(config_path, data=data, socket=None, environ=os.environ, uid=os.getuid())
     where = Path(config.data)
@@ -41,7 +41,7 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     with nullcontext(nobody) if dry_run else alone_with(where, _ADVICE) as unsynced:
         for stream in sorted(unsynced):
             click.echo(f"{stream}: left alone until the next boot: a sync of its directory failed")
-        retainer = Retainer(where, retention_rules(config), unsynced=unsynced)
+        retainer = Retainer(where, retention_rules(config, str(where)), unsynced=unsynced)
         retainer.look()
         count = total = 0
         while (removal := retainer.next_removal()) is not None:

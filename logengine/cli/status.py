@@ -87,6 +87,10 @@ def _told(status: Status) -> Iterator[str]:
     for what, count in lost.items():
         if count:
             yield f"  {what}: {count:,} records"
+    if status.unusable:
+        yield f"  nothing is committed: {status.unusable}"
+    for risk in status.risks:
+        yield f"  not safe from a power cut: {risk}"
     for name in status.streams_at_max_bytes:
         yield f"  {name} has all the bytes that its quota allows (max_bytes)"
     for uid in status.uids_at_max_bytes:

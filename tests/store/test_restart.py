@@ -31,9 +31,9 @@ def opened(data: Path, boot_id: str = BOOT) -> Store:
 
 def kill(store: Store) -> None:
     """Lets go of the lock as the kernel does, and says nothing."""
-    assert store._lock is not None
-    os.close(store._lock)
-    store._lock = None
+    assert store._opened is not None
+    store._opened.locked.close()
+    store._opened = None
 
 
 def commit(store: Store, number: int, name: str = "app") -> dict[str, Exception]:
