@@ -21,7 +21,6 @@ OSDI 2014; Rebello et al., "Can Applications Recover from fsync Failures?", ATC 
 import contextlib
 import errno
 import os
-import secrets
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -36,21 +35,12 @@ from logengine.exclusive import rename_exclusively
 from logengine.leaving import Leaving
 from logengine.links import follow_links, open_parent
 from logengine.replaced import Replaced, give, look_at, status_of, umask
-from logengine.temp_file import TempFile
+from logengine.temp_file import TEMP_PREFIX, TEMP_SUFFIX, TempFile, temp_name_for
 from logengine.writes import write_all, write_all_directly
 
 DEFAULT_MODE = 0o640
 # Until it is whole, what takes the place of another file is nobody else's business.
 _TEMP_MODE = 0o600
-# A temp begins with a dot, so that no glob of the final names meets it.
-TEMP_PREFIX = "."
-TEMP_SUFFIX = ".tmp"
-_RANDOM_BYTES = 8
-# eCryptfs takes no longer ones; nothing that is met takes less.
-_TEMP_NAME_BYTES_MAX = 143
-_CHARACTER_BYTES_MAX = 4
-# The bytes of a UTF-8 character behind its first one.
-_CONTINUING, _CONTINUING_MASK = 0b1000_0000, 0b1100_0000
 _PERMISSIONS_MAX = 0o777
 _MODES = ("w", "wt", "wb", "x", "xt", "xb")
 
@@ -58,22 +48,6 @@ _MODES = ("w", "wt", "wb", "x", "xt", "xb")
 def is_temp_name(name: str) -> bool:
     """Whether a file of this name is a temp of a writer, perhaps of one that was killed."""
     return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
-
-
-def temp_name_for(name: str) -> str:
-    """A name that no other file has, for what is to be called `name`.
-
-    As much of `name` is in it as there is room for, and no half of a character.
-    """
-    room = _TEMP_NAME_BYTES_MAX - len(TEMP_PREFIX) - 1 - 2 * _RANDOM_BYTES - len(TEMP_SUFFIX)
-    if len(name) * _CHARACTER_BYTES_MAX > room:
-        encoded = os.fsencode(name)
-        end = min(len(encoded), room)
-        # Some file systems refuse what is no UTF-8: a character is kept whole or left out.
-        while 0 < end < len(encoded) and encoded[end] & _CONTINUING_MASK == _CONTINUING:
-            end -= 1
-        name = os.fsdecode(encoded[:end])
-    return f"{TEMP_PREFIX}{name}.{secrets.token_hex(_RANDOM_BYTES)}{TEMP_SUFFIX}"
 
 
 class AtomicWriter:
@@ -143,6 +117,7 @@ class AtomicWriter:
         self._replaced: Replaced | None = None
         self._file: IO[Any] | None = None
         self._prepared = False
+        self._is_publishing = False
         self.process = 0
         self.leaving: Callable[[], object] | None = None
         self._abandoned: object = None
@@ -321,12 +296,17 @@ class AtomicWriter:
             raise ValueError(f"{self.path}: publish comes after prepare, and once")
         temp_name = os.path.basename(self.temp_path)
         with _FailingStep(self, "replace"):
-            if self._is_exclusive:
-                rename_exclusively(self.directory, temp_name, self._name)
-            else:
-                if self._open_directory is None:
-                    self._look_again(temp_name)
-                self.directory.replace(temp_name, self._name)
+            self._is_publishing = True
+            try:
+                if self._is_exclusive:
+                    rename_exclusively(self.directory, temp_name, self._name)
+                else:
+                    if self._open_directory is None:
+                        self._look_again(temp_name)
+                    self.directory.replace(temp_name, self._name)
+            except OSError:
+                self._is_publishing = False
+                raise
         self.temp_path = None
         self.published = True
 
@@ -378,8 +358,19 @@ class AtomicWriter:
             if self.process == os.getpid():
                 # On a file system gone read-only it stays; the next start removes it.
                 with contextlib.suppress(OSError):
-                    self.directory.unlink(os.path.basename(self.temp_path))
+                    self._unlink(self.temp_path)
             self.temp_path = None
+
+    def _unlink(self, temp_path: str) -> None:
+        try:
+            self.directory.unlink(os.path.basename(temp_path))
+        except FileNotFoundError:
+            # An exception came just behind the call that renamed it.
+            self.published = self._is_publishing
+        except OSError:
+            # The directory cannot be opened again, as where descriptors have run out. In any
+            # other one that the path may mean by now, nothing has this name.
+            os.unlink(temp_path)
 
 
 class _FailingStep(errors_name):

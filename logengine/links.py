@@ -3,6 +3,7 @@
 Sources: path_resolution(7); proc(5), "/proc/sys/fs/protected_symlinks".
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -21,18 +22,30 @@ def follow_links(path: str) -> tuple[Directory, str]:
     """
     directory, name = open_parent(path)
     try:
-        for _ in range(_LINKS_MAX + 1):
+        for followed in range(_LINKS_MAX + 1):
             link = _link_at(directory, name)
             if link is None:
+                if followed:
+                    _check_that_it_is_meant(path, directory, name)
                 return directory, name
             parent, name = _split(link)
             if parent:
                 passed, directory = directory, directory.walk(parent)
                 passed.close()
+        raise OSError(errno.ELOOP, f"more than {_LINKS_MAX} symbolic links, or a loop of them")
     except BaseException:
         directory.close()
         raise
-    raise OSError(errno.ELOOP, f"more than {_LINKS_MAX} symbolic links, or a loop of them")
+
+
+def _check_that_it_is_meant(path: str, directory: Directory, name: str) -> None:
+    """Refuses links that say something else than they mean, as /proc has them of open files."""
+    with contextlib.suppress(FileNotFoundError):
+        meant = os.stat(path)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(meant, directory.stat(name, follow_links=False)):
+                return
+        raise OSError(errno.EINVAL, "what it leads to has no name that another file could take")
 
 
 def open_parent(path: str) -> tuple[Directory, str]:

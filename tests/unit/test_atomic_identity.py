@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
-from logengine.atomic import is_temp_name, temp_name_for
+from logengine.atomic import is_temp_name
 from logengine.replaced import narrowed_acl, narrowed_mode, umask
+from logengine.temp_file import temp_name_for
 
 ACL = "system.posix_acl_access"
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
@@ -243,6 +244,15 @@ def test_standard_output_that_is_a_pipe_is_refused() -> None:
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert "AtomicWriteError" in ended.stderr
+    assert "has no name" in ended.stderr
+
+
+def test_an_open_file_that_was_removed_is_refused(tmp_path: Path, target: Path) -> None:
+    with target.open() as file:
+        target.unlink()
+        with pytest.raises(OSError, match="has no name"):
+            write(f"/proc/self/fd/{file.fileno()}")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_name_that_becomes_a_fifo_is_not_replaced(tmp_path: Path) -> None:

@@ -189,6 +189,27 @@ def test_a_signal_handler_that_raises_while_the_fsync_runs_leaves_no_temp(
     assert (tmp_path / "file").read_text() == "old"
 
 
+def test_a_writer_that_was_interrupted_behind_the_replace_knows_that_it_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+
+    def replace(*arguments: Any, **options: Any) -> None:
+        real(*arguments, **options)
+        raise Interrupt
+
+    for call, published in [("replace", True), ("fsync", False)]:
+        writer = AtomicWriter(tmp_path / call)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            if call == "fsync":
+                patch.setattr(os, "fsync", lambda _descriptor: (_ for _ in ()).throw(Interrupt))
+            with pytest.raises(Interrupt), writer:
+                writer.write("new")
+        assert writer.published is published
+        assert (tmp_path / call).exists() is published
+
+
 def test_a_writer_that_is_dropped_removes_its_temp_and_warns(tmp_path: Path) -> None:
     writer = AtomicWriter(tmp_path / "file")
     writer.open()
