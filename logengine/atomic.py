@@ -150,8 +150,8 @@ class AtomicWriter:
         __exit__ = Leaving(_leave)
 
     def __del__(self) -> None:
-        if getattr(self, "temp_path", None) is None:
-            return
+        if getattr(self, "temp_path", None) is None or self._open_directory is not None:
+            return  # who holds the directory looks after it, also after a kill
         self.abort()
         if self.process == os.getpid():
             message = f"{self.path}: a writer was dropped that was neither published nor aborted"
@@ -357,7 +357,7 @@ class AtomicWriter:
         if self.temp_path is not None:
             if self.process == os.getpid():
                 # On a file system gone read-only it stays; the next start removes it.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):
                     self._unlink(self.temp_path)
             self.temp_path = None
 

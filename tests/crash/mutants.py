@@ -223,7 +223,11 @@ def short_write_taken_for_whole() -> Any:
 
 def temp_kept() -> Any:
     """A writer that fails leaves its temp."""
-    return patch.object(AtomicWriter, "_remove_temp", nothing)
+
+    def forget(self: AtomicWriter) -> None:
+        self.temp_path = None
+
+    return patch.object(AtomicWriter, "_remove_temp", forget)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -388,3 +389,56 @@ async def test_an_async_writer_in_a_forked_child_neither_publishes_nor_removes(
 
         assert in_child(drop) == 0
     assert (tmp_path / "file").read_text() == "new"
+
+
+async def test_a_step_under_way_in_its_thread_removes_the_temp_that_nobody_waits_for_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing, go_on = threading.Event(), threading.Event()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        syncing.set()
+        assert go_on.wait(60)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    writer = AsyncAtomicWriter(tmp_path / "file")
+    await writer.__aenter__()
+    await writer.write("new")
+    preparing = asyncio.create_task(writer.prepare())
+    assert await asyncio.to_thread(syncing.wait, 60)
+    writer._abandon(None)
+    # Closed beneath the thread, its descriptor could be another file's by now.
+    assert len(os.listdir(tmp_path)) == 1
+    assert not writer._writer.file.closed
+    go_on.set()
+    await preparing
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(ValueError, match="publish comes after prepare"):
+        await writer.publish()
+
+
+async def test_abort_waits_for_the_step_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing, go_on = threading.Event(), threading.Event()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        syncing.set()
+        assert go_on.wait(60)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    writer = AsyncAtomicWriter(tmp_path / "file")
+    await writer.__aenter__()
+    await writer.write("new")
+    preparing = asyncio.create_task(writer.prepare())
+    assert await asyncio.to_thread(syncing.wait, 60)
+    aborting = asyncio.create_task(writer.abort())
+    await asyncio.sleep(0)
+    assert len(os.listdir(tmp_path)) == 1
+    go_on.set()
+    await asyncio.gather(preparing, aborting)
+    assert os.listdir(tmp_path) == []
