@@ -6,6 +6,7 @@ long as nothing fails.
 
 import asyncio
 import contextlib
+import io
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -187,8 +188,9 @@ def directory_sync_tried_again() -> Any:
 def written_in_place() -> Iterator[None]:
     """No temp: the file under the final name is written over."""
 
-    def open_target(self: AtomicWriter, _temp_path: str, _flags: int) -> int:
-        return self.directory.open_file(self._name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    def open_target(self: AtomicWriter) -> io.FileIO:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        return io.FileIO(self.directory.open_file(self._name, flags), "w")
 
     with (
         patch.object(AtomicWriter, "_open_temp", open_target),
@@ -222,7 +224,11 @@ def short_write_taken_for_whole() -> Any:
 
 def temp_kept() -> Any:
     """A writer that fails leaves its temp."""
-    return patch.object(AtomicWriter, "_remove_temp", nothing)
+
+    def forget(self: AtomicWriter) -> None:
+        self.temp_path = None
+
+    return patch.object(AtomicWriter, "_remove_temp", forget)
 
 
 @contextlib.contextmanager
