@@ -334,11 +334,12 @@ class AsyncClient(BaseClient):
     async def _converse(self) -> None:
         """One connection, to its end, which is an `OSError`, or to that of the client."""
         loop = asyncio.get_running_loop()
-        transport, link = await loop.create_unix_connection(
-            lambda: _Link(self._received, self._wakeup.set),
-            os.fspath(self._settings.socket_path()),
-        )
+        link = _Link(self._received, self._wakeup.set)
+        transport: asyncio.WriteTransport | None = None
         try:
+            transport, _ = await loop.create_unix_connection(
+                lambda: link, os.fspath(self._settings.socket_path())
+            )
             transport.write(self._delivery.connected())
             while not self._stopping:
                 await self._take_steps()
@@ -350,7 +351,8 @@ class AsyncClient(BaseClient):
                 await self._wait(None)
         finally:
             # What the transport still holds is held here, too, until it is acknowledged.
-            transport.abort()
+            if transport is not None:
+                transport.abort()
             link.close()
 
     def _received(self, data: bytes) -> None:
@@ -425,8 +427,13 @@ class _Link(asyncio.Protocol):
         self.is_paused = False
         self.ended: OSError | None = None
         self._answers: socket.socket | None = None
+        self._is_closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._is_closed:  # nobody waits for it any more
+            assert isinstance(transport, asyncio.WriteTransport)
+            transport.abort()
+            return
         self._answers = transport.get_extra_info("socket").dup()
 
     def data_received(self, data: bytes) -> None:
@@ -457,5 +464,6 @@ class _Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Lets go of the socket."""
+        self._is_closed = True
         if self._answers is not None:
             self._answers.close()

@@ -285,8 +285,9 @@ class Courier:
         forget("no thread", self.delivery.producer)
         try:
             self._prepare()
-            if self._wakeup is None or not self._wakeup.is_ours:
-                self._wakeup = Wakeup()
+            if self._wakeup is not None:
+                self._wakeup.close()
+            self._wakeup = Wakeup()
             self._deliver()
             if self._elected.get("courier") is not me:
                 return  # another thread goes on
@@ -465,6 +466,7 @@ class Courier:
         if is_woken:
             wakeup.clear()
             if not wakeup.is_ours:
+                wakeup.close()
                 self._wakeup = Wakeup()
                 return True
         return connection is not None and connection.number in ready

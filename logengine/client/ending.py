@@ -28,6 +28,8 @@ _AFTER_OTHER_FINALIZERS = -1000
 _vain: dict[str, tuple[float, float]] = {}  # by socket: since when it was waited, and until
 _clients: dict[int, "Ending"] = {}
 _hooked: list[int] = []
+_under_way: list[float] = []
+_exiting: list[int] = []  # the number of this process, once its clients were ended together
 
 
 class Ending(Protocol):
@@ -66,23 +68,34 @@ def leave(client: Ending) -> None:
     _clients.pop(id(client), None)
 
 
+def is_exiting() -> bool:
+    """Whether nobody will wait any more for what is taken from now on."""
+    return _exiting == [os.getpid()]
+
+
 def forget_all() -> None:
     """In a forked process: it ends only what it uses itself."""
     _clients.clear()
+    _under_way.clear()
 
 
 def close_all() -> None:
     """Ends all clients of this process."""
+    _exiting[:] = [os.getpid()]
     began = time.monotonic()
-    while _clients:
-        try:
-            _, client = _clients.popitem()
-        except KeyError:
-            return
-        try:
-            client.close_at_exit(began)
-        except LogEngineError as error:
-            tell(str(error))
+    _under_way.append(began)
+    try:
+        while _clients:
+            try:
+                _, client = _clients.popitem()
+            except KeyError:
+                return
+            try:
+                client.close_at_exit(began)
+            except LogEngineError as error:
+                tell(str(error))
+    finally:
+        _under_way.pop()
 
 
 def _hook_child() -> None:
@@ -103,6 +116,8 @@ def _hook_child() -> None:
 
 def _end_by(number: int, _: FrameType | None) -> None:
     """Sends what there is, and ends by the signal as if it had not been taken."""
+    if _under_way:
+        return  # the process is at its end already, and this came in the midst of it
     close_all()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

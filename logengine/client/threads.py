@@ -214,7 +214,6 @@ class Client(BaseClient):
 
     def close_at_exit(self, began: float) -> None:
         """Closes it, and has what is sent later all the same sent at once."""
-        self._ended_at_exit = True
         self._close(lambda courier, wait: self._wait_together(courier, began, wait))
 
     def _close(self, patiently: Any) -> None:
@@ -222,6 +221,7 @@ class Client(BaseClient):
         if self._closed:
             return
         self._closed = True
+        self._ended_at_exit = ending.is_exiting()
         courier.close()
         error: LogEngineError | None = None
         try:
