@@ -1,10 +1,29 @@
 """Everything that logengine raises on purpose: one type for each thing a caller can do."""
 
+import copy
 import errno
+from typing import Any, TypeVar, cast
+
+Error = TypeVar("Error", bound="LogEngineError")
+
+
+def renewed(error: Error) -> Error:
+    """The same error to be raised once more: one that is raised again drags its traceback along."""
+    return copy.copy(error)
+
+
+def _made_again(kind: type[Error], args: tuple[Any, ...], attributes: dict[str, Any]) -> Error:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class LogEngineError(Exception):
     """The root: catch this to catch all of logengine's own errors."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles it without its constructor, whose arguments are not its `args`."""
+        return _made_again, (type(self), self.args, self.__dict__)
 
 
 class ConfigError(LogEngineError):
@@ -22,6 +41,10 @@ class AtomicWriteError(LogEngineError, OSError):
 
     verb = "write"
     published = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As `OSError`, which keeps more than its `args`."""
+        return cast("tuple[Any, ...]", OSError.__reduce__(self))
 
     @classmethod
     def of(cls, error: OSError, path: str, verb: str) -> "AtomicWriteError":
