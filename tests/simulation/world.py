@@ -20,8 +20,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from asyncinotify import Mask
-
 from logengine import (
     atomic,
     connection,
@@ -256,7 +254,7 @@ class World:
         self.notifications = Notifications(
             self.calls.look_up, lambda call: self.kernel.after(self.network.delay_s(), call)
         )
-        self.calls.on_change = self._on_change
+        self.calls.on_change = self.notifications.tell
         self.log: list[tuple[float, str, str, dict[str, Any]]] = []
         self.outside = Outside(
             self.kernel,
@@ -641,12 +639,6 @@ class World:
         self.is_over = True
 
     # What is heard ------------------------------------------------------------------------
-
-    def _on_change(self, directory: Directory, mask: Mask, name: str) -> None:
-        if mask & Mask.DELETE and mask & Mask.ISDIR:
-            for follower in self._followers:
-                follower.remade.add(name)
-        self.notifications.tell(directory, mask, name)
 
     def _on_name(
         self, directory: Directory, name: str, before: Inode | None, after: Inode | None
