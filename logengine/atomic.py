@@ -208,9 +208,11 @@ class AtomicWriter:
 
     def sync_directory(self) -> None:
         """Makes the target's new name durable."""
-        with errors_name(self.path, "sync the directory of"):
-            self.directory.sync()
-        self.close_directory()
+        try:
+            with errors_name(self.path, "sync the directory of"):
+                self.directory.sync()
+        finally:
+            self.close_directory()
 
     def abort(self) -> None:
         """Removes the temp, if the file is not published yet. Never raises."""

@@ -20,7 +20,17 @@ from unittest.mock import patch
 
 from asyncinotify import Mask
 
-from logengine import atomic, connection, daemon, follow, poller, retainer, rewrite, writes
+from logengine import (
+    atomic,
+    connection,
+    daemon,
+    follow,
+    poller,
+    retainer,
+    rewrite,
+    upkeep,
+    writes,
+)
 from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.errors import LogEngineError
@@ -680,7 +690,7 @@ class World:
             enter(patch.object(writes, "_STAGING_BYTES", 1024))
             enter(patch.object(daemon, "Committer", self._noted("committer", Committer)))
             enter(patch.object(daemon, "Server", self._noted("server", Server)))
-            enter(patch.object(daemon, "Compactor", self._noted("compactor", Compactor)))
+            enter(patch.object(upkeep, "Compactor", self._noted("compactor", Compactor)))
             enter(patch.object(sys, "unraisablehook", lambda _: None))
             level = logging.root.manager.disable
             logging.disable(logging.CRITICAL)
