@@ -15,7 +15,7 @@ BINDIR ?= /usr/local/bin
 PIP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench crash soak test-systemd install uninstall lock clean
+.PHONY: help run test lint format bench crash soak sim test-systemd install uninstall lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,10 @@ crash: $(INSTALLED_DEV) ## the whole crash campaign: an hour or so; as root it m
 
 soak: $(INSTALLED_DEV) ## the crash campaign at random: MINUTES=n, and SEED=s to run it again
 	$(BIN)/python -m tests.crash.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+sim: $(INSTALLED_DEV) ## the whole daemon simulated: MINUTES=n, SEED=s (or commit), JOBS=j
+	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),1) --jobs $(or $(JOBS),1) \
+	  $(if $(SEED),--seed $(SEED))
 
 test-systemd: $(INSTALLED_DEV) ## in a real systemd, in a container (root, Debian)
 	tests/systemd/prepare

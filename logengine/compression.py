@@ -129,7 +129,12 @@ def with_frames(header: Header, frames: Sequence[RecordFrame]) -> Header:
 
 def encode_compressed_header(header: Header) -> bytes:
     """The frame of the header's line. Its `frames` are those that will be written behind it."""
-    return _compressor(_HEADER_LEVEL).compress(encode_header(header))
+    return encode_compressed_line(encode_header(header))
+
+
+def encode_compressed_line(line: bytes) -> bytes:
+    """The frame of a header's line, which has its newline."""
+    return _compressor(_HEADER_LEVEL).compress(line)
 
 
 def split_header(start: bytes, path: str, bytes_max: int) -> tuple[bytes, int] | None:

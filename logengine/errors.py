@@ -100,8 +100,24 @@ class MalformedInput(LogEngineError):
     """What is to be imported is not of the format it is said to be of; name another format."""
 
 
+class AnotherInput(LogEngineError):
+    """An input is not the one that an earlier run stopped in; the message says what it is."""
+
+
+class ResumeInUse(LogEngineError):
+    """Another run with the same `--resume` name is under way; wait for its end."""
+
+
+class DamagedResumeState(LogEngineError):
+    """The file that says where a run with `--resume` stopped is not what was written."""
+
+
 class OldBytesRemain(LogEngineError):
     """Erased records are still on the disk, in a file that the message names; try again."""
+
+
+class IncompleteExport(LogEngineError):
+    """Records that were to be exported cannot be read; repair the stream, or export the rest."""
 
 
 class NotInstalled(LogEngineError):

@@ -4,6 +4,9 @@
     ndjson    an object stays as it is, with `time` in front if one of its fields tells one
     journal   journald's export: {"time":"…","message":"…","PRIORITY":"6",…}
 
+A byte order mark in front of a line is no part of it; nor is a run of NULs, of which
+`_nul_bytes` says how many there were.
+
 The same input gives the same number of lines, however it is cut: that is what resuming goes
 by. Bytes in, bytes out, no files and no clock.
 """
@@ -25,6 +28,8 @@ FORMATS = ("auto", "text", "ndjson", "journal")
 # A line longer than this is passed on cut; the daemon refuses it, as any that is too long.
 _LINE_BYTES_MAX = 64 * 1024 * 1024
 _JOURNAL_START = re.compile(rb"(__CURSOR|__REALTIME_TIMESTAMP|__MONOTONIC_TIMESTAMP)=")
+# What editors on Windows put in front of a file; where files were joined, in front of a line.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What tells a time where no `time` does, and in which part of a second a number counts.
 _TIME_KEYS = {
@@ -54,8 +59,18 @@ def converter(form: str, start: bytes, now: datetime) -> Converter:
 
     `now` is an aware time, for lines that tell no year or no zone.
     """
-    if form == "journal" or (form == "auto" and _JOURNAL_START.match(start)):
+    if form == "journal" or (form == "auto" and begins_journal(start)):
         return JournalConverter()
+    return line_converter(form, now)
+
+
+def begins_journal(start: bytes) -> bool:
+    """Whether an input that begins with `start` looks like a journal's export."""
+    return _JOURNAL_START.match(start) is not None
+
+
+def line_converter(form: str, now: datetime) -> "LineConverter":
+    """What converts lines of text, or of NDJSON and text; `now` as in `converter`."""
     convert = text_line if form == "text" else ndjson_line
     return LineConverter(lambda line: convert(line, now))
 
@@ -104,26 +119,46 @@ class JournalConverter:
 
 def text_line(line: bytes, now: datetime) -> bytes:
     r"""The record of a line of text; each byte that is not UTF-8 stands as `\xff`."""
+    line, nul_bytes = _without_front(line)
     text = line.rstrip(b"\r").decode("utf-8", "backslashreplace")
     record = {"message": text}
     time = leading_time(text, now)
-    return msgspec.json.encode(record if time is None else {"time": time} | record)
+    return _with_nul_bytes(
+        msgspec.json.encode(record if time is None else {"time": time} | record), nul_bytes
+    )
 
 
 def ndjson_line(line: bytes, now: datetime) -> bytes:
     """The line, with `time` in front if a field tells one; text where it is no object."""
-    stripped = line.strip()
+    rest, nul_bytes = _without_front(line)
+    stripped = rest.strip()
     try:
         stripped.decode()
         fields = _fields.decode(stripped)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return text_line(line, now)
-    if "time" in fields:
-        return stripped
-    time = _told_time(fields, now)
-    if time is None:
-        return stripped
-    return b'{"time":"%s",%s' % (time.encode(), stripped[1:])
+    time = None if "time" in fields else _told_time(fields, now)
+    if time is not None:
+        stripped = b'{"time":"%s",%s' % (time.encode(), stripped[1:])
+    return _with_nul_bytes(stripped, nul_bytes)
+
+
+def _without_front(line: bytes) -> tuple[bytes, int]:
+    """The line without what is no part of it, and how many NULs that were.
+
+    NULs stand where a power cut took what an appending program had written.
+    """
+    if not line.startswith((b"\0", _BYTE_ORDER_MARK)):
+        return line, 0
+    rest = line.lstrip(b"\0")
+    return rest.removeprefix(_BYTE_ORDER_MARK), len(line) - len(rest)
+
+
+def _with_nul_bytes(record: bytes, count: int) -> bytes:
+    if not count:
+        return record
+    inside = record[1:].lstrip()
+    return b'{"_nul_bytes":%d%s%s' % (count, b"" if inside == b"}" else b",", inside)
 
 
 def journal_entry(entry: Entry) -> bytes:

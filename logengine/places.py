@@ -9,6 +9,7 @@ from pathlib import Path
 
 SYSTEM_DATA = Path("/var/log/logengine")
 SYSTEM_SOCKET = Path("/run/logengine/socket")
+SYSTEM_STATE = Path("/var/lib/logengine")
 
 
 def default_data(environ: Mapping[str, str], uid: int) -> Path:
@@ -37,6 +38,20 @@ def find_socket(environ: Mapping[str, str], uid: int) -> Path:
     return _there(_own_socket(environ, uid), SYSTEM_SOCKET)
 
 
+def resume_directory(environ: Mapping[str, str], uid: int) -> Path:
+    """Where a sender keeps how far it is: `$LOGENGINE_STATE` says, or systemd, or it is the user's.
+
+    No daemon's data directory, where each directory is a stream.
+    """
+    if given := environ.get("LOGENGINE_STATE"):
+        return Path(given).absolute() / "resume"
+    if given := environ.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0], "resume")
+    if uid == 0:
+        return SYSTEM_STATE / "resume"
+    return _own_state(environ) / "logengine-client" / "resume"
+
+
 def _there(own: Path, system: Path) -> Path:
     return own if own.exists() or not system.exists() else system
 
@@ -44,8 +59,12 @@ def _there(own: Path, system: Path) -> Path:
 def _own_data(environ: Mapping[str, str], uid: int) -> Path:
     if uid == 0:
         return SYSTEM_DATA
+    return _own_state(environ) / "logengine"
+
+
+def _own_state(environ: Mapping[str, str]) -> Path:
     state = _xdg_directory(environ, "XDG_STATE_HOME")
-    return Path(state or Path(environ.get("HOME") or "/", ".local", "state"), "logengine")
+    return Path(state or Path(environ.get("HOME") or "/", ".local", "state"))
 
 
 def _own_socket(environ: Mapping[str, str], uid: int) -> Path:

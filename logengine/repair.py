@@ -4,29 +4,54 @@
     DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson.salvaged  its lines
     DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson.report    what and why
 
-Nothing is deleted: a damaged file has its second name, and that is durable, before a gap
-takes its first one. Killed anywhere, it leaves a stream that is as damaged as before, or
-less, never one that would give out a number again; run once more, it finishes.
+What it can prove goes back into the stream, under its own numbers. Nothing is deleted: a damaged
+file has its second name, and that is durable, before something else takes its first one. Killed
+anywhere, it leaves a stream that is as damaged as before, or less, never one that would give out
+a number again; run once more, it finishes.
 """
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+from msgspec import UNSET
+
 from logengine.atomic import AtomicWriter, is_temp_name
+from logengine.block import Block
+from logengine.compression import (
+    RecordFrame,
+    compress_body,
+    encode_compressed_header,
+    encode_compressed_line,
+    record_frame,
+    with_frames,
+)
 from logengine.directory import create_directory, sync_directory
-from logengine.errors import AtomicWriteError, DamagedSegment
-from logengine.repair_plan import Examined, Removal, RepairPlan, plan_repair
-from logengine.salvage import SalvageReport, encode_salvage, salvage
-from logengine.segment import COMPRESSED_SUFFIX, Header, encode_header, first_of_name
-from logengine.segment_file import read_file
+from logengine.errors import AtomicWriteError
+from logengine.repair_plan import Examined, Piece, Removal, RepairPlan, Span, plan_repair
+from logengine.salvage import SalvageReport, encode_salvage, fault_of_line, salvage
+from logengine.segment import (
+    COMPRESSED_SUFFIX,
+    Frame,
+    Header,
+    body_sha256,
+    encode_header,
+    first_of_name,
+    segment_name,
+    timestamp_of,
+)
+from logengine.segment_file import Provable, ProvenFrame, read_provable
 from logengine.verify import check_segment
 
 DAMAGED_DIRECTORY = ".damaged"
 # What cannot be read is skipped by this much: the block of most disks.
 _BLOCK_BYTES = 4096
 _READ_BYTES = 1024 * 1024
+_LEVEL = 3
 
 
 def examine_stream(directory: Path, when: str) -> RepairPlan:
@@ -64,7 +89,7 @@ class Repair:
         sync_directory(self._directory)
         plan = examine_stream(self._directory, self._when)
         temps = temps_in(self._directory)
-        if not (plan.removals or plan.gaps or temps):
+        if not (plan.removals or plan.gaps or plan.pieces or temps):
             return
         if plan.removals or temps:
             create_directory(self._damaged)
@@ -74,9 +99,13 @@ class Repair:
         for temp in temps:
             self._keep(temp)
         # Newest first: as long as the first name of a damaged file is there, it tells at least
-        # as much of what was given out as the gaps behind it.
-        for gap in reversed(plan.gaps):
-            self._record(gap)
+        # as much of what was given out as what is written behind it, and has those records.
+        written: list[Header | Piece] = sorted([*plan.gaps, *plan.pieces], key=_first_of)
+        for each in reversed(written):
+            if isinstance(each, Piece):
+                self._put_back(each)
+            else:
+                self._record(each)
         for removal in reversed(plan.removals):
             if not plan.replaces(removal):
                 self._remove(removal.file.name)
@@ -92,11 +121,12 @@ class Repair:
         file = removal.file
         kept_as = self._keep(file.name)
         told = f"{self._stream}/{file.name} is kept as {self._damaged / kept_as}: {removal.why}"
-        if removal.leftover:
+        kept = self._damaged / kept_as
+        if removal.leftover or not kept.is_file():
             self._tell(told)
             return
         found = salvage(
-            _read_what_can_be(self._directory / file.name),
+            _read_what_can_be(kept),
             file.first,
             file.header,
             compressed=file.is_compressed,
@@ -123,10 +153,12 @@ class Repair:
         kept_as = self._name_of(path)
         if kept_as is None:
             kept_as = f"{self._stream}-{_compact(self._when)}-{name}"
+            # A directory has one name only, and a segment cannot take it while it is there.
+            move = os.rename if _is_directory(path) else os.link
             try:
-                os.link(path, self._damaged / kept_as)
+                move(path, self._damaged / kept_as)
             except OSError as error:
-                raise AtomicWriteError.of(error, str(path), "link into .damaged") from error
+                raise AtomicWriteError.of(error, str(path), "move into .damaged") from error
         sync_directory(self._damaged)
         return kept_as
 
@@ -144,6 +176,13 @@ class Repair:
         with AtomicWriter(self._damaged / name, "wb", buffering=0) as writer:
             writer.write_buffers(list(lines))
 
+    def _put_back(self, piece: Piece) -> None:
+        header = piece.header
+        path = self._directory / header.file_name
+        with AtomicWriter(path, "wb", buffering=0, permissions=0o640) as writer:
+            writer.write_buffers(_render(self._directory, piece))
+        self._tell(f"{path}: records {header.first} to {header.last} are in it")
+
     def _record(self, gap: Header) -> None:
         path = self._directory / gap.file_name
         with AtomicWriter(path, "wb", buffering=0, permissions=0o640) as writer:
@@ -153,22 +192,119 @@ class Repair:
 
     def _remove(self, name: str) -> None:
         """Takes a file's first name away; its second one is durable."""
-        os.unlink(self._directory / name)
+        with contextlib.suppress(FileNotFoundError):  # of a directory, that is done already
+            os.unlink(self._directory / name)
         # One at a time, for unlinks have no order of their own in a power cut.
         sync_directory(self._directory)
 
 
+def _is_directory(path: Path) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def _first_of(written: Header | Piece) -> int:
+    return written.header.first if isinstance(written, Piece) else written.first
+
+
 def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
-    header, body = read_file(directory, first, compressed=compressed)
-    if isinstance(body, DamagedSegment):
-        # Once more, for a disk may fail now and then; a header that was read once is whole.
-        again, body = read_file(directory, first, compressed=compressed)
-        header = again or header
-    if isinstance(body, DamagedSegment):
-        return Examined(first, compressed, header, body.reason)
-    assert header is not None
-    findings = check_segment(header, body, str(directory / header.file_name))
-    return Examined(first, compressed, header, next((each.what for each in findings), None))
+    try:
+        found = _read_provable(directory, first, compressed=compressed)
+    except FileNotFoundError:
+        if not os.path.islink(directory / segment_name(first, compressed=compressed)):
+            raise
+        return Examined(first, compressed, None, "it is a link to nothing")
+    header = found.header
+    if header is None:
+        return Examined(first, compressed, None, found.damage.reason if found.damage else None)
+    damage = found.damage.reason if found.damage else None
+    is_complete = sum(frame.records for frame in found.frames) == header.count
+    is_true = False  # whether the header says of its records what is so
+    if is_complete:
+        body = b"".join(frame.body for frame in found.frames)
+        findings = check_segment(header, body, str(directory))
+        fault = next((each.what for each in findings), None)
+        is_true = fault is None and body_sha256(body) == header.sha256
+        # Frames that cannot be had alone are compressed anew.
+        is_true &= header.frames is UNSET or header.index is not UNSET
+        damage = damage or fault
+    if damage is None:
+        return Examined(first, compressed, header, None, found.line)
+    spans = tuple(_spans(found.frames))
+    return Examined(first, compressed, header, damage, found.line, spans, is_intact=is_true)
+
+
+def _read_provable(directory: Path, first: int, *, compressed: bool) -> Provable:
+    """`read_provable`, twice where something is damaged, for a disk may fail now and then."""
+    found = read_provable(directory, first, compressed=compressed)
+    if found.damage is None:
+        return found
+    again = read_provable(directory, first, compressed=compressed)
+    if again.damage is None or found.header is None:
+        return again
+    frames = {frame.first: frame for frame in [*found.frames, *again.frames]}
+    return found._replace(frames=[frames[seq] for seq in sorted(frames)])
+
+
+def _spans(frames: Iterable[ProvenFrame]) -> Iterator[Span]:
+    """The records of some frames that are records, each of them, as spans of neighbours."""
+    span: Span | None = None
+    for frame in frames:
+        lines = frame.body.split(b"\n")
+        if lines.pop() or len(lines) != frame.records:
+            continue  # the header says how many they are, and nobody which
+        for seq, line in enumerate(lines, frame.first):
+            if fault_of_line(line) is not None:
+                continue
+            time = timestamp_of(line)
+            if span is not None and seq == span.last + 1:
+                span = Span(span.first, seq, min(span.since, time), max(span.until, time))
+                continue
+            if span is not None:
+                yield span
+            span = Span(seq, seq, time, time)
+    if span is not None:
+        yield span
+
+
+def _render(directory: Path, piece: Piece) -> list[bytes]:
+    """The bytes of a segment that is to be written, in pieces. Raises `OSError`."""
+    source, header = piece.source, piece.header
+    found = _read_provable(directory, source.first, compressed=source.is_compressed)
+    frames = [
+        frame for frame in found.frames if frame.first <= header.last and header.first <= frame.last
+    ]
+    blocks = [
+        Block(header.stream, frame.first, frame.records, frame.body)
+        .begin_at(header.first)
+        .end_before(header.last + 1)
+        for frame in frames
+    ]
+    if sum(block.count for block in blocks) != header.count:
+        path = str(directory / source.name)
+        raise AtomicWriteError.of(OSError(errno.EIO, os.strerror(errno.EIO)), path, "read again")
+    body = b"".join(block.body for block in blocks)
+    if piece.line is not None and header.frames is UNSET:
+        return [piece.line, body]
+    if piece.line is not None and all(frame.stored is not None for frame in frames):
+        stored = [frame.stored for frame in frames if frame.stored is not None]
+        return [encode_compressed_line(piece.line), *stored]
+    header = msgspec.structs.replace(header, bytes=len(body), sha256=body_sha256(body))
+    times = [timestamp_of(line) for line in body.split(b"\n")[:-1]]
+    if times:
+        header = msgspec.structs.replace(header, since=min(times), until=max(times))
+    if header.frames is UNSET:
+        return [encode_header(header), body]
+    made: list[RecordFrame] = []
+    for frame, block in zip(frames, blocks, strict=True):
+        if frame.stored is not None and block.count == frame.records:
+            stored_as = Frame(len(frame.stored), len(frame.body), frame.records)
+            made.append(record_frame(frame.stored, stored_as, frame.body))
+        else:
+            made += compress_body([block.body], _LEVEL)
+    return [
+        encode_compressed_header(with_frames(header, made)),
+        *(frame.content for frame in made),
+    ]
 
 
 def _read_what_can_be(path: Path) -> bytes:

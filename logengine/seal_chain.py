@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from msgspec import UNSET
 
-from logengine.segment import Header, hash_for_successor, signed_part
+from logengine.segment import (
+    Frame,
+    Header,
+    IndexEntry,
+    Restored,
+    hash_for_successor,
+    original_of,
+    signed_part,
+)
 
 # Whether a signature, in hexadecimal, is that of some bytes.
 IsSigned = Callable[[bytes, str], bool]
@@ -20,6 +28,30 @@ class Remark(NamedTuple):
 
     what: str
     is_note: bool = False
+
+
+def has_records_of(header: Header, original: Header) -> bool:
+    """Whether a segment has the records that `original` says, or some of its frames, as a whole."""
+    ours, theirs = list(_frames_of(header)), list(_frames_of(original))
+    place = next((at for at, each in enumerate(theirs) if each[0] == header.first), len(theirs))
+    if ours and ours == theirs[place : place + len(ours)]:
+        return True
+    return (header.first, header.count, header.bytes, header.sha256) == (
+        original.first,
+        original.count,
+        original.bytes,
+        original.sha256,
+    )
+
+
+def _frames_of(header: Header) -> Iterator[tuple[int, Frame, IndexEntry]]:
+    """The number that each frame begins with, and what the header says of it."""
+    if header.frames is UNSET or header.index is UNSET:
+        return
+    first = header.first
+    for frame, entry in zip(header.frames, header.index, strict=True):
+        yield first, frame, entry
+        first += frame.count
 
 
 class SealChain:
@@ -34,6 +66,7 @@ class SealChain:
         self._is_signed = is_signed
         self._is_anchored = False
         self._is_unbroken = False  # whether the segment before this one is known
+        self._is_unknown = False  # whether that one was restored of nothing that is known
         self._gap: int | None = None  # the first of the recorded gap behind the last sealed one
         self._seals: list[tuple[int, str]] = []  # `first` and `since` of each
         # The first of the unsealed segments behind the last sealed one.
@@ -54,32 +87,56 @@ class SealChain:
         if self.unsealed is not None:
             yield Remark(f"it is sealed, and segment {self.unsealed} before it is not")
             self.unsealed = None
-        if header.first == 1 and header.prev:
-            yield Remark(
-                f"it names a seal before it, {header.prev}, and is the first of its stream"
-            )
-        if self._is_unbroken and header.prev != self.newest_hash:
-            yield self._other_than_before(header.prev)
+        link, link_line = original_of(header) or (header, line)
+        hash_of_link = hash_for_successor(header, line)
+        is_more_of_it = link is not header and hash_of_link == self.newest_hash
+        if not is_more_of_it:
+            yield from self._check_link(header, link.prev or "")
         self._gap = None
-        self.newest_hash = hash_for_successor(header, line)
+        self.newest_hash = hash_of_link
         self.sealed_to = header.last
         self._is_unbroken = True
-        if self._anchor in (header.prev, self.newest_hash):
+        if self._anchor in (link.prev, self.newest_hash):
             self._is_anchored = True
-        yield from self._check_origin(header, line)
+        if header.restored is not UNSET:
+            yield from self._check_restored(header, header.restored, link)
+        self._is_unknown = header.restored is not UNSET and link is header
+        if link is header or header.erased is not UNSET:
+            yield from self._check_origin(header, line)
+        else:
+            yield from self._check_origin(link, link_line)
         yield from self._check_earlier(header)
 
-    def _other_than_before(self, prev: str) -> Remark:
-        if self._gap is not None:
-            return Remark(
-                f"the chain of seals begins anew with it, behind the gap at {self._gap}: the seal "
-                f"that it names, {prev or 'none'}, is not there; what is before is not proven",
-                is_note=True,
+    def _check_link(self, header: Header, prev: str) -> Iterator[Remark]:
+        is_restored = header.restored is not UNSET
+        if header.first == 1 and prev:
+            yield Remark(
+                f"it names a seal before it, {prev}, and is the first of its stream",
+                is_note=is_restored,
             )
-        return Remark(
-            f"it names the seal {prev or 'none'} before it, and there is "
-            f"{self.newest_hash}: that was changed, or one between them removed"
+        if not self._is_unbroken or prev == self.newest_hash:
+            return
+        if self._gap is None and not is_restored and not self._is_unknown:
+            yield Remark(
+                f"it names the seal {prev or 'none'} before it, and there is "
+                f"{self.newest_hash}: that was changed, or one between them removed"
+            )
+            return
+        where = "" if self._gap is None else f", behind the gap at {self._gap}"
+        yield Remark(
+            f"the chain of seals begins anew with it{where}: the seal that it names, "
+            f"{prev or 'none'}, is not there; what is before is not proven",
+            is_note=True,
         )
+
+    def _check_restored(self, header: Header, restored: Restored, link: Header) -> Iterator[Remark]:
+        is_proven = link is not header and has_records_of(header, link)
+        proof = "its records are those of a seal" if is_proven else "no seal proves its records"
+        yield Remark(f"restored at {restored.when}, {restored.why}: {proof}", is_note=True)
+        is_signature_of_others = link is not header and not is_proven
+        # What was erased since is told as that.
+        if self._is_signed is not None and is_signature_of_others and header.erased is UNSET:
+            yield Remark("no signature proves its records")
 
     def _check_origin(self, header: Header, line: bytes) -> Iterator[Remark]:
         is_signed = self._is_signed

@@ -28,6 +28,9 @@ HEADER_READ_BYTES = 4096
 _EXPANSION_MAX = 32 * 1024
 STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
 
+# More than this is no name that a writer gave, and no number that a header can tell.
+_SEQ_MAX = 2**63 - 1
+
 _STREAM_NAME = re.compile(STREAM_NAME_RULE)
 _SEGMENT_NAME = re.compile(r"(\d{20})\.ndjson(?:\.zst)?")
 
@@ -96,6 +99,18 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
+class Restored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a sealed segment says that a repair wrote: `when`, and `why` it was needed.
+
+    `header` is the line, without its newline, of the seal of which this one has the records, or
+    some of them. Without it nothing is known of a seal that had them.
+    """
+
+    when: str
+    why: str
+    header: str = ""
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of a segment.
 
@@ -105,7 +120,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     producer, the number of its last record in this segment or before it, the least
     recently active first; `users`, where they are counted, the bytes of each user likewise.
     `gap` is in the place of records that are gone, and only there;
-    `erased` is in a compressed one of which some were erased. `frames` says where in a
+    `erased` is in a compressed one of which some were erased, `restored` in a sealed one that a
+    repair wrote. `frames` says where in a
     compressed segment what is, and `index` what is in each of them; a plain one has neither.
     A sealed one has `prev`, the `header_sha256` that the sealed segment before it had, empty in
     a stream's first; it may have `earlier`, by which a reader of old records finds them without
@@ -126,6 +142,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     users: dict[int, UserBytes] | UnsetType = UNSET
     gap: Gap | UnsetType = UNSET
     erased: Erased | UnsetType = UNSET
+    restored: Restored | UnsetType = UNSET
     frames: tuple[Frame, ...] | UnsetType = UNSET
     index: tuple[IndexEntry, ...] | UnsetType = UNSET
     prev: str | UnsetType = UNSET
@@ -188,7 +205,7 @@ def segment_name(first: int, *, compressed: bool = False) -> str:
 def first_of_name(name: str) -> int | None:
     """The first sequence number that a file name tells, or None if it names no segment."""
     match = _SEGMENT_NAME.fullmatch(name)
-    return int(match[1]) if match and int(match[1]) > 0 else None
+    return int(match[1]) if match and 0 < int(match[1]) <= _SEQ_MAX else None
 
 
 def encode_header(header: Header) -> bytes:
@@ -206,9 +223,19 @@ def header_sha256(line: bytes) -> str:
 def hash_for_successor(header: Header, line: bytes) -> str:
     """What the seal behind the one with this header, and its line, has as `prev`.
 
-    That is what the header's hash was when it was sealed, whatever was erased since.
+    That is what the header's hash was when it was sealed, whatever was erased or repaired since.
     """
+    header, line = original_of(header) or (header, line)
     return header_sha256(line) if header.erased is UNSET else header.erased.original
+
+
+def original_of(header: Header) -> tuple[Header, bytes] | None:
+    """The header of the seal that a restored segment is of, or was, and its line; else None."""
+    restored = header.restored
+    if restored is UNSET or not restored.header:
+        return None
+    line = restored.header.encode()
+    return _header_decoder.decode(line), line
 
 
 def signed_part(line: bytes) -> bytes:
@@ -269,6 +296,7 @@ def decode_header(line: bytes, path: str) -> Header:
         _check_frames(header, header.frames, path)
     _check_index(header, path)
     _check_seal(header, path)
+    _check_restored(header, path)
     return header
 
 
@@ -290,6 +318,25 @@ def _check_seal(header: Header, path: str) -> None:
         and is_timestamp(earlier.since)
     ):
         raise DamagedSegment(path, "its header tells of earlier seals that cannot be")
+
+
+def _check_restored(header: Header, path: str) -> None:
+    """Raises `DamagedSegment` unless what it says of its restoring, if anything, can be."""
+    restored = header.restored
+    if restored is UNSET:
+        return
+    is_possible = header.is_sealed and is_timestamp(restored.when)
+    if is_possible and restored.header:
+        line = restored.header.encode()
+        original = decode_header(line, path)
+        is_possible = (
+            _HEADER_SHA256 in line
+            and original.restored is UNSET
+            and (original.stream, original.prev) == (header.stream, header.prev)
+            and original.first <= header.first <= header.last <= original.last
+        )
+    if not is_possible:
+        raise DamagedSegment(path, "its header says that it was restored of what cannot be")
 
 
 def _check_gap(header: Header, path: str) -> None:
@@ -337,11 +384,10 @@ def _check_index(header: Header, path: str) -> None:
         raise DamagedSegment(path, "the times in its header's index are not its own")
 
 
-def decode_header_of(
-    line: bytes, stream: str, first: int, path: str, *, compressed: bool = False
-) -> Header:
-    """`decode_header`, held to the stream, first sequence number and kind that the path tells."""
-    header = decode_header(line, path)
+def check_header_of(
+    header: Header, stream: str, first: int, path: str, *, compressed: bool
+) -> None:
+    """Raises `DamagedSegment` unless a header has the stream, number and kind that a path tells."""
     if header.stream != stream:
         raise DamagedSegment(path, f"its header says stream {header.stream!r}, not {stream!r}")
     if header.first != first:
@@ -349,7 +395,6 @@ def decode_header_of(
     if header.is_compressed is not compressed:
         kind = "compressed" if compressed else "plain"
         raise DamagedSegment(path, f"its name says that it is {kind}, its header that it is not")
-    return header
 
 
 def check_body(header: Header, body: bytes, path: str) -> None:

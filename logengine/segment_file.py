@@ -8,7 +8,8 @@ further on.
 import errno
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,9 +21,11 @@ from logengine.directory import AnyDirectory, Directory, names_in, opened
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.segment import (
     HEADER_READ_BYTES,
+    Frame,
     Header,
     check_body,
-    decode_header_of,
+    check_header_of,
+    decode_header,
     first_of_name,
     header_length,
     header_sha256,
@@ -87,8 +90,10 @@ def read_header(directory: AnyDirectory, first: int) -> Header:
     Reads a few kilobytes, whatever the size of the segment. Raises `DamagedSegment`, and
     `OSError` where the file cannot be opened.
     """
-    header, _ = read_wanted(directory, first, lambda _: range(0))
-    return header
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
+        header, body_start = file.read_header()
+        file.check_size(header, body_start)
+        return header
 
 
 def read_segment(
@@ -105,26 +110,59 @@ def read_segment(
         return header, file.read_body(header, body_start, spend)
 
 
-def read_file(
-    directory: AnyDirectory, first: int, *, compressed: bool
-) -> tuple[Header | None, bytes | DamagedSegment]:
-    """Header and body of one of the files that segment `first` may be, checked to the bit.
+class ProvenFrame(NamedTuple):
+    """Records of a segment, from number `first` on, that are as its header says.
 
-    What is wrong with it is in the body's place; the header is None if that is damaged.
+    `stored` is the frame that they are in, None if they are in none that can be had alone.
+    """
+
+    first: int
+    records: int
+    body: bytes
+    stored: bytes | None
+
+    @property
+    def last(self) -> int:
+        """The number of its last record."""
+        return self.first + self.records - 1
+
+
+class Provable(NamedTuple):
+    """What a file proves: its header with its line, and records; and the damage, if there is any.
+
+    Without a header, which is damaged then, there are none. One that tells another number than
+    the file's name is told by the damage, and proves its records under its own numbers.
+    """
+
+    header: Header | None
+    line: bytes
+    frames: list[ProvenFrame]
+    damage: DamagedSegment | None
+
+
+def read_provable(directory: AnyDirectory, first: int, *, compressed: bool) -> Provable:
+    """What one of the files that segment `first` may be proves of itself.
+
     Raises `OSError` where the file cannot be opened.
     """
-    with closing(_open_as(directory, first, compressed=compressed)) as file:
+    try:
+        file = _open_as(directory, first, compressed=compressed)
+    except DamagedSegment as damage:
+        return Provable(None, b"", [], damage)
+    with closing(file):
         try:
             with file.errors_are_damage():
-                header, body_start = file.read_header()
+                line, body_start = file.header_line()
+                header = decode_header(line, file.path)
         except DamagedSegment as damage:
-            return None, damage
+            return Provable(None, b"", [], damage)
         try:
-            with file.errors_are_damage():
-                file.check_size(header, body_start)
-                return header, file.read_body(header, body_start)
+            file.check_names(header)
         except DamagedSegment as damage:
-            return header, damage
+            if (header.stream, header.is_compressed) != (directory.name, compressed):
+                return Provable(None, b"", [], damage)
+            return file.read_provable(header, line, body_start)._replace(damage=damage)
+        return file.read_provable(header, line, body_start)
 
 
 class Content(NamedTuple):
@@ -157,27 +195,44 @@ def read_as_stored(
         return Content(header, header_sha256(line), body, stored)
 
 
+class DamagedRecords(NamedTuple):
+    """Records that a segment should hold, from `first` to `last`, and does not, and why.
+
+    None of them, `last` being less than `first`, where the file is damaged and they are not.
+    """
+
+    first: int
+    last: int
+    damage: DamagedSegment
+
+
+Parts = list[Block | DamagedRecords]
+
+
 def read_wanted(
     directory: AnyDirectory, first: int, wanted: Callable[[Header], range]
-) -> tuple[Header, Block | DamagedSegment | None]:
-    """The header of segment `first` as `read_header` has it, and its records that are `wanted`.
+) -> tuple[Header, Parts]:
+    """The header of segment `first`, and its records that are `wanted`, in order.
 
-    Those are of neighbouring frames, of which a plain segment has one; None if there are none.
-    They are checked to the bit; where that fails, what is wrong is in their place, for a whole
-    header tells what is missing. Raises as `read_header`.
+    Those are of neighbouring frames, of which a plain segment has one. They are checked to the
+    bit. Where that fails, what can be proven is given all the same: of a compressed segment the
+    frames that match the index in the header, of a plain one all or nothing. Raises
+    `DamagedSegment` if the header is damaged, and `OSError` where the file cannot be opened.
     """
     with closing(_open(directory, first)) as file:
-        with file.errors_are_damage():
-            header, body_start = file.read_header()
-            file.check_size(header, body_start)
-        frames = wanted(header)
-        if not frames:
-            return header, None
-        try:
-            with file.errors_are_damage():
-                return header, file.read_frames(header, body_start, frames)
-        except DamagedSegment as damage:
-            return header, damage
+        return file.read_wanted(wanted)
+
+
+def read_wanted_plain(
+    directory: AnyDirectory, first: int, wanted: Callable[[Header], range]
+) -> tuple[Header, Parts] | None:
+    """`read_wanted` of the plain file of a segment that has a compressed one too; None if not."""
+    try:
+        file = _open_as(directory, first, compressed=False)
+    except FileNotFoundError:
+        return None
+    with closing(file):
+        return file.read_wanted(wanted)
 
 
 def read_header_line(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
@@ -223,10 +278,13 @@ class _SegmentFile:
     def read_header(self) -> tuple[Header, int]:
         """The header, and where the body begins in the file."""
         line, length = self.header_line()
-        header = decode_header_of(
-            line, self.stream, self.first, self.path, compressed=self.is_compressed
-        )
+        header = decode_header(line, self.path)
+        self.check_names(header)
         return header, length
+
+    def check_names(self, header: Header) -> None:
+        """Raises `DamagedSegment` unless the header is of what the file's path tells."""
+        check_header_of(header, self.stream, self.first, self.path, compressed=self.is_compressed)
 
     def header_line(self) -> tuple[bytes, int]:
         """The line that the header stands in, and where the body begins in the file."""
@@ -251,12 +309,22 @@ class _SegmentFile:
             )
 
     def read_body(
-        self, header: Header, start: int, spend: Callable[[int], None] | None = None
+        self,
+        header: Header,
+        start: int,
+        spend: Callable[[int], None] | None = None,
+        *,
+        is_last: bool = True,
     ) -> bytes:
-        """The body, which begins at `start` in the file, checked to the bit."""
+        """The body, which begins at `start` in the file, checked to the bit.
+
+        It has to be the last of the file, or what is behind it is not looked at.
+        """
         with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(start)
             body = file.read() if spend is None else b"".join(_pieces(file, spend))
+        if not is_last and len(body) > header.stored_bytes:
+            body = body[: header.stored_bytes]
         if header.frames is not UNSET:
             from logengine.compression import decompress_frames
 
@@ -264,14 +332,83 @@ class _SegmentFile:
         check_body(header, body, self.path)
         return body
 
+    def read_wanted(self, wanted: Callable[[Header], range]) -> tuple[Header, Parts]:
+        """The header, and of the records that are `wanted` what can be proven."""
+        with self.errors_are_damage():
+            header, body_start = self.read_header()
+        frames = wanted(header)
+        if not frames:
+            return header, []
+        try:
+            with self.errors_are_damage():
+                self.check_size(header, body_start)
+                return header, [self.read_frames(header, body_start, frames)]
+        except DamagedSegment as damage:
+            return header, self._read_parts(header, body_start, frames, damage)
+
+    def read_provable(self, header: Header, line: bytes, start: int) -> Provable:
+        """What can be proven of the body, which begins at `start`, by the header in `line`."""
+        damage: DamagedSegment | None = None
+        try:
+            with self.errors_are_damage():
+                self.check_size(header, start)
+        except DamagedSegment as of_size:
+            damage = of_size
+        frames: list[ProvenFrame] = []
+        count = 1 if header.frames is UNSET or header.index is UNSET else len(header.frames)
+        for at in range(count):
+            try:
+                with self.errors_are_damage():
+                    block = self.read_frames(header, start, range(at, at + 1))
+                    stored = None
+                    if header.frames is not UNSET and header.index is not UNSET:
+                        stored = self._stored_frame(header.frames, start, at)
+                frames.append(ProvenFrame(block.first, block.count, block.body, stored))
+            except DamagedSegment as of_frame:
+                damage = damage or of_frame
+        if damage is None and header.index is not UNSET:
+            try:
+                check_body(header, b"".join(frame.body for frame in frames), self.path)
+            except DamagedSegment as of_body:
+                damage = of_body
+        return Provable(header, line, frames, damage)
+
+    def _stored_frame(self, frames: Sequence[Frame], start: int, at: int) -> bytes:
+        place = start + sum(frame.stored_bytes for frame in frames[:at])
+        return os.pread(self.descriptor, frames[at].stored_bytes, place)
+
+    def _read_parts(
+        self, header: Header, start: int, wanted: range, damage: DamagedSegment
+    ) -> Parts:
+        """What of the `wanted` frames is as the header says, though the file has `damage`."""
+        parts: Parts = []
+        one_by_one = [wanted]
+        if header.frames is not UNSET and header.index is not UNSET:
+            one_by_one = [range(at, at + 1) for at in wanted]
+        for frames in one_by_one:
+            try:
+                with self.errors_are_damage():
+                    parts.append(self.read_frames(header, start, frames))
+            except DamagedSegment as of_frame:
+                lost = DamagedRecords(*_seqs_of(header, frames), of_frame)
+                before = parts[-1] if parts else None
+                if isinstance(before, DamagedRecords):
+                    parts[-1] = before._replace(last=lost.last)
+                else:
+                    parts.append(lost)
+        if not any(isinstance(part, DamagedRecords) for part in parts):
+            parts.append(DamagedRecords(header.last + 1, header.last, damage))
+        return parts
+
     def read_frames(self, header: Header, start: int, wanted: range) -> Block:
         """The records of some neighbouring frames of the body, which begins at `start`.
 
         Each is held to the header's index, in place of the hash of the whole body; where there
-        is no index, all are given.
+        is no index, all are given. What is behind the body in the file is not looked at.
         """
         if header.frames is UNSET or header.index is UNSET:
-            return Block(header.stream, header.first, header.count, self.read_body(header, start))
+            body = self.read_body(header, start, is_last=False)
+            return Block(header.stream, header.first, header.count, body)
         from logengine.compression import decompress_frames
 
         before, frames = header.frames[: wanted.start], header.frames[wanted.start : wanted.stop]
@@ -308,6 +445,16 @@ class _SegmentFile:
         return None if length is None else (start[:length], length)
 
 
+def _seqs_of(header: Header, frames: range) -> tuple[int, int]:
+    """The first and the last number of the records in neighbouring frames that are read alone."""
+    if header.frames is UNSET or header.index is UNSET:
+        return header.first, header.last
+    first = header.first + sum(frame.count for frame in header.frames[: frames.start])
+    return first, first - 1 + sum(
+        frame.count for frame in header.frames[frames.start : frames.stop]
+    )
+
+
 def _open(directory: AnyDirectory, first: int) -> _SegmentFile:
     """Segment `first`, open; compressed, if it is there so."""
     # A plain segment is removed once a compressed one is there. If neither is found, that
@@ -321,8 +468,13 @@ def _open(directory: AnyDirectory, first: int) -> _SegmentFile:
 def _open_as(directory: AnyDirectory, first: int, *, compressed: bool) -> _SegmentFile:
     name = segment_name(first, compressed=compressed)
     path = os.path.join(str(directory), name)
+    # Without waiting: of a FIFO nobody may ever open the other end.
+    flags = os.O_RDONLY | os.O_NONBLOCK
     if isinstance(directory, Directory):
-        descriptor = directory.open_file(name, os.O_RDONLY)
+        descriptor = directory.open_file(name, flags)
     else:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DamagedSegment(path, "it is no regular file")
     return _SegmentFile(path, descriptor, directory.name, first, compressed)

@@ -210,6 +210,7 @@ class Store:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.close(is_in_doubt=self._is_in_doubt(opened))
+            opened.directory.close()
 
     def _is_in_doubt(self, opened: OpenedData) -> bool:
         are_all_known = self._admitted <= self._planned.keys()
@@ -482,6 +483,8 @@ class Store:
                 self._uncertain.discard(stream)
                 self._removed.discard(stream)
                 self._durable[stream] = segment.after
+                if segment.plan.begins_stream and self._opened is not None:
+                    self._opened.running.note_streams([stream])
                 self.on_segment(segment.plan)
         self._evict_active_segments()
         self._perhaps_left_alone()

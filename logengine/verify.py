@@ -8,12 +8,18 @@ from pathlib import Path
 from msgspec import UNSET
 
 from logengine.atomic import is_temp_name
-from logengine.block import Block
+from logengine.block import Block, runs
 from logengine.errors import DamagedSegment
 from logengine.salvage import fault_of_line
 from logengine.seal_chain import SealChain
-from logengine.segment import Header, describe_gap, first_of_name, timestamp_of
-from logengine.segment_file import list_segments, read_header, read_header_line, read_segment
+from logengine.segment import COMPRESSED_SUFFIX, Header, describe_gap, first_of_name, timestamp_of
+from logengine.segment_file import (
+    list_segments,
+    read_header,
+    read_header_line,
+    read_provable,
+    read_segment,
+)
 
 # How often a stream is listed anew because a merge went on beside the reading.
 _LOOKS_MAX = 100
@@ -63,6 +69,7 @@ def verify_stream(
                 break
             except DamagedSegment as damage:
                 yield Finding(damage.path, damage.reason)
+                yield from _lost_of(directory, first, damage.path)
                 previous = None
                 seals.look_again()
                 continue
@@ -82,7 +89,28 @@ def verify_stream(
             previous = header
         else:
             break
+    else:
+        what = f"from {resume} on it changes faster than it can be read, or has links to nothing"
+        yield Finding(str(directory), what)
     yield from (Finding(str(directory), *remark) for remark in seals.end())
+
+
+def _lost_of(directory: Path, first: int, path: str) -> Iterator[Finding]:
+    """Which records a damaged file has lost, where its header tells and some of them are left."""
+    try:
+        found = read_provable(directory, first, compressed=path.endswith(COMPRESSED_SUFFIX))
+    except FileNotFoundError:
+        return
+    header = found.header
+    if header is None or not found.frames:
+        return
+    there = {seq for frame in found.frames for seq in range(frame.first, frame.last + 1)}
+    lost = [seq for seq in range(header.first, header.last + 1) if seq not in there]
+    which = ", ".join(f"{first} to {last}" for first, last in runs(lost))
+    what = (
+        f"of its records {which} are lost, the others are proven" if lost else "no record is lost"
+    )
+    yield Finding(path, what)
 
 
 def _is_unsealed_no_more(directory: Path, first: int | None) -> bool:

@@ -14,6 +14,14 @@ settings.register_profile("logengine", deadline=None, suppress_health_check=[Hea
 settings.load_profile("logengine")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `--resume` keeps is kept out of the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOGENGINE_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def root() -> Iterator[Path]:
     """A short path: the name of a Unix socket has at most 107 bytes."""

@@ -2,29 +2,52 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
 from logengine.cli.options import Duration
+from logengine.cli.resuming import Convert, ResumedSending
+from logengine.cli.status import ask_status
 from logengine.client.aio import AsyncClient
 from logengine.client.settings import process_producer
-from logengine.errors import LogEngineError, NotDurable
-from logengine.record import split_lines
+from logengine.errors import AtomicWriteError, LogEngineError, NotDurable
+from logengine.places import resume_directory
+from logengine.reader import StreamReader
+from logengine.resume.state_file import StateFile
+from logengine.segment_file import list_streams
+from logengine.status import Status
 
 _WINDOW_BYTES = 8 * 1024 * 1024  # of the input, not yet known to be durable
 _RECORDS_MAX = _WINDOW_BYTES  # the bytes alone bound it
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 1024 * 1024
 
 
 resume_option = click.option(
     "--resume",
     metavar="NAME",
-    help="Go on where an earlier run with this name stopped, given the same input.",
+    help="Go on where an earlier run with this name stopped, also where a file was rotated or a "
+    "journal vacuumed since.",
 )
+
+resume_anew_option = click.option(
+    "--resume-anew",
+    is_flag=True,
+    help="With --resume: store an input from its start, instead of refusing it, if it is not what "
+    "an earlier run read under its name.",
+)
+
+
+def check_anew(resume: str | None, *, anew: bool) -> None:
+    """Raises `click.UsageError` for an option that would do nothing."""
+    if anew and resume is None:
+        raise click.UsageError("--resume-anew goes with --resume NAME")
+
 
 timeout_option = click.option(
     "--timeout",
@@ -39,38 +62,93 @@ def deliver(
     stream: str,
     socket: Path,
     *,
-    resume: str | None,
     timeout_s: float | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Sends lines, cut anywhere, until all are on disk; the exit status of that.
 
-    With `resume`, what a producer of this name stored before is skipped, by number. `progress`
-    is told how many bytes of the input are durable, at times. Raises `InvalidStreamName`,
-    `DaemonUnavailable` and `ProtocolError`.
+    `progress` is told how many bytes of the input are durable, at times. Raises
+    `InvalidStreamName`, `DaemonUnavailable` and `ProtocolError`.
     """
-    return 1 if asyncio.run(_deliver(chunks, stream, socket, resume, timeout_s, progress)) else 0
+
+    async def send(client: AsyncClient) -> int:
+        await _send_all(client, chunks, progress)
+        return 0
+
+    async def run() -> int:
+        return await _deliver(_client(stream, socket, process_producer("send"), timeout_s), send)
+
+    return 1 if asyncio.run(run()) else 0
 
 
-async def _deliver(
-    chunks: AsyncIterator[bytes],
+def deliver_resumed(
+    names: Sequence[str],
     stream: str,
     socket: Path,
-    resume: str | None,
+    resume: str,
+    *,
+    form: str,
+    convert: Convert,
+    anew: bool,
     timeout_s: float | None,
-    progress: Callable[[int], None],
+    progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Sends all lines until they are durable; gives how many the daemon refused."""
-    client = AsyncClient(
+    """As `deliver`, of what earlier runs with the name `resume` have not stored of the inputs.
+
+    Raises also `AnotherInput`, `ResumeInUse`, `DamagedResumeState`, `MalformedInput`, `OSError`.
+    """
+    directory = resume_directory(os.environ, os.getuid())
+
+    async def send(client: AsyncClient, state: StateFile) -> int:
+        sending = ResumedSending(
+            client,
+            state,
+            form=form,
+            convert=convert,
+            anew=anew,
+            read_pipe=read_input,
+            records_of_stream=lambda: _records_of_stream(socket, stream),
+            progress=progress,
+        )
+        await sending.run(names)
+        if sending.skipped:
+            click.echo(
+                f"logengine: skipped {sending.skipped} lines that were stored before", err=True
+            )
+        return sending.skipped
+
+    async def run() -> int:
+        client = _client(stream, socket, resume, timeout_s)  # checks the names
+        # Before it connects: that would end another run with this name.
+        try:
+            with StateFile(directory, stream, resume, socket) as state:
+                return await _deliver(client, lambda client: send(client, state))
+        except AtomicWriteError as error:
+            raise LogEngineError(
+                f"{error}; --resume keeps there how far it is: $LOGENGINE_STATE names another place"
+            ) from None
+
+    return 1 if asyncio.run(run()) else 0
+
+
+def _client(stream: str, socket: Path, producer: str, timeout_s: float | None) -> AsyncClient:
+    return AsyncClient(
         stream,
         socket=socket,
-        producer=resume or process_producer("send"),
+        producer=producer,
         max_records=_RECORDS_MAX,
         max_bytes=_WINDOW_BYTES,
         away_max=timeout_s,
     )
+
+
+async def _deliver(client: AsyncClient, send: Callable[[AsyncClient], Awaitable[int]]) -> int:
+    """Sends all lines until they are durable; gives how many the daemon refused.
+
+    `send` gives how many lines there were before the first that was sent.
+    """
     try:
-        sending = asyncio.create_task(_send_all(client, chunks, progress))
+        sending = asyncio.ensure_future(send(client))
         failing = asyncio.create_task(client.failed())
         try:
             done, _ = await asyncio.wait({sending, failing}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,36 +181,32 @@ def _report_refusal(first: int, last: int, reason: str) -> None:
 
 async def _send_all(
     client: AsyncClient, chunks: AsyncIterator[bytes], progress: Callable[[int], None]
-) -> int:
-    """Sends what is not stored already; gives how many lines were skipped because they are."""
-    skipped = await client.resumed_at()
+) -> None:
+    await client.resumed_at()
     sent_bytes = 0
-    left = skipped
     async for lines in complete_lines(chunks, client.max_record):
         sent_bytes += len(lines)
-        left, rest = skip_lines(lines, left)
-        if rest:
-            await client.send_lines(rest)
+        await client.send_lines(lines)
         progress(sent_bytes - client.pending_bytes)
     with contextlib.suppress(NotDurable):  # what is refused is told by who counts it
         await client.flush()
     progress(sent_bytes)
-    if skipped:
-        click.echo(f"logengine: skipped {skipped - left} lines that were stored before", err=True)
-    return skipped
 
 
-def skip_lines(lines: bytes, count: int) -> tuple[int, bytes]:
-    """What is left of `count`, and of complete `lines`, without the first that are not blank."""
-    if not count:
-        return 0, lines
-    there = list(split_lines(lines))
-    rest = there[count:]
-    return max(0, count - len(there)), b"".join(line + b"\n" for line in rest)
+def _records_of_stream(socket: Path, stream: str) -> int | None:
+    """How many records the stream ever had; None if this user may not know."""
+    try:
+        status = msgspec.json.decode(ask_status(socket), type=Status)
+        data = Path(status.data)
+        if stream not in list_streams(data):
+            return 0
+        return StreamReader(data, stream, lambda _: None).end() - 1
+    except (LogEngineError, msgspec.MsgspecError, OSError):
+        return None
 
 
 async def complete_lines(chunks: AsyncIterator[bytes], max_record: int) -> AsyncIterator[bytes]:
-    """`chunks` cut anew, at line ends; a last line gets its newline if it has none.
+    """`chunks` cut at line ends instead; a last line gets its newline if it has none.
 
     Of a line longer than `max_record` only so much is passed on that it is refused.
     """
@@ -151,6 +225,9 @@ async def complete_lines(chunks: AsyncIterator[bytes], max_record: int) -> Async
 async def read_input(name: str) -> AsyncIterator[bytes]:
     """What is in a file, or comes from standard input (`-`), in pieces. Raises `OSError`."""
     with _opened(name) as descriptor:
+        # A larger pipe makes larger portions, each of which is noted first with --resume.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _READ_BYTES)
         while chunk := await _read_some(descriptor):
             yield chunk
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from logengine.block import with_place
 from logengine.cli.options import data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, Selection, selection_options
+from logengine.errors import IncompleteExport
 from logengine.exporting import FORMATS, export_file, zstd_frames
 
 _RECORDS_PER_PIECE = 1024
@@ -42,12 +42,25 @@ Examples:
     help="zstd: NDJSON as zstd frames, for zstdcat; parquet: a column for each field of the "
     "envelope, and `record`, the JSON.",
 )
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Write FILE also where records cannot be read; exit 1 all the same.",
+)
 @data_option
 @click.pass_context
-def command(ctx: click.Context, select: Select, path: Path | None, form: str | None) -> None:
+def command(
+    ctx: click.Context,
+    select: Select,
+    path: Path | None,
+    form: str | None,
+    partial: bool,  # noqa: FBT001 - click passes by name
+) -> None:
     """Write records to a file that others can read; of several streams, merged by time.
 
-    Without STREAM, all streams, or those that --after names. Works without the daemon.
+    Without STREAM, all streams, or those that --after names. Works without the daemon. Where a
+    record cannot be read, FILE is not written, and the exit status is 1. What a stream itself
+    says is gone, as after `repair`, is no such record.
     """
     form = form or _FORMATS_OF_NAMES.get(path.suffix if path else "", "ndjson")
     if form == "parquet" and path is None:
@@ -55,8 +68,10 @@ def command(ctx: click.Context, select: Select, path: Path | None, form: str | N
     if path is not None and path.exists() and not path.is_file():
         raise click.UsageError(f"{path} is no regular file; leave out -o, and redirect the output")
     output = Output("json")
-    lines = _lines(select(output.report))
+    lines = _lines(select(output.report), output)
     if path is not None:
+        if not partial:
+            lines = _all_or_none(lines, output, path)
         export_file(lines, path, form)
     else:
         sys.stdout.buffer.writelines(lines if form == "ndjson" else zstd_frames(lines))
@@ -64,11 +79,21 @@ def command(ctx: click.Context, select: Select, path: Path | None, form: str | N
     ctx.exit(1 if output.problems else 0)
 
 
-def _lines(selection: Selection) -> Iterator[bytes]:
+def _all_or_none(lines: Iterator[bytes], output: Output, path: Path) -> Iterator[bytes]:
+    """`lines`; raises `IncompleteExport` at their end if some could not be read."""
+    yield from lines
+    if output.problems:
+        raise IncompleteExport(
+            f"{path} is not written: what is named above would be missing from it; "
+            "`logengine repair` says what is left of it; --partial writes the rest"
+        )
+
+
+def _lines(selection: Selection, output: Output) -> Iterator[bytes]:
     if selection.is_one_stream:
         for block in selection.blocks():
-            yield from block.with_places()
+            yield from output.in_json(block)
         return
     merged = selection.merged()
     while batch := list(islice(merged, _RECORDS_PER_PIECE)):
-        yield b"".join(with_place(record) + b"\n" for record in batch)
+        yield b"".join(output.in_json_line(record) for record in batch)

@@ -6,17 +6,25 @@ from pathlib import Path
 
 import click
 
-from logengine.cli.delivering import deliver, read_input, resume_option, timeout_option
+from logengine.cli.delivering import (
+    check_anew,
+    deliver,
+    deliver_resumed,
+    read_input,
+    resume_anew_option,
+    resume_option,
+    timeout_option,
+)
 from logengine.cli.options import resolve_socket, socket_option
 from logengine.errors import MalformedInput
-from logengine.importing import FORMATS, Converter, converter
+from logengine.importing import FORMATS, Converter, converter, line_converter
 
 
 @click.command(
     epilog="""\b
 Examples:
   logengine import /var/log/nginx/access.log.1 -s nginx
-  journalctl -o export | logengine import - -s journal --resume journal-import
+  journalctl -o export | logengine import - -s journal --resume journal
   logengine import old.ndjson -s app --format ndjson
 """
 )
@@ -34,6 +42,7 @@ Examples:
     "each line NDJSON or text.",
 )
 @resume_option
+@resume_anew_option
 @timeout_option
 @socket_option
 @click.pass_context
@@ -43,6 +52,7 @@ def command(
     stream: str,
     form: str,
     resume: str | None,
+    resume_anew: bool,  # noqa: FBT001
     timeout: float | None,
     socket: Path | None,
 ) -> None:
@@ -51,18 +61,24 @@ def command(
     The time that a line, an object or an entry tells is kept as the record's `time`. Returns
     when all is on disk, with status 0 only if every record is. `-` is standard input.
     """
+    check_anew(resume, anew=resume_anew)
     for name in files:
         if name != "-":
             open(name, "rb").close()  # better said before half of it is stored
-    ctx.exit(
-        deliver(
-            _converted(files, form),
+    if resume is None:
+        status = deliver(_converted(files, form), stream, resolve_socket(socket), timeout_s=timeout)
+    else:
+        status = deliver_resumed(
+            files,
             stream,
             resolve_socket(socket),
-            resume=resume,
+            resume,
+            form=form,
+            convert=lambda name, lines: line_converter(form, _written_at(name)).receive(lines),
+            anew=resume_anew,
             timeout_s=timeout,
         )
-    )
+    ctx.exit(status)
 
 
 async def _converted(files: Sequence[str], form: str) -> AsyncIterator[bytes]:

@@ -35,8 +35,9 @@ def command(
 ) -> None:
     """Move what is damaged in STREAMs away, and record what is gone; exit 1 if that is not all.
 
-    Nothing is deleted: damaged files are kept in .damaged in the data directory, with the
-    lines that are still whole and a report. The daemon must be stopped.
+    What a damaged file can prove stays in the stream. Nothing is deleted: damaged files are kept
+    in .damaged in the data directory, with the lines that are still whole and a report. The
+    daemon must be stopped.
     """
     if not streams:
         raise click.UsageError("name the streams to repair; `logengine verify` says which")
@@ -71,5 +72,9 @@ def _say_what_would_be_done(directory: Path, when: str) -> None:
         assert gap.gap
         path = os.fspath(directory / gap.file_name)
         click.echo(escape(f"would record in {path}: {describe_gap(gap.first, gap.gap)}"))
-    if not (plan.removals or temps or plan.gaps):
+    for piece in plan.pieces:
+        header = piece.header
+        path = os.fspath(directory / header.file_name)
+        click.echo(escape(f"would write {path}: records {header.first} to {header.last}"))
+    if not (plan.removals or temps or plan.gaps or plan.pieces):
         click.echo(f"{directory.name}: nothing to repair")

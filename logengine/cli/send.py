@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from logengine.cli.delivering import deliver, read_input, resume_option, timeout_option
+from logengine.cli.delivering import (
+    check_anew,
+    deliver,
+    deliver_resumed,
+    read_input,
+    resume_anew_option,
+    resume_option,
+    timeout_option,
+)
 from logengine.cli.options import resolve_socket, socket_option
 
 
@@ -16,11 +24,12 @@ from logengine.cli.options import resolve_socket, socket_option
 Examples:
   echo '{"level":"info","event":"deployed"}' | logengine send
   logengine send -s web access.log
-  journalctl -o json | logengine send -s journal --resume journal-import
+  journalctl -o json | logengine send -s journal --resume journal
 """
 )
 @click.option("-s", "--stream", default="default", show_default=True, help="The stream to send to.")
 @resume_option
+@resume_anew_option
 @timeout_option
 @socket_option
 @click.argument(
@@ -31,6 +40,7 @@ def command(
     ctx: click.Context,
     stream: str,
     resume: str | None,
+    resume_anew: bool,  # noqa: FBT001
     timeout: float | None,
     socket: Path | None,
     files: tuple[str, ...],
@@ -40,15 +50,24 @@ def command(
     Returns when all is on disk, with status 0 only if every line is. Waits and reconnects
     while the daemon is away; each line is stored once. `-` is standard input.
     """
+    check_anew(resume, anew=resume_anew)
     with _progress(files) as progress:
-        status = deliver(
-            _read(files),
-            stream,
-            resolve_socket(socket),
-            resume=resume,
-            timeout_s=timeout,
-            progress=progress,
-        )
+        if resume is None:
+            status = deliver(
+                _read(files), stream, resolve_socket(socket), timeout_s=timeout, progress=progress
+            )
+        else:
+            status = deliver_resumed(
+                files or ("-",),
+                stream,
+                resolve_socket(socket),
+                resume,
+                form="lines",
+                convert=lambda _, lines: lines,
+                anew=resume_anew,
+                timeout_s=timeout,
+                progress=progress,
+            )
     ctx.exit(status)
 
 

@@ -33,7 +33,7 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     daemon answers. For root and the daemon's own user.
     """
     path = resolve_socket(socket)
-    answer = _ask(path)
+    answer = ask_status(path)
     try:
         status = msgspec.json.decode(answer, type=Status)
     except msgspec.MsgspecError:
@@ -47,7 +47,8 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     ctx.exit(0 if status.ok else 1)
 
 
-def _ask(path: Path) -> bytes:
+def ask_status(path: Path) -> bytes:
+    """The daemon's answer, one line. Raises `DaemonUnavailable`."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_PATIENCE_S)
         try:

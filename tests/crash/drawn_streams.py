@@ -15,6 +15,9 @@ from pathlib import Path
 from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits, Part
 from logengine.compactor import Compactor
+from logengine.erase import Erasure, Wanted
+from logengine.erasure import Mark
+from logengine.filter import Filter
 from logengine.repair import Repair
 from logengine.retainer import CURSORS_NAME, Retainer
 from logengine.retention import RetentionRules
@@ -23,6 +26,7 @@ from logengine.segment import segment_name
 from logengine.segment_file import list_segments, read_header
 from logengine.store import Store, StoreLimits
 from logengine.survey import unlink_newest_first
+from logengine.time_range import ALL_TIMES
 from logengine.verify import verify_stream
 from tests.crash.oracle import AtOnce, addition
 from tests.crash.power_cut import Tree
@@ -48,6 +52,35 @@ class Case:
     next_seq: int
     cursor: int | None
     seed: float  # of what a daemon then does
+
+
+@dataclass(frozen=True)
+class Life:
+    """What a stream has that nothing has happened to."""
+
+    lines: dict[int, bytes]  # by seq
+    next_seq: int
+
+
+def drawn_life(root: Path, source: random.Random) -> Life:
+    """A whole stream below `root`: sealed, merged, with recorded gaps, with erased records."""
+    data = root / "data"
+    count = source.randint(4, 11)
+    _commit(data, range(1, count + 1))
+    if source.random() < 0.8:
+        _compact(data, source, count)
+    if source.random() < 0.3:
+        _lose_one(data, source)
+    if source.random() < 0.2:
+        _erase_one(data, source.randint(1, count))
+    return Life(stored_lines(data), count + 1)
+
+
+def _erase_one(data: Path, seq: int) -> None:
+    wanted = Wanted(seq - 1, seq, ALL_TIMES, Filter())
+    mark = Mark(WHEN, "ann")
+    for _ in Erasure(data, STREAM, wanted, lambda _: None).run(mark, patience_s=10):
+        pass
 
 
 def drawn_case(root: Path, source: random.Random) -> Case:

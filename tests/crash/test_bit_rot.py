@@ -110,6 +110,8 @@ def rot(directory: Path, damages: Sequence[tuple[Path, Damage]]) -> RotReport:
         first = int(path.name[:20])
         end = min(each for each in ends if each > first)
         untouched = [record for record in whole if not first <= record.seq < end]
+        if damage.content.startswith(path.read_bytes()):
+            untouched = whole  # what is behind the end takes nothing away
         copy = directory.with_name("copy")
         shutil.copytree(directory, copy)
         (copy / STREAM / path.name).write_bytes(damage.content)

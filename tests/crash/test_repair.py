@@ -10,19 +10,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from logengine import compression
 from logengine.repair import DAMAGED_DIRECTORY, Repair
 from logengine.segment import segment_name
 from logengine.store import Store
 from logengine.verify import verify_stream
-from tests.compressed import compress_file
 from tests.crash import oracle
+from tests.crash.accidents import Accidents
+from tests.crash.drawn_streams import Life, drawn_life, findings, live
 from tests.crash.power_cut import Tree
 from tests.crash.seed import SEED
 from tests.crash.test_bit_rot import LIMITS, STREAM, read, store_records
-from tests.crash.test_rig import merge
 from tests.crash.withstanding import (
     Cut,
     Tried,
@@ -35,8 +37,7 @@ from tests.crash.withstanding import (
     tree_of,
 )
 
-WHEN = "2026-11-25T00:00:00.000001Z"
-RECORDS = 14
+WHEN = "2026-11-26T00:00:00.000001Z"
 SAME_FILE = names_aside(DAMAGED_DIRECTORY, STREAM)
 
 
@@ -46,73 +47,41 @@ class Case:
 
     tree: Tree
     next_seq: int  # none below may be given out again
-    served: list[bytes]  # of the segments that are whole
+    lines: dict[int, bytes]  # by seq, of all that were ever stored
+    provable: set[int]  # the seqs of those that are whole, or can be proven to be
     damaged: list[bytes]  # the contents of the files that are not
     leftovers: list[bytes]  # of those that a start of the daemon would remove
     # Whether a start before the repair loses nothing: not what a damaged merge covers.
     may_start: bool = True
 
 
-def damaged_case(root: Path, source: random.Random) -> Case:
-    """A stream of some segments, of either kind, of which some are damaged or missing."""
+def drawn_case(root: Path, source: random.Random) -> Case:
+    """A stream as years leave it, and then damage of any kind, several times."""
+    # Frames of one record each, or of some, or one frame: that is what can be proven alone.
+    with patch.object(compression, "FRAME_BYTES", source.choice([1, 150, 1 << 20])):
+        life = drawn_life(root, source)
+        return damaged_case(root, source, life)
+
+
+def damaged_case(root: Path, source: random.Random, life: Life) -> Case:
+    """A stream of a drawn life, to which one to four accidents happen."""
     directory = root / "data" / STREAM
-    assert not store_records(root / "data", range(1, RECORDS + 1))
-    for path in sorted(directory.iterdir())[: source.randint(0, 2)]:
-        compress_file(path)
-    paths = sorted(directory.iterdir())
-    whole = {record.seq: record.line for record in read(root / "data")[0]}
-    firsts = [int(path.name[:20]) for path in paths] + [RECORDS + 1]
-    damaged = []
-    for index in source.sample(range(len(paths)), source.randint(1, 3)):
-        path = paths[index]
-        for seq in range(firsts[index], firsts[index + 1]):
-            whole.pop(seq, None)
-        content = bytearray(path.read_bytes())
-        place = source.randrange(len(content))
-        match source.randrange(5):
-            case 0 if index < len(paths) - 1:  # nobody can know of a newest one that is gone
-                path.unlink()
-                continue
-            case 1:
-                del content[place:]
-            case 2:
-                content[place:] = bytes(len(content) - place)
-            case 3:
-                content += b"{}\n"
-            case _:
-                # Anywhere but in the few bits that mean nothing to zstd.
-                content[place] ^= 0xFF
-        if bytes(content) == path.read_bytes():
-            content.append(0)
-        path.write_bytes(content)
-        damaged.append(bytes(content))
+    accidents = Accidents(directory, source, life.lines)
+    for _ in range(source.randint(1, 4)):
+        accidents.happen()
     leftovers = []
     if source.random() < 0.3:
         leftovers = [b"half"]
         (directory / f".{segment_name(3)}.0123.tmp").write_bytes(*leftovers)
-    lines = [whole[seq] for seq in sorted(whole)]
-    return Case(tree_of(root), RECORDS + 1, lines, damaged, leftovers)
-
-
-def damaged_merge_case(root: Path, source: random.Random) -> Case:
-    """A merge that was interrupted, and then damaged behind its header."""
-    directory = root / "data" / STREAM
-    assert not store_records(root / "data", range(1, RECORDS + 1))
-    lines = [record.line for record in read(root / "data")[0]]
-    paths = sorted(directory.iterdir())[1:]
-    covered = {path: path.read_bytes() for path in paths}
-    merge(directory, sync_first=True)
-    left = paths[: source.randint(1, len(paths))]  # they are removed newest first
-    for path in left:
-        path.write_bytes(covered[path])
-    merged = directory / segment_name(1)
-    content = bytearray(merged.read_bytes())
-    content[source.randrange(content.index(b"\n") + 1, len(content))] ^= 1
-    merged.write_bytes(content)
-    end = sum(covered[path].count(b"\n") - 1 for path in left)
-    first = int(left[0].name[:20])
-    served = lines[first - 1 : first - 1 + end]
-    return Case(tree_of(root), RECORDS + 1, served, [bytes(content)], [], may_start=False)
+    return Case(
+        tree_of(root),
+        life.next_seq,
+        life.lines,
+        accidents.provable(),
+        [path.read_bytes() for path in accidents.touched if path.exists()],
+        leftovers,
+        may_start=not accidents.any_covered(),
+    )
 
 
 def repair(root: Path) -> None:
@@ -124,9 +93,13 @@ def wrong(root: Path, case: Case, *, started: bool = False) -> Iterator[str]:
     data = root / "data"
     yield from (str(each) for each in verify_stream(data / STREAM) if not each.harmless)
     served, problems = read(data)
-    if [record.line for record in served] != case.served:
-        yield f"{len(served)} records are served, {len(case.served)} were whole"
-    yield from (f"told as damage: {each}" for each in problems if not each.recorded)
+    there = {record.seq: record.line for record in served}
+    if missing := sorted(case.provable - there.keys()):
+        yield f"{missing} could be proven, and are not served"
+    if len(there) < len(served):
+        yield "a number is served twice"
+    yield from (f"{seq} is not as it was" for seq in there if there[seq] != case.lines.get(seq))
+    yield from (f"told as damage: {each}" for each in problems if not each.expected)
     places = [data / DAMAGED_DIRECTORY, data / STREAM]
     kept = [path.read_bytes() for place in places if place.exists() for path in place.iterdir()]
     wanted = case.damaged if started else case.damaged + case.leftovers
@@ -138,7 +111,7 @@ def wrong(root: Path, case: Case, *, started: bool = False) -> Iterator[str]:
     yield from numbers_used_again(data, case)
     if failed := store_records(data, [1000, 1001]):
         yield f"the stream does not go on: {failed}"
-    if [record.line for record in read(data)[0]][: len(case.served)] != case.served:
+    if read(data)[0][: len(served)] != served:
         yield "going on changed what was stored"
     yield from (f"going on: {each}" for each in verify_stream(data / STREAM) if not each.harmless)
 
@@ -155,11 +128,6 @@ def numbers_used_again(data: Path, case: Case) -> Iterator[str]:
         store.close()
 
 
-def drawn_case(root: Path, source: random.Random) -> Case:
-    make = damaged_merge_case if source.random() < 0.2 else damaged_case
-    return make(root, source)
-
-
 def after_cut(cut: Cut, case: Case) -> Iterator[str]:
     started = case.may_start and cut.source.random() < 0.5
     if started:
@@ -172,9 +140,13 @@ def mend(seeds: Iterable[int]) -> Tried:
     """Repairs a drawn stream for each seed."""
     tried = Tried()
     with scratch_place() as place:
-        for _, case, root in drawn_cases(place, seeds, drawn_case):
+        for source, case, root in drawn_cases(place, seeds, drawn_case):
             repair(root)
-            assert list(wrong(root, case)) == []
+            assert not (faults := list(wrong(root, case))), faults
+            served = read(root / "data")[0]
+            assert not (faults := list(live(root / "data", None, source))), faults
+            assert not (found := findings(root / "data")), found
+            assert read(root / "data")[0] == served, "compaction changed what is served"
             tried += Tried(cases=1)
     return tried
 

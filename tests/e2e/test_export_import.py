@@ -101,6 +101,40 @@ def test_an_export_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("suffix", ["ndjson", "ndjson.zst", "parquet"])
+def test_an_export_with_a_hole_is_written_only_if_that_is_asked_for(
+    daemon: Daemon, root: Path, suffix: str
+) -> None:
+    send(daemon)
+    daemon.stop()
+    (segment,) = (daemon.data / "web").iterdir()
+    content = bytearray(segment.read_bytes())
+    content[-10] ^= 1
+    segment.write_bytes(content)
+    path = root / f"export.{suffix}"
+    path.write_bytes(b"old")
+    done = daemon.cli("export", "-o", str(path), status=1)
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in root.glob(".*")] == []
+    assert segment.name.encode() in done.stderr
+    assert b"--partial" in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 2
+    assert daemon.cli("export", status=1).stdout == daemon.cli("cat", status=1).stdout
+
+    done = daemon.cli("export", "--partial", "-o", str(path), status=1)
+    assert segment.name.encode() in done.stderr
+    with duckdb.connect() as connection:
+        read = "read_parquet" if suffix == "parquet" else "read_ndjson_auto"
+        rows = connection.execute(f"SELECT _stream, _seq FROM {read}(?)", [str(path)]).fetchall()
+    assert rows == [("app", 1), ("app", 2), ("app", 3)]
+
+    daemon.cli("repair", "web")
+    path.unlink()
+    done = daemon.cli("export", "-o", str(path))
+    assert b"note: web: records 1 to 1 are gone" in done.stderr
+    assert path.exists()
+
+
 def test_text_is_imported_with_its_time(daemon: Daemon, root: Path) -> None:
     path = root / "access.log"
     path.write_bytes(b'1.2.3.4 - - [23/Nov/2026:20:00:00 +0000] "GET /" 200\n\nno time\n')

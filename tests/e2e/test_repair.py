@@ -1,12 +1,19 @@
 """`logengine repair`, beside the other commands."""
 
 import json
+import os
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import UNSET
 
+from logengine.compression import compress_body, encode_compressed_header, with_frames
+from logengine.segment import body_sha256, header_sha256
+from logengine.segment_file import read_header, read_header_line, read_segment
 from tests.compressed import compress_file
-from tests.daemon import Daemon
+from tests.daemon import Daemon, eventually
 
 RECORDS = 9
 
@@ -128,3 +135,131 @@ def test_a_running_daemon_is_left_alone(daemon: Daemon) -> None:
     assert b"in use by a running daemon; stop it" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert b"name the streams" in daemon.cli("repair", status=2).stderr
+
+
+def large_seals(root: Path, public: Path) -> Daemon:
+    """A stopped daemon with signed seals of some frames each."""
+    key = root / "seal.key"
+    daemon = Daemon(
+        root,
+        f'[compaction]\nseal_bytes = "3MiB"\nfanout = 2\nseal_key = "{key}"\n'
+        '[commit]\nrewrite_limit = "1KiB"\n',
+    )
+    public.write_bytes(daemon.cli("keygen", str(key)).stdout)
+    daemon.start()
+    try:
+        for part in range(8):
+            lines = b"".join(
+                b'{"n":%d,"x":"%s"}\n' % (part * 1000 + n, b"x" * 900) for n in range(1000)
+            )
+            daemon.cli("send", "-s", "app", stdin=lines)
+        eventually(lambda: len(list((daemon.data / "app").glob("*.zst"))) >= 2, "seals")
+        daemon.stop()
+    finally:
+        daemon.close()
+    return daemon
+
+
+def break_frame(path: Path, at: int) -> range:
+    """Flips a byte of a frame; the numbers of the records in it."""
+    header = read_header(path.parent, int(path.name[:20]))
+    assert header.frames is not UNSET
+    place = path.stat().st_size - header.stored_bytes
+    place += sum(frame.stored_bytes for frame in header.frames[:at])
+    flip(path, place + header.frames[at].stored_bytes // 2)
+    first = header.first + sum(frame.count for frame in header.frames[:at])
+    return range(first, first + header.frames[at].count)
+
+
+def without_gaps(output: bytes) -> list[bytes]:
+    return [re.sub(rb'"_gaps":\[[^]]*\],', b"", line) for line in output.splitlines()]
+
+
+def test_of_a_damaged_seal_only_the_broken_frame_is_lost(root: Path) -> None:
+    public = root / "seal.pub"
+    daemon = large_seals(root, public)
+    whole = daemon.cli("cat", "app", "--format", "json").stdout.splitlines()
+    assert [json.loads(line)["_seq"] for line in whole] == list(range(1, 8001))
+    path = min((daemon.data / "app").glob("*.zst"))
+    anchor = header_sha256(read_header_line(path.parent, 1)[1])
+    lost = break_frame(path, 1)
+    rest = [line for seq, line in enumerate(whole, 1) if seq not in lost]
+    which = f"{lost[0]} to {lost[-1]}".encode()
+
+    read = daemon.cli("cat", "app", "--format", "json", status=1)
+    assert without_gaps(read.stdout) == rest
+    assert read.stdout.count(b'"reason":"damaged"') == 1
+    assert b"records " + which + b" are not served" in read.stderr
+    assert len(read.stderr.splitlines()) == 1
+    for command in (["cat", "app", "--grep", "xx"], ["tail", "app", "-n", "8000"]):
+        assert without_gaps(daemon.cli(*command, "--format", "json", status=1).stdout) == rest
+    assert b"records " + which + b" are lost" in daemon.cli("verify", status=1).stdout
+
+    daemon.cli("repair", "app")
+    read = daemon.cli("cat", "app", "--format", "json")
+    assert without_gaps(read.stdout) == rest
+    assert read.stdout.count(b'"reason":"recorded"') == 1
+    assert b"note: app: records " + which + b" are gone" in read.stderr
+    said = daemon.cli("verify", "--public-key", str(public), "--since-seal", anchor)
+    assert said.stderr.count(b"its records are those of a seal") == 2
+    assert b"begins anew" not in said.stderr
+    assert daemon.cli("repair", "app").stdout == b"app: ok\n"
+
+    # What stands in a part, and is not what was sealed, is not proven by anything.
+    daemon.cli("erase", "app", "--up-to", "app:1")
+    said = daemon.cli("verify", "--public-key", str(public), "--since-seal", anchor)
+    assert b"1 of its records were erased" in said.stderr
+    (forged,) = (daemon.data / "app").glob(f"*{lost[-1] + 1}.ndjson.zst")
+    header, body = read_segment(forged.parent, lost[-1] + 1)
+    frames = list(compress_body([body.replace(b'"n":', b'"m":')], 1))
+    header = msgspec.structs.replace(
+        with_frames(header, frames), sha256=body_sha256(body.replace(b'"n":', b'"m":'))
+    )
+    content = [encode_compressed_header(header), *(frame.content for frame in frames)]
+    forged.write_bytes(b"".join(content))
+    assert b"no seal proves its records" in daemon.cli("verify").stderr
+    said = daemon.cli("verify", "--public-key", str(public), status=1)
+    assert b"no signature proves its records" in said.stdout
+
+
+def test_what_an_older_repair_moved_away_can_be_put_back(stopped: Daemon) -> None:
+    path = segments(stopped)[0]
+    content = path.read_bytes()
+    header = read_header(path.parent, 1)
+    path.unlink()
+    stopped.cli("repair", "app")
+    path.write_bytes(content + b"more")
+    stopped.cli("repair", "app")
+    assert path.read_bytes() == content
+    assert shown(stopped, "cat", "app") == list(range(RECORDS))
+    assert header.last == 3
+    assert stopped.cli("verify").stderr == b""
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link", "large"])
+def test_what_is_no_segment_and_has_the_name_of_one_is_moved_away(
+    stopped: Daemon, kind: str
+) -> None:
+    path = segments(stopped)[1]
+    path.unlink()
+    match kind:
+        case "directory":
+            path.mkdir()
+            (path / "inside").write_bytes(b"kept")
+        case "fifo":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to("nothing")
+        case _:
+            path.with_name("9" * 20 + ".ndjson").write_bytes(b"kept")
+    stopped.cli("verify", status=1)
+    assert shown_all(stopped) == [0, 1, 2, 6, 7, 8]
+    stopped.cli("repair", "app")
+    stopped.cli("verify")
+    assert shown(stopped, "cat", "app") == [0, 1, 2, 6, 7, 8]
+    assert stopped.cli("repair", "app").stdout == b"app: ok\n"
+
+
+def shown_all(daemon: Daemon) -> list[int]:
+    done = daemon.cli("cat", "app", status=1)
+    return [json.loads(line)["n"] for line in done.stdout.splitlines()]

@@ -117,6 +117,22 @@ def test_every_line_that_is_not_blank_becomes_one(lines: list[bytes], form: str)
             {"time": "2026-11-23T20:00:00.000000Z", "message": "Nov 23 20:00:00 h x"},
         ),
         (b'{"half":', {"message": '{"half":'}),
+        (
+            b'\xef\xbb\xbf{"ts":17}',
+            {"time": "1970-01-01T00:00:17.000000Z", "ts": 17},
+        ),
+        (
+            b"\0\0\0\xef\xbb\xbf2026-11-23T20:00:00Z x",
+            {
+                "_nul_bytes": 3,
+                "time": "2026-11-23T20:00:00.000000Z",
+                "message": "2026-11-23T20:00:00Z x",
+            },
+        ),
+        (b'\0{"a":1}', {"_nul_bytes": 1, "a": 1}),
+        (b"\0{ }", {"_nul_bytes": 1}),
+        (b"\0\0", {"_nul_bytes": 2, "message": ""}),
+        (b"\xef\xbb\xbf", {"message": ""}),
         (b"\xff", {"message": "\\xff"}),
     ],
 )

@@ -273,13 +273,23 @@ def test_a_note_that_cannot_be_written_goes_with_the_next(tmp_path: Path) -> Non
     store = opened(tmp_path)
     for name in ("app", "web"):
         assert not commit(store, 1, name)
-    with patch.object(os, "write", side_effect=OSError(errno.ENOSPC, "injected")):
+    with patch.object(os, "writev", side_effect=OSError(errno.ENOSPC, "injected")):
         store.unsynced.add("app")
     store.unsynced.add("web")
     kill(store)
     store = opened(tmp_path)
     assert store.unsynced == {"app", "web"}
     store.close()
+
+
+def test_a_note_that_is_written_in_pieces_is_whole(tmp_path: Path) -> None:
+    killed_with(tmp_path / "data", 1)
+    store = opened(tmp_path / "data")
+    real_writev = os.writev
+    with patch.object(os, "writev", lambda file, parts: real_writev(file, [parts[0][:3]])):
+        store.unsynced.add("app")
+    kill(store)
+    assert opened(tmp_path / "data").unsynced == {"app"}
 
 
 def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_path: Path) -> None:

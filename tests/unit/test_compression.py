@@ -34,6 +34,7 @@ from logengine.segment import (
     segment_name,
 )
 from logengine.segment_file import (
+    DamagedRecords,
     list_segments,
     read_header,
     read_segment,
@@ -330,12 +331,13 @@ def test_a_segment_without_an_index_is_read_as_a_whole_and_held_to_its_hash(
 ) -> None:
     path = compressed_file(tmp_path / "app")
     changed(path, without_index)
-    header, block = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
+    header, (block,) = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
     assert (header.index, block) == (msgspec.UNSET, Block("app", 1, COUNT, LARGE))
     assert list(verify_stream(tmp_path / "app")) == []
     changed(path, with_other_content)
-    _, block = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
-    assert isinstance(block, DamagedSegment)
+    _, (lost,) = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
+    assert isinstance(lost, DamagedRecords)
+    assert lost[:2] == (1, COUNT)
 
 
 def with_other_content(header: Header, frames: list[bytes]) -> tuple[Header, list[bytes]]:
@@ -349,14 +351,15 @@ def with_other_content(header: Header, frames: list[bytes]) -> tuple[Header, lis
 
 def test_of_one_with_an_index_a_part_is_read_and_held_to_its_own_hash(tmp_path: Path) -> None:
     path = compressed_file(tmp_path / "app")
-    header, block = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
+    header, (block,) = read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))
     assert header.frames != msgspec.UNSET
     before = header.frames[0].count
     assert block == Block("app", 1 + before, COUNT - before, LARGE[header.frames[0].body_bytes :])
     changed(path, with_other_content)
-    assert read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))[1] == block
-    _, block = read_wanted(tmp_path / "app", 1, lambda _: range(2))
-    assert isinstance(block, DamagedSegment)
+    assert read_wanted(tmp_path / "app", 1, lambda _: range(1, 2))[1] == [block]
+    _, (lost, rest) = read_wanted(tmp_path / "app", 1, lambda _: range(2))
+    assert isinstance(lost, DamagedRecords)
+    assert (lost[:2], rest) == ((1, before), block)
     with pytest.raises(DamagedSegment, match="sha256 of the frame of records"):
         read_segment(tmp_path / "app", 1)
 

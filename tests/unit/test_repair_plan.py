@@ -126,9 +126,12 @@ def test_a_damaged_compressed_segment_gives_way_to_the_plain_one() -> None:
     assert removed(*both) == [segment_name(1)]
 
 
-def test_of_two_that_overlap_the_first_stays() -> None:
-    assert gaps_of(whole(1, 5), whole(4, 8), whole(9, 9)) == [(6, 8, False)]
-    assert removed(whole(1, 5), whole(4, 8), whole(9, 9)) == [segment_name(4)]
+def test_of_two_that_overlap_each_number_stays_once() -> None:
+    files = (whole(1, 5), whole(4, 8), whole(9, 9))
+    assert gaps_of(*files) == []
+    assert removed(*files) == [segment_name(4)]
+    (piece,) = plan_repair("app", files, WHEN).pieces
+    assert (piece.header.first, piece.header.last, piece.source) == (6, 8, files[1])
 
 
 def test_a_recorded_gap_is_no_gap() -> None:

@@ -1,0 +1,66 @@
+"""The names that a log file gets when it is rotated. No I/O.
+
+access.log.1  access.log.2.gz           logrotate, savelog, Python's RotatingFileHandler
+access.log-20261128  access.log.2026-11-28.gz   logrotate's dateext, TimedRotatingFileHandler
+access-20261128.log  access.1.log       logrotate's `extension`, loguru, log4j
+access.log.old                          what has one generation
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+
+_VARYING = r"(?P<varying>\d[\d._T:-]*?|old)"
+_COMPRESSED = rf"(?P<compressed>{'|'.join(map(re.escape, COMPRESSED_SUFFIXES))})?"
+# A number of more digits is a date.
+_COUNTER_DIGITS_MAX = 5
+
+
+class Rotated(NamedTuple):
+    """A name, of which family, and its place among those: the newest has the highest `age_key`."""
+
+    name: str
+    family: str
+    age_key: tuple[int, str]
+
+
+def rotated_names(name: str, names: Iterable[str]) -> list[Rotated]:
+    """Those of `names` that are of older generations of `name`, the newest first.
+
+    Of one that is there plain and compressed the plain one counts.
+    """
+    stem, extension = posixpath.splitext(name)
+    patterns = [rf"{re.escape(name)}[.-]{_VARYING}{_COMPRESSED}"]
+    if stem and extension:
+        patterns.append(rf"{re.escape(stem)}[._-]{_VARYING}{re.escape(extension)}{_COMPRESSED}")
+    found: dict[tuple[str, tuple[int, str]], Rotated] = {}
+    for each in sorted(names):  # a plain name comes before its compressed one
+        if each == name:
+            continue
+        for place, pattern in enumerate(patterns):
+            match = re.fullmatch(pattern, each)
+            if match is not None:
+                kind, age_key = _age(match["varying"])
+                rotated = Rotated(each, f"{place} {kind}", age_key)
+                found.setdefault((rotated.family, age_key), rotated)
+                break
+    return sorted(found.values(), key=lambda each: each.age_key, reverse=True)
+
+
+def newer_than(name: str, rotated: Iterable[Rotated]) -> list[str]:
+    """The names of `rotated` that are of `name`'s family and newer, the oldest first."""
+    there = list(rotated)
+    (its,) = (each for each in there if each.name == name)
+    newer = [each for each in there if each.family == its.family and each.age_key > its.age_key]
+    return [each.name for each in sorted(newer, key=lambda each: each.age_key)]
+
+
+def _age(varying: str) -> tuple[str, tuple[int, str]]:
+    if varying == "old":
+        return "old", (0, "")
+    if varying.isdigit() and len(varying) <= _COUNTER_DIGITS_MAX:
+        return "counter", (-int(varying), "")
+    return "date", (0, re.sub(r"\D", "", varying))

@@ -1,0 +1,99 @@
+"""The history of a NAME on disk: a file that is appended to, and now and then written anew.
+
+    DIRECTORY/web.access-9f3c1b…         the history; NDJSON, first line the header
+    DIRECTORY/web.access-9f3c1b….lock    who has it open
+
+A note that is appended is durable when `append` returns. The file names its stream, producer
+and socket: another daemon's numbers are others.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from logengine.atomic import AtomicWriter
+from logengine.directory import create_directory
+from logengine.errors import ResumeInUse
+from logengine.resume.history import Header, History, Note, decode_history, encode_line
+from logengine.writes import write_all
+
+_NAME_CHARACTERS = 40
+_PERMISSIONS = 0o600  # it has the first lines of logs
+
+
+class StateFile:
+    """The file for a producer of a stream of the daemon at a socket; to be used in a `with`.
+
+    Raises `ResumeInUse` if another process has it open, and `OSError`.
+    """
+
+    def __init__(self, directory: Path, stream: str, producer: str, socket: Path) -> None:
+        self.header = Header(stream=stream, producer=producer, socket=os.path.realpath(socket))
+        identity = f"{self.header.socket}\0{stream}\0{producer}".encode()
+        digest = hashlib.blake2b(identity, digest_size=8).hexdigest()
+        readable = re.sub(r"[^a-zA-Z0-9._-]", "_", producer)[:_NAME_CHARACTERS]
+        self.path = directory / f"{stream}.{readable}-{digest}"
+        self._stack = contextlib.ExitStack()
+        self._descriptor: int | None = None
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        create_directory(self.path.parent, 0o700)
+        with contextlib.ExitStack() as stack:
+            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PERMISSIONS)
+            stack.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ResumeInUse(
+                    f"another run with --resume {self.header.producer} sends to stream "
+                    f"{self.header.stream!r} now; wait for its end, or give this one its own name"
+                ) from None
+            self._stack = stack.pop_all()
+        for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+            left.unlink()  # of a run that was killed
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+        self._stack.close()
+
+    def read(self) -> History | None:
+        """What earlier runs noted; None if there were none. Raises `DamagedResumeState`."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return decode_history(data, os.fspath(self.path))
+
+    def write(self, history: History) -> None:
+        """Writes all of `history`, atomically and durably."""
+        self._close()
+        data = history.encode()
+        with AtomicWriter(self.path, "wb", permissions=_PERMISSIONS) as writer:
+            writer.write(data)
+        self.bytes = len(data)
+
+    def append(self, note: Note) -> None:
+        """Adds a note to what was written by this object; durable when it returns."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        data = encode_line(note)
+        write_all(self._descriptor, [data])
+        os.fdatasync(self._descriptor)
+        self.bytes += len(data)
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,295 @@
+"""A file system in memory, which knows of every name and byte whether a power cut leaves it.
+
+The model is that of `tests.crash.power_cut`: a change of names is durable once a sync of its
+directory has begun after it and said ok; what a file holds is durable once a sync of the file
+has. Before that any subset of the changes may be there after a cut, in any combination, and a
+sync that failed leaves what it was to make durable in that state for good. Here it is kept as
+calls go on, and not worked out from a trace: `sure` are the names of a directory that every
+cut leaves as they are.
+"""
+
+import errno
+import os
+import random
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.crash.power_cut import contents_after_cut
+
+ROOT = "/simulated"
+_INODE_BYTES = 256  # what a file takes besides its content
+_MIXED_BYTES_MAX = 64 * 1024
+
+
+@dataclass(eq=False)
+class Change:
+    """Names of one directory that change together; None for one that goes."""
+
+    number: int
+    names: dict[str, "Inode | None"]
+    is_lost: bool = False
+
+
+@dataclass(eq=False)
+class Inode:
+    """A file: what it holds, and what of that is durable."""
+
+    number: int
+    mode: int
+    content: bytes = b""
+    durable: bytes = b""
+    is_lost: bool = False  # a sync failed: nothing of it becomes durable any more
+    links: int = 0
+    mtime_ns: int = 0
+    seen: object = None  # what the oracle has read of it
+    is_final: bool = False  # has, or had, the name of a segment
+
+    @property
+    def is_directory(self) -> bool:
+        return False
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether a power cut leaves all that it holds now."""
+        return self.durable == self.content and not self.is_lost
+
+
+@dataclass(eq=False)
+class Directory(Inode):
+    """A directory: its names as they are, and what of them is durable."""
+
+    name: str = ""
+    entries: dict[str, Inode] = field(default_factory=dict)
+    durable_entries: dict[str, Inode] = field(default_factory=dict)
+    pending: list[Change] = field(default_factory=list)
+    sure: dict[str, Inode] = field(default_factory=dict)
+    version: int = 0  # counts what changes in `sure` and `pending`
+
+    @property
+    def is_directory(self) -> bool:
+        return True
+
+    def change(self, change: Change) -> None:
+        """Makes a change of names, not durable yet."""
+        for name, inode in change.names.items():
+            before = self.entries.pop(name, None)
+            if before is not None:
+                before.links -= 1
+            if inode is not None:
+                inode.links += 1
+                self.entries[name] = inode
+            self.sure.pop(name, None)
+        self.pending.append(change)
+        self.version += 1
+
+    def possible(self, name: str) -> list[Inode | None]:
+        """What may be under `name` after a cut."""
+        found: list[Inode | None] = [self.durable_entries.get(name)]
+        found += [each.names[name] for each in self.pending if name in each.names]
+        return found
+
+    def sync(self, up_to: int) -> None:
+        """Makes durable all changes up to the one with number `up_to`."""
+        for position, change in enumerate(self.pending):
+            if change.number > up_to or change.is_lost:
+                continue
+            for name, inode in change.names.items():
+                # What a lost change before it said of the name is of no matter any more.
+                for before in self.pending[:position]:
+                    before.names.pop(name, None)
+                if inode is None:
+                    self.durable_entries.pop(name, None)
+                else:
+                    self.durable_entries[name] = inode
+            change.names = {}
+        self.pending = [change for change in self.pending if change.names]
+        self.version += 1
+        self.sure = dict(self.durable_entries)
+        for change in self.pending:
+            for name in change.names:
+                self.sure.pop(name, None)
+
+    def fail_sync(self, up_to: int) -> None:
+        """A sync of the changes up to that number failed: they may be there or not, for good."""
+        for change in self.pending:
+            if change.number <= up_to:
+                change.is_lost = True
+        self.version += 1
+
+
+# Called for each name that is given or taken away: directory, name, the file that had it, the
+# one that has it.
+OnName = Callable[[Directory, str, Inode | None, Inode | None], None]
+
+
+class Disk:
+    """The file system below `ROOT`; no time and no errors of a device, those are `calls`'."""
+
+    def __init__(self) -> None:
+        self.inodes = 0
+        self.changes = 0
+        self.used_bytes = 0
+        self.root = self._new_directory("")
+        # Called for each name of a segment that is given or taken away: directory, name, the
+        # file that had it, the one that has it.
+        self.on_name: Callable[[Directory, str, Inode | None, Inode | None], None] = lambda *_: None
+
+    def _new_directory(self, name: str) -> Directory:
+        self.inodes += 1
+        return Directory(self.inodes, stat.S_IFDIR | 0o755, name=name)
+
+    def lookup(self, start: Directory, parts: list[str]) -> Inode:
+        """What is at a path. Raises `OSError`."""
+        found: Inode = start
+        for part in parts:
+            if not isinstance(found, Directory):
+                raise _error(errno.ENOTDIR, part)
+            inode = found.entries.get(part)
+            if inode is None:
+                raise _error(errno.ENOENT, part)
+            found = inode
+        return found
+
+    def parent(self, start: Directory, parts: list[str]) -> tuple[Directory, str]:
+        """The directory that has, or would have, the last name of a path."""
+        found = self.lookup(start, parts[:-1])
+        if not isinstance(found, Directory):
+            raise _error(errno.ENOTDIR, parts[-1])
+        return found, parts[-1]
+
+    def _changed(self, directory: Directory, names: dict[str, Inode | None]) -> None:
+        self.changes += 1
+        befores = {name: directory.entries.get(name) for name in names}
+        directory.change(Change(self.changes, names))
+        for name, inode in names.items():
+            before = befores[name]
+            if before is not None and before.links == 0 and not before.is_directory:
+                self.used_bytes -= len(before.content) + _INODE_BYTES
+            self.on_name(directory, name, before, inode)
+
+    def create(self, directory: Directory, name: str, mode: int) -> Inode:
+        """A new file, empty."""
+        self.inodes += 1
+        inode = Inode(self.inodes, stat.S_IFREG | mode)
+        self.used_bytes += _INODE_BYTES
+        self._changed(directory, {name: inode})
+        return inode
+
+    def mkdir(self, directory: Directory, name: str) -> None:
+        """A new directory. Raises `OSError`."""
+        if name in directory.entries:
+            raise _error(errno.EEXIST, name)
+        self._changed(directory, {name: self._new_directory(name)})
+
+    def write(self, inode: Inode, offset: int, data: bytes) -> None:
+        """Puts bytes into a file."""
+        content = inode.content
+        before = len(content)
+        if offset == before:
+            inode.content = content + data
+        else:
+            head = content[:offset].ljust(offset, b"\0")
+            inode.content = head + data + content[offset + len(data) :]
+        if inode.links:
+            self.used_bytes += len(inode.content) - before
+
+    def truncate(self, inode: Inode, size: int) -> None:
+        """Makes a file so long."""
+        before = len(inode.content)
+        inode.content = inode.content[:size].ljust(size, b"\0")
+        if inode.links:
+            self.used_bytes += size - before
+
+    def replace(self, source: Directory, old: str, target: Directory, new: str) -> None:
+        """rename(2) within a directory. Raises `OSError`."""
+        inode = source.entries.get(old)
+        if inode is None:
+            raise _error(errno.ENOENT, old)
+        if source is not target:
+            raise _error(errno.EXDEV, new)
+        if old != new:
+            self._changed(source, {old: None, new: inode})
+
+    def link(self, inode: Inode, directory: Directory, name: str) -> None:
+        """One more name for a file. Raises `OSError`."""
+        if name in directory.entries:
+            raise _error(errno.EEXIST, name)
+        self._changed(directory, {name: inode})
+
+    def unlink(self, directory: Directory, name: str) -> None:
+        """Takes a name away. Raises `OSError`."""
+        inode = directory.entries.get(name)
+        if inode is None:
+            raise _error(errno.ENOENT, name)
+        if inode.is_directory:
+            raise _error(errno.EISDIR, name)
+        self._changed(directory, {name: None})
+
+    def rmdir(self, directory: Directory, name: str) -> None:
+        """Takes an empty directory away. Raises `OSError`."""
+        inode = directory.entries.get(name)
+        if inode is None:
+            raise _error(errno.ENOENT, name)
+        if not isinstance(inode, Directory):
+            raise _error(errno.ENOTDIR, name)
+        if inode.entries:
+            raise _error(errno.ENOTEMPTY, name)
+        self._changed(directory, {name: None})
+
+    def after_cut(self, source: random.Random) -> "Disk":
+        """A disk as a power cut may leave this one; which of those is drawn."""
+        disk = Disk()
+        disk.on_name = self.on_name
+        disk.inodes, disk.changes = self.inodes, self.changes
+        disk.root = disk._survivor(self.root, source)
+        return disk
+
+    def _survivor(self, directory: Directory, source: random.Random) -> Directory:
+        names = dict(directory.durable_entries)
+        for change in _drawn_changes(directory.pending, source):
+            for name, inode in change.names.items():
+                if inode is None:
+                    names.pop(name, None)
+                else:
+                    names[name] = inode
+        left = Directory(directory.number, directory.mode, name=directory.name)
+        for name, inode in names.items():
+            if isinstance(inode, Directory):
+                survivor: Inode = self._survivor(inode, source)
+            else:
+                content = _drawn_content(inode, name, source)
+                survivor = Inode(inode.number, inode.mode, content, content)
+                survivor.is_final = inode.is_final
+                survivor.seen = inode.seen if content == inode.content else None
+                self.used_bytes += len(content) + _INODE_BYTES
+            survivor.links = 1
+            left.entries[name] = left.durable_entries[name] = left.sure[name] = survivor
+        return left
+
+
+def _drawn_changes(pending: list[Change], source: random.Random) -> list[Change]:
+    how = source.randrange(4)
+    if how == 0:
+        return []
+    if how == 1:
+        return pending
+    if how == 2:  # as an ordered journal keeps them
+        return pending[: source.randint(0, len(pending))]
+    return [change for change in pending if source.random() < 0.5]
+
+
+def _drawn_content(inode: Inode, name: str, source: random.Random) -> bytes:
+    if inode.is_durable:
+        return inode.content
+    if name.endswith(".tmp"):
+        return b""
+    if len(inode.content) > _MIXED_BYTES_MAX:
+        return source.choice(
+            [inode.durable, inode.content, inode.content[: len(inode.content) // 2]]
+        )
+    return source.choice(contents_after_cut(inode.durable, inode.content))
+
+
+def _error(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)

@@ -1,0 +1,133 @@
+"""inotify(7) on the simulated disk: what a follower hears of, and when.
+
+It has what `asyncinotify` offers and the engine uses.
+"""
+
+import asyncio
+import errno
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from asyncinotify import Mask
+
+from tests.simulation.disk import Directory
+
+Delay = Callable[[Callable[[], None]], None]
+
+
+@dataclass(eq=False)
+class Watch:
+    """A directory that is watched."""
+
+    path: Path
+    mask: Mask
+    directory: Directory
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of a name in a watched directory."""
+
+    watch: Watch | None
+    mask: Mask
+    name: Path | None
+
+
+class Notifications:
+    """All that watch something. `delay` calls later what is to be called."""
+
+    def __init__(self, look_up: Callable[[str], Any], delay: Delay) -> None:
+        self.look_up = look_up
+        self.delay = delay
+        self._watching: list[Inotify] = []
+
+    def begin(self) -> "Inotify":
+        """A new inotify instance."""
+        inotify = Inotify(self)
+        self._watching.append(inotify)
+        return inotify
+
+    def end(self, inotify: "Inotify") -> None:
+        """It is closed."""
+        if inotify in self._watching:
+            self._watching.remove(inotify)
+
+    def forget_all(self) -> None:
+        """The machine is booted again."""
+        self._watching.clear()
+
+    def tell(self, directory: Directory, mask: Mask, name: str) -> None:
+        """A name in a directory changed."""
+        for inotify in self._watching:
+            inotify.hear(directory, mask, name)
+
+
+class Inotify:
+    """One inotify instance, of one event loop."""
+
+    def __init__(self, notifications: Notifications) -> None:
+        self._notifications = notifications
+        self._watches: dict[int, Watch] = {}
+        self._coming: deque[Event] = deque()
+        self._events: deque[Event] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._notifications.end(self)
+
+    def add_watch(self, path: Any, mask: Mask) -> Watch:
+        """Watches a directory; the same one gives the same watch. Raises `OSError`."""
+        directory = self._notifications.look_up(os.fspath(path))
+        if not isinstance(directory, Directory):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        watch = self._watches.get(directory.number)
+        if watch is None:
+            watch = self._watches[directory.number] = Watch(Path(path), mask, directory)
+        watch.mask = mask
+        return watch
+
+    def rm_watch(self, watch: Watch) -> None:
+        """Ends a watch. Raises `OSError` if it is ended."""
+        if self._watches.pop(watch.directory.number, None) is None:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    def hear(self, directory: Directory, mask: Mask, name: str) -> None:
+        """A change in a directory, watched or not."""
+        watch = self._watches.get(directory.number)
+        if watch is not None and watch.mask & mask:
+            self._put(Event(watch, mask, Path(name)))
+        if mask & Mask.DELETE and mask & Mask.ISDIR:
+            gone = [w for w in self._watches.values() if w.directory.name == name]
+            for each in gone:
+                if not each.directory.links:
+                    del self._watches[each.directory.number]
+                    self._put(Event(each, Mask.IGNORED, None))
+
+    def _put(self, event: Event) -> None:
+        self._coming.append(event)
+        self._notifications.delay(self._arrived)
+
+    def _arrived(self) -> None:
+        self._events.append(self._coming.popleft())  # in their order, however late
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def get(self) -> Event:
+        """The next event."""
+        while not self._events:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        return self._events.popleft()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await self.get()

@@ -1,0 +1,134 @@
+"""Who reads while the daemon writes: with the engine's own reader, and its follower.
+
+Each is a process of its own, which survives the daemon's kills and no power cut.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from logengine.follow import Follower
+from logengine.reader import StreamReader
+from tests.simulation.clock import Kernel, Process, Thread
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.oracle import Oracle, Violation
+from tests.simulation.scenario import DATA
+
+Violate = Callable[[Violation], None]
+
+
+class Reader:
+    """Reads a stream once, from its beginning."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        stream: str,
+        violate: Violate,
+        on_end: Callable[["Reader"], None],
+        *,
+        may_report: bool,
+    ) -> None:
+        self.process = Process(kernel)
+        self._kernel = kernel
+        self._stream = stream
+        self._violate = violate
+        self._on_end = on_end
+        self._may_report = may_report
+        thread = Thread(self.process, self._read)
+        thread.role = "reader"
+        thread.start(0.0)
+
+    def _read(self) -> None:
+        problems: list[Any] = []
+        next_seq: int | None = None
+        reader = StreamReader(Path(DATA), self._stream, problems.append)
+        try:
+            for block in reader.read():
+                for record in block.records():
+                    if next_seq is not None and record.seq != next_seq:
+                        what = f"{self._stream}: {record.seq} where {next_seq} is next"
+                        self._violate(Violation("a reader sees a hole", what))
+                        return
+                    next_seq = record.seq + 1
+        except OSError:
+            pass  # it is told so
+        if problems and not self._may_report:
+            what = f"{self._stream}: {problems[0]}"
+            self._violate(Violation("a reader is told of a fault", what))
+        self._kernel.after(0.0, lambda: self._on_end(self))
+
+    def end(self) -> None:
+        """Ends it."""
+        self.process.end()
+
+
+class Follows:
+    """Follows all streams, from when it begins."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        oracle: Oracle,
+        violate: Violate,
+        turn_s: float,
+        *,
+        may_report: bool,
+        is_strict: Callable[[str], bool],
+        trims: Callable[[str], bool],
+    ) -> None:
+        self.process = Process(kernel)
+        self._oracle = oracle
+        self._violate = violate
+        self.may_miss = may_report
+        self._is_strict = is_strict
+        self._trims = trims
+        self.next_seq: dict[str, int] = {}
+        self.remade: set[str] = set()  # streams whose directory was removed meanwhile
+        self.shown = 0
+        self.has_ended = False
+        self._loop = SimulatedLoop(self.process, turn_s, lambda _: None)
+        thread = Thread(self.process, self._run)
+        thread.role = "follower"
+        thread.start(0.0)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._follow())
+        except OSError:
+            self.has_ended = True  # it is told so
+
+    async def _follow(self) -> None:
+        follower = Follower(Path(DATA), None, {}, self._report)
+        async for block in follower.blocks():
+            for record in block.records():
+                self._show(record.stream, record.seq, record.line)
+
+    def _report(self, problem: object) -> None:
+        # A segment that is gone when it is opened is in another one by now.
+        if not self.may_miss and "No such file or directory" not in str(problem):
+            self._violate(Violation("a follower is told of a fault", str(problem)))
+
+    def _show(self, stream: str, seq: int, line: bytes) -> None:
+        expected = self.next_seq.get(stream)
+        if (
+            expected is not None
+            and seq != expected
+            and not (self._trims(stream) and seq > expected)
+        ):
+            what = f"{stream}: {seq} where {expected} is next"
+            self._violate(Violation("a follower sees a hole", what))
+        self.next_seq[stream] = seq + 1
+        self.shown += 1
+        if self._is_strict(stream):
+            try:
+                self._oracle.show(stream, seq, line)
+            except Violation as violation:
+                self._violate(violation)
+
+    def end(self) -> None:
+        """Ends it."""
+        self.process.end()
+        for task in asyncio.all_tasks(self._loop._as_loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]

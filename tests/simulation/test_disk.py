@@ -1,0 +1,112 @@
+"""The simulated disk against the model of power cuts that the crash campaign has."""
+
+import random
+import stat
+
+from tests.crash import power_cut, system_calls
+from tests.simulation.disk import Directory, Disk
+
+_NAMES = ("a", "b", "c.tmp")
+_CHANGES = 12
+_CUTS = 20
+
+
+class Pair:
+    """The same calls on both."""
+
+    def __init__(self, source: random.Random) -> None:
+        self.source = source
+        self.disk = Disk()
+        self.model = power_cut.Disk()
+        self.inodes = {id(self.disk.root): system_calls.ROOT}
+        self.next = 1
+        self.directory = self._mkdir()
+        self._sync(self.disk.root, fails=False)
+
+    def _new(self, inode: object) -> int:
+        self.inodes[id(inode)] = self.next
+        self.next += 1
+        return self.next - 1
+
+    def _mkdir(self) -> Directory:
+        self.disk.mkdir(self.disk.root, "d")
+        made = self.disk.root.entries["d"]
+        assert isinstance(made, Directory)
+        self.model.apply(system_calls.Made(system_calls.ROOT, "d", self._new(made), True))
+        return made
+
+    def _sync(self, inode, *, fails: bool) -> None:
+        number = self.inodes[id(inode)]
+        if isinstance(inode, Directory):
+            (inode.fail_sync if fails else inode.sync)(self.disk.changes)
+        elif fails:
+            inode.is_lost = inode.is_lost or inode.durable != inode.content
+        elif not inode.is_lost:
+            inode.durable = inode.content
+        event = system_calls.SyncFailed if fails else system_calls.Synced
+        self.model.apply(event(number))
+
+    def step(self) -> None:
+        """One call, whichever is possible."""
+        source, directory = self.source, self.directory
+        parent = self.inodes[id(directory)]
+        name, other = source.sample(_NAMES, 2)
+        match source.randrange(6):
+            case 0 if name not in directory.entries:
+                inode = self.disk.create(directory, name, stat.S_IRUSR)
+                self.model.apply(system_calls.Made(parent, name, self._new(inode), False))
+            case 1 if name in directory.entries:
+                inode = directory.entries[name]
+                at = len(inode.content)
+                self.disk.write(inode, at, b"%d" % at)
+                self.model.apply(system_calls.Written(self.inodes[id(inode)], at, b"%d" % at))
+            case 2 if name in directory.entries:
+                self.disk.replace(directory, name, directory, other)
+                self.model.apply(system_calls.Renamed(parent, name, other))
+            case 3 if name in directory.entries:
+                self.disk.unlink(directory, name)
+                self.model.apply(system_calls.Removed(parent, name))
+            case 4 if name in directory.entries:
+                self._sync(directory.entries[name], fails=source.random() < 0.3)
+            case 5:
+                self._sync(directory, fails=source.random() < 0.3)
+
+
+def tree_of(directory: Directory, path: str = "") -> dict[str, bytes | None]:
+    tree: dict[str, bytes | None] = {}
+    for name, inode in directory.entries.items():
+        below = f"{path}{name}"
+        if isinstance(inode, Directory):
+            tree |= {below: None} | tree_of(inode, f"{below}/")
+        else:
+            tree[below] = inode.content
+    return tree
+
+
+def test_whatever_a_cut_leaves_is_a_state_of_the_model():
+    for seed in range(150):
+        source = random.Random(seed)
+        pair = Pair(source)
+        for _ in range(_CHANGES):
+            pair.step()
+        states = [dict(state) for state in pair.model.states(random.Random(seed))]
+        assert tree_of(pair.disk.root) == dict(pair.model.now())
+        for _ in range(_CUTS):
+            assert tree_of(pair.disk.after_cut(source).root) in states
+
+
+def test_what_is_sure_is_in_every_state_of_the_model():
+    for seed in range(150):
+        pair = Pair(random.Random(seed))
+        for _ in range(_CHANGES):
+            pair.step()
+        states = list(pair.model.states(random.Random(seed)))
+        sure = {
+            f"d/{name}": inode.content
+            for name, inode in pair.directory.sure.items()
+            if inode.is_durable
+        }
+        for state in states:
+            assert sure.items() <= state.items()
+        in_all = set.intersection(*(set(state) for state in states)) - {"d"}
+        assert in_all >= {f"d/{name}" for name in pair.directory.sure}

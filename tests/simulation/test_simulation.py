@@ -1,0 +1,91 @@
+"""The simulation itself: that it is the same again, finds what is wrong, and nothing else."""
+
+from unittest.mock import patch
+
+import pytest
+
+from logengine.committer import Committer
+from logengine.store import Store
+from tests.simulation import search
+from tests.simulation.__main__ import FIXED_SEED, seed_of_commit
+from tests.simulation.scenario import Scenario
+from tests.simulation.search import explore, run
+from tests.simulation.shrink import Kept, shrink
+
+_SLICE_RUNS = 60
+_SLICE_S = 60.0
+_SEARCH_S = 150.0  # far more than it takes, on a machine that has much else to do
+
+
+def mend_taken_out():
+    """The loss as it was: a batch looks at the one right before it, and at no plan's state."""
+
+    def last(self, _streams):
+        return [self._under_way[-1].done] if self._under_way else []
+
+    outdated = Store._outdated
+
+    def only_in_the_batch_before(self, planned):
+        # What the batch right before did not hold is taken for durable.
+        return outdated(self, planned) if self._failed_last(planned.before.stream) else None
+
+    def failed_last(self, stream):
+        return stream in getattr(self, "_last_failed", ())
+
+    settle = Store._settle
+
+    def noting(self, planned, failed):
+        settle(self, planned, failed)
+        self._last_failed = set(failed)
+
+    return (
+        patch.object(Committer, "_last_under_way", last),
+        patch.object(Store, "_outdated", only_in_the_batch_before),
+        patch.object(Store, "_failed_last", failed_last, create=True),
+        patch.object(Store, "_settle", noting),
+    )
+
+
+def test_the_loss_is_found_where_its_mend_is_taken_out():
+    one, two, three, four = mend_taken_out()
+    with one, two, three, four:
+        violation = search(_SEARCH_S, seed=FIXED_SEED)
+    assert violation is not None
+    assert violation.rule in ("hole", "acknowledged and not durable", "lost", "stuck")
+
+
+def test_a_run_of_the_same_seed_is_the_same_again():
+    for seed in range(3):
+        _, first = run(Scenario.drawn(seed))
+        _, again = run(Scenario.drawn(seed))
+        assert first.log == again.log
+        assert vars(first.counts) == vars(again.counts)
+
+
+def test_runs_from_a_fixed_seed_break_no_promise():
+    outcome = explore(_SEARCH_S, FIXED_SEED, runs=_SLICE_RUNS)
+    assert outcome.found is None, outcome.found
+    assert outcome.counts.commits
+    assert outcome.counts.kills
+    assert outcome.counts.cuts
+    assert outcome.counts.failures
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [FIXED_SEED, seed_of_commit()], ids=["fixed", "of the commit"])
+def test_a_minute_from_a_seed_breaks_no_promise(seed):
+    outcome = explore(_SLICE_S, seed)
+    assert outcome.found is None, f"python -m tests.simulation --seed {seed}: {outcome.found}"
+
+
+def test_a_scenario_that_fails_is_made_small_and_fails_again():
+    with patch.object(Store, "_outdated", lambda _self, _planned: None):
+        found = explore(_SEARCH_S, FIXED_SEED).found
+        assert found is not None
+        kept = shrink(found.scenario, found.violation.rule, lambda s: run(s)[0], seconds=20)
+        small = Kept.parse(str(kept)).of(found.scenario)
+        violation, _ = run(small)
+    assert violation is not None
+    assert violation.rule == found.violation.rule
+    assert kept.size < Kept.all_of(found.scenario).size

@@ -1,0 +1,746 @@
+"""One run of a scenario: the daemon, its disk, its senders, and what befalls them."""
+
+import asyncio
+import errno
+import gc
+import logging
+import random
+import select
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from asyncinotify import Mask
+
+from logengine import (
+    atomic,
+    connection,
+    daemon,
+    follow,
+    poller,
+    retainer,
+    rewrite,
+    upkeep,
+    writes,
+)
+from logengine.committer import Committer
+from logengine.compactor import Compactor
+from logengine.errors import LogEngineError
+from logengine.record import Peer
+from logengine.server import Server
+from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
+from tests.simulation.clock import Kernel, Process, Thread, current_thread
+from tests.simulation.coverage import Coverage, State
+from tests.simulation.disk import Directory, Inode
+from tests.simulation.inotify import Notifications
+from tests.simulation.loop import SimulatedExecutor, SimulatedLoop
+from tests.simulation.oracle import Oracle, Violation
+from tests.simulation.readers import Follows, Reader
+from tests.simulation.scenario import STREAMS, Event, Scenario
+from tests.simulation.senders import ANSWERED, ASKING, NAMELESS, Outside, Sender
+from tests.simulation.sockets import End, Epoll, Listener, Network
+
+_WALL_NS = 1_795_000_000_000_000_000
+_RESTART_S = 0.003
+_STEPS_MAX = 3_000_000
+_FOLLOWED_S = 1.0  # after which a follower has shown all there is
+_CALM_S = 120.0  # in which everything is acknowledged once nothing fails any more
+_CRITICAL = frozenset({"create", "write", "fsync", "replace", "sync directory"})
+_MODULES = [m for name, m in sorted(sys.modules.items()) if name.startswith("logengine.")]
+# What takes a clock by default took the real one when it was defined.
+_CLOCKS = [each.__init__ for each in (Server, Compactor, rewrite.Pace, retainer.Retainer)]
+
+
+@dataclass
+class Counts:
+    """What happened, in one run or in many."""
+
+    runs: int = 0
+    events: int = 0
+    calls: int = 0
+    commits: int = 0
+    batches: int = 0
+    records: int = 0
+    acks: int = 0
+    kills: int = 0
+    cuts: int = 0
+    stops: int = 0
+    restarts: int = 0
+    reads: int = 0
+    shown: int = 0
+    merges: int = 0
+    seals: int = 0
+    removed: int = 0
+    dropped: int = 0
+    fenced: int = 0
+    failures: int = 0
+    simulated_s: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Counts") -> None:
+        """Adds those of another run."""
+        for name, value in vars(other).items():
+            if isinstance(value, Counter):
+                getattr(self, name).update(value)
+            else:
+                setattr(self, name, getattr(self, name) + value)
+
+
+class _Log:
+    """In place of the engine's loggers."""
+
+    def __init__(self, heard: Callable[[str, str, dict[str, Any]], None]) -> None:
+        self._heard = heard
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        def say(event: str, **fields: Any) -> None:
+            self._heard(level, event, fields)
+
+        return say
+
+
+class _Lock:
+    """A lock of simulated threads."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._is_taken = False
+
+    def __enter__(self) -> None:
+        while self._is_taken:
+            self._kernel.sleep(1e-5)
+        self._is_taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_taken = False
+
+
+class _Flag:
+    """`threading.Event` in simulated time."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def wait(self, timeout: float) -> bool:
+        until = self._kernel.now + timeout
+        while not self._is_set and (left := until - self._kernel.now) > 0:
+            self._kernel.sleep(min(left, 0.005))
+        return self._is_set
+
+
+class Life:
+    """One daemon, from its start to its end."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        scenario = world.scenario
+        self.process = Process(world.kernel)
+        self.process.on_end.append(self._gone)
+        self.loop = SimulatedLoop(self.process, scenario.turn_s, world.on_loop_error)
+        self.committer: Committer | None = None
+        self.server: Server | None = None
+        self.compactor: Any = None
+        self.is_listening = False
+        self.is_stopping = False
+        self.failed_logs: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()
+        self.outcome: BaseException | str | None = None
+        main = Thread(self.process, self._main)
+        main.role = "main"
+        main.start(0.0)
+
+    def _main(self) -> None:
+        world, config = self.world, self.world.scenario.config
+        executor: Any = SimulatedExecutor(self.process, config.commit.threads, "commit")
+        compacting: Any = SimulatedExecutor(self.process, 1, "compact")
+        try:
+            with daemon._opened_store(config, executor) as store:
+                world.network.loop = self.loop
+                world.listener.loop = self.loop
+                listeners: Any = [
+                    (world.listener, config.listen[0], world.scenario.inherits_listener)
+                ]
+                self.loop.run_until_complete(
+                    daemon._serve(config, {}, store, compacting, None, listeners)
+                )
+            self.outcome = "stopped"
+        except (OSError, LogEngineError) as error:
+            self.outcome = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a fault of the daemon's
+            self.outcome = error
+            if self.is_listening or not _is_of_disk(error):
+                world.violate(Violation("the daemon ended", repr(error)))
+        world.kernel.after(0.0, lambda: world.on_ended(self))
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.is_stopping = True
+        self.loop.signal(signal.SIGTERM)
+
+    def _gone(self) -> None:
+        """Nobody goes on with what it was about to do."""
+        for task in asyncio.all_tasks(self.loop._as_loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            with suppress(BaseException):
+                task.get_coro().close()
+
+
+class World:
+    """The run of one scenario. `run` raises `Violation` if a promise was broken."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.counts = Counts(runs=1)
+        self.coverage = Coverage()
+        self.violation: Violation | None = None
+        seed = scenario.seed
+        self.kernel = Kernel(random.Random(f"kernel {seed}"))
+        self.calls = SystemCalls(
+            self.kernel,
+            random.Random(f"calls {seed}"),
+            Latency(scenario.sync_s, scenario.call_s, scenario.spread, dict(scenario.slow_streams)),
+        )
+        self.calls.set_faults(scenario.fresh_faults())
+        self.calls.space = scenario.fresh_spaces()
+        self.calls.short_writes = scenario.short_writes
+        self.calls.on_fault = self._on_fault
+        self._clock_step_ns = 0
+        self.calls.wall_ns = self._wall_ns
+        self.oracle = Oracle(lambda: self.calls.disk, scenario.trims)
+        self.calls.disk.on_name = self.guarded(self._on_name)
+        self.network = Network(self.kernel, random.Random(f"network {seed}"), scenario.network_s)
+        self.network.on_taken = lambda _: None
+        self.listener = Listener(self.network)
+        self._cuts = random.Random(f"cuts {seed}")
+        self.life: Life | None = None
+        self.is_over = False
+        self._is_calm = False
+        self._restart_is_due = False
+        self._readers: list[Reader] = []
+        self._followers: list[Follows] = []
+        self.notifications = Notifications(
+            self.calls.look_up, lambda call: self.kernel.after(self.network.delay_s(), call)
+        )
+        self.calls.on_change = self._on_change
+        self.log: list[tuple[float, str, str, dict[str, Any]]] = []
+        self.outside = Outside(
+            self.kernel,
+            self.network,
+            self.listener,
+            self.oracle,
+            self.guarded,
+            int(scenario.config.limits.max_record),
+            scenario.buffer_bytes,
+        )
+        self.outside.is_listening = scenario.inherits_listener
+        for plan in scenario.senders:
+            if plan.kind in (NAMELESS, ANSWERED):
+                self.oracle.odd_lines_allowed.add(plan.stream)
+        self.senders = [Sender(plan, self.outside, f"{seed}") for plan in scenario.senders]
+
+    # Running ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The whole scenario. Raises `Violation`."""
+        with self._entered():
+            try:
+                self._run()
+            finally:
+                self.counts.events = self.kernel.events
+                self.counts.calls = self.calls.count
+                self.counts.acks = self.oracle.acks
+                self.counts.simulated_s = self.kernel.now
+                self.counts.fenced = sum(sender.fenced for sender in self.senders)
+                if self.life is not None:
+                    self._end_life(self.life)
+                self._end_readers()
+
+    def _run(self) -> None:
+        self._start()
+        for event in self.scenario.events:
+            self.kernel.at(event.at_s, lambda event=event: self._happen(event))  # type: ignore[misc]
+        self.kernel.at(self.scenario.ends_s, self._calm)
+        kernel = self.kernel
+        steps = 0
+        while not self.is_over:
+            if self.violation is not None:
+                raise self.violation
+            try:
+                if not kernel.step():
+                    raise Violation("stuck", "nothing is to happen any more")
+            except Violation as violation:
+                raise violation from None
+            steps += 1
+            if steps > _STEPS_MAX:
+                raise Violation("busy for ever", f"after {kernel.now:.3f} s")
+        if self.violation is not None:
+            raise self.violation
+
+    def violate(self, violation: Violation) -> None:
+        """Notes that a promise was broken, where whoever broke it would catch an exception."""
+        if self.violation is None:
+            self.violation = violation
+
+    def guarded(self, call: Callable[..., Any]) -> Callable[..., None]:
+        """`call`, for where the engine would catch what it raises."""
+
+        def guarded_call(*args: Any) -> None:
+            try:
+                call(*args)
+            except Violation as violation:
+                self.violate(violation)
+
+        return guarded_call
+
+    def _start(self) -> None:
+        self._restart_is_due = False
+        if self.life is not None or self.is_over:
+            return
+        self.counts.restarts += 1
+        self.outside.lives += 1
+        if not self.scenario.inherits_listener:
+            self.listener = self.outside.listener = Listener(self.network)
+        self.network.forget_closed()
+        self.life = Life(self)
+        self.outside.daemon = self.life.process
+
+    def _restart_soon(self) -> None:
+        if not self._restart_is_due and not self.is_over:
+            self._restart_is_due = True
+            self.kernel.after(_RESTART_S * self._cuts.random() * 2, self._start)
+
+    def _end_life(self, life: Life) -> None:
+        self._count(life)
+        life.process.end()
+        self.calls.release(life.process)
+        keeps = self.listener if self.scenario.inherits_listener else None
+        self.listener.loop = None
+        self.network.loop = None
+        if keeps is None:
+            self.outside.is_listening = False
+        self.network.end_of(life.process, keeps)
+        self.life = None
+
+    def _count(self, life: Life) -> None:
+        if life.committer is not None:
+            totals = life.committer.totals
+            self.counts.batches += totals.batches
+            self.counts.records += totals.records
+            self.counts.failures += totals.failures
+            self.counts.dropped += totals.dropped_records
+        if life.compactor is not None:
+            self.counts.merges += life.compactor.totals.merges
+            self.counts.seals += life.compactor.totals.seals
+            self.counts.removed += life.compactor.totals.removed
+
+    def on_ended(self, life: Life) -> None:
+        """A daemon's main thread has returned."""
+        if self.life is not life or self.is_over:
+            return
+        left = self.calls.descriptors(life.process)
+        was_asked = life.is_stopping
+        outcome = life.outcome
+        self._end_life(life)
+        if outcome == "stopped":
+            if not was_asked:
+                raise Violation("the daemon ended", "nobody asked for it")
+            if left:
+                raise Violation("descriptors left", f"{left} are open after a stop")
+            self._hold_failures(life)
+            self.oracle.look_at_all("after a stop")
+            if self._is_calm:
+                self.kernel.after(_FOLLOWED_S, self._finish)
+                return
+        elif self._is_calm:
+            raise Violation("the daemon ended", f"nothing fails, and it says: {outcome!r}")
+        self._restart_soon()
+
+    # What befalls it ----------------------------------------------------------------------
+
+    def _happen(self, event: Event) -> None:  # noqa: PLR0912 - one case for each kind
+        life = self.life
+        match event.kind:
+            case "kill":
+                if life is not None:
+                    self.counts.kills += 1
+                    self._end_life(life)
+                    self.oracle.look_at_all("after a kill")
+                    self._restart_soon()
+            case "cut":
+                self._cut()
+            case "stop":
+                if life is not None and life.committer is not None and not life.is_stopping:
+                    self.counts.stops += 1
+                    life.stop()
+            case "clock":
+                self._clock_step_ns += int(event.value * 1e9)
+            case "read":
+                self._read(STREAMS[event.target])
+            case "follow":
+                self._follow()
+            case "rival":
+                self._sender(event.target, Sender.rival)
+            case "hang up":
+                self._sender(event.target, Sender.hang_up)
+            case "refuse to accept":
+                self.listener.accept_errors += 1
+                if self.listener.loop is not None:
+                    self.listener.loop.look()
+            case _:
+                raise ValueError(event.kind)
+
+    def _sender(self, number: int, call: Callable[[Sender], None]) -> None:
+        for sender in self.senders:
+            if sender.plan.number == number and sender.plan.kind not in (NAMELESS, ASKING):
+                call(sender)
+
+    def _cut(self) -> None:
+        self.counts.cuts += 1
+        if self.life is not None:
+            self._end_life(self.life)
+        self._end_readers()
+        self.calls.disk = self.calls.disk.after_cut(self._cuts)
+        self.calls.boot_id = f"boot-{self.counts.cuts + 1}"
+        self.oracle.forget_reading()
+        self.oracle.look_at_all("after a power cut", is_cut=True)
+        self._restart_soon()
+
+    def _end_readers(self) -> None:
+        self.counts.shown += sum(follower.shown for follower in self._followers)
+        readers: list[Reader | Follows] = [*self._readers, *self._followers]
+        for each in readers:
+            each.end()
+            self.calls.release(each.process)
+        self._readers.clear()
+        self._followers.clear()
+        self.notifications.forget_all()
+
+    def _read(self, stream: str) -> None:
+        """Somebody reads a stream, beginning now."""
+        self._readers.append(
+            Reader(
+                self.kernel,
+                stream,
+                self.violate,
+                self._reader_ended,
+                may_report=self._reads_fail or self.scenario.trims(stream),
+            )
+        )
+
+    def _reader_ended(self, reader: Reader) -> None:
+        self.counts.reads += 1
+        if reader in self._readers:
+            self._readers.remove(reader)
+            self.calls.release(reader.process)
+
+    def _follow(self) -> None:
+        """Somebody follows all streams, beginning now."""
+        scenario = self.scenario
+        loses_names = {
+            fault.stream
+            for fault in scenario.faults
+            if fault.errno and "sync directory" in fault.calls
+        }
+        self._followers.append(
+            Follows(
+                self.kernel,
+                self.oracle,
+                self.violate,
+                scenario.turn_s,
+                may_report=self._reads_fail or any(map(scenario.trims, STREAMS)),
+                # A sync that failed may have lost a name that is shown all the same.
+                is_strict=lambda stream: not loses_names & {stream, "", None},
+                trims=scenario.trims,
+            )
+        )
+
+    @property
+    def _reads_fail(self) -> bool:
+        return any(
+            fault.errno and fault.calls & {"open", "read", "list", "stat"}
+            for fault in self.scenario.faults
+        )
+
+    # The end ------------------------------------------------------------------------------
+
+    def _calm(self) -> None:
+        """From here on nothing fails: everything must be acknowledged before long."""
+        self.calls.set_faults([])
+        self.calls.space.clear()
+        self.calls.short_writes = 0.0
+        self._is_calm = True
+        for sender in self.senders:
+            for other in list(sender.others):
+                other.hang_up()
+        if self.life is None:
+            self._restart_soon()
+        deadline_s = self.kernel.now + _CALM_S
+        self._wait_for_all(deadline_s)
+
+    def _wait_for_all(self, deadline_s: float) -> None:
+        life = self.life
+        if life is not None and not life.is_stopping and self._all_done(life):
+            life.stop()
+            self.kernel.after(
+                self.scenario.config.stop_timeout + 1.0, lambda: self._not_stopped(life)
+            )
+            return
+        if self.kernel.now > deadline_s:
+            waiting = [str(s.plan) + f", acked {s.acked}" for s in self.senders if not s.is_done]
+            failing = life.committer.failing() if life and life.committer else []
+            raise Violation(
+                "stuck",
+                f"{_CALM_S} s after the last fault {waiting} wait; failing: {failing}; pending:"
+                f" {life.committer.pending_bytes if life and life.committer else None}",
+            )
+        self.kernel.after(
+            max(0.001, self.scenario.sync_s * 3), lambda: self._wait_for_all(deadline_s)
+        )
+
+    def _all_done(self, life: Life) -> bool:
+        if life.committer is None or life.server is None:
+            return False
+        return (
+            all(sender.is_done for sender in self.senders)
+            and not life.server.connections
+            and not self.listener.backlog
+            and life.committer.is_idle
+        )
+
+    def _not_stopped(self, life: Life) -> None:
+        if self.life is life:
+            raise Violation("stuck", "the daemon does not stop")
+
+    def _hold_failures(self, life: Life) -> None:
+        """Whatever failed in a commit was said and counted."""
+        if life.committer is None:
+            return
+        failures = life.committer.totals.failures
+        if failures != sum(life.failed_logs.values()):
+            raise Violation(
+                "not counted", f"{failures} failures, and the log has {life.failed_logs}"
+            )
+        for stream, count in life.injected.items():
+            if count and not life.failed_logs[stream]:
+                raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
+
+    def _finish(self) -> None:
+        for follower in self._followers:
+            if follower.has_ended:
+                continue
+            for stream, next_seq in follower.next_seq.items():
+                if not follower.may_miss and next_seq != self.oracle.end_of(stream):
+                    what = f"{stream}: {next_seq} of {self.oracle.end_of(stream)}"
+                    raise Violation("a follower is not told", what)
+        for sender in self.senders:
+            if sender.is_delivered and self.outside.lives == 1:
+                self.oracle.promise(sender.sent, sender.sent.most, "a stop")
+        self.oracle.look_at_all("in the end")
+        self.is_over = True
+
+    # What is heard ------------------------------------------------------------------------
+
+    def _on_change(self, directory: Directory, mask: Mask, name: str) -> None:
+        if mask & Mask.DELETE and mask & Mask.ISDIR:
+            for follower in self._followers:
+                follower.remade.add(name)
+        self.notifications.tell(directory, mask, name)
+
+    def _on_name(
+        self, directory: Directory, name: str, before: Inode | None, after: Inode | None
+    ) -> None:
+        thread = current_thread()
+        if after is not None and thread is not None and thread.role != "compact":
+            self.counts.commits += is_segment(name)
+        self.oracle.name_changed(directory, name, before, after)
+
+    def _on_fault(self, call: str, stream: str, fault: Fault | Space | None, error: int) -> None:
+        kind = "short write" if fault is None else "slow"
+        if error:
+            kind = errno.errorcode[error]
+        self.counts.faults[f"{kind} {call}"] += 1
+        life = self.life
+        thread = current_thread()
+        if not error or life is None or thread is None or thread.process is not life.process:
+            return
+        committer = life.committer
+        if committer is None or thread.role not in ("commit", "main"):
+            return
+        if call in _CRITICAL and stream and self._holder(life, stream) in ("nobody", "compactor"):
+            life.injected[stream] += 1
+        batches = [batch.taken for batch in committer._under_way]
+        streams = [stream] if stream else list({s: None for taken in batches for s in taken})
+        for each in streams:
+            holds = "".join("s" if each in taken else "-" for taken in batches)
+            holder = self._holder(life, each)
+            if "s" in holds:
+                what = call if stream or call == "mkdir" else "data directory"
+                self.coverage[State(holds, what, holder)] += 1
+
+    @staticmethod
+    def _holder(life: Life, stream: str) -> str:
+        committer = life.committer
+        assert committer is not None
+        pending = committer._pending.get(stream)
+        if pending is not None and pending.recovering:
+            return "recovery"
+        if committer._holds.is_held(stream):
+            return "drop" if pending is not None and pending.attempts else "compactor"
+        return "nobody"
+
+    def _heard(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        self.log.append((self.kernel.now, level, event, fields))
+        life = self.life
+        if level == "exception":
+            self.violate(Violation("an exception", f"{event}: {sys.exc_info()[1]!r} {fields}"))
+        error = fields.get("exc_info")
+        if isinstance(error, BaseException):
+            self.violate(Violation("an exception", f"{event}: {error!r} {fields}"))
+        if event == "records_missing":
+            self.violate(Violation("records missing", f"{fields}"))
+        if life is None:
+            return
+        if event == "commit_failed":
+            life.failed_logs[fields["stream"]] += 1
+        elif event == "listening":
+            self.outside.is_listening = True
+            life.is_listening = True
+        elif event == "stopping" and not self.scenario.inherits_listener:
+            self.outside.is_listening = False
+        elif event == "stop_timeout":
+            self.outside.stop_timed_out = life.process
+            if self._is_calm:
+                self.violate(Violation("stuck", "a stop ran out of time, and nothing fails"))
+
+    def on_loop_error(self, context: dict[str, Any]) -> None:
+        """What no task or callback caught."""
+        error = context.get("exception")
+        if isinstance(error, Violation):
+            self.violate(error)
+        else:
+            self.violate(Violation("an exception", f"{context.get('message')}: {error!r}"))
+
+    # Entering -----------------------------------------------------------------------------
+
+    def _wall_ns(self) -> int:
+        return _WALL_NS + int(self.kernel.now * 1e9) + self._clock_step_ns
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        kernel = self.kernel
+        wall_ns = self._wall_ns
+
+        def now() -> float:
+            return kernel.now
+
+        clocks = {
+            time.time_ns: wall_ns,
+            time.time: lambda: wall_ns() / 1e9,
+            time.monotonic: now,
+            time.perf_counter: now,
+        }
+        was_enabled = gc.isenabled()
+        log = _Log(self._heard)
+        threads = _Namespace(threading, Lock=lambda: _Lock(kernel), Event=lambda: _Flag(kernel))
+        with ExitStack() as stack:
+            enter = stack.enter_context
+            enter(self.calls.entered())
+            for real, simulated in clocks.items():
+                enter(patch.object(time, real.__name__, simulated))
+            for function in _CLOCKS:
+                defaults = function.__defaults__ or ()
+                enter(
+                    patch.object(
+                        function, "__defaults__", tuple(_replaced(clocks, d) for d in defaults)
+                    )
+                )
+            for module in _MODULES:
+                if hasattr(module, "log"):
+                    enter(patch.object(module, "log", log))
+                if getattr(module, "threading", None) is threading:
+                    enter(patch.object(module, "threading", threads))
+            enter(patch.object(atomic, "secrets", SimpleNamespace(token_hex=self.calls.token_hex)))
+            enter(
+                patch.object(
+                    poller,
+                    "select",
+                    _Namespace(select, epoll=lambda: Epoll(self.network)),
+                )
+            )
+            enter(patch.object(follow, "Inotify", self.notifications.begin))
+            enter(patch.object(connection, "peer_of", _peer_of))
+            enter(patch.object(connection.Connection, "__hash__", _hash_of_connection))
+            enter(patch.object(daemon, "gc", SimpleNamespace(freeze=lambda: None)))
+            enter(patch.object(writes, "_ALIGNMENT", 512))
+            enter(patch.object(writes, "_STAGING_BYTES", 1024))
+            enter(patch.object(daemon, "Committer", self._noted("committer", Committer)))
+            enter(patch.object(daemon, "Server", self._noted("server", Server)))
+            enter(patch.object(upkeep, "Compactor", self._noted("compactor", Compactor)))
+            enter(patch.object(sys, "unraisablehook", lambda _: None))
+            level = logging.root.manager.disable
+            logging.disable(logging.CRITICAL)
+            gc.disable()
+            try:
+                yield
+            finally:
+                if was_enabled:
+                    gc.enable()
+                logging.disable(level)
+                asyncio._set_running_loop(None)
+
+    def _noted(self, name: str, make: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            made = make(*args, **kwargs)
+            if self.life is not None:
+                setattr(self.life, name, made)
+            return made
+
+        return noting
+
+
+def _is_of_disk(error: BaseException) -> bool:
+    """Whether a start failed for the disk alone: then the next one may go well."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_of_disk(each) for each in error.exceptions)
+    return isinstance(error, OSError)
+
+
+def _replaced(clocks: dict[Any, Any], default: Any) -> Any:
+    try:
+        return clocks.get(default, default)
+    except TypeError:
+        return default
+
+
+def _peer_of(end: End) -> Peer:
+    return Peer(end.number, end.uid, end.uid, "sender", None)
+
+
+def _hash_of_connection(self: connection.Connection) -> int:
+    return hash(self._socket)
+
+
+class _Namespace:
+    """A module with some of its names replaced."""
+
+    def __init__(self, module: Any, **names: Any) -> None:
+        self._module = module
+        self.__dict__.update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
