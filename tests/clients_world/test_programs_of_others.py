@@ -256,6 +256,7 @@ def test_celery_prefork(daemon: Daemon, root: Path) -> None:
     finally:
         worker.kill()
         worker.wait()
+        print((root / "celery.log").read_text())  # shown where this fails
     assert numbers(daemon) == list(range(20))
 
 
