@@ -285,6 +285,8 @@ class Server:
     def paused(self, connection: Connection) -> None:
         """Remembers a connection that stopped reading, to go on when there is room."""
         self._paused[connection] = None
+        if connection is self._elected and not self._stream_has_room(connection.stream):
+            self._end_election()  # it is not its sender who does not go on
         self._elect()
         wait_s = self.quotas.wait_s(connection)
         if wait_s or (self.quotas.are_set and self.may_read(connection)):
@@ -344,9 +346,13 @@ class Server:
     def _elect(self) -> None:
         if self._elected or not self._paused or not self._is_held_up():
             return
-        # One over its quota would only be closed for not going on.
+        # One that is not read for its quota, or for its stream, would only be closed for that.
         elected = max(
-            (paused for paused in self._paused if not self.quotas.wait_s(paused)),
+            (
+                paused
+                for paused in self._paused
+                if self._stream_has_room(paused.stream) and not self.quotas.wait_s(paused)
+            ),
             key=lambda connection: connection.held_bytes,
             default=None,
         )

@@ -749,6 +749,29 @@ async def test_whoever_does_not_finish_is_told_and_the_others_go_on(served: Serv
             await client.acked(1)
 
 
+@serve(max_record=60_000, max_pending=200_000, max_pending_stream=100_000, stall_timeout=0.05)
+async def test_nobody_is_stalled_whose_stream_is_not_read(served: Served) -> None:
+    halves = [await served.connect() for _ in range(8)]
+    for number, client in enumerate(halves):
+        await client.hello(stream=f"s{number}")
+        await client.send(b"h" * 30_000)
+    await served.until(lambda: served.server._elected is not None)
+    assert served.server._elected is not None
+    elected = halves[int(served.server._elected.stream[1:])]
+    served.disk.hold()
+    await elected.send(b"\n" + (b"h" * 50_000 + b"\n") * 3 + b"h" * 50_000)
+    stream = f"s{halves.index(elected)}"
+    await served.until(lambda: served.committer.bytes_waiting(stream) > 100_000)
+    await elected.send(b"h")
+    for _ in range(4):
+        assert await elected.says_nothing()
+    served.disk.go_on()
+    await elected.send(b"\n")
+    last = 0
+    while last < 5:
+        last = (await elected.answer())["ack"]
+
+
 # Stopping.
 
 
