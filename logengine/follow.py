@@ -187,9 +187,13 @@ class Follower:
         return new
 
     def _forget(self, inotify: Inotify, stream: str) -> None:
-        watch = self._watches.pop(stream, None)
+        watch = self._watches.get(stream)
         if watch is None:
             return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if inotify.add_watch(self._data / stream, _NEW_SEGMENT) is watch:
+                return  # what went is one before it, which was never watched
+        del self._watches[stream]
         self._readers.pop(stream, None)
         try:
             inotify.rm_watch(watch)

@@ -66,6 +66,8 @@ class OpenedData:
         if not (is_in_doubt or self.running.unsynced):
             self.marks.end()
             self.running.end()
+        else:
+            self.marks.catch_up()  # nobody else does it while no daemon runs
         self.locked.close()
 
 

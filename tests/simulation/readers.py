@@ -83,7 +83,6 @@ class Follows:
         self.may_miss = may_report
         self._trims = trims
         self.next_seq: dict[str, int] = {}
-        self.remade: set[str] = set()  # streams whose directory was removed meanwhile
         self.shown = 0
         self.has_ended = False
         self._loop = SimulatedLoop(self.process, turn_s, lambda _: None)
@@ -109,7 +108,7 @@ class Follows:
 
     def _show(self, stream: str, seq: int, line: bytes) -> None:
         expected = self.next_seq.get(stream)
-        is_next = expected is None or seq == expected or stream in self.remade
+        is_next = expected is None or seq == expected
         # What it was told of may be missing.
         may_be_missing = self.may_miss or self._trims(stream)
         if not is_next and not (may_be_missing and seq > (expected or 0)):

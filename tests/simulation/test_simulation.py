@@ -54,7 +54,14 @@ def test_the_loss_is_found_where_its_mend_is_taken_out():
     with one, two, three, four:
         violation = search(_SEARCH_S, seed=FIXED_SEED)
     assert violation is not None
-    assert violation.rule in ("hole", "acknowledged and not durable", "lost", "stuck")
+    # Whichever comes first: the hole itself, or what the engine holds of itself.
+    assert violation.rule in (
+        "hole",
+        "acknowledged and not durable",
+        "lost",
+        "stuck",
+        "the daemon ended",
+    )
 
 
 def test_a_run_of_the_same_seed_is_the_same_again():

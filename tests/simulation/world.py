@@ -20,8 +20,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from asyncinotify import Mask
-
 from logengine import (
     atomic,
     connection,
@@ -166,6 +164,8 @@ class Life:
         self.is_listening = False
         self.is_stopping = False
         self.recovered: list[str] = []
+        self.not_recovered: set[str] = set()
+        self.has_moved = False  # the data directory could not be used for a while
         self.failed_logs: Counter[str] = Counter()
         self.told: dict[str, str] = {}  # of each stream that fails, the reason
         self.injected: Counter[str] = Counter()
@@ -254,7 +254,7 @@ class World:
         self.notifications = Notifications(
             self.calls.look_up, lambda call: self.kernel.after(self.network.delay_s(), call)
         )
-        self.calls.on_change = self._on_change
+        self.calls.on_change = self.notifications.tell
         self.log: list[tuple[float, str, str, dict[str, Any]]] = []
         self.outside = Outside(
             self.kernel,
@@ -377,7 +377,7 @@ class World:
         if outcome == "stopped":
             if not was_asked:
                 raise Violation("the daemon ended", "nobody asked for it")
-            if left:
+            if left and not life.has_moved:  # a directory may just be opened in its place
                 raise Violation("descriptors left", f"{left} are open after a stop")
             self._hold_failures(life)
             self._hold_temps(life)
@@ -580,7 +580,7 @@ class World:
                 "not counted", f"{failures} failures, and the log has {life.failed_logs}"
             )
         for stream, count in life.injected.items():
-            if count and not life.failed_logs[stream]:
+            if count and not (life.failed_logs[stream] or stream in life.not_recovered):
                 raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
 
     def _hold_nothing_left(self, life: Life) -> None:
@@ -639,12 +639,6 @@ class World:
         self.is_over = True
 
     # What is heard ------------------------------------------------------------------------
-
-    def _on_change(self, directory: Directory, mask: Mask, name: str) -> None:
-        if mask & Mask.DELETE and mask & Mask.ISDIR:
-            for follower in self._followers:
-                follower.remade.add(name)
-        self.notifications.tell(directory, mask, name)
 
     def _on_name(
         self, directory: Directory, name: str, before: Inode | None, after: Inode | None
@@ -713,6 +707,10 @@ class World:
             return
         if event == "commit_failed":
             self._hold_told_once(life, level, fields)
+        elif event == "stream_not_recovered":
+            life.not_recovered.add(fields["stream"])
+        elif event == "data_directory_unusable":
+            life.has_moved = True
         elif event == "stream_recovered":
             life.told.pop(fields["stream"], None)
         elif event == "listening":

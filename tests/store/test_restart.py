@@ -11,6 +11,7 @@ import pytest
 from logengine import stream
 from logengine.atomic import AtomicWriter
 from logengine.directory import Directory
+from logengine.durable_mark import MarkReader
 from logengine.errors import AtomicWriteError
 from logengine.running import RUNNING_NAME
 from logengine.segment import segment_name
@@ -290,6 +291,20 @@ def test_a_note_that_is_written_in_pieces_is_whole(tmp_path: Path) -> None:
         store.unsynced.add("app")
     kill(store)
     assert opened(tmp_path / "data").unsynced == {"app"}
+
+
+def test_followers_hear_of_all_that_is_durable_also_where_the_end_is_in_doubt(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path)
+    assert not commit(store, 1)
+    store.unsynced.add("app")
+    with patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "injected")):
+        assert not commit(store, 2)
+    store.close()
+    mark = MarkReader(tmp_path, BOOT).read("app")
+    assert mark is not None
+    assert mark.last == 2
 
 
 def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_path: Path) -> None:
