@@ -15,7 +15,7 @@ BINDIR ?= /usr/local/bin
 PIP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench crash soak sim test-systemd install uninstall lock clean
+.PHONY: help run test lint format bench crash soak sim sim-slice test-systemd install uninstall lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,9 @@ soak: $(INSTALLED_DEV) ## the crash campaign at random: MINUTES=n, and SEED=s to
 sim: $(INSTALLED_DEV) ## the whole daemon simulated: MINUTES=n, SEED=s (or commit), JOBS=j
 	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),1) --jobs $(or $(JOBS),1) \
 	  $(if $(SEED),--seed $(SEED))
+
+sim-slice: $(INSTALLED_DEV) ## two minutes of it: from a fixed seed, and from the commit's hash
+	$(BIN)/python -m pytest -m campaign tests/simulation --timeout 600
 
 test-systemd: $(INSTALLED_DEV) ## in a real systemd, in a container (root, Debian)
 	tests/systemd/prepare

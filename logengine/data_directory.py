@@ -56,7 +56,12 @@ class LockedDirectory:
         """What `path` means now. Raises `DataDirectoryLocked` and `OSError`."""
         directory = Directory.open(path)
         try:
-            return cls(directory, lock_data_directory(directory))
+            lock = lock_data_directory(directory)
+            try:
+                return cls(directory, lock)
+            except BaseException:
+                os.close(lock)
+                raise
         except BaseException:
             directory.close()
             raise

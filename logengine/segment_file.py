@@ -474,7 +474,10 @@ def _open_as(directory: AnyDirectory, first: int, *, compressed: bool) -> _Segme
         descriptor = directory.open_file(name, flags)
     else:
         descriptor = os.open(path, flags | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DamagedSegment(path, "it is no regular file")
+    except BaseException:
         os.close(descriptor)
-        raise DamagedSegment(path, "it is no regular file")
+        raise
     return _SegmentFile(path, descriptor, directory.name, first, compressed)

@@ -395,8 +395,11 @@ class SystemCalls:
         }
 
     def descriptors(self, process: Process) -> int:
-        """How many a process has."""
-        return sum(each.process is process for each in self._open_files.values())
+        """How many files a process has open; directories go with whoever refers to them."""
+        return sum(
+            each.process is process and not each.inode.is_directory
+            for each in self._open_files.values()
+        )
 
     def read(self, descriptor: int, size: int) -> bytes:
         if descriptor < _FIRST_DESCRIPTOR:

@@ -140,6 +140,11 @@ class Oracle:
                         f" to {promised}, and is replaced by one with {lowest}..{highest}",
                     )
             return
+        for inode in directory.entries.values():
+            other = inode.seen
+            if isinstance(other, Segment) and other.first < segment.first <= other.last:
+                what = f"{directory.name}/{name} begins within {other.first}..{other.last}"
+                raise Violation("two segments with one number", what)
         stream = self._stream(directory.name)
         if segment.first <= stream.gone_before or not self._visible_below(directory, segment.first):
             return

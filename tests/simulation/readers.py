@@ -112,11 +112,10 @@ class Follows:
 
     def _show(self, stream: str, seq: int, line: bytes) -> None:
         expected = self.next_seq.get(stream)
-        if (
-            expected is not None
-            and seq != expected
-            and not (self._trims(stream) and seq > expected)
-        ):
+        is_next = expected is None or seq == expected or stream in self.remade
+        # What it was told of may be missing.
+        may_be_missing = self.may_miss or self._trims(stream)
+        if not is_next and not (may_be_missing and seq > (expected or 0)):
             what = f"{stream}: {seq} where {expected} is next"
             self._violate(Violation("a follower sees a hole", what))
         self.next_seq[stream] = seq + 1

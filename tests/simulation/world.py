@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import random
 import select
 import signal
@@ -20,10 +21,21 @@ from unittest.mock import patch
 
 from asyncinotify import Mask
 
-from logengine import atomic, connection, daemon, follow, poller, retainer, rewrite, writes
+from logengine import (
+    atomic,
+    connection,
+    daemon,
+    file_system,
+    follow,
+    poller,
+    retainer,
+    rewrite,
+    upkeep,
+    writes,
+)
 from logengine.committer import Committer
 from logengine.compactor import Compactor
-from logengine.errors import LogEngineError
+from logengine.errors import DataDirectoryReplaced, LogEngineError
 from logengine.record import Peer
 from logengine.server import Server
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
@@ -41,6 +53,7 @@ from tests.simulation.sockets import End, Epoll, Listener, Network
 _WALL_NS = 1_795_000_000_000_000_000
 _RESTART_S = 0.003
 _STEPS_MAX = 3_000_000
+_STORED_TIMES = 8
 _FOLLOWED_S = 1.0  # after which a follower has shown all there is
 _CALM_S = 120.0  # in which everything is acknowledged once nothing fails any more
 _CRITICAL = frozenset({"create", "write", "fsync", "replace", "sync directory"})
@@ -147,7 +160,9 @@ class Life:
         self.compactor: Any = None
         self.is_listening = False
         self.is_stopping = False
+        self.recovered: list[str] = []
         self.failed_logs: Counter[str] = Counter()
+        self.told: dict[str, str] = {}  # of each stream that fails, the reason
         self.injected: Counter[str] = Counter()
         self.outcome: BaseException | str | None = None
         main = Thread(self.process, self._main)
@@ -160,6 +175,7 @@ class Life:
         compacting: Any = SimulatedExecutor(self.process, 1, "compact")
         try:
             with daemon._opened_store(config, executor) as store:
+                self.recovered = store.ready_streams()
                 world.network.loop = self.loop
                 world.listener.loop = self.loop
                 listeners: Any = [
@@ -220,6 +236,7 @@ class World:
         self.life: Life | None = None
         self.is_over = False
         self._is_calm = False
+        self._is_through = False  # everything is acknowledged, and the daemon told to stop
         self._restart_is_due = False
         self._readers: list[Reader] = []
         self._followers: list[Follows] = []
@@ -352,8 +369,9 @@ class World:
             if left:
                 raise Violation("descriptors left", f"{left} are open after a stop")
             self._hold_failures(life)
+            self._hold_temps(life)
             self.oracle.look_at_all("after a stop")
-            if self._is_calm:
+            if self._is_through:
                 self.kernel.after(_FOLLOWED_S, self._finish)
                 return
         elif self._is_calm:
@@ -485,6 +503,8 @@ class World:
     def _wait_for_all(self, deadline_s: float) -> None:
         life = self.life
         if life is not None and not life.is_stopping and self._all_done(life):
+            self._is_through = True
+            self._hold_nothing_left(life)
             life.stop()
             self.kernel.after(
                 self.scenario.config.stop_timeout + 1.0, lambda: self._not_stopped(life)
@@ -529,6 +549,47 @@ class World:
             if count and not life.failed_logs[stream]:
                 raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
 
+    def _hold_nothing_left(self, life: Life) -> None:
+        """Where nobody waits, nothing is kept in mind of anybody."""
+        committer, held = life.committer, life.server
+        assert committer is not None
+        assert held is not None
+        left = {
+            "pending": committer.pending_bytes,
+            "waiting": committer._waiting_bytes,
+            "held": held._held_bytes,
+            "queues": len(committer._pending),
+            "failing": len(committer.failing()),
+            "paused": len(held._paused),
+            "producers": len(held._producers),
+        }
+        if any(left.values()):
+            raise Violation("something is left", f"where nobody waits: {left}")
+
+    def _hold_memory(self, life: Life) -> None:
+        """What was received and is not durable stays within its limit, by one read about."""
+        committer, held = life.committer, life.server
+        if committer is None or held is None:
+            return
+        limits = self.scenario.config.limits
+        pending_bytes = committer.pending_bytes + held._held_bytes
+        # A line takes more when it is stored, by the envelope, and the shortest many times more.
+        most = limits.max_pending + _STORED_TIMES * self.scenario.buffer_bytes + limits.max_record
+        if pending_bytes > most:
+            raise Violation("memory", f"{pending_bytes} bytes wait, of {limits.max_pending}")
+
+    def _hold_temps(self, life: Life) -> None:
+        """No stream that was recovered has files that are half written."""
+        if any(fault.errno and "unlink" in fault.calls for fault in self.scenario.faults):
+            return
+        data = self.calls.disk.root.entries.get("data")
+        assert isinstance(data, Directory)
+        for stream in life.recovered:
+            directory = data.entries.get(stream)
+            left = [name for name in getattr(directory, "entries", ()) if name.endswith(".tmp")]
+            if left:
+                raise Violation("a temp is left", f"{stream}/{left[0]}")
+
     def _finish(self) -> None:
         for follower in self._followers:
             if follower.has_ended:
@@ -558,6 +619,8 @@ class World:
         if after is not None and thread is not None and thread.role != "compact":
             self.counts.commits += is_segment(name)
         self.oracle.name_changed(directory, name, before, after)
+        if self.life is not None:
+            self._hold_memory(self.life)
 
     def _on_fault(self, call: str, stream: str, fault: Fault | Space | None, error: int) -> None:
         kind = "short write" if fault is None else "slow"
@@ -599,14 +662,16 @@ class World:
         if level == "exception":
             self.violate(Violation("an exception", f"{event}: {sys.exc_info()[1]!r} {fields}"))
         error = fields.get("exc_info")
-        if isinstance(error, BaseException):
+        if isinstance(error, BaseException) and not isinstance(error, DataDirectoryReplaced):
             self.violate(Violation("an exception", f"{event}: {error!r} {fields}"))
         if event == "records_missing":
             self.violate(Violation("records missing", f"{fields}"))
         if life is None:
             return
         if event == "commit_failed":
-            life.failed_logs[fields["stream"]] += 1
+            self._hold_told_once(life, level, fields)
+        elif event == "stream_recovered":
+            life.told.pop(fields["stream"], None)
         elif event == "listening":
             self.outside.is_listening = True
             life.is_listening = True
@@ -616,6 +681,15 @@ class World:
             self.outside.stop_timed_out = life.process
             if self._is_calm:
                 self.violate(Violation("stuck", "a stop ran out of time, and nothing fails"))
+
+    def _hold_told_once(self, life: Life, level: str, fields: dict[str, Any]) -> None:
+        """A stream that fails for the same reason as before is not told of again."""
+        stream = fields["stream"]
+        life.failed_logs[stream] += 1
+        reason = fields["error"].rpartition(": ")[2]
+        if level == "error" and life.told.get(stream) == reason:
+            self.violate(Violation("told again", f"{fields}"))
+        life.told[stream] = reason
 
     def on_loop_error(self, context: dict[str, Any]) -> None:
         """What no task or callback caught."""
@@ -680,7 +754,8 @@ class World:
             enter(patch.object(writes, "_STAGING_BYTES", 1024))
             enter(patch.object(daemon, "Committer", self._noted("committer", Committer)))
             enter(patch.object(daemon, "Server", self._noted("server", Server)))
-            enter(patch.object(daemon, "Compactor", self._noted("compactor", Compactor)))
+            enter(patch.object(upkeep, "Compactor", self._noted("compactor", Compactor)))
+            enter(patch.object(file_system, "_read", _nothing_to_read))
             enter(patch.object(sys, "unraisablehook", lambda _: None))
             level = logging.root.manager.disable
             logging.disable(logging.CRITICAL)
@@ -708,6 +783,11 @@ def _is_of_disk(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_of_disk(each) for each in error.exceptions)
     return isinstance(error, OSError)
+
+
+def _nothing_to_read(path: str) -> str:
+    """The kernel says nothing of what is mounted."""
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def _replaced(clocks: dict[Any, Any], default: Any) -> Any:
