@@ -106,11 +106,15 @@ class Block(msgspec.Struct, frozen=True):
         )
 
 
-def with_place(record: Record) -> bytes:
-    """The stored line with `_stream` and `_seq` in front, as one JSON object."""
-    return b'{"_stream":"%s","_seq":%d,%s' % (
+def with_place(record: Record, more: bytes = b"") -> bytes:
+    """The stored line with `_stream` and `_seq` in front, as one JSON object.
+
+    `more` are other keys with their values, to come behind those; each ends with a comma.
+    """
+    return b'{"_stream":"%s","_seq":%d,%s%s' % (
         record.stream.encode(),
         record.seq,
+        more,
         record.line[1:],
     )
 

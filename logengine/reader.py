@@ -2,26 +2,36 @@
 
 The daemon may commit and merge meanwhile: a segment that was listed may be gone when it
 is opened (its records are then in one before it) or hold more than its header said a
-moment ago. What is handed out was read whole and matched its hash: of a segment, or, where that
-is damaged, of each frame that still does.
+moment ago. A reader that finds a file gone lists the directory again, as often as it takes:
+each time the stream has gone on. What is handed out was read whole and matched its hash: of a
+segment, or, where that is damaged, of each frame that still does.
 """
 
 import heapq
+import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
+import msgspec
 from msgspec import UNSET
 
 from logengine.block import Block, Record
 from logengine.errors import DamagedSegment, InvalidCursor
 from logengine.filter import Filter
 from logengine.read_ahead import ReadAhead
-from logengine.segment import Header, describe_gap, is_stream_name, segment_name, timestamp_of
+from logengine.segment import (
+    Gap,
+    Header,
+    describe_gap,
+    is_stream_name,
+    segment_name,
+    timestamp_of,
+)
 from logengine.segment_file import (
     DamagedRecords,
     Parts,
@@ -35,8 +45,11 @@ from logengine.time_range import ALL_TIMES, TimeRange, wanted_frames
 _COVER_SEGMENTS_MAX = 64
 # So many segments are read forward at a time where a stream is read from its end.
 _SPAN_SEGMENTS_MAX = 8
-# A merge that removes segments faster than a reader opens them is not to be expected.
-_LOOKS_MAX = 100
+# Looks at a directory that are made at once; a reader that still got no further then rests a
+# little before each other one, and longer each time.
+_LOOKS_AT_ONCE = 3
+_REST_S_MIN = 0.001
+_REST_S_MAX = 0.05
 # The last sequence number that a segment's name can tell.
 _SEQ_CHARACTERS_MAX = 20
 
@@ -63,16 +76,35 @@ class Cursor:
         return f"{self.stream}:{self.seq}"
 
 
+Reason = Literal["removed", "recorded", "missing", "damaged"]
+
+
+class Gone(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Records that were asked for and are not shown, `first` to `last`, and why.
+
+    "removed": the oldest of the stream, by retention or by a full disk, before they were read.
+    "recorded": in a recorded gap, which says `why`. "missing": no file has them, and nothing says
+    so. "damaged": their file is there, and is not what was written.
+    """
+
+    first: int
+    last: int
+    reason: Reason
+    why: str | None = None
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something in a stream that could not be served; the rest was.
 
-    A `recorded` one is no damage: the stream itself says that records are gone, and why.
+    One that is `expected` is no damage: records were removed as somebody configured it, or the
+    stream itself says that they are gone, and why. `gone` says which, where that is known.
     """
 
     stream: str
     what: str
-    recorded: bool = False
+    expected: bool = False
+    gone: Gone | None = None
 
     def __str__(self) -> str:
         return f"{self.stream}: {self.what}"
@@ -90,11 +122,25 @@ class _ListingOutdated(Exception):
 
 
 class StreamReader:
-    """Reads one stream forward. `next_seq` is where it goes on."""
+    """Reads one stream forward. `next_seq` is where it goes on.
 
-    def __init__(self, data: Path, stream: str, report: Report, next_seq: int = 1) -> None:
+    With `tells_removed`, all from there on is wanted, and what of it is not there any more is
+    reported. Without it, that begins with the first record that is handed out.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        stream: str,
+        report: Report,
+        next_seq: int = 1,
+        *,
+        tells_removed: bool = False,
+    ) -> None:
         self.stream = stream
         self.next_seq = next_seq
+        self.tells_removed = tells_removed
+        self._removed: Gone | None = None  # what was passed, and not reported yet
         self._directory = data / stream
         self._report = report
         self._reported: set[str] = set()
@@ -111,35 +157,33 @@ class StreamReader:
         if until is not None and stop is None:
             stop = self._look(lambda firsts: self._end_of_time(firsts, until))
         looks = 0
-        while looks < _LOOKS_MAX:
+        while True:
             before = self.next_seq
             try:
-                firsts = list_segments(self._directory)
-                if stop is None:
-                    yield from self._read_listed(firsts, times)
-                else:
-                    for block in self._read_listed(firsts[: bisect_left(firsts, stop)], times):
-                        yield block.end_before(stop)
+                yield from self._read_listed(list_segments(self._directory), times, stop)
             except _ListingOutdated:
                 looks = looks + 1 if self.next_seq == before else 0
-                continue
-            return
-        self._problem(f"segments from {self.next_seq} on vanish faster than they can be read")
+                _rest_after(looks)
+            else:
+                break
+        self._tell_removed()
 
-    def read_changed(self, first: int) -> Iterator[Block]:
+    def read_changed(self, first: int, stop: int | None = None) -> Iterator[Block]:
         """`read`, told that segment `first` is the one that changed.
 
         Lists the directory only where that is not all there is to it, so that following a
         stream does not cost more the more segments it has.
         """
         if first <= self.next_seq:
+            # It was not listed: where it is gone, that says nothing of what is listed next.
+            self._vanished.discard(first)
             try:
-                yield from self._read_listed([first], ALL_TIMES)
+                yield from self._read_listed([first], ALL_TIMES, stop)
             except _ListingOutdated:
-                pass
+                self._vanished.discard(first)
             else:
                 return
-        yield from self.read()
+        yield from self.read(stop=stop)
 
     def seek_time(self, since: str) -> None:
         """Goes on at a record before which there is none at or after `since`.
@@ -149,29 +193,33 @@ class StreamReader:
         start = self._look(lambda firsts: self._first_at(firsts, since))
         self.next_seq = max(self.next_seq, start)
 
-    def seek_last(self, count: int) -> None:
-        """Goes on at least `count` records before the end, if there are. Raises `OSError`."""
-        self.next_seq = self._look(lambda firsts: self._before_end(firsts, count))
+    def seek_last(self, count: int, stop: int | None = None) -> None:
+        """Goes on at least `count` records before the end, or `stop`, if there are.
 
-    def read_back(self) -> Generator[Iterator[Block], None, None]:
+        Raises `OSError`.
+        """
+        self.next_seq = self._look(lambda firsts: self._before_end(firsts, count, stop))
+
+    def read_back(self, stop: int | None = None) -> Generator[Iterator[Block], None, None]:
         """What there is, in spans from the last to the first; each is read forward.
 
         A span is to be read before the next is asked for. The first one given goes up to the
-        end, and behind that is `next_seq` when this is closed. Raises `OSError`.
+        end, or `stop`, and behind that is `next_seq` when this is closed. Raises `OSError`.
         """
-        firsts = list_segments(self._directory)
-        stop: int | None = None
+        firsts = _before(list_segments(self._directory), stop)
+        is_last = True
         count = 1
-        while firsts or stop is None:
+        while firsts or is_last:
             span = firsts[-count:] or [1]
             end, self.next_seq = self.next_seq, span[0]
             try:
                 yield self.read(stop=stop)
             finally:
-                if stop is not None:
+                if not is_last:
                     self.next_seq = end
+            is_last = False
             stop = span[0]
-            del firsts[-count:]
+            firsts = firsts[:-count]
             # The nearest alone, for it may do; then as many as can be read ahead.
             count = min(2 * count, _SPAN_SEGMENTS_MAX)
 
@@ -181,12 +229,14 @@ class StreamReader:
 
     def _look(self, look: Callable[[Sequence[int]], Result]) -> Result:
         """What `look` finds in the segments there are; again, if they were merged meanwhile."""
+        looks = 0
         while True:
             firsts = list_segments(self._directory)
             try:
                 return look(firsts)
             except _ListingOutdated:
-                continue  # ends: each listed segment may vanish only once
+                looks += 1  # ends: each listed segment may vanish only once
+                _rest_after(looks)
 
     def _first_at(self, firsts: Sequence[int], since: str) -> int:
         def latest_before_or_in(index: int) -> str:
@@ -228,11 +278,11 @@ class StreamReader:
             index = bisect_left(firsts, end) - 1
         return end
 
-    def _before_end(self, firsts: Sequence[int], count: int) -> int:
+    def _before_end(self, firsts: Sequence[int], count: int, stop: int | None) -> int:
         start = self.next_seq
         missing = count
-        following: int | None = None
-        for first in reversed(firsts):
+        following = stop
+        for first in reversed(_before(firsts, stop)):
             header = self._header(first)
             if header is None:
                 continue
@@ -254,9 +304,12 @@ class StreamReader:
         end = max((header.last + 1 for header in headers if header is not None), default=None)
         return end if end is not None else firsts[-1] if firsts else 1
 
-    def _read_listed(self, firsts: Sequence[int], times: TimeRange) -> Iterator[Block]:
+    def _read_listed(
+        self, firsts: Sequence[int], times: TimeRange, stop: int | None
+    ) -> Iterator[Block]:
         if firsts and self.next_seq < firsts[0]:
-            self.next_seq = firsts[0]  # what was before it is retained no longer
+            self._pass_removed(firsts[0])
+        firsts = _before(firsts, stop)
 
         def wanted(header: Header) -> range:
             return wanted_frames(header, self.next_seq, times)
@@ -265,40 +318,65 @@ class StreamReader:
             return self._read(first, wanted)
 
         with closing(ReadAhead(firsts, read, _body_bytes)) as ahead:
-            while (holding := self._holding(firsts, ahead.take)) is not None:
+            while stop is None or self.next_seq < stop:
+                holding = self._holding(firsts, ahead.take)
+                if holding is None:
+                    return
+                self._tell_removed()
                 header, parts = holding
                 if any(isinstance(part, DamagedRecords) for part in parts):
-                    yield from self._read_damaged(firsts, header, parts, times)
+                    yield from self._read_damaged(firsts, header, parts, times, stop)
                     continue
-                start, self.next_seq = self.next_seq, header.last + 1
-                if header.gap is not UNSET:
-                    if times.may_hold(header):
-                        self._problem(describe_gap(header.first, header.gap), recorded=True)
-                    continue
-                for block in _blocks(parts):
-                    rest = block.begin_at(start)
-                    yield from [rest] if times.holds_all(header) else in_range(rest, times)
+                yield from self._read_whole(header, parts, times, stop)
+
+    def _read_whole(
+        self, header: Header, parts: Parts, times: TimeRange, stop: int | None
+    ) -> Iterator[Block]:
+        """The records of a segment from the next number on, up to before number `stop`."""
+        start = self.next_seq
+        self.next_seq = header.last + 1 if stop is None else min(header.last + 1, stop)
+        self.tells_removed = True
+        if header.gap is not UNSET:
+            self._tell_recorded(header, header.gap, times)
+            return
+        for block in _blocks(parts):
+            rest = block.begin_at(start).end_before(self.next_seq)
+            if rest.count:
+                yield from [rest] if times.holds_all(header) else in_range(rest, times)
 
     def _read_damaged(
-        self, firsts: Sequence[int], header: Header, parts: Parts, times: TimeRange
+        self,
+        firsts: Sequence[int],
+        header: Header,
+        parts: Parts,
+        times: TimeRange,
+        stop: int | None,
     ) -> Iterator[Block]:
-        """What a damaged segment can prove, and of the rest what others hold that it covers."""
+        """What a damaged segment can prove, and of the rest what others hold that it covers.
+
+        Nothing of it from number `stop` on.
+        """
+        end = header.last + 1 if stop is None else min(stop, header.last + 1)
         for part in parts:
             if isinstance(part, Block):
-                yield from self._part(part, part.first + part.count, times)
+                yield from self._part(part, min(part.first + part.count, end), times)
                 continue
-            self.next_seq = max(self.next_seq, part.first)
+            self.next_seq = max(self.next_seq, min(part.first, end))
+            behind = min(part.last + 1, end)
             lost = []
             for block in self._elsewhere(firsts, header, part):
-                if block.first > self.next_seq:
-                    lost.append((self.next_seq, block.first - 1))
-                yield from self._part(block, part.last + 1, times)
-            if part.last >= self.next_seq:
-                lost.append((self.next_seq, part.last))
-            which = ", ".join(f"{first} to {last}" for first, last in lost)
-            self._problem(f"{part.damage}" + (f"; records {which} are not served" if lost else ""))
-            self.next_seq = max(self.next_seq, part.last + 1)
-        self.next_seq = max(self.next_seq, header.last + 1)
+                if self.next_seq < min(block.first, behind):
+                    lost.append(Gone(self.next_seq, min(block.first, behind) - 1, "damaged"))
+                yield from self._part(block, behind, times)
+            if self.next_seq < behind:
+                lost.append(Gone(self.next_seq, behind - 1, "damaged"))
+            for gone in lost:
+                which = f"records {gone.first} to {gone.last} are not served"
+                self._problem(f"{part.damage}; {which}", gone=gone)
+            if not lost:
+                self._problem(str(part.damage))
+            self.next_seq = max(self.next_seq, behind)
+        self.next_seq = max(self.next_seq, end)
 
     def _part(self, block: Block, stop: int, times: TimeRange) -> Iterator[Block]:
         """What is to be served of a block, up to before `stop`."""
@@ -345,6 +423,40 @@ class StreamReader:
                 parts = [*parts, DamagedRecords(header.last + 1, header.last, damage)]
             return header, parts
 
+    def _tell_recorded(self, header: Header, gap: Gap, times: TimeRange) -> None:
+        if times.may_hold(header):
+            gone = Gone(header.first, gap.last, "recorded", gap.why)
+            self._problem(describe_gap(header.first, gap), expected=True, gone=gone)
+
+    def _pass_removed(self, following: int) -> None:
+        """Goes on at `following`: what was before it is retained no longer."""
+        if self.tells_removed:
+            first = self.next_seq
+            if self._removed is not None and self._removed.last + 1 == first:
+                first = self._removed.first
+            else:
+                self._tell_removed()
+            self._removed = Gone(first, following - 1, "removed")
+        self.next_seq = following
+
+    def _tell_removed(self) -> None:
+        """Reports what was passed, once a segment was read behind it or there is none.
+
+        Not before: while it is opened, that one may go too, and it is one hole.
+        """
+        gone, self._removed = self._removed, None
+        if gone is not None:
+            what = (
+                f"records {gone.first} to {gone.last} were removed before they were read, "
+                "by retention or for room on a full disk"
+            )
+            self._report(Problem(self.stream, what, expected=True, gone=gone))
+
+    def _gone_before(self, following: int, reason: Reason) -> Gone | None:
+        """What is gone from here up to `following`, if that is any."""
+        last = following - 1
+        return Gone(self.next_seq, last, reason) if last >= self.next_seq else None
+
     def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
         """The segment that holds `next_seq`, past what cannot be had; None at the end."""
         while True:
@@ -364,14 +476,20 @@ class StreamReader:
             self._gap(firsts[index], firsts[index + 1])
 
     def _gap(self, before: int, following: int) -> None:
-        if self._header(before) is not None and following > self.next_seq:
+        if following > self.next_seq:
             gap = (self.next_seq, following - 1)
-            if gap != self._suspected:
+            which = f"records {gap[0]} to {gap[1]}"
+            if self._header(before) is None:
+                self._problem(
+                    f"{which} are not shown: damaged", gone=self._gone_before(following, "damaged")
+                )
+            elif gap != self._suspected:
                 # A large directory is not listed in one instant: of two segments that came
                 # meanwhile, only the second may have been seen.
                 self._suspected = gap
                 raise _ListingOutdated
-            self._problem(f"records {gap[0]} to {gap[1]} are missing")
+            else:
+                self._problem(f"{which} are missing", gone=self._gone_before(following, "missing"))
         self.next_seq = following
 
     def _header(self, first: int) -> Header | None:
@@ -397,10 +515,22 @@ class StreamReader:
     def _unreadable(self, error: OSError) -> None:
         self._problem(f"{error.filename} cannot be read: {error.strerror}")
 
-    def _problem(self, what: str, *, recorded: bool = False) -> None:
+    def _problem(self, what: str, *, expected: bool = False, gone: Gone | None = None) -> None:
         if what not in self._reported:
             self._reported.add(what)
-            self._report(Problem(self.stream, what, recorded))
+            self._report(Problem(self.stream, what, expected, gone))
+
+
+def _before(firsts: Sequence[int], stop: int | None) -> Sequence[int]:
+    """The segments that may hold something before `stop`."""
+    return firsts if stop is None else firsts[: bisect_left(firsts, stop)]
+
+
+def _rest_after(looks: int) -> None:
+    """Rests after so many looks that brought a reader no further."""
+    if looks > _LOOKS_AT_ONCE:
+        doublings = min(looks - _LOOKS_AT_ONCE, 30)
+        time.sleep(min(_REST_S_MAX, _REST_S_MIN * 2**doublings))
 
 
 def _body_bytes(segment: Segment) -> int:
@@ -427,17 +557,19 @@ def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
     return block.parts(ranges())
 
 
-def last_records(reader: StreamReader, count: int, chosen: Filter = ALL_RECORDS) -> list[Record]:
+def last_records(
+    reader: StreamReader, count: int, chosen: Filter = ALL_RECORDS, stop: int | None = None
+) -> list[Record]:
     """The last `count` chosen records of a stream, or all there are; `reader` is then at its end.
 
-    Keeps no more of them in memory. Which they are is only known once they are read, so of
-    a filter that chooses few, the whole stream may be.
+    With `stop`, that is the end. Keeps no more of them in memory. Which they are is only known
+    once they are read, so of a filter that chooses few, the whole stream may be.
     """
     if chosen.chooses_all or not count:
-        reader.seek_last(count)
-        return _last_of(reader.read(), count, chosen)
+        reader.seek_last(count, stop)
+        return _last_of(reader.read(stop=stop), count, chosen)
     last: list[Record] = []
-    with closing(reader.read_back()) as spans:
+    with closing(reader.read_back(stop)) as spans:
         for blocks in spans:
             last = _last_of(blocks, count - len(last), chosen) + last
             if len(last) == count:

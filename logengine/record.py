@@ -14,8 +14,11 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 # Set by the engine, never by a sender. `_erased` is in the place of what an erased record
-# held; `_stream` and `_seq` are added on output only.
-ENVELOPE_NAMES = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_erased", "_stream", "_seq")
+# held; `_stream`, `_seq` and `_gaps` are added on output only.
+ENVELOPE_NAMES = (
+    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_erased"),
+    *("_stream", "_seq", "_gaps"),
+)
 
 BLANK = b" \t\r"  # a line of nothing else is no record
 _OPENING = b'{"_ts":"'

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from logengine.block import with_place
 from logengine.cli.options import data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, Selection, selection_options
@@ -69,7 +68,7 @@ def command(
     if path is not None and path.exists() and not path.is_file():
         raise click.UsageError(f"{path} is no regular file; leave out -o, and redirect the output")
     output = Output("json")
-    lines = _lines(select(output.report))
+    lines = _lines(select(output.report), output)
     if path is not None:
         if not partial:
             lines = _all_or_none(lines, output, path)
@@ -90,11 +89,11 @@ def _all_or_none(lines: Iterator[bytes], output: Output, path: Path) -> Iterator
         )
 
 
-def _lines(selection: Selection) -> Iterator[bytes]:
+def _lines(selection: Selection, output: Output) -> Iterator[bytes]:
     if selection.is_one_stream:
         for block in selection.blocks():
-            yield from block.with_places()
+            yield from output.in_json(block)
         return
     merged = selection.merged()
     while batch := list(islice(merged, _RECORDS_PER_PIECE)):
-        yield b"".join(with_place(record) + b"\n" for record in batch)
+        yield b"".join(output.in_json_line(record) for record in batch)

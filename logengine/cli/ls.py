@@ -1,5 +1,6 @@
 """`logengine ls`"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,38 +78,65 @@ def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:
 
 
 def summarize(data: Path, stream: str) -> StreamSummary:
-    """The summary of a stream, from the names and the headers at its two ends."""
+    """The summary of a stream, from the names and the headers at its two ends.
+
+    A directory that is not there any more is an empty one: it is being made anew for the first
+    record, or was taken away.
+    """
     directory = data / stream
-    firsts = list_segments(directory)
-    size = size_of_segments(directory)
-    damaged = 0
-    ends: list[Header] = []
-    for end in (firsts, firsts[::-1]):
-        for first in end:
-            try:
-                header = read_header(directory, first)
-            except FileNotFoundError:
-                continue  # merged since it was listed
-            except (DamagedSegment, OSError):
-                damaged += 1
-            else:
-                if header.gap is UNSET:  # what is gone is not counted, where it is at an end
-                    ends.append(header)
-                    break
-    if not ends:
-        return StreamSummary(stream, 0, size, len(firsts), None, None, None, None, damaged)
-    oldest, newest = ends
+    gone: set[int] = set()
+    while True:
+        try:
+            firsts = list_segments(directory)
+            size = size_of_segments(directory)
+            damaged: set[int] = set()
+            ends = [_end(directory, order, damaged, gone) for order in (firsts, firsts[::-1])]
+        except _Vanished:
+            continue  # ends: each segment may vanish only once
+        except FileNotFoundError:
+            firsts, size, damaged, ends = [], 0, set(), []
+        break
+    headers = [header for header in ends if header is not None]
+    oldest, newest = (headers[0], headers[-1]) if headers else (None, None)
     return StreamSummary(
         stream=stream,
-        records=newest.last - oldest.first + 1,
+        records=newest.last - oldest.first + 1 if oldest and newest else 0,
         bytes=size,
         segments=len(firsts),
-        first_seq=oldest.first,
-        last_seq=newest.last,
-        since=oldest.since,
-        until=newest.latest,
-        damaged=damaged,
+        first_seq=oldest.first if oldest else None,
+        last_seq=newest.last if newest else None,
+        since=oldest.since if oldest else None,
+        until=newest.latest if newest else None,
+        damaged=len(damaged),
     )
+
+
+class _Vanished(Exception):
+    """A segment is not there any more: it was merged, or removed, since it was listed."""
+
+
+def _end(
+    directory: Path, firsts: Sequence[int], damaged: set[int], gone: set[int]
+) -> "Header | None":
+    """The header of the first of some segments that has records; those before it are `damaged`.
+
+    Raises `_Vanished` for one that is not there any more; it is among the `gone` then.
+    """
+    for first in firsts:
+        try:
+            header = read_header(directory, first)
+        except FileNotFoundError:
+            # Names are never used again: what is listed once more is no merged segment.
+            if first not in gone:
+                gone.add(first)
+                raise _Vanished from None
+            damaged.add(first)
+        except (DamagedSegment, OSError):
+            damaged.add(first)
+        else:
+            if header.gap is UNSET:  # what is gone is not counted, where it is at an end
+                return header
+    return None
 
 
 def _seconds(timestamp: str | None) -> str:

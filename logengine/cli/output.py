@@ -2,14 +2,14 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
 import msgspec
 
 from logengine.block import Block, Record, with_place
-from logengine.reader import Problem
+from logengine.reader import Gone, Problem
 from logengine.record import ENVELOPE_NAMES
 from logengine.segment import timestamp_of
 
@@ -18,6 +18,7 @@ _UNSAFE = re.compile(
     # turn the direction of writing, and lone surrogates, which no terminal can be sent.
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
+_GAPS_KEY = b"_gaps"
 _EVENT_KEYS = ("event", "message", "msg")
 _SHOWN_BEHIND = ("exception", "stack")
 # structlog's renderer has its own idea of these.
@@ -41,7 +42,8 @@ class Output:
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._render = {"json": with_place, "raw": _raw}.get(form) or _pretty_renderer()
+        self._render = {"json": self._json, "raw": _raw}.get(form) or _pretty_renderer()
+        self._gone: dict[str, list[Gone]] = {}  # of each stream, what no record has told yet
         self.problems = 0
 
     def write_block(self, block: Block) -> None:
@@ -50,9 +52,35 @@ class Output:
             case "raw":
                 sys.stdout.buffer.write(block.body)
             case "json":
-                sys.stdout.buffer.writelines(block.with_places())
+                sys.stdout.buffer.writelines(self.in_json(block))
             case _:
                 self.write(block.records())
+
+    def in_json(self, block: Block) -> Iterator[bytes]:
+        """The records of a block as NDJSON, in pieces; the first tells what is gone before it."""
+        if block.stream in self._gone and block.count:
+            (first,) = block.end_before(block.first + 1).records()
+            yield self.in_json_line(first)
+            block = block.begin_at(block.first + 1)
+        yield from block.with_places()
+
+    def in_json_line(self, record: Record) -> bytes:
+        """A record as `in_json` has it, with its newline."""
+        return self._json(record) + b"\n"
+
+    def _json(self, record: Record) -> bytes:
+        gone = self._gone.get(record.stream)
+        if gone is None:
+            return with_place(record)
+        # Streams are read ahead where they are merged by time.
+        before = [each for each in gone if each.last < record.seq]
+        if behind := [each for each in gone if each.last >= record.seq]:
+            self._gone[record.stream] = behind
+        else:
+            del self._gone[record.stream]
+        if not before:
+            return with_place(record)
+        return with_place(record, b'"%s":%s,' % (_GAPS_KEY, msgspec.json.encode(before)))
 
     def write(self, records: Iterable[Record]) -> None:
         """Writes records, each on a line of its own (pretty: at least one)."""
@@ -67,8 +95,10 @@ class Output:
 
     def report(self, problem: Problem) -> None:
         """Says what could not be served; the exit status will say so too, of what is damage."""
-        self.problems += not problem.recorded
-        prefix = "note: " if problem.recorded else ""
+        self.problems += not problem.expected
+        if problem.gone is not None and self._form == "json":
+            self._gone.setdefault(problem.stream, []).append(problem.gone)
+        prefix = "note: " if problem.expected else ""
         click.echo(f"logengine: {prefix}{escape(str(problem))}", err=True)
 
 

@@ -1,5 +1,6 @@
 """The records that a command was asked for: of which streams, from where to where, and which."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -105,9 +106,16 @@ class Selection:
         self._chosen = chosen
         self._readers = []
         for stream in names:
-            reader = StreamReader(data, stream, report, after.get(stream, 0) + 1)
+            reader = StreamReader(
+                data,
+                stream,
+                report,
+                after.get(stream, 0) + 1,
+                tells_removed=stream in after,
+            )
             if since is not None:
-                reader.seek_time(since)
+                with contextlib.suppress(FileNotFoundError):  # `_blocks` has it again
+                    reader.seek_time(since)
             self._readers.append(reader)
 
     @property
@@ -125,8 +133,14 @@ class Selection:
         return merge_by_time([self._records(reader) for reader in self._readers])
 
     def _blocks(self, reader: StreamReader) -> Iterator[Block]:
-        for block in reader.read(self._times):
-            yield from self._chosen.choose(block)
+        begin = reader.next_seq
+        try:
+            for block in reader.read(self._times):
+                yield from self._chosen.choose(block)
+        except FileNotFoundError:
+            if reader.next_seq != begin:
+                raise
+            # An empty directory: it is made anew for the first record, or was taken away.
 
     def _records(self, reader: StreamReader) -> Iterator[Record]:
         for block in self._blocks(reader):

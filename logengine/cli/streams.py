@@ -1,11 +1,16 @@
 """The streams that a command was asked to read."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from logengine.errors import InvalidStreamName, UnknownStream
 from logengine.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.segment_file import list_streams
+
+# So long a stream may not be there that is there before and after.
+_PATIENCE_S = 0.3
+_LOOK_AGAIN_S = 0.01
 
 
 def check_names(asked: Sequence[str]) -> None:
@@ -20,15 +25,24 @@ def streams_to_read(data: Path, asked: Sequence[str]) -> list[str]:
 
     Raises `InvalidStreamName`, and `UnknownStream` naming those there are.
     """
-    try:
-        there = list_streams(data)
-    except FileNotFoundError:
-        raise UnknownStream(
-            f"there is no data directory {data}; name the daemon's with --data"
-        ) from None
     check_names(asked)
-    for stream in asked:
-        if stream not in there:
-            known = f"there are: {', '.join(there)}" if there else "there are none yet"
-            raise UnknownStream(f"no stream {stream!r} in {data}; {known}")
-    return list(dict.fromkeys(asked)) or there
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            there = list_streams(data)
+        except FileNotFoundError:
+            raise UnknownStream(
+                f"there is no data directory {data}; name the daemon's with --data"
+            ) from None
+        missing = [stream for stream in asked if stream not in there]
+        if not missing:
+            return list(dict.fromkeys(asked)) or there
+        # The directory of a stream that is to get its first record may be made more than once.
+        if time.monotonic() >= deadline:
+            raise UnknownStream(f"no stream {missing[0]!r} in {data}; {there_are(there)}")
+        time.sleep(_LOOK_AGAIN_S)
+
+
+def there_are(streams: Sequence[str]) -> str:
+    """What a person is told who asked for another stream."""
+    return f"there are: {', '.join(streams)}" if streams else "there are none yet"

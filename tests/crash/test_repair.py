@@ -99,7 +99,7 @@ def wrong(root: Path, case: Case, *, started: bool = False) -> Iterator[str]:
     if len(there) < len(served):
         yield "a number is served twice"
     yield from (f"{seq} is not as it was" for seq in there if there[seq] != case.lines.get(seq))
-    yield from (f"told as damage: {each}" for each in problems if not each.recorded)
+    yield from (f"told as damage: {each}" for each in problems if not each.expected)
     places = [data / DAMAGED_DIRECTORY, data / STREAM]
     kept = [path.read_bytes() for place in places if place.exists() for path in place.iterdir()]
     wanted = case.damaged if started else case.damaged + case.leftovers

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import msgspec
@@ -15,12 +16,12 @@ from msgspec import UNSET
 
 from logengine import compression
 from logengine import reader as reader_module
-from logengine.block import Record, runs
+from logengine.block import Block, Record, runs
 from logengine.compression import encode_compressed_header
 from logengine.plan import Addition, StreamState, append
-from logengine.reader import Problem, StreamReader, last_records, merge_by_time
+from logengine.reader import Gone, Problem, StreamReader, last_records, merge_by_time
 from logengine.segment import Earlier, Header, segment_name, timestamp_of
-from logengine.segment_file import read_header, read_wanted
+from logengine.segment_file import list_segments, read_header, read_wanted
 from logengine.time_range import TimeRange
 from logengine.verify import verify_stream
 from tests.compressed import compressed, sealed
@@ -75,6 +76,10 @@ def stream(files: dict[int, bytes], packed: Collection[int] = (), seals: int = 0
 def small_frames() -> AbstractContextManager[object]:
     """Has compressed segments made of frames of two or three lines."""
     return patch.object(compression, "FRAME_BYTES", 120)
+
+
+def no_problem(problem: Problem) -> None:
+    pytest.fail(str(problem))
 
 
 def read(
@@ -136,6 +141,91 @@ def test_times_choose_exactly_the_records_in_the_range(
         expected = [(seq, line(seq, times[seq - 1])) for seq in range(oldest, len(times) + 1)]
         expected = [record for record in expected if times[record[0] - 1] < until]
         assert read(data, times=TimeRange(until=at(until))) == (expected, [])
+
+
+@given(seconds, cuts, st.integers(1, 45), st.integers(1, 45), st.integers(1, 50))
+def test_reading_up_to_a_number_can_be_gone_on_from(
+    times: list[int], sizes: list[int], start: int, stop: int, count: int
+) -> None:
+    lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    expected = list(enumerate(lines, 1))
+    with small_frames(), stream(segments(lines, sizes)) as data:
+        reader = StreamReader(data, "app", no_problem, start)
+
+        def seen(blocks: Iterator[Block]) -> list[tuple[int, bytes]]:
+            return [(record.seq, record.line) for block in blocks for record in block.records()]
+
+        assert seen(reader.read(stop=stop)) == expected[start - 1 : stop - 1]
+        assert reader.next_seq == max(start, min(stop, len(lines) + 1))
+        newest = list_segments(data / "app")[-1]
+        assert seen(reader.read_changed(newest, stop)) == []
+        assert seen(reader.read_changed(newest)) == expected[max(start, stop) - 1 :]
+        last = last_records(StreamReader(data, "app", no_problem), count, stop=stop)
+        assert [record.line for record in last] == lines[: stop - 1][-count:]
+
+
+@given(seconds, cuts, st.data())
+def test_what_was_removed_is_told_once_to_who_wanted_it(
+    times: list[int], sizes: list[int], source: st.DataObject
+) -> None:
+    lines = [line(seq, second) for seq, second in enumerate(times, 1)]
+    files = segments(lines, sizes)
+    firsts = list(files)
+    kept = source.draw(st.integers(0, len(firsts) - 1))
+    start = source.draw(st.integers(1, len(lines)))
+    problems: list[Problem] = []
+    with stream(files) as data:
+        reader = StreamReader(data, "app", problems.append, start, tells_removed=True)
+        for first in firsts[:kept]:
+            (data / "app" / segment_name(first)).unlink()
+        seqs = [record.seq for block in reader.read() for record in block.records()]
+    assert seqs == list(range(max(start, firsts[kept]), len(lines) + 1))
+    gone = [problem.gone for problem in problems]
+    assert gone == ([Gone(start, firsts[kept] - 1, "removed")] if start < firsts[kept] else [])
+    assert all(problem.expected for problem in problems)
+
+
+def test_what_goes_while_it_is_read_is_one_hole() -> None:
+    lines = [line(seq, 0) for seq in range(1, 301)]
+    files = segments(lines, [1] * 300)
+    problems: list[Problem] = []
+    with stream(files) as data:
+        reader = StreamReader(data, "app", problems.append)
+        blocks = reader.read()
+        assert next(blocks).first == 1
+        (data / "app" / segment_name(1)).unlink()
+
+        def remove_the_next(directory: Path, first: int, wanted: Callable[[Header], range]) -> Any:
+            # Retention is always just ahead of the reader, for far more than a hundred times.
+            if 2 <= first < 290:
+                (directory / segment_name(first)).unlink()
+            return read_wanted(directory, first, wanted)
+
+        with patch.object(reader_module, "read_wanted", remove_the_next):
+            seqs = [record.seq for block in blocks for record in block.records()]
+    assert seqs == list(range(290, 301))
+    assert [problem.gone for problem in problems] == [Gone(2, 289, "removed")]
+
+
+def test_a_segment_that_is_told_of_and_gone_again_and_again_is_no_problem() -> None:
+    lines = [line(seq, 0) for seq in range(1, 4)]
+    with stream(segments(lines, [3])) as data:
+        reader = StreamReader(data, "app", no_problem)
+        for first in (2, 3, 2, 3, 2, 2):  # merged into the first since
+            reader.next_seq = 3
+            assert [block.first for block in reader.read_changed(first)] == [3]
+
+
+def test_a_name_that_leads_nowhere_is_a_problem_and_the_rest_is_served() -> None:
+    lines = [line(seq, 0) for seq in range(1, 7)]
+    with stream(segments(lines, [2, 2, 2])) as data:
+        path = data / "app" / segment_name(3)
+        path.unlink()
+        path.symlink_to("nowhere")
+        found, problems = read(data)
+    assert [seq for seq, _ in found] == [1, 2, 5, 6]
+    assert "cannot be read: No such file" in str(problems[0])
+    assert problems[-1].gone == Gone(3, 4, "damaged")
 
 
 @given(seconds, cuts, st.integers(1, 45))
