@@ -1,6 +1,6 @@
 """All mutants."""
 
-from tests.mutants import committing, compacting, serving, storing, writing
+from tests.mutants import committing, compacting, patched, sending, serving, storing, writing
 from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -9,4 +9,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *writing.MUTANTS,
     *compacting.MUTANTS,
     *serving.MUTANTS,
+    *sending.MUTANTS,
+    *patched.MUTANTS,
 )

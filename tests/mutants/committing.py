@@ -3,6 +3,7 @@
 from tests.mutants.making import mutant, then
 from tests.mutants.mutant import Change, Mutant, tests
 
+# As it was: without the assertion that came with the mend, too.
 LOSS = Mutant(
     "only_the_batch_right_before",
     "the loss: a batch looks at the one right before it, and a plan at no durable state",
@@ -22,6 +23,11 @@ LOSS = Mutant(
             "        for stream, segment in planned.items():\n            self._unsettled",
             "        self._last = set(failed)\n"
             "        for stream, segment in planned.items():\n            self._unsettled",
+        ),
+        Change(
+            "committer.py",
+            '        assert not pending.returned, "what failed before it comes before it"\n',
+            "",
         ),
     ),
 )

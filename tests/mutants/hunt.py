@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.mutant import Finder, Mutant, Rig, Simulation, Tests
+from tests.mutants.mutant import FailingTests, Finder, Mutant, Rig, Simulation
 from tests.mutants.tree import ROOT, tree_with
 
 _TESTS_LIMIT_S = 900.0
@@ -62,9 +62,9 @@ def _name_of(finder: Finder) -> str:
 def _ask(finder: Finder, mutant: Mutant, tree: Path, seconds: float | None) -> tuple[bool, str]:
     match finder:
         case Simulation():
-            patched = [mutant.name] if mutant.patched else []
+            patched = [mutant.patched] if mutant.patched else []
             return _simulate(finder, tree, patched, seconds)
-        case Tests(nodes):
+        case FailingTests(nodes):
             status, said = _pytest(tree, nodes)
             return status == _FOUND, said
         case Rig(node):

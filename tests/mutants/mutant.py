@@ -1,6 +1,6 @@
 """What a mutant is: a change of the engine's text, what is wrong with it, and who finds it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # Of processor time. What takes longer is not found reliably.
 SEARCH_S = 60.0
@@ -19,8 +19,8 @@ class Simulation:
 
 
 @dataclass(frozen=True)
-class Tests:
-    """Tests that fail, as pytest names them."""
+class FailingTests:
+    """Tests that are to fail, as pytest names them."""
 
     nodes: tuple[str, ...]
 
@@ -38,12 +38,12 @@ class Rig:
         return self.node
 
 
-Finder = Simulation | Tests | Rig
+Finder = Simulation | FailingTests | Rig
 
 
-def tests(*nodes: str) -> Tests:
+def tests(*nodes: str) -> FailingTests:
     """Tests below `tests/` that are to fail."""
-    return Tests(tuple(f"tests/{node}" for node in nodes))
+    return FailingTests(tuple(f"tests/{node}" for node in nodes))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Mutant:
     """One thing done wrong.
 
     `wrong` says what, in a line. The `finders` are asked one after the other. `harmless` says why
-    nobody can find it, where it breaks no promise: then it is not counted.
+    nobody can find it, where it breaks no promise: then it is not counted. `patched` names a
+    mutant of the crash rig, which needs no changed text.
     """
 
     name: str
@@ -68,4 +69,7 @@ class Mutant:
     changes: tuple[Change, ...] = ()
     finders: tuple[Finder, ...] = (Simulation(),)
     harmless: str = ""
-    patched: bool = field(default=False)  # one of `tests.crash.mutants`, by its name
+    patched: str = ""  # one of `tests.crash.mutants`
+
+    def __str__(self) -> str:
+        return self.name
