@@ -1,6 +1,6 @@
 """What runs in a mutant's own tree: `python -m tests.mutants.child simulate | pytest`.
 
-Ends with 0 where nothing was found, with 1 where something was, and says what in its last line.
+Ends with 0 where nothing was found, with 1 where something was, and says which seed it was.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from pathlib import Path
 import logengine
 
 FOUND = 1
+SAYS = "seed "
 
 
 def main() -> int:
@@ -37,12 +38,12 @@ def _simulate(seconds: float, seed: int, patched: str = "") -> int:
         while True:
             violation, _ = run(Scenario.drawn(seed))
             if violation is not None:
-                print(f"{seed} {violation}")
+                print(f"{SAYS}{seed} {violation}")
                 return FOUND
             seed += 1
             if time.process_time() - began_s >= seconds:
                 break
-    print(f"{seed} nothing")
+    print(f"{SAYS}{seed} nothing")
     return 0
 
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.mutants.child import FOUND, SAYS
 from tests.mutants.mutant import FailingTests, Finder, Mutant, Rig, Simulation
 from tests.mutants.tree import ROOT, tree_with
 
@@ -14,7 +15,6 @@ _TESTS_LIMIT_S = 900.0
 _TEST_LIMIT_S = 120
 # How much longer than its time of the processor a search may take on a machine that is busy.
 _BUSY = 12.0
-_FOUND = 1
 _SHOWN = 100
 _PYTEST = (
     *("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"),
@@ -66,7 +66,7 @@ def _ask(finder: Finder, mutant: Mutant, tree: Path, seconds: float | None) -> t
             return _simulate(finder, tree, patched, seconds)
         case FailingTests(nodes):
             status, said = _pytest(tree, nodes)
-            return status == _FOUND, said
+            return status == FOUND, said
         case Rig(node):
             status, said = _pytest(tree, [node])
             return status == 0, said
@@ -74,7 +74,7 @@ def _ask(finder: Finder, mutant: Mutant, tree: Path, seconds: float | None) -> t
 
 def _pytest(tree: Path, nodes: tuple[str, ...] | list[str]) -> tuple[int, str]:
     status, lines = _run(tree, ["pytest", *_PYTEST, *nodes], _TESTS_LIMIT_S)
-    if status not in (0, _FOUND):
+    if status not in (0, FOUND):
         raise BrokenFinder(f"pytest {' '.join(nodes)} ended with {status}:\n" + "\n".join(lines))
     failed = [line for line in lines if line.startswith("FAILED")]
     said = failed[0].partition("::")[2] if failed else ""
@@ -95,10 +95,11 @@ def _simulate(
             status, lines = _run(tree, arguments, seconds * _BUSY)
         except subprocess.TimeoutExpired:
             return False, "it hangs, and nobody says so"
-        if status not in (0, _FOUND):
+        said = next((line for line in lines if line.startswith(SAYS)), "")
+        if not said:
             raise BrokenFinder("the simulation itself failed:\n" + "\n".join(lines[-20:]))
-        found, _, what = lines[-1].partition(" ")
-        if status != _FOUND:
+        found, _, what = said.removeprefix(SAYS).partition(" ")
+        if status != FOUND:
             return False, f"not from seed {finder.seed} to {found}"
         if not _fails(int(found)):
             return True, f"seed {found}: {what}"[:_SHOWN]
@@ -110,7 +111,7 @@ def _simulate(
 def _fails(seed: int) -> bool:
     """Whether the engine as it is breaks a promise in this scenario."""
     status, _ = _run(ROOT, ["simulate", "0.000001", str(seed)], 600)
-    return status == _FOUND
+    return status == FOUND
 
 
 def _run(tree: Path, arguments: list[str], limit_s: float) -> tuple[int, list[str]]:
