@@ -36,9 +36,13 @@ def _simulate(seconds: float, seed: int, patched: str = "") -> int:
     began_s = time.process_time()
     with mutant():
         while True:
-            violation, _ = run(Scenario.drawn(seed))
-            if violation is not None:
-                print(f"{SAYS}{seed} {violation}")
+            found: object
+            try:
+                found, _ = run(Scenario.drawn(seed))
+            except Exception as error:  # noqa: BLE001 - what the engine raised for who looks at it
+                found = f"the engine raised {error!r}"
+            if found is not None:
+                print(f"{SAYS}{seed} {found}")
                 return FOUND
             seed += 1
             if time.process_time() - began_s >= seconds:
