@@ -13,7 +13,8 @@ from logengine.errors import (
 )
 
 if TYPE_CHECKING:
-    from logengine.atomic import AsyncAtomicWriter, AtomicWriter
+    from logengine.aio_atomic import AsyncAtomicWriter
+    from logengine.atomic import AtomicWriter
     from logengine.client.aio import AsyncClient
     from logengine.client.logging_handler import LogEngineHandler
     from logengine.client.structlog_logger import StructlogFactory, structlog_processors
@@ -41,7 +42,7 @@ __all__ = [
 # Loaded when used: they bring asyncio or structlog, and a command that only reads takes half
 # as long to start without it, an application that only logs has no use for either.
 _MODULES = {
-    "AsyncAtomicWriter": "logengine.atomic",
+    "AsyncAtomicWriter": "logengine.aio_atomic",
     "AsyncClient": "logengine.client.aio",
     "AtomicWriter": "logengine.atomic",
     "Client": "logengine.client.threads",

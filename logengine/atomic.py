@@ -7,35 +7,42 @@ A writer goes through three steps, which many writers can share:
     sync_directory   the new name is on the disk
 
 Used alone in a `with`, a writer does all three when the block ends, and removes its temp
-when the block ends by an exception.
+when the block ends by an exception. What each step guarantees, and on which file systems:
+`docs/atomic.md`.
+
+An exception may come at any bytecode: Ctrl-C, a time limit that a signal handler raises. So
+whatever is to be undone is noted before it is done, what undoes it may be called twice, and
+somebody is left to call it: see `Leaving`.
 
 Sources: rename(2), fsync(2); Pillai et al., "All File Systems Are Not Created Equal",
 OSDI 2014; Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.
 """
 
-import asyncio
 import contextlib
-import io
+import errno
 import os
-import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
 from functools import partial
+from io import DEFAULT_BUFFER_SIZE, BufferedWriter, FileIO, RawIOBase, TextIOWrapper
 from types import TracebackType
-from typing import IO, Any, Self, TypeVar
-
-from aiofiles.threadpool import wrap
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from logengine.directory import Directory, StrPath, errors_name
 from logengine.errors import AtomicWriteError
+from logengine.exclusive import rename_exclusively
+from logengine.leaving import Leaving
+from logengine.links import follow_links, open_parent
+from logengine.replaced import Replaced, give, look_at, status_of, umask
+from logengine.temp_file import TEMP_PREFIX, TEMP_SUFFIX, TempFile, temp_name_for
 from logengine.writes import write_all, write_all_directly
 
 DEFAULT_MODE = 0o640
-# A temp begins with a dot, so that no glob of the final names meets it.
-TEMP_PREFIX = "."
-TEMP_SUFFIX = ".tmp"
-
-Result = TypeVar("Result")
+# Until it is whole, what takes the place of another file is nobody else's business.
+_TEMP_MODE = 0o600
+_PERMISSIONS_MAX = 0o777
+_MODES = ("w", "wt", "wb", "x", "xt", "xb")
 
 
 def is_temp_name(name: str) -> bool:
@@ -46,20 +53,32 @@ def is_temp_name(name: str) -> bool:
 class AtomicWriter:
     """Writes a file that is complete under its name, or not there, whatever happens.
 
-    `mode` ("w", "wb"), `buffering`, `encoding`, `errors` and `newline` are those of
-    `open`. `permissions` default to those of the file being replaced, else 0640 less the
-    umask. Inside the `with`, the writer has the `write` of a file; leaving it normally
-    makes the file durable under its name, leaving it by an exception removes the temp and
-    leaves the target untouched. Raises `AtomicWriteError` (an `OSError`) naming the path.
+    `mode` is "w" or "wb", which replace what is there, or "x" or "xb", which never do; it,
+    `buffering`, `encoding` (UTF-8 unless told), `errors` and `newline` are those of `open`.
+    Inside the `with`, the writer has the `write` of a file, and the file itself as `file`;
+    leaving it normally makes the file durable under its name, leaving it by an exception removes
+    the temp and leaves the target untouched.
 
-    The directory is opened once, and every step is taken in that one, whatever its path comes
-    to mean meanwhile. `open_directory` opens it where the caller has a better hold of it than
-    its path. Not for use by two threads at once.
+    What is replaced is what `path` leads to, also by symbolic links. Its owner, group, mode, ACL
+    and extended attributes are kept as far as the process may, and access is never wider than it
+    was; set-user-ID and the like are not kept. `permissions` (0 to 0o777, less the umask) take
+    the place of mode and ACL; a new file has 0640 less the umask. What is no regular file is
+    refused.
+
+    `path` counts from where the process was when the writer was made. The directory is opened
+    once, and every step is taken in that one, whatever its path comes to mean meanwhile.
+    `open_directory` is for an owner of the directory, who has a better hold of it than its path:
+    then the last part of `path` is no link, and with `permissions` nothing of a file that it
+    names is looked at.
+
+    Raises `AtomicWriteError` (an `OSError`) naming the path. In a process that was forked from
+    the one that opened it, a writer neither publishes nor removes anything; its steps raise. Not
+    for use by two threads at once.
     """
 
     def __init__(
         self,
-        path: StrPath,
+        path: StrPath | bytes | os.PathLike[bytes],
         mode: str = "w",
         *,
         buffering: int = -1,
@@ -69,32 +88,49 @@ class AtomicWriter:
         permissions: int | None = None,
         open_directory: Callable[[], Directory] | None = None,
     ) -> None:
-        if mode not in ("w", "wb", "wt"):
+        if mode not in _MODES:
             raise ValueError(
-                f"mode {mode!r}: expected 'w', 'wt' or 'wb'; a file is always written whole"
+                f"mode {mode!r}: expected {', '.join(_MODES)}; a file is always written whole"
             )
-        self.path = os.fspath(path)
+        if permissions is not None and not 0 <= permissions <= _PERMISSIONS_MAX:
+            raise ValueError(f"permissions {permissions:#o}: expected 0 to 0o777")
+        if mode.endswith("b") and (encoding, errors, newline) != (None, None, None):
+            raise ValueError("bytes have no encoding, errors or newline; choose mode 'w'")
+        if buffering == 0 and not mode.endswith("b"):
+            raise ValueError("text is always buffered; choose mode 'wb', or no buffering=0")
+        self.path = os.fsdecode(path)
+        if open_directory is None and not os.path.isabs(self.path):
+            with errors_name(self.path, "find the directory of"):
+                self.path = os.path.join(os.getcwd(), self.path)
         self.temp_path: str | None = None
-        parent, self._name = os.path.split(self.path)
-        self._open_directory = open_directory or partial(Directory.open, parent or ".")
-        self._directory: Directory | None = None
-        self._open_arguments: dict[str, Any] = {
-            "mode": mode,
-            "buffering": buffering,
-            "encoding": encoding or (None if "b" in mode else "utf-8"),
-            "errors": errors,
-            "newline": newline,
-        }
+        self.published = False
+        self._is_exclusive = mode.startswith("x")
+        self._is_binary = mode.endswith("b")
+        self._buffering = buffering
+        self._encoding = encoding or "utf-8"
+        self._errors = errors
+        self._newline = newline
         self._permissions = permissions
+        self._name = os.path.basename(self.path)
+        self._open_directory = open_directory
+        self._directory: Directory | None = None
+        self._replaced: Replaced | None = None
         self._file: IO[Any] | None = None
         self._prepared = False
-        self.published = False
+        self._is_publishing = False
+        self.process = 0
+        self.leaving: Callable[[], object] | None = None
+        self._abandoned: object = None
 
     def __enter__(self) -> Self:
+        leaving = self.leaving and self.leaving()
+        if leaving is not None:
+            self._abandoned = weakref.ref(leaving, lambda _: self.abort())
+            del leaving
         self.open()
         return self
 
-    def __exit__(
+    def _leave(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
@@ -106,6 +142,20 @@ class AtomicWriter:
         self.prepare()
         self.publish()
         self.sync_directory()
+        self._abandoned = None
+
+    if TYPE_CHECKING:
+        __exit__ = _leave
+    else:
+        __exit__ = Leaving(_leave)
+
+    def __del__(self) -> None:
+        if getattr(self, "temp_path", None) is None or self._open_directory is not None:
+            return  # who holds the directory looks after it, also after a kill
+        self.abort()
+        if self.process == os.getpid():
+            message = f"{self.path}: a writer was dropped that was neither published nor aborted"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     @property
     def file(self) -> IO[Any]:
@@ -114,54 +164,89 @@ class AtomicWriter:
             raise ValueError(f"{self.path}: the writer is not open")
         return self._file
 
-    def open(self) -> None:
-        """Makes the temp file, in the target's own directory: only there is a rename atomic."""
-        if self._file is not None:
-            raise ValueError(f"{self.path}: a writer is used once; make another one")
-        # Long names stay within NAME_MAX; the random part alone makes the temp unique.
-        temp_name = f"{TEMP_PREFIX}{self._name[:200]}.{secrets.token_hex(8)}{TEMP_SUFFIX}"
-        with _FailingStep(self, "make a temp file for"):
-            temp_path = self.directory.path_of(temp_name)
-            self._file = open(temp_path, opener=self._open_temp, **self._open_arguments)  # noqa: SIM115
-
     @property
     def directory(self) -> Directory:
-        """The target's directory, opened now if it is not. Raises `OSError`."""
+        """The target's directory, while it is open. Raises `OSError`."""
         if self._directory is None:
+            if self._open_directory is None:
+                raise ValueError(f"{self.path}: the writer is not open")
             self._directory = self._open_directory()
         return self._directory
 
     def close_directory(self) -> None:
-        """Closes the directory; the next step opens it again.
+        """Closes the directory until the next step, which opens it as `open_directory` does.
 
-        For thousands of writers that are prepared at once. If the path means another directory
-        by then, there is no temp in that one, and the step fails.
+        For thousands of writers that are prepared at once. If that opens another directory by
+        then, there is no temp in that one, and the step fails.
         """
+        if self._open_directory is not None:
+            self._let_go()
+
+    def _let_go(self) -> None:
         if self._directory is not None:
             self._directory.close()
             self._directory = None
 
-    def _open_temp(self, temp_path: str, _flags: int) -> int:
-        permissions = self._permissions
-        replaced = None if permissions is not None else self.directory.permissions_of(self._name)
-        descriptor = self.directory.open_file(
-            os.path.basename(temp_path),
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL,
-            DEFAULT_MODE if permissions is None else permissions,
+    def open(self) -> None:
+        """Makes the temp file, in the target's own directory: only there is a rename atomic."""
+        if self._file is not None:
+            raise ValueError(f"{self.path}: a writer is used once; make another one")
+        self.process = os.getpid()
+        with _FailingStep(self, "make a temp file for"):
+            self._find_target()
+            self._file = file = self._open_temp()
+            if self._buffering != 0:
+                self._file = self._buffered(file)
+
+    def _find_target(self) -> None:
+        if self._open_directory is not None:
+            if self._permissions is not None and not self._is_exclusive:
+                return
+        elif self._is_exclusive:
+            # A link is a file that is there, whether or not it leads anywhere.
+            self._directory, self._name = open_parent(self.path)
+        else:
+            self._directory, self._name = follow_links(self.path)
+        if self._is_exclusive:
+            if self.directory.is_taken(self._name):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            return
+        status = status_of(self.directory, self._name)
+        if status is not None:
+            self._replaced = look_at(self.directory, self._name, status)
+
+    def _open_temp(self) -> FileIO:
+        mode = DEFAULT_MODE if self._permissions is None else self._permissions
+        if self._replaced is not None:
+            mode = _TEMP_MODE
+        name = temp_name_for(self._name)
+        directory = self.directory
+        # Known before it is there. `FileIO` calls `os.open` itself, so that the file has an
+        # owner, which closes it, from its first moment on.
+        self.temp_path = directory.path_of(name)
+        opener = partial(os.open, mode=mode, dir_fd=directory.descriptor)
+        try:
+            file = (FileIO if self._buffering == 0 else TempFile)(name, "xb", opener=opener)
+        except FileExistsError:
+            self.temp_path = None  # it is another one's
+            raise
+        file.name = self.temp_path
+        return file
+
+    def _buffered(self, file: FileIO) -> IO[Any]:
+        """What `open` makes of a raw file."""
+        size = self._buffering if self._buffering > 1 else DEFAULT_BUFFER_SIZE
+        buffer = BufferedWriter(file, size)
+        if self._is_binary:
+            return buffer
+        return TextIOWrapper(
+            buffer, self._encoding, self._errors, self._newline, self._buffering == 1
         )
-        self.temp_path = temp_path
-        if replaced is not None:
-            try:
-                os.fchmod(descriptor, replaced)
-            except OSError:
-                os.close(descriptor)
-                raise
-        return descriptor
 
     def write(self, data: Any) -> int:
         """Writes all of `data`, text or bytes as `mode` says; how much that was."""
         with _FailingStep(self, "write"):
-            if isinstance(self.file, io.RawIOBase):
+            if isinstance(self.file, RawIOBase):
                 return self.write_buffers([data])
             return int(self.file.write(data))
 
@@ -190,173 +275,122 @@ class AtomicWriter:
         """
         if self._prepared:
             return
-        with _FailingStep(self, "write"):
-            self.file.flush()  # Python's own buffer, which fsync knows nothing of
+        if self._buffering != 0:
+            with _FailingStep(self, "write"):
+                self.file.flush()  # Python's own buffer, which fsync knows nothing of
+        if self._replaced is not None:
+            self._give(self.file.fileno(), self._replaced)
         with _FailingStep(self, "fsync"):
             os.fsync(self.file.fileno())
             self.file.close()
         self._prepared = True
 
+    def _give(self, descriptor: int, replaced: Replaced) -> None:
+        permissions = self._permissions
+        with _FailingStep(self, "keep the owner and the mode of"):
+            give(descriptor, replaced, None if permissions is None else permissions & ~umask())
+
     def publish(self) -> None:
         """Gives the temp the target's name. Durable only after `sync_directory`."""
         if not self._prepared or self.temp_path is None:
             raise ValueError(f"{self.path}: publish comes after prepare, and once")
+        temp_name = os.path.basename(self.temp_path)
         with _FailingStep(self, "replace"):
-            self.directory.replace(os.path.basename(self.temp_path), self._name)
+            self._is_publishing = True
+            try:
+                if self._is_exclusive:
+                    rename_exclusively(self.directory, temp_name, self._name)
+                else:
+                    if self._open_directory is None:
+                        self._look_again(temp_name)
+                    self.directory.replace(temp_name, self._name)
+            except OSError:
+                self._is_publishing = False
+                raise
         self.temp_path = None
         self.published = True
 
+    def _look_again(self, temp_name: str) -> None:
+        """Gives the temp what the target has become since it was looked at."""
+        status = status_of(self.directory, self._name)
+        if status is None or (self._replaced is not None and self._replaced.is_still(status)):
+            return
+        self._replaced = look_at(self.directory, self._name, status)
+        os.chmod(temp_name, _TEMP_MODE, dir_fd=self.directory.descriptor)
+        descriptor = self.directory.open_file(temp_name, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            self._give(descriptor, self._replaced)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def sync_directory(self) -> None:
-        """Makes the target's new name durable."""
-        with errors_name(self.path, "sync the directory of"):
-            self.directory.sync()
-        self.close_directory()
+        """Makes the target's new name durable.
+
+        If that fails, the error's `published` says that the new content is there all the same.
+        """
+        try:
+            if self._directory is None:
+                with errors_name(self.path, "sync the directory of"):
+                    self._directory = self.directory
+            self._directory.sync()
+        except AtomicWriteError as error:
+            error.published = self.published
+            raise
+        self._let_go()
 
     def abort(self) -> None:
-        """Removes the temp, if the file is not published yet. Never raises."""
+        """Removes the temp, if the file is not published yet. Never raises.
+
+        In a process that was forked meanwhile, only lets go of what it has of the writer.
+        """
         if self._file is not None:
             # The buffer's rest may fail to be written here; nobody wants it any more.
             with contextlib.suppress(OSError, ValueError):
                 self._file.close()
         self._remove_temp()
         with contextlib.suppress(OSError):
-            self.close_directory()
+            self._let_go()
+        self._abandoned = None
 
     def _remove_temp(self) -> None:
         if self.temp_path is not None:
-            # On a file system gone read-only it stays; the next start removes it.
-            with contextlib.suppress(OSError):
-                self.directory.unlink(os.path.basename(self.temp_path))
+            if self.process == os.getpid():
+                # On a file system gone read-only it stays; the next start removes it.
+                with contextlib.suppress(OSError, ValueError):
+                    self._unlink(self.temp_path)
             self.temp_path = None
 
-
-class AsyncAtomicWriter:
-    """`AtomicWriter` for asyncio, on aiofiles: each step runs in a thread.
-
-    Leaving the `async with` by an exception or by cancellation removes the temp and
-    leaves the target untouched. When the cancellation comes after the replace, the file
-    is new and complete, and the directory sync is waited for before the cancellation
-    goes on. `executor` None means the loop's own.
-    """
-
-    def __init__(
-        self,
-        path: StrPath,
-        mode: str = "w",
-        *,
-        buffering: int = -1,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-        permissions: int | None = None,
-        executor: Executor | None = None,
-    ) -> None:
-        self._writer = AtomicWriter(
-            path,
-            mode,
-            buffering=buffering,
-            encoding=encoding,
-            errors=errors,
-            newline=newline,
-            permissions=permissions,
-        )
-        self._executor = executor
-        self._file: Any = None
-
-    @property
-    def path(self) -> str:
-        """The target."""
-        return self._writer.path
-
-    @property
-    def temp_path(self) -> str | None:
-        """The temp file, while there is one."""
-        return self._writer.temp_path
-
-    async def __aenter__(self) -> Self:
+    def _unlink(self, temp_path: str) -> None:
         try:
-            await self._run(self._writer.open)
-        except BaseException:
-            await self.abort()
-            raise
-        self._file = wrap(self._writer.file, loop=None, executor=self._executor)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is not None:
-            await self.abort()
-            return
-        try:
-            await self.prepare()
-            await self.publish()
-        except BaseException:
-            if self._writer.published:
-                await self.sync_directory()
-            else:
-                await self.abort()
-            raise
-        await self.sync_directory()
-
-    async def write(self, data: Any) -> int:
-        """Writes all of `data`, text or bytes as `mode` says; how much that was."""
-        if isinstance(self._writer.file, io.RawIOBase):
-            return await self._run(self._writer.write, data)
-        try:
-            return int(await _finished(self._file.write(data)))
-        except OSError as error:
-            await self.abort()
-            raise AtomicWriteError.of(error, self.path, "write") from error
-
-    async def prepare(self) -> None:
-        """Writes out and fsyncs the temp. The target is still untouched."""
-        await self._run(self._writer.prepare)
-
-    async def publish(self) -> None:
-        """Gives the temp the target's name. Durable only after `sync_directory`."""
-        await self._run(self._writer.publish)
-
-    async def sync_directory(self) -> None:
-        """Makes the target's new name durable."""
-        await self._run(self._writer.sync_directory)
-
-    async def abort(self) -> None:
-        """Removes the temp; does nothing once the file is published."""
-        await self._run(self._writer.abort)
-
-    async def _run(self, step: Callable[..., Result], *arguments: Any) -> Result:
-        loop = asyncio.get_running_loop()
-        return await _finished(loop.run_in_executor(self._executor, step, *arguments))
-
-
-async def _finished(work: Awaitable[Result]) -> Result:
-    """What `work` gives; a cancellation goes on only when its thread is through.
-
-    A thread cannot be interrupted: removing the temp beneath one that still writes or
-    renames would leave the outcome to chance.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # looked at, so that it is not reported as forgotten
-        raise
+            self.directory.unlink(os.path.basename(temp_path))
+        except FileNotFoundError:
+            # An exception came just behind the call that renamed it.
+            self.published = self._is_publishing
+        except OSError:
+            # The directory cannot be opened again, as where descriptors have run out. In any
+            # other one that the path may mean by now, nothing has this name.
+            os.unlink(temp_path)
 
 
 class _FailingStep(errors_name):
-    """One step of a writer: where it fails, the temp is removed."""
+    """One step of a writer, taken by the process that opened it: where it fails, the temp goes."""
 
     def __init__(self, writer: AtomicWriter, verb: str) -> None:
         super().__init__(writer.path, verb)
         self._writer = writer
+
+    def __enter__(self) -> None:
+        process, mine = self._writer.process, os.getpid()
+        if process != mine and process:
+            error = AtomicWriteError(
+                errno.EPERM,
+                f"process {process} opened it, and {mine} was forked from that one; make a writer "
+                "here",
+                self._path,
+            )
+            error.verb = self._verb
+            raise error
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if error is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import resource
@@ -20,7 +21,7 @@ from logengine.allocator import keep_freed_memory
 from logengine.committer import CommitLimits, Committer
 from logengine.config_sections import Config, ListenConfig
 from logengine.data_watch import DataWatch
-from logengine.errors import ConfigError
+from logengine.errors import ConfigError, DataDirectoryIncomplete
 from logengine.listeners import bind_listener
 from logengine.quota import Quotas
 from logengine.quota_looks import QuotaLooks
@@ -37,6 +38,11 @@ log = structlog.get_logger()
 
 _ANNOUNCE_PAUSE_S = 0.2
 _OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
+# What a disk, or who mounts it, may get over; anything else is a mistake to be mended.
+_PASSING = {
+    *(errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EUCLEAN, errno.ESHUTDOWN),
+    *(errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
+}
 # No more: on a machine with all cores busy it may hold the interpreter's lock while it waits
 # for one. With 10, two loops beside made the p99 of a commit 18 ms, with 5 and 0 it was 11.
 _COMPACTION_NICE = 5
@@ -45,7 +51,8 @@ _COMPACTION_NICE = 5
 def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     """Runs until SIGTERM or SIGINT; returns when all that was received is durable.
 
-    Raises `LogEngineError` if it cannot start.
+    Where the disk may be about to fail or to come back it starts all the same, and waits. Raises
+    `LogEngineError` and `OSError` if it cannot start.
     """
     keep_freed_memory()
     _allow_descriptors(config)
@@ -92,9 +99,17 @@ def _opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Stor
         ),
     )
     started = time.perf_counter()
-    recovered = store.open()
     try:
-        _report(store, recovered, time.perf_counter() - started)
+        recovered = store.open()
+    except (DataDirectoryIncomplete, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _PASSING:
+            raise
+        # Senders wait, and are told so, and what they send is kept meanwhile.
+        store.unusable = error
+        recovered = {}
+    try:
+        if store.is_open:
+            _report(store, recovered, time.perf_counter() - started)
         yield store
     finally:
         store.close()
@@ -153,9 +168,15 @@ def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listener
         yield listeners
     finally:
         for path in bound:
-            path.unlink(missing_ok=True)
+            _remove_socket(path)
         for listener, _, _ in listeners:
             listener.close()
+
+
+def _remove_socket(path: Path) -> None:
+    # One that stays is taken for a dead daemon's by the next; a stop is not to end for that.
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _signer(seal_key: str) -> Sign | None:
@@ -235,7 +256,7 @@ async def _serve(
             notify("STOPPING=1\nSTATUS=Committing what was received", environ)
             for _, listen, inherited in listeners:
                 if not inherited:
-                    Path(listen.path).unlink(missing_ok=True)
+                    _remove_socket(Path(listen.path))
             announcement.close()
             await upkeep.close()
             compacted = upkeep.totals

@@ -64,6 +64,7 @@ class DataWatch:
 
     async def _recover(self) -> None:
         """Returns when there is a directory again that can be committed to."""
+        is_first = not self._store.is_open
         told = self._tell(None)
         await self._upkeep.end()
         while True:
@@ -75,6 +76,8 @@ class DataWatch:
             await asyncio.sleep(self._look_every_s)
         if found is None:
             log.warning("data_directory_is_back", data=str(self._store.path))
+        elif is_first:
+            self._report(found)
         else:
             log.warning(
                 "data_directory_replaced",

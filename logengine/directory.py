@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,24 +33,50 @@ class Directory:
     `AtomicWriteError`.
     """
 
-    __slots__ = ("_descriptor", "path")
+    __slots__ = ("_held", "path")
 
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._descriptor = descriptor
+        self._held: list[int] = []
 
     @classmethod
     def open(cls, path: StrPath) -> Self:
         """The directory that `path` means now."""
-        return cls(os.fspath(path), os.open(path, _FLAGS))
+        directory = cls(os.fspath(path))
+        directory.hold(path, _FLAGS)
+        return directory
+
+    def hold(self, path: StrPath, flags: int, *, dir_fd: int | None = None) -> None:
+        """Opens what this is to stand for. Raises `OSError`.
+
+        Within one call into C: an exception that comes between two instructions, as Ctrl-C
+        does, finds the descriptor in its place, or not yet open.
+        """
+        self._held.extend(map(partial(os.open, flags=flags | os.O_CLOEXEC, dir_fd=dir_fd), [path]))
 
     def subdirectory(self, name: str) -> "Directory":
         """The directory called `name` in this one; a symbolic link is none."""
-        return Directory(self.path_of(name), self.open_file(name, _FLAGS | os.O_NOFOLLOW))
+        return self._opened(name, _FLAGS | os.O_NOFOLLOW)
 
     def opened_again(self) -> "Directory":
         """The same directory, for somebody who closes it."""
-        return Directory(self.path, self.open_file(".", _FLAGS))
+        return self._opened(os.curdir, _FLAGS, self.path)
+
+    def walk(self, path: str) -> "Directory":
+        """The directory that `path` means from this one, through links too."""
+        return self._opened(path, _FLAGS)
+
+    def place_of(self, name: str) -> "Directory":
+        """What is called `name`, whatever it is: to be looked at, and neither read nor listed."""
+        return self._opened(name, os.O_PATH | os.O_NOFOLLOW)
+
+    def _opened(self, name: str, flags: int, path: str | None = None) -> "Directory":
+        directory = Directory(path or self.path_of(name))
+        try:
+            directory.hold(name, flags, dir_fd=self.descriptor)
+        except OSError as error:
+            raise self._named(error, name) from None
+        return directory
 
     def __enter__(self) -> Self:
         return self
@@ -81,15 +108,15 @@ class Directory:
     @property
     def descriptor(self) -> int:
         """What it is open as. Raises `ValueError` once it is closed."""
-        if self._descriptor < 0:
+        if not self._held:
             raise ValueError(f"{self.path}: the directory is closed")
-        return self._descriptor
+        return self._held[0]
 
     def close(self) -> None:
         """Lets go of it; done twice, it does nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        if self._held:
+            # Taken and closed within one call into C, as it was opened.
+            next(map(os.close, iter(self._held.pop, None)))
 
     def path_of(self, name: str) -> str:
         """How `name` is called in messages."""
@@ -117,10 +144,10 @@ class Directory:
         except OSError as error:
             raise self._named(error, name) from None
 
-    def stat(self, name: str) -> os.stat_result:
+    def stat(self, name: str, *, follow_links: bool = True) -> os.stat_result:
         """What `stat` gives for `name`."""
         try:
-            return os.stat(name, dir_fd=self.descriptor)
+            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=follow_links)
         except OSError as error:
             raise self._named(error, name) from None
 
@@ -128,6 +155,14 @@ class Directory:
         """Whether there is something called `name`."""
         try:
             self.stat(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_taken(self, name: str) -> bool:
+        """Whether there is something called `name`, be it a link that leads nowhere."""
+        try:
+            self.stat(name, follow_links=False)
         except FileNotFoundError:
             return False
         return True
@@ -144,6 +179,20 @@ class Directory:
         descriptor = self.descriptor
         try:
             os.replace(source, target, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        except OSError as error:
+            raise self._named(error, target) from None
+
+    def link(self, source: str, target: str) -> None:
+        """Gives the file called `source` one more name, which must be free."""
+        descriptor = self.descriptor
+        try:
+            os.link(
+                source,
+                target,
+                src_dir_fd=descriptor,
+                dst_dir_fd=descriptor,
+                follow_symlinks=False,
+            )
         except OSError as error:
             raise self._named(error, target) from None
 
@@ -179,7 +228,8 @@ class Directory:
             os.fstat(descriptor)
 
     def _named(self, error: OSError, name: str) -> OSError:
-        error.filename, error.filename2 = self.path_of(name), None
+        error.filename = self.path_of(name) if name else self.path
+        del error.filename2  # set to None, it would be printed
         return error
 
 

@@ -1,10 +1,29 @@
 """Everything that logengine raises on purpose: one type for each thing a caller can do."""
 
-from typing import Self
+import copy
+import errno
+from typing import Any, TypeVar, cast
+
+Error = TypeVar("Error", bound="LogEngineError")
+
+
+def renewed(error: Error) -> Error:
+    """The same error to be raised once more: one that is raised again drags its traceback along."""
+    return copy.copy(error)
+
+
+def _made_again(kind: type[Error], args: tuple[Any, ...], attributes: dict[str, Any]) -> Error:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class LogEngineError(Exception):
     """The root: catch this to catch all of logengine's own errors."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles it without its constructor, whose arguments are not its `args`."""
+        return _made_again, (type(self), self.args, self.__dict__)
 
 
 class ConfigError(LogEngineError):
@@ -12,23 +31,38 @@ class ConfigError(LogEngineError):
 
 
 class AtomicWriteError(LogEngineError, OSError):
-    """A file could not be written; its old content, if any, is untouched.
+    """A file could not be written; its old content, if any, is untouched, or `published` is true.
 
     `errno`, `strerror` and `filename` are those of the failed call; `verb` says what was
-    being done.
+    being done. `published` is true where it was the directory that could not be synced after
+    the file had taken its name: readers see the new content, and a power cut may bring the old
+    one back.
     """
 
     verb = "write"
+    published = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As `OSError`, which keeps more than its `args`."""
+        return cast("tuple[Any, ...]", OSError.__reduce__(self))
 
     @classmethod
-    def of(cls, error: OSError, path: str, verb: str) -> Self:
+    def of(cls, error: OSError, path: str, verb: str) -> "AtomicWriteError":
         """The error of a system call on `path` while doing `verb`."""
-        wrapped = cls(error.errno, error.strerror, path)
+        kind = TargetExists if error.errno == errno.EEXIST else AtomicWriteError
+        wrapped = kind(error.errno, error.strerror, path)
         wrapped.verb = verb
         return wrapped
 
     def __str__(self) -> str:
-        return f"cannot {self.verb} {self.filename}: {self.strerror}"
+        text = f"cannot {self.verb} {self.filename}: {self.strerror}"
+        if self.published:
+            text += "; the new content is there, but a power cut may bring the old one back"
+        return text
+
+
+class TargetExists(AtomicWriteError, FileExistsError):
+    """A file was to be written that is not there yet, and something has its name."""
 
 
 class OutdatedPlan(LogEngineError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from logengine.child_process import ChildProcess, End, OutputPipe, running
 from logengine.client.aio import AsyncClient
 from logengine.client.encoding import encode_record
-from logengine.client.logging_handler import cut
+from logengine.client.sender import cut
 from logengine.command_output import OutputLines
 from logengine.errors import LogEngineError, NotDurable
 from logengine.record import count_lines

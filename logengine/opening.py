@@ -1,16 +1,20 @@
 """A data directory opened to be written: locked, marked, its streams recovered. Blocking calls."""
 
-from collections.abc import Iterable, Sequence
+import errno
+import os
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
-from logengine.data_directory import LockedDirectory
+from logengine.data_directory import LOCK_NAME, LockedDirectory
 from logengine.directory import Directory
+from logengine.durable_mark import DurableMarks
+from logengine.errors import DataDirectoryIncomplete
 from logengine.plan import StreamState
-from logengine.running import Running
+from logengine.running import RUNNING_NAME, Running
 from logengine.segment_file import list_streams
 from logengine.stream import Recovery, recover
 
@@ -26,6 +30,7 @@ class OpenedData:
 
     locked: LockedDirectory
     running: Running
+    marks: DurableMarks
     rewrite_limit: int
     recovered: dict[str, Recovery | OSError] = field(default_factory=dict)
 
@@ -46,17 +51,20 @@ class OpenedData:
         except FileNotFoundError:
             return Recovery(StreamState(stream))
         with directory:
-            return recover(
+            recovery = recover(
                 directory,
                 rewrite_limit=self.rewrite_limit,
                 active_bytes_max=active_bytes_max,
                 writes_again=self.running.died_before,
                 unsynced=self.running.unsynced,
             )
+        self.marks.recovered(stream, recovery.state.next_seq - 1)
+        return recovery
 
     def close(self, *, is_in_doubt: bool) -> None:
         """Gives the directory free; unless it `is_in_doubt`, this process ended well there."""
         if not (is_in_doubt or self.running.unsynced):
+            self.marks.end()
             self.running.end()
         self.locked.close()
 
@@ -68,22 +76,62 @@ def open_data(
 
     After a process that was killed in this boot, the threads of `executor` share the streams,
     because each has to be written to. Active segments of up to `active_cache` bytes in all are
-    kept. Raises `DataDirectoryLocked` if another daemon has it, and `OSError`.
+    kept. Raises `DataDirectoryLocked` if another daemon has it, `DataDirectoryIncomplete` if it
+    shows less than is in it, and `OSError`.
     """
     locked = LockedDirectory.lock(path)
     try:
         running = Running(locked.directory, boot_id, _tell_of_unsynced)
-        running.begin()
+        running.look()
         # A stream's directory that somebody put here may not be on the disk yet.
         locked.directory.sync()
-        opened = OpenedData(locked, running, rewrite_limit)
         streams = list_streams(locked.directory)
+        _check_that_all_is_there(locked.directory, streams, running.streams)
+        running.begin()
+        marks = DurableMarks(locked.directory, boot_id)
+        opened = OpenedData(locked, running, marks, rewrite_limit)
         found = _recoveries(opened, streams, executor, active_cache)
         opened.recovered.update(zip(streams, found, strict=True))
+        running.note_streams(
+            stream
+            for stream, recovery in opened.recovered.items()
+            if not isinstance(recovery, OSError) and recovery.segments
+        )
         return opened
     except BaseException:
         locked.close()
         raise
+
+
+def _check_that_all_is_there(
+    directory: Directory, streams: Collection[str], before: Collection[str]
+) -> None:
+    """Raises where the directory shows less than is in it, or `before` was.
+
+    A file system that has given up may show nothing: btrfs, after a failed flush, lists its
+    directories as empty, and says ok to their sync. Whoever believes it begins at number 1.
+    """
+    if os.fstatvfs(directory.descriptor).f_flag & os.ST_RDONLY:
+        # The kernel makes it so, too, where it has given up. Nothing could be committed anyway.
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), directory.path)
+    if LOCK_NAME not in directory.names():
+        raise DataDirectoryIncomplete(
+            f"{directory} does not list {LOCK_NAME}, which is in it: its file system has given up; "
+            "see the kernel's log, and mount it anew"
+        )
+    hidden = [stream for stream in before if stream not in streams and directory.has(stream)]
+    if hidden:
+        raise DataDirectoryIncomplete(
+            f"{directory} does not list {hidden[0]}, which is in it: its file system has given up; "
+            "see the kernel's log, and mount it anew"
+        )
+    # One that was removed by hand is gone, and another daemon need not be told. But all of them?
+    if before and not any(stream in streams for stream in before):
+        raise DataDirectoryIncomplete(
+            f"{directory} has none of the {len(before)} streams that a daemon left there which did "
+            f"not end by itself; if they were removed on purpose, remove "
+            f"{directory.path_of(RUNNING_NAME)} too"
+        )
 
 
 def _recoveries(

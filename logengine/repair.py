@@ -91,6 +91,8 @@ class Repair:
         temps = temps_in(self._directory)
         if not (plan.removals or plan.gaps or plan.pieces or temps):
             return
+        for name, own_name in plan.links:
+            self._name(name, own_name)
         if plan.removals or temps:
             create_directory(self._damaged)
             self._remove_own_temps()
@@ -98,6 +100,14 @@ class Repair:
             self._keep_segment(removal)
         for temp in temps:
             self._keep(temp)
+        self._write_new(plan)
+        for removal in reversed(plan.removals):
+            if not plan.replaces(removal):
+                self._remove(removal.file.name)
+        for temp in temps:
+            self._remove(temp)
+
+    def _write_new(self, plan: RepairPlan) -> None:
         # Newest first: as long as the first name of a damaged file is there, it tells at least
         # as much of what was given out as what is written behind it, and has those records.
         written: list[Header | Piece] = sorted([*plan.gaps, *plan.pieces], key=_first_of)
@@ -106,11 +116,16 @@ class Repair:
                 self._put_back(each)
             else:
                 self._record(each)
-        for removal in reversed(plan.removals):
-            if not plan.replaces(removal):
-                self._remove(removal.file.name)
-        for temp in temps:
-            self._remove(temp)
+
+    def _name(self, name: str, own_name: str) -> None:
+        """Gives a whole file the name that its header tells, beside the one it has."""
+        path = self._directory / name
+        try:
+            os.link(path, self._directory / own_name)
+        except OSError as error:
+            raise AtomicWriteError.of(error, str(path), f"give the name {own_name} to") from error
+        sync_directory(self._directory)
+        self._tell(f"{path}: is {own_name}, and has that name")
 
     def _remove_own_temps(self) -> None:
         """Those of reports that an earlier repair was killed over; a stream's are kept."""

@@ -10,6 +10,7 @@ import hashlib
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -47,7 +48,7 @@ class Span(NamedTuple):
 class Examined(NamedTuple):
     """A file under a segment's name: its header, None if that is damaged, and what is wrong.
 
-    `first` is as its name tells; a header that says another one is right, and the name damage.
+    `first` is as its name tells; a header that says another one is right, and the name is damage.
     `line` is what the header stands in. Of a damaged file `proven` are the records that are as
     they were stored; `is_intact` if those are all, and only something behind them is wrong.
     """
@@ -69,11 +70,6 @@ class Examined(NamedTuple):
     def last_known(self) -> int | None:
         """The last number that it accounts for, if its header tells."""
         return None if self.header is None else self.header.last
-
-    @property
-    def begins(self) -> int:
-        """The first number that it stands for."""
-        return self.first if self.header is None else self.header.first
 
     @property
     def is_whole(self) -> bool:
@@ -112,16 +108,24 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class RepairPlan:
-    """What makes a stream whole: removals, gaps and pieces, each in the order of numbers."""
+    """What makes a stream whole: removals, gaps and pieces, each in the order of numbers.
 
+    Before all, whole files get their own names by `links`, of a name that is and one that is not.
+    """
+
+    links: list[tuple[str, str]]
     removals: list[Removal]
     gaps: list[Header]
     pieces: list[Piece]
 
+    @cached_property
+    def _names(self) -> set[str]:
+        written = [*self.gaps, *(piece.header for piece in self.pieces)]
+        return {header.file_name for header in written}
+
     def replaces(self, removal: Removal) -> bool:
         """Whether what is written takes the name of the file that has to go."""
-        written = [*self.gaps, *(piece.header for piece in self.pieces)]
-        return any(header.file_name == removal.file.name for header in written)
+        return removal.file.name in self._names
 
 
 @dataclass
@@ -137,6 +141,7 @@ class _Element:
     line: bytes | None = None
     is_there: bool = False
     is_end_known: bool = True
+    is_rest: bool = False  # of a gap of which some records were put back
 
     @property
     def has_records(self) -> bool:
@@ -189,16 +194,15 @@ def plan_repair(stream: str, files: Sequence[Examined], when: str) -> RepairPlan
 class _Planning:
     def __init__(self, stream: str, files: Sequence[Examined], when: str) -> None:
         self._stream = stream
-        # Of a segment that is there twice, the compressed one counts; and one under a name that
-        # is not its own less than any other.
+        self._removals: list[Removal] = []
+        self._links: list[tuple[str, str]] = []
+        # Of a segment that is there twice, the compressed one counts.
         self._files = sorted(
-            files,
-            key=lambda each: (each.first != each.begins, each.first, not each.is_compressed),
+            self._rightly_named(files), key=lambda each: (each.first, not each.is_compressed)
         )
         self._when = when
         self._numbers = _Numbers()
         self._elements: list[_Element] = []
-        self._removals: list[Removal] = []
 
     def plan(self) -> RepairPlan:
         for file in self._files:
@@ -209,7 +213,7 @@ class _Planning:
             if file.header is not None and file.header.gap is not UNSET:
                 self._take_gap(file, file.header, file.header.gap)
         damaged = [removal for removal in self._removals if not removal.leftover]
-        damaged.sort(key=lambda each: (each.file.begins, not each.file.is_compressed))
+        damaged.sort(key=lambda each: (each.file.first, not each.file.is_compressed))
         self._elements.sort(key=_first_of)
         # One without records has no number either, and yet the next one begins there.
         taken = [(each.header.first, each.header.last) for each in self._elements]
@@ -223,10 +227,26 @@ class _Planning:
         self._removals.sort(key=lambda each: (each.file.first, not each.file.is_compressed))
         new = [each for each in self._elements if not each.is_there]
         return RepairPlan(
+            self._links,
             self._removals,
             [each.header for each in new if each.source is None],
             [Piece(each.header, each.source, each.line) for each in new if each.source],
         )
+
+    def _rightly_named(self, files: Sequence[Examined]) -> Iterator[Examined]:
+        """The files, each under its own name, where it has another one and that is free."""
+        names = {file.name for file in files}
+        for file in files:
+            header = file.header
+            if header is None or header.first == file.first:
+                yield file
+            elif file.is_intact and header.file_name not in names:
+                names.add(header.file_name)
+                self._links.append((file.name, header.file_name))
+                self._removals.append(Removal(file, file.damage or "", leftover=True))
+                yield file._replace(first=header.first, damage=None, proven=())
+            else:
+                yield file._replace(header=None, proven=())
 
     def _take_records(self, file: Examined) -> None:
         """Keeps a file that is whole and needed as a whole; else what only it proves."""
@@ -314,7 +334,8 @@ class _Planning:
             rest = msgspec.structs.replace(
                 header, first=first, gap=msgspec.structs.replace(gap, last=last)
             )
-            self._elements.append(_Element(rest, None, is_end_known=last == gap.last))
+            is_end = last == gap.last
+            self._elements.append(_Element(rest, None, is_end_known=is_end, is_rest=True))
 
     def _gap_in(self, hole: _Hole) -> _Element:
         """The segment that records a hole; where its neighbours are, they tell the rest."""
@@ -411,6 +432,14 @@ class _Planning:
             header = msgspec.structs.replace(
                 header, producers=before.producers if before else {}, users=users
             )
+        elif element.is_rest and before is not None:
+            # What was recorded did not know of those that were put back.
+            farther = {
+                name: number
+                for name, number in before.producers.items()
+                if number > header.producers.get(name, 0)
+            }
+            header = msgspec.structs.replace(header, producers={**header.producers, **farther})
         element.header = header
 
     def _fit_producers(self) -> None:
@@ -535,7 +564,7 @@ def _times_in(header: Header, first: int, last: int) -> tuple[str, str]:
 def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[Removal]) -> list[_Hole]:
     holes: list[_Hole] = []
     place = min(
-        [first for first, _ in taken[:1]] + [removal.file.begins for removal in damaged],
+        [first for first, _ in taken[:1]] + [removal.file.first for removal in damaged],
         default=1,
     )
     for first, last in taken:
@@ -545,7 +574,7 @@ def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[Removal]) -> list
     ends = [
         _last_possible(removal)
         for removal in damaged
-        if removal.file.begins >= place or removal.file.last_known is not None
+        if removal.file.first >= place or removal.file.last_known is not None
     ]
     end = max(ends, default=0)
     return holes + _split(place, end, damaged)
@@ -557,7 +586,7 @@ def _split(first: int, last: int, damaged: Sequence[Removal]) -> list[_Hole]:
         return []
     starts = {first}
     for removal in damaged:
-        starts.add(removal.file.begins)
+        starts.add(removal.file.first)
         if removal.file.last_known is not None:
             starts.add(removal.file.last_known + 1)
     inside = sorted(start for start in starts if first <= start <= last)
@@ -579,7 +608,7 @@ def _owner(seq: int, damaged: Sequence[Removal]) -> Removal | None:
         (
             removal
             for removal in reversed(damaged)
-            if removal.file.begins <= seq <= _last_possible(removal)
+            if removal.file.first <= seq <= _last_possible(removal)
         ),
         None,
     )
@@ -587,4 +616,4 @@ def _owner(seq: int, damaged: Sequence[Removal]) -> Removal | None:
 
 def _last_possible(removal: Removal) -> int:
     known = removal.file.last_known
-    return removal.file.begins + SEGMENT_RECORDS_MAX - 1 if known is None else known
+    return removal.file.first + SEGMENT_RECORDS_MAX - 1 if known is None else known

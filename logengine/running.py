@@ -8,6 +8,7 @@ killed does not, unless the machine was booted in between: then what can be seen
 So the file needs no sync. Its lines are
 
     boot 1f0c6f0e-…     the kernel's name of this boot
+    stream app          stream "app" has a segment that is durable
     unsynced app        of stream "app" nothing more may be removed in this boot
 """
 
@@ -24,6 +25,7 @@ RUNNING_NAME = ".running"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BOOT = "boot"
 _UNSYNCED = "unsynced"
+_STREAM = "stream"
 
 
 def read_boot_id() -> str:
@@ -68,6 +70,9 @@ class Running:
         self._lock = threading.Lock()
         self._is_of_another_boot = False
         self._not_written: list[str] = []
+        self._has_looked = False
+        # Streams that a process before, in this boot, or this one had on the disk.
+        self.streams: set[str] = set()
         self.is_marked = False
         self.died_before = False
         self.unsynced = UnsyncedStreams(self._note)
@@ -77,19 +82,29 @@ class Running:
 
         Raises `OSError` if one is there that cannot be read.
         """
+        self.look()
+        with contextlib.suppress(OSError):
+            self.mark()
+
+    def look(self) -> None:
+        """Looks for the mark of a process before, and changes nothing. Raises as `begin`."""
+        if self._has_looked:
+            return
         found = self._read()
-        lines = [line.split(" ", 1) for line in (found or "").splitlines() if " " in line]
+        self._has_looked = True
+        # What is behind the last end of a line was cut short.
+        whole = (found or "").split("\n")[:-1]
+        lines = [line.split(" ", 1) for line in whole if " " in line]
         boots = [rest for key, rest in lines if key == _BOOT]
         self._is_of_another_boot = bool(self._boot_id and boots) and self._boot_id not in boots
         self.died_before = found is not None and not self._is_of_another_boot
         if self.died_before:
+            self.streams.update(rest for key, rest in lines if key == _STREAM)
             self.unsynced.take_over(rest for key, rest in lines if key == _UNSYNCED)
             for stream in sorted(self.unsynced):
                 self._on_unsynced(stream)
         if self._boot_id and self._boot_id not in boots:
             self._not_written.append(f"{_BOOT} {self._boot_id}")
-        with contextlib.suppress(OSError):
-            self.mark()
 
     def mark(self) -> None:
         """Leaves the mark, before anything takes a name. Raises `OSError`."""
@@ -102,6 +117,15 @@ class Running:
         os.close(self._open())
         self.is_marked = True
         self._write()
+
+    def note_streams(self, streams: Iterable[str]) -> None:
+        """Notes streams of which something is durable; a mark without them says less."""
+        with self._lock:
+            new = sorted(set(streams) - self.streams)
+            if new:
+                self.streams.update(new)
+                self._not_written += [f"{_STREAM} {stream}" for stream in new]
+                self._write()
 
     def end(self) -> None:
         """Takes the mark away: every name that this process gave or took away is durable."""

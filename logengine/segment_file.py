@@ -131,7 +131,7 @@ class Provable(NamedTuple):
     """What a file proves: its header with its line, and records; and the damage, if there is any.
 
     Without a header, which is damaged then, there are none. One that tells another number than
-    the file's name is told by the damage, and proves its records under its own numbers.
+    the file's name is given where all else is whole; the damage is then the name.
     """
 
     header: Header | None
@@ -159,9 +159,11 @@ def read_provable(directory: AnyDirectory, first: int, *, compressed: bool) -> P
         try:
             file.check_names(header)
         except DamagedSegment as damage:
-            if (header.stream, header.is_compressed) != (directory.name, compressed):
+            found = file.read_provable(header, line, body_start)
+            is_ours = (header.stream, header.is_compressed) == (directory.name, compressed)
+            if not is_ours or found.damage is not None:
                 return Provable(None, b"", [], damage)
-            return file.read_provable(header, line, body_start)._replace(damage=damage)
+            return found._replace(damage=damage)
         return file.read_provable(header, line, body_start)
 
 

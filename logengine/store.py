@@ -2,11 +2,13 @@
 
 DATA/.lock      held by the one daemon of this directory
 DATA/.running   there until it ends well (`running`)
+DATA/.durable/  what of each stream is durable, for followers (`durable_mark`)
 DATA/STREAM/    one directory per stream
 """
 
 import asyncio
 import errno
+import functools
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -19,6 +21,7 @@ import structlog
 from msgspec import UNSET, UnsetType
 
 from logengine.directory import Directory, create_directories, create_directory
+from logengine.durable_mark import DurableMarks
 from logengine.errors import OutdatedPlan, TooManyStreams
 from logengine.file_system import risks_at
 from logengine.opening import OpenedData, open_data
@@ -32,6 +35,8 @@ from logengine.user_bytes import Users
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
+# How soon it is tried again to tell followers what they could not be told.
+_CATCH_UP_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class Store:
         self._left_alone: asyncio.Future[None] | None = None
         # Streams whose directory somebody removed: it is made again by the next commit.
         self._removed: set[str] = set()
+        self._catching_up: asyncio.TimerHandle | None = None
         # Called with a stream whose oldest segments were dropped, all that were to be or some.
         self.on_dropped: Callable[[str], None] = lambda _: None
         # Called with each segment that is durable, in the order of the commits.
@@ -193,6 +199,11 @@ class Store:
         return self._opened.directory
 
     @property
+    def _marks(self) -> DurableMarks:
+        assert self._opened is not None, "the store is not open"
+        return self._opened.marks
+
+    @property
     def is_open(self) -> bool:
         """Whether a data directory was locked and recovered."""
         return self._opened is not None
@@ -208,6 +219,8 @@ class Store:
     def close(self) -> None:
         """Gives the data directory free, and says that this process ended well, if it did."""
         opened, self._opened = self._opened, None
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         if opened is not None:
             opened.close(is_in_doubt=self._is_in_doubt(opened))
 
@@ -380,6 +393,7 @@ class Store:
             for commit in commits:
                 commit.failure = unusable or commit.failure or self._outdated(commit.planned)
             await self._begin(commits)
+            await self._begin_marks(commits)
         failed = {commit.stream: commit.failure for commit in commits if commit.failure}
         for stream, segment in planned.items():
             if segment.plan is None and (why := unusable or self._outdated(segment)):
@@ -444,8 +458,13 @@ class Store:
         return None
 
     def _writer(self, plan: SegmentPlan) -> SegmentWriter:
+        marks = self._marks
         return SegmentWriter(
-            self.data, plan, direct_above=self._limits.direct_above, unsynced=self.unsynced
+            self.data,
+            plan,
+            direct_above=self._limits.direct_above,
+            unsynced=self.unsynced,
+            on_durable=functools.partial(marks.move, plan.stream, plan.last, plan.first),
         )
 
     async def _begin(self, commits: Sequence[StreamCommit]) -> None:
@@ -469,6 +488,47 @@ class Store:
         for stream, error in failed.items():
             beginning[stream].failure = error
 
+    async def _begin_marks(self, commits: Sequence[StreamCommit]) -> None:
+        """Has followers wait for what these streams are told to be durable.
+
+        Before anything of theirs takes a name: a follower that finds no mark syncs for itself.
+        What fails is noted there.
+        """
+        marks = self._marks
+        silent = [
+            commit
+            for commit in commits
+            if commit.failure is None and not marks.has_begun(commit.stream)
+        ]
+        if not silent:
+            return
+
+        def begin() -> None:
+            for commit in silent:
+                try:
+                    marks.begin(commit.stream, self._durable[commit.stream].next_seq - 1)
+                except OSError as error:
+                    commit.failure = error
+
+        await asyncio.get_running_loop().run_in_executor(self._executor, begin)
+
+    def _catch_up_later(self) -> None:
+        """Has followers told in a moment of what they could not be told."""
+        if self._catching_up is not None or self._opened is None or not self._marks.is_behind:
+            return
+        loop = asyncio.get_running_loop()
+
+        def tried(_: object) -> None:
+            self._catching_up = None
+            self._catch_up_later()
+
+        def catch_up() -> None:
+            if self._opened is not None:
+                marks = self._marks
+                loop.run_in_executor(self._executor, marks.catch_up).add_done_callback(tried)
+
+        self._catching_up = loop.call_later(_CATCH_UP_S, catch_up)
+
     def _settle(
         self, planned: Mapping[str, PlannedSegment], failed: Mapping[str, Exception]
     ) -> None:
@@ -482,7 +542,10 @@ class Store:
                 self._uncertain.discard(stream)
                 self._removed.discard(stream)
                 self._durable[stream] = segment.after
+                if segment.plan.begins_stream and self._opened is not None:
+                    self._opened.running.note_streams([stream])
                 self.on_segment(segment.plan)
+        self._catch_up_later()
         self._evict_active_segments()
         self._perhaps_left_alone()
 

@@ -316,7 +316,8 @@ class SegmentWriter:
     The stream's directory must be there, and durable, before the first of them.
     A step that was done is not done again, so that a caller may ask for any step and
     gets those before it too. A file of more than `direct_above` bytes is written past the
-    page cache; `spend` is called behind every piece of it, with its bytes, and may rest. Raises
+    page cache; `spend` is called behind every piece of it, with its bytes, and may rest.
+    `on_durable` is called once the segment is, and does not raise. Raises
     `AtomicWriteError`, and what `spend` raises; after that only `abort` is left. Where it was the
     directory that could not be synced, the stream is among the `unsynced` by then.
     """
@@ -329,8 +330,10 @@ class SegmentWriter:
         direct_above: int,
         unsynced: set[str] | None = None,
         spend: Callable[[int], None] | None = None,
+        on_durable: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
+        self._on_durable = on_durable
         self._spend = spend
         self._unsynced = set() if unsynced is None else unsynced
         self._direct_above = direct_above
@@ -374,6 +377,7 @@ class SegmentWriter:
             # With its own name it may have lost what a compaction removed just before.
             self._unsynced.add(self.plan.stream)
             raise
+        self._on_durable()
 
     @property
     def is_visible(self) -> bool:

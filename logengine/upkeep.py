@@ -60,7 +60,10 @@ class Upkeep:
         self._reserve = Reserve(self._store.data, self._config.reserve)
         self._holding = self._tasks.create_task(_hold(self._reserve))
         if self._looks is not None:
-            await self._looks.look_at_all()
+            try:
+                await self._looks.look_at_all()
+            except OSError as error:
+                log.warning("quota_not_looked_at", error=str(error))
         if self._config.compaction.enabled and not self._closed:
             self._compactor = self._make_compactor()
             self._tasks.create_task(self._compactor.run())

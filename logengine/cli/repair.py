@@ -64,6 +64,8 @@ def command(
 def _say_what_would_be_done(directory: Path, when: str) -> None:
     plan = examine_stream(directory, when)
     temps = temps_in(directory)
+    for name, own_name in plan.links:
+        click.echo(escape(f"would name {directory / name} as its header does: {own_name}"))
     for removal in plan.removals:
         click.echo(escape(f"would move {directory / removal.file.name}: {removal.why}"))
     for temp in temps:

@@ -1,22 +1,27 @@
 """`logengine tail`"""
 
 import asyncio
+import errno
 import os
 import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import click
 
+from logengine.block import Record
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, format_option
-from logengine.cli.streams import check_names, streams_to_read
-from logengine.directory import sync_directory
+from logengine.cli.streams import check_names, streams_to_read, there_are
 from logengine.filter import Filter
 from logengine.reader import StreamReader, last_records, merge_by_time
 from logengine.segment_file import list_streams
+
+# One whose directory is just being made, perhaps more than once, is not said to be awaited.
+_LOOKS_FOR_AWAITED = 10
+_LOOK_AGAIN_S = 0.1
 
 
 @click.command(
@@ -59,28 +64,50 @@ def command(
     """
     data = resolve_data(data).absolute()
     output = Output(form)
-    if follow:
-        # What is followed need not be there yet.
-        check_names(streams)
-        there = list_streams(data) if data.is_dir() else []
-        names = [stream for stream in there if not streams or stream in streams]
-        if awaited := ", ".join(dict.fromkeys(name for name in streams if name not in there)):
-            known = f"there are: {', '.join(there)}" if there else "there are none yet"
-            click.echo(f"logengine: waiting for stream {awaited} in {data}; {known}", err=True)
-    else:
-        names = streams_to_read(data, streams)
-    readers = {stream: StreamReader(data, stream, output.report) for stream in names}
-    last = [last_records(reader, count, chosen) for reader in readers.values()]
-    if follow:
-        # What was just read may be visible and not yet durable.
-        for stream in names:
-            sync_directory(data / stream)
-    merged = list(merge_by_time(last))
+    if not follow:
+        readers = [StreamReader(data, s, output.report) for s in streams_to_read(data, streams)]
+        _write_last(output, [_last_records(reader, count, chosen) for reader in readers], count)
+        ctx.exit(1 if output.problems else 0)
+    # What is followed need not be there yet.
+    check_names(streams)
+    there = list_streams(data) if data.is_dir() else []
+    followed: dict[str, StreamReader] = {}
+    last = []
+    for stream in (stream for stream in there if not streams or stream in streams):
+        found = _last_durable_records(data, stream, count, chosen, output)
+        if found is not None:
+            followed[stream], records = found
+            last.append(records)
+    _write_last(output, last, count)
+    asyncio.run(_follow_while_read(data, streams or None, followed, chosen, output))
+    ctx.exit(1 if output.problems else 0)
+
+
+def _last_records(reader: StreamReader, count: int, chosen: Filter) -> list[Record]:
+    try:
+        return last_records(reader, count, chosen)
+    except FileNotFoundError:
+        return []  # an empty directory: it is made anew for the first record, or was taken away
+
+
+def _last_durable_records(
+    data: Path, stream: str, count: int, chosen: Filter, output: Output
+) -> tuple[StreamReader, list[Record]] | None:
+    """As `last_durable_records`; None of a stream that went, which begins anew if it comes."""
+    from logengine.follow import last_durable_records
+
+    try:
+        return last_durable_records(data, stream, count, chosen, output.report)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return None
+
+
+def _write_last(output: Output, streams: Sequence[Sequence[Record]], count: int) -> None:
+    merged = list(merge_by_time(streams))
     output.write(merged[len(merged) - count :] if len(merged) > count else merged)
     output.flush()
-    if follow:
-        asyncio.run(_follow_while_read(data, streams or None, readers, chosen, output))
-    ctx.exit(1 if output.problems else 0)
 
 
 async def _follow_while_read(
@@ -93,6 +120,7 @@ async def _follow_while_read(
     """Follows until whoever reads our output has enough, which else only the next write shows."""
     loop = asyncio.get_running_loop()
     following = loop.create_task(_follow(data, streams, readers, chosen, output))
+    telling = loop.create_task(_tell_awaited(data, set(streams or ()) - readers.keys()))
     descriptor = sys.stdout.fileno()
     is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     if is_pipe:
@@ -108,6 +136,21 @@ async def _follow_while_read(
         if is_pipe:
             loop.remove_reader(descriptor)
         following.cancel()
+        telling.cancel()
+
+
+async def _tell_awaited(data: Path, awaited: set[str]) -> None:
+    """Says which of some streams there are not, if they do not come in a moment."""
+    there: list[str] = []
+    for _ in range(_LOOKS_FOR_AWAITED):
+        if not awaited:
+            return
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        there = list_streams(data) if data.is_dir() else []
+        awaited = awaited.difference(there)
+    if awaited:
+        names = ", ".join(sorted(awaited))
+        click.echo(f"logengine: waiting for stream {names} in {data}; {there_are(there)}", err=True)
 
 
 def _is_cancelled() -> bool:

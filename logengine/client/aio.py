@@ -1,19 +1,27 @@
 """The client for programs on asyncio: one task, and a thread only where a spool is written."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import random
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from logengine.client.base import NEVER, RECEIVE_BYTES, SPOOL_RETRY_S, BaseClient, noted_on
-from logengine.client.delivery import Delivery
+from logengine.client import ending
+from logengine.client.base import BaseClient, noted_on
+from logengine.client.courier import AWAY_TOLD_AFTER_S, SPOOL_RETRY_S, Courier, unavailable
+from logengine.client.delivery import Delivery, Step
+from logengine.client.descriptors import RECEIVE_BYTES
 from logengine.client.encoding import encode_record
+from logengine.client.handover import NEVER
 from logengine.client.pause import Pause
+from logengine.client.process_mark import process_mark
+from logengine.client.telling import forget, tell_once
 from logengine.client.threads import Client
-from logengine.errors import LogEngineError
+from logengine.errors import ClientFull, LogEngineError, renewed
 
 if TYPE_CHECKING:
     import socket
@@ -24,17 +32,35 @@ _SENDS_PER_TURN = 100
 class AsyncClient(BaseClient):
     """`Client` for asyncio: `await client.send(record)` waits only for room in memory.
 
-    For one event loop, on which its task runs from the first call on until `close`, or to the
-    end of an `async with`. Not to be used in a forked process: make another one there.
+    For one event loop at a time, on which its task runs from the first call on until `close`,
+    or to the end of an `async with`. A task that was cancelled, and one whose loop has ended,
+    is followed by another with the next call. What is left when the process ends is sent then,
+    as `Client` does. Not to be used in a forked process: make another one there.
     """
 
     def _begin(self, delivery: Delivery) -> None:
-        super()._begin(delivery)
+        self._own_delivery = delivery
+        self._ended_by: LogEngineError | None = None
+        self._obstacle = True  # there is more to a send than to take the record
+        self._wake_bytes = NEVER  # from how much in memory on `_wake` is to be called
+        self._stopping = False
+        self._mark = process_mark()
         self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._yield_at = 0
+        self._step: tuple[Step, concurrent.futures.Future[Any]] | None = None
+        self._dropped_at = -1  # what was released when it last dropped for want of progress
         self._wakeup = asyncio.Event()  # for the task
         self._changed = asyncio.Event()  # for whoever waits for records or for room
+
+    @property
+    def _delivery(self) -> Delivery:
+        return self._own_delivery
+
+    @property
+    def _failure(self) -> LogEngineError | None:
+        return self._ended_by
 
     async def send(self, record: Mapping[str, Any] | bytes) -> int:
         """Takes a record, as `Client.send`; waits, if there is no room and `on_full` says so."""
@@ -44,7 +70,8 @@ class AsyncClient(BaseClient):
         delivery = self._delivery
         outbox = delivery.outbox
         delivery.check_size(line)
-        if self._obstacle or not (place := outbox.try_take(line)):
+        is_ready = self._mark[0] and self._loop is asyncio.get_running_loop() and not self._obstacle
+        if not (is_ready and (place := outbox.try_take(line))):
             await self._room(len(line), 1)
             place = outbox.try_take(line)
         return await self._taken(place)
@@ -63,13 +90,38 @@ class AsyncClient(BaseClient):
         delivery = self._start()
         delivery.outbox.tell_of_drops()
         while not delivery.outbox.has_room(size, count):
-            if not self._is_to_wait(count):
+            if not await self._waits_for_room(count):
                 return False
-            self._wakeup.set()
-            await self._change()
-            self._usable()
+            delivery = self._start()
         self._obstacle = False
+        self._dropped_at = -1
         return True
+
+    async def _waits_for_room(self, count: int) -> bool:
+        """Whether to try again; without it, the records were dropped, or `ClientFull` raised."""
+        settings, delivery = self._settings, self._delivery
+        outbox = delivery.outbox
+        if delivery.may_spill() or settings.on_full == "block":
+            delivery.is_pressed = True
+            self._wakeup.set()
+            released = outbox.spooled
+            if released != self._dropped_at:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(settings.block_max):
+                        await self._change()
+                        return True
+                if released != outbox.spooled:
+                    return True
+                self._dropped_at = released
+                self._tell_of_drops()
+        elif settings.on_full == "raise":
+            raise ClientFull(
+                f"{outbox.held_records} records of {outbox.held_bytes} "
+                f"bytes wait for the daemon, and no more may: {delivery.trouble}"
+            )
+        outbox.drop(count)
+        self._obstacle = True
+        return False
 
     async def _taken(self, place: int) -> int:
         if not place:
@@ -116,6 +168,7 @@ class AsyncClient(BaseClient):
             if self._failure is None and (delivery.outbox.pending or self._task):
                 delivery.outbox.tell_of_drops(regardless=True)
                 self._begin_task()
+                self._obstacle = True
                 await self._until_durable(
                     delivery.outbox.taken,
                     self._close_timeout_s if timeout is None else timeout,
@@ -125,12 +178,34 @@ class AsyncClient(BaseClient):
         finally:
             delivery.is_closing = self._stopping = True
             self._wake()
-            if self._task is not None:
+            if self._task is not None and self._pid == os.getpid():
+                self._begin_task()  # if it was cancelled: the spool is still to be written
                 await self._task
             if self._orphans is not None:
-                await asyncio.to_thread(self._orphans.stop)
+                await asyncio.to_thread(self._orphans.stop, self._close_timeout_s)
             delivery.end()
+            ending.leave(self)
         self._raise_what_is_lost(error)
+
+    def close_at_exit(self, began: float) -> None:
+        """Sends what is left where the event loop is gone, in the thread that ends the process."""
+        if self._closed or self._pid != os.getpid():
+            return
+        self._closed = self._obstacle = True
+        delivery = self._delivery
+        if self._failure is not None or not delivery.outbox.pending:
+            return
+        if self._loop is not None and self._loop.is_running():
+            raise delivery.not_durable("its event loop still runs while the process ends")
+        if self._step is not None:
+            concurrent.futures.wait([self._step[1]], self._close_timeout_s)
+        delivery.lost("its event loop ended")
+        delivery.is_closing = True
+        courier = Courier(self._settings, delivery, away_max_s=None)
+        courier.run_here(max(0.0, began + self._close_timeout_s - time.monotonic()))
+        delivery.end()
+        if delivery.outbox.pending > delivery.spooled:
+            raise delivery.not_durable(delivery.trouble)
 
     async def __aenter__(self) -> Self:
         self._start()
@@ -155,7 +230,7 @@ class AsyncClient(BaseClient):
             if not await self._until(lambda: outbox.acked >= place, timeout):
                 raise delivery.not_durable(delivery.trouble)
             if outbox.acked < place and self._failure is not None:
-                raise self._failure
+                raise renewed(self._failure)
         delivery.check_refused()
 
     async def _until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
@@ -163,6 +238,7 @@ class AsyncClient(BaseClient):
         try:
             async with asyncio.timeout(timeout):
                 while not (condition() or self._failure):
+                    self._begin_task()
                     await self._change()
         except TimeoutError:
             return False
@@ -182,10 +258,21 @@ class AsyncClient(BaseClient):
             raise LogEngineError(
                 "this AsyncClient was made before its process forked; make another one here"
             )
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(
-                self._run(), name="logengine-client"
-            )
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            self._task = None
+            self._wakeup, self._changed = asyncio.Event(), asyncio.Event()
+            ending.enter(self)
+        if self._failure is None and (self._task is None or self._task.done()):
+            self._delivery.lost("the client's task was cancelled")
+            self._task = loop.create_task(self._run(), name="logengine-client")
+            self._task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:
+            self._obstacle = True
+            self._changed.set()
 
     def _wake(self) -> None:
         self._wake_bytes = NEVER  # once is enough
@@ -204,7 +291,7 @@ class AsyncClient(BaseClient):
 
     def fail(self, error: LogEngineError) -> None:
         """Ends the client for everybody who uses it."""
-        self._failure = error
+        self._ended_by = error
         self._obstacle = self._stopping = True
         self._wakeup.set()
         self._changed.set()
@@ -225,25 +312,34 @@ class AsyncClient(BaseClient):
             self._delivery.lost(reason)
             away_s = loop.time() - away_since
             if self._away_max_s is not None and away_s >= self._away_max_s:
-                raise self._unavailable(away_s, reason)
-            await self._rest(pause.take())
+                raise unavailable(away_s, reason)
+            await self._rest(pause.take(), away_since, reason)
 
-    async def _rest(self, pause_s: float) -> None:
+    def _no_daemon(self, error: OSError) -> str:
+        return f"no daemon at {self._settings.socket_path()}: {error.strerror or error}"
+
+    async def _rest(self, pause_s: float, away_since: float, reason: str) -> None:
         """Spills while no daemon is there, until it is time to look for one again."""
         loop = asyncio.get_running_loop()
         until = loop.time() + pause_s
         while not self._stopping and (left_s := until - loop.time()) > 0:
             await self._take_steps()
+            away_s = loop.time() - away_since
+            if self.pending and away_s >= AWAY_TOLD_AFTER_S:
+                tell_once("away", str(self._settings.socket_path()), f"{reason}; records wait")
+            elif away_s < AWAY_TOLD_AFTER_S:
+                left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
             await self._wait(left_s)
 
     async def _converse(self) -> None:
         """One connection, to its end, which is an `OSError`, or to that of the client."""
         loop = asyncio.get_running_loop()
-        transport, link = await loop.create_unix_connection(
-            lambda: _Link(self._received, self._wakeup.set),
-            os.fspath(self._settings.socket_path()),
-        )
+        link = _Link(self._received, self._wakeup.set)
+        transport: asyncio.WriteTransport | None = None
         try:
+            transport, _ = await loop.create_unix_connection(
+                lambda: link, os.fspath(self._settings.socket_path())
+            )
             transport.write(self._delivery.connected())
             while not self._stopping:
                 await self._take_steps()
@@ -255,7 +351,8 @@ class AsyncClient(BaseClient):
                 await self._wait(None)
         finally:
             # What the transport still holds is held here, too, until it is acknowledged.
-            transport.abort()
+            if transport is not None:
+                transport.abort()
             link.close()
 
     def _received(self, data: bytes) -> None:
@@ -266,6 +363,7 @@ class AsyncClient(BaseClient):
             self.fail(error)
             return
         if not was_welcomed and self._delivery.is_welcomed:
+            forget("away", str(self._settings.socket_path()))
             self._drain_orphans(Client)
         self._wakeup.set()
         self._changed.set()
@@ -283,14 +381,41 @@ class AsyncClient(BaseClient):
         self._wakeup.clear()
 
     async def _take_steps(self) -> None:
-        while (step := self._delivery.next_step()) is not None:
-            try:
-                done = await asyncio.to_thread(step.run)
-            except OSError as error:
+        """Does what is to be done with the spool, in a thread, one step after the other.
+
+        A step goes on when the task is cancelled; the next task waits for its end first.
+        """
+        while True:
+            if self._step is None:
+                step = self._delivery.next_step()
+                if step is None:
+                    return
+                self._step = step, _in_a_thread(step)
+            step, result = self._step
+            await asyncio.wait([asyncio.wrap_future(result)])
+            self._step = None
+            error = result.exception()
+            if error is None:
+                step.finish(result.result())
+            elif isinstance(error, OSError):
                 self._delivery.spool_failed(step, error)
             else:
-                step.finish(done)
+                raise error
             self._changed.set()
+
+
+def _in_a_thread(step: Step) -> concurrent.futures.Future[Any]:
+    result: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    result.set_running_or_notify_cancel()  # from here on nobody cancels it
+
+    def run() -> None:
+        try:
+            result.set_result(step.run())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            result.set_exception(error)
+
+    asyncio.get_running_loop().run_in_executor(None, run)
+    return result
 
 
 class _Link(asyncio.Protocol):
@@ -302,8 +427,13 @@ class _Link(asyncio.Protocol):
         self.is_paused = False
         self.ended: OSError | None = None
         self._answers: socket.socket | None = None
+        self._is_closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._is_closed:  # nobody waits for it any more
+            assert isinstance(transport, asyncio.WriteTransport)
+            transport.abort()
+            return
         self._answers = transport.get_extra_info("socket").dup()
 
     def data_received(self, data: bytes) -> None:
@@ -334,5 +464,6 @@ class _Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Lets go of the socket."""
+        self._is_closed = True
         if self._answers is not None:
             self._answers.close()

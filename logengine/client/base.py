@@ -1,20 +1,23 @@
 """What both clients are and have, whichever way they wait."""
 
 import contextlib
+import secrets
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from logengine.client.delivery import Delivery
 from logengine.client.orphans import OrphanDrain
 from logengine.client.outbox import Refusal
 from logengine.client.settings import OnFull, Settings, StrPath, process_producer
 from logengine.client.spool import Spool
-from logengine.errors import ClientClosed, ClientFull, DaemonUnavailable, LogEngineError, NotDurable
+from logengine.client.telling import tell
+from logengine.errors import ClientClosed, LogEngineError, NotDurable, renewed
 
-NEVER = float("inf")
-RECEIVE_BYTES = 64 * 1024
-SPOOL_RETRY_S = 1.0
+SomeClient = TypeVar("SomeClient", bound="BaseClient")
+
+_of_token: "weakref.WeakValueDictionary[str, BaseClient]" = weakref.WeakValueDictionary()
 
 
 @contextlib.contextmanager
@@ -36,14 +39,19 @@ class BaseClient:
     this one stopped (`resumed_at`); two at once fence each other. Without it, one is made up.
     `max_records`, `max_bytes`: what may wait in memory. `on_full` is what `send` does then:
     "block", "drop" (counted, and a record tells how many), or "raise" `ClientFull`.
+    `block_max`: how many seconds without any progress "block" waits before it drops, until
+    there is room again; None is for ever.
     `spool`: a directory for what does not fit in memory, and for what is not durable at exit;
     it is sent by this process or the next one with the same `producer`; that of a process
     without a name by any other client with this directory. `max_spool_bytes` bounds it.
     `close_timeout`: how many seconds `close`, and so the exit, waits for the daemon.
     `away_max`: after so many seconds without a daemon it is given up; None is never.
 
+    A copy is the same client. One that is unpickled is the same in the same process, and in
+    another one a client of its own with these options.
+
     Raises `InvalidOption` and `InvalidStreamName` for what cannot be, and with a spool
-    `SpoolInUse`, `DamagedSegment` and `OSError`. It does not matter whether a daemon is there.
+    `SpoolInUse` and `OSError`. It does not matter whether a daemon is there.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class BaseClient:
         socket: StrPath | None = None,
         producer: str | None = None,
         on_full: OnFull = "block",
+        block_max: float | None = None,
         spool: StrPath | None = None,
         max_records: int = 100_000,
         max_bytes: int = 16 * 1024 * 1024,
@@ -66,6 +75,7 @@ class BaseClient:
             socket=socket,
             producer=producer,
             on_full=on_full,
+            block_max=block_max,
             spool=spool,
             max_records=max_records,
             max_bytes=max_bytes,
@@ -76,24 +86,55 @@ class BaseClient:
         self._drains_orphan = drains_orphan
         self._closed = False
         self._adoptable = drains_orphan or producer is None
+        self._orphans: OrphanDrain | None = None
+        self._token = secrets.token_hex(16)
         name = producer if producer is not None else process_producer()
         self._begin(Delivery(self._settings, name, self._open_spool(name)))
+        _of_token[self._token] = self
 
     def _begin(self, delivery: Delivery) -> None:
         """What each process has of its own."""
-        self._delivery = delivery
-        self._obstacle = True  # there is more to a send than to take the record
-        self._line_bytes_max = delivery.line_bytes_max
-        self._wake_bytes = NEVER  # from how much in memory on `_wake` is to be called
-        self._stopping = False
-        self._failure: LogEngineError | None = None
-        self._orphans: OrphanDrain | None = None
+        raise NotImplementedError
 
     def _open_spool(self, producer: str) -> Spool | None:
         spools = self._settings.spool
         if spools is None:
             return None
-        return Spool.open(Path(spools), self.stream, producer, adoptable=self._adoptable)
+        return Spool.open(
+            Path(spools), self.stream, producer, adoptable=self._adoptable, tell_damage=tell
+        )
+
+    @property
+    def _delivery(self) -> Delivery:
+        raise NotImplementedError
+
+    @property
+    def _failure(self) -> LogEngineError | None:
+        """What ended the client, if anything did."""
+        raise NotImplementedError
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = self._settings
+        options = {
+            "stream": settings.stream,
+            "socket": settings.named_socket,
+            "producer": settings.producer,
+            "on_full": settings.on_full,
+            "block_max": settings.block_max,
+            "spool": settings.spool,
+            "max_records": settings.max_records,
+            "max_bytes": settings.max_bytes,
+            "max_spool_bytes": settings.max_spool_bytes,
+            "close_timeout": self._close_timeout_s,
+            "away_max": self._away_max_s,
+        }
+        return _unpickled, (type(self), self._token, options)
 
     @property
     def stream(self) -> str:
@@ -151,38 +192,22 @@ class BaseClient:
         inherited = self._delivery.inherited
         return [
             Refusal(first - inherited, last - inherited, reason)
-            for first, last, reason in self._delivery.outbox.refusals
+            for first, last, reason in list(self._delivery.outbox.refusals)
         ]
 
     def _usable(self) -> Delivery:
         if self._closed:
             raise ClientClosed(f"the client of stream {self.stream!r} was closed")
         if self._failure is not None:
-            raise self._failure
+            raise renewed(self._failure)
         return self._delivery
 
-    def _no_daemon(self, error: OSError) -> str:
-        return f"no daemon at {self._settings.socket_path()}: {error.strerror or error}"
-
-    def _unavailable(self, away_s: float, reason: str) -> DaemonUnavailable:
-        return DaemonUnavailable(
-            f"{reason}, for {away_s:.1f} s; is `logengine run` running, and is that its socket?"
+    def _tell_of_drops(self) -> None:
+        """Says that memory is full, the first time."""
+        tell(
+            f"the memory for stream {self.stream!r} is full, records are dropped and counted: "
+            f"{self._delivery.trouble}"
         )
-
-    def _is_to_wait(self, count: int = 1) -> bool:
-        """Whether to wait for room; without it, the record was dropped, or `ClientFull` raised."""
-        delivery = self._delivery
-        if delivery.may_spill() or self._settings.on_full == "block":
-            delivery.is_pressed = True
-            return True
-        if self._settings.on_full == "raise":
-            raise ClientFull(
-                f"{delivery.outbox.held_records} records of {delivery.outbox.held_bytes} "
-                f"bytes wait for the daemon, and no more may: {delivery.trouble}"
-            )
-        delivery.outbox.drop(count)
-        self._obstacle = True
-        return False
 
     def _drain_orphans(self, new_client: Callable[..., Any]) -> None:
         if self._settings.spool is None or self._drains_orphan:
@@ -194,6 +219,23 @@ class BaseClient:
     def _raise_what_is_lost(self, error: LogEngineError | None) -> None:
         """At the end: what is in the spool is not lost."""
         error = self._failure or error
-        lost = self._delivery.outbox.pending > self._delivery.spooled
+        lost = self.pending > self._delivery.spooled
         if error is not None and (lost or not isinstance(error, NotDurable)):
-            raise error
+            raise renewed(error)
+
+
+def clients_of(kind: type[SomeClient]) -> list[SomeClient]:
+    """Those of this process that are in use somewhere."""
+    return [client for client in list(_of_token.values()) if isinstance(client, kind)]
+
+
+def _unpickled(kind: type[BaseClient], token: str, options: dict[str, Any]) -> BaseClient:
+    client = _of_token.get(token)
+    if client is None:
+        if options["producer"] is not None:
+            # The name is still that of the process that pickled it.
+            options = options | {"producer": process_producer(options["producer"])}
+        client = kind(**options)
+        client._token = token  # noqa: SLF001 - the same again, when it comes again
+        client = _of_token.setdefault(token, client)
+    return client

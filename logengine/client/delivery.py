@@ -144,7 +144,7 @@ class Delivery:
     def _step_back(self, spool: Spool) -> Step | None:
         """Out of the spool: what is durable is removed, what is not is read to be sent."""
         outbox = self.outbox
-        if not spool.last:
+        if not spool.last and not outbox.sends_from_spool:
             return None
         if spool.releases(outbox.acked):
             acked = outbox.acked
@@ -154,13 +154,22 @@ class Delivery:
         if spool.numbering_kept != outbox.numbering:
             numbering = outbox.numbering
             return Step(lambda: spool.keep_numbering(numbering), lambda _: None)
-        if outbox.sends_from_spool and not self._output:
+        return self._step_to_read(spool) if outbox.sends_from_spool and not self._output else None
+
+    def _step_to_read(self, spool: Spool) -> Step | None:
+        outbox = self.outbox
+        lost = spool.gap_behind(outbox.sent, outbox.spooled)
+        if lost == outbox.sent:
             place = outbox.sent + 1
             return Step(lambda: spool.read(place), self._read)
-        return None
+        if outbox.in_flight:
+            return None  # what is lost is passed when all before it is durable
+        outbox.skip(lost)
+        return self._step_back(spool)
 
-    def _read(self, chunk: Chunk) -> None:
-        if self.is_welcomed:  # else it is to be read again on the next connection
+    def _read(self, chunk: Chunk | None) -> None:
+        # Else it is to be read again, on the next connection or as what was mended.
+        if chunk is not None and self.is_welcomed:
             self.outbox.spool_sent(chunk)
             self._output = chunk.lines
 
@@ -201,9 +210,9 @@ class Delivery:
             reasons = ", ".join(sorted({refusal.reason for refusal in self.outbox.refusals}))
             raise NotDurable(f"the daemon refused {refused} records: {reasons}", refused)
 
-    def not_durable(self, why: str) -> NotDurable:
-        """The error for what is pending."""
-        count, spooled = self.outbox.pending, self.spooled
+    def not_durable(self, why: str, pending: int | None = None) -> NotDurable:
+        """The error for what is pending; `pending` if that is more than is here."""
+        count, spooled = self.outbox.pending if pending is None else pending, self.spooled
         in_spool = f", {spooled} of them in the spool" if spooled else ""
         return NotDurable(
             f"{count} records of stream {self._settings.stream!r} are not durable{in_spool}: {why}",

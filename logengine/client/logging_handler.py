@@ -1,17 +1,13 @@
 """`LogEngineHandler`: the standard library's logging, as records with fields."""
 
 import logging
-import sys
 import traceback
-from collections.abc import Callable
 from typing import Any
 
-from logengine.client.encoding import encode_record, represent
+from logengine.client.encoding import represent
+from logengine.client.sender import Sender
 from logengine.client.threads import Client
-from logengine.errors import LogEngineError, RecordTooLarge
 from logengine.timestamp import format_time
-
-_CUT = "… (cut)"
 
 
 class LogEngineHandler(logging.Handler):
@@ -23,46 +19,53 @@ class LogEngineHandler(logging.Handler):
     JSON becomes its `repr`; a record too large for the daemon is cut, and has `"cut":true`.
     A formatter set on the handler is not used: the fields say it all.
 
-    `stream` and `options` are those of `Client`. Nothing is raised into the application:
-    what goes wrong is told as logging does it, on standard error. `logging.shutdown` waits
-    for what is pending, for `close_timeout` seconds.
+    `stream` and `options` are those of `Client`, but that a full memory makes the application
+    wait for at most `block_max` seconds, 1 if that is not given; `on_full="block"` is for ever.
+    Nothing is raised into the application: what goes wrong is said once, in one line on
+    standard error, and what is lost from then on is counted. A handler has no lock: what logs
+    in a signal handler or in a `__del__` does so while somebody else does. `logging.shutdown`
+    waits for what is pending, for `close_timeout` seconds.
     """
 
     def __init__(
         self, stream: str = "default", *, level: int | str = logging.NOTSET, **options: Any
     ) -> None:
         super().__init__(level)
-        self.client = Client(stream, **options)
+        self._sender = Sender(stream, **options)
+
+    @property
+    def client(self) -> Client:
+        """What sends the records."""
+        return self._sender.client
+
+    def createLock(self) -> None:  # noqa: N802 - logging calls it
+        """None: the client needs none, and where foreign code runs it would be one to wait for."""
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """As logging has it, without the lock."""
+        found: Any = self.filter(record)
+        if isinstance(found, logging.LogRecord):  # since Python 3.12
+            record = found
+        if found:
+            self.emit(record)
+        return found
 
     def emit(self, record: logging.LogRecord) -> None:
         """Sends `record`."""
         try:
-            fields = fields_of(record)
-            try:
-                self.client.send(fields)
-            except RecordTooLarge as error:
-                self.client.send(cut(fields, error.limit))
+            self._sender.send(fields_of(record))
         except Exception:  # noqa: BLE001 - logging is not to fail because of a log
             self.handleError(record)
 
     def flush(self) -> None:
-        """Waits until all that was logged is durable, and tells on standard error if it is not."""
-        if not self.client.is_closed:  # as it is when logging is shut down at exit
-            self._try(lambda: self.client.flush(self.client.close_timeout))
+        """Waits until all that was logged is durable, and says on standard error if it is not."""
+        self._sender.flush()
 
     def close(self) -> None:
-        """Ends the client, as its `close` does; what is not durable by now is told."""
-        if not self.client.is_closed:
-            # `logging.shutdown` has just flushed it.
-            self._try(lambda: self.client.close(timeout=0))
+        """Ends the client, as its `close` does; what is not durable by then is told."""
+        self._sender.close()
         super().close()
-
-    def _try(self, end: Callable[[], None]) -> None:
-        try:
-            end()
-        except LogEngineError as error:
-            if logging.raiseExceptions and sys.stderr is not None:
-                print(f"logengine: {error}", file=sys.stderr)  # noqa: T201
 
 
 _STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
@@ -92,27 +95,6 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     if record.stack_info:
         fields["stack"] = record.stack_info
     return fields
-
-
-def cut(fields: dict[str, Any], bytes_max: int) -> dict[str, Any]:
-    """`fields` with the large ones cut, so that they are a record of at most `bytes_max`."""
-    characters_max = bytes_max // 8
-    while True:
-        shorter = {name: _cut_value(value, characters_max) for name, value in fields.items()}
-        shorter["cut"] = True
-        if len(encode_record(shorter)) <= bytes_max or not characters_max:
-            return shorter
-        characters_max //= 2
-
-
-def _cut_value(value: Any, characters_max: int) -> Any:
-    if isinstance(value, str):
-        text = value
-    elif len(encode_record({"": value})) <= characters_max:
-        return value
-    else:
-        text = represent(value)
-    return text if len(text) <= characters_max else text[:characters_max] + _CUT
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -65,6 +65,11 @@ class Numbering(msgspec.Struct, frozen=True):
 NEVER_SENT = Numbering()
 
 
+def drops_record(count: int) -> dict[str, object]:
+    """What says in the stream that so many records are missing there."""
+    return {"level": "warning", "event": "records_dropped", "dropped": count}
+
+
 class Outbox:
     """See the module. `records_max` and `bytes_max` bound what is in memory.
 
@@ -158,6 +163,20 @@ class Outbox:
             self._end_chunk()
         return taken
 
+    def take_batch(self, lines: Sequence[bytes]) -> None:
+        """Takes records that had room when they came, each a line with its newline, not blank."""
+        self._end_chunk()
+        size = sum(map(len, lines))
+        self.held_bytes += size
+        # By their mean length: memory is given free chunk by chunk.
+        count = max(1, CHUNK_BYTES * len(lines) // max(1, size))
+        for start in range(0, len(lines), count):
+            some = lines[start : start + count]
+            self._waiting.append(
+                Chunk(self.taken + 1 + start, self.taken + start + len(some), b"".join(some))
+            )
+        self.taken += len(lines)
+
     def take_lines(self, lines: bytes) -> int:
         """Takes complete lines; gives the place of the last. Blank ones have none."""
         self._end_chunk()
@@ -175,9 +194,7 @@ class Outbox:
     def tell_of_drops(self, *, regardless: bool = False) -> None:
         """Takes a record that says how many were dropped, if there is room, or `regardless`."""
         if self.dropped_unsaid:
-            line = encode_record(
-                {"level": "warning", "event": "records_dropped", "dropped": self.dropped_unsaid}
-            )
+            line = encode_record(drops_record(self.dropped_unsaid))
             if regardless:
                 self.take_lines(line)
             elif not self.try_take(line):
@@ -199,6 +216,9 @@ class Outbox:
         if offset is None:
             offset = next_number - 1 - self.acked
         durable = next_number - 1 - offset
+        if durable < self.acked and until is not None:
+            # What an earlier process left begins further on: a damaged spool lost its first.
+            durable, offset = self.acked, next_number - 1 - self.acked
         if durable < self.acked:
             raise ProtocolError(
                 f"the daemon asks for record {next_number} of this producer, "
@@ -252,6 +272,17 @@ class Outbox:
         """`chunk`, which begins behind `sent`, was read from the spool and is being sent."""
         assert chunk.first == self.sent + 1
         self._note_sent(chunk.last)
+
+    def skip(self, place: int) -> None:
+        """All up to `place` is lost in the spool; nothing that was sent may be under way.
+
+        What follows takes the numbers of what is lost: none of them is durable.
+        """
+        assert self.sent == self.acked
+        assert self.numbering.offset is not None
+        self.numbering = Numbering(self.numbering.offset - (place - self.sent))
+        self.sent = place
+        self.acknowledge(place)
 
     def next_chunk(self) -> Chunk | None:
         """What is to be sent next, from memory; it counts as sent. None if there is none."""

@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -33,6 +33,9 @@ class Settings:
     max_records: int
     max_bytes: int
     max_spool_bytes: int
+    block_max: float | None = None
+    _directory: Path = field(init=False, repr=False)
+    _named: str = field(init=False, repr=False)  # by the environment, when this was made
 
     def __post_init__(self) -> None:
         if not is_stream_name(self.stream):
@@ -52,19 +55,37 @@ class Settings:
             if getattr(self, name) < 1:
                 raise InvalidOption(f"{name} {getattr(self, name)}: expected at least 1")
 
+        if self.block_max is not None and not self.block_max >= 0:
+            raise InvalidOption(f"block_max {self.block_max}: expected seconds, or None")
+
         # A client goes on where it was when its process changes directory.
+        object.__setattr__(self, "_directory", _working_directory())
+        object.__setattr__(self, "_named", os.environ.get("LOGENGINE_SOCKET", ""))
         for name in ("socket", "spool"):
             if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Path(given).absolute())
+                object.__setattr__(self, name, self._directory / given)
         if self.socket is not None and len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
             raise InvalidOption(
                 f"socket {os.fspath(self.socket)!r}: expected at most {_SOCKET_PATH_BYTES_MAX} "
                 "bytes, as the kernel has it"
             )
 
+    @property
+    def named_socket(self) -> Path | None:
+        """The socket that it was told, if it was told one."""
+        named = self.socket or self._named
+        return self._directory / named if named else None
+
     def socket_path(self) -> Path:
         """Where the daemon is to be found now: another one may have been started meanwhile."""
-        return Path(self.socket) if self.socket else find_socket(os.environ, os.getuid())
+        return self.named_socket or self._directory / find_socket(os.environ, os.getuid())
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed, or cannot be entered: a relative path leads nowhere
+        return Path("/")
 
 
 def process_producer(name: str = "") -> str:

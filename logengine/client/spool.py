@@ -10,6 +10,9 @@ daemon has them. Blocking calls.
 
 What makes sending exact: before anything of the spool is sent, its numbering is durable. So a
 process that finds records here knows the numbers under which another one may have sent them.
+
+What is damaged is moved to `.damaged` beside the segments, said once, and what is whole in it
+takes its place: the application is to start, and to log, whatever a disk did.
 """
 
 import contextlib
@@ -18,24 +21,27 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from logengine.atomic import AtomicWriter, is_temp_name
+from logengine.client.descriptors import Descriptor
+from logengine.client.mending import whole_parts
 from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
 from logengine.directory import create_directory, sync_directory
 from logengine.errors import DamagedSegment, SpoolInUse
 from logengine.plan import BodyDigest, SegmentPlan
 from logengine.record import split_lines
 from logengine.segment import segment_name
-from logengine.segment_file import list_segments, read_header, read_segment
+from logengine.segment_file import list_segments, read_header, read_provable, read_segment
 from logengine.stream import SegmentWriter
 from logengine.timestamp import format_timestamp
 
 _LOCK_NAME = ".lock"
+_DAMAGED_NAME = ".damaged"  # no stream's, which begin otherwise
 _STATE_NAME = "spool.json"
 _DIRECTORY_MODE = 0o700
 _DIRECT_ABOVE_BYTES = 256 * 1024
@@ -61,9 +67,12 @@ class Spool:
     Opened by `open`, held by a lock until `close`. `bytes` is what their lines take.
     """
 
-    def __init__(self, path: Path, lock: int, state: _State) -> None:
+    def __init__(
+        self, path: Path, lock: int, state: _State, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._tell = tell
         self.path = path
-        self._lock = lock
+        self._lock = Descriptor(lock)
         self._directory = path / state.stream
         self._stored = state
         self._is_stored = False
@@ -71,19 +80,27 @@ class Spool:
         self.bytes = 0
 
     @classmethod
-    def open(cls, spools: Path, stream: str, producer: str, *, adoptable: bool = False) -> Self:
+    def open(
+        cls,
+        spools: Path,
+        stream: str,
+        producer: str,
+        *,
+        adoptable: bool = False,
+        tell_damage: Callable[[str], None] = lambda _: None,
+    ) -> Self:
         """The spool of a producer below `spools`, made if there is none.
 
         An `adoptable` one is of a process whose name no other will have: what it leaves may be
-        sent by anybody. Raises `SpoolInUse` if another client has it, `DamagedSegment` if a file
-        in it is not what was written, and `OSError`.
+        sent by anybody. What is damaged `tell_damage` hears of, now or when it is read. Raises
+        `SpoolInUse` if another client has it, and `OSError`.
         """
         path = spools / _directory_name(stream, producer)
-        spool = cls(path, _lock(path), _State(stream, producer, adoptable))
+        spool = cls(path, _lock(path), _State(stream, producer, adoptable), tell_damage)
         try:
             spool._load()
         except BaseException:
-            os.close(spool._lock)
+            spool._lock.close()
             raise
         return spool
 
@@ -115,6 +132,7 @@ class Spool:
         """Makes `numbering` durable, if it is not. Raises `AtomicWriteError`."""
         if self.numbering_kept == numbering:
             return
+        self._hold()
         state = msgspec.structs.replace(self._stored, numbering=numbering)
         with AtomicWriter(self.path / _STATE_NAME, "wb", buffering=0, permissions=0o600) as writer:
             writer.write(msgspec.json.encode(state) + b"\n")
@@ -126,10 +144,15 @@ class Spool:
 
         Durable when it returns. Raises `AtomicWriteError`; nothing of them is here then.
         """
+        self._hold()
         if self._segments and chunks[0].first > self.last + 1:
             self.release(self.last)  # it is durable, or what is between could not be
         self.keep_numbering(numbering)
         create_directory(self._directory, _DIRECTORY_MODE)
+        self._segments.append(self._write(chunks))
+        self.bytes += self._segments[-1].bytes
+
+    def _write(self, chunks: Sequence[Chunk]) -> _Segment:
         segment = _Segment(
             chunks[0].first, chunks[-1].last, sum(len(chunk.lines) for chunk in chunks)
         )
@@ -144,17 +167,38 @@ class Spool:
             with contextlib.suppress(OSError):
                 os.unlink(self._directory / segment_name(segment.first))
             raise
-        self._segments.append(segment)
-        self.bytes += segment.bytes
+        return segment
 
-    def read(self, place: int) -> Chunk:
-        """The records from `place` to the end of the segment that holds it.
+    def read(self, place: int) -> Chunk | None:
+        """The records from `place` to the end of the segment that holds it; None if none does.
 
-        Raises `DamagedSegment` and `OSError`.
+        Raises `OSError`.
         """
-        segment = next(s for s in reversed(self._segments) if s.first <= place)
-        _, body = read_segment(self._directory, segment.first)
+        self._hold()
+        segment = self._holder(place)
+        if segment is None:
+            return None
+        try:
+            _, body = read_segment(self._directory, segment.first)
+        except DamagedSegment as damage:
+            self._segments.remove(segment)
+            self.bytes -= segment.bytes
+            self._mend(segment.first, segment.last, damage)
+            return self.read(place)
         return Chunk(segment.first, segment.last, body).behind(place - 1)
+
+    def gap_behind(self, place: int, until: int) -> int:
+        """The last of the lost records behind `place`, at most `until`; `place` if none is."""
+        if self._holder(place + 1) is not None:
+            return place
+        following = [segment.first for segment in self._segments if segment.first > place]
+        return min([until, *(first - 1 for first in following)])
+
+    def _holder(self, place: int) -> _Segment | None:
+        for segment in reversed(self._segments):
+            if segment.first <= place:
+                return segment if place <= segment.last else None
+        return None
 
     def releases(self, acked: int) -> bool:
         """Whether `release` would remove anything."""
@@ -166,6 +210,7 @@ class Spool:
         One at a time: after a power cut no older one may be there without those behind it,
         nor any of them under a numbering that came later.
         """
+        self._hold()
         while self.releases(acked):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._directory / segment_name(self._segments[0].first))
@@ -183,35 +228,82 @@ class Spool:
             ):
                 with contextlib.suppress(OSError):
                     remove(path)
-        os.close(self._lock)
+        self._lock.close()
 
     def forget(self) -> None:
         """Closes it in a process that was forked, where it still is the parent's."""
-        os.close(self._lock)
+        self._lock.close()
 
     def _load(self) -> None:
         for directory in (self.path, self._directory):
             with contextlib.suppress(FileNotFoundError):
                 for name in filter(is_temp_name, os.listdir(directory)):
                     os.unlink(directory / name)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._stored = _read_state(self.path)
             self._is_stored = True
+        except FileNotFoundError:
+            pass
+        except DamagedSegment as damage:
+            self._put_aside(self.path / _STATE_NAME)
+            os.unlink(self.path / _STATE_NAME)
+            self._tell(f"{damage}; what it counted may be sent twice, it was moved aside")
         firsts: list[int] = []
         with contextlib.suppress(FileNotFoundError):
             firsts = list_segments(self._directory)
         for first in firsts:
-            header = read_header(self._directory, first)
-            if self._segments and first > self.last + 1:
-                raise DamagedSegment(
-                    str(self._directory), f"records {self.last + 1} to {first - 1} are missing"
-                )
+            if first <= self.last:
+                continue  # already there, out of a damaged one
+            try:
+                header = read_header(self._directory, first)
+            except DamagedSegment as damage:
+                last = min((other - 1 for other in firsts if other > first), default=None)
+                self._mend(first, last, damage)
+                continue
             self._segments.append(_Segment(first, header.last, header.bytes))
             self.bytes += header.bytes
         if firsts:
             # A process that was killed may have left names that are not durable.
             sync_directory(self._directory)
             sync_directory(self.path)
+
+    def _mend(self, first: int, last: int | None, damage: DamagedSegment) -> None:
+        """Puts what is whole in a damaged segment in its place, and the file aside."""
+        path = self._directory / segment_name(first)
+        parts: list[Chunk] = []
+        with contextlib.suppress(OSError):  # then nothing of it can be had
+            header = read_provable(self._directory, first, compressed=False).header
+            if header is not None and header.last >= first:
+                last = header.last
+            parts = whole_parts(path.read_bytes(), first, last, is_header_whole=header is not None)
+        self._put_aside(path)
+        # The last one first: the damaged one is replaced by the first, and found again till then.
+        written = [self._write([part]) for part in reversed(parts)]
+        if not parts or parts[0].first != first:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            sync_directory(self._directory)
+        self._segments = sorted([*self._segments, *written], key=lambda segment: segment.first)
+        self.bytes += sum(segment.bytes for segment in written)
+        whole = sum(part.last + 1 - part.first for part in parts)
+        lost = "" if last is None else f" of {last + 1 - first}"
+        self._tell(
+            f"{damage}; {whole}{lost} records in it are whole and are sent, "
+            f"it is kept in {self.path / _DAMAGED_NAME}"
+        )
+
+    def _put_aside(self, path: Path) -> None:
+        """Keeps a damaged file under another name, too."""
+        kept = self.path / _DAMAGED_NAME
+        create_directory(kept, _DIRECTORY_MODE)
+        with contextlib.suppress(FileExistsError):
+            os.link(path, kept / f"{path.name}.{os.stat(path).st_ino}")
+        sync_directory(kept)
+
+    def _hold(self) -> None:
+        """The lock is still held: an application may have closed it with all it did not know."""
+        if not self._lock.is_ours:
+            self._lock = Descriptor(_lock(self.path))
 
 
 def orphans(spools: Path) -> Iterator[tuple[str, str]]:

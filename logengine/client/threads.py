@@ -1,62 +1,92 @@
-"""The client for programs with threads: `send` takes microseconds, a thread does the rest."""
+"""The client for programs with threads: `send` takes microseconds, a thread does the rest.
 
-import atexit
-import contextlib
+The rule that everything here keeps is told, with its reasons, in `handover`: no lock that an
+application's thread takes is ever held where foreign code can run. So `send` may be called from
+a signal handler, from a `__del__`, from within itself, and in a child that was forked in the
+midst of it. Each time it looks whether there is somebody who delivers: its thread, in this
+process.
+"""
+
 import os
-import random
-import select
-import socket
-import sys
-import threading
-import time
-import weakref
+from _thread import get_ident
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from logengine.client.base import NEVER, RECEIVE_BYTES, SPOOL_RETRY_S, BaseClient, noted_on
+from logengine.client import ending
+from logengine.client.base import BaseClient, clients_of, noted_on
+from logengine.client.courier import Courier
 from logengine.client.delivery import Delivery
 from logengine.client.encoding import encode_record
-from logengine.client.pause import Pause
 from logengine.client.settings import process_producer
-from logengine.errors import LogEngineError
+from logengine.errors import ClientClosed, ClientFull, LogEngineError, NotDurable, renewed
+
+_SPILL_S_MAX = 5.0
+_NEVER_REACHED_S = 0.5
 
 
 class Client(BaseClient):
     """Sends records to a stream, each exactly once, whatever becomes of the daemon.
 
     `send` returns as soon as the record is in memory; a thread, begun with the first one,
-    sends it and keeps it until the daemon says that it is durable. Safe for many threads.
-    A process that is forked has a client of its own, with its own producer: what its parent
-    took is its parent's to send. At exit, `close` is called.
+    sends it and keeps it until the daemon says that it is durable. Safe for many threads, for
+    signal handlers and for `__del__`. A process that is forked has a client of its own, with
+    its own producer: what its parent took is its parent's to send. At exit, `close` is called.
     """
 
     def _begin(self, delivery: Delivery) -> None:
-        super()._begin(delivery)
-        # Reentrant: a signal handler may log while its thread is in here.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
-        self._socket: socket.socket | None = None
-        self._wakeup: int | None = None
-        _clients.add(self)
+        self._couriers: dict[int, Courier] = {}
+        self._ended_at_exit = False
+        self._courier = self._couriers.setdefault(os.getpid(), self._new_courier(delivery))
         if delivery.outbox.pending:
-            self._start()
+            self._start(self._courier)
+
+    def _new_courier(self, delivery: Delivery) -> Courier:
+        return Courier(
+            self._settings,
+            delivery,
+            away_max_s=self._away_max_s,
+            prepare=lambda: delivery.use_spool(self._open_spool),
+            welcomed=lambda: self._drain_orphans(Client),
+        )
+
+    @property
+    def _delivery(self) -> Delivery:
+        return self._here().delivery
+
+    @property
+    def _failure(self) -> LogEngineError | None:
+        return self._here().failure
+
+    @property
+    def pending(self) -> int:
+        """How many records are not known to be durable, those found in the spool included."""
+        return self._here().pending
+
+    @property
+    def pending_bytes(self) -> int:
+        """What the pending records in memory take."""
+        return self._here().held_bytes
+
+    @property
+    def dropped(self) -> int:
+        """How many records there was no room for."""
+        return self._here().handover.dropped
 
     def resumed_at(self, timeout: float | None = None) -> int:
         """The number of the last record that earlier processes with this name brought to safety.
 
-        It is durable, or in the spool. Whoever numbers his records 1, 2, … goes on behind it.
+        It is durable, or in the spool. Whoever numbers his records 1, 2, … goes on after it.
         Waits for the daemon. Raises `NotDurable` if none is there in time, and what ended the
         client.
         """
-        with self._changed:
-            delivery = self._usable()
-            self._start()
-            if not self._changed.wait_for(lambda: delivery.was_welcomed or self._failure, timeout):
-                raise delivery.not_durable(delivery.trouble)
-            self._usable()
-            return delivery.resumed_at
+        courier = self._here()
+        delivery = self._usable()
+        self._start(courier)
+        if not courier.wait_for(lambda: delivery.was_welcomed, timeout):
+            raise courier.not_durable()
+        self._usable()
+        return delivery.resumed_at
 
     def send(self, record: Mapping[str, Any] | bytes) -> int:
         """Takes a record: a dict, or bytes that are one line of JSON or text.
@@ -67,36 +97,91 @@ class Client(BaseClient):
         what ended the client, such as `ProducerFenced`.
         """
         line = encode_record(record)
-        with self._lock:
-            if self._obstacle or not 0 < len(line) <= self._line_bytes_max:
-                return self._send_past_obstacles(line)
-            delivery = self._delivery
-            outbox = delivery.outbox
-            place = outbox.try_take(line)
-            if not place:
-                return self._send_past_obstacles(line)
-            if outbox.held_bytes >= self._wake_bytes:
-                self._wake()
-            return place - delivery.inherited
+        courier = self._courier
+        handover = courier.handover
+        if not (
+            courier.mark[0]
+            and courier.is_running
+            and 0 < len(line) <= courier.line_bytes_max
+            and handover.has_room(len(line))
+        ):
+            return self._send_past_obstacles(line)
+        cell = handover.take(line)
+        if handover.taken_bytes >= handover.wake_bytes and not courier.keeps(cell):
+            return self._send_past_obstacles(line)
+        place: int = cell[1]
+        return place
 
     def _send_past_obstacles(self, line: bytes) -> int:
-        delivery = self._usable()
-        self._start()
-        if not line:
-            return 0
-        delivery.check_size(line)
-        outbox = delivery.outbox
-        outbox.tell_of_drops()
-        while not (place := outbox.try_take(line)):
-            if not self._is_to_wait():
+        while True:
+            courier = self._here()
+            if self._ended_at_exit:
+                return self._send_late(line)
+            delivery = self._usable()
+            if courier.is_ended:
+                raise ClientClosed(f"the client of stream {self.stream!r} is being closed")
+            self._start(courier)
+            if not line:
                 return 0
-            self._wake()
-            self._changed.wait()
-            self._usable()
-        self._obstacle = False
-        self._line_bytes_max = delivery.line_bytes_max
-        self._wake()
-        return place - delivery.inherited
+            delivery.check_size(line)
+            me = get_ident()
+            is_within = me in courier.waiting and courier.takes_within_wait()
+            if courier.has_room(len(line)) or is_within:
+                cell = courier.handover.take(line)
+                if courier.keeps(cell):
+                    place: int = cell[1]
+                    return place
+                continue
+            is_outermost = me not in courier.waiting
+            courier.waiting.add(me)
+            try:
+                if not self._waits_for_room(courier, len(line), is_within=not is_outermost):
+                    return 0
+            finally:
+                if is_outermost:
+                    courier.waiting.discard(me)
+
+    def _waits_for_room(self, courier: Courier, size: int, *, is_within: bool) -> bool:
+        """Whether to try again; without it, the record was dropped, or `ClientFull` raised."""
+        settings, delivery = self._settings, courier.delivery
+
+        def is_worth_waiting() -> bool:
+            return delivery.may_spill() or settings.on_full == "block"
+
+        if is_worth_waiting():
+            left_s = 0.0 if is_within else courier.patience_s(settings.block_max)
+            if left_s != 0:
+                delivery.is_pressed = True
+                courier.wake()
+            if courier.wait_for(lambda: courier.has_room(size) or not is_worth_waiting(), left_s):
+                return True
+            is_patient = courier.patience_s(settings.block_max) != 0
+            if is_patient and not (is_within or courier.is_in_own_thread):
+                return True  # something went on meanwhile
+        elif settings.on_full == "raise":
+            raise ClientFull(
+                f"{courier.held_records} records of {courier.held_bytes} "
+                f"bytes wait for the daemon, and no more may: {delivery.trouble}"
+            )
+        courier.handover.drop()
+        if not courier.is_drop_told:
+            courier.is_drop_told = True
+            self._tell_of_drops()
+        return False
+
+    def _send_late(self, line: bytes) -> int:
+        """After the end of all clients at exit: sends it at once, for nobody waits for it later."""
+        settings = self._settings
+        late = Client(
+            settings.stream,
+            socket=settings.named_socket,
+            spool=settings.spool,
+            close_timeout=self._close_timeout_s,
+        )
+        try:
+            return late.send(line)
+        finally:
+            late.close()
 
     def flush(self, timeout: float | None = None) -> None:
         """Returns when all that was sent before is durable.
@@ -104,38 +189,53 @@ class Client(BaseClient):
         Raises `NotDurable` if it is not within `timeout` seconds, or if the daemon refused
         records since the last flush, and what ended the client.
         """
-        with self._changed:
-            self._flush(self._usable(), timeout)
+        courier = self._here()
+        self._usable()
+        self._flush(courier, lambda wait: wait(timeout))
+
+    def flush_in_time(self) -> None:
+        """As `flush`, for `close_timeout` seconds, less if others waited in vain just now."""
+        courier = self._here()
+        self._usable()
+        self._flush(courier, lambda wait: self._wait_together(courier, None, wait))
 
     def close(self, timeout: float | None = None) -> None:
         """Waits for what is pending, then ends; what is not durable by then goes to the spool.
 
-        `timeout` seconds, without it `close_timeout`. Raises `NotDurable` for what is lost
-        with the process: without a spool, all that is pending; and what ended the client.
-        Does nothing the second time.
+        `timeout` seconds, without it `close_timeout`, less if other clients of the same daemon
+        have just waited for it in vain. Raises `NotDurable` for what is lost with the process:
+        without a spool, all that is pending; and what ended the client. Does nothing the second
+        time.
         """
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = self._obstacle = True
-            delivery = self._delivery
-            error: LogEngineError | None = None
-            try:
-                if self._failure is None and (delivery.outbox.pending or self._thread):
-                    self._flush(delivery, self._close_timeout_s if timeout is None else timeout)
-            except LogEngineError as raised:
-                error = raised
-            delivery.is_closing = self._stopping = True
-            self._wake()
-        if self._orphans is not None:
-            self._orphans.stop()
-        if self._thread is not None:
-            self._thread.join()
-        if self._wakeup is not None:
-            os.close(self._wakeup)
-            self._wakeup = None
-        delivery.end()
-        _clients.discard(self)
+        if timeout is None:
+            self._close(lambda courier, wait: self._wait_together(courier, None, wait))
+        else:
+            self._close(lambda _, wait: wait(timeout))
+
+    def close_at_exit(self, began: float) -> None:
+        """Closes it, and has what is sent later all the same sent at once."""
+        self._close(lambda courier, wait: self._wait_together(courier, began, wait))
+
+    def _close(self, patiently: Any) -> None:
+        courier = self._here()
+        if self._closed:
+            return
+        self._closed = True
+        self._ended_at_exit = ending.is_exiting()
+        courier.close()
+        error: LogEngineError | None = None
+        try:
+            if courier.failure is None and (courier.pending or courier.is_running):
+                self._flush(courier, lambda wait: patiently(courier, wait), is_end=True)
+        except LogEngineError as raised:
+            error = raised
+        finally:
+            is_ended = courier.stop(_SPILL_S_MAX)
+            if self._orphans is not None:
+                self._orphans.stop(_SPILL_S_MAX)
+            if is_ended:
+                courier.delivery.end()
+            ending.leave(self)
         self._raise_what_is_lost(error)
 
     def __enter__(self) -> Self:
@@ -150,234 +250,71 @@ class Client(BaseClient):
         with noted_on(exc):
             self.close()
 
-    def _flush(self, delivery: Delivery, timeout: float | None) -> None:
-        outbox = delivery.outbox
-        outbox.tell_of_drops(regardless=True)
-        place = outbox.taken
-        if outbox.acked < place:
-            self._start()
-            self._wake()
-        if not self._changed.wait_for(lambda: outbox.acked >= place or self._failure, timeout):
-            raise delivery.not_durable(delivery.trouble)
-        if outbox.acked < place and self._failure is not None:
-            raise self._failure
-        delivery.check_refused()
+    def _flush(self, courier: Courier, patiently: Any, *, is_end: bool = False) -> None:
+        outbox = courier.delivery.outbox
+        place = courier.taken
 
-    # What follows runs in, or begins, the client's own thread.
+        def wait(timeout_s: float | None) -> bool:
+            if outbox.acked < place:
+                if not self._start(courier) and is_end:
+                    courier.run_here(self._close_timeout_s if timeout_s is None else timeout_s)
+                courier.wake()
+            return courier.wait_for(lambda: outbox.acked >= place, timeout_s)
 
-    def _start(self) -> None:
-        if self._thread is not None:
-            return
-        self._delivery.use_spool(self._open_spool)
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._thread = threading.Thread(target=self._run, name="logengine-client", daemon=True)
-        _close_at_exit_of_a_child()
-        self._thread.start()
+        if not patiently(wait) or outbox.acked < place:
+            if courier.failure is not None:
+                raise renewed(courier.failure)
+            raise courier.not_durable()
+        courier.delivery.check_refused()
 
-    def _wake(self) -> None:
-        self._wake_bytes = NEVER  # once is enough
-        if self._wakeup is not None:
-            os.eventfd_write(self._wakeup, 1)
+    def _wait_together(self, courier: Courier, began: float | None, wait: Any) -> bool:
+        timeout_s = self._close_timeout_s
+        if self._settings.spool is not None and not courier.was_welcomed_ever:
+            timeout_s = min(timeout_s, _NEVER_REACHED_S)  # it is as safe in the spool
+        where = os.fspath(self._settings.socket_path())
+        return ending.wait_together(where, timeout_s, began, wait)
 
-    def _run(self) -> None:
-        try:
-            self._deliver()
-            while self._take_step():
-                pass  # into the spool with what is left
-        except LogEngineError as error:
-            self._fail(error)
-        except Exception as error:  # noqa: BLE001 - told to whoever sends, whatever it is
-            self._fail(LogEngineError(f"the client ended: {error!r}"))
-
-    def _fail(self, error: LogEngineError) -> None:
-        with self._changed:
-            self._failure = error
-            self._obstacle = True
-            self._changed.notify_all()
-
-    def _deliver(self) -> None:
-        pause = Pause(random.random)
-        away_since = time.monotonic()
-        while not self._stopping:
-            reason = "the client was closed"
-            try:
-                self._converse()
-            except OSError as error:
-                reason = self._no_daemon(error)
-            with self._changed:
-                if self._delivery.is_welcomed:
-                    pause.reset()
-                    away_since = time.monotonic()
-                self._delivery.lost(reason)
-                away_s = time.monotonic() - away_since
-            if self._away_max_s is not None and away_s >= self._away_max_s:
-                raise self._unavailable(away_s, reason)
-            self._rest(pause.take())
-
-    def _rest(self, pause_s: float) -> None:
-        """Spills while no daemon is there, until it is time to look for one again."""
-        until = time.monotonic() + pause_s
-        while not self._stopping and (left_s := until - time.monotonic()) > 0:
-            while self._take_step():
-                pass
-            with self._lock:
-                self._wake_bytes = self._delivery.wake_bytes
-                if self._delivery.outbox.held_bytes >= self._wake_bytes:
-                    self._wake()
-            self._wait(select.poll(), left_s)
-
-    def _converse(self) -> None:
-        """One connection, to its end, which is an `OSError`, or to that of the client."""
-        connection = socket.socket(socket.AF_UNIX)
-        self._socket = connection
-        try:
-            connection.setblocking(False)
-            connection.connect(os.fspath(self._settings.socket_path()))
-            with self._lock:
-                output = memoryview(self._delivery.connected())
-            poll = select.poll()
-            while not self._stopping:
-                output = self._send(connection, output)
-                poll.register(connection, select.POLLIN | (select.POLLOUT if output else 0))
-                self._wait(poll, None)
-                self._receive(connection)
-        finally:
-            self._socket = None
-            connection.close()
-
-    def _send(self, connection: socket.socket, output: memoryview) -> memoryview:
-        """Sends what may be sent now; gives what the socket did not take."""
-        while True:
-            while self._take_step():
-                pass
-            if self._stopping:
-                return output
-            if not output:
-                with self._lock:
-                    output = memoryview(self._delivery.next_output())
-                    if not output:
-                        self._wake_bytes = self._delivery.wake_bytes
-                        return output
-            try:
-                output = output[connection.send(output) :]
-            except BlockingIOError:
-                return output
-            except ConnectionError:
-                # Its last answers can still be read: perhaps that another took over the name.
-                while self._receive(connection):
-                    pass
-                raise
-
-    def _receive(self, connection: socket.socket) -> bool:
-        """Takes what the daemon said; False if that is nothing. Raises `OSError` at its end."""
-        try:
-            data = connection.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return False
-        if not data:
-            raise ConnectionResetError("the daemon closed the connection")
-        with self._changed:
-            was_welcomed = self._delivery.is_welcomed
-            self._delivery.received(data)
-            self._line_bytes_max = self._delivery.line_bytes_max
-            self._changed.notify_all()
-        if not was_welcomed and self._delivery.is_welcomed:
-            self._drain_orphans(Client)
-        return True
-
-    def _wait(self, poll: "select.poll", timeout_s: float | None) -> None:
-        """Returns when something is to be done: data, room in the socket, records, or an end."""
-        assert self._wakeup is not None
-        if self._delivery.is_spool_failing:
-            timeout_s = min(SPOOL_RETRY_S, timeout_s or SPOOL_RETRY_S)
-        poll.register(self._wakeup, select.POLLIN)
-        woken = poll.poll(None if timeout_s is None else timeout_s * 1000)
-        if not woken:
-            self._delivery.is_spool_failing = False  # it is tried again
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wakeup)
-
-    def _take_step(self) -> bool:
-        """Does one thing with the spool; False if there is nothing to be done."""
-        with self._lock:
-            step = self._delivery.next_step()
-        if step is None:
-            return False
-        try:
-            done = step.run()
-        except OSError as error:
-            with self._changed:
-                self._delivery.spool_failed(step, error)
-                self._changed.notify_all()
+    def _start(self, courier: Courier) -> bool:
+        """There is a thread that delivers, or there will be; False if none can be had."""
+        if courier.is_running:
             return True
-        with self._changed:
-            step.finish(done)
-            self._changed.notify_all()
-        return True
-
-    # What follows is for the end of a process, and for the beginning of a forked one.
+        ending.enter(self)
+        return courier.ensure_running()
 
     def give_up(self) -> None:
         """Ends what waits for the daemon, with `NotDurable`; to be closed all the same."""
-        with self._changed:
-            self._fail(self._delivery.not_durable("given up"))
+        self._courier.fail(NotDurable("given up", self.pending))
 
-    def hold_still(self) -> None:
-        """No other thread is in the midst of anything until `go_on`: the process forks now."""
-        self._lock.acquire()
+    # What follows is for a process that was forked.
 
-    def go_on(self) -> None:
-        """Ends `hold_still`."""
-        self._lock.release()
-
-    def begin_anew(self) -> None:
-        """In a forked process: what was taken is the parent's; from here on it is another one."""
-        delivery = self._delivery
-        delivery.forget()
-        if self._socket is not None:
-            self._socket.close()
-        if self._wakeup is not None:
-            os.close(self._wakeup)
-        self._adoptable = True
+    def _here(self) -> Courier:
+        """What is of the process that asks."""
+        courier = self._courier
+        if courier.mark[0]:
+            return courier
+        pid = os.getpid()
         name = process_producer(self._settings.producer or "")
-        self._begin(Delivery(self._settings, name, None))
+        self._adoptable = True
+        mine = self._new_courier(Delivery(self._settings, name, None))
+        # Several threads of a child may come here at once; one of them is the first.
+        if self._couriers.setdefault(pid, mine) is mine:
+            self._orphans = None
+            self._couriers = {pid: mine}
+            self._courier = mine
+            courier.forget()
+        return self._couriers[pid]
+
+    def begin_here(self) -> None:
+        """In a forked process: what was taken is the parent's; from here on it is another one."""
+        if not self._closed:
+            self._here()
 
 
-_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
-_held_still: list[Client] = []
+def _begin_here() -> None:
+    ending.forget_all()
+    for client in clients_of(Client):
+        client.begin_here()
 
 
-def _hold_still() -> None:
-    _held_still.extend(sorted(_clients, key=id))
-    for client in _held_still:
-        client.hold_still()
-
-
-def _go_on() -> None:
-    while _held_still:
-        _held_still.pop().go_on()
-
-
-def _begin_anew() -> None:
-    while _held_still:
-        _held_still.pop().begin_anew()
-
-
-def _close_all() -> None:
-    for client in list(_clients):
-        try:
-            client.close()
-        except LogEngineError as error:
-            print(f"logengine: {error}", file=sys.stderr)  # noqa: T201 - nobody else is left
-
-
-def _close_at_exit_of_a_child() -> None:
-    """A process of multiprocessing ends without `atexit`, but with its own finalizers."""
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
-    if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(None, _close_all, exitpriority=0)
-
-
-atexit.register(_close_all)
-os.register_at_fork(before=_hold_still, after_in_parent=_go_on, after_in_child=_begin_anew)
+# A fork that runs no hooks is found by the first `send`; by this, files are closed sooner.
+os.register_at_fork(after_in_child=_begin_here)

@@ -36,6 +36,7 @@ class Accidents:
         self._proven = {path: self._seqs_of(path) for path in self._paths()}
         self._ranges = {path: self._range_of(path) for path in self._paths()}
         self.touched: set[Path] = set()
+        self._misnamed: dict[Path, Path] = {}  # files, and the names that are theirs
         # The newest one that is gone, or has another number, is what nobody can know of.
         self._newest = list_segments(directory)[-1]
 
@@ -48,6 +49,10 @@ class Accidents:
 
     def provable(self) -> set[int]:
         """The seqs of the records that some file proves."""
+        for misnamed, own in self._misnamed.items():
+            # Only where its own name is free it can have it.
+            if own.exists():
+                self._proven[misnamed] = set()
         there = [seqs for path, seqs in self._proven.items() if path.exists()]
         return set().union(*there) & self._lines.keys()
 
@@ -188,6 +193,7 @@ class Accidents:
         if first < 1 or self._is_newest(path) or other.exists():
             return
         path.rename(other)
+        self._misnamed[other] = path
         self.touched.add(other)
         self._proven[other], self._ranges[other] = self._proven[path], self._ranges[path]
 

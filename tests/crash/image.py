@@ -26,8 +26,9 @@ _MIB = 1024 * 1024
 _MKFS = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0"],
     "xfs": ["mkfs.xfs", "-q", "-f"],
+    "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
-_SIZE_MIB = {"ext4": 64, "xfs": 320}  # xfs takes no less than 300
+_SIZE_MIB = {"ext4": 64, "xfs": 320, "btrfs": 128}  # xfs takes no less than 300
 _PATIENCE_S = 20
 
 
@@ -44,6 +45,20 @@ def missing(kind: str) -> str | None:
     except (AssertionError, OSError) as error:
         return f"no {kind} on a loop device: {error}"
     return None
+
+
+@functools.cache
+def unmountable(kind: str) -> str | None:
+    """Why no file system of that kind can be mounted here, or None; it need not be cut off."""
+    if os.geteuid() != 0:
+        return "mounting needs root"
+    if shutil.which(f"mkfs.{kind}") is None:
+        return f"there is no mkfs.{kind}"
+    try:
+        with image(kind):
+            return None
+    except (AssertionError, OSError) as error:
+        return f"no {kind} on a loop device: {error}"
 
 
 class Image:

@@ -6,6 +6,7 @@ long as nothing fails.
 
 import asyncio
 import contextlib
+import io
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from logengine.atomic import AtomicWriter
 from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.directory import Directory
+from logengine.durable_mark import DurableMarks, MarkReader
 from logengine.errors import AtomicWriteError, OutdatedPlan
 from logengine.plan import PlannedSegment, SegmentPlan
 from logengine.retainer import Retainer
@@ -186,8 +188,9 @@ def directory_sync_tried_again() -> Any:
 def written_in_place() -> Iterator[None]:
     """No temp: the file under the final name is written over."""
 
-    def open_target(self: AtomicWriter, _temp_path: str, _flags: int) -> int:
-        return self.directory.open_file(self._name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    def open_target(self: AtomicWriter) -> io.FileIO:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        return io.FileIO(self.directory.open_file(self._name, flags), "w")
 
     with (
         patch.object(AtomicWriter, "_open_temp", open_target),
@@ -221,7 +224,11 @@ def short_write_taken_for_whole() -> Any:
 
 def temp_kept() -> Any:
     """A writer that fails leaves its temp."""
-    return patch.object(AtomicWriter, "_remove_temp", nothing)
+
+    def forget(self: AtomicWriter) -> None:
+        self.temp_path = None
+
+    return patch.object(AtomicWriter, "_remove_temp", forget)
 
 
 @contextlib.contextmanager
@@ -329,9 +336,47 @@ def producers_not_stored() -> Any:
     return patch.object(plan, "_advance", lambda known, _advanced, _limit: known)
 
 
-def shown_before_sync() -> Any:
+@contextlib.contextmanager
+def shown_before_sync() -> Iterator[None]:
     """A follower hands out what is visible and not synced."""
-    return patch.object(follow, "sync_directory", nothing)
+    with patch.object(follow, "sync_directory", nothing), marks_ignored():
+        yield
+
+
+def marks_ignored() -> Any:
+    """A follower syncs for itself beside a daemon, and believes that."""
+    return patch.object(MarkReader, "read", nothing)
+
+
+def mark_moved_before_sync() -> Any:
+    """Followers are told that a segment is durable before its directory is synced."""
+
+    def publish(self: SegmentWriter) -> None:
+        self.prepare()
+        self._writer.publish()
+        self._on_durable()
+        self._writer.sync_directory()
+
+    return patch.object(SegmentWriter, "publish", publish)
+
+
+def mark_begun_after_commit() -> Any:
+    """The mark of a stream is made when its first segment has its name."""
+    commit = Store.commit
+
+    async def begin_late(
+        self: Store, planned: Any, before: Any = (), **options: Any
+    ) -> dict[str, Exception]:
+        with patch.object(DurableMarks, "has_begun", lambda *_: True):
+            failed = await commit(self, planned, before, **options)
+        assert self._opened is not None
+        marks = self._opened.marks
+        for name, segment in planned.items():
+            if segment.plan and name not in failed and name not in marks._begun:
+                marks.begin(name, segment.plan.last)
+        return failed
+
+    return patch.object(Store, "commit", begin_late)
 
 
 def _unlink(compactor: Compactor, name: str, names: Collection[str]) -> None:
@@ -463,4 +508,10 @@ CAUGHT_BY_FAULTS_OF_RETENTION: Sequence[Mutant] = (failed_sync_forgotten,)
 # In runs in which the sync of a stream's directory fails, and then the process is killed.
 CAUGHT_BY_RESTARTS: Sequence[Mutant] = (recovery_without_copy,)
 CAUGHT_BY_RESTARTS_BESIDE_A_RETENTION: Sequence[Mutant] = (restart_forgets_failed_sync,)
+# In runs that are followed, in which the sync of a stream's directory fails.
+CAUGHT_BY_FOLLOWERS: Sequence[Mutant] = (
+    marks_ignored,
+    mark_moved_before_sync,
+    mark_begun_after_commit,
+)
 CAUGHT_BY_FULL_DISKS: Sequence[Mutant] = (drops_not_synced, newest_dropped)

@@ -20,6 +20,7 @@ from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
 from logengine.directory import AnyDirectory
+from logengine.errors import DataDirectoryIncomplete
 from logengine.plan import Addition
 from logengine.retainer import Retainer
 from logengine.rewrite import Pace, Rewriter
@@ -286,7 +287,7 @@ def recover(
             found.begins_later = cleared.begins
             found.faults += [f"after clearing up: {each}" for each in _spoiled(left, cleared)]
         return found
-    except OSError as error:
+    except (OSError, DataDirectoryIncomplete) as error:
         before.faults.append(f"recovery failed: {error}")
         return before
     finally:

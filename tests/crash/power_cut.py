@@ -29,6 +29,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from logengine.durable_mark import MARKS_NAME
 from logengine.running import RUNNING_NAME
 from tests.crash.system_calls import (
     ROOT,
@@ -43,7 +44,7 @@ from tests.crash.system_calls import (
 )
 
 SECTOR_BYTES = 512
-_OF_ONE_BOOT = f"/{RUNNING_NAME}"
+_OF_ONE_BOOT = frozenset({RUNNING_NAME, MARKS_NAME})
 # Where more combinations are legal, this many are drawn.
 STATES_PER_CUT_MAX = 4096
 _SECTORS_COMBINED_MAX = 4
@@ -85,6 +86,8 @@ class Disk:
         self._pending: list[_Change] = []
         self._files: dict[int, _File] = {}
         self._directories: set[int] = {ROOT}
+        self._of_one_boot: set[int] = set()
+        self._marks: set[int] = set()  # of those, what is in the directory of marks, and that
         self.next_inode = 1
         for path, content in sorted((tree or {}).items()):
             self._adopt(path, content)
@@ -93,30 +96,36 @@ class Disk:
         directory, _, name = path.rpartition("/")
         parent = self.names()[directory] if directory else ROOT
         inode, self.next_inode = self.next_inode, self.next_inode + 1
+        self._note_of_one_boot(parent, name, inode)
         self._durable_names[parent, name] = inode
         if content is None:
             self._directories.add(inode)
         else:
             self._files[inode] = _File(content, content)
 
+    def _note_of_one_boot(self, parent: int, name: str, inode: int) -> None:
+        if name in _OF_ONE_BOOT or parent in self._of_one_boot:
+            self._of_one_boot.add(inode)
+        if name == MARKS_NAME or parent in self._marks:
+            self._marks.add(inode)
+
     def apply(self, event: object) -> bool:  # noqa: PLR0912 - one case for each kind of event
-        """Takes one event; whether it was one of the disk's."""
+        """Takes one event; whether it was one of the disk's that may matter to a cut or a kill."""
         match event:
             case Made(parent, name, inode, is_directory):
                 if is_directory:
                     self._directories.add(inode)
                 else:
                     self._files[inode] = _File()
-                self._pending.append(_Change(parent, {name: inode}))
+                self._note_of_one_boot(parent, name, inode)
+                self._change(parent, {name: inode})
                 self.next_inode = inode + 1
             case Linked(parent, name, inode):
-                self._pending.append(_Change(parent, {name: inode}))
+                self._change(parent, {name: inode})
             case Renamed(parent, source, target):
-                self._pending.append(
-                    _Change(parent, {source: None, target: self._current(parent, source)})
-                )
+                self._change(parent, {source: None, target: self._current(parent, source)})
             case Removed(parent, name):
-                self._pending.append(_Change(parent, {name: None}))
+                self._change(parent, {name: None})
             case Written(inode, offset, data):
                 self._files[inode].write(offset, data)
             case Emptied(inode):
@@ -131,7 +140,29 @@ class Disk:
                     self._files[inode].lost = True
             case _:
                 return False
-        return True
+        return not self._is_of_marks(event)
+
+    def _is_of_marks(self, event: object) -> bool:
+        """Whether it is of what tells followers, which no daemon goes on from after a cut."""
+        match event:
+            case Written(inode) | Emptied(inode):
+                return inode in self._marks
+            case Made(parent, name) | Linked(parent, name) | Removed(parent, name):
+                return parent in self._marks or name == MARKS_NAME
+            case Renamed(parent):
+                return parent in self._marks
+        return False
+
+    def _change(self, parent: int, names: dict[str, int | None]) -> None:
+        if parent not in self._of_one_boot and not names.keys() & _OF_ONE_BOOT:
+            self._pending.append(_Change(parent, names))
+            return
+        # No cut leaves any of it, so nothing is to be tried about when it would be durable.
+        for name, inode in names.items():
+            if inode is None:
+                self._durable_names.pop((parent, name), None)
+            else:
+                self._durable_names[parent, name] = inode
 
     def names(self) -> dict[str, int]:
         """The inodes as the running system sees them, by relative path."""
@@ -158,7 +189,7 @@ class Disk:
         seen = set()
         for chosen in choices:
             walked = self._walk(chosen, is_mask=True)
-            reached = tuple(sorted(each for each in walked if not each[0].endswith(_OF_ONE_BOOT)))
+            reached = tuple(sorted(each for each in walked if each[1] not in self._of_one_boot))
             if reached not in seen:
                 seen.add(reached)
                 yield from self._with_contents(reached)

@@ -106,7 +106,6 @@ _NOT_MODELLED = (
     "ftruncate",
     "posix_fallocate",
     "sendfile",
-    "pwrite",
 )
 
 
@@ -163,6 +162,7 @@ class SystemCalls:
             "writev": self._writev,
             "write": self._write,
             "pread": self._pread,
+            "pwrite": self._pwrite,
             "fsync": self._fsync,
             "fdatasync": self._fsync,
             "link": self._link,
@@ -265,6 +265,16 @@ class SystemCalls:
 
     def _write(self, descriptor: int, data: Any) -> int:
         return self._writev(descriptor, [data])
+
+    def _pwrite(self, descriptor: int, data: Any, offset: int) -> int:
+        file = self._of_descriptor(descriptor)
+        if file is None:
+            return int(self._real["pwrite"](descriptor, data, offset))
+        with self._attempt("write", file.path, file.inode) as only:
+            written = int(self._real["pwrite"](descriptor, bytes(data)[:only], offset))
+            self._on_event(Written(file.inode, offset, bytes(data)[:written]))
+            self._sizes[file.inode] = max(self._sizes.get(file.inode, 0), offset + written)
+            return written
 
     def _pread(self, descriptor: int, count: int, offset: int) -> bytes:
         file = self._of_descriptor(descriptor)

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from unittest.mock import patch
 
@@ -37,7 +38,8 @@ from tests.crash.withstanding import (
     tree_of,
 )
 
-WHEN = "2026-11-26T00:00:00.000001Z"
+WHEN = "2026-11-26T00:00:00.{:06d}Z"
+_TIMES = count(1)  # no two repairs are at the same time
 SAME_FILE = names_aside(DAMAGED_DIRECTORY, STREAM)
 
 
@@ -85,7 +87,8 @@ def damaged_case(root: Path, source: random.Random, life: Life) -> Case:
 
 
 def repair(root: Path) -> None:
-    Repair(root / "data", STREAM, WHEN, lambda _: None).run()
+    when = WHEN.format(next(_TIMES))
+    Repair(root / "data", STREAM, when, lambda _: None).run()
 
 
 def wrong(root: Path, case: Case, *, started: bool = False) -> Iterator[str]:

@@ -18,7 +18,6 @@ import pytest
 from logengine import Client, ClientClosed, ClientFull, NotDurable, ProducerFenced, RecordTooLarge
 from logengine.errors import (
     DaemonUnavailable,
-    DamagedSegment,
     InvalidOption,
     InvalidStreamName,
     ProtocolError,
@@ -35,7 +34,9 @@ def numbers(daemon: Daemon, stream: str = "app") -> list[int]:
 
 
 def spools(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in (root / "spool").rglob("*.ndjson"))
+    # `rglob` raises where a directory is removed meanwhile.
+    walked = [Path(at, name) for at, _, names in os.walk(root / "spool") for name in names]
+    return sorted(str(path.relative_to(root)) for path in walked if path.suffix == ".ndjson")
 
 
 def test_what_was_flushed_is_on_disk(daemon: Daemon) -> None:
@@ -464,14 +465,63 @@ def test_two_clients_do_not_share_a_spool(root: Path) -> None:
         pass
 
 
-def test_a_damaged_spool_is_named(root: Path) -> None:
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a bit of the header": lambda content: flipped(content, 20),
+    "a bit of a record's text": lambda content: flipped(content, content.index(b"text-15") + 1),
+    "a bit of a record's structure": lambda content: flipped(content, content.index(b'"n":15') - 1),
+    "the end cut off": lambda content: content[: content.index(b'"n":17')],
+    "nothing but zeros": lambda content: bytes(len(content)),
+    "empty": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_spool_is_put_aside_and_what_is_whole_in_it_sent(
+    root: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"spool": root / "spool", "producer": "w", "close_timeout": 0}
+    for start in (0, 10, 20):
+        with Client("app", socket=root / "socket", **options) as client:
+            for n in range(start, start + 10):
+                client.send({"n": n, "text": f"text-{n}"})
+    capsys.readouterr()
+    middle = sorted((root / "spool").rglob("*.ndjson"))[1]
+    middle.write_bytes(DAMAGES[damage](middle.read_bytes()))
+    daemon = Daemon(root)
+    with contextlib.closing(daemon):
+        daemon.start()
+        with Client("app", socket=daemon.socket, **options | {"close_timeout": 5}) as client:
+            client.send({"n": 30})
+            client.flush(PATIENCE_S)
+        stored = numbers(daemon)
+    outside = [n for n in stored if not 10 <= n < 20]
+    assert outside == [*range(10), *range(20, 31)]
+    assert stored == sorted(set(stored))
+    if damage in ("a bit of the header", "a bit of a record's text"):
+        assert len(stored) == 31
+    assert list((root / "spool").rglob(".damaged/*"))
+    assert capsys.readouterr().err.count("is damaged") == 1
+
+
+def test_a_spool_without_its_state_is_sent_all_the_same(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options: dict[str, Any] = {"spool": root / "spool", "producer": "w", "close_timeout": 0}
     with Client("app", socket=root / "socket", **options) as client:
         client.send({"n": 1})
-    (segment,) = (root / "spool").rglob("*.ndjson")
-    segment.write_bytes(b"")
-    with pytest.raises(DamagedSegment, match=r"0001\.ndjson"):
-        Client("app", socket=root / "socket", **options)
+    (state,) = (root / "spool").rglob("spool.json")
+    state.write_bytes(b"{")
+    daemon = Daemon(root)
+    with contextlib.closing(daemon):
+        daemon.start()
+        with Client("app", socket=daemon.socket, **options | {"close_timeout": 5}) as client:
+            client.send({"n": 2})
+        assert numbers(daemon) == [1, 2]
+    assert "may be sent twice" in capsys.readouterr().err
 
 
 # Processes.

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ FENCED = b'{"error":"fenced"}\n'
 MORE_THAN_ONE_READ = b'{"unknown":"%s"}\n' % (b"x" * 100_000)
 
 
-def test_a_client_whose_write_fails_reads_that_it_was_fenced(root: Path) -> None:
+def test_a_client_whose_write_fails_reads_that_it_was_fenced(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(root / "socket"))
         listener.listen()
@@ -25,10 +28,17 @@ def test_a_client_whose_write_fails_reads_that_it_was_fenced(root: Path) -> None
         daemon, _ = listener.accept()
         daemon.recv(1000)
         # The client reads the beginning, and takes it only when all was said.
-        client.hold_still()
+        said = threading.Event()
+        take = client._delivery.received
+
+        def take_later(data: bytes) -> None:
+            assert said.wait(PATIENCE_S)
+            take(data)
+
+        monkeypatch.setattr(client._delivery, "received", take_later)
         daemon.sendall(b'{"welcome":1,"next":1,"max_record":1000}\n' + MORE_THAN_ONE_READ + FENCED)
         daemon.close()
-        client.go_on()
+        said.set()
         with pytest.raises(ProducerFenced):
             client.flush(PATIENCE_S)
         with pytest.raises(ProducerFenced):

@@ -8,9 +8,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from logengine.directory import Directory
+from logengine.errors import DataDirectoryIncomplete
+from logengine.file_system import risks_at
+from logengine.store import Store
+from tests.crash.image import image, missing
+from tests.crash.oracle import AtOnce
 from tests.daemon import Daemon, Producer, eventually
 
 LINES = b"".join(b'{"n":%d}\n' % number for number in range(1, 101))
@@ -224,3 +231,94 @@ def test_beneath_a_volume_that_was_unmounted_nothing_is_begun(root: Path) -> Non
         with mounted(data, "-t", "tmpfs", "none"):
             assert waiting.end() == b""
             assert numbers(data, "default") == [2]
+
+
+def test_a_start_on_a_read_only_file_system_waits_until_it_can_be_written(root: Path) -> None:
+    data = root / "data"
+    data.mkdir()
+    with mounted(data, "-t", "tmpfs", "-o", "ro", "none"), another(root, data) as daemon:
+        eventually(lambda: "data_directory_unusable" in daemon.events())
+        assert "Read-only file system" in status(daemon, 1)["unusable"]
+        waiting = daemon.connect()
+        waiting.send(b'{"n":1}\n')
+        subprocess.run(["mount", "-o", "remount,rw", str(data)], check=True)
+        assert waiting.end() == b""
+        assert numbers(data, "default") == [1]
+        assert "data_directory_replaced" not in daemon.events()
+        assert status(daemon, 0)["ok"]
+
+
+def emptied(daemon: Daemon) -> None:
+    daemon.cli("send", "-s", "app", stdin=b'{"n":1}\n')
+    daemon.cli("send", "-s", "web", stdin=b'{"n":1}\n')
+    daemon.kill()
+    for stream in ("app", "web"):
+        shutil.rmtree(daemon.data / stream)
+
+
+def test_after_a_kill_a_directory_without_any_of_its_streams_is_not_begun_in(
+    daemon: Daemon,
+) -> None:
+    emptied(daemon)
+    daemon.start()
+    waiting = daemon.connect()
+    waiting.send(b'{"n":2}\n')
+    why = eventually(lambda: status(daemon, 1)["unusable"])
+    assert "none of the 2 streams" in why
+    # It says how to go on, and that is all it takes.
+    mark = Path(why.rpartition("remove ")[2].removesuffix(" too"))
+    mark.unlink()
+    assert waiting.end() == b""
+    assert numbers(daemon.data, "default") == [2]
+
+
+def test_a_stream_that_was_removed_beside_others_holds_up_no_start(daemon: Daemon) -> None:
+    daemon.cli("send", "-s", "app", stdin=b'{"n":1}\n')
+    daemon.cli("send", "-s", "web", stdin=b'{"n":1}\n')
+    daemon.kill()
+    shutil.rmtree(daemon.data / "app")
+    daemon.start()
+    assert named(daemon)[1] == 1
+    assert status(daemon, 0)["unusable"] == ""
+
+
+def test_what_is_removed_after_a_stop_holds_up_no_start(daemon: Daemon) -> None:
+    daemon.cli("send", "-s", "app", stdin=b'{"n":1}\n')
+    assert daemon.stop() == 0
+    shutil.rmtree(daemon.data / "app")
+    daemon.start()
+    assert named(daemon)[1] == 1
+
+
+def test_a_file_system_that_lists_nothing_is_not_begun_in(tmp_path: Path) -> None:
+    def open_store() -> Store:
+        store = Store(tmp_path, AtOnce(), boot_id="a boot")
+        store.open()
+        return store
+
+    open_store().close()
+    with (
+        patch.object(Directory, "names", return_value=[]),
+        pytest.raises(DataDirectoryIncomplete, match=r"does not list \.lock"),
+    ):
+        open_store()
+    open_store().close()
+
+
+def test_the_file_system_is_told_of_where_it_is_not_safe(root: Path) -> None:
+    data = root / "data"
+    data.mkdir()
+    with mounted(data, "-t", "tmpfs", "none"), another(root, data) as daemon:
+        (risk,) = status(daemon, 0)["risks"]
+        assert "all of it is lost" in risk
+        assert risk in daemon.cli("status").stdout.decode()
+        (warned,) = (each for each in daemon.log() if each["event"] == "file_system_not_safe")
+        assert warned["reason"] == risk
+
+
+@pytest.mark.parametrize(("options", "is_safe"), [((), True), (("-O", "^has_journal"), False)])
+def test_an_ext4_is_safe_where_it_has_a_journal(options: tuple[str, ...], is_safe: bool) -> None:
+    if why := missing("ext4"):
+        pytest.skip(why)
+    with image("ext4", *options) as made, Directory.open(made.directory) as directory:
+        assert bool(risks_at(directory)) is not is_safe

@@ -54,6 +54,8 @@ class Fault:
     slow_s: float = 0.0
     once: bool = False
     skips: int = 0
+    then: str = ""
+    then_s: float = 0.0
     passed: int = 0
     is_over: bool = False
     hits: int = 0
@@ -81,6 +83,8 @@ class Fault:
         often = "once" if self.once else f"until {self.end_s:.4f}"
         if self.skips:
             often += f", after {self.skips}"
+        if self.then:
+            often += f", and then {self.then}"
         return (
             f"{what} of {'/'.join(sorted(self.calls))} in {where} from {self.start_s:.4f} {often}"
         )
@@ -279,8 +283,7 @@ class SystemCalls:
         for fault in faults:
             if not fault.errno or not fault.concerns(call, stream, kernel.now):
                 continue
-            # One that fails for a reader loses what the daemon's own would make durable.
-            if thread.role != "follower" or call != "sync directory":
+            if not _is_spared(thread.role, call, fault.errno):
                 fault.hit()
                 self.on_fault(call, stream, fault, fault.errno)
                 raise OSError(fault.errno, os.strerror(fault.errno), stream)
@@ -747,6 +750,15 @@ class SystemCalls:
             stack.enter_context(patch.object(builtins, "open", self._open_file))
             stack.enter_context(patch.object(io, "open", self._open_file))
             yield
+
+
+def _is_spared(role: str, call: str, error: int) -> bool:
+    """Whether a call is not to fail: what comes of that is known, and no promise covers it."""
+    if role == "follower":
+        # It would lose what the daemon's own sync makes durable.
+        return call == "sync directory"
+    # To a start, and to a stream's recovery, a segment that cannot be read is a damaged one.
+    return role in ("main", "commit") and call == "read" and error == errno.EIO
 
 
 def is_segment(name: str) -> bool:

@@ -83,9 +83,16 @@ class _Stream:
 class Oracle:
     """Holds the promises. Every method raises `Violation` where one is broken."""
 
-    def __init__(self, disk: Callable[[], Disk], trims: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        disk: Callable[[], Disk],
+        trims: Callable[[str], bool],
+        seals_only: Callable[[str], bool],
+    ) -> None:
         self._disk = disk
         self._trims = trims
+        self._seals_only = seals_only
+        self.cursors: dict[str, list[int]] = {}  # of each stream, how far its readers are
         self.sent: dict[bytes, Sent] = {}
         self._streams: dict[str, _Stream] = {}
         self.odd_lines_allowed: set[str] = set()  # streams that were sent half records
@@ -193,6 +200,13 @@ class Oracle:
                 "removed before older ones",
                 f"{directory.name}/{name} goes, and {sorted(older)} may be there after a cut",
             )
+        if self._seals_only(directory.name):
+            if not segment.is_sealed:
+                raise Violation("removed unsealed", f"{directory.name}/{name}")
+            behind = [seq for seq in self.cursors.get(directory.name, []) if seq < segment.last]
+            if behind:
+                what = f"{directory.name}/{name} ends at {segment.last}, and is read up to {behind}"
+                raise Violation("removed before it was read", what)
         if not any(each.first > segment.first for each in sure):
             raise Violation("newest removed", f"{directory.name}/{name} is the newest durable one")
         stream.gone_before = max(stream.gone_before, segment.last + 1)
@@ -326,6 +340,10 @@ class Oracle:
         if seq < self._stream(stream).gone_before:
             return
         raise Violation("shown and not durable", f"{stream}:{seq}: {line[:120]!r}")
+
+    def begins(self, stream: str) -> int:
+        """The number before which everything may be gone."""
+        return self._stream(stream).gone_before
 
     def end_of(self, stream: str) -> int:
         """The number after the last one that is stored."""

@@ -31,7 +31,7 @@ from tests.simulation.senders import ANSWERED, ASKING, NAMED, NAMELESS, SenderPl
 
 STREAMS = ("s", "t", "u", "v", "w", "x")
 DATA = f"{ROOT}/data"
-_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _COMMIT_CALLS = ("create", "write", "fsync", "replace", "sync directory")
 _OTHER_CALLS = ("open", "read", "list", "stat", "unlink", "mkdir", "rmdir")
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
@@ -100,6 +100,12 @@ class Scenario:
         return on_full == "drop_oldest" or bool(
             retention.max_bytes or retention.max_age or retention.keep_free != "0B"
         )
+
+    def keeps_what_is_unread(self, stream: str) -> bool:
+        """Whether of a stream nothing goes but by retention: seals, which all cursors passed."""
+        said = self.config.stream.get(stream)
+        on_full = said.on_full if said and said.on_full else self.config.on_full
+        return on_full != "drop_oldest" and self.config.retention.keep_free == "0B"
 
 
 class _Drawing:
@@ -187,7 +193,8 @@ class _Drawing:
                 size = min(left, source.randint(1, burst_max))
                 left -= size
                 sizes = tuple(source.randint(low, high) for _ in range(size))
-                bursts.append((source.expovariate(1 / pause_s) if pause_s else 0.0, sizes))
+                drawn_s = source.expovariate(1 / pause_s) if pause_s else 0.0
+                bursts.append((min(drawn_s, self.length_s), sizes))
             refused = frozenset(n for n in range(1, total + 1) if refuses and self._is_on(0.1))
             stream = source.choice(self.streams)
             plans.append(
@@ -222,14 +229,15 @@ class _Drawing:
                     source.choice(self.streams),
                     start_s,
                     start_s + self.length_s,
-                    errno=source.choice(_ERRORS),
+                    errno=source.choice(ERRORS),
                 ),
             )
-        kinds = [kind for kind in _COMMIT_CALLS if self._is_on(0.4)] or ["fsync"]
+        kinds = [kind for kind in _COMMIT_CALLS if self._is_on(0.4)] or ["sync directory"]
         if self._is_on(0.25):
             kinds += [kind for kind in _OTHER_CALLS if self._is_on(0.3)]
-        errors = [each for each in _ERRORS if self._is_on(0.4)] or [errno.EIO]
+        errors = [each for each in ERRORS if self._is_on(0.4)] or [errno.EIO]
         is_faulty, is_slow = self._is_on(0.8), self._is_on(0.7)
+        ends = self._is_on(0.4)  # now and then the daemon does not outlive what fails
         if is_faulty:
             for _ in range(int(self._log(1, 25))):
                 once = self._is_on(0.6)
@@ -238,6 +246,7 @@ class _Drawing:
                 length_s = self.length_s * source.random() ** 3
                 calls = [source.choice(kinds)]
                 error = source.choice(errors)
+                ends_it = ends and self._is_on(0.3)
                 faults.append(
                     Fault(
                         len(faults),
@@ -248,6 +257,8 @@ class _Drawing:
                         errno=error,
                         once=once,
                         skips=skips,
+                        then=source.choice(("kill", "kill", "cut", "stop")) if ends_it else "",
+                        then_s=self.sync_s * self._log(0.1, 20),
                     )
                 )
         if is_slow:
@@ -299,6 +310,7 @@ class _Drawing:
             ("clock", 0.2, 4),
             ("read", 0.5, 8),
             ("follow", 0.4, 2),
+            ("cursor", 0.3, 2),
             ("rival", 0.4, 8),
             ("hang up", 0.3, 6),
             ("refuse to accept", 0.1, 3),
@@ -311,16 +323,12 @@ class _Drawing:
                 target = 0
                 if kind in ("rival", "hang up"):
                     target = source.choice(senders).number
-                elif kind == "read":
+                elif kind in ("read", "cursor"):
                     target = source.randrange(len(self.streams))
-                events.append(
-                    Event(
-                        self._at(),
-                        kind,
-                        target,
-                        source.uniform(-7200, 7200) if kind == "clock" else 0,
-                    )
-                )
+                value = source.uniform(-7200, 7200) if kind == "clock" else 0.0
+                if kind == "cursor":
+                    value = float(source.randint(0, 60))
+                events.append(Event(self._at(), kind, target, value))
         return tuple(sorted(events, key=lambda event: event.at_s))
 
     def _config(self, max_record: int) -> Config:
@@ -372,7 +380,7 @@ class _Drawing:
                 max_pending=Size(int(self._log(500, 500_000))),
                 max_pending_stream=Size(int(self._log(300, 100_000))),
                 max_connections=pick((2, 4, 64, 64, 64, 64)),
-                active_cache=Size(pick((0, 300, 2000, 1 << 20))),
+                active_cache=Size(pick((0, 300, 800, 2000, 5000, 1 << 20))),
                 stall_timeout=Duration(self.length_s * self._log(0.3, 3)),
             ),
             quota=quota,

@@ -1,5 +1,7 @@
 """The simulation itself: that it is the same again, finds what is wrong, and nothing else."""
 
+import errno
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -8,7 +10,8 @@ from logengine.committer import Committer
 from logengine.store import Store
 from tests.simulation import search
 from tests.simulation.__main__ import FIXED_SEED, seed_of_commit
-from tests.simulation.scenario import Scenario
+from tests.simulation.calls import Fault
+from tests.simulation.scenario import Event, Scenario
 from tests.simulation.search import explore, run
 from tests.simulation.shrink import Kept, shrink
 
@@ -69,6 +72,21 @@ def test_runs_from_a_fixed_seed_break_no_promise():
     assert outcome.counts.kills
     assert outcome.counts.cuts
     assert outcome.counts.failures
+
+
+def test_a_stop_commits_what_was_received_where_the_socket_cannot_be_removed():
+    drawn = Scenario.drawn(0)
+    read_only = Fault(0, frozenset({"unlink"}), "", 0.0, drawn.ends_s, errno=errno.EROFS)
+    scenario = replace(
+        drawn,
+        faults=(read_only,),
+        spaces=(),
+        events=tuple(Event(drawn.ends_s * part, "stop") for part in (0.1, 0.3, 0.6)),
+        inherits_listener=False,
+    )
+    violation, world = run(scenario)
+    assert violation is None
+    assert world.counts.stops
 
 
 @pytest.mark.campaign

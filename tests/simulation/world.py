@@ -35,8 +35,9 @@ from logengine import (
 )
 from logengine.committer import Committer
 from logengine.compactor import Compactor
-from logengine.errors import DataDirectoryReplaced, LogEngineError
+from logengine.errors import DataDirectoryLocked, DataDirectoryReplaced, LogEngineError
 from logengine.record import Peer
+from logengine.retainer import CURSORS_NAME
 from logengine.server import Server
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
 from tests.simulation.clock import Kernel, Process, Thread, current_thread
@@ -46,13 +47,16 @@ from tests.simulation.inotify import Notifications
 from tests.simulation.loop import SimulatedExecutor, SimulatedLoop
 from tests.simulation.oracle import Oracle, Violation
 from tests.simulation.readers import Follows, Reader
-from tests.simulation.scenario import STREAMS, Event, Scenario
+from tests.simulation.scenario import ERRORS, STREAMS, Event, Scenario
 from tests.simulation.senders import ANSWERED, ASKING, NAMELESS, Outside, Sender
 from tests.simulation.sockets import End, Epoll, Listener, Network
 
 _WALL_NS = 1_795_000_000_000_000_000
 _RESTART_S = 0.003
 _STEPS_MAX = 3_000_000
+# That the data directory cannot be looked at, or not be locked for that.
+_OF_PLACE = (DataDirectoryReplaced, DataDirectoryLocked)
+_REASONS = [os.strerror(each) for each in ERRORS]
 _STORED_TIMES = 8
 _FOLLOWED_S = 1.0  # after which a follower has shown all there is
 _CALM_S = 120.0  # in which everything is acknowledged once nothing fails any more
@@ -184,6 +188,8 @@ class Life:
                 self.loop.run_until_complete(
                     daemon._serve(config, {}, store, compacting, None, listeners)
                 )
+                self._wait_for_threads("default")  # as a loop does that is closed
+            self._wait_for_threads("commit", "compact")
             self.outcome = "stopped"
         except (OSError, LogEngineError) as error:
             self.outcome = error
@@ -192,6 +198,10 @@ class Life:
             if self.is_listening or not _is_of_disk(error):
                 world.violate(Violation("the daemon ended", repr(error)))
         world.kernel.after(0.0, lambda: world.on_ended(self))
+
+    def _wait_for_threads(self, *roles: str) -> None:
+        while any(thread.role in roles for thread in self.process.threads):
+            self.world.kernel.sleep(1e-4)
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -227,7 +237,7 @@ class World:
         self.calls.on_fault = self._on_fault
         self._clock_step_ns = 0
         self.calls.wall_ns = self._wall_ns
-        self.oracle = Oracle(lambda: self.calls.disk, scenario.trims)
+        self.oracle = Oracle(lambda: self.calls.disk, scenario.trims, scenario.keeps_what_is_unread)
         self.calls.disk.on_name = self.guarded(self._on_name)
         self.network = Network(self.kernel, random.Random(f"network {seed}"), scenario.network_s)
         self.network.on_taken = lambda _: None
@@ -399,6 +409,8 @@ class World:
                 self._clock_step_ns += int(event.value * 1e9)
             case "read":
                 self._read(STREAMS[event.target])
+            case "cursor":
+                self._register(STREAMS[event.target], int(event.value))
             case "follow":
                 self._follow()
             case "rival":
@@ -411,6 +423,10 @@ class World:
                     self.listener.loop.look()
             case _:
                 raise ValueError(event.kind)
+
+    def _happen_unless_calm(self, event: Event) -> None:
+        if not self._is_calm:
+            self._happen(event)
 
     def _sender(self, number: int, call: Callable[[Sender], None]) -> None:
         for sender in self.senders:
@@ -455,6 +471,30 @@ class World:
         if reader in self._readers:
             self._readers.remove(reader)
             self.calls.release(reader.process)
+
+    def _register(self, stream: str, seq: int) -> None:
+        """Somebody has read so far, and wants what comes after kept; at once, and durably."""
+        disk = self.calls.disk
+        data = disk.root.entries.get("data")
+        if not isinstance(data, Directory):
+            return
+        if CURSORS_NAME not in data.entries:
+            disk.mkdir(data, CURSORS_NAME)
+        directory = data.entries[CURSORS_NAME]
+        assert isinstance(directory, Directory)
+        begins = self.oracle.begins(stream)
+        name = f"reader-{len(directory.entries)}"
+        cursor = disk.create(directory, name, 0o644)
+        disk.write(cursor, 0, b"%s:%d\n" % (stream.encode(), max(seq, begins)))
+        cursor.durable = cursor.content
+        directory.sync(disk.changes)
+        data.sync(disk.changes)
+        reached = max(seq, begins)
+        # Who was about to remove something may not have seen it.
+        self.kernel.after(
+            50 * self.scenario.sync_s * self.scenario.spread,
+            lambda: self.oracle.cursors.setdefault(stream, []).append(reached),
+        )
 
     def _follow(self) -> None:
         """Somebody follows all streams, beginning now."""
@@ -627,6 +667,9 @@ class World:
         if error:
             kind = errno.errorcode[error]
         self.counts.faults[f"{kind} {call}"] += 1
+        if isinstance(fault, Fault) and fault.then and not self._is_calm:
+            event = Event(self.kernel.now, fault.then)
+            self.kernel.after(fault.then_s, lambda: self._happen_unless_calm(event))
         life = self.life
         thread = current_thread()
         if not error or life is None or thread is None or thread.process is not life.process:
@@ -662,7 +705,7 @@ class World:
         if level == "exception":
             self.violate(Violation("an exception", f"{event}: {sys.exc_info()[1]!r} {fields}"))
         error = fields.get("exc_info")
-        if isinstance(error, BaseException) and not isinstance(error, DataDirectoryReplaced):
+        if isinstance(error, BaseException) and not isinstance(error, _OF_PLACE):
             self.violate(Violation("an exception", f"{event}: {error!r} {fields}"))
         if event == "records_missing":
             self.violate(Violation("records missing", f"{fields}"))
@@ -686,7 +729,9 @@ class World:
         """A stream that fails for the same reason as before is not told of again."""
         stream = fields["stream"]
         life.failed_logs[stream] += 1
-        reason = fields["error"].rpartition(": ")[2]
+        error = fields["error"]
+        of_system = () if fields.get("exc_info") is not None else _REASONS
+        reason = next((text for text in of_system if text in error), error)
         if level == "error" and life.told.get(stream) == reason:
             self.violate(Violation("told again", f"{fields}"))
         life.told[stream] = reason

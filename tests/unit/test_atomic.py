@@ -286,9 +286,9 @@ def test_the_temp_is_made_exclusively(tmp_path: Path, monkeypatch: pytest.Monkey
     opened: list[tuple[str, int]] = []
     real = os.open
 
-    def noted(path: str, flags: int, *mode: int, dir_fd: int | None = None) -> int:
+    def noted(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         opened.append((whole_path(path, dir_fd), flags))
-        return real(path, flags, *mode, dir_fd=dir_fd)
+        return real(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", noted)
     with AtomicWriter(tmp_path / "file"):

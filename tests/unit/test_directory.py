@@ -8,7 +8,12 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine.directory import create_directories, create_directory, sync_directory
+from logengine.directory import (
+    Directory,
+    create_directories,
+    create_directory,
+    sync_directory,
+)
 from logengine.errors import AtomicWriteError
 
 
@@ -95,3 +100,20 @@ def test_a_directory_sync_is_not_believed_if_the_file_system_is_gone(tmp_path: P
         pytest.raises(AtomicWriteError, match="sync the directory"),
     ):
         sync_directory(tmp_path)
+
+
+def test_what_fails_is_named_by_its_path_and_nothing_else(tmp_path: Path) -> None:
+    with Directory.open(tmp_path) as directory:
+        with pytest.raises(FileNotFoundError) as of_unlink:
+            directory.unlink("gone")
+        with pytest.raises(FileNotFoundError) as of_replace:
+            directory.replace("gone", "target")
+        refuse = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with (
+            patch.object(os, "listdir", side_effect=refuse),
+            pytest.raises(PermissionError) as of_names,
+        ):
+            directory.names()
+    assert str(of_unlink.value) == f"[Errno 2] No such file or directory: '{tmp_path}/gone'"
+    assert str(of_replace.value) == f"[Errno 2] No such file or directory: '{tmp_path}/target'"
+    assert str(of_names.value) == f"[Errno 13] Permission denied: '{tmp_path}'"

@@ -141,3 +141,43 @@ def test_a_recorded_gap_is_no_gap() -> None:
     assert recovery.gaps == []
     assert recovery.state.next_seq == 7
     assert plan_recovery("app", [Found(4, gap), Found(7, header(7, 9))]).gaps == []
+
+
+def test_a_whole_file_under_a_wrong_name_gets_its_own() -> None:
+    wrong = Examined(5, False, header(4, 6), "its header says first 4", is_intact=True)
+    plan = plan_repair("app", [whole(1, 3), wrong, whole(7, 9)], WHEN)
+    assert plan.links == [(segment_name(5), segment_name(4))]
+    assert [each.file.name for each in plan.removals] == [segment_name(5)]
+    assert (plan.gaps, plan.pieces) == ([], [])
+    # Where another one has that name, its records cannot be had without a moment without both.
+    plan = plan_repair("app", [whole(1, 3), damaged(4, 6), wrong, whole(7, 9)], WHEN)
+    assert plan.links == []
+    assert [(gap.first, gap.last) for gap in plan.gaps] == [(4, 4), (5, 6)]
+
+
+def test_an_empty_segment_gives_way_to_a_gap_that_goes_on_where_it_stood() -> None:
+    empty = msgspec.structs.replace(header(4, 3), producers={"p": 3, "q": 7})
+    files = (whole(1, 3), Examined(4, False, empty, None), whole(7, 9))
+    plan = plan_repair("app", files, WHEN)
+    (gap,) = plan.gaps
+    assert (gap.first, gap.last, gap.producers) == (4, 6, {"p": 3, "q": 7})
+    assert [each.leftover for each in plan.removals] == [True]
+    assert plan_repair("app", files[:2], WHEN).removals == []
+
+
+def test_what_is_written_never_contradicts_its_neighbours() -> None:
+    """A gap for a missing segment, and one for a damaged one behind it: times go on."""
+    plan = plan_repair("app", [whole(1, 1), damaged(3, 3), whole(40, 40)], WHEN)
+    latest = [gap.latest for gap in plan.gaps]
+    assert [(gap.first, gap.last) for gap in plan.gaps] == [(2, 2), (3, 3), (4, 39)]
+    assert latest == sorted(latest)
+    assert latest[-1] <= TIME.format(40)
+
+
+def test_records_come_before_a_gap_that_says_they_are_gone() -> None:
+    gap = msgspec.structs.replace(header(1, 0), gap=Gap(last=9, when=WHEN, why="rot"))
+    recorded = Examined(1, False, gap, None)
+    plan = plan_repair("app", [recorded, whole(4, 6)], "2026-11-26T00:00:00.000001Z")
+    assert [(each.first, each.last) for each in plan.gaps] == [(1, 3), (7, 9)]
+    assert {each.gap.when for each in plan.gaps if each.gap} == {WHEN}
+    assert [each.file for each in plan.removals] == [recorded]

@@ -1,0 +1,535 @@
+"""The thread that brings what a `Client` takes to the daemon, and how others wait for it.
+
+It alone touches the `Delivery`, so that needs no lock. Who waits for it waits at a lock of his
+own, which the thread releases and never takes. It is started by whoever finds it missing, and
+several may find so at once: of the threads that come of it, the first one stays.
+"""
+
+import contextlib
+import random
+import select
+import time
+from _thread import allocate_lock, get_ident, start_new_thread
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from logengine.client.delivery import Delivery
+from logengine.client.descriptors import OwnSocket, Wakeup, connect
+from logengine.client.encoding import encode_record
+from logengine.client.handover import Cell, Handover
+from logengine.client.outbox import drops_record
+from logengine.client.pause import Pause
+from logengine.client.process_mark import process_mark
+from logengine.client.settings import Settings
+from logengine.client.telling import forget, tell_once
+from logengine.errors import DaemonUnavailable, LogEngineError, NotDurable
+
+if TYPE_CHECKING:
+    from _thread import LockType
+
+# Taken together, once: where a program is patched for greenlets later, these still fit together.
+_poll = getattr(select, "poll", None)  # eventlet takes it away
+_select = select.select
+
+SPOOL_RETRY_S = 1.0
+AWAY_TOLD_AFTER_S = 1.5
+_START_AGAIN_S = 1.0
+_LOOK_S = 5.0  # nothing ought to be missed; if it is, it is found then
+_WAIT_S = 1.0
+_BUSY_S = 0.005
+_BUSY_LOOK_S = 0.001
+_NOTE_BYTES = 100
+_WITHIN_WAIT = 1.125
+
+
+class Courier:
+    """One process's part of a client.
+
+    `prepare` is called in its thread, before anything else, and `welcomed` at each new welcome.
+    `is_ended`: nothing more happens here; `failure` says why, if there is a reason.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        delivery: Delivery,
+        *,
+        away_max_s: float | None,
+        prepare: Callable[[], object] = lambda: None,
+        welcomed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.mark = process_mark()
+        self.delivery = delivery
+        self.handover = Handover(settings.max_records, settings.max_bytes)
+        self.line_bytes_max = delivery.line_bytes_max
+        self.failure: LogEngineError | None = None
+        self.is_running = False
+        self.is_ended = False
+        self.is_stopping = False
+        self.was_welcomed_ever = False
+        self.is_drop_told = False
+        self._progressed_at = time.monotonic()
+        self._full_since: float | None = None
+        self._settings = settings
+        self._away_max_s = away_max_s
+        self._prepare = prepare
+        self._welcomed = welcomed
+        self._waiters: deque[LockType] = deque()
+        self._wakeup: Wakeup | None = None
+        self._connection: OwnSocket | None = None
+        self._elected: dict[str, object] = {}
+        self._asleep: list[Wakeup] = []
+        self._is_called = False
+        self._busy_until = 0.0
+        self._thread = 0
+        self._asked_at = -_START_AGAIN_S
+        self._until: float | None = None  # where it runs in the thread of who ends it
+        self._drops_told = 0
+        self.waiting: set[int] = set()  # the threads that wait for room
+        self._bound()
+
+    # For the application's threads.
+
+    @property
+    def taken(self) -> int:
+        """The place, as the outbox counts, of the last record taken."""
+        return max(self.delivery.outbox.taken, self.delivery.inherited + self.handover.taken)
+
+    @property
+    def pending(self) -> int:
+        """How many records are not known to be durable."""
+        return max(0, self.taken - self.delivery.outbox.acked)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is in memory, about."""
+        waiting = self.handover.taken_bytes - self.handover.drained_bytes
+        return self.delivery.outbox.held_bytes + max(0, waiting)
+
+    @property
+    def held_records(self) -> int:
+        """How many records are in memory, about."""
+        return self.delivery.outbox.held_records + len(self.handover)
+
+    def has_room(self, size: int) -> bool:
+        """Whether a line may be taken; what is larger than the bounds has the memory alone."""
+        if self._fits(size):
+            self._full_since = None
+            return True
+        return False
+
+    def _fits(self, size: int) -> bool:
+        handover = self.handover
+        is_empty = not (self.delivery.outbox.held_bytes or len(handover) or handover.is_closed)
+        return handover.has_room(size) or is_empty
+
+    def takes_within_wait(self) -> bool:
+        """For a record out of a signal handler whose thread waits for room: it cannot wait, too.
+
+        It is taken beyond the bounds, by an eighth of them at most.
+        """
+        handover = self.handover
+        return not handover.is_closed and (
+            self.held_records < handover.records_max * _WITHIN_WAIT
+            and self.held_bytes < handover.bytes_max * _WITHIN_WAIT
+        )
+
+    def patience_s(self, block_max_s: float | None) -> float | None:
+        """How much longer to wait for room: so long after anything went on; None is for ever."""
+        if block_max_s is None:
+            return None
+        now = time.monotonic()
+        full_since = self._full_since
+        if full_since is None:
+            full_since = self._full_since = now
+        return max(0.0, max(self._progressed_at, full_since) + block_max_s - now)
+
+    def not_durable(self) -> NotDurable:
+        """The error for what is pending."""
+        return self.delivery.not_durable(self.delivery.trouble, self.pending)
+
+    @property
+    def is_in_own_thread(self) -> bool:
+        """Whether the client's thread asks, out of a `__del__`: it cannot wait for itself."""
+        return self._thread == get_ident()
+
+    def keeps(self, cell: Cell) -> bool:
+        """A record was put in although this has ended or is to be woken; whether it was taken."""
+        if self.is_ended:
+            return not self.handover.withdraw(cell)
+        self.wake()
+        return True
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self.handover.wake()
+        if self._is_called:
+            return
+        self._is_called = True
+        # A thread that is awake looks for calls before it sleeps. Not to disturb it matters: a
+        # system call gives it the interpreter, in the midst of a signal handler perhaps.
+        wakeup = self._wakeup
+        if self._asleep and wakeup is not None and not wakeup.set():
+            self._replace()
+
+    def _replace(self) -> None:
+        """The thread waits for a pipe that the application closed, perhaps for ever."""
+        self.is_running = False
+        self._asked_at = -_START_AGAIN_S
+        if self._asleep:
+            try:
+                self._asleep.pop()
+            except IndexError:
+                return  # it has just woken, and finds out by itself
+            self._elected.clear()
+        self.ensure_running()
+
+    def ensure_running(self) -> bool:
+        """Starts the thread if there is none; False if none can be had now.
+
+        Calls that come meanwhile start none: the first is on its way, or is tried again later.
+        """
+        if self.is_running or self.is_ended:
+            return True
+        now = time.monotonic()
+        if now < self._asked_at + _START_AGAIN_S:
+            return True
+        self._asked_at = now
+        try:
+            start_new_thread(self._run, ())
+        except RuntimeError as error:
+            self._asked_at = -_START_AGAIN_S
+            tell_once(
+                "no thread",
+                self.delivery.producer,
+                f"records of stream {self._settings.stream!r} wait in memory, "
+                f"a thread is tried again with the next one: {error}",
+            )
+            return False
+        return True
+
+    def wait_for(self, condition: Callable[[], Any], timeout_s: float | None) -> bool:
+        """Whether `condition` came true, or the client to its end, in time."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not (condition() or self.failure or self.is_ended):
+            if self.is_in_own_thread:
+                return False
+            left_s = _WAIT_S if self.is_running else _WAIT_S / 20
+            if deadline is not None:
+                left_s = min(left_s, deadline - time.monotonic())
+                if left_s <= 0:
+                    return False
+            self.ensure_running()
+            lock = allocate_lock()
+            lock.acquire()
+            self._waiters.append(lock)
+            try:
+                if not (condition() or self.failure or self.is_ended):
+                    lock.acquire(True, left_s)
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(lock)
+        return True
+
+    def fail(self, error: LogEngineError) -> None:
+        """Ends the client for everybody who uses it."""
+        self.failure = error
+        self.handover.close()
+        self._release_waiters()
+
+    def close(self) -> None:
+        """Nothing more is taken."""
+        self.handover.close()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ends the thread; whether it did in time. What is not durable goes to the spool first."""
+        self.handover.close()
+        self.delivery.is_closing = self.is_stopping = True
+        self.wake()
+        if self.is_in_own_thread:
+            return False
+        if not self.is_running:
+            self._run()  # nobody ever came: what is left is done here
+        deadline = time.monotonic() + timeout_s
+        while not self.is_ended and (left_s := deadline - time.monotonic()) > 0:
+            lock = allocate_lock()
+            lock.acquire()
+            self._waiters.append(lock)
+            if not self.is_ended:
+                lock.acquire(True, min(left_s, _WAIT_S))
+        return self.is_ended
+
+    def run_here(self, timeout_s: float) -> None:
+        """Delivers in the caller's thread, where no other can be had, until all is durable."""
+        self._until = time.monotonic() + timeout_s
+        self._run()
+
+    def forget(self) -> None:
+        """In a forked process: lets go of everything without touching what is the parent's."""
+        self.is_ended = True
+        self.delivery.forget()
+        if self._connection is not None:
+            self._connection.close()
+        if self._wakeup is not None:
+            self._wakeup.close()
+
+    # What follows runs in the client's own thread.
+
+    def _run(self) -> None:
+        me = object()
+        if self._elected.setdefault("courier", me) is not me or self.is_ended:
+            return
+        self._thread = get_ident()
+        self.is_running = True
+        forget("no thread", self.delivery.producer)
+        try:
+            self._prepare()
+            if self._wakeup is not None:
+                self._wakeup.close()
+            self._wakeup = Wakeup()
+            self._deliver()
+            if self._elected.get("courier") is not me:
+                return  # another thread goes on
+            self._finish()
+        except _Replaced:
+            return
+        except LogEngineError as error:
+            self.fail(error)
+        except BaseException as error:  # noqa: BLE001 - told to whoever sends, whatever it is
+            self.fail(LogEngineError(f"the client ended: {error!r}"))
+        self._end()
+
+    def _finish(self) -> None:
+        """Into the spool with what is left."""
+        self.handover.close()
+        self._drain()
+        while self._take_step():
+            self._drain()
+
+    def _end(self) -> None:
+        self.handover.close()
+        self.is_ended = True
+        # Whoever put something in after this took it back himself, or it is here.
+        while len(self.handover):
+            self._drain()
+            if self.failure is None:
+                while self._take_step():
+                    pass
+        if self._wakeup is not None:
+            self._wakeup.close()
+            self._wakeup = None
+        self._thread = 0
+        self._release_waiters()
+
+    def _is_over(self) -> bool:
+        if self.is_stopping or self.failure is not None:
+            return True
+        return self._until is not None and (not self.pending or time.monotonic() >= self._until)
+
+    def _deliver(self) -> None:
+        pause = Pause(random.random)
+        away_since = time.monotonic()
+        while not self._is_over():
+            reason = "the client was closed"
+            try:
+                self._converse()
+            except OSError as error:
+                reason = self._no_daemon(error)
+            if self.delivery.is_welcomed:
+                pause.reset()
+                away_since = time.monotonic()
+            self.delivery.lost(reason)
+            away_s = time.monotonic() - away_since
+            if self._away_max_s is not None and away_s >= self._away_max_s:
+                raise unavailable(away_s, reason)
+            self._rest(pause.take(), away_since, reason)
+
+    def _no_daemon(self, error: OSError) -> str:
+        return f"no daemon at {self._settings.socket_path()}: {error.strerror or error}"
+
+    def _rest(self, pause_s: float, away_since: float, reason: str) -> None:
+        """Spills while no daemon is there, until it is time to look for one again."""
+        until = time.monotonic() + pause_s
+        while not self._is_over() and (left_s := until - time.monotonic()) > 0:
+            self._drain()
+            while self._take_step():
+                self._drain()
+            away_s = time.monotonic() - away_since
+            if self.pending and away_s >= AWAY_TOLD_AFTER_S:
+                tell_once("away", str(self._settings.socket_path()), f"{reason}; records wait")
+            elif away_s < AWAY_TOLD_AFTER_S:
+                left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
+            self._wait(None, left_s, is_sending=False)
+
+    def _converse(self) -> None:
+        """One connection, to its end, which is an `OSError`, or to that of the client."""
+        connection = connect(self._settings.socket_path())
+        self._connection = connection
+        try:
+            output = memoryview(self.delivery.connected())
+            while not self._is_over():
+                output = self._send(connection, output)
+                if self._is_over():
+                    return
+                if self._wait(connection, _LOOK_S, is_sending=bool(output)):
+                    self._receive(connection)
+        finally:
+            self._connection = None
+            connection.close()
+
+    def _send(self, connection: OwnSocket, output: memoryview) -> memoryview:
+        """Sends what may be sent now; gives what the socket did not take."""
+        while True:
+            self._drain()
+            while self._take_step():
+                self._drain()
+            if self._is_over():
+                return output
+            if not output:
+                output = memoryview(self.delivery.next_output())
+                if not output:
+                    return output
+            try:
+                output = output[connection.send(output) :]
+            except BlockingIOError:
+                return output
+            except ConnectionAbortedError:
+                raise
+            except ConnectionError:
+                # Its last answers can still be read: perhaps that another took over the name.
+                while self._receive(connection):
+                    pass
+                raise
+
+    def _receive(self, connection: OwnSocket) -> bool:
+        """Takes what the daemon said; False if that is nothing. Raises `OSError` at its end."""
+        try:
+            data = connection.receive()
+        except BlockingIOError:
+            return False
+        if not data:
+            raise ConnectionResetError("the daemon closed the connection")
+        was_welcomed = self.delivery.is_welcomed
+        self.delivery.received(data)
+        self.line_bytes_max = self.delivery.line_bytes_max
+        if not was_welcomed and self.delivery.is_welcomed:
+            self.was_welcomed_ever = True
+            forget("away", str(self._settings.socket_path()))
+            self._welcomed()
+        self._changed()
+        return True
+
+    def _drain(self) -> None:
+        """Takes over what the application's threads put in."""
+        handover = self.handover
+        if lines := handover.drain():
+            self.delivery.outbox.take_batch(lines)
+            self._busy_until = time.monotonic() + _BUSY_S
+            self._bound()
+        unsaid = handover.dropped - self._drops_told
+        if unsaid and (handover.is_closed or self._fits(_NOTE_BYTES)):
+            self._drops_told += unsaid
+            self.is_drop_told = False
+            handover.take(encode_record(drops_record(unsaid)))
+            self._drain()
+
+    def _wait(self, connection: OwnSocket | None, timeout_s: float, *, is_sending: bool) -> bool:
+        """Returns when something is to be done: data, room in the socket, records, or an end.
+
+        Whether it is something at the connection, or may be.
+        """
+        assert self._wakeup is not None
+        if self.delivery.is_spool_failing:
+            timeout_s = min(SPOOL_RETRY_S, timeout_s)
+        if self._until is not None:
+            timeout_s = min(timeout_s, max(0.0, self._until - time.monotonic()))
+        wakeup = self._wakeup
+        self._asleep.append(wakeup)
+        outbox = self.delivery.outbox
+        if time.monotonic() < self._busy_until and connection and not outbox.in_flight:
+            timeout_s = min(timeout_s, _BUSY_LOOK_S)  # more will come, and wakes nobody
+        elif not self.handover.sleep(outbox.held_bytes, self.delivery.wake_bytes):
+            timeout_s = 0
+        if self._is_called or self._is_over():
+            timeout_s = 0
+        ready = _wait_for_any(wakeup, connection, timeout_s, is_sending=is_sending)
+        is_woken = wakeup.number in ready
+        try:
+            self._asleep.pop()
+        except IndexError:
+            raise _Replaced from None
+        self.handover.wake()
+        self._is_called = False
+        if not ready and timeout_s > _BUSY_LOOK_S:
+            self.delivery.is_spool_failing = False  # it is tried again
+        if is_woken:
+            wakeup.clear()
+            if not wakeup.is_ours:
+                wakeup.close()
+                self._wakeup = Wakeup()
+                return True
+        return connection is not None and connection.number in ready
+
+    def _take_step(self) -> bool:
+        """Does one thing with the spool; False if there is nothing to be done."""
+        step = self.delivery.next_step()
+        if step is None:
+            return False
+        try:
+            done = step.run()
+        except OSError as error:
+            self.delivery.spool_failed(step, error)
+        else:
+            step.finish(done)
+        self._changed()
+        return True
+
+    def _bound(self) -> None:
+        outbox = self.delivery.outbox
+        self.handover.bound(outbox.held_bytes, outbox.spooled - self.delivery.inherited)
+
+    def _changed(self) -> None:
+        stop_before = self.handover.records_stop
+        self._bound()
+        if self.handover.records_stop != stop_before:
+            self._progressed_at = time.monotonic()
+        self._release_waiters()
+
+    def _release_waiters(self) -> None:
+        try:
+            while True:
+                self._waiters.popleft().release()
+        except IndexError:
+            pass
+
+
+def unavailable(away_s: float, reason: str) -> DaemonUnavailable:
+    """The error of a client that gives its daemon up."""
+    return DaemonUnavailable(
+        f"{reason}, for {away_s:.1f} s; is `logengine run` running, and is that its socket?"
+    )
+
+
+class _Replaced(Exception):
+    """Another thread goes on where this one was."""
+
+
+def _wait_for_any(
+    wakeup: Wakeup, connection: OwnSocket | None, timeout_s: float, *, is_sending: bool
+) -> list[int]:
+    """Which of them something came from before the time was up."""
+    numbers = [wakeup.number, *([connection.number] if connection else [])]
+    if _poll is None:
+        writing = numbers[1:] if is_sending else []
+        try:
+            return [
+                number for ready in _select(numbers, writing, [], timeout_s) for number in ready
+            ]
+        except (OSError, ValueError):  # one of them was closed
+            return numbers
+    poll = _poll()
+    poll.register(wakeup.number, select.POLLIN)
+    if connection is not None:
+        poll.register(connection.number, select.POLLIN | (select.POLLOUT if is_sending else 0))
+    return [number for number, _ in poll.poll(timeout_s * 1000)]

@@ -1,0 +1,126 @@
+"""How the clients of a process end: within one wait for all of them, and after everybody else.
+
+Many clients that end one after the other while their daemon is away wait for it once, not each:
+their threads have been looking for it all the time. What is logged after the last chance to wait,
+as by a function of `atexit` that was registered before, is sent at once by whoever logs it.
+
+A child of `multiprocessing` or billiard ends without `atexit`, by its own finalizers, or by the
+SIGTERM of a `Pool`, which is taken there if nobody else did.
+"""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+from logengine.client.telling import tell
+from logengine.errors import LogEngineError
+
+_TOGETHER_S = 1.0
+_LEAST_S = 0.05
+_AFTER_OTHER_FINALIZERS = -1000
+
+_vain: dict[str, tuple[float, float]] = {}  # by socket: since when it was waited, and until
+_clients: dict[int, "Ending"] = {}
+_hooked: list[int] = []
+_under_way: list[float] = []
+_exiting: list[int] = []  # the number of this process, once its clients were ended together
+
+
+class Ending(Protocol):
+    """A client, as its process sees it at the end."""
+
+    def close_at_exit(self, began: float) -> None:
+        """Ends it; it was waited for since `began`. Raises `LogEngineError` for what is lost."""
+
+
+def wait_together(
+    where: str, timeout_s: float, began: float | None, wait: Callable[[float], bool]
+) -> bool:
+    """Waits for the daemon at `where`, less what others have just waited for it in vain."""
+    now = time.monotonic()
+    if began is None:
+        since, until = _vain.get(where, (now, now))
+        began = since if now - until < _TOGETHER_S else now
+    is_done = wait(min(timeout_s, max(_LEAST_S, began + timeout_s - now)))
+    if is_done:
+        _vain.pop(where, None)
+    else:
+        _vain[where] = (began, time.monotonic())
+    return is_done
+
+
+def enter(client: Ending) -> None:
+    """From now on the end of the process waits for `client`."""
+    _clients[id(client)] = client
+    if os.getpid() not in _hooked:
+        _hooked[:] = [os.getpid()]
+        _hook_child()
+
+
+def leave(client: Ending) -> None:
+    """It has ended by itself."""
+    _clients.pop(id(client), None)
+
+
+def is_exiting() -> bool:
+    """Whether nobody will wait any more for what is taken from now on."""
+    return _exiting == [os.getpid()]
+
+
+def forget_all() -> None:
+    """In a forked process: it ends only what it uses itself."""
+    _clients.clear()
+    _under_way.clear()
+
+
+def close_all() -> None:
+    """Ends all clients of this process."""
+    _exiting[:] = [os.getpid()]
+    began = time.monotonic()
+    _under_way.append(began)
+    try:
+        while _clients:
+            try:
+                _, client = _clients.popitem()
+            except KeyError:
+                return
+            try:
+                client.close_at_exit(began)
+            except LogEngineError as error:
+                tell(str(error))
+    finally:
+        _under_way.pop()
+
+
+def _hook_child() -> None:
+    is_child = False
+    for name in ("multiprocessing", "billiard"):
+        util = sys.modules.get(f"{name}.util")
+        process = sys.modules.get(f"{name}.process")
+        if util is None or process is None:
+            continue
+        # multiprocessing hides this from billiard's children, and the other way about.
+        if getattr(process.current_process(), "_parent_pid", None) not in (None, os.getpid()):
+            util.Finalize(None, close_all, exitpriority=_AFTER_OTHER_FINALIZERS)
+            is_child = True
+    if is_child and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, _end_by)
+
+
+def _end_by(number: int, _: FrameType | None) -> None:
+    """Sends what there is, and ends by the signal as if it had not been taken."""
+    if _under_way:
+        return  # the process is at its end already, and this came in the midst of it
+    close_all()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+atexit.register(close_all)

@@ -1,0 +1,70 @@
+"""What is still whole in a damaged segment of a spool: bytes in, lines and their places out.
+
+A spool's segment has one hash for all of its lines, so no line can be proven. One counts as
+whole if it is a JSON object, or, where none is, text. No I/O.
+"""
+
+import msgspec
+
+from logengine.client.outbox import Chunk
+
+
+def whole_parts(
+    content: bytes, first: int, last: int | None, *, is_header_whole: bool
+) -> list[Chunk]:
+    """The lines of a file's `content` that are whole, as neighbours, by place.
+
+    `first` and `last` are the places that it held; `last` None if nobody knows. What cannot be
+    placed, because lines are missing on both sides of it, is left out.
+    """
+    _, _, body = content.partition(b"\n")
+    *lines, unfinished = body.split(b"\n")
+    are_whole = _are_whole(lines)
+    count = len(lines) if last is None else last + 1 - first
+    if len(lines) == count:
+        places = list(range(first, first + count))
+    else:
+        places = _placed(are_whole, first, count, ends_whole=not (unfinished or is_header_whole))
+    runs: list[tuple[int, list[bytes]]] = []
+    for line, is_whole, place in zip(lines, are_whole, places, strict=False):
+        if is_whole and place:
+            if not runs or runs[-1][0] + len(runs[-1][1]) != place:
+                runs.append((place, []))
+            runs[-1][1].append(line + b"\n")
+    return [Chunk(begin, begin + len(run) - 1, b"".join(run)) for begin, run in runs]
+
+
+def _placed(are_whole: list[bool], first: int, count: int, *, ends_whole: bool) -> list[int]:
+    """The place of each line, 0 for none: up to a break from the front, after it from the end."""
+    broken = [index for index, is_whole in enumerate(are_whole) if not is_whole]
+    if broken:
+        front, back = broken[0], broken[-1] + 1
+    elif ends_whole:
+        front, back = 0, 0  # the first went with the header
+    else:
+        front, back = len(are_whole), len(are_whole)  # the end is cut off
+    stop = first + count
+    end = len(are_whole)
+    placed = [first + index if index < front else 0 for index in range(back)]
+    placed += [stop - end + index for index in range(back, end)]
+    return [place if first <= place < stop else 0 for place in placed]
+
+
+def _are_whole(lines: list[bytes]) -> list[bool]:
+    are_objects = [_is_object(line) for line in lines]
+    return are_objects if any(are_objects) else [_is_text(line) for line in lines]
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        return line.decode().isprintable() and bool(line.strip())
+    except UnicodeDecodeError:
+        return False
