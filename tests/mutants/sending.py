@@ -343,12 +343,12 @@ MUTANTS = (
         _SPOOL,
     ),
     mutant(
-        "gap_in_the_spool_unseen",
-        "a spool in which records are missing is sent",
+        "damaged_spool_not_put_aside",
+        "a damaged segment of the spool is written over, and kept nowhere",
         "client/spool.py",
-        "            if self._segments and first > self.last + 1:",
-        "            if False:",
-        tests("e2e/test_client.py", "crash/test_spool.py"),
+        "        self._put_aside(path)\n        # The last one first",
+        "        # The last one first",
+        tests("unit/test_client_mending.py", "e2e/test_client.py"),
     ),
     mutant(
         "two_clients_in_a_spool",

@@ -33,8 +33,8 @@ MUTANTS = (
         "directory_sync_left_out",
         "a name is taken for durable without a sync of its directory",
         "atomic.py",
-        "            self.directory.sync()\n",
-        "            pass\n",
+        "            self._directory.sync()\n        except AtomicWriteError",
+        "        except AtomicWriteError",
     ),
     mutant(
         "temp_left_where_a_step_failed",
@@ -48,8 +48,8 @@ MUTANTS = (
         "temp_not_removed",
         "a writer that ends leaves its temp",
         "atomic.py",
-        "                self.directory.unlink(os.path.basename(self.temp_path))\n",
-        "                pass\n",
+        "                    self._unlink(self.temp_path)\n",
+        "                    pass\n",
     ),
     mutant(
         "published_is_not_visible",
