@@ -337,7 +337,8 @@ class AtomicWriter:
         except AtomicWriteError as error:
             error.published = self.published
             raise
-        self._let_go()
+        finally:
+            self._let_go()
 
     def abort(self) -> None:
         """Removes the temp, if the file is not published yet. Never raises.

@@ -75,8 +75,10 @@ class LockedDirectory:
         try:
             if _identity(os.stat(self._lock_path)) == self._lock_is:
                 return None
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
+        except OSError as error:
+            return DataDirectoryReplaced(self._unseen(error))
         return DataDirectoryReplaced(self._what_happened())
 
     def why_gone(self) -> DataDirectoryReplaced | None:
@@ -100,10 +102,14 @@ class LockedDirectory:
                 "nothing is stored until there is a directory again"
             )
         except OSError as error:
-            return f"{path} cannot be looked at: {error.strerror}; nothing is stored until it can"
+            return self._unseen(error)
         if _identity(found) == self._is:
             return f"{self._lock_path} was removed or replaced; it is locked once more"
         return f"{path} is another directory now: a volume was mounted there, or it was moved"
+
+    def _unseen(self, error: OSError) -> str:
+        path = self.directory.path
+        return f"{path} cannot be looked at: {error.strerror}; nothing is stored until it can"
 
     def _is_unmounted(self) -> bool:
         """Whether this was a volume's own directory, and the path means what was beneath it."""

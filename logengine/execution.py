@@ -43,6 +43,7 @@ async def execute(
 class _Execution:
     def __init__(self, client: AsyncClient, tell: Callable[[str], None]) -> None:
         self._client = client
+        client.tells_when_away = False  # standard error is the command's
         self._tell = tell
         self._has_failed = False
         self._unsent = 0  # records that the client did not take

@@ -100,6 +100,7 @@ def open_data(
         return opened
     except BaseException:
         locked.close()
+        locked.directory.close()
         raise
 
 

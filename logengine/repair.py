@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ from logengine.compression import (
     record_frame,
     with_frames,
 )
-from logengine.directory import create_directory, sync_directory
+from logengine.directory import Directory, create_directory, sync_directory
 from logengine.errors import AtomicWriteError
 from logengine.repair_plan import Examined, Piece, Removal, RepairPlan, Span, plan_repair
 from logengine.salvage import SalvageReport, encode_salvage, fault_of_line, salvage
@@ -191,16 +192,26 @@ class Repair:
         with AtomicWriter(self._damaged / name, "wb", buffering=0) as writer:
             writer.write_buffers(list(lines))
 
+    def _replacing(self, path: Path) -> AtomicWriter:
+        # Whatever has the name, a link or a FIFO, has its second one and goes: it is not followed.
+        return AtomicWriter(
+            path,
+            "wb",
+            buffering=0,
+            permissions=0o640,
+            open_directory=partial(Directory.open, path.parent),
+        )
+
     def _put_back(self, piece: Piece) -> None:
         header = piece.header
         path = self._directory / header.file_name
-        with AtomicWriter(path, "wb", buffering=0, permissions=0o640) as writer:
+        with self._replacing(path) as writer:
             writer.write_buffers(_render(self._directory, piece))
         self._tell(f"{path}: records {header.first} to {header.last} are in it")
 
     def _record(self, gap: Header) -> None:
         path = self._directory / gap.file_name
-        with AtomicWriter(path, "wb", buffering=0, permissions=0o640) as writer:
+        with self._replacing(path) as writer:
             writer.write(encode_header(gap))
         assert gap.gap
         self._tell(f"{path}: records {gap.first} to {gap.gap.last} are recorded as gone")

@@ -223,6 +223,7 @@ class Store:
             self._catching_up.cancel()
         if opened is not None:
             opened.close(is_in_doubt=self._is_in_doubt(opened))
+            opened.directory.close()
 
     def _is_in_doubt(self, opened: OpenedData) -> bool:
         are_all_known = self._admitted <= self._planned.keys()

@@ -34,7 +34,7 @@ def report_failure(
         waiting_records=pending.records,
         waiting_bytes=pending.bytes,
         retry_in_s=pause_s,
-        exc_info=None if isinstance(error, OSError) else error,
+        exc_info=None if isinstance(error, OSError | LogEngineError) else error,
     )
 
 

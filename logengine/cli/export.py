@@ -59,8 +59,8 @@ def command(
     """Write records to a file that others can read; of several streams, merged by time.
 
     Without STREAM, all streams, or those that --after names. Works without the daemon. Where a
-    record cannot be read, FILE is not written, and the exit status is 1. What a stream itself
-    says is gone, as after `repair`, is no such record.
+    record cannot be read, or is removed before it is read, FILE is not written, and the exit
+    status is 1. What a stream itself says is gone, as after `repair`, is no such record.
     """
     form = form or _FORMATS_OF_NAMES.get(path.suffix if path else "", "ndjson")
     if form == "parquet" and path is None:
@@ -80,13 +80,15 @@ def command(
 
 
 def _all_or_none(lines: Iterator[bytes], output: Output, path: Path) -> Iterator[bytes]:
-    """`lines`; raises `IncompleteExport` at their end if some could not be read."""
+    """`lines`; raises `IncompleteExport` at their end if some of what was asked for is missing."""
     yield from lines
-    if output.problems:
-        raise IncompleteExport(
-            f"{path} is not written: what is named above would be missing from it; "
-            "`logengine repair` says what is left of it; --partial writes the rest"
-        )
+    if not (output.problems or output.removed):
+        return
+    advice = "`logengine repair` says what is left of it; " if output.problems else ""
+    raise IncompleteExport(
+        f"{path} is not written: what is named above would be missing from it; "
+        f"{advice}--partial writes the rest"
+    )
 
 
 def _lines(selection: Selection, output: Output) -> Iterator[bytes]:

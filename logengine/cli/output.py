@@ -45,6 +45,7 @@ class Output:
         self._render = {"json": self._json, "raw": _raw}.get(form) or _pretty_renderer()
         self._gone: dict[str, list[Gone]] = {}  # of each stream, what no record has told yet
         self.problems = 0
+        self.removed = 0  # holes of records that were removed before they were read
 
     def write_block(self, block: Block) -> None:
         """Writes the records of a block: as stored without a look at them."""
@@ -96,6 +97,7 @@ class Output:
     def report(self, problem: Problem) -> None:
         """Says what could not be served; the exit status will say so too, of what is damage."""
         self.problems += not problem.expected
+        self.removed += problem.gone is not None and problem.gone.reason == "removed"
         if problem.gone is not None and self._form == "json":
             self._gone.setdefault(problem.stream, []).append(problem.gone)
         prefix = "note: " if problem.expected else ""

@@ -38,6 +38,8 @@ class AsyncClient(BaseClient):
     as `Client` does. Not to be used in a forked process: make another one there.
     """
 
+    tells_when_away = True  # on standard error, which may be somebody else's
+
     def _begin(self, delivery: Delivery) -> None:
         self._own_delivery = delivery
         self._ended_by: LogEngineError | None = None
@@ -326,7 +328,8 @@ class AsyncClient(BaseClient):
             await self._take_steps()
             away_s = loop.time() - away_since
             if self.pending and away_s >= AWAY_TOLD_AFTER_S:
-                tell_once("away", str(self._settings.socket_path()), f"{reason}; records wait")
+                if self.tells_when_away:
+                    tell_once("away", str(self._settings.socket_path()), f"{reason}; records wait")
             elif away_s < AWAY_TOLD_AFTER_S:
                 left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
             await self._wait(left_s)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,16 +15,20 @@ from tests.crash.seed import SEED
 from tests.daemon import Daemon
 
 PRODUCERS = 8
-MAIN = (sys.executable, "-m", "tests.crash.numbering_process")
+# A process may be killed while its records are under way that others of it interrupted.
+NESTED_MAX = 10
+NUMBERING, INTERRUPTED = "tests.crash.numbering_process", "tests.crash.interrupted_process"
 
 
 class Application:
     """One producer's processes, one after the other, until all is sent."""
 
-    def __init__(self, daemon: Daemon, root: Path, name: str, records: int, pause_s: float) -> None:
+    def __init__(
+        self, daemon: Daemon, root: Path, name: str, records: int, pause_s: float, program: str
+    ) -> None:
         self.name = name
         self._command = [
-            *(*MAIN, str(daemon.socket), str(root / "spool"), name),
+            *(sys.executable, "-m", program, str(daemon.socket), str(root / "spool"), name),
             *(str(records), str(pause_s)),
         ]
         self.kills = 0
@@ -49,6 +54,7 @@ def under_fire(
     kill_every_s: tuple[float, float],
     client_kills: float,
     pause_s: float,
+    program: str = NUMBERING,
 ) -> str:
     """Sends so many records; gives what was done meanwhile."""
     source = random.Random(SEED)
@@ -58,7 +64,7 @@ def under_fire(
         each = records // PRODUCERS
         began = time.monotonic()
         applications = [
-            Application(daemon, root, f"producer-{number}", each, pause_s)
+            Application(daemon, root, f"producer-{number}", each, pause_s, program)
             for number in range(PRODUCERS)
         ]
         for application in applications:
@@ -85,16 +91,57 @@ def under_fire(
         for application in applications:
             assert stored[application.name] == list(range(1, each + 1)), application.name
         assert list((root / "spool").iterdir()) == []
+        interruptions = 0
+        if program == INTERRUPTED:
+            interruptions = check_interruptions(daemon.records("interruptions"))
         client_kills_done = sum(application.kills for application in applications)
         return (
             f"{each * PRODUCERS:,} records of {PRODUCERS} producers in {took_s:.0f} s, daemon "
             f"killed {kills} times, applications {client_kills_done} times, socket deleted "
-            f"{deletions} times: each stored once, in order"
+            f"{deletions} times, interrupted {interruptions:,} times: each stored once, in order"
         )
+
+
+def check_interruptions(records: list[dict[str, Any]]) -> int:
+    """Each is there once, and none is missing before another of its process; gives how many."""
+    by_process: dict[str, set[int]] = defaultdict(set)
+    for record in records:
+        assert record["n"] not in by_process[record["process"]], record
+        by_process[record["process"]].add(record["n"])
+    for process, numbers in by_process.items():
+        # One that was interrupted by another had its number, and took its place after that.
+        missing = set(range(min(numbers), max(numbers) + 1)) - numbers
+        assert len(missing) <= NESTED_MAX, (process, missing)
+    return len(records)
 
 
 def test_every_record_is_stored_once_whoever_is_killed(root: Path) -> None:
     print(under_fire(root, 80_000, kill_every_s=(0.05, 0.4), client_kills=0.3, pause_s=0.05))
+
+
+def test_every_record_is_stored_once_whatever_interrupts_it(root: Path) -> None:
+    fire = under_fire(
+        root,
+        24_000,
+        kill_every_s=(0.2, 0.8),
+        client_kills=0.1,
+        pause_s=0.05,
+        program=INTERRUPTED,
+    )
+    print(fire)
+
+
+@pytest.mark.campaign
+def test_a_million_records_are_stored_once_whatever_interrupts_them(root: Path) -> None:
+    fire = under_fire(
+        root,
+        1_000_000,
+        kill_every_s=(0.5, 3.0),
+        client_kills=0.1,
+        pause_s=0.05,
+        program=INTERRUPTED,
+    )
+    print(fire)
 
 
 @pytest.mark.campaign

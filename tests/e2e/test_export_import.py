@@ -1,9 +1,11 @@
 """`logengine export` and `logengine import`."""
 
+import asyncio
 import builtins
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,6 +16,10 @@ import zstandard
 
 from logengine.errors import NotInstalled
 from logengine.exporting import export_file, zstd_frames
+from logengine.segment import segment_name
+from logengine.segment_file import list_segments
+from logengine.store import Store, StoreLimits
+from tests.crash.oracle import addition
 from tests.daemon import Daemon, eventually
 from tests.e2e.test_cli import LOGENGINE
 
@@ -133,6 +139,33 @@ def test_an_export_with_a_hole_is_written_only_if_that_is_asked_for(
     done = daemon.cli("export", "-o", str(path))
     assert b"note: web: records 1 to 1 are gone" in done.stderr
     assert path.exists()
+
+
+def test_an_export_misses_nothing_that_was_removed_before_it_was_read(
+    daemon: Daemon, root: Path
+) -> None:
+    for number in range(1, 4):
+        daemon.cli("send", "-s", "app", stdin=b'{"n":%d}\n' % number)
+    daemon.stop()
+    with ThreadPoolExecutor(1) as executor:
+        store = Store(daemon.data, executor, StoreLimits(rewrite_limit=1))
+        store.open()
+        for number in range(4, 6):
+            planned = {"app": store.plan("app", addition("p", number, 5))}
+            assert not asyncio.run(store.commit(planned))
+        store.close()
+    first = segment_name(list_segments(daemon.data / "app")[0])
+    (daemon.data / "app" / first).unlink()
+    path = root / "export.ndjson"
+    # What is retained no longer is missed by nobody who did not ask for it.
+    daemon.cli("export", "app", "-o", str(path))
+    path.unlink()
+    done = daemon.cli("export", "--after", "app:1", "-o", str(path), status=1)
+    assert b"were removed before they were read" in done.stderr
+    assert b"--partial" in done.stderr
+    assert not path.exists()
+    daemon.cli("export", "--after", "app:1", "--partial", "-o", str(path))
+    assert b'"reason":"removed"' in path.read_bytes()
 
 
 def test_text_is_imported_with_its_time(daemon: Daemon, root: Path) -> None:

@@ -26,6 +26,7 @@ from logengine.segment import first_of_name
 from tests.simulation.clock import Kernel, Process, ProcessGone, Thread
 from tests.simulation.disk import ROOT, Directory, Disk, Inode
 
+_OPEN_FILES = "/proc/self/fd/"
 _BELOW_ROOT = f"{ROOT}/"
 # The directory that the data directory is in, where no call fails. A start that was killed
 # before it synced that one, and another whose sync of it fails, leave a third one none the wiser.
@@ -116,6 +117,8 @@ class _Open:
     inode: Inode
     directory: str  # the name of the directory it is in, or its own
     process: Process | None
+    parent: Directory | None = None
+    name: str = ""
     offset: int = 0
     flags: int = 0
     has_lock: bool = False
@@ -382,7 +385,10 @@ class SystemCalls:
         if isinstance(inode, Directory):
             stream = "" if inode.name == "data" else inode.name or _ABOVE
         self._next += 1
-        self._open_files[self._next] = _Open(inode, stream, process, flags=flags)
+        parent = None if inode.is_directory else disk.parent(start, parts)[0]
+        self._open_files[self._next] = _Open(
+            inode, stream, process, parent, parts[-1] if parts else "", flags=flags
+        )
         return self._next
 
     def close(self, descriptor: int) -> None:
@@ -433,12 +439,17 @@ class SystemCalls:
             return int(self._real["write"](descriptor, data))
         return self._write(descriptor, bytes(data))
 
+    def pwrite(self, descriptor: int, data: Any, offset: int) -> int:
+        if descriptor < _FIRST_DESCRIPTOR:
+            return int(self._real["pwrite"](descriptor, data, offset))
+        return self._write(descriptor, bytes(data), offset)
+
     def writev(self, descriptor: int, buffers: Any) -> int:
         if descriptor < _FIRST_DESCRIPTOR:
             return int(self._real["writev"](descriptor, buffers))
         return self._write(descriptor, b"".join(buffers))
 
-    def _write(self, descriptor: int, data: bytes) -> int:
+    def _write(self, descriptor: int, data: bytes, at: int | None = None) -> int:
         opened = self._of(descriptor)
         self._begin("write", opened.directory, self.latency.call_s)
         if len(data) > 1 and self.short_writes and self._source.random() < self.short_writes:
@@ -446,10 +457,14 @@ class SystemCalls:
             self.on_fault("write", opened.directory, None, 0)
         inode = opened.inode
         offset = len(inode.content) if opened.flags & os.O_APPEND else opened.offset
+        offset = offset if at is None else at
         self._needs_space("write", opened.directory, len(data))
         self.disk.write(inode, offset, data)
         inode.mtime_ns = self.wall_ns()
-        opened.offset = offset + len(data)
+        if at is None:
+            opened.offset = offset + len(data)
+        if opened.parent is not None:
+            self.on_change(opened.parent, Mask.MODIFY, opened.name)
         return len(data)
 
     def fsync(self, descriptor: int) -> None:
@@ -635,12 +650,40 @@ class SystemCalls:
         self._begin("write", opened.directory, self.latency.call_s)
         self.disk.truncate(opened.inode, size)
 
+    def raw_file(self, name: str, _mode: str, *, opener: Any) -> io.RawIOBase:
+        """`io.FileIO` for a temp that is made."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return _File(self, opener(name, flags), closes=True)
+
     def fchmod(self, descriptor: int, mode: int) -> None:
         if descriptor < _FIRST_DESCRIPTOR:
             self._real["fchmod"](descriptor, mode)
             return
         inode = self._of(descriptor).inode
         inode.mode = stat.S_IFMT(inode.mode) | mode
+
+    def fchown(self, descriptor: int, uid: int, gid: int) -> None:
+        if descriptor < _FIRST_DESCRIPTOR:
+            self._real["fchown"](descriptor, uid, gid)
+
+    def listxattr(self, path: Any = None, *, follow_symlinks: bool = True) -> list[str]:
+        if self._is_ours(path):
+            return []  # this file system has none
+        return list(self._real["listxattr"](path, follow_symlinks=follow_symlinks))
+
+    def removexattr(self, path: Any, attribute: str, *, follow_symlinks: bool = True) -> None:
+        if self._is_ours(path):
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA), str(path))
+        self._real["removexattr"](path, attribute, follow_symlinks=follow_symlinks)
+
+    def _is_ours(self, path: Any) -> bool:
+        if isinstance(path, int):
+            return path >= _FIRST_DESCRIPTOR
+        text = str(path)
+        if text.startswith(_OPEN_FILES):
+            number = text[len(_OPEN_FILES) :].partition("/")[0]
+            return number.isdigit() and int(number) >= _FIRST_DESCRIPTOR
+        return self._start(text, None) is not None
 
     def dup(self, descriptor: int) -> int:
         if descriptor < _FIRST_DESCRIPTOR:
@@ -728,9 +771,10 @@ class SystemCalls:
     def entered(self) -> Iterator[None]:
         """The engine's calls come here until it is left."""
         names = [
-            "open", "close", "read", "pread", "lseek", "write", "writev", "fsync", "fstat", "stat",
-            "lstat", "replace", "link", "unlink", "mkdir", "rmdir", "listdir", "scandir", "statvfs",
-            "posix_fallocate", "ftruncate", "fchmod", "dup",
+            "open", "close", "read", "pread", "lseek", "write", "writev", "pwrite", "fsync",
+            "fstat", "stat", "lstat", "replace", "link", "unlink", "mkdir", "rmdir", "listdir",
+            "scandir", "statvfs", "posix_fallocate", "ftruncate", "fchmod", "fchown", "listxattr",
+            "removexattr", "dup",
         ]  # fmt: skip
         self._real = {name: getattr(os, name) for name in names}
         self._real["open file"] = builtins.open

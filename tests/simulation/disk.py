@@ -131,6 +131,7 @@ class Disk:
         self.changes = 0
         self.used_bytes = 0
         self.root = self._new_directory("")
+        self.root.links = 1
         # Called for each name of a segment that is given or taken away: directory, name, the
         # file that had it, the one that has it.
         self.on_name: Callable[[Directory, str, Inode | None, Inode | None], None] = lambda *_: None
@@ -243,6 +244,7 @@ class Disk:
         disk.on_name = self.on_name
         disk.inodes, disk.changes = self.inodes, self.changes
         disk.root = disk._survivor(self.root, source)
+        disk.root.links = 1
         return disk
 
     def _survivor(self, directory: Directory, source: random.Random) -> Directory:

@@ -14,18 +14,18 @@ from typing import Any, Self
 
 from asyncinotify import Mask
 
-from tests.simulation.disk import Directory
+from tests.simulation.disk import Directory, Inode
 
 Delay = Callable[[Callable[[], None]], None]
 
 
 @dataclass(eq=False)
 class Watch:
-    """A directory that is watched."""
+    """A directory or a file that is watched."""
 
     path: Path
     mask: Mask
-    directory: Directory
+    inode: Inode
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,19 @@ class Inotify:
         self._notifications.end(self)
 
     def add_watch(self, path: Any, mask: Mask) -> Watch:
-        """Watches a directory; the same one gives the same watch. Raises `OSError`."""
-        directory = self._notifications.look_up(os.fspath(path))
-        if not isinstance(directory, Directory):
+        """Watches what is at a path; the same inode gives the same watch. Raises `OSError`."""
+        inode = self._notifications.look_up(os.fspath(path))
+        if mask & Mask.ONLYDIR and not inode.is_directory:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-        watch = self._watches.get(directory.number)
+        watch = self._watches.get(inode.number)
         if watch is None:
-            watch = self._watches[directory.number] = Watch(Path(path), mask, directory)
+            watch = self._watches[inode.number] = Watch(Path(path), mask, inode)
         watch.mask = mask
         return watch
 
     def rm_watch(self, watch: Watch) -> None:
         """Ends a watch. Raises `OSError` if it is ended."""
-        if self._watches.pop(watch.directory.number, None) is None:
+        if self._watches.pop(watch.inode.number, None) is None:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     def hear(self, directory: Directory, mask: Mask, name: str) -> None:
@@ -103,12 +103,14 @@ class Inotify:
         watch = self._watches.get(directory.number)
         if watch is not None and watch.mask & mask:
             self._put(Event(watch, mask, Path(name)))
-        if mask & Mask.DELETE and mask & Mask.ISDIR:
-            gone = [w for w in self._watches.values() if w.directory.name == name]
-            for each in gone:
-                if not each.directory.links:
-                    del self._watches[each.directory.number]
-                    self._put(Event(each, Mask.IGNORED, None))
+        changed = directory.entries.get(name) if mask & Mask.MODIFY else None
+        of_file = self._watches.get(changed.number) if changed is not None else None
+        if of_file is not None and of_file.mask & mask:
+            self._put(Event(of_file, mask, None))
+        if mask & (Mask.DELETE | Mask.MOVED_TO):
+            for each in [w for w in self._watches.values() if not w.inode.links]:
+                del self._watches[each.inode.number]
+                self._put(Event(each, Mask.IGNORED, None))
 
     def _put(self, event: Event) -> None:
         self._coming.append(event)

@@ -75,14 +75,12 @@ class Follows:
         turn_s: float,
         *,
         may_report: bool,
-        is_strict: Callable[[str], bool],
         trims: Callable[[str], bool],
     ) -> None:
         self.process = Process(kernel)
         self._oracle = oracle
         self._violate = violate
         self.may_miss = may_report
-        self._is_strict = is_strict
         self._trims = trims
         self.next_seq: dict[str, int] = {}
         self.remade: set[str] = set()  # streams whose directory was removed meanwhile
@@ -106,8 +104,7 @@ class Follows:
                 self._show(record.stream, record.seq, record.line)
 
     def _report(self, problem: object) -> None:
-        # A segment that is gone when it is opened is in another one by now.
-        if not self.may_miss and "No such file or directory" not in str(problem):
+        if not self.may_miss:
             self._violate(Violation("a follower is told of a fault", str(problem)))
 
     def _show(self, stream: str, seq: int, line: bytes) -> None:
@@ -120,11 +117,10 @@ class Follows:
             self._violate(Violation("a follower sees a hole", what))
         self.next_seq[stream] = seq + 1
         self.shown += 1
-        if self._is_strict(stream):
-            try:
-                self._oracle.show(stream, seq, line)
-            except Violation as violation:
-                self._violate(violation)
+        try:
+            self._oracle.show(stream, seq, line)
+        except Violation as violation:
+            self._violate(violation)
 
     def end(self) -> None:
         """Ends it."""

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import random
+import secrets
 import select
 import signal
 import sys
@@ -499,11 +500,6 @@ class World:
     def _follow(self) -> None:
         """Somebody follows all streams, beginning now."""
         scenario = self.scenario
-        loses_names = {
-            fault.stream
-            for fault in scenario.faults
-            if fault.errno and "sync directory" in fault.calls
-        }
         self._followers.append(
             Follows(
                 self.kernel,
@@ -511,8 +507,6 @@ class World:
                 self.violate,
                 scenario.turn_s,
                 may_report=self._reads_fail or any(map(scenario.trims, STREAMS)),
-                # A sync that failed may have lost a name that is shown all the same.
-                is_strict=lambda stream: not loses_names & {stream, "", None},
                 trims=scenario.trims,
             )
         )
@@ -677,15 +671,21 @@ class World:
         committer = life.committer
         if committer is None or thread.role not in ("commit", "main"):
             return
-        if call in _CRITICAL and stream and self._holder(life, stream) in ("nobody", "compactor"):
+        if (
+            call in _CRITICAL
+            and stream in STREAMS
+            and self._holder(life, stream) in ("nobody", "compactor")
+        ):
             life.injected[stream] += 1
         batches = [batch.taken for batch in committer._under_way]
-        streams = [stream] if stream else list({s: None for taken in batches for s in taken})
+        streams = (
+            [stream] if stream in STREAMS else list({s: None for taken in batches for s in taken})
+        )
         for each in streams:
             holds = "".join("s" if each in taken else "-" for taken in batches)
             holder = self._holder(life, each)
             if "s" in holds:
-                what = call if stream or call == "mkdir" else "data directory"
+                what = call if stream in STREAMS or call == "mkdir" else "data directory"
                 self.coverage[State(holds, what, holder)] += 1
 
     @staticmethod
@@ -762,9 +762,11 @@ class World:
             time.time: lambda: wall_ns() / 1e9,
             time.monotonic: now,
             time.perf_counter: now,
+            time.sleep: kernel.sleep,
         }
         was_enabled = gc.isenabled()
         log = _Log(self._heard)
+        names = SimpleNamespace(token_hex=self.calls.token_hex)
         threads = _Namespace(threading, Lock=lambda: _Lock(kernel), Event=lambda: _Flag(kernel))
         with ExitStack() as stack:
             enter = stack.enter_context
@@ -783,7 +785,8 @@ class World:
                     enter(patch.object(module, "log", log))
                 if getattr(module, "threading", None) is threading:
                     enter(patch.object(module, "threading", threads))
-            enter(patch.object(atomic, "secrets", SimpleNamespace(token_hex=self.calls.token_hex)))
+                if getattr(module, "secrets", None) is secrets:
+                    enter(patch.object(module, "secrets", names))
             enter(
                 patch.object(
                     poller,
@@ -791,6 +794,8 @@ class World:
                     _Namespace(select, epoll=lambda: Epoll(self.network)),
                 )
             )
+            for of_files in ("FileIO", "TempFile"):
+                enter(patch.object(atomic, of_files, self.calls.raw_file))
             enter(patch.object(follow, "Inotify", self.notifications.begin))
             enter(patch.object(connection, "peer_of", _peer_of))
             enter(patch.object(connection.Connection, "__hash__", _hash_of_connection))
