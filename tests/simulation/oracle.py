@@ -29,6 +29,9 @@ class Violation(Exception):
         self.rule = rule
         self.what = what
 
+    def __reduce__(self) -> tuple[type["Violation"], tuple[str, str]]:
+        return Violation, (self.rule, self.what)
+
 
 @dataclass(eq=False)
 class Sent:

@@ -1,6 +1,7 @@
 """The simulation itself: that it is the same again, finds what is wrong, and nothing else."""
 
 import errno
+import pickle
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -8,11 +9,11 @@ import pytest
 
 from logengine.committer import Committer
 from logengine.store import Store
-from tests.simulation import search
+from tests.simulation import Violation, search
 from tests.simulation.__main__ import FIXED_SEED, seed_of_commit
 from tests.simulation.calls import Fault
 from tests.simulation.scenario import Event, Scenario
-from tests.simulation.search import explore, run
+from tests.simulation.search import Found, explore, run
 from tests.simulation.shrink import Kept, shrink
 
 _SLICE_RUNS = 60
@@ -102,6 +103,12 @@ def test_a_stop_commits_what_was_received_where_the_socket_cannot_be_removed():
 def test_a_minute_from_a_seed_breaks_no_promise(seed):
     outcome = explore(_SLICE_S, seed)
     assert outcome.found is None, f"python -m tests.simulation --seed {seed}: {outcome.found}"
+
+
+def test_what_is_found_comes_back_from_another_process():
+    found = pickle.loads(pickle.dumps(Found(Scenario.drawn(1), Violation("hole", "at 5"))))
+    assert (found.violation.rule, found.violation.what) == ("hole", "at 5")
+    assert found.scenario.seed == 1
 
 
 def test_a_scenario_that_fails_is_made_small_and_fails_again():
