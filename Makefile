@@ -41,7 +41,7 @@ run: $(INSTALLED) ## start the daemon on ./var
 	@exec $(BIN)/logengine run --data var/data --socket var/socket
 
 test: $(INSTALLED_DEV) ## all tests but the long campaigns
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED_DEV) ## format, lint, types, imports
 	$(BIN)/ruff format --check
