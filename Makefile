@@ -41,7 +41,7 @@ run: $(INSTALLED) ## start the daemon on ./var
 	@exec $(BIN)/logengine run --data var/data --socket var/socket
 
 test: $(INSTALLED_DEV) ## all tests but the long campaigns
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED_DEV) ## format, lint, types, imports
 	$(BIN)/ruff format --check
@@ -68,6 +68,9 @@ sim: $(INSTALLED_DEV) ## the whole daemon simulated: MINUTES=n, SEED=s (or commi
 
 sim-slice: $(INSTALLED_DEV) ## two minutes of it: from a fixed seed, and from the commit's hash
 	$(BIN)/python -m pytest -m campaign tests/simulation --timeout 600
+
+mutants: $(INSTALLED_DEV) ## the engine with one thing wrong at a time, and who finds it; ONLY=name
+	$(BIN)/python -m tests.mutants $(addprefix --only ,$(ONLY))
 
 test-systemd: $(INSTALLED_DEV) ## in a real systemd, in a container (root, Debian)
 	tests/systemd/prepare

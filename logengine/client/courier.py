@@ -125,9 +125,9 @@ class Courier:
         return handover.has_room(size) or is_empty
 
     def takes_within_wait(self) -> bool:
-        """For a record out of a signal handler whose thread waits for room: it cannot wait, too.
+        """Whether a record of a signal handler, or of a thread that waits, is taken without room.
 
-        It is taken beyond the bounds, by an eighth of them at most.
+        Neither can wait. It is taken beyond the bounds, by an eighth of them at most.
         """
         handover = self.handover
         return not handover.is_closed and (

@@ -19,6 +19,7 @@ from logengine.client.courier import Courier
 from logengine.client.delivery import Delivery
 from logengine.client.encoding import encode_record
 from logengine.client.settings import process_producer
+from logengine.client.signal_context import is_in_signal_handler
 from logengine.errors import ClientClosed, ClientFull, LogEngineError, NotDurable, renewed
 
 _SPILL_S_MAX = 5.0
@@ -125,8 +126,9 @@ class Client(BaseClient):
                 return 0
             delivery.check_size(line)
             me = get_ident()
-            is_within = me in courier.waiting and courier.takes_within_wait()
-            if courier.has_room(len(line)) or is_within:
+            has_room = courier.has_room(len(line))
+            is_within = not has_room and (me in courier.waiting or is_in_signal_handler())
+            if has_room or (is_within and courier.takes_within_wait()):
                 cell = courier.handover.take(line)
                 if courier.keeps(cell):
                     place: int = cell[1]
@@ -135,7 +137,7 @@ class Client(BaseClient):
             is_outermost = me not in courier.waiting
             courier.waiting.add(me)
             try:
-                if not self._waits_for_room(courier, len(line), is_within=not is_outermost):
+                if not self._waits_for_room(courier, len(line), is_within=is_within):
                     return 0
             finally:
                 if is_outermost:

@@ -269,6 +269,25 @@ client.flush(30)
     assert sum(value["who"] == "main" for value in daemon.values("app")) == 1_000
 
 
+def test_a_signal_handler_never_waits_for_room(root: Path) -> None:
+    code = """
+import functools, signal, logengine
+class Handler:
+    def __call__(self, *_): places.append(client.send({"who": "handler"}))
+places = []
+client = logengine.Client("app", max_records=80, close_timeout=0)
+for n in range(80): client.send({"n": n})
+within = lambda *_: Handler()()
+for handler in (Handler(), Handler().__call__, within, functools.partial(Handler())):
+    signal.signal(signal.SIGUSR1, handler)
+    for _ in range(10): signal.raise_signal(signal.SIGUSR1)
+print(sum(place > 0 for place in places), len(places), client.dropped)
+"""
+    done = run(code, root, is_there=False)
+    # An eighth more than `max_records` is taken; what is beyond that is dropped and counted.
+    assert done.stdout == "10 40 30\n"
+
+
 def test_a_daemon_that_is_away_is_said_once_with_its_socket(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,39 @@
+"""Whether a signal handler is running.
+
+Python calls its handlers between two instructions of the main thread, whatever that is doing. A
+handler that waits holds up the program that it interrupted, and is interrupted itself by the next
+signal.
+
+Source: the documentation of `signal`, "Execution of Python signal handlers".
+"""
+
+import signal
+import sys
+import threading
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any
+
+
+def is_in_signal_handler() -> bool:
+    """Whether the caller was called, however deeply, by a handler that `signal.signal` set."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented, for CPython
+    while handlers and frame is not None:
+        if frame.f_code in handlers:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    """The code of a handler in Python; None of one in C, such as the default for SIGINT."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    for found in (handler, getattr(handler, "__func__", None), type(handler).__call__):
+        code = getattr(found, "__code__", None)
+        if isinstance(code, CodeType):
+            return code
+    return None

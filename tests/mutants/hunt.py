@@ -1,0 +1,134 @@
+"""Looks for one mutant, in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants.child import FOUND, SAYS
+from tests.mutants.mutant import FailingTests, Finder, Mutant, Rig, Simulation
+from tests.mutants.tree import ROOT, tree_with
+
+_TESTS_LIMIT_S = 900.0
+_TEST_LIMIT_S = 120
+# How much longer than its time of the processor a search may take on a machine that is busy.
+_BUSY = 12.0
+_SHOWN = 100
+_PYTEST = (
+    *("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"),
+    *("--hypothesis-seed=18", f"--timeout={_TEST_LIMIT_S}", "-m", "campaign or not campaign"),
+)
+
+
+@dataclass(frozen=True)
+class Caught:
+    """How a hunt ended: by whom the mutant was found and how, or why it was not."""
+
+    by: str
+    how: str
+    took_s: float
+
+    @property
+    def is_caught(self) -> bool:
+        """Whether somebody found it."""
+        return bool(self.by)
+
+
+class BrokenFinder(Exception):
+    """What is to find a mutant did not run."""
+
+
+def hunt(mutant: Mutant, *, seconds: float | None = None) -> Caught:
+    """Asks the finders of a mutant, one after the other, until one finds it."""
+    began_s = time.monotonic()
+    how = ""
+    with tree_with(mutant.changes) as tree:
+        for finder in mutant.finders:
+            is_found, how = _ask(finder, mutant, tree, seconds)
+            if is_found:
+                return Caught(_name_of(finder), how, time.monotonic() - began_s)
+    return Caught("", how, time.monotonic() - began_s)
+
+
+def _name_of(finder: Finder) -> str:
+    if isinstance(finder, Simulation):
+        return "simulation"
+    node = finder.node if isinstance(finder, Rig) else finder.nodes[0]
+    return node.removeprefix("tests/").partition("::")[0]
+
+
+def _ask(finder: Finder, mutant: Mutant, tree: Path, seconds: float | None) -> tuple[bool, str]:
+    match finder:
+        case Simulation():
+            patched = [mutant.patched] if mutant.patched else []
+            return _simulate(finder, tree, patched, seconds)
+        case FailingTests(nodes):
+            status, said = _pytest(tree, nodes)
+            return status == FOUND, said
+        case Rig(node):
+            status, said = _pytest(tree, [node])
+            return status == 0, said
+
+
+def _pytest(tree: Path, nodes: tuple[str, ...] | list[str]) -> tuple[int, str]:
+    status, lines = _run(tree, ["pytest", *_PYTEST, *nodes], _TESTS_LIMIT_S)
+    if status not in (0, FOUND):
+        raise BrokenFinder(f"pytest {' '.join(nodes)} ended with {status}:\n" + "\n".join(lines))
+    failed = [line for line in lines if line.startswith("FAILED")]
+    said = failed[0].partition("::")[2] if failed else ""
+    return status, said[:_SHOWN]
+
+
+def _simulate(
+    finder: Simulation, tree: Path, patched: list[str], seconds: float | None
+) -> tuple[bool, str]:
+    """A scenario counts only where the engine as it is passes it."""
+    seconds = seconds or finder.seconds
+    seed = finder.seed
+    left_s = seconds
+    while left_s > 0:
+        began_s = time.monotonic()
+        try:
+            arguments = ["simulate", str(left_s), str(seed), *patched]
+            status, lines = _run(tree, arguments, seconds * _BUSY)
+        except subprocess.TimeoutExpired:
+            return False, "it hangs, and nobody says so"
+        said = next((line for line in lines if line.startswith(SAYS)), "")
+        if not said:
+            raise BrokenFinder("the simulation itself failed:\n" + "\n".join(lines[-20:]))
+        found, _, what = said.removeprefix(SAYS).partition(" ")
+        if status != FOUND:
+            return False, f"not from seed {finder.seed} to {found}"
+        if not _fails(int(found)):
+            return True, f"seed {found}: {what}"[:_SHOWN]
+        seed = int(found) + 1
+        left_s -= min(left_s, time.monotonic() - began_s)
+    return False, "the engine as it is fails as well"
+
+
+def _fails(seed: int) -> bool:
+    """Whether the engine as it is breaks a promise in this scenario."""
+    status, _ = _run(ROOT, ["simulate", "0.000001", str(seed)], 600)
+    return status == FOUND
+
+
+def _run(tree: Path, arguments: list[str], limit_s: float) -> tuple[int, list[str]]:
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.mutants.child", *arguments],
+        cwd=tree,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=limit_s,
+        check=False,
+    )
+    return done.returncode, done.stdout.splitlines() or [""]
