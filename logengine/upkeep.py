@@ -4,6 +4,7 @@ The compactor with its retention, the reserve, the looks at what is stored.
 """
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import Executor
 
@@ -25,6 +26,7 @@ from logengine.units import parse_free_space
 log = structlog.get_logger()
 
 _RESERVE_RETRY_S = 60.0
+_COMPACTION_RETRY_S = 5.0
 
 
 class Upkeep:
@@ -49,6 +51,7 @@ class Upkeep:
         self._looks = looks
         self._compactor: Compactor | None = None
         self._holding: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self._reserve: Reserve | None = None
         self._closed = False
         self.totals = CompactionTotals()
@@ -65,8 +68,26 @@ class Upkeep:
             except OSError as error:
                 log.warning("quota_not_looked_at", error=str(error))
         if self._config.compaction.enabled and not self._closed:
-            self._compactor = self._make_compactor()
-            self._tasks.create_task(self._compactor.run())
+            try:
+                self._compact()
+            except OSError as error:
+                log.warning(
+                    "compaction_not_begun",
+                    error=str(error),
+                    tried_again_every_s=_COMPACTION_RETRY_S,
+                )
+                self._waiting = self._tasks.create_task(self._compact_later())
+
+    def _compact(self) -> None:
+        """Has a compactor work. Raises `OSError`."""
+        self._compactor = self._make_compactor()
+        self._tasks.create_task(self._compactor.run())
+
+    async def _compact_later(self) -> None:
+        while self._compactor is None:
+            await asyncio.sleep(_COMPACTION_RETRY_S)
+            with contextlib.suppress(OSError):
+                self._compact()
 
     async def end(self) -> None:
         """Lets go of the directory; nothing of ours is done in it any more."""
@@ -78,6 +99,9 @@ class Upkeep:
         if self._holding is not None:
             self._holding.cancel()
             self._holding = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
         compactor, self._compactor = self._compactor, None
         if compactor is not None:
             await compactor.stop()

@@ -620,7 +620,7 @@ class SystemCalls:
         is_ours = path >= _FIRST_DESCRIPTOR if isinstance(path, int) else self._start(path, None)
         if not is_ours:
             return self._real["statvfs"](path)
-        self._begin("stat", "", self.latency.call_s)
+        self._begin("statvfs", "", self.latency.call_s)
         free = min(
             (
                 max(0, space.limit_bytes - self.disk.used_bytes)

@@ -33,7 +33,7 @@ STREAMS = ("s", "t", "u", "v", "w", "x")
 DATA = f"{ROOT}/data"
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _COMMIT_CALLS = ("create", "write", "fsync", "replace", "sync directory")
-_OTHER_CALLS = ("open", "read", "list", "stat", "unlink", "mkdir", "rmdir")
+_OTHER_CALLS = ("open", "read", "list", "stat", "statvfs", "unlink", "mkdir", "rmdir")
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
+from msgspec import structs
 
 from logengine.committer import Committer
 from logengine.store import Store
@@ -103,6 +104,17 @@ def test_a_stop_commits_what_was_received_where_the_socket_cannot_be_removed():
 def test_a_minute_from_a_seed_breaks_no_promise(seed):
     outcome = explore(_SLICE_S, seed)
     assert outcome.found is None, f"python -m tests.simulation --seed {seed}: {outcome.found}"
+
+
+def test_a_disk_that_does_not_tell_its_size_ends_no_daemon():
+    drawn = Scenario.drawn(0)
+    # The first look is whether it is read-only, and belongs to opening the directory.
+    untold = Fault(0, frozenset({"statvfs"}), "", 0.0, drawn.ends_s, errno=errno.EIO, skips=1)
+    compaction = structs.replace(drawn.config.compaction, enabled=True)
+    config = structs.replace(drawn.config, compaction=compaction)
+    violation, world = run(replace(drawn, config=config, faults=(untold,), spaces=(), events=()))
+    assert violation is None
+    assert world.counts.faults["EIO statvfs"]
 
 
 def test_what_is_found_comes_back_from_another_process():
