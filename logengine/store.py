@@ -242,12 +242,16 @@ class Store:
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.
 
-        Raises `OSError`, what `unusable` says, and `TooManyStreams` for a new one above the
+        One that is ready stays as it is. Raises `OSError`, what `unusable` says, and `TooManyStreams` for a new one above the
         limit.
         """
         if self.unusable is not None:
             raise self.unusable
         assert self._opened is not None, "the store is not open"
+        if (known := self._durable.get(stream)) is not None:
+            # Only the directory could not be used for a while. What a commit that failed has left
+            # would be taken for durable: it can be seen, and its own sync says ok now.
+            return Recovery(known)
         self.admit(stream)
         recovery = await self._in_thread(
             self._opened.recover, stream, self._limits.active_cache - self._active_bytes

@@ -307,6 +307,22 @@ def test_followers_hear_of_all_that_is_durable_also_where_the_end_is_in_doubt(
     assert mark.last == 2
 
 
+def test_what_a_failed_commit_left_is_not_taken_for_durable_by_the_same_process(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path)
+    assert not commit(store, 1)
+    with patch.object(AtomicWriter, "sync_directory", side_effect=OSError(errno.EIO, "injected")):
+        assert commit(store, 2)
+    assert list_segments(tmp_path / "app") == [1, 2]
+    # As the committer does where the data directory could not be used for a moment.
+    asyncio.run(store.recover_stream("app"))
+    assert store.last_durable("app", "p") == 1
+    assert not commit(store, 2)
+    assert list_segments(tmp_path / "app") == [1, 2]
+    store.close()
+
+
 def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_path: Path) -> None:
     real = os.open
 
