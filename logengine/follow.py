@@ -131,24 +131,25 @@ class Follower:
         self, inotify: Inotify, stream: str, first: int | None = None
     ) -> Iterator[Block]:
         """What is new in a stream, segment `first` being the one that changed, if one is told."""
-        reader = self._readers.get(stream)
-        if reader is None:
-            reader = StreamReader(self._data, stream, self._report, tells_removed=True)
-            self._readers[stream] = reader
         try:
+            self._watch(inotify, stream)
+            reader = self._reader_of(stream)
             while True:
                 # Watched first and read after: no move falls in between.
                 self._watch_mark(inotify, stream)
                 mark = self._marks.read(stream)
                 if mark is not None:
                     if mark.last >= reader.next_seq:
-                        yield from reader.read_changed(mark.first, mark.last + 1)
+                        for block in reader.read_changed(mark.first, mark.last + 1):
+                            self._watch_what_was_read(inotify, stream)
+                            yield block
                     return
                 for block in reader.read() if first is None else reader.read_changed(first):
                     if self._marks.read(stream) is not None:
                         reader.next_seq = block.first
                         break  # a daemon has begun since, and this may be of its making
                     sync_directory(self._data / stream)
+                    self._watch_what_was_read(inotify, stream)
                     yield block
                 else:
                     return
@@ -157,6 +158,13 @@ class Follower:
         except AtomicWriteError as error:
             if error.errno != errno.ENOENT:
                 raise
+
+    def _reader_of(self, stream: str) -> StreamReader:
+        reader = self._readers.get(stream)
+        if reader is None:
+            reader = StreamReader(self._data, stream, self._report, tells_removed=True)
+            self._readers[stream] = reader
+        return reader
 
     def _watch_mark(self, inotify: Inotify, stream: str) -> None:
         """Watches the mark of a stream, if there is one; where all are followed, all with one."""
@@ -174,17 +182,30 @@ class Follower:
         for stream in list_streams(self._data):
             if self._streams is not None and stream not in self._streams:
                 continue
-            try:
-                watch = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
-            except FileNotFoundError:
-                continue  # removed since it was listed
-            # The same directory gives the same watch.
-            if watch is not self._watches.get(stream):
-                if stream in self._watches:
-                    self._readers.pop(stream, None)
-                self._watches[stream] = watch
-                new.append(stream)
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                if self._watch(inotify, stream):
+                    new.append(stream)
         return new
+
+    def _watch(self, inotify: Inotify, stream: str) -> bool:
+        """Watches the directory of a stream; whether it is another one than before."""
+        watch = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
+        # The same directory gives the same watch.
+        if watch is self._watches.get(stream):
+            return False
+        if stream in self._watches:
+            self._readers.pop(stream, None)
+        self._watches[stream] = watch
+        return True
+
+    def _watch_what_was_read(self, inotify: Inotify, stream: str) -> None:
+        """Watches the directory that a block is of.
+
+        A commit that fails makes an empty one anew. What was found there is not to be shown
+        again when the end of the empty one is told.
+        """
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._watches[stream] = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
 
     def _forget(self, inotify: Inotify, stream: str) -> None:
         watch = self._watches.get(stream)
