@@ -1,7 +1,9 @@
 """Mutants of the store, of its publication, and of what it plans."""
 
 from tests.mutants.making import mutant, then
-from tests.mutants.mutant import tests
+from tests.mutants.mutant import Simulation, tests
+
+_OUTDATED = "store/test_outdated_plans.py::test_"
 
 MUTANTS = then(
     (
@@ -160,6 +162,8 @@ MUTANTS = then(
             "store.py",
             "            beginning[stream].failure = error\n",
             "            pass\n",
+            Simulation(),
+            tests(f"{_OUTDATED}a_stream_whose_directory_was_not_synced_is_not_durable"),
         ),
         mutant(
             "never_marked",
@@ -174,6 +178,8 @@ MUTANTS = then(
             "store.py",
             "        state = self._durable.get(stream)\n        return state.producers",
             "        state = self._planned.get(stream)\n        return state.producers",
+            Simulation(),
+            tests(f"{_OUTDATED}a_producer_hears_what_is_durable_and_not_what_is_planned"),
         ),
         mutant(
             "ended_well_whatever_failed",
