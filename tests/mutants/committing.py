@@ -1,7 +1,9 @@
 """Mutants of the committer, of what waits in a stream, and of who holds one."""
 
 from tests.mutants.making import mutant, then
-from tests.mutants.mutant import Change, Mutant, tests
+from tests.mutants.mutant import Change, Mutant, Simulation, tests
+
+_COMMITTER = "store/test_committer.py::test_"
 
 # As it was: without the assertion that came with the mend, too.
 LOSS = Mutant(
@@ -290,6 +292,10 @@ MUTANTS = then(
             "committer.py",
             "last = pending.entries[-1].sender if",
             "last = pending.entries[0].sender if",
+            Simulation(),
+            tests(
+                f"{_COMMITTER}a_barrier_waits_for_all_that_was_added_before_it_also_after_another_barrier"
+            ),
         ),
         mutant(
             "read_while_failing",
@@ -383,6 +389,10 @@ MUTANTS = then(
             "    return not isinstance(entry.sender, Barrier) or entry.sender.waiting > 0",
             "    is_barrier = isinstance(entry.sender, Barrier)\n"
             "    return entry.sender.waiting > 0 if is_barrier else entry.count > 0",
+            Simulation(),
+            tests(
+                f"{_COMMITTER}the_number_of_a_refused_record_is_durable_after_a_failed_commit_too"
+            ),
         ),
         mutant(
             "first_number_of_a_producer",
