@@ -233,6 +233,8 @@ MUTANTS = then(
             "committer.py",
             "            async with self.held(stream):\n                if self._closed:",
             "            if True:\n                if self._closed:",
+            Simulation(),
+            tests("store/test_full_disk.py"),
         ),
         mutant(
             "rests_for_ever",

@@ -91,6 +91,8 @@ MUTANTS = then(
             "store.py",
             "                self.on_segment(segment.plan)\n",
             "",
+            Simulation(),
+            tests("store/test_compactor.py"),
         ),
         mutant(
             "settled_not_counted",
@@ -171,6 +173,8 @@ MUTANTS = then(
             "store.py",
             "unusable = self.look() or (self._mark() if commits else None)",
             "unusable = self.look()",
+            Simulation(),
+            tests("store/test_restart.py"),
         ),
         mutant(
             "told_from_the_plan",
@@ -187,6 +191,8 @@ MUTANTS = then(
             "store.py",
             "        return bool(self._under_way or self._uncertain or is_unknown)",
             "        return False",
+            Simulation(),
+            tests("store/test_restart.py"),
         ),
         mutant(
             "drops_though_unsynced",
@@ -194,6 +200,8 @@ MUTANTS = then(
             "store.py",
             "        if self.unusable is not None or stream in self.unsynced:",
             "        if self.unusable is not None:",
+            Simulation(),
+            tests("store/test_full_disk.py"),
         ),
         mutant(
             "drop_not_told",
@@ -202,6 +210,8 @@ MUTANTS = then(
             "        try:\n            return await self._in_thread(drop)\n"
             "        finally:\n            self.on_dropped(stream)",
             "        return await self._in_thread(drop)",
+            Simulation(),
+            tests("store/test_compactor.py"),
         ),
         mutant(
             "ready_though_not_recovered",
