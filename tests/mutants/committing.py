@@ -3,6 +3,7 @@
 from tests.mutants.making import mutant, then
 from tests.mutants.mutant import Change, Mutant, Simulation, tests
 
+_HOLDS = "unit/test_holds.py::test_"
 _COMMITTER = "store/test_committer.py::test_"
 
 # As it was: without the assertion that came with the mend, too.
@@ -426,6 +427,8 @@ MUTANTS = then(
             "holds.py",
             "            await other.ended.wait()",
             "            break",
+            Simulation(),
+            tests(f"{_HOLDS}whoever_asks_second_waits_until_the_first_has_let_go"),
         ),
         mutant(
             "held_while_busy",
@@ -433,6 +436,8 @@ MUTANTS = then(
             "holds.py",
             "            if self._is_busy(stream):\n                await hold.through.wait()\n",
             "",
+            Simulation(),
+            tests(f"{_HOLDS}a_busy_stream_is_not_had_before_what_is_under_way_is_through"),
         ),
         mutant(
             "let_through_by_the_first",
@@ -440,6 +445,8 @@ MUTANTS = then(
             "holds.py",
             "            if stream in streams and not self._is_busy(stream):",
             "            if stream in streams:",
+            Simulation(),
+            tests(f"{_HOLDS}a_stream_of_which_more_is_under_way_is_not_had_after_the_first_commit"),
         ),
         mutant(
             "end_of_a_hold_not_told",
