@@ -1,7 +1,10 @@
 """Mutants of the committer, of what waits in a stream, and of who holds one."""
 
 from tests.mutants.making import mutant, then
-from tests.mutants.mutant import Change, Mutant, tests
+from tests.mutants.mutant import Change, Mutant, Simulation, tests
+
+_HOLDS = "unit/test_holds.py::test_"
+_COMMITTER = "store/test_committer.py::test_"
 
 # As it was: without the assertion that came with the mend, too.
 LOSS = Mutant(
@@ -231,6 +234,8 @@ MUTANTS = then(
             "committer.py",
             "            async with self.held(stream):\n                if self._closed:",
             "            if True:\n                if self._closed:",
+            Simulation(),
+            tests("store/test_full_disk.py"),
         ),
         mutant(
             "rests_for_ever",
@@ -290,6 +295,10 @@ MUTANTS = then(
             "committer.py",
             "last = pending.entries[-1].sender if",
             "last = pending.entries[0].sender if",
+            Simulation(),
+            tests(
+                f"{_COMMITTER}a_barrier_waits_for_all_that_was_added_before_it_also_after_another_barrier"
+            ),
         ),
         mutant(
             "read_while_failing",
@@ -383,6 +392,10 @@ MUTANTS = then(
             "    return not isinstance(entry.sender, Barrier) or entry.sender.waiting > 0",
             "    is_barrier = isinstance(entry.sender, Barrier)\n"
             "    return entry.sender.waiting > 0 if is_barrier else entry.count > 0",
+            Simulation(),
+            tests(
+                f"{_COMMITTER}the_number_of_a_refused_record_is_durable_after_a_failed_commit_too"
+            ),
         ),
         mutant(
             "first_number_of_a_producer",
@@ -414,6 +427,8 @@ MUTANTS = then(
             "holds.py",
             "            await other.ended.wait()",
             "            break",
+            Simulation(),
+            tests(f"{_HOLDS}whoever_asks_second_waits_until_the_first_has_let_go"),
         ),
         mutant(
             "held_while_busy",
@@ -421,6 +436,8 @@ MUTANTS = then(
             "holds.py",
             "            if self._is_busy(stream):\n                await hold.through.wait()\n",
             "",
+            Simulation(),
+            tests(f"{_HOLDS}a_busy_stream_is_not_had_before_what_is_under_way_is_through"),
         ),
         mutant(
             "let_through_by_the_first",
@@ -428,6 +445,8 @@ MUTANTS = then(
             "holds.py",
             "            if stream in streams and not self._is_busy(stream):",
             "            if stream in streams:",
+            Simulation(),
+            tests(f"{_HOLDS}a_stream_of_which_more_is_under_way_is_not_had_after_the_first_commit"),
         ),
         mutant(
             "end_of_a_hold_not_told",

@@ -1,7 +1,9 @@
 """Mutants of the store, of its publication, and of what it plans."""
 
 from tests.mutants.making import mutant, then
-from tests.mutants.mutant import tests
+from tests.mutants.mutant import Simulation, tests
+
+_OUTDATED = "store/test_outdated_plans.py::test_"
 
 MUTANTS = then(
     (
@@ -89,6 +91,8 @@ MUTANTS = then(
             "store.py",
             "                self.on_segment(segment.plan)\n",
             "",
+            Simulation(),
+            tests("store/test_compactor.py"),
         ),
         mutant(
             "settled_not_counted",
@@ -160,6 +164,8 @@ MUTANTS = then(
             "store.py",
             "            beginning[stream].failure = error\n",
             "            pass\n",
+            Simulation(),
+            tests(f"{_OUTDATED}a_stream_whose_directory_was_not_synced_is_not_durable"),
         ),
         mutant(
             "never_marked",
@@ -167,6 +173,8 @@ MUTANTS = then(
             "store.py",
             "unusable = self.look() or (self._mark() if commits else None)",
             "unusable = self.look()",
+            Simulation(),
+            tests("store/test_restart.py"),
         ),
         mutant(
             "told_from_the_plan",
@@ -174,6 +182,8 @@ MUTANTS = then(
             "store.py",
             "        state = self._durable.get(stream)\n        return state.producers",
             "        state = self._planned.get(stream)\n        return state.producers",
+            Simulation(),
+            tests(f"{_OUTDATED}a_producer_hears_what_is_durable_and_not_what_is_planned"),
         ),
         mutant(
             "ended_well_whatever_failed",
@@ -181,6 +191,8 @@ MUTANTS = then(
             "store.py",
             "        return bool(self._under_way or self._uncertain or is_unknown)",
             "        return False",
+            Simulation(),
+            tests("store/test_restart.py"),
         ),
         mutant(
             "drops_though_unsynced",
@@ -188,6 +200,8 @@ MUTANTS = then(
             "store.py",
             "        if self.unusable is not None or stream in self.unsynced:",
             "        if self.unusable is not None:",
+            Simulation(),
+            tests("store/test_full_disk.py"),
         ),
         mutant(
             "drop_not_told",
@@ -196,6 +210,8 @@ MUTANTS = then(
             "        try:\n            return await self._in_thread(drop)\n"
             "        finally:\n            self.on_dropped(stream)",
             "        return await self._in_thread(drop)",
+            Simulation(),
+            tests("store/test_compactor.py"),
         ),
         mutant(
             "ready_though_not_recovered",

@@ -771,3 +771,51 @@ async def test_many_who_wait_at_one_place_make_the_queue_no_longer(
         gate.open()
         await asyncio.gather(*barriers[1:])
         assert acks.numbers == [1, 2]
+
+
+async def test_a_barrier_waits_for_all_that_was_added_before_it_also_after_another_barrier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=1) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        first_batch = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+
+        async def add_and_wait() -> None:
+            committer.add("app", entry(2, acks))
+            committer.add("app", entry(3, acks))
+            await committer.barrier("app")
+
+        # All in one turn of the loop: the first barrier goes with record 2, and 3 after them.
+        first = asyncio.ensure_future(committer.barrier("app"))
+        second = asyncio.ensure_future(add_and_wait())
+        await until(lambda: first_batch.waiting == 1)
+        second_batch = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+        first_batch.open()
+        await until(lambda: second_batch.waiting == 1)
+        await first
+        assert acks.numbers == [1, 2]
+        assert not second.done()
+        second_batch.open()
+        await second
+        assert acks.numbers == [1, 2, 3]
+
+
+async def test_the_number_of_a_refused_record_is_durable_after_a_failed_commit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, store):
+        acks, others = Acks(), Acks()
+        committer.add("app", entry(1, others))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "app", failures=1)
+        committer.add("app", Entry(b"", 0, TIME, 4, acks, "p"))
+        await until(lambda: gate.waiting == 1)
+        committer.add("app", entry(2, others))
+        gate.open()
+        await committer.drained()
+        assert committer.totals.failures == 1
+        assert acks.numbers == [4]
+        assert store.last_durable("app", "p") == 4
+        assert numbers_in(tmp_path, "app") == [1, 2]

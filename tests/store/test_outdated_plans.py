@@ -110,3 +110,47 @@ def test_the_active_segment_is_not_ended_under_a_plan_that_goes_on_with_it(
         assert not commit(store, plan(store, 3))
         assert list_segments(tmp_path / "app") == [1, 3]
         store.close()
+
+
+def test_a_producer_hears_what_is_durable_and_not_what_is_planned(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not commit(store, plan(store, 1))
+    planned = plan(store, 2)
+    assert store.last_durable("app", "p") == 1
+    failing_once(monkeypatch, "fsync")
+    assert commit(store, planned)
+    assert store.last_durable("app", "p") == 1
+    assert not commit(store, plan(store, 2))
+    assert store.last_durable("app", "p") == 2
+
+
+def test_a_stream_whose_directory_was_not_synced_is_not_durable(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_fsync, real_rmdir = os.fsync, os.rmdir
+    syncs_fail, has_failed = True, False
+
+    def fsync(descriptor: int) -> None:
+        nonlocal has_failed
+        if syncs_fail and os.readlink(f"/proc/self/fd/{descriptor}") == str(tmp_path):
+            has_failed = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real_fsync(descriptor)
+
+    def rmdir(*args: Any, **kwargs: Any) -> None:
+        if syncs_fail and has_failed:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real_rmdir(*args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    failure = commit(store, plan(store, 1))["app"]
+    assert isinstance(failure, OSError)
+    assert failure.errno == errno.EIO
+    assert (tmp_path / "app").is_dir(), "the directory could not be removed"
+    assert list_segments(tmp_path / "app") == []
+    assert store.last_durable("app", "p") == 0
+    syncs_fail = False
+    assert not commit(store, plan(store, 1))
+    assert list_segments(tmp_path / "app") == [1]
