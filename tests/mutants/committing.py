@@ -58,6 +58,8 @@ MUTANTS = then(
             "committer.py",
             "pending.resting or pending.recovering or self._holds.is_held(stream)",
             "pending.resting or pending.recovering",
+            Simulation(),
+            tests(f"{_COMMITTER}what_is_held_waits_while_others_are_committed"),
         ),
         mutant(
             "resting_stream_taken",
@@ -164,6 +166,10 @@ MUTANTS = then(
             "committer.py",
             "        self.pending_bytes -= size\n        pending.bytes -= size\n        pending.under_way",
             "        self.pending_bytes -= size\n        pending.under_way",
+            Simulation(),
+            tests(
+                f"{_COMMITTER}what_is_durable_waits_in_its_stream_no_more_while_the_next_batch_is_under_way"
+            ),
         ),
         mutant(
             "stream_stays_under_way",
@@ -206,6 +212,8 @@ MUTANTS = then(
             "committer.py",
             "if not (pending.has_failed and isinstance(error, OutdatedPlan)):",
             "if not isinstance(error, OutdatedPlan):",
+            Simulation(),
+            tests(f"{_COMMITTER}an_outdated_plan_that_no_failure_explains_is_counted_and_logged"),
         ),
         mutant(
             "failure_not_counted",
@@ -227,6 +235,8 @@ MUTANTS = then(
             "committer.py",
             "        return min(self._limits.retry_max, doubled_s)",
             "        return doubled_s",
+            Simulation(),
+            tests(f"{_COMMITTER}the_pause_between_attempts_grows_no_further_than_retry_max"),
         ),
         mutant(
             "dropped_without_a_hold",
@@ -266,6 +276,8 @@ MUTANTS = then(
             "        pending.recovering = False\n        self._holds.let_through({stream})\n"
             "        report_damage",
             "        pending.recovering = False\n        report_damage",
+            Simulation(),
+            tests(f"{_COMMITTER}whoever_asks_for_a_stream_while_it_is_recovered_has_it_afterwards"),
         ),
         mutant(
             "close_does_not_wait",
@@ -280,6 +292,8 @@ MUTANTS = then(
             "committer.py",
             "        if self._closed:\n            return\n        if self._failing",
             "        if self._failing",
+            Simulation(),
+            tests(f"{_COMMITTER}nothing_is_committed_after_the_close"),
         ),
         mutant(
             "barrier_of_nothing",
@@ -313,6 +327,8 @@ MUTANTS = then(
             "committer.py",
             "(not pending.attempts and pending.bytes < pending_max)",
             "not pending.attempts",
+            Simulation(),
+            tests(f"{_COMMITTER}a_stream_has_room_below_its_limit_only"),
         ),
         mutant(
             "many_retries_at_once",
@@ -334,6 +350,8 @@ MUTANTS = then(
             "committer.py",
             "in_loop = not (self._under_way or retries) and self._may_wait_for(batch)",
             "in_loop = self._may_wait_for(batch)",
+            Simulation(),
+            tests(f"{_COMMITTER}the_loop_commits_nothing_while_another_batch_is_under_way"),
         ),
         mutant(
             "idle_with_batches_under_way",
@@ -419,6 +437,8 @@ MUTANTS = then(
             "pending.py",
             '        since=min(times, default=""),',
             '        since=max(times, default=""),',
+            Simulation(),
+            tests(f"{_COMMITTER}a_segment_says_when_its_first_and_its_last_record_came"),
         ),
         # Holds.
         mutant(

@@ -20,6 +20,10 @@ MUTANTS = then(
             "store.py",
             "        if planned.before is durable:",
             "        if planned.before.next_seq == durable.next_seq:",
+            Simulation(),
+            tests(
+                f"{_OUTDATED}a_plan_made_on_a_commit_that_failed_stays_outdated_after_another_in_its_place"
+            ),
         ),
         mutant(
             "outdated_nothings_succeed",
@@ -41,6 +45,8 @@ MUTANTS = then(
             "store.py",
             "unusable or commit.failure or self._outdated(commit.planned)",
             "unusable or commit.failure",
+            Simulation(),
+            tests(f"{_OUTDATED}no_directory_is_made_for_a_plan_that_is_outdated"),
         ),
         mutant(
             "failure_of_a_step_forgotten",
@@ -77,6 +83,8 @@ MUTANTS = then(
             "store.py",
             "                self._uncertain.discard(stream)\n",
             "",
+            Simulation(),
+            tests(f"{_OUTDATED}a_stream_that_goes_again_after_a_failure_ends_its_segments"),
         ),
         mutant(
             "durable_not_noted",
@@ -157,6 +165,8 @@ MUTANTS = then(
             "store.py",
             "        async with self._beginning:\n",
             "        if True:\n",
+            Simulation(),
+            tests(f"{_OUTDATED}one_commit_at_a_time_makes_directories"),
         ),
         mutant(
             "failed_begin_forgotten",
