@@ -47,7 +47,7 @@ def test_a_follower_shows_nothing_that_a_failed_sync_lost() -> None:
     report = followed_runs(SEEDS, share=0.3)
     print(report)
     assert not report.violations
-    assert report.faults > 5
+    assert report.faults > 2
 
 
 @pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_FOLLOWERS)

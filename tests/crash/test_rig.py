@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -23,8 +24,8 @@ from tests.crash.system_calls import SystemCalls
 from tests.crash.test_faults import fail_runs
 from tests.crash.test_power_cut import cut_runs
 
-# The last ones have a batch that overtakes the one before it, if nothing holds it back.
-SEEDS = (*range(1, 80), 105, 181)
+SEEDS = range(1, 80)
+MANY_SEEDS = range(1, 400)
 FAULT_SEEDS = range(1, 4)
 # Runs in which streams press on the cache of active segments.
 CROWDED_FAULT_SEEDS = range(16, 18)
@@ -43,6 +44,13 @@ def test_power_cuts_catch(mutant: Mutant) -> None:
         assert cut_violations(), f"not caught: {mutant.__doc__}"
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_MANY_CUTS)
+def test_many_power_cuts_catch(mutant: Mutant) -> None:
+    with mutant():
+        assert cut_violations(MANY_SEEDS), f"not caught: {mutant.__doc__}"
+
+
 @pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_FAULTS)
 def test_faults_catch(mutant: Mutant) -> None:
     with mutant():
@@ -57,9 +65,9 @@ def test_the_engine_as_it_is_passes_the_faults_that_catch_mutants() -> None:
     assert not fault_violations()
 
 
-def cut_violations() -> list[str]:
+def cut_violations(seeds: Iterable[int] = SEEDS) -> list[str]:
     """What cuts of the power find in drawn runs."""
-    return cut_runs(SEEDS, streams=3, records=10, kills=KILLS).violations
+    return cut_runs(seeds, streams=3, records=10, kills=KILLS).violations
 
 
 def fault_violations() -> list[str]:

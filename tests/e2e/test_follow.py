@@ -204,7 +204,7 @@ def test_nothing_is_said_of_a_stream_that_is_being_made_again_and_again(tmp_path
 
 _REMAKER = """
 import os, select, sys
-while not select.select([sys.stdin], [], [], 0)[0]:
+while not select.select([sys.stdin], [], [], 0.001)[0]:
     os.rmdir(sys.argv[1])
     os.mkdir(sys.argv[1])
 """

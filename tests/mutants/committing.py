@@ -1,7 +1,10 @@
 """Mutants of the committer, of what waits in a stream, and of who holds one."""
 
 from tests.mutants.making import mutant, then
-from tests.mutants.mutant import Change, Mutant, tests
+from tests.mutants.mutant import Change, Mutant, Simulation, tests
+
+_HOLDS = "unit/test_holds.py::test_"
+_COMMITTER = "store/test_committer.py::test_"
 
 # As it was: without the assertion that came with the mend, too.
 LOSS = Mutant(
@@ -55,6 +58,8 @@ MUTANTS = then(
             "committer.py",
             "pending.resting or pending.recovering or self._holds.is_held(stream)",
             "pending.resting or pending.recovering",
+            Simulation(),
+            tests(f"{_COMMITTER}what_is_held_waits_while_others_are_committed"),
         ),
         mutant(
             "resting_stream_taken",
@@ -161,6 +166,10 @@ MUTANTS = then(
             "committer.py",
             "        self.pending_bytes -= size\n        pending.bytes -= size\n        pending.under_way",
             "        self.pending_bytes -= size\n        pending.under_way",
+            Simulation(),
+            tests(
+                f"{_COMMITTER}what_is_durable_waits_in_its_stream_no_more_while_the_next_batch_is_under_way"
+            ),
         ),
         mutant(
             "stream_stays_under_way",
@@ -203,6 +212,8 @@ MUTANTS = then(
             "committer.py",
             "if not (pending.has_failed and isinstance(error, OutdatedPlan)):",
             "if not isinstance(error, OutdatedPlan):",
+            Simulation(),
+            tests(f"{_COMMITTER}an_outdated_plan_that_no_failure_explains_is_counted_and_logged"),
         ),
         mutant(
             "failure_not_counted",
@@ -224,6 +235,8 @@ MUTANTS = then(
             "committer.py",
             "        return min(self._limits.retry_max, doubled_s)",
             "        return doubled_s",
+            Simulation(),
+            tests(f"{_COMMITTER}the_pause_between_attempts_grows_no_further_than_retry_max"),
         ),
         mutant(
             "dropped_without_a_hold",
@@ -231,6 +244,8 @@ MUTANTS = then(
             "committer.py",
             "            async with self.held(stream):\n                if self._closed:",
             "            if True:\n                if self._closed:",
+            Simulation(),
+            tests("store/test_full_disk.py"),
         ),
         mutant(
             "rests_for_ever",
@@ -261,6 +276,8 @@ MUTANTS = then(
             "        pending.recovering = False\n        self._holds.let_through({stream})\n"
             "        report_damage",
             "        pending.recovering = False\n        report_damage",
+            Simulation(),
+            tests(f"{_COMMITTER}whoever_asks_for_a_stream_while_it_is_recovered_has_it_afterwards"),
         ),
         mutant(
             "close_does_not_wait",
@@ -275,6 +292,8 @@ MUTANTS = then(
             "committer.py",
             "        if self._closed:\n            return\n        if self._failing",
             "        if self._failing",
+            Simulation(),
+            tests(f"{_COMMITTER}nothing_is_committed_after_the_close"),
         ),
         mutant(
             "barrier_of_nothing",
@@ -290,6 +309,10 @@ MUTANTS = then(
             "committer.py",
             "last = pending.entries[-1].sender if",
             "last = pending.entries[0].sender if",
+            Simulation(),
+            tests(
+                f"{_COMMITTER}a_barrier_waits_for_all_that_was_added_before_it_also_after_another_barrier"
+            ),
         ),
         mutant(
             "read_while_failing",
@@ -304,6 +327,8 @@ MUTANTS = then(
             "committer.py",
             "(not pending.attempts and pending.bytes < pending_max)",
             "not pending.attempts",
+            Simulation(),
+            tests(f"{_COMMITTER}a_stream_has_room_below_its_limit_only"),
         ),
         mutant(
             "many_retries_at_once",
@@ -325,6 +350,8 @@ MUTANTS = then(
             "committer.py",
             "in_loop = not (self._under_way or retries) and self._may_wait_for(batch)",
             "in_loop = self._may_wait_for(batch)",
+            Simulation(),
+            tests(f"{_COMMITTER}the_loop_commits_nothing_while_another_batch_is_under_way"),
         ),
         mutant(
             "idle_with_batches_under_way",
@@ -383,6 +410,10 @@ MUTANTS = then(
             "    return not isinstance(entry.sender, Barrier) or entry.sender.waiting > 0",
             "    is_barrier = isinstance(entry.sender, Barrier)\n"
             "    return entry.sender.waiting > 0 if is_barrier else entry.count > 0",
+            Simulation(),
+            tests(
+                f"{_COMMITTER}the_number_of_a_refused_record_is_durable_after_a_failed_commit_too"
+            ),
         ),
         mutant(
             "first_number_of_a_producer",
@@ -406,6 +437,8 @@ MUTANTS = then(
             "pending.py",
             '        since=min(times, default=""),',
             '        since=max(times, default=""),',
+            Simulation(),
+            tests(f"{_COMMITTER}a_segment_says_when_its_first_and_its_last_record_came"),
         ),
         # Holds.
         mutant(
@@ -414,6 +447,8 @@ MUTANTS = then(
             "holds.py",
             "            await other.ended.wait()",
             "            break",
+            Simulation(),
+            tests(f"{_HOLDS}whoever_asks_second_waits_until_the_first_has_let_go"),
         ),
         mutant(
             "held_while_busy",
@@ -421,6 +456,8 @@ MUTANTS = then(
             "holds.py",
             "            if self._is_busy(stream):\n                await hold.through.wait()\n",
             "",
+            Simulation(),
+            tests(f"{_HOLDS}a_busy_stream_is_not_had_before_what_is_under_way_is_through"),
         ),
         mutant(
             "let_through_by_the_first",
@@ -428,6 +465,8 @@ MUTANTS = then(
             "holds.py",
             "            if stream in streams and not self._is_busy(stream):",
             "            if stream in streams:",
+            Simulation(),
+            tests(f"{_HOLDS}a_stream_of_which_more_is_under_way_is_not_had_after_the_first_commit"),
         ),
         mutant(
             "end_of_a_hold_not_told",

@@ -1,7 +1,9 @@
 """Mutants of the store, of its publication, and of what it plans."""
 
 from tests.mutants.making import mutant, then
-from tests.mutants.mutant import tests
+from tests.mutants.mutant import Simulation, tests
+
+_OUTDATED = "store/test_outdated_plans.py::test_"
 
 MUTANTS = then(
     (
@@ -18,6 +20,10 @@ MUTANTS = then(
             "store.py",
             "        if planned.before is durable:",
             "        if planned.before.next_seq == durable.next_seq:",
+            Simulation(),
+            tests(
+                f"{_OUTDATED}a_plan_made_on_a_commit_that_failed_stays_outdated_after_another_in_its_place"
+            ),
         ),
         mutant(
             "outdated_nothings_succeed",
@@ -39,6 +45,8 @@ MUTANTS = then(
             "store.py",
             "unusable or commit.failure or self._outdated(commit.planned)",
             "unusable or commit.failure",
+            Simulation(),
+            tests(f"{_OUTDATED}no_directory_is_made_for_a_plan_that_is_outdated"),
         ),
         mutant(
             "failure_of_a_step_forgotten",
@@ -75,6 +83,8 @@ MUTANTS = then(
             "store.py",
             "                self._uncertain.discard(stream)\n",
             "",
+            Simulation(),
+            tests(f"{_OUTDATED}a_stream_that_goes_again_after_a_failure_ends_its_segments"),
         ),
         mutant(
             "durable_not_noted",
@@ -89,6 +99,8 @@ MUTANTS = then(
             "store.py",
             "                self.on_segment(segment.plan)\n",
             "",
+            Simulation(),
+            tests("store/test_compactor.py"),
         ),
         mutant(
             "settled_not_counted",
@@ -153,6 +165,8 @@ MUTANTS = then(
             "store.py",
             "        async with self._beginning:\n",
             "        if True:\n",
+            Simulation(),
+            tests(f"{_OUTDATED}one_commit_at_a_time_makes_directories"),
         ),
         mutant(
             "failed_begin_forgotten",
@@ -160,6 +174,8 @@ MUTANTS = then(
             "store.py",
             "            beginning[stream].failure = error\n",
             "            pass\n",
+            Simulation(),
+            tests(f"{_OUTDATED}a_stream_whose_directory_was_not_synced_is_not_durable"),
         ),
         mutant(
             "never_marked",
@@ -167,6 +183,8 @@ MUTANTS = then(
             "store.py",
             "unusable = self.look() or (self._mark() if commits else None)",
             "unusable = self.look()",
+            Simulation(),
+            tests("store/test_restart.py"),
         ),
         mutant(
             "told_from_the_plan",
@@ -174,6 +192,8 @@ MUTANTS = then(
             "store.py",
             "        state = self._durable.get(stream)\n        return state.producers",
             "        state = self._planned.get(stream)\n        return state.producers",
+            Simulation(),
+            tests(f"{_OUTDATED}a_producer_hears_what_is_durable_and_not_what_is_planned"),
         ),
         mutant(
             "ended_well_whatever_failed",
@@ -181,6 +201,8 @@ MUTANTS = then(
             "store.py",
             "        return bool(self._under_way or self._uncertain or is_unknown)",
             "        return False",
+            Simulation(),
+            tests("store/test_restart.py"),
         ),
         mutant(
             "drops_though_unsynced",
@@ -188,6 +210,8 @@ MUTANTS = then(
             "store.py",
             "        if self.unusable is not None or stream in self.unsynced:",
             "        if self.unusable is not None:",
+            Simulation(),
+            tests("store/test_full_disk.py"),
         ),
         mutant(
             "drop_not_told",
@@ -196,6 +220,8 @@ MUTANTS = then(
             "        try:\n            return await self._in_thread(drop)\n"
             "        finally:\n            self.on_dropped(stream)",
             "        return await self._in_thread(drop)",
+            Simulation(),
+            tests("store/test_compactor.py"),
         ),
         mutant(
             "ready_though_not_recovered",

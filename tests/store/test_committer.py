@@ -5,9 +5,10 @@ import errno
 import math
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from copy import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from structlog.testing import capture_logs
 
 from logengine.committer import CommitLimits, Committer
 from logengine.pending import Entry
+from logengine.plan import PlannedSegment
 from logengine.segment_file import list_segments, read_segment
 from logengine.store import Store
+from logengine.stream import Recovery
 from tests.whole_path import whole_path
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -771,3 +774,229 @@ async def test_many_who_wait_at_one_place_make_the_queue_no_longer(
         gate.open()
         await asyncio.gather(*barriers[1:])
         assert acks.numbers == [1, 2]
+
+
+async def test_a_barrier_waits_for_all_that_was_added_before_it_also_after_another_barrier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=1) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        first_batch = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+
+        async def add_and_wait() -> None:
+            committer.add("app", entry(2, acks))
+            committer.add("app", entry(3, acks))
+            await committer.barrier("app")
+
+        # All in one turn of the loop: the first barrier goes with record 2, and 3 after them.
+        first = asyncio.ensure_future(committer.barrier("app"))
+        second = asyncio.ensure_future(add_and_wait())
+        await until(lambda: first_batch.waiting == 1)
+        second_batch = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+        first_batch.open()
+        await until(lambda: second_batch.waiting == 1)
+        await first
+        assert acks.numbers == [1, 2]
+        assert not second.done()
+        second_batch.open()
+        await second
+        assert acks.numbers == [1, 2, 3]
+
+
+async def test_the_number_of_a_refused_record_is_durable_after_a_failed_commit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, store):
+        acks, others = Acks(), Acks()
+        committer.add("app", entry(1, others))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "app", failures=1)
+        committer.add("app", Entry(b"", 0, TIME, 4, acks, "p"))
+        await until(lambda: gate.waiting == 1)
+        committer.add("app", entry(2, others))
+        gate.open()
+        await committer.drained()
+        assert committer.totals.failures == 1
+        assert acks.numbers == [4]
+        assert store.last_durable("app", "p") == 4
+        assert numbers_in(tmp_path, "app") == [1, 2]
+
+
+async def test_what_is_held_waits_while_others_are_committed(tmp_path: Path) -> None:
+    async with committing(tmp_path) as (committer, _):
+        app, web = Acks(), Acks()
+        committer.add("app", entry(1, app))
+        committer.add("web", entry(1, web))
+        await committer.drained()
+        async with committer.held("app"):
+            committer.add("app", entry(2, app))
+            committer.add("web", entry(2, web))
+            await until(lambda: web.numbers == [1, 2])
+            assert app.numbers == [1]
+        await committer.drained()
+        assert app.numbers == [1, 2]
+
+
+async def test_whoever_asks_for_a_stream_while_it_is_recovered_has_it_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, store):
+        real = store.recover_stream
+        recovering, may_go_on = asyncio.Event(), asyncio.Event()
+        held: list[str] = []
+
+        async def recover_stream(stream: str) -> Recovery:
+            recovering.set()
+            await may_go_on.wait()
+            return await real(stream)
+
+        async def hold() -> None:
+            async with committer.held("app"):
+                held.append("app")
+
+        monkeypatch.setattr(store, "recover_stream", recover_stream)
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await recovering.wait()
+        holding = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        assert held == []
+        may_go_on.set()
+        try:
+            await until(lambda: held == ["app"])
+        finally:
+            holding.cancel()
+        await committer.drained()
+        assert acks.numbers == [1]
+
+
+async def test_what_is_durable_waits_in_its_stream_no_more_while_the_next_batch_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        first_batch = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+        committer.add("app", entry(2, acks, size=500))
+        await until(lambda: first_batch.waiting == 1)
+        second_batch = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+        committer.add("app", entry(3, acks, size=60))
+        assert committer.bytes_waiting("app") == 501 + 61
+        first_batch.open()
+        await until(lambda: second_batch.waiting == 1)
+        assert committer.bytes_waiting("app") == 61
+        second_batch.open()
+        await committer.drained()
+
+
+async def test_a_stream_has_room_below_its_limit_only(tmp_path: Path) -> None:
+    async with committing(tmp_path) as (committer, _):
+        committer.add("app", entry(1, Acks(), size=60))
+        assert not committer.has_room("app", 61)
+        assert committer.has_room("app", 62)
+        assert committer.has_room("web", 1)
+        await committer.drained()
+        assert committer.has_room("app", 1)
+
+
+async def test_the_pause_between_attempts_grows_no_further_than_retry_max(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, retry_min=0.001, retry_max=0.005) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "app", failures=6)
+        gate.open()
+        with capture_logs() as logs:
+            committer.add("app", entry(2, acks))
+            await committer.drained()
+        pauses_s = [line["retry_in_s"] for line in logs if line["event"] == "commit_failed"]
+        assert pauses_s == [0.001, 0.002, 0.004, 0.005, 0.005, 0.005]
+
+
+async def test_an_outdated_plan_that_no_failure_explains_is_counted_and_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, store):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        real = store.commit
+        first = iter([True])
+
+        async def commit(
+            planned: Mapping[str, PlannedSegment], *args: Any, **kwargs: Any
+        ) -> dict[str, Exception]:
+            if next(first, False):
+                # As if it had been planned on what nobody knows to be durable.
+                planned = {
+                    stream: segment._replace(before=copy(segment.before))
+                    for stream, segment in planned.items()
+                }
+            return await real(planned, *args, **kwargs)
+
+        monkeypatch.setattr(store, "commit", commit)
+        with capture_logs() as logs:
+            committer.add("app", entry(2, acks))
+            await committer.drained()
+        assert committer.totals.failures == 1
+        assert [line["log_level"] for line in logs if line["event"] == "commit_failed"] == ["error"]
+        assert acks.numbers == [1, 2]
+        assert numbers_in(tmp_path, "app") == [1, 2]
+
+
+async def test_nothing_is_committed_after_the_close(tmp_path: Path) -> None:
+    acks = Acks()
+    async with committing(tmp_path) as (committer, _):
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        await committer.close()
+        committer.add("app", entry(2, acks))
+        for _turn in range(5):
+            await asyncio.sleep(0)
+    assert acks.numbers == [1]
+    assert numbers_in(tmp_path, "app") == [1]
+
+
+async def test_the_loop_commits_nothing_while_another_batch_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, in_loop_below=math.inf, pipeline_bytes=1) as (committer, _):
+        app, web = Acks(), Acks()
+        for stream, acks in [("app", app), ("web", web)]:
+            committer.add(stream, entry(1, acks))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+        for number in (2, 3):  # two entries are nothing that the loop commits
+            committer.add("app", entry(number, app))
+        await until(lambda: gate.waiting == 1)
+        real = os.fsync
+        threads: set[int] = set()
+
+        def fsync(descriptor: int) -> None:
+            threads.add(threading.get_ident())
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        committer.add("web", entry(2, web))
+        await until(lambda: web.numbers == [1, 2])
+        assert threads
+        assert threading.get_ident() not in threads
+        gate.open()
+        await committer.drained()
+
+
+async def test_a_segment_says_when_its_first_and_its_last_record_came(tmp_path: Path) -> None:
+    earlier, later = "2026-11-23T19:00:00.000001Z", "2026-11-23T21:00:00.000001Z"
+    async with committing(tmp_path) as (committer, _):
+        acks = Acks()
+        for number, time in enumerate([TIME, earlier, later, TIME], start=1):
+            body = b'{"_ts":"%s","n":%d}\n' % (time.encode(), number)
+            committer.add("app", Entry(body, 1, time, number, acks))
+        await committer.drained()
+        header, _ = read_segment(tmp_path / "app", 1)
+        assert (header.since, header.until) == (earlier, later)

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import os
+import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from logengine.directory import create_directories
 from logengine.errors import OutdatedPlan
 from logengine.plan import Addition
 from logengine.segment_file import list_segments
@@ -109,4 +112,127 @@ def test_the_active_segment_is_not_ended_under_a_plan_that_goes_on_with_it(
         store.end_active("app")
         assert not commit(store, plan(store, 3))
         assert list_segments(tmp_path / "app") == [1, 3]
+        store.close()
+
+
+def test_a_producer_hears_what_is_durable_and_not_what_is_planned(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not commit(store, plan(store, 1))
+    planned = plan(store, 2)
+    assert store.last_durable("app", "p") == 1
+    failing_once(monkeypatch, "fsync")
+    assert commit(store, planned)
+    assert store.last_durable("app", "p") == 1
+    assert not commit(store, plan(store, 2))
+    assert store.last_durable("app", "p") == 2
+
+
+def test_a_stream_whose_directory_was_not_synced_is_not_durable(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_fsync, real_rmdir = os.fsync, os.rmdir
+    syncs_fail, has_failed = True, False
+
+    def fsync(descriptor: int) -> None:
+        nonlocal has_failed
+        if syncs_fail and os.readlink(f"/proc/self/fd/{descriptor}") == str(tmp_path):
+            has_failed = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real_fsync(descriptor)
+
+    def rmdir(*args: Any, **kwargs: Any) -> None:
+        if syncs_fail and has_failed:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real_rmdir(*args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    failure = commit(store, plan(store, 1))["app"]
+    assert isinstance(failure, OSError)
+    assert failure.errno == errno.EIO
+    assert (tmp_path / "app").is_dir(), "the directory could not be removed"
+    assert list_segments(tmp_path / "app") == []
+    assert store.last_durable("app", "p") == 0
+    syncs_fail = False
+    assert not commit(store, plan(store, 1))
+    assert list_segments(tmp_path / "app") == [1]
+
+
+def test_a_plan_made_on_a_commit_that_failed_stays_outdated_after_another_in_its_place(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not commit(store, plan(store, 1))
+    first, second = plan(store, 2), plan(store, 3)
+    failing_once(monkeypatch, "fsync")
+    assert commit(store, first)
+    # What is durable now goes on at the same number, but it is not what `second` was made on.
+    assert not commit(store, plan(store, 7))
+    assert isinstance(commit(store, second)["app"], OutdatedPlan)
+    assert list_segments(tmp_path / "app") == [1, 2]
+    assert store.last_durable("app", "p") == 7
+
+
+def test_no_directory_is_made_for_a_plan_that_is_outdated(store: Store, tmp_path: Path) -> None:
+    planned = plan(store, 1)
+    assert not commit(store, planned)
+    shutil.rmtree(tmp_path / "app")
+    assert isinstance(commit(store, planned)["app"], OutdatedPlan)
+    assert not (tmp_path / "app").exists()
+
+
+def test_a_stream_that_goes_again_after_a_failure_ends_its_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(2) as executor:
+        store = Store(tmp_path, executor, StoreLimits(rewrite_limit=100_000))
+        store.open()
+        asyncio.run(store.recover_stream("app"))
+        assert not commit(store, plan(store, 1))
+        failing_once(monkeypatch, "fsync")
+        assert commit(store, plan(store, 2))
+        store.end_active("app")  # it may be visible with record 2, so it stays the active one
+        assert not commit(store, plan(store, 2))
+        assert list_segments(tmp_path / "app") == [1]
+        store.end_active("app")
+        assert not commit(store, plan(store, 3))
+        assert list_segments(tmp_path / "app") == [1, 3]
+        store.close()
+
+
+class Beginning(ThreadPoolExecutor):
+    """Notes which directories it is asked to make, and makes none before it may."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.asked_for: list[str] = []
+        self.may_go_on = threading.Event()
+
+    def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if call is not create_directories:
+            return super().submit(call, *args, **kwargs)
+        self.asked_for += args[1]
+
+        def create() -> Any:
+            assert self.may_go_on.wait(20)
+            return call(*args, **kwargs)
+
+        return super().submit(create)
+
+
+async def test_one_commit_at_a_time_makes_directories(tmp_path: Path) -> None:
+    with Beginning() as executor:
+        store = Store(tmp_path, executor)
+        store.open()
+        tasks = []
+        for stream in ("app", "web"):
+            await store.recover_stream(stream)
+            planned = {stream: store.plan(stream, addition("p", 1, 5))}
+            tasks.append(asyncio.create_task(store.commit(planned)))
+        for _turn in range(10):
+            await asyncio.sleep(0)
+        assert executor.asked_for == ["app"]
+        executor.may_go_on.set()
+        assert await asyncio.gather(*tasks) == [{}, {}]
+        assert executor.asked_for == ["app", "web"]
         store.close()
