@@ -58,6 +58,7 @@ _OF_PLACE = (DataDirectoryReplaced, DataDirectoryLocked)
 _REASONS = [os.strerror(each) for each in ERRORS]
 _STORED_TIMES = 8
 _FOLLOWED_S = 1.0  # after which a follower has shown all there is
+_SYNCS_OF_A_COMMIT = 4  # the file's, the directory's, a new stream's, and one to wait for
 _CALM_S = 120.0  # in which everything is acknowledged once nothing fails any more
 _CRITICAL = frozenset({"create", "write", "fsync", "replace", "sync directory"})
 _MODULES = [m for name, m in sorted(sys.modules.items()) if name.startswith("logengine.")]
@@ -529,8 +530,16 @@ class World:
                 other.hang_up()
         if self.life is None:
             self._restart_soon()
-        deadline_s = self.kernel.now + _CALM_S
+        deadline_s = self.kernel.now + self._calm_s
         self._wait_for_all(deadline_s)
+
+    @property
+    def _calm_s(self) -> float:
+        """In what time everything is acknowledged, once nothing fails: each record by itself."""
+        scenario = self.scenario
+        slowest_s = max([scenario.sync_s, *(sync_s for _, sync_s in scenario.slow_streams)])
+        records = sum(plan.records for plan in scenario.senders)
+        return _CALM_S + records * _SYNCS_OF_A_COMMIT * slowest_s * (1 + scenario.spread)
 
     def _wait_for_all(self, deadline_s: float) -> None:
         life = self.life
@@ -547,7 +556,7 @@ class World:
             failing = life.committer.failing() if life and life.committer else []
             raise Violation(
                 "stuck",
-                f"{_CALM_S} s after the last fault {waiting} wait; failing: {failing}; pending:"
+                f"{self._calm_s:.0f} s after the last fault {waiting} wait; failing: {failing}; pending:"
                 f" {life.committer.pending_bytes if life and life.committer else None}",
             )
         self.kernel.after(
@@ -577,6 +586,8 @@ class World:
             raise Violation(
                 "not counted", f"{failures} failures, and the log has {life.failed_logs}"
             )
+        if life.has_moved:
+            return  # what fails while a directory is opened is told otherwise, or done without
         for stream, count in life.injected.items():
             if count and not (life.failed_logs[stream] or stream in life.not_recovered):
                 raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
