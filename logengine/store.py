@@ -242,7 +242,7 @@ class Store:
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.
 
-        One that is ready stays as it is. Raises `OSError`, what `unusable` says, and
+        One that is known stays as it is. Raises `OSError`, what `unusable` says, and
         `TooManyStreams` for a new one above the limit.
         """
         if self.unusable is not None:

@@ -540,6 +540,19 @@ async def test_a_sender_that_never_reads_gets_only_the_latest_ack(served: Served
 
 
 @serve()
+async def test_an_answer_that_the_kernel_takes_in_pieces_arrives_whole(served: Served) -> None:
+    def send_a_piece(self: socket.socket, data: bytearray, *flags: int) -> int:
+        return socket.SocketType.send(self, bytes(data[:3]), *flags)
+
+    client = await served.connect()
+    with patch.object(socket.socket, "send", send_a_piece):
+        await client.hello(stream="app")
+        for number in range(1, 4):
+            await client.send(b"x\n")
+            await client.acked(number)
+
+
+@serve()
 async def test_a_broken_pipe_on_an_ack_does_not_lose_what_was_sent(served: Served) -> None:
     client = await served.connect()
     await client.hello(stream="app")

@@ -65,20 +65,32 @@ def _ask(finder: Finder, mutant: Mutant, tree: Path, seconds: float | None) -> t
             patched = [mutant.patched] if mutant.patched else []
             return _simulate(finder, tree, patched, seconds)
         case FailingTests(nodes):
-            status, said = _pytest(tree, nodes)
-            return status == FOUND, said
+            return _fail(tree, nodes)
         case Rig(node):
             status, said = _pytest(tree, [node])
             return status == 0, said
 
 
+def _fail(tree: Path, nodes: tuple[str, ...]) -> tuple[bool, str]:
+    """A test counts only where the engine as it is passes it."""
+    status, node = _pytest(tree, nodes)
+    if status != FOUND:
+        return False, ""
+    # The very same one, also where it is a file that is in neither tree.
+    same = os.path.normpath(tree / node).removeprefix(f"{tree}/")
+    again, _ = _pytest(ROOT, [same] if node else nodes)
+    if again == FOUND:
+        raise BrokenFinder(f"the engine as it is fails as well: {node or ' '.join(nodes)}")
+    return True, node.partition("::")[2][:_SHOWN]
+
+
 def _pytest(tree: Path, nodes: tuple[str, ...] | list[str]) -> tuple[int, str]:
+    """The status of pytest, and the first test that failed."""
     status, lines = _run(tree, ["pytest", *_PYTEST, *nodes], _TESTS_LIMIT_S)
     if status not in (0, FOUND):
         raise BrokenFinder(f"pytest {' '.join(nodes)} ended with {status}:\n" + "\n".join(lines))
     failed = [line for line in lines if line.startswith("FAILED")]
-    said = failed[0].partition("::")[2] if failed else ""
-    return status, said[:_SHOWN]
+    return status, failed[0].removeprefix("FAILED ").partition(" - ")[0] if failed else ""
 
 
 def _simulate(

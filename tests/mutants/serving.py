@@ -71,6 +71,8 @@ MUTANTS = (
         "connection.py",
         "        self._held_back = behind\n",
         "",
+        Simulation(),
+        tests("e2e/test_protocol.py::test_records_sent_right_behind_the_hello_count"),
     ),
     mutant(
         "read_while_greeting",
@@ -101,6 +103,8 @@ MUTANTS = (
         "connection.py",
         "            del self._answers[:sent]\n",
         "            self._answers.clear()\n",
+        Simulation(),
+        tests("e2e/test_server.py::test_an_answer_that_the_kernel_takes_in_pieces_arrives_whole"),
     ),
     mutant(
         "ack_kept_back",
@@ -117,6 +121,8 @@ MUTANTS = (
         "connection.py",
         "                self._loop.add_writer(self._socket, self._on_writable)\n",
         "",
+        Simulation(),
+        tests("e2e/test_server.py::test_a_sender_that_never_reads_gets_only_the_latest_ack"),
     ),
     mutant(
         "not_read_on_after_answers",
@@ -355,6 +361,8 @@ MUTANTS = (
         "server.py",
         "        await self._all_closed.wait()\n",
         "",
+        Simulation(),
+        tests("e2e/test_server.py::test_stopping_commits_acks_and_says_goodbye"),
     ),
     mutant(
         "stop_does_not_wait_for_commits",

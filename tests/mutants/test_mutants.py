@@ -1,12 +1,14 @@
 """That each mutant still is one, and that some of them are found: the others by `make mutants`."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.committing import LOSS
-from tests.mutants.hunt import hunt
+from tests.mutants.hunt import BrokenFinder, hunt
 from tests.mutants.mutant import Change, FailingTests, Mutant, Rig
 from tests.mutants.tree import ROOT, UnknownText, changed, changed_modules
 
@@ -43,6 +45,14 @@ def test_text_that_is_not_in_the_engine_once_is_no_mutant() -> None:
     for old in ("x", "z"):
         with pytest.raises(UnknownText, match="and not once"):
             changed("x = x + y", Change("store.py", old, "0"))
+
+
+def test_a_test_that_the_engine_as_it_is_fails_too_finds_no_mutant(tmp_path: Path) -> None:
+    failing = tmp_path / "test_failing.py"
+    failing.write_text("def test_failing():\n    raise OSError\n")
+    finder = FailingTests((str(failing),))
+    with pytest.raises(BrokenFinder, match="the engine as it is fails as well"):
+        hunt(replace(LOSS, finders=(finder,)))
 
 
 @pytest.mark.timeout(600)

@@ -168,6 +168,8 @@ MUTANTS = (
         "writes.py",
         "        while done < len(left) and written >= len(left[done]):",
         "        while done < len(left) and written > len(left[done]):",
+        Simulation(),
+        _WRITES,
     ),
     mutant(
         "rest_of_a_direct_write_lost",
@@ -351,6 +353,8 @@ MUTANTS = (
         "stream.py",
         "        directory.unlink(compressed)\n    sync_or_note(directory, unsynced)\n",
         "        directory.unlink(compressed)\n",
+        Simulation(),
+        tests("store/test_full_disk.py"),
     ),
     mutant(
         "compressed_dropped_with_the_plain",

@@ -558,8 +558,8 @@ class World:
             failing = life.committer.failing() if life and life.committer else []
             raise Violation(
                 "stuck",
-                f"{self._calm_s:.0f} s after the last fault {waiting} wait; failing: {failing}; pending:"
-                f" {life.committer.pending_bytes if life and life.committer else None}",
+                f"{self._calm_s:.0f} s after the last fault {waiting} wait; failing: {failing}; "
+                f"pending: {life.committer.pending_bytes if life and life.committer else None}",
             )
         self.kernel.after(
             max(0.001, self.scenario.sync_s * 3), lambda: self._wait_for_all(deadline_s)
