@@ -79,7 +79,7 @@ class Courier:
         self._wakeup: Wakeup | None = None
         self._connection: OwnSocket | None = None
         self._elected: dict[str, object] = {}
-        self._asleep: list[Wakeup] = []
+        self._asleep: list[Wakeup] = []  # of each thread that sleeps, one that was replaced too
         self._is_called = False
         self._busy_until = 0.0
         self._thread = 0
@@ -171,18 +171,17 @@ class Courier:
         # system call gives it the interpreter, in the midst of a signal handler perhaps.
         wakeup = self._wakeup
         if self._asleep and wakeup is not None and not wakeup.set():
-            self._replace()
+            self._replace(wakeup)
 
-    def _replace(self) -> None:
+    def _replace(self, wakeup: Wakeup) -> None:
         """The thread waits for a pipe that the application closed, perhaps for ever."""
+        try:
+            self._asleep.remove(wakeup)
+        except ValueError:
+            return  # it has just woken, and finds out by itself
         self.is_running = False
         self._asked_at = -_START_AGAIN_S
-        if self._asleep:
-            try:
-                self._asleep.pop()
-            except IndexError:
-                return  # it has just woken, and finds out by itself
-            self._elected.clear()
+        self._elected.clear()
         self.ensure_running()
 
     def ensure_running(self) -> bool:
@@ -375,7 +374,8 @@ class Courier:
                 if self._wait(connection, _LOOK_S, is_sending=bool(output)):
                     self._receive(connection)
         finally:
-            self._connection = None
+            if self._connection is connection:
+                self._connection = None
             connection.close()
 
     def _send(self, connection: OwnSocket, output: memoryview) -> memoryview:
@@ -456,8 +456,8 @@ class Courier:
         ready = _wait_for_any(wakeup, connection, timeout_s, is_sending=is_sending)
         is_woken = wakeup.number in ready
         try:
-            self._asleep.pop()
-        except IndexError:
+            self._asleep.remove(wakeup)  # its own: the one that replaced it may be asleep, too
+        except ValueError:
             raise _Replaced from None
         self.handover.wake()
         self._is_called = False

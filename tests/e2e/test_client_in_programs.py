@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from logengine import AsyncClient, Client, LogEngineHandler, NotDurable, StructlogFactory
+from logengine.client import courier
 from logengine.errors import ProducerFenced, renewed
 from tests.daemon import Daemon, eventually
 
@@ -128,10 +130,6 @@ for descriptor in own:
 """
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="rarely, on a loaded machine, the client ends by an assertion in its thread",
-)
 def test_an_application_that_closes_all_descriptors_keeps_its_own_files(
     daemon: Daemon, root: Path
 ) -> None:
@@ -139,6 +137,40 @@ def test_an_application_that_closes_all_descriptors_keeps_its_own_files(
     assert (done.returncode, done.stderr) == (0, "")
     assert numbers(daemon) == list(range(1, 50))
     assert [path.stat().st_size for path in root.glob("own-*")] == [0] * 16
+
+
+def test_a_thread_that_was_replaced_takes_nothing_from_the_one_that_goes_on(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client("app", socket=daemon.socket)
+    client.send({"n": 1})
+    client.flush(PATIENCE_S)
+    of_client = client._courier
+    first = of_client._thread
+    real = courier._wait_for_any
+    held, released = threading.Event(), threading.Event()
+
+    def wait(wakeup: Any, *arguments: Any, **options: Any) -> list[int]:
+        if threading.get_ident() != first:
+            return real(wakeup, *arguments, **options)
+        held.set()
+        assert released.wait(PATIENCE_S)
+        return [wakeup.number]
+
+    monkeypatch.setattr(courier, "_wait_for_any", wait)
+    client.send({"n": 2})
+    assert held.wait(PATIENCE_S)
+    assert of_client._wakeup is not None
+    os.close(of_client._wakeup.number)  # as an application does that closes what is not its own
+    client.send({"n": 3})
+    client.flush(PATIENCE_S)
+    eventually(lambda: of_client._asleep)
+    released.set()
+    eventually(lambda: first not in sys._current_frames())
+    client.send({"n": 4})
+    client.flush(PATIENCE_S)
+    client.close()
+    assert numbers(daemon) == [1, 2, 3, 4]
 
 
 NO_THREADS = """
