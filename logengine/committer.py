@@ -152,6 +152,10 @@ class Committer:
         now_s = self._loop.time()
         return [self._pending[stream].failing(stream, now_s) for stream in sorted(self._failing)]
 
+    def failing_bytes(self) -> int:
+        """What waits in the streams that cannot be committed now. O(those)."""
+        return sum(self._pending[stream].bytes for stream in self._failing)
+
     def lacks_space(self) -> bool:
         """Whether a stream fails because the disk, or the quota on it, is full."""
         return any(self._pending[stream].lacks_space for stream in self._failing)

@@ -340,8 +340,15 @@ class Server:
         return self.committer.pending_bytes + self._held_bytes >= self.limits.max_pending
 
     def _is_held_up(self) -> bool:
-        """Whether it is unfinished records that take the memory, and not what is committed."""
-        return self._is_full() and self._held_bytes * 2 >= self.limits.max_pending
+        """Whether it is unfinished records that take the memory, and not what is committed.
+
+        Where half of it is being committed there will be room by itself. To read on would take
+        more of each connection, as much as its socket holds.
+        """
+        half_bytes = self.limits.max_pending / 2
+        if not self._is_full() or self._held_bytes < half_bytes:
+            return False
+        return self.committer.pending_bytes - self.committer.failing_bytes() < half_bytes
 
     def _elect(self) -> None:
         if self._elected or not self._paused or not self._is_held_up():

@@ -785,6 +785,28 @@ async def test_nobody_is_stalled_whose_stream_is_not_read(served: Served) -> Non
         last = (await elected.answer())["ack"]
 
 
+@serve(max_record=60_000, max_pending=400_000, max_pending_stream=4_000_000, stall_timeout=30)
+async def test_memory_is_bounded_where_unfinished_records_fill_it(served: Served) -> None:
+    clients = [await served.connect() for _ in range(16)]
+    for client in clients:
+        await client.hello()
+        await client.send(b"h" * 30_000)
+    await served.until(lambda: served.server._elected is not None)
+    served.disk.hold()
+    lines = b"\n" + (b"w" * 990 + b"\n") * 100
+    for client in clients:
+        # All that was sent may lie in the kernel; the daemon takes no more of it than it may.
+        await client.send_what_fits(lines)
+    await served.until(lambda: served.committer.pending_bytes)
+    assert await clients[0].says_nothing()
+    assert served.committer.pending_bytes < 400_000 / 2 + RECEIVE_BYTES
+    served.disk.go_on()
+    for client in clients:
+        await client.send_what_fits(b"end\n")
+    await served.until(lambda: served.committer.is_idle and not served.server._held_bytes)
+    assert len(served.values()) == 16 * 102
+
+
 # Stopping.
 
 
