@@ -20,6 +20,9 @@ class Found:
     scenario: Scenario
     violation: Violation
 
+    def __str__(self) -> str:
+        return f"python -m tests.simulation --replay {self.scenario.seed}: {self.violation}"
+
 
 @dataclass
 class Outcome:
