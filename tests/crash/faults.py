@@ -8,7 +8,7 @@ any point.
 
 import errno
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +28,23 @@ _FAILURES_MIN = 3  # of a lasting fault, before it may be mended
 _ATTEMPTS_MAX = 3000  # of a run: more means that it runs in circles
 
 
+def any_call(_attempt: Attempt) -> bool:
+    """Whatever is called."""
+    return True
+
+
+def sync_of_stream(attempt: Attempt) -> bool:
+    """Whether a call syncs the directory of a stream."""
+    name = attempt.path.rpartition("/")[2]
+    return attempt.call == "fsync" and attempt.path.count("/") == 1 and name[0] != "."
+
+
 @dataclass(frozen=True)
 class Fault:
     """The call with number `at` fails with `error`; if `lasting`, so do all such after it.
+
+    Numbers begin at 1 and count only the calls that are `among` those meant. So one of them fails
+    whatever the order of the other calls, which may differ from run to run.
 
     A lasting fault holds for the calls of the same stream, and is mended when the other
     streams have everything on disk. A full disk fails what takes room, and is mended too when
@@ -40,10 +54,12 @@ class Fault:
     at: int
     error: int
     lasting: bool
+    among: Callable[[Attempt], bool] = any_call
 
     def __str__(self) -> str:
         name = errno.errorcode.get(self.error, "short write")
-        return f"call {self.at}: {name}{', lasting' if self.lasting else ''}"
+        kind = self.among.__name__.replace("_", " ")
+        return f"{kind} {self.at}: {name}{', lasting' if self.lasting else ''}"
 
 
 @dataclass
@@ -53,6 +69,7 @@ class _FaultyDisk:
     stream: str | None = None
     failures: int = 0
     attempts: int = 0
+    numbered: int = 0  # of the attempts, those that the fault numbers
     unlink_failed: bool = False
     mended: bool = False
     tainted: set[int] = field(default_factory=set)
@@ -82,14 +99,18 @@ class _FaultyDisk:
             self.durable[event.producer] = max(before, event.number)
 
     def _fails(self, attempt: Attempt) -> bool:
-        if attempt.number == self.fault.at:
+        is_numbered = self.fault.among(attempt)
+        self.numbered += is_numbered
+        if is_numbered and self.numbered == self.fault.at:
             self.stream = _stream_of(attempt.path)
             return True
-        if not self.fault.lasting or attempt.number < self.fault.at or self.mended:
+        if not self.fault.lasting or self.numbered < self.fault.at or self.mended:
             return False
         if self.fault.error in _LACKS_ROOM and attempt.call not in _TAKES_ROOM:
             is_this = attempt.call == "unlink" and _stream_of(attempt.path) == self.stream
             self.mended = is_this and not attempt.path.endswith(".tmp")
+            return False
+        if not is_numbered:
             return False
         if self.failures >= _FAILURES_MIN and self._others_are_served():
             return False
@@ -117,6 +138,15 @@ def faults_of(
             for lasting in (False, True):
                 if source.random() < share:
                     yield Fault(attempt.number, error, lasting)
+
+
+def failing_syncs(
+    attempts: Sequence[Attempt], source: random.Random, share: float
+) -> Iterator[Fault]:
+    """Every sync of a stream's directory, failing once; or a drawn share of those."""
+    for at in range(1, sum(map(sync_of_stream, attempts)) + 1):
+        if source.random() < share:
+            yield Fault(at, errno.EIO, lasting=False, among=sync_of_stream)
 
 
 def run_with(

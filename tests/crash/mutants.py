@@ -17,9 +17,10 @@ from logengine.atomic import AtomicWriter
 from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.directory import Directory
-from logengine.durable_mark import DurableMarks, MarkReader
+from logengine.durable_mark import MarkReader
 from logengine.errors import AtomicWriteError, OutdatedPlan
 from logengine.plan import PlannedSegment, SegmentPlan
+from logengine.publication import StreamCommit
 from logengine.retainer import Retainer
 from logengine.retention import Oldest
 from logengine.room import StoredSegment
@@ -360,23 +361,32 @@ def mark_moved_before_sync() -> Any:
     return patch.object(SegmentWriter, "publish", publish)
 
 
-def mark_begun_after_commit() -> Any:
+@contextlib.contextmanager
+def mark_begun_after_commit() -> Iterator[None]:
     """The mark of a stream is made when its first segment has its name."""
     commit = Store.commit
+
+    async def begin_nothing(_self: Store, _commits: Sequence[StreamCommit]) -> None:
+        pass
 
     async def begin_late(
         self: Store, planned: Any, before: Any = (), **options: Any
     ) -> dict[str, Exception]:
-        with patch.object(DurableMarks, "has_begun", lambda *_: True):
-            failed = await commit(self, planned, before, **options)
+        failed = await commit(self, planned, before, **options)
         assert self._opened is not None
         marks = self._opened.marks
         for name, segment in planned.items():
-            if segment.plan and name not in failed and name not in marks._begun:
+            if segment.plan and name not in failed and not marks.has_begun(name):
                 marks.begin(name, segment.plan.last)
         return failed
 
-    return patch.object(Store, "commit", begin_late)
+    # Both for as long as the mutant lives: commits are under way at the same time, and patches
+    # that each makes for itself are not undone in the order in which they were made.
+    with (
+        patch.object(Store, "_begin_marks", begin_nothing),
+        patch.object(Store, "commit", begin_late),
+    ):
+        yield
 
 
 def _unlink(compactor: Compactor, name: str, names: Collection[str]) -> None:

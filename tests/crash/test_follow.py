@@ -4,7 +4,6 @@ Withstands: a sync of a stream's directory that fails once, and loses a name for
 seen all the same, whoever syncs it then and is told ok; and the power cut at any point.
 """
 
-import errno
 import random
 from collections.abc import Iterable
 
@@ -12,11 +11,9 @@ import pytest
 
 from tests.crash import faults, mutants, workload
 from tests.crash.cuts import Report
-from tests.crash.faults import Fault
 from tests.crash.mutants import Mutant
 from tests.crash.recorded import recorded
 from tests.crash.seed import SEED
-from tests.crash.test_restart import is_sync_of_stream
 
 SEEDS = range(1, 5)
 
@@ -30,11 +27,8 @@ def followed_runs(
         plan = workload.Plan.drawn(seed, streams=streams, records=records)
         source = random.Random(seed)
         with recorded(plan) as run:
-            syncs = [attempt for attempt in run.attempts if is_sync_of_stream(attempt)]
-        for attempt in syncs:
-            if source.random() >= share:
-                continue
-            fault = Fault(attempt.number, errno.EIO, lasting=False)
+            attempts = run.attempts
+        for fault in faults.failing_syncs(attempts, source, share):
             report = faults.run_with(plan, fault, source, cut=1)
             report.violations = [f"seed {seed}: {each}" for each in report.violations]
             total += report

@@ -4,7 +4,6 @@ Withstands: what a failed sync lost for good, although a process of the same boo
 is told ok when it syncs once more; and the power cut anywhere in the life of both.
 """
 
-import errno
 import random
 from collections.abc import Iterable
 
@@ -12,21 +11,13 @@ import pytest
 
 from tests.crash import faults, mutants, workload
 from tests.crash.cuts import Report
-from tests.crash.faults import Fault
 from tests.crash.mutants import Mutant
 from tests.crash.recorded import recorded
 from tests.crash.seed import SEED
-from tests.crash.system_calls import Attempt
 
 # Runs that are short, and in which the mutants are caught.
 SEEDS = (1, 7)
 RETAINED_SEEDS = (2,)
-
-
-def is_sync_of_stream(attempt: Attempt) -> bool:
-    """Whether a call syncs the directory of a stream."""
-    name = attempt.path.rpartition("/")[2]
-    return attempt.call == "fsync" and attempt.path.count("/") == 1 and name[0] != "."
 
 
 def restart_runs(
@@ -46,11 +37,8 @@ def restart_runs(
         )
         source = random.Random(seed)
         with recorded(plan) as run:
-            syncs = [attempt for attempt in run.attempts if is_sync_of_stream(attempt)]
-        for attempt in syncs:
-            if source.random() >= share:
-                continue
-            fault = Fault(attempt.number, errno.EIO, lasting=False)
+            attempts = run.attempts
+        for fault in faults.failing_syncs(attempts, source, share):
             report = faults.run_with(plan, fault, source, cut=1, kills=kills)
             report.violations = [f"seed {seed}: {each}" for each in report.violations]
             total += report
