@@ -105,7 +105,12 @@ class MarkReader:
     def _is_there(self, name: str) -> bool:
         if isinstance(self._data, Directory):
             return self._data.has(name)
-        return os.path.lexists(self._data / name)
+        try:
+            # Unlike `os.path.lexists`, which takes every error for a no.
+            os.lstat(self._data / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
 
 class DurableMarks:

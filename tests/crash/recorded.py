@@ -41,6 +41,6 @@ def recorded(
             async with asyncio.timeout(PATIENCE_S):
                 await workload.run(Path(root, "data"), plan, executor, noted)
 
-        with calls.taken(), capture_logs():
+        with calls.taken(), executor.locks_taken(), capture_logs():
             asyncio.run(run())
         yield calls

@@ -6,12 +6,17 @@ and each of them again under the same seed.
 """
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from greenlet import getcurrent, greenlet
+
+from logengine import durable_mark, running
 
 
 class TurnExecutor(Executor):
@@ -46,7 +51,31 @@ class TurnExecutor(Executor):
             assert current.parent is not None
             current.parent.switch()
 
+    def wait(self) -> None:
+        """Lets somebody else go on: one of ours, or for the event loop itself one of those."""
+        if getcurrent() in self._ours:
+            self.pause()
+        else:
+            assert self._waiting, "nobody is left who could go on"
+            self._turn()
+
+    @contextlib.contextmanager
+    def locks_taken(self) -> Iterator[None]:
+        """Gives the engine locks of these threads until the block ends.
+
+        A real one, held by somebody who gave up the turn, would be waited for by all at once.
+        """
+        threads = SimpleNamespace(Lock=lambda: TurnLock(self))
+        with (
+            patch.object(durable_mark, "threading", threads),
+            patch.object(running, "threading", threads),
+        ):
+            yield
+
     def _turn(self) -> None:
+        # Whoever waited for a lock may have taken it already.
+        if not self._waiting:
+            return
         next_one = self._waiting.pop(self._source.randrange(len(self._waiting)))
         next_one.switch()
         if next_one.dead:
@@ -54,3 +83,19 @@ class TurnExecutor(Executor):
         else:
             self._waiting.append(next_one)
             asyncio.get_running_loop().call_soon(self._turn)
+
+
+class TurnLock:
+    """A lock of the threads of a `TurnExecutor`, and of the event loop that they belong to."""
+
+    def __init__(self, executor: TurnExecutor) -> None:
+        self._executor = executor
+        self._is_held = False
+
+    def __enter__(self) -> None:
+        while self._is_held:
+            self._executor.wait()
+        self._is_held = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_held = False

@@ -1,5 +1,6 @@
 """Marks say what is durable in this boot, and only to whom they are meant for."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_nobody_goes_by_a_copy(data: Path, marks: DurableMarks) -> None:
 def test_nobody_goes_by_what_a_clean_end_left(data: Path, marks: DurableMarks) -> None:
     (data / RUNNING_NAME).unlink()
     assert read(data) is None
+
+
+def test_what_cannot_be_looked_at_is_no_clean_end(data: Path, marks: DurableMarks) -> None:
+    def failing(*_: Any) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    with patch.object(os, "lstat", failing), pytest.raises(OSError, match="injected"):
+        read(data)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 120, b"last 1\n"])
