@@ -88,6 +88,8 @@ class DataWatch:
             self._server.send_producers_away()
             self._committer.forget_producers()
             self._report(found)
+        if found is not None:
+            self._committer.recover(self._store.not_recovered())
         await self._upkeep.begin()
         self._committer.retry_now()
         self._on_change()

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import os
 from typing import Any, TypeVar, cast
 
 Error = TypeVar("Error", bound="LogEngineError")
@@ -94,6 +95,10 @@ class DamagedSegment(LogEngineError):
 
 class UnreadableSegment(DamagedSegment):
     """The disk could not read a segment just now; it may be whole, and readable another time."""
+
+    def of_disk(self) -> OSError:
+        """What the disk said, for whoever is to try again and not to take it for damage."""
+        return OSError(errno.EIO, os.strerror(errno.EIO), self.path)
 
 
 class DataDirectoryLocked(LogEngineError):

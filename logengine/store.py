@@ -239,6 +239,18 @@ class Store:
         """Whether it is known where `stream` goes on."""
         return stream in self._planned and self.unusable is None
 
+    def not_recovered(self) -> dict[str, OSError]:
+        """The streams that could not be recovered when the directory was opened, and why.
+
+        Nothing is known of them: they are not to be told of, added to, or taken from.
+        """
+        found = self._opened.recovered if self._opened is not None else {}
+        return {
+            stream: error
+            for stream, error in found.items()
+            if isinstance(error, OSError) and stream not in self._durable
+        }
+
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.
 
@@ -254,7 +266,7 @@ class Store:
             return Recovery(known)
         self.admit(stream)
         recovery = await self._in_thread(
-            self._opened.recover, stream, self._limits.active_cache - self._active_bytes
+            self._opened.recover_late, stream, self._limits.active_cache - self._active_bytes
         )
         return self._adopt(stream, recovery)
 
@@ -330,7 +342,13 @@ class Store:
         return state.users if state else UNSET
 
     def last_durable(self, stream: str, producer: str) -> int:
-        """The number of the producer's last durable record in `stream`; 0 if it is not known."""
+        """The number of the producer's last durable record in `stream`; 0 if it has none there.
+
+        Not to be asked of a stream that was not recovered: `next` is an ack, and what nobody
+        has read is not acknowledged.
+        """
+        is_known = stream in self._durable or stream not in self._admitted
+        assert is_known, f"stream {stream!r} was not recovered"
         state = self._durable.get(stream)
         return state.producers.get(producer, 0) if state else 0
 

@@ -290,7 +290,7 @@ class SystemCalls:
         for fault in faults:
             if not fault.errno or not fault.concerns(call, stream, kernel.now):
                 continue
-            if not _is_spared(thread.role, call, fault.errno):
+            if not _is_spared(thread.role, call):
                 fault.hit()
                 self.on_fault(call, stream, fault, fault.errno)
                 raise OSError(fault.errno, os.strerror(fault.errno), stream)
@@ -805,13 +805,10 @@ class SystemCalls:
             yield
 
 
-def _is_spared(role: str, call: str, error: int) -> bool:
+def _is_spared(role: str, call: str) -> bool:
     """Whether a call is not to fail: what comes of that is known, and no promise covers it."""
-    if role == "follower":
-        # It would lose what the daemon's own sync makes durable.
-        return call == "sync directory"
-    # To a start, and to a stream's recovery, a segment that cannot be read is a damaged one.
-    return role in ("main", "commit") and call == "read" and error == errno.EIO
+    # It would lose what the daemon's own sync makes durable.
+    return role == "follower" and call == "sync directory"
 
 
 def is_segment(name: str) -> bool:

@@ -165,7 +165,6 @@ class Life:
         self.is_stopping = False
         self.recovered: list[str] = []
         self.known_at_stop: list[str] = []  # the streams of which the daemon knew where they end
-        self.not_recovered: set[str] = set()
         self.has_moved = False  # the data directory could not be used for a while
         self.failed_logs: Counter[str] = Counter()
         self.told: dict[str, str] = {}  # of each stream that fails, the reason
@@ -575,6 +574,7 @@ class World:
             and not life.server.connections
             and not self.listener.backlog
             and life.committer.is_idle
+            and not life.committer.failing()  # a stream may still be to be recovered
         )
 
     def _not_stopped(self, life: Life) -> None:
@@ -593,7 +593,7 @@ class World:
         if life.has_moved:
             return  # what fails while a directory is opened is told otherwise, or done without
         for stream, count in life.injected.items():
-            if count and not (life.failed_logs[stream] or stream in life.not_recovered):
+            if count and not life.failed_logs[stream]:
                 raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
 
     def _hold_nothing_left(self, life: Life) -> None:
@@ -733,10 +733,8 @@ class World:
             self.violate(Violation("records missing", f"{fields}"))
         if life is None:
             return
-        if event == "commit_failed":
+        if event in ("commit_failed", "stream_not_recovered"):
             self._hold_told_once(life, level, fields)
-        elif event == "stream_not_recovered":
-            life.not_recovered.add(fields["stream"])
         elif event == "data_directory_unusable":
             life.has_moved = True
         elif event == "stream_recovered":

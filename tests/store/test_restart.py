@@ -211,7 +211,7 @@ def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
     store.close()
 
 
-def test_nothing_is_told_by_a_newest_segment_that_cannot_be_read_to_be_written_again(
+def test_a_newest_segment_that_cannot_be_read_to_be_written_again_is_waited_for(
     tmp_path: Path,
 ) -> None:
     killed_with(tmp_path, 2)
@@ -225,12 +225,14 @@ def test_nothing_is_told_by_a_newest_segment_that_cannot_be_read_to_be_written_a
     before = files(tmp_path)
     store = Store(tmp_path, oracle.AtOnce(), boot_id=BOOT)
     with patch.object(os, "pread", fails):
-        recovery = store.open()["app"]
-    assert not isinstance(recovery, OSError)
-    assert [Path(each.path).name for each in recovery.damaged] == [segment_name(2)]
-    assert recovery.state.producers == {"p": 1}
-    assert recovery.state.next_seq > 3
+        error = store.open()["app"]
+    assert isinstance(error, OSError)
+    assert Path(error.filename).name == segment_name(2)
+    assert not store.is_ready("app")
     assert changed(before, tmp_path) == []
+    state = asyncio.run(store.recover_stream("app")).state
+    assert (state.next_seq, state.producers) == (3, {"p": 2})
+    assert changed(before, tmp_path) == [segment_name(2)]
     store.close()
 
 
