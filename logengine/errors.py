@@ -2,7 +2,6 @@
 
 import copy
 import errno
-import os
 from typing import Any, TypeVar, cast
 
 Error = TypeVar("Error", bound="LogEngineError")
@@ -96,10 +95,6 @@ class DamagedSegment(LogEngineError):
 class UnreadableSegment(DamagedSegment):
     """The disk could not read a segment just now; it may be whole, and readable another time."""
 
-    def of_disk(self) -> OSError:
-        """What the disk said, for whoever is to try again and not to take it for damage."""
-        return OSError(errno.EIO, os.strerror(errno.EIO), self.path)
-
 
 class DataDirectoryLocked(LogEngineError):
     """Another daemon has this data directory; stop that one or use another directory."""
@@ -110,6 +105,10 @@ class DataDirectoryReplaced(LogEngineError):
 
     Nothing is committed until the one that is there is recovered; nothing need be called.
     """
+
+
+class DataDirectoryUnseen(LogEngineError):
+    """The path of the data directory cannot be looked at just now; it is looked at again."""
 
 
 class DataDirectoryIncomplete(LogEngineError):

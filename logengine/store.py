@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import structlog
 from msgspec import UNSET, UnsetType
 
-from logengine.directory import Directory, create_directories, create_directory
+from logengine.data_directory import create_data_directory
+from logengine.directory import Directory, create_directories
 from logengine.durable_mark import DurableMarks
-from logengine.errors import OutdatedPlan, TooManyStreams
+from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
 from logengine.file_system import risks_at
 from logengine.opening import OpenedData, open_data
 from logengine.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
@@ -119,24 +120,29 @@ class Store:
         there, and is tried again when something is sent to it. Raises `DataDirectoryLocked` if
         another daemon has the directory, and `OSError`.
         """
-        create_directory(self.path)
+        create_data_directory(self.path)
         return self._adopt_all(self._open_what_is_there())
 
     async def reopen(self) -> dict[str, Recovery | OSError] | None:
         """Locks and recovers what the path means now, in place of what was open before.
 
         Gives what was found of each stream; None where it means the same directory again, and
-        nothing has to be known anew. Raises `DataDirectoryReplaced`, `DataDirectoryLocked` and
-        `OSError` where nothing can be committed yet; `unusable` is that error then.
+        nothing has to be known anew. Raises `DataDirectoryReplaced`, `DataDirectoryUnseen`,
+        `DataDirectoryLocked` and `OSError` where nothing can be committed yet; `unusable` is that
+        error then.
         """
         if self.unusable is None:
             return None
         await self._until_left_alone()
         before = self._opened
         try:
-            if before is not None and before.locked.why_not_in_place() is None:
-                self.unusable = None
-                return None
+            if before is not None:
+                why = before.locked.why_not_in_place()
+                if why is None:
+                    self.unusable = None
+                    return None
+                if isinstance(why, DataDirectoryUnseen):
+                    raise why
             opened = await asyncio.to_thread(self._open_in_place_of, before)
         except Exception as error:
             self.unusable = error
@@ -169,7 +175,7 @@ class Store:
             if (gone := before.locked.why_gone()) is not None:
                 raise gone
         else:
-            create_directory(self.path)
+            create_data_directory(self.path)
         return self._open_what_is_there()
 
     async def _until_left_alone(self) -> None:
@@ -248,8 +254,18 @@ class Store:
         return {
             stream: error
             for stream, error in found.items()
-            if isinstance(error, OSError) and stream not in self._durable
+            if isinstance(error, OSError) and not self.may_be_trimmed(stream)
         }
+
+    def may_be_trimmed(self, stream: str) -> bool:
+        """Whether `stream` is none of those that could not be recovered yet."""
+        if stream in self._durable or self._opened is None:
+            return True
+        return not isinstance(self._opened.recovered.get(stream), OSError)
+
+    def has_records(self, stream: str) -> bool:
+        """Whether something durable is known to be in `stream`."""
+        return stream in self._durable and self._durable[stream].next_seq > 1
 
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.

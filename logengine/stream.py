@@ -138,10 +138,15 @@ def _found(directory: Directory, first: int, damaged: list[DamagedSegment]) -> F
         return Found(first, read_header(directory, first))
     except UnreadableSegment as error:
         # Taken for damaged, its producers would be forgotten, and their records come twice.
-        raise error.of_disk() from error
+        raise _of_disk(error) from error
     except DamagedSegment as error:
         damaged.append(error)
         return Found(first, None)
+
+
+def _of_disk(error: UnreadableSegment) -> OSError:
+    """What the disk said, for whoever is to try again and not to take it for damage."""
+    return OSError(errno.EIO, os.strerror(errno.EIO), error.path)
 
 
 def _write_again(
@@ -280,7 +285,7 @@ def _stored(directory: Directory, unread: list[OSError]) -> Iterator[StoredSegme
         except FileNotFoundError:
             continue
         except UnreadableSegment as error:
-            unread.append(error.of_disk())
+            unread.append(_of_disk(error))
             return
         except DamagedSegment:
             continue

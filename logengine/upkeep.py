@@ -133,7 +133,7 @@ class Upkeep:
         )
         rules = retention_rules(self._config, data.descriptor)
         retainer = Retainer(
-            data, rules, unsynced=self._store.unsynced, is_known=self._store.is_ready
+            data, rules, unsynced=self._store.unsynced, is_known=self._store.may_be_trimmed
         )
         return Compactor(
             self._store,

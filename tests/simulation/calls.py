@@ -29,8 +29,7 @@ from tests.simulation.disk import ROOT, Directory, Disk, Inode
 
 _OPEN_FILES = "/proc/self/fd/"
 _BELOW_ROOT = f"{ROOT}/"
-# The directory that the data directory is in, where no call fails. A start that was killed
-# before it synced that one, and another whose sync of it fails, leave a third one none the wiser.
+# The directory that the data directory is in.
 _ABOVE = "/"
 # What is noted of a failed sync, which no fault is to keep from being noted: where that happens,
 # and the next process of the same boot cannot write either, nothing is guaranteed.
@@ -70,7 +69,6 @@ class Fault:
             self.is_over
             or not self.start_s <= now_s < self.end_s
             or (self.stream is not None and self.stream != stream)
-            or stream == _ABOVE
             or call not in self.calls
         ):
             return False

@@ -34,7 +34,7 @@ from logengine import (
 )
 from logengine.committer import Committer
 from logengine.compactor import Compactor
-from logengine.errors import DataDirectoryLocked, DataDirectoryReplaced, LogEngineError
+from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
 from logengine.record import Peer
 from logengine.retainer import CURSORS_NAME
 from logengine.server import Server
@@ -53,8 +53,8 @@ from tests.simulation.sockets import End, Epoll, Listener, Network
 _WALL_NS = 1_795_000_000_000_000_000
 _RESTART_S = 0.003
 _STEPS_MAX = 3_000_000
-# That the data directory cannot be looked at, or not be locked for that.
-_OF_PLACE = (DataDirectoryReplaced, DataDirectoryLocked)
+# That the data directory cannot be looked at.
+_OF_PLACE = (DataDirectoryReplaced, DataDirectoryUnseen)
 _REASONS = [os.strerror(each) for each in ERRORS]
 _STORED_TIMES = 8
 _FOLLOWED_S = 1.0  # after which a follower has shown all there is
@@ -239,7 +239,11 @@ class World:
         self._clock_step_ns = 0
         self.calls.wall_ns = self._wall_ns
         self.oracle = Oracle(lambda: self.calls.disk, scenario.trims, scenario.keeps_what_is_unread)
-        self.calls.disk.on_name = self.guarded(self._on_name)
+        disk = self.calls.disk
+        # As a file system has it that was just made: so its root is not empty.
+        disk.mkdir(disk.root, "lost+found")
+        disk.root.sync(disk.changes)
+        disk.on_name = self.guarded(self._on_name)
         self.network = Network(self.kernel, random.Random(f"network {seed}"), scenario.network_s)
         self.network.on_taken = lambda _: None
         self.listener = Listener(self.network)
@@ -478,9 +482,9 @@ class World:
     def _register(self, stream: str, seq: int) -> None:
         """Somebody has read so far, and wants what comes after kept; at once, and durably."""
         disk = self.calls.disk
-        data = disk.root.entries.get("data")
+        data = disk.root.sure.get("data")
         if not isinstance(data, Directory):
-            return
+            return  # no daemon has begun in it
         if CURSORS_NAME not in data.entries:
             disk.mkdir(data, CURSORS_NAME)
         directory = data.entries[CURSORS_NAME]
@@ -737,6 +741,8 @@ class World:
             self._hold_told_once(life, level, fields)
         elif event == "data_directory_unusable":
             life.has_moved = True
+            if "in use" in fields["reason"] or "another directory" in fields["reason"]:
+                self.violate(Violation("a wrong reason", f"nobody moved it: {fields}"))
         elif event == "stream_recovered":
             life.told.pop(fields["stream"], None)
         elif event == "listening":

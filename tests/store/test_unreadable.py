@@ -184,7 +184,7 @@ async def test_nothing_is_taken_from_a_stream_that_was_not_read(
     sectors.names = {segment_name(SEGMENTS)}
     async with started(data) as (_, store):
         assert await store.drop_oldest("app", 10**9) == []
-        retainer = Retainer(data, RetentionRules(max_bytes=1), is_known=store.is_ready)
+        retainer = Retainer(data, RetentionRules(max_bytes=1), is_known=store.may_be_trimmed)
         retainer.look()
         assert retainer.next_removal() is None
         assert content(data) == before
