@@ -36,8 +36,9 @@ from logengine.user_bytes import Users
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
-# How soon it is tried again to tell followers what they could not be told.
+# How soon it is tried again to tell followers what they could not be told; the pause doubles.
 _CATCH_UP_S = 0.1
+_CATCH_UP_S_MAX = 5.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Store:
         # Streams whose directory somebody removed: it is made again by the next commit.
         self._removed: set[str] = set()
         self._catching_up: asyncio.TimerHandle | None = None
+        self._catch_up_s = _CATCH_UP_S
         # Called with a stream whose oldest segments were dropped, all that were to be or some.
         self.on_dropped: Callable[[str], None] = lambda _: None
         # Called with each segment that is durable, in the order of the commits.
@@ -284,6 +286,7 @@ class Store:
         recovery = await self._in_thread(
             self._opened.recover_late, stream, self._limits.active_cache - self._active_bytes
         )
+        self.tell_followers()
         return self._adopt(stream, recovery)
 
     async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
@@ -551,22 +554,26 @@ class Store:
 
         await asyncio.get_running_loop().run_in_executor(self._executor, begin)
 
-    def _catch_up_later(self) -> None:
-        """Has followers told in a moment of what they could not be told."""
-        if self._catching_up is not None or self._opened is None or not self._marks.is_behind:
+    def tell_followers(self) -> None:
+        """Has followers told in a moment of what they could not be told, until they are."""
+        if self._opened is None or not self._marks.is_behind:
+            self._catch_up_s = _CATCH_UP_S
+            return
+        if self._catching_up is not None:
             return
         loop = asyncio.get_running_loop()
 
         def tried(_: object) -> None:
             self._catching_up = None
-            self._catch_up_later()
+            self._catch_up_s = min(2 * self._catch_up_s, _CATCH_UP_S_MAX)
+            self.tell_followers()
 
         def catch_up() -> None:
             if self._opened is not None:
                 marks = self._marks
                 loop.run_in_executor(self._executor, marks.catch_up).add_done_callback(tried)
 
-        self._catching_up = loop.call_later(_CATCH_UP_S, catch_up)
+        self._catching_up = loop.call_later(self._catch_up_s, catch_up)
 
     def _settle(
         self, planned: Mapping[str, PlannedSegment], failed: Mapping[str, Exception]
@@ -584,7 +591,7 @@ class Store:
                 if segment.plan.begins_stream and self._opened is not None:
                     self._opened.running.note_streams([stream])
                 self.on_segment(segment.plan)
-        self._catch_up_later()
+        self.tell_followers()
         self._evict_active_segments()
         self._perhaps_left_alone()
 

@@ -641,20 +641,10 @@ class World:
             if left:
                 raise Violation("a temp is left", f"{stream}/{left[0]}")
 
-    @property
-    def _marks_may_stay_behind(self) -> bool:
-        """Whether a start after a kill may have been kept from going on with a mark.
-
-        It says too little then until the next commit of that stream.
-        """
-        scenario = self.scenario
-        fails = any(f.errno and f.stream not in STREAMS for f in scenario.faults)
-        return bool(self.counts.kills and (fails or scenario.short_writes or scenario.spaces))
-
     def _finish(self, known: Collection[str]) -> None:
         """Holds followers to what the daemon knew: of other streams nobody could tell them."""
         for follower in self._followers:
-            if follower.has_ended or self._marks_may_stay_behind:
+            if follower.has_ended:
                 continue
             for stream, next_seq in follower.next_seq.items():
                 if (
