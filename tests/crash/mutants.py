@@ -360,15 +360,15 @@ def mark_moved_before_sync() -> Any:
     return patch.object(SegmentWriter, "publish", publish)
 
 
-def mark_begun_after_commit() -> Any:
+@contextlib.contextmanager
+def mark_begun_after_commit() -> Iterator[None]:
     """The mark of a stream is made when its first segment has its name."""
     commit = Store.commit
 
     async def begin_late(
         self: Store, planned: Any, before: Any = (), **options: Any
     ) -> dict[str, Exception]:
-        with patch.object(DurableMarks, "has_begun", lambda *_: True):
-            failed = await commit(self, planned, before, **options)
+        failed = await commit(self, planned, before, **options)
         assert self._opened is not None
         marks = self._opened.marks
         for name, segment in planned.items():
@@ -376,7 +376,12 @@ def mark_begun_after_commit() -> Any:
                 marks.begin(name, segment.plan.last)
         return failed
 
-    return patch.object(Store, "commit", begin_late)
+    # Not within a commit: of two at once, the second would put back what the first has patched.
+    with (
+        patch.object(DurableMarks, "has_begun", lambda *_: True),
+        patch.object(Store, "commit", begin_late),
+    ):
+        yield
 
 
 def _unlink(compactor: Compactor, name: str, names: Collection[str]) -> None:
