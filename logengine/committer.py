@@ -26,7 +26,12 @@ from logengine.pending import Barrier, Entry, Pending, Sender, addition_of
 from logengine.plan import PlannedSegment
 from logengine.status import FailingStream
 from logengine.store import Store
-from logengine.stream_log import report_damage, report_dropped, report_failure, report_success
+from logengine.stream_log import (
+    report_dropped,
+    report_failure,
+    report_recovery,
+    report_success,
+)
 
 log = structlog.get_logger()
 
@@ -125,6 +130,32 @@ class Committer:
         self._waiting_bytes += size
         self._idle.clear()
         self._pump_soon(self._limits.linger)
+
+    def recover(self, failed: Mapping[str, OSError]) -> None:
+        """Has streams recovered that could not be when the data directory was opened, and why.
+
+        Each is tried again after pauses that double, whether anybody sends to it or not.
+        """
+        for stream, pending in list(self._pending.items()):
+            if stream not in failed:
+                pending.wants_recovery = False
+                self._perhaps_forget(stream, pending)
+        for stream, error in failed.items():
+            pending = self._pending.setdefault(stream, Pending())
+            pending.wants_recovery = True
+            if not (pending.resting or pending.is_busy):
+                self._note_failure(stream, pending, error)
+                self._rest(stream, pending)
+
+    def _perhaps_forget(self, stream: str, pending: Pending) -> None:
+        """Lets go of a stream that nothing is to be done for."""
+        if not pending.is_empty or pending.wants_recovery or pending.recovering:
+            return
+        if pending.retry is not None:
+            pending.retry.cancel()
+            self._timers.discard(pending.retry)
+        self._failing.discard(stream)
+        del self._pending[stream]
 
     async def barrier(self, stream: str) -> None:
         """Returns when all that was added to `stream` before is durable."""
@@ -234,7 +265,8 @@ class Committer:
             self._start(taken, retries=True)
         while self._may_start() and (taken := self._take(failing=False)):
             self._start(taken, retries=False)
-        if not self._pending and not self._under_way:
+        # A stream that is to be recovered and has nothing to commit keeps nobody waiting.
+        if not self._under_way and all(each.is_empty for each in self._pending.values()):
             self._idle.set()
 
     def _may_retry(self) -> bool:
@@ -259,10 +291,12 @@ class Committer:
             if (stream in self._failing) is not failing:
                 continue
             is_waiting = pending.resting or pending.recovering or self._holds.is_held(stream)
-            if is_waiting or not pending.entries:
+            if is_waiting or not (pending.entries or pending.wants_recovery):
                 continue
             if not self._store.is_ready(stream):
                 self._recover(stream, pending)
+                continue
+            if not pending.entries:
                 continue
             taken[stream], taken_bytes = pending.take(room)
             room -= taken_bytes
@@ -343,8 +377,7 @@ class Committer:
             report_success(stream, pending, self._loop.time())
             pending.goes_again()
             self._failing.discard(stream)
-        if not pending.entries and not pending.under_way:
-            del self._pending[stream]
+        self._perhaps_forget(stream, pending)
         if goes_again:
             self.on_failing()
         for sender, number in latest.items():
@@ -423,12 +456,23 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - tried again, whatever it is
             pending.recovering = False
             self._holds.let_through({stream})
+            if pending.wants_recovery:
+                pending.drop_unwanted()
             self._note_failure(stream, pending, error)
             self._rest(stream, pending)
+            self._pump()
             return
         pending.recovering = False
+        pending.wants_recovery = False
         self._holds.let_through({stream})
-        report_damage(stream, recovery)
+        report_recovery(stream, recovery)
+        if pending.is_empty:
+            # Nobody waits for a commit that would say so.
+            if pending.attempts:
+                report_success(stream, pending, self._loop.time())
+            self._perhaps_forget(stream, pending)
+            self.on_failing()
+            self.on_room()
         self._pump()
 
     def _later(

@@ -206,6 +206,11 @@ class Compactor:
     def look(self) -> None:
         """Makes those due that have gone quiet, or are to be tried again."""
         self._look_at = self._clock() + self._look_every_s
+        for stream in self._store.ready_streams():
+            if stream not in self._known and self._store.has_records(stream):
+                # It could not be recovered at the start.
+                self._known[stream] = _Known(self._clock())
+                self._make_due(stream, self._known[stream])
         for stream, known in self._known.items():
             if known.failures or self._is_quiet(known):
                 self._make_due(stream, known)

@@ -30,7 +30,7 @@ from logengine.server import Server, ServerLimits
 from logengine.status import serving_state
 from logengine.store import Store, StoreLimits
 from logengine.stream import Recovery
-from logengine.stream_log import report_damage
+from logengine.stream_log import report_recovery
 from logengine.systemd import notify, passed_listeners
 from logengine.upkeep import Upkeep
 
@@ -122,15 +122,14 @@ def _report(
         log.warning("file_system_not_safe", data=str(store.path), reason=risk)
     recovered = []
     for stream, recovery in found.items():
-        if isinstance(recovery, OSError):
-            log.error("stream_not_recovered", stream=stream, error=str(recovery))
-        else:
+        if not isinstance(recovery, OSError):  # else it is the committer's to tell, and to try
             recovered.append(recovery)
-            report_damage(stream, recovery)
+            report_recovery(stream, recovery)
     log.info(
         "recovered",
         data=str(store.path),
         streams=len(recovered),
+        not_recovered=len(found) - len(recovered),
         records=sum(recovery.records for recovery in recovered),
         segments=sum(recovery.segments for recovery in recovered),
         temps_removed=sum(recovery.temps_removed for recovery in recovered),
@@ -237,6 +236,7 @@ async def _serve(
             committer.on_failing = announcement.renew
             committer.on_room = server.room
             if store.is_open:
+                committer.recover(store.not_recovered())
                 await upkeep.begin()
             watch = DataWatch(
                 store,

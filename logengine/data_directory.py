@@ -8,15 +8,97 @@ records and numbers of its own. Blocking calls.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 from typing import Self
 
-from logengine.directory import Directory, StrPath
-from logengine.errors import DataDirectoryLocked, DataDirectoryReplaced
+from logengine.directory import Directory, StrPath, create_directory, errors_name
+from logengine.errors import (
+    AtomicWriteError,
+    DataDirectoryLocked,
+    DataDirectoryReplaced,
+    DataDirectoryUnseen,
+)
 from logengine.file_system import mount_id_of
 
 LOCK_NAME = ".lock"
+
+
+# Why a directory keeps its name: it is a volume's own, or not in our hands.
+_NOT_TO_BE_RENAMED = {
+    *(errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS),
+    errno.ENOENT,  # another daemon is about to, and one of the two gets the lock
+}
+
+
+def create_data_directory(path: StrPath) -> None:
+    """`create_directory` for a data directory; its name is durable whatever came before.
+
+    Whoever made one that is still empty may have been killed before the sync of its name, and the
+    next one's sync have failed: a later one says ok then, although the name is lost. So an empty
+    one is given its name once more; where there is none, so is the one that it is to be in.
+    Raises `AtomicWriteError`.
+    """
+    path = os.path.abspath(path)
+    _put_back(path)
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if _is_empty_directory(there):
+        _name_again(there)
+        if there != path:
+            _sync_name(there)
+    create_directory(path)
+
+
+def _put_back(path: str) -> None:
+    """Gives a directory its name that somebody was killed over in `_name_again`."""
+    if os.path.lexists(path) or not os.path.isdir(os.path.dirname(path)):
+        return
+    above, name = os.path.split(path)
+    with (
+        errors_name(path, "make the directory"),
+        Directory.open(above) as parent,
+        contextlib.suppress(FileNotFoundError),
+    ):
+        parent.replace(_aside(name), name)
+
+
+def _name_again(path: str) -> None:
+    """Gives an empty directory its name once more, so that the next sync is of that."""
+    above, name = os.path.split(path)
+    with errors_name(path, "make the directory"):
+        try:
+            parent = Directory.open(above)
+            parent.replace(name, _aside(name))
+        except OSError as error:
+            if error.errno not in _NOT_TO_BE_RENAMED:
+                raise
+            return
+        parent.replace(_aside(name), name)
+        parent.close()
+
+
+def _sync_name(path: str) -> None:
+    """Has a directory's name durable, if that is for us to see to."""
+    try:
+        create_directory(path)
+    except AtomicWriteError as error:
+        if error.errno not in _NOT_TO_BE_RENAMED:
+            raise
+
+
+def _aside(name: str) -> str:
+    return f".{name}.tmp"
+
+
+def _is_empty_directory(path: str) -> bool:
+    """Whether it is an empty directory, and no link to one."""
+    with contextlib.suppress(OSError):
+        return stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path)
+    return False
 
 
 def lock_data_directory(data: Directory) -> int:
@@ -66,8 +148,11 @@ class LockedDirectory:
             directory.close()
             raise
 
-    def why_not_in_place(self) -> DataDirectoryReplaced | None:
+    def why_not_in_place(self) -> DataDirectoryReplaced | DataDirectoryUnseen | None:
         """Why nothing may be committed; None if the path still means this directory.
+
+        What cannot be looked at may well be this one: it is not replaced, it is to be looked at
+        again.
 
         One look at the lock tells both: that the path leads here, and that nobody else could
         have taken a new lock. It costs a microsecond.
@@ -78,13 +163,17 @@ class LockedDirectory:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
-            return DataDirectoryReplaced(self._unseen(error))
-        return DataDirectoryReplaced(self._what_happened())
+            return self._unseen(error)
+        return self._what_happened()
 
-    def why_gone(self) -> DataDirectoryReplaced | None:
+    def why_gone(self) -> DataDirectoryReplaced | DataDirectoryUnseen | None:
         """Why what the path means now is no place for a new directory; None if it may be one."""
-        if not os.path.exists(self.directory.path):
-            return DataDirectoryReplaced(self._what_happened())
+        try:
+            os.stat(self.directory.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._what_happened()
+        except OSError as error:
+            return self._unseen(error)
         if self._is_unmounted():
             return DataDirectoryReplaced(
                 f"{self.directory.path}: the volume that was mounted there is not any more; "
@@ -92,24 +181,28 @@ class LockedDirectory:
             )
         return None
 
-    def _what_happened(self) -> str:
+    def _what_happened(self) -> DataDirectoryReplaced | DataDirectoryUnseen:
         path = self.directory.path
         try:
             found = os.stat(path)
-        except FileNotFoundError:
-            return (
+        except (FileNotFoundError, NotADirectoryError):
+            return DataDirectoryReplaced(
                 f"{path} is gone: it was removed or moved away, or its volume is not mounted; "
                 "nothing is stored until there is a directory again"
             )
         except OSError as error:
             return self._unseen(error)
         if _identity(found) == self._is:
-            return f"{self._lock_path} was removed or replaced; it is locked once more"
-        return f"{path} is another directory now: a volume was mounted there, or it was moved"
+            what = f"{self._lock_path} was removed or replaced; it is locked once more"
+        else:
+            what = f"{path} is another directory now: a volume was mounted there, or it was moved"
+        return DataDirectoryReplaced(what)
 
-    def _unseen(self, error: OSError) -> str:
-        path = self.directory.path
-        return f"{path} cannot be looked at: {error.strerror}; nothing is stored until it can"
+    def _unseen(self, error: OSError) -> DataDirectoryUnseen:
+        return DataDirectoryUnseen(
+            f"{self.directory.path} cannot be looked at just now: [Errno {error.errno}] "
+            f"{error.strerror}; nothing is stored until it can"
+        )
 
     def _is_unmounted(self) -> bool:
         """Whether this was a volume's own directory, and the path means what was beneath it."""

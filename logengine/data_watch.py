@@ -54,6 +54,7 @@ class DataWatch:
 
     async def run(self) -> None:
         """Watches for ever."""
+        self._store.tell_followers()
         while True:
             if self._store.look() is not None:
                 await self._recover()
@@ -88,6 +89,9 @@ class DataWatch:
             self._server.send_producers_away()
             self._committer.forget_producers()
             self._report(found)
+        if found is not None:
+            self._committer.recover(self._store.not_recovered())
+            self._store.tell_followers()
         await self._upkeep.begin()
         self._committer.retry_now()
         self._on_change()

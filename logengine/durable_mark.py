@@ -79,8 +79,10 @@ class MarkReader:
         durable, or comes from a writer that keeps no marks. Raises `OSError`.
         """
         # Missing where a daemon ended well, whatever it may have left.
-        if not self._is_there(RUNNING_NAME):
-            return None
+        return self.read_left(stream) if self._is_there(RUNNING_NAME) else None
+
+    def read_left(self, stream: str) -> Mark | None:
+        """The mark that is there, be its writer one that ended well or not. Raises `OSError`."""
         for _ in range(_READS_MAX):
             try:
                 descriptor = _open(self._data, _path_of(stream), os.O_RDONLY)
@@ -125,6 +127,9 @@ class DurableMarks:
         self._boot_id = boot_id
         self._begun: dict[str, _Begun] = {}
         self._behind: set[str] = set()
+        # Streams with a mark that could not be gone on with, or perhaps with one: how far they are.
+        self._left_behind: dict[str, int] = {}
+        self._beginning = threading.Lock()
         self._reader = MarkReader(data, boot_id)
 
     def has_begun(self, stream: str) -> bool:
@@ -135,14 +140,28 @@ class DurableMarks:
         """Goes on with the mark that a process killed in this boot left of a stream, if it did.
 
         `last` is the stream's last number. The marks of streams that are not recovered are as
-        true as they were. Marks of another boot are left, for nobody goes by them.
+        true as they were. Marks of another boot are left, for nobody goes by them. Never raises:
+        one that cannot be gone on with says too little until the next `begin` or `catch_up`.
         """
-        with contextlib.suppress(OSError):  # it says too little then, until the next commit
-            if not self.has_begun(stream) and self._reader.read(stream) is not None:
-                self.begin(stream, last)
+        self._left_behind[stream] = last
+        self._take_over(stream)
+
+    def _take_over(self, stream: str) -> None:
+        with self._beginning, contextlib.suppress(OSError):
+            last = self._left_behind.get(stream)
+            if last is None:
+                return  # somebody else was here
+            # Also one that nobody goes by yet: they do as soon as there is a `.running` again.
+            if not self.has_begun(stream) and self._reader.read_left(stream) is not None:
+                self._begin(stream, last)
+            self._left_behind.pop(stream, None)
 
     def begin(self, stream: str, last: int) -> None:
         """Leaves the mark of a stream that is durable up to `last`. Raises `OSError`."""
+        with self._beginning:
+            self._begin(stream, last)
+
+    def _begin(self, stream: str, last: int) -> None:
         temp = f".{stream}.tmp"
         with opened(self._data) as data:
             with contextlib.suppress(FileExistsError):
@@ -158,6 +177,7 @@ class DurableMarks:
                     raise
         begun.name = _path_of(stream)
         self._begun[stream] = begun
+        self._left_behind.pop(stream, None)
 
     def _written_as(self, directory: Directory, temp: str, last: int) -> "_Begun":
         try:
@@ -182,10 +202,12 @@ class DurableMarks:
     @property
     def is_behind(self) -> bool:
         """Whether something is durable that followers could not be told of."""
-        return bool(self._behind)
+        return bool(self._behind or self._left_behind)
 
     def catch_up(self) -> None:
         """Tries again to say what could not be said."""
+        for stream in list(self._left_behind):
+            self._take_over(stream)
         for stream in list(self._behind):
             self._tell(stream, self._begun[stream], None)
 
@@ -201,6 +223,7 @@ class DurableMarks:
         """Takes all marks away: what can be seen is durable."""
         self._begun.clear()
         self._behind.clear()
+        self._left_behind.clear()
         with contextlib.suppress(OSError), opened(self._data) as data:
             with data.subdirectory(MARKS_NAME) as directory:
                 for name in directory.names():

@@ -107,6 +107,10 @@ class DataDirectoryReplaced(LogEngineError):
     """
 
 
+class DataDirectoryUnseen(LogEngineError):
+    """The path of the data directory cannot be looked at just now; it is looked at again."""
+
+
 class DataDirectoryIncomplete(LogEngineError):
     """Less is in the data directory than the last daemon left; the message says what to do."""
 

@@ -61,6 +61,13 @@ class OpenedData:
         self.marks.recovered(stream, recovery.state.next_seq - 1)
         return recovery
 
+    def recover_late(self, stream: str, active_bytes_max: int) -> Recovery:
+        """`recover` for one that was not recovered, or not there, at the opening."""
+        recovery = self.recover(stream, active_bytes_max)
+        if recovery.segments:
+            self.running.note_streams([stream])
+        return recovery
+
     def close(self, *, is_in_doubt: bool) -> None:
         """Gives the directory free; unless it `is_in_doubt`, this process ended well there."""
         if not (is_in_doubt or self.running.unsynced):

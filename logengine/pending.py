@@ -81,11 +81,17 @@ class Pending:
     retry: asyncio.TimerHandle | None = None
     resting: bool = False  # until the next attempt is due
     recovering: bool = False
+    wants_recovery: bool = False  # also with no entry: the stream was not recovered at the start
 
     @property
     def is_busy(self) -> bool:
         """Whether something goes on in its directory."""
         return self.under_way > 0 or self.recovering
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be committed."""
+        return not (self.entries or self.returned or self.under_way)
 
     @property
     def records(self) -> int:
@@ -123,6 +129,10 @@ class Pending:
         self.entries.extendleft(reversed(self.returned))
         self.returned.clear()
         return size_bytes
+
+    def drop_unwanted(self) -> None:
+        """Forgets places for which nobody waits any more: a stream may fail for days."""
+        self.entries = deque(entry for entry in self.entries if _is_wanted(entry))
 
     def drop(self) -> int:
         """Forgets what waits, and gives the number of records."""

@@ -29,7 +29,7 @@ class Retainer:
 
     `free_bytes` gives the room on the file system, `clock_ns` the time. Streams that are
     `unsynced` are left alone: what was removed from them may come back, and a later one's
-    removal would then be a gap.
+    removal would then be a gap. So are those of which it is not known where they end.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Retainer:
         free_bytes: Callable[[], int] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         unsynced: set[str] | None = None,
+        is_known: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._data = directory_at(data)
         self._rules = rules
@@ -48,6 +49,7 @@ class Retainer:
         self._uses: dict[str, StreamUse] = {}
         self._cursors: Mapping[str, Mapping[str, int]] = {}
         self._unsynced = set() if unsynced is None else unsynced
+        self._is_known = is_known
         self._supposed_free = 0
 
     def look(self) -> None:
@@ -61,7 +63,11 @@ class Retainer:
         now_ns = self._clock_ns()
         cutoffs = {age: format_timestamp(max(0, now_ns - int(age * 1e9))) for age in ages if age}
         free_bytes = self._free_bytes() + self._supposed_free
-        uses = [use for use in self._uses.values() if use.stream not in self._unsynced]
+        uses = [
+            use
+            for use in self._uses.values()
+            if use.stream not in self._unsynced and self._is_known(use.stream)
+        ]
         return next_removal(uses, self._rules, cutoffs, free_bytes, self._cursors)
 
     def remove(self, removal: Removal) -> bool:

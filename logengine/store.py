@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import structlog
 from msgspec import UNSET, UnsetType
 
-from logengine.directory import Directory, create_directories, create_directory
+from logengine.data_directory import create_data_directory
+from logengine.directory import Directory, create_directories
 from logengine.durable_mark import DurableMarks
-from logengine.errors import OutdatedPlan, TooManyStreams
+from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
 from logengine.file_system import risks_at
 from logengine.opening import OpenedData, open_data
 from logengine.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
@@ -35,8 +36,9 @@ from logengine.user_bytes import Users
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
-# How soon it is tried again to tell followers what they could not be told.
+# How soon it is tried again to tell followers what they could not be told; the pause doubles.
 _CATCH_UP_S = 0.1
+_CATCH_UP_S_MAX = 5.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Store:
         # Streams whose directory somebody removed: it is made again by the next commit.
         self._removed: set[str] = set()
         self._catching_up: asyncio.TimerHandle | None = None
+        self._catch_up_s = _CATCH_UP_S
         # Called with a stream whose oldest segments were dropped, all that were to be or some.
         self.on_dropped: Callable[[str], None] = lambda _: None
         # Called with each segment that is durable, in the order of the commits.
@@ -119,24 +122,29 @@ class Store:
         there, and is tried again when something is sent to it. Raises `DataDirectoryLocked` if
         another daemon has the directory, and `OSError`.
         """
-        create_directory(self.path)
+        create_data_directory(self.path)
         return self._adopt_all(self._open_what_is_there())
 
     async def reopen(self) -> dict[str, Recovery | OSError] | None:
         """Locks and recovers what the path means now, in place of what was open before.
 
         Gives what was found of each stream; None where it means the same directory again, and
-        nothing has to be known anew. Raises `DataDirectoryReplaced`, `DataDirectoryLocked` and
-        `OSError` where nothing can be committed yet; `unusable` is that error then.
+        nothing has to be known anew. Raises `DataDirectoryReplaced`, `DataDirectoryUnseen`,
+        `DataDirectoryLocked` and `OSError` where nothing can be committed yet; `unusable` is that
+        error then.
         """
         if self.unusable is None:
             return None
         await self._until_left_alone()
         before = self._opened
         try:
-            if before is not None and before.locked.why_not_in_place() is None:
-                self.unusable = None
-                return None
+            if before is not None:
+                why = before.locked.why_not_in_place()
+                if why is None:
+                    self.unusable = None
+                    return None
+                if isinstance(why, DataDirectoryUnseen):
+                    raise why
             opened = await asyncio.to_thread(self._open_in_place_of, before)
         except Exception as error:
             self.unusable = error
@@ -169,7 +177,7 @@ class Store:
             if (gone := before.locked.why_gone()) is not None:
                 raise gone
         else:
-            create_directory(self.path)
+            create_data_directory(self.path)
         return self._open_what_is_there()
 
     async def _until_left_alone(self) -> None:
@@ -239,6 +247,28 @@ class Store:
         """Whether it is known where `stream` goes on."""
         return stream in self._planned and self.unusable is None
 
+    def not_recovered(self) -> dict[str, OSError]:
+        """The streams that could not be recovered when the directory was opened, and why.
+
+        Nothing is known of them: they are not to be told of, added to, or taken from.
+        """
+        found = self._opened.recovered if self._opened is not None else {}
+        return {
+            stream: error
+            for stream, error in found.items()
+            if isinstance(error, OSError) and not self.may_be_trimmed(stream)
+        }
+
+    def may_be_trimmed(self, stream: str) -> bool:
+        """Whether `stream` is none of those that could not be recovered yet."""
+        if stream in self._durable or self._opened is None:
+            return True
+        return not isinstance(self._opened.recovered.get(stream), OSError)
+
+    def has_records(self, stream: str) -> bool:
+        """Whether something durable is known to be in `stream`."""
+        return stream in self._durable and self._durable[stream].next_seq > 1
+
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.
 
@@ -254,8 +284,9 @@ class Store:
             return Recovery(known)
         self.admit(stream)
         recovery = await self._in_thread(
-            self._opened.recover, stream, self._limits.active_cache - self._active_bytes
+            self._opened.recover_late, stream, self._limits.active_cache - self._active_bytes
         )
+        self.tell_followers()
         return self._adopt(stream, recovery)
 
     async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
@@ -330,7 +361,13 @@ class Store:
         return state.users if state else UNSET
 
     def last_durable(self, stream: str, producer: str) -> int:
-        """The number of the producer's last durable record in `stream`; 0 if it is not known."""
+        """The number of the producer's last durable record in `stream`; 0 if it has none there.
+
+        Not to be asked of a stream that was not recovered: `next` is an ack, and what nobody
+        has read is not acknowledged.
+        """
+        is_known = stream in self._durable or stream not in self._admitted
+        assert is_known, f"stream {stream!r} was not recovered"
         state = self._durable.get(stream)
         return state.producers.get(producer, 0) if state else 0
 
@@ -517,22 +554,26 @@ class Store:
 
         await asyncio.get_running_loop().run_in_executor(self._executor, begin)
 
-    def _catch_up_later(self) -> None:
-        """Has followers told in a moment of what they could not be told."""
-        if self._catching_up is not None or self._opened is None or not self._marks.is_behind:
+    def tell_followers(self) -> None:
+        """Has followers told in a moment of what they could not be told, until they are."""
+        if self._opened is None or not self._marks.is_behind:
+            self._catch_up_s = _CATCH_UP_S
+            return
+        if self._catching_up is not None:
             return
         loop = asyncio.get_running_loop()
 
         def tried(_: object) -> None:
             self._catching_up = None
-            self._catch_up_later()
+            self._catch_up_s = min(2 * self._catch_up_s, _CATCH_UP_S_MAX)
+            self.tell_followers()
 
         def catch_up() -> None:
             if self._opened is not None:
                 marks = self._marks
                 loop.run_in_executor(self._executor, marks.catch_up).add_done_callback(tried)
 
-        self._catching_up = loop.call_later(_CATCH_UP_S, catch_up)
+        self._catching_up = loop.call_later(self._catch_up_s, catch_up)
 
     def _settle(
         self, planned: Mapping[str, PlannedSegment], failed: Mapping[str, Exception]
@@ -550,7 +591,7 @@ class Store:
                 if segment.plan.begins_stream and self._opened is not None:
                     self._opened.running.note_streams([stream])
                 self.on_segment(segment.plan)
-        self._catch_up_later()
+        self.tell_followers()
         self._evict_active_segments()
         self._perhaps_left_alone()
 

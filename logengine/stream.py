@@ -45,6 +45,8 @@ class Recovery:
     covered_removed: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
     damaged: list[DamagedSegment] = field(default_factory=list)
+    # Segments of which the header was read and the records were not: the disk did not give them.
+    unread: list[UnreadableSegment] = field(default_factory=list)
 
 
 def recover(
@@ -63,8 +65,11 @@ def recover(
     name by that written once more. Costs a listing and at most `RECOVERY_SEGMENTS` headers, and
     the body of the newest segment if that is smaller than `rewrite_limit` and
     `active_bytes_max`; with `writes_again` a copy of it, whatever its size. Damaged segments
-    are reported and stay as they are. Running it twice does no harm. Raises `OSError`; where it
-    was a sync that failed, the stream is among the `unsynced` from then on.
+    are reported and stay as they are. Running it twice does no harm.
+
+    Raises `OSError`. A segment that the disk does not give just now is no damaged one: it may be
+    whole, and the stream is to be recovered when it can be read. Where it was a sync that failed,
+    the stream is among the `unsynced` from then on.
     """
     with opened(directory) as within:
         return _recovered(
@@ -88,14 +93,15 @@ def _recovered(
     damaged: list[DamagedSegment] = []
     found = [_found(directory, first, damaged) for first in firsts[-RECOVERY_SEGMENTS:]]
     plan = plan_recovery(stream, found)
-    if writes_again:
-        found, plan = _write_again(directory, found, plan, damaged, unsynced)
+    if writes_again and not _write_again(directory, found, plan, unsynced):
+        plan = replace(plan, covered=[])
     file_names = {each.first: each.header.file_name for each in found if each.header}
     for first in plan.covered:
         directory.unlink(file_names[first])
         # One at a time: after a power cut no older one may be gone before a newer one.
         sync_or_note(directory, unsynced)
     state = plan.state
+    unread: list[UnreadableSegment] = []
     newest = plan.newest
     # A compressed one is never written again: under a plain name it would be a second file.
     # Nor is a gap: records in its place would take the numbers of those that are gone.
@@ -107,6 +113,9 @@ def _recovered(
     ):
         try:
             header, body = read_segment(directory, newest.first)
+        except UnreadableSegment as error:
+            # By its header it is known where the stream goes on: in a segment after this one.
+            unread.append(error)
         except DamagedSegment as error:
             # Its header is whole, so the numbers it used are known; its body stays as evidence.
             damaged.append(error)
@@ -120,53 +129,45 @@ def _recovered(
         covered_removed=len(plan.covered),
         gaps=plan.gaps,
         damaged=damaged,
+        unread=unread,
     )
 
 
 def _found(directory: Directory, first: int, damaged: list[DamagedSegment]) -> Found:
     try:
         return Found(first, read_header(directory, first))
+    except UnreadableSegment as error:
+        # Taken for damaged, its producers would be forgotten, and their records come twice.
+        raise _of_disk(error) from error
     except DamagedSegment as error:
         damaged.append(error)
         return Found(first, None)
 
 
+def _of_disk(error: UnreadableSegment) -> OSError:
+    """What the disk said, for whoever is to try again and not to take it for damage."""
+    return OSError(errno.EIO, os.strerror(errno.EIO), error.path)
+
+
 def _write_again(
-    directory: Directory,
-    found: list[Found],
-    plan: RecoveryPlan,
-    damaged: list[DamagedSegment],
-    unsynced: set[str],
-) -> tuple[list[Found], RecoveryPlan]:
+    directory: Directory, found: list[Found], plan: RecoveryPlan, unsynced: set[str]
+) -> bool:
     """Gives the names that a failed sync may have lost once more to the same bytes.
 
-    One that cannot be read is among the `damaged` then, and nothing is told by it: what is found
-    and planned without it is returned. On a full disk it is done without, unless it is noted
-    that a sync failed; nothing is removed then.
+    False where the disk is full and it is not noted that a sync failed: it is done without then,
+    and nothing may be removed. Raises `OSError`.
     """
-    written: set[int] = set()
     may_remove = True
-    while True:
-        unreadable: set[int] = set()
-        for header in _perhaps_lost(found, plan):
-            if header.first in written:
-                continue
-            try:
-                _copy_in_place(directory, header.file_name, unsynced)
-            except UnreadableSegment as error:
-                damaged.append(error)
-                unreadable.add(header.first)
-            except OSError as error:
-                # A full disk has room for the note of a failed sync, and there is none. To wait
-                # for room would be for ever, where only this stream's oldest can give some.
-                if error.errno not in _LACKS_ROOM or directory.name in unsynced:
-                    raise
-                may_remove = False
-            written.add(header.first)
-        if not unreadable:
-            return found, plan if may_remove else replace(plan, covered=[])
-        found = [Found(each.first, None) if each.first in unreadable else each for each in found]
-        plan = plan_recovery(directory.name, found)
+    for header in _perhaps_lost(found, plan):
+        try:
+            _copy_in_place(directory, header.file_name, unsynced)
+        except OSError as error:
+            # A full disk has room for the note of a failed sync, and there is none. To wait
+            # for room would be for ever, where only this stream's oldest can give some.
+            if error.errno not in _LACKS_ROOM or directory.name in unsynced:
+                raise
+            may_remove = False
+    return may_remove
 
 
 def _perhaps_lost(found: list[Found], plan: RecoveryPlan) -> list[Header]:
@@ -191,7 +192,7 @@ def _perhaps_lost(found: list[Found], plan: RecoveryPlan) -> list[Header]:
 def _copy_in_place(directory: Directory, name: str, unsynced: set[str]) -> None:
     """Writes a file's bytes once more under its name, as they are; durable when it returns.
 
-    Raises `UnreadableSegment` where the disk does not give them, and `OSError`.
+    Raises `OSError`.
     """
     path = directory.path_of(name)
     writer = AtomicWriter(path, "wb", buffering=0, open_directory=directory.opened_again)
@@ -214,9 +215,8 @@ def _piece_of(descriptor: int, at: int, path: str) -> bytes:
     try:
         return os.pread(descriptor, _COPIED_AT_ONCE_BYTES, at)
     except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        raise UnreadableSegment(path, f"it cannot be read: {error.strerror}") from error
+        error.filename = path
+        raise
 
 
 def drop_oldest(
@@ -285,7 +285,7 @@ def _stored(directory: Directory, unread: list[OSError]) -> Iterator[StoredSegme
         except FileNotFoundError:
             continue
         except UnreadableSegment as error:
-            unread.append(OSError(errno.EIO, error.reason, error.path))
+            unread.append(_of_disk(error))
             return
         except DamagedSegment:
             continue

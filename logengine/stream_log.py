@@ -15,10 +15,12 @@ from logengine.stream import Recovery
 log = structlog.get_logger()
 
 
-def report_damage(stream: str, recovery: Recovery) -> None:
+def report_recovery(stream: str, recovery: Recovery) -> None:
     """Logs what recovery found wrong in a stream; the rest of it is served."""
     for damage in recovery.damaged:
         log.error("segment_damaged", stream=stream, path=damage.path, reason=damage.reason)
+    for unread in recovery.unread:
+        log.warning("segment_not_read", stream=stream, path=unread.path, reason=unread.reason)
     for first, last in recovery.gaps:
         log.error("records_missing", stream=stream, first=first, last=last)
 
@@ -26,9 +28,13 @@ def report_damage(stream: str, recovery: Recovery) -> None:
 def report_failure(
     stream: str, pending: Pending, error: Exception, *, is_news: bool, pause_s: float
 ) -> None:
-    """Logs that a commit failed; where that is no news, only for who wants to know everything."""
+    """Logs that a commit failed, or a recovery for which no commit waits.
+
+    Where that is no news, only for who wants to know everything.
+    """
+    is_recovery_alone = pending.wants_recovery and pending.is_empty
     (log.error if is_news else log.debug)(
-        "commit_failed",
+        "stream_not_recovered" if is_recovery_alone else "commit_failed",
         stream=stream,
         error=str(error),
         waiting_records=pending.records,

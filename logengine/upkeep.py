@@ -132,7 +132,9 @@ class Upkeep:
             seal_small_after=compaction.seal_small_after,
         )
         rules = retention_rules(self._config, data.descriptor)
-        retainer = Retainer(data, rules, unsynced=self._store.unsynced)
+        retainer = Retainer(
+            data, rules, unsynced=self._store.unsynced, is_known=self._store.may_be_trimmed
+        )
         return Compactor(
             self._store,
             self._committer,

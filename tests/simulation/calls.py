@@ -29,8 +29,7 @@ from tests.simulation.disk import ROOT, Directory, Disk, Inode
 
 _OPEN_FILES = "/proc/self/fd/"
 _BELOW_ROOT = f"{ROOT}/"
-# The directory that the data directory is in, where no call fails. A start that was killed
-# before it synced that one, and another whose sync of it fails, leave a third one none the wiser.
+# The directory that the data directory is in.
 _ABOVE = "/"
 # What is noted of a failed sync, which no fault is to keep from being noted: where that happens,
 # and the next process of the same boot cannot write either, nothing is guaranteed.
@@ -70,7 +69,6 @@ class Fault:
             self.is_over
             or not self.start_s <= now_s < self.end_s
             or (self.stream is not None and self.stream != stream)
-            or stream == _ABOVE
             or call not in self.calls
         ):
             return False
@@ -290,7 +288,7 @@ class SystemCalls:
         for fault in faults:
             if not fault.errno or not fault.concerns(call, stream, kernel.now):
                 continue
-            if not _is_spared(thread.role, call, fault.errno):
+            if not _is_spared(thread.role, call):
                 fault.hit()
                 self.on_fault(call, stream, fault, fault.errno)
                 raise OSError(fault.errno, os.strerror(fault.errno), stream)
@@ -805,13 +803,10 @@ class SystemCalls:
             yield
 
 
-def _is_spared(role: str, call: str, error: int) -> bool:
+def _is_spared(role: str, call: str) -> bool:
     """Whether a call is not to fail: what comes of that is known, and no promise covers it."""
-    if role == "follower":
-        # It would lose what the daemon's own sync makes durable.
-        return call == "sync directory"
-    # To a start, and to a stream's recovery, a segment that cannot be read is a damaged one.
-    return role in ("main", "commit") and call == "read" and error == errno.EIO
+    # It would lose what the daemon's own sync makes durable.
+    return role == "follower" and call == "sync directory"
 
 
 def is_segment(name: str) -> bool:

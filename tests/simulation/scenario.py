@@ -34,6 +34,8 @@ DATA = f"{ROOT}/data"
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _COMMIT_CALLS = ("create", "write", "fsync", "replace", "sync directory")
 _OTHER_CALLS = ("open", "read", "list", "stat", "statvfs", "unlink", "mkdir", "rmdir")
+_UNREAD_CHANCE = 0.2
+_UNREAD_ONCE_CHANCE = 0.5
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
 
 
@@ -133,6 +135,7 @@ class _Drawing:
         buffer_bytes = int(self._log(1000, 60_000))
         senders = self._senders(max_record)
         faults = self._faults()
+        faults += self._unread(len(faults))
         spaces = self._spaces() if self._is_on(0.3) else ()
         config = self._config(max_record)
         events = self._events(senders)
@@ -278,6 +281,33 @@ class _Drawing:
                         skips=skips,
                     )
                 )
+        return tuple(faults)
+
+    def _unread(self, number: int) -> tuple[Fault, ...]:
+        """Reads that fail where nearly all are a start's: a while around the start after a kill.
+
+        Drawn by themselves, so that all else of a scenario stays what it was.
+        """
+        source = random.Random(f"unread {self.seed}")
+        if source.random() > _UNREAD_CHANCE:
+            return ()
+        faults = []
+        for at in range(number, number + source.randint(1, 4)):
+            start_s = source.random() * self.length_s
+            faults.append(
+                Fault(
+                    at,
+                    frozenset(["read"]),
+                    source.choice([*self.streams, None]),
+                    start_s,
+                    start_s + self.length_s * source.random(),
+                    errno=errno.EIO,
+                    once=source.random() < _UNREAD_ONCE_CHANCE,
+                    skips=source.choice((0, 0, 1, 3)),
+                    then=source.choice(("", "", "kill", "stop", "cut")),
+                    then_s=self.sync_s * math.exp(source.uniform(-2, 3)),
+                )
+            )
         return tuple(faults)
 
     def _where(self) -> str | None:

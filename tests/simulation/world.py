@@ -34,7 +34,7 @@ from logengine import (
 )
 from logengine.committer import Committer
 from logengine.compactor import Compactor
-from logengine.errors import DataDirectoryLocked, DataDirectoryReplaced, LogEngineError
+from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
 from logengine.record import Peer
 from logengine.retainer import CURSORS_NAME
 from logengine.server import Server
@@ -53,8 +53,8 @@ from tests.simulation.sockets import End, Epoll, Listener, Network
 _WALL_NS = 1_795_000_000_000_000_000
 _RESTART_S = 0.003
 _STEPS_MAX = 3_000_000
-# That the data directory cannot be looked at, or not be locked for that.
-_OF_PLACE = (DataDirectoryReplaced, DataDirectoryLocked)
+# That the data directory cannot be looked at.
+_OF_PLACE = (DataDirectoryReplaced, DataDirectoryUnseen)
 _REASONS = [os.strerror(each) for each in ERRORS]
 _STORED_TIMES = 8
 _FOLLOWED_S = 1.0  # after which a follower has shown all there is
@@ -165,7 +165,6 @@ class Life:
         self.is_stopping = False
         self.recovered: list[str] = []
         self.known_at_stop: list[str] = []  # the streams of which the daemon knew where they end
-        self.not_recovered: set[str] = set()
         self.has_moved = False  # the data directory could not be used for a while
         self.failed_logs: Counter[str] = Counter()
         self.told: dict[str, str] = {}  # of each stream that fails, the reason
@@ -240,7 +239,11 @@ class World:
         self._clock_step_ns = 0
         self.calls.wall_ns = self._wall_ns
         self.oracle = Oracle(lambda: self.calls.disk, scenario.trims, scenario.keeps_what_is_unread)
-        self.calls.disk.on_name = self.guarded(self._on_name)
+        disk = self.calls.disk
+        # As a file system has it that was just made: so its root is not empty.
+        disk.mkdir(disk.root, "lost+found")
+        disk.root.sync(disk.changes)
+        disk.on_name = self.guarded(self._on_name)
         self.network = Network(self.kernel, random.Random(f"network {seed}"), scenario.network_s)
         self.network.on_taken = lambda _: None
         self.listener = Listener(self.network)
@@ -479,9 +482,9 @@ class World:
     def _register(self, stream: str, seq: int) -> None:
         """Somebody has read so far, and wants what comes after kept; at once, and durably."""
         disk = self.calls.disk
-        data = disk.root.entries.get("data")
+        data = disk.root.sure.get("data")
         if not isinstance(data, Directory):
-            return
+            return  # no daemon has begun in it
         if CURSORS_NAME not in data.entries:
             disk.mkdir(data, CURSORS_NAME)
         directory = data.entries[CURSORS_NAME]
@@ -575,6 +578,7 @@ class World:
             and not life.server.connections
             and not self.listener.backlog
             and life.committer.is_idle
+            and not life.committer.failing()  # a stream may still be to be recovered
         )
 
     def _not_stopped(self, life: Life) -> None:
@@ -593,7 +597,7 @@ class World:
         if life.has_moved:
             return  # what fails while a directory is opened is told otherwise, or done without
         for stream, count in life.injected.items():
-            if count and not (life.failed_logs[stream] or stream in life.not_recovered):
+            if count and not life.failed_logs[stream]:
                 raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
 
     def _hold_nothing_left(self, life: Life) -> None:
@@ -637,20 +641,10 @@ class World:
             if left:
                 raise Violation("a temp is left", f"{stream}/{left[0]}")
 
-    @property
-    def _marks_may_stay_behind(self) -> bool:
-        """Whether a start after a kill may have been kept from going on with a mark.
-
-        It says too little then until the next commit of that stream.
-        """
-        scenario = self.scenario
-        fails = any(f.errno and f.stream not in STREAMS for f in scenario.faults)
-        return bool(self.counts.kills and (fails or scenario.short_writes or scenario.spaces))
-
     def _finish(self, known: Collection[str]) -> None:
         """Holds followers to what the daemon knew: of other streams nobody could tell them."""
         for follower in self._followers:
-            if follower.has_ended or self._marks_may_stay_behind:
+            if follower.has_ended:
                 continue
             for stream, next_seq in follower.next_seq.items():
                 if (
@@ -733,12 +727,12 @@ class World:
             self.violate(Violation("records missing", f"{fields}"))
         if life is None:
             return
-        if event == "commit_failed":
+        if event in ("commit_failed", "stream_not_recovered"):
             self._hold_told_once(life, level, fields)
-        elif event == "stream_not_recovered":
-            life.not_recovered.add(fields["stream"])
         elif event == "data_directory_unusable":
             life.has_moved = True
+            if "in use" in fields["reason"] or "another directory" in fields["reason"]:
+                self.violate(Violation("a wrong reason", f"nobody moved it: {fields}"))
         elif event == "stream_recovered":
             life.told.pop(fields["stream"], None)
         elif event == "listening":

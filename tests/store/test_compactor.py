@@ -17,7 +17,7 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
-from logengine import compactor
+from logengine import compactor, opening
 from logengine.committer import CommitLimits, Committer
 from logengine.compaction import CompactionLimits
 from logengine.compactor import Compactor
@@ -31,6 +31,7 @@ from logengine.rewrite import CompactionStopped, Pace, Rewriter
 from logengine.segment import segment_name
 from logengine.segment_file import list_segments, read_header
 from logengine.store import Store, StoreLimits
+from logengine.stream import recover
 from logengine.survey import Survey, survey
 from logengine.verify import verify_stream
 
@@ -499,3 +500,19 @@ async def test_a_compaction_whose_sync_fails_keeps_what_it_covers_from_being_dro
         assert await at.store.drop_oldest("app", 1) == []
         await at.pass_time(2000)
         at.check()
+
+
+async def test_a_stream_that_was_recovered_late_is_sealed_without_a_commit(data: Path) -> None:
+    async with running(data, compacts=False) as at:
+        await at.commit()
+    with patch.object(opening, "recover", side_effect=OSError(errno.EIO, "injected")) as recovering:
+        async with running(data) as at:
+            assert not at.store.is_ready("app")
+            recovering.side_effect = recover
+            await at.store.recover_stream("app")
+            # One that nobody has written to yet has no directory to be looked at.
+            await at.store.recover_stream("new")
+            await at.pass_time(1)
+            await at.pass_time(2000)
+            assert at.names() == [segment_name(1, compressed=True)]
+            assert at.compactor.totals.failures == 0

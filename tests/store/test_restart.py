@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from logengine import stream
 from logengine.atomic import AtomicWriter
 from logengine.directory import Directory
-from logengine.durable_mark import MarkReader
+from logengine.durable_mark import DurableMarks, Mark, MarkReader
 from logengine.errors import AtomicWriteError
 from logengine.running import RUNNING_NAME
 from logengine.segment import segment_name
@@ -211,7 +213,7 @@ def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
     store.close()
 
 
-def test_nothing_is_told_by_a_newest_segment_that_cannot_be_read_to_be_written_again(
+def test_a_newest_segment_that_cannot_be_read_to_be_written_again_is_waited_for(
     tmp_path: Path,
 ) -> None:
     killed_with(tmp_path, 2)
@@ -225,12 +227,14 @@ def test_nothing_is_told_by_a_newest_segment_that_cannot_be_read_to_be_written_a
     before = files(tmp_path)
     store = Store(tmp_path, oracle.AtOnce(), boot_id=BOOT)
     with patch.object(os, "pread", fails):
-        recovery = store.open()["app"]
-    assert not isinstance(recovery, OSError)
-    assert [Path(each.path).name for each in recovery.damaged] == [segment_name(2)]
-    assert recovery.state.producers == {"p": 1}
-    assert recovery.state.next_seq > 3
+        error = store.open()["app"]
+    assert isinstance(error, OSError)
+    assert Path(error.filename).name == segment_name(2)
+    assert not store.is_ready("app")
     assert changed(before, tmp_path) == []
+    state = asyncio.run(store.recover_stream("app")).state
+    assert (state.next_seq, state.producers) == (3, {"p": 2})
+    assert changed(before, tmp_path) == [segment_name(2)]
     store.close()
 
 
@@ -340,3 +344,38 @@ def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_pat
     before = files(tmp_path)
     opened(tmp_path).close()
     assert changed(before, tmp_path) == [segment_name(1)]
+
+
+async def test_a_mark_that_a_start_could_not_take_over_is_moved_without_a_commit(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path, oracle.AtOnce(), StoreLimits(rewrite_limit=1), boot_id=BOOT)
+    store.open()
+    await store.recover_stream("app")
+    for number in (1, 2):
+        # What is told of the second one is lost with this process.
+        with patch.object(os, "pwrite", fails_if(number == 2)):
+            plan = store.plan("app", oracle.addition("p", number, 9))
+            assert not await store.commit({"app": plan})
+    kill(store)
+    with patch.object(DurableMarks, "_begin", side_effect=OSError(errno.EIO, "injected")):
+        store = Store(tmp_path, oracle.AtOnce(), boot_id=BOOT)
+        store.open()
+    reader = MarkReader(tmp_path, BOOT)
+    assert reader.read("app") == Mark(1, 1)
+    store.tell_followers()
+    async with asyncio.timeout(20):
+        while reader.read("app") != Mark(2, 3):  # noqa: ASYNC110 - nothing tells of it but the file
+            await asyncio.sleep(0.01)
+    store.close()
+
+
+def fails_if(is_failing: bool) -> Callable[..., int]:
+    real = os.pwrite
+
+    def pwrite(*args: Any) -> int:
+        if is_failing:
+            raise OSError(errno.EIO, "injected")
+        return real(*args)
+
+    return pwrite

@@ -29,6 +29,10 @@ def marks(data: Path) -> DurableMarks:
     return made
 
 
+def no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def read(data: Path, boot: str = BOOT) -> Mark | None:
     return MarkReader(data, boot).read("app")
 
@@ -141,6 +145,46 @@ def test_the_next_process_of_this_boot_goes_on_with_the_marks(
     assert not after.has_begun("web")
     after.recovered("web", 3)
     assert MarkReader(data, BOOT).read("web") == (3, 4)
+
+
+@pytest.mark.parametrize("call", ["pread", "open", "replace", "pwrite"])
+def test_a_mark_that_cannot_be_gone_on_with_at_a_start_is_gone_on_with_later(
+    data: Path, marks: DurableMarks, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    marks.begin("app", 2)
+    after = DurableMarks(data, BOOT)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, call, no_room)
+        after.recovered("app", 9)
+        assert after.is_behind
+        after.catch_up()
+        assert after.is_behind
+    after.catch_up()
+    assert not after.is_behind
+    assert MarkReader(data, BOOT).read("app") == Mark(9, 10)
+
+
+def test_what_was_committed_meanwhile_is_not_said_to_be_less(
+    data: Path, marks: DurableMarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks.begin("app", 2)
+    after = DurableMarks(data, BOOT)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "pread", no_room)
+        after.recovered("app", 9)
+    after.begin("app", 9)
+    after.move("app", 12, 10)
+    after.catch_up()
+    assert MarkReader(data, BOOT).read("app") == Mark(12, 10)
+
+
+def test_a_mark_that_a_clean_end_left_is_gone_on_with(data: Path, marks: DurableMarks) -> None:
+    marks.begin("app", 2)
+    (data / RUNNING_NAME).unlink()
+    after = DurableMarks(data, BOOT)
+    after.recovered("app", 9)
+    (data / RUNNING_NAME).touch()
+    assert MarkReader(data, BOOT).read("app") == Mark(9, 10)
 
 
 def test_marks_of_another_boot_are_not_taken_over(data: Path, marks: DurableMarks) -> None:
