@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,13 @@ from tests.daemon import Daemon
 # Machines differ in speed, and no test is to depend on it.
 settings.register_profile("logengine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("logengine")
+
+
+# Whoever runs the tests in the background, or under nohup, has these ignored, and so would all
+# that a test starts. What has a handler here has none there.
+for _each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_each) is signal.SIG_IGN:
+        signal.signal(_each, lambda *_: None)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -821,6 +821,7 @@ class World:
             enter(patch.object(daemon, "gc", SimpleNamespace(freeze=lambda: None)))
             enter(patch.object(writes, "_ALIGNMENT", 512))
             enter(patch.object(writes, "_STAGING_BYTES", 1024))
+            enter(patch.object(writes, "_staging_areas", type(writes._staging_areas)()))
             enter(patch.object(daemon, "Committer", self._noted("committer", Committer)))
             enter(patch.object(daemon, "Server", self._noted("server", Server)))
             enter(patch.object(upkeep, "Compactor", self._noted("compactor", Compactor)))
