@@ -633,6 +633,8 @@ class World:
         """No stream that was recovered has files that are half written."""
         if any(fault.errno and "unlink" in fault.calls for fault in self.scenario.faults):
             return
+        if not life.recovered:
+            return  # it may have been stopped before its data directory could be made
         data = self.calls.disk.root.entries.get("data")
         assert isinstance(data, Directory)
         for stream in life.recovered:
