@@ -235,11 +235,15 @@ def lives_after_a_failed_sync(seed: int, at: int, root: Path) -> tuple[list[Any]
         calls.note(copy.deepcopy(world))
 
     with calls.taken():
-        life: Life | None = None
+        begun: list[Life] = []
+
+        def begin_life() -> Life:
+            begun.append(Life(root, world, source, numbered=numbered, note=note))
+            return begun[-1]
+
         try:
             for _ in range(2):
-                life = None
-                life = Life(root, world, source, numbered=numbered, note=note)
+                life = begin_life()
                 life.live(ACTIONS)
                 life.delivery.forget()
                 world.daemon.disconnect(source)
@@ -248,18 +252,18 @@ def lives_after_a_failed_sync(seed: int, at: int, root: Path) -> tuple[list[Any]
             pass
         if not gate.has_failed:
             return None
-        if life is not None:
+        for life in begun:
             life.delivery.forget()
         world.daemon.disconnect(source)
         note(world)
         gate.revive()
         begin = len(calls.trace)
         with contextlib.suppress(LogEngineError):
-            life = Life(root, world, source, numbered=numbered, note=note)
+            life = begin_life()
             life.live(ACTIONS)
             if source.random() < ENDS_WELL:
                 life.finish()
-        life.delivery.forget()
+        begun[-1].delivery.forget()
         return calls.trace, begin
 
 
