@@ -17,11 +17,13 @@ PATIENCE_S = 20
 PROGRAM = ("-m", "logengine")  # what Python is to run
 
 
-def eventually(condition: Callable[[], Any], what: str = "it") -> Any:
+def eventually(
+    condition: Callable[[], Any], what: str = "it", *, patience_s: float = PATIENCE_S
+) -> Any:
     """Waits until `condition` holds; gives what it gave."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what} in vain"
+        assert time.monotonic() < deadline, f"waited {patience_s} s for {what} in vain"
         time.sleep(0.005)
     return found
 

@@ -494,6 +494,9 @@ class Courier:
         self._bound()
         if self.handover.records_stop != stop_before:
             self._progressed_at = time.monotonic()
+        if self._waiters and not self.pending:
+            # Who flushed may be about to fork in C: no child is to find this thread on its way.
+            self._busy_until = 0.0
         self._release_waiters()
 
     def _release_waiters(self) -> None:

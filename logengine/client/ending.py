@@ -5,7 +5,9 @@ their threads have been looking for it all the time. What is logged after the la
 as by a function of `atexit` that was registered before, is sent at once by whoever logs it.
 
 A child of `multiprocessing` or billiard ends without `atexit`, by its own finalizers, or by the
-SIGTERM of a `Pool`, which is taken there if nobody else did.
+SIGTERM of a `Pool`, which is taken there if nobody else did. A worker of billiard's own `Pool`, as
+Celery's are, runs no finalizers either: it is ended by `os._exit`, and by SIGTERM if that takes
+long.
 """
 
 import atexit
@@ -14,9 +16,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from logengine.client.telling import tell
 from logengine.errors import LogEngineError
@@ -109,9 +111,50 @@ def _hook_child() -> None:
         if getattr(process.current_process(), "_parent_pid", None) not in (None, os.getpid()):
             util.Finalize(None, close_all, exitpriority=_AFTER_OTHER_FINALIZERS)
             is_child = True
+    if is_child:
+        _hook_billiard_worker()
     if is_child and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGTERM, _end_by)
+
+
+def _hook_billiard_worker() -> None:
+    """Ends the clients of a worker of billiard's `Pool` before it asks its parent for SIGTERM."""
+    worker = getattr(sys.modules.get("billiard.pool"), "Worker", None)
+    end_worker = getattr(worker, "_do_exit", None)  # all ways out of a worker lead through it
+    if worker is None or end_worker is None:
+        return
+
+    def close_and_end(self: Any, *arguments: Any, **options: Any) -> Any:
+        on_exit = self.on_exit
+
+        def then_close(*exit_arguments: Any) -> None:
+            # It is on its way out, and `Pool.terminate` would end it before all is sent.
+            with _sigterm_ignored():
+                try:
+                    if on_exit is not None:
+                        on_exit(*exit_arguments)  # Celery's handlers of its end, which may log
+                finally:
+                    close_all()
+
+        self.on_exit = then_close
+        return end_worker(self, *arguments, **options)
+
+    worker._do_exit = close_and_end  # noqa: SLF001 - of this process alone
+
+
+@contextlib.contextmanager
+def _sigterm_ignored() -> Iterator[None]:
+    try:
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _end_by(number: int, _: FrameType | None) -> None:

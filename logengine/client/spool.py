@@ -220,28 +220,41 @@ class Spool:
     def close(self) -> None:
         """Lets go of the spool; an empty one is removed."""
         if not self._segments:
-            for remove, path in (
-                (os.rmdir, self._directory),
-                (os.unlink, self.path / _STATE_NAME),
-                (os.unlink, self.path / _LOCK_NAME),
-                (os.rmdir, self.path),
-            ):
-                with contextlib.suppress(OSError):
-                    remove(path)
+            with contextlib.suppress(OSError):
+                self._remove()
         self._lock.close()
+
+    def _remove(self) -> None:
+        if _remove_if_empty(self._directory):
+            # Else a segment whose removal was lost could come back without its numbering.
+            sync_directory(self.path)
+        for remove, path in (
+            (os.unlink, self.path / _STATE_NAME),
+            (os.unlink, self.path / _LOCK_NAME),
+            (os.rmdir, self.path),
+        ):
+            with contextlib.suppress(OSError):
+                remove(path)
 
     def forget(self) -> None:
         """Closes it in a process that was forked, where it still is the parent's."""
         self._lock.close()
 
     def _load(self) -> None:
+        """Finds what is here.
+
+        A sync may have failed in the process before this one, and that may have been killed before
+        it could act on it. The next sync says ok and does not bring back what the first one lost.
+        So what was the last to be written is written once more: the newest segment here, and the
+        numbering before it is needed (`_is_stored` stays False). Where all segments were removed,
+        a new directory cannot bring any of them back.
+        """
         for directory in (self.path, self._directory):
-            with contextlib.suppress(FileNotFoundError):
-                for name in filter(is_temp_name, os.listdir(directory)):
-                    os.unlink(directory / name)
+            _remove_temps(directory)
+        if _remove_if_empty(self._directory):
+            sync_directory(self.path)
         try:
             self._stored = _read_state(self.path)
-            self._is_stored = True
         except FileNotFoundError:
             pass
         except DamagedSegment as damage:
@@ -266,6 +279,18 @@ class Spool:
             # A process that was killed may have left names that are not durable.
             sync_directory(self._directory)
             sync_directory(self.path)
+        if self._segments:
+            self._write_newest_again()
+
+    def _write_newest_again(self) -> None:
+        path = self._directory / segment_name(self._segments[-1].first)
+        try:
+            content = path.read_bytes()
+            with AtomicWriter(path, "wb", buffering=0) as writer:
+                writer.write_buffers([content])
+        except OSError as error:
+            # As on a full disk. The application is to start all the same.
+            self._tell(f"{error}; a power cut may lose what {path} holds, which is being sent")
 
     def _mend(self, first: int, last: int | None, damage: DamagedSegment) -> None:
         """Puts what is whole in a damaged segment in its place, and the file aside."""
@@ -336,8 +361,24 @@ def _directory_name(stream: str, producer: str) -> str:
     return f"{readable}-{digest.hexdigest()[:16]}"
 
 
+def _remove_temps(directory: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for name in filter(is_temp_name, os.listdir(directory)):
+            os.unlink(directory / name)
+
+
+def _remove_if_empty(path: Path) -> bool:
+    """Takes away a directory, to be made anew when it is needed; whether it did."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
+
+
 def _lock(path: Path) -> int:
     while True:
+        _remove_if_empty(path)  # the sync of its name may have failed
         create_directory(path, _DIRECTORY_MODE)
         try:
             descriptor = os.open(path / _LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

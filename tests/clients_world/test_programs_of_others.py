@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 
 from tests.daemon import Daemon, eventually
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0  # they import much, on a machine that has other things to do
 BIN = Path(sys.executable).parent
 
 
@@ -65,7 +66,7 @@ def server(daemon: Daemon, root: Path, *command: str, port: int) -> Iterator[Non
             command, stdout=log, stderr=log, cwd=root, env=environment(daemon)
         )
     try:
-        eventually(lambda: is_answering(port), f"{command[0]} to answer")
+        eventually(lambda: is_answering(port), f"{command[0]} to answer", patience_s=PATIENCE_S)
         yield
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
@@ -250,7 +251,7 @@ def test_celery_prefork(daemon: Daemon, root: Path) -> None:
             env=environment(daemon),
         )
     try:
-        eventually(lambda: len(set(numbers(daemon))) == 20, "the tasks")
+        eventually(lambda: len(set(numbers(daemon))) == 20, "the tasks", patience_s=PATIENCE_S)
         worker.send_signal(signal.SIGTERM)
         worker.wait(PATIENCE_S)
     finally:
@@ -274,6 +275,42 @@ if __name__ == "__main__":
 def test_billiard(daemon: Daemon, root: Path) -> None:
     run(daemon, root, BILLIARD)
     assert numbers(daemon) == list(range(10))
+
+
+BILLIARD_POOL = """
+import logging, logengine
+from billiard.pool import Pool
+handler = logengine.LogEngineHandler("app", close_timeout=60)
+logging.basicConfig(handlers=[handler], level="INFO")
+def task(n): logging.info("task", extra={"n": n})
+close_at_exit = logengine.Client.close_at_exit
+def close(client, began):
+    open("ending", "w").close()
+    close_at_exit(client, began)
+logengine.Client.close_at_exit = close
+if __name__ == "__main__":
+    pool = Pool(1, maxtasksperchild=%s)
+    pool.apply(task, (0,))
+    pool.%s()
+    pool.join()
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "terminate"])
+@pytest.mark.parametrize("tasks_max", [None, 1])
+@needs("billiard")
+def test_a_worker_of_a_billiard_pool_waits_for_the_daemon_at_its_end(
+    daemon: Daemon, root: Path, end: str, tasks_max: int | None
+) -> None:
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor() as threads:
+        program = threads.submit(run, daemon, root, BILLIARD_POOL % (tasks_max, end))
+        is_ending = (root / "ending").exists
+        eventually(lambda: is_ending() or program.done(), "its end", patience_s=PATIENCE_S)
+        daemon.process.send_signal(signal.SIGCONT)
+        program.result()
+    assert numbers(daemon) == [0]
 
 
 FUTURES = """
@@ -325,9 +362,9 @@ def test_pytest_with_its_capture(daemon: Daemon, root: Path) -> None:
 
 KERNEL = """
 from jupyter_client.manager import start_new_kernel
-manager, kernel = start_new_kernel(kernel_name="python3", startup_timeout=60)
+manager, kernel = start_new_kernel(kernel_name="python3", startup_timeout=180)
 def run(code):
-    reply = kernel.execute_interactive(code, timeout=60, output_hook=print)
+    reply = kernel.execute_interactive(code, timeout=180, output_hook=print)
     assert reply["content"]["status"] == "ok", reply
 run("import logengine, logging\\nclient = logengine.AsyncClient('app')")
 run("await client.send({'n': 0})")

@@ -10,13 +10,13 @@ import errno
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from logengine.client.outbox import Numbering
+from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
 from logengine.client.spool import Spool
 from logengine.errors import DamagedSegment, LogEngineError
 from tests.client_life import Life, World, last_life
@@ -152,11 +152,21 @@ def cut_everywhere(seed: int) -> tuple[int, list[str]]:
                 numbered=numbered,
                 note=lambda world: calls.note(copy.deepcopy(world)),
             )
+    trees, found = cut_from(calls.trace, 0, source, numbered=numbered)
+    return trees, [f"seed {seed}, {each}" for each in found]
+
+
+def cut_from(
+    trace: Sequence[Any], begin: int, source: random.Random, *, numbered: bool
+) -> tuple[int, list[str]]:
+    """Cuts the power anywhere behind event `begin`; how many trees were tried, what is wrong."""
     disk, world, trees = Disk(), World(), 0
-    for event in calls.trace:
+    for position, event in enumerate(trace):
         if isinstance(event, World):
             world = event
         elif not disk.apply(event):
+            continue
+        if position < begin:
             continue
         states = list(disk.states(source))
         for tree in source.sample(states, min(len(states), CUTS_PER_POINT_MAX)):
@@ -171,7 +181,7 @@ def cut_everywhere(seed: int) -> tuple[int, list[str]]:
                 after.daemon.disconnect(source)
                 found = last_life(root, after, source, numbered=numbered)
             if found:
-                return trees, [f"seed {seed}, cut after {str(event)[:90]}: {found[0]}"]
+                return trees, [f"cut after {str(event)[:90]}: {found[0]}"]
     return trees, []
 
 
@@ -179,6 +189,119 @@ def test_a_power_cut_anywhere_loses_and_doubles_nothing() -> None:
     tried = [cut_everywhere(seed) for seed in range(SEED, SEED + 20)]
     assert [found for _, found in tried if found] == []
     assert sum(trees for trees, _ in tried) > 1000
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that it had still to do is done."""
+
+
+class SyncFailsThenKill:
+    """A gate at which the sync of a directory with number `at` fails, and all after it is not.
+
+    With `revive` another process goes on.
+    """
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self._syncs = 0
+        self.has_failed = False
+        self._is_alive = True
+
+    def __call__(self, attempt: Attempt) -> None:
+        if not self._is_alive:
+            raise Killed
+        is_of_directory = not attempt.path.endswith((".tmp", ".ndjson", ".json", ".lock"))
+        if attempt.call != "fsync" or not is_of_directory or not attempt.path:
+            return
+        self._syncs += 1
+        if self._syncs == self._at:
+            self.has_failed = True
+            self._is_alive = False
+            raise OSError(errno.EIO, "injected", attempt.path)
+
+    def revive(self) -> None:
+        self._is_alive = True
+
+
+def lives_after_a_failed_sync(seed: int, at: int, root: Path) -> tuple[list[Any], int] | None:
+    """The events of two processes, and where those of the second begin; None if no sync failed."""
+    source = random.Random(seed)
+    numbered = is_numbered(seed)
+    world = World()
+    gate = SyncFailsThenKill(at)
+    calls = SystemCalls(root, gate=gate)
+
+    def note(world: World) -> None:
+        calls.note(copy.deepcopy(world))
+
+    with calls.taken():
+        begun: list[Life] = []
+
+        def begin_life() -> Life:
+            begun.append(Life(root, world, source, numbered=numbered, note=note))
+            return begun[-1]
+
+        try:
+            for _ in range(2):
+                life = begin_life()
+                life.live(ACTIONS)
+                life.delivery.forget()
+                world.daemon.disconnect(source)
+                note(world)
+        except (Killed, LogEngineError, OSError):
+            pass
+        if not gate.has_failed:
+            return None
+        for life in begun:
+            life.delivery.forget()
+        world.daemon.disconnect(source)
+        note(world)
+        gate.revive()
+        begin = len(calls.trace)
+        with contextlib.suppress(LogEngineError):
+            life = begin_life()
+            life.live(ACTIONS)
+            if source.random() < ENDS_WELL:
+                life.finish()
+        begun[-1].delivery.forget()
+        return calls.trace, begin
+
+
+def test_what_a_failed_sync_lost_is_written_again_before_a_power_cut() -> None:
+    failures = trees = 0
+    for seed in range(SEED, SEED + 4):
+        for at in range(1, 1000):
+            with scratch() as root:
+                lived = lives_after_a_failed_sync(seed, at, root)
+            if lived is None:
+                break
+            failures += 1
+            cut, found = cut_from(*lived, random.Random(at), numbered=is_numbered(seed))
+            trees += cut
+            assert found == [], (seed, at)
+    assert failures > 50
+    assert trees > 1000
+
+
+def test_a_disk_with_no_room_for_a_second_copy_keeps_nobody_from_starting() -> None:
+    def full(attempt: Attempt) -> None:
+        if is_full and attempt.call == "create" and attempt.path.endswith(".tmp"):
+            raise OSError(errno.ENOSPC, "injected", attempt.path)
+
+    is_full: list[bool] = []
+    told: list[str] = []
+    chunk = Chunk(1, 1, b'{"id":1}\n')
+    with scratch() as root, SystemCalls(root, gate=full).taken():
+        spool = Spool.open(root / "spool", "s", "p")
+        spool.add([chunk], NEVER_SENT)
+        spool.close()
+        is_full.append(True)
+        spool = Spool.open(root / "spool", "s", "p", tell_damage=told.append)
+        assert spool.read(1) == chunk
+        spool.close()
+    (line,) = told
+    assert "injected" in line
+    assert "a power cut may lose" in line
 
 
 def _without_boundary(self: Spool) -> Numbering:
