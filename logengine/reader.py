@@ -15,20 +15,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
 from logengine.block import Block, Record
-from logengine.errors import DamagedSegment, InvalidCursor
+from logengine.errors import DamagedSegment
 from logengine.filter import Filter
 from logengine.read_ahead import ReadAhead
 from logengine.segment import (
     Gap,
     Header,
     describe_gap,
-    is_stream_name,
     segment_name,
     timestamp_of,
 )
@@ -50,30 +49,8 @@ _SPAN_SEGMENTS_MAX = 8
 _LOOKS_AT_ONCE = 3
 _REST_S_MIN = 0.001
 _REST_S_MAX = 0.05
-# The last sequence number that a segment's name can tell.
-_SEQ_CHARACTERS_MAX = 20
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """The position of a reader: it has seen `seq` of `stream` and all before it."""
-
-    stream: str
-    seq: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The cursor written as `stream:seq`. Raises `InvalidCursor`."""
-        stream, _, seq = text.rpartition(":")
-        is_seq = seq.isascii() and seq.isdigit() and len(seq) <= _SEQ_CHARACTERS_MAX
-        if not is_stream_name(stream) or not is_seq:
-            raise InvalidCursor(f"{text!r} is no cursor; expected STREAM:SEQ, such as app:5120")
-        return cls(stream, int(seq))
-
-    def __str__(self) -> str:
-        return f"{self.stream}:{self.seq}"
 
 
 Reason = Literal["removed", "recorded", "missing", "damaged"]

@@ -1,27 +1,19 @@
-"""Removes what `retention` says is kept no longer. Blocking calls.
-
-DATA/.cursors/NAME holds a cursor, `stream:seq` and a newline: whoever reads a stream and
-must not miss a record registers there how far it is.
-"""
+"""Removes what `retention` says is kept no longer. Blocking calls."""
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec import UNSET
 
-from logengine.atomic import is_temp_name
-from logengine.directory import AnyDirectory, Directory, directory_at, opened, sync_or_note
-from logengine.errors import DamagedSegment, InvalidCursor
-from logengine.reader import Cursor
+from logengine.directory import AnyDirectory, Directory, directory_at, sync_or_note
+from logengine.errors import DamagedSegment
+from logengine.registered_cursors import read_cursors
 from logengine.retention import Oldest, Removal, RetentionRules, StreamUse, next_removal
 from logengine.segment import first_of_name, segment_name
 from logengine.segment_file import list_streams, read_header, size_of_segments
 from logengine.timestamp import format_timestamp
-
-CURSORS_NAME = ".cursors"
 
 
 class Retainer:
@@ -130,45 +122,3 @@ class Retainer:
     def _free_on_disk(self) -> int:
         found = os.fstatvfs(self._data.descriptor)
         return found.f_bavail * found.f_frsize
-
-
-def cursors_behind(data: AnyDirectory, stream: str, seq: int) -> list[str]:
-    """The names of the cursors registered for `stream` that have not reached `seq`.
-
-    Raises what `read_cursors` does.
-    """
-    cursors = read_cursors(data).get(stream, {})
-    return sorted(name for name, reached in cursors.items() if reached < seq)
-
-
-def read_cursors(data: AnyDirectory) -> dict[str, dict[str, int]]:
-    """The registered cursors, by stream and by their own name.
-
-    Raises `OSError`, and `InvalidCursor` naming the file: whose reader would miss something
-    cannot be told then.
-    """
-    cursors: dict[str, dict[str, int]] = defaultdict(dict)
-    with opened(data) as within:
-        try:
-            directory = within.subdirectory(CURSORS_NAME)
-        except FileNotFoundError:
-            return cursors
-    with directory:
-        for name in directory.names():
-            if is_temp_name(name):
-                continue
-            text = _read_text(directory, name).strip()
-            try:
-                cursor = Cursor.parse(text)
-            except InvalidCursor:
-                raise InvalidCursor(
-                    f"{directory.path_of(name)}: {text[:80]!r} is no cursor; "
-                    "expected STREAM:SEQ, such as app:5120; nothing is removed until then"
-                ) from None
-            cursors[cursor.stream][name] = cursor.seq
-    return cursors
-
-
-def _read_text(directory: Directory, name: str) -> str:
-    with open(directory.open_file(name, os.O_RDONLY), errors="replace") as file:
-        return file.read()

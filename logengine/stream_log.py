@@ -8,7 +8,7 @@ import structlog
 from logengine.directory import Directory
 from logengine.errors import LogEngineError
 from logengine.pending import Pending
-from logengine.retainer import cursors_behind
+from logengine.registered_cursors import cursors_behind
 from logengine.room import StoredSegment
 from logengine.stream import Recovery
 

@@ -15,11 +15,11 @@ from logengine.cli.options import data_option, resolve_data
 from logengine.cli.output import escape
 from logengine.cli.selection import range_options
 from logengine.cli.streams import streams_to_read
+from logengine.cursor import Cursor
 from logengine.erase import Affected, Erasure, Wanted
 from logengine.erasure import Mark
 from logengine.filter import Filter
 from logengine.offline import alone_with
-from logengine.reader import Cursor
 from logengine.repair import DAMAGED_DIRECTORY
 from logengine.time_range import ALL_TIMES, TimeRange
 from logengine.timestamp import format_timestamp

@@ -13,8 +13,9 @@ from logengine.block import Block, Record
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import resolve_data, streams_argument
 from logengine.cli.streams import streams_to_read
+from logengine.cursor import Cursor
 from logengine.filter import Filter
-from logengine.reader import Cursor, Report, StreamReader, merge_by_time
+from logengine.reader import Report, StreamReader, merge_by_time
 from logengine.time_range import TimeRange
 from logengine.timestamp import parse_time
 

@@ -18,8 +18,9 @@ from logengine.compactor import Compactor
 from logengine.erase import Erasure, Wanted
 from logengine.erasure import Mark
 from logengine.filter import Filter
+from logengine.registered_cursors import CURSORS_NAME
 from logengine.repair import Repair
-from logengine.retainer import CURSORS_NAME, Retainer
+from logengine.retainer import Retainer
 from logengine.retention import RetentionRules
 from logengine.rewrite import Pace, Rewriter
 from logengine.segment import segment_name

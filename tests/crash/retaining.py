@@ -9,7 +9,8 @@ from typing import Any
 
 from logengine.atomic import AtomicWriter
 from logengine.directory import AnyDirectory, create_directory
-from logengine.retainer import CURSORS_NAME, Retainer
+from logengine.registered_cursors import CURSORS_NAME
+from logengine.retainer import Retainer
 from logengine.retention import RetentionRule, RetentionRules
 from tests.crash.oracle import Reads
 

@@ -36,7 +36,7 @@ from logengine.committer import Committer
 from logengine.compactor import Compactor
 from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
 from logengine.record import Peer
-from logengine.retainer import CURSORS_NAME
+from logengine.registered_cursors import CURSORS_NAME
 from logengine.server import Server
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
 from tests.simulation.clock import Kernel, Process, Thread, current_thread
