@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.flood import Flood, Seen, is_listening, send_and_wait, started, timed, unseen, until
-from logengine.segment import COMPRESSED_SUFFIX
-from logengine.segment_file import list_streams
+from logengine.disk.segment_file import list_streams
+from logengine.format.segment import COMPRESSED_SUFFIX
 
 LOGENGINE = (sys.executable, "-m", "logengine")
 ENVELOPE_BYTES = 80  # about what the engine adds to a record

@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.records import real_looking
-from logengine.compaction import Part
-from logengine.rewrite import Pace, Rewriter
-from logengine.segment import FORMAT_VERSION, Header, encode_header, segment_name
-from logengine.timestamp import format_timestamp
+from logengine.format.segment import FORMAT_VERSION, Header, encode_header, segment_name
+from logengine.format.timestamp import format_timestamp
+from logengine.upkeep.compaction import Part
+from logengine.upkeep.rewrite import Pace, Rewriter
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 SPAN = timedelta(days=1)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from logengine.timestamp import format_timestamp
+from logengine.format.timestamp import format_timestamp
 
 T = TypeVar("T")
 

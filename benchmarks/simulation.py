@@ -16,20 +16,20 @@ from pathlib import Path
 import structlog
 
 from benchmarks.disk import Use, use_of
-from logengine.allocator import keep_freed_memory
-from logengine.committer import CommitLimits, Committer
-from logengine.compaction import CompactionLimits
-from logengine.compactor import CompactionTotals, Compactor
-from logengine.config_sections import CommitConfig, CompactionConfig
-from logengine.pending import Entry
-from logengine.record import Peer, envelope, peer_fields, stamp
-from logengine.retainer import Retainer
-from logengine.retention import RetentionRules
-from logengine.rewrite import Pace, Rewriter
-from logengine.segment_file import list_streams
-from logengine.store import Store
-from logengine.timestamp import format_timestamp
-from logengine.verify import verify_stream
+from logengine.daemon.allocator import keep_freed_memory
+from logengine.daemon.config_sections import CommitConfig, CompactionConfig
+from logengine.disk.segment_file import list_streams
+from logengine.format.record import Peer, envelope, peer_fields, stamp
+from logengine.format.timestamp import format_timestamp
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.pending import Entry
+from logengine.store.store import Store
+from logengine.upkeep.compaction import CompactionLimits
+from logengine.upkeep.compactor import CompactionTotals, Compactor
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.rewrite import Pace, Rewriter
+from logengine.upkeep.verify import verify_stream
 
 _COMPACTION = CompactionConfig()
 _COMMIT = CommitConfig()

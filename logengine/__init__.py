@@ -14,11 +14,11 @@ from logengine.errors import (
 
 if TYPE_CHECKING:
     from logengine.aio_atomic import AsyncAtomicWriter
-    from logengine.atomic import AtomicWriter
     from logengine.client.aio import AsyncClient
     from logengine.client.logging_handler import LogEngineHandler
     from logengine.client.structlog_logger import StructlogFactory, structlog_processors
     from logengine.client.threads import Client
+    from logengine.disk.atomic import AtomicWriter
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ __all__ = [
 _MODULES = {
     "AsyncAtomicWriter": "logengine.aio_atomic",
     "AsyncClient": "logengine.client.aio",
-    "AtomicWriter": "logengine.atomic",
+    "AtomicWriter": "logengine.disk.atomic",
     "Client": "logengine.client.threads",
     "LogEngineHandler": "logengine.client.logging_handler",
     "StructlogFactory": "logengine.client.structlog_logger",

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from aiofiles.base import wrap
 
-from logengine.atomic import AtomicWriter
-from logengine.directory import StrPath
-from logengine.leaving import Leaving
+from logengine.disk.atomic import AtomicWriter
+from logengine.disk.directory import StrPath
+from logengine.disk.leaving import Leaving
 
 Result = TypeVar("Result")
 

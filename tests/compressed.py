@@ -6,9 +6,15 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from logengine.compaction import earlier_seals
-from logengine.compression import compress_body, encode_compressed_header, with_frames
-from logengine.segment import Header, decode_header, encode_header, header_sha256, segment_name
+from logengine.format.compression import compress_body, encode_compressed_header, with_frames
+from logengine.format.segment import (
+    Header,
+    decode_header,
+    encode_header,
+    header_sha256,
+    segment_name,
+)
+from logengine.upkeep.compaction import earlier_seals
 
 
 def compressed(content: bytes) -> bytes:

@@ -21,8 +21,8 @@ from benchmarks.flood import Flood
 from benchmarks.records import real_looking
 from benchmarks.scenario import Aim, Bench, Scenario, Section, say
 from benchmarks.software import environ
-from logengine.compression import compress_body, encode_compressed_header
-from logengine.segment_file import list_segments, read_segment
+from logengine.disk.segment_file import list_segments, read_segment
+from logengine.format.compression import compress_body, encode_compressed_header
 
 _RECORDS = 3_200_000  # with their envelope, a bit more than a gigabyte
 _PARTS = 10  # a line that matches stands behind each

@@ -19,10 +19,10 @@ from benchmarks.contest import scratch
 from benchmarks.engine import ENVELOPE_BYTES
 from benchmarks.records import real_looking
 from benchmarks.scenario import Aim, Bench, Scenario, Section
-from logengine.committer import CommitLimits, Committer
-from logengine.config_sections import CommitConfig
-from logengine.pending import Entry
-from logengine.store import Store
+from logengine.daemon.config_sections import CommitConfig
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.pending import Entry
+from logengine.store.store import Store
 
 _STREAMS = 100
 _TURNS = 20  # of each way in each round

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from logengine.cli.options import config_option, data_option, socket_option
-from logengine.config import SYSTEM_CONFIG, load_config, read_config, render_config
+from logengine.daemon.config import SYSTEM_CONFIG, load_config, read_config, render_config
 
 
 @click.group(name="config")

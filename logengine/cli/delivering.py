@@ -16,12 +16,12 @@ from logengine.cli.resuming import Convert, ResumedSending
 from logengine.cli.status import ask_status
 from logengine.client.aio import AsyncClient
 from logengine.client.settings import process_producer
+from logengine.disk.segment_file import list_streams
 from logengine.errors import AtomicWriteError, LogEngineError, NotDurable
 from logengine.places import resume_directory
-from logengine.reader import StreamReader
+from logengine.protocols.status import Status
+from logengine.reading.reader import StreamReader
 from logengine.resume.state_file import StateFile
-from logengine.segment_file import list_streams
-from logengine.status import Status
 
 _WINDOW_BYTES = 8 * 1024 * 1024  # of the input, not yet known to be durable
 _RECORDS_MAX = _WINDOW_BYTES  # the bytes alone bound it

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import UNSET
 
-from logengine.block import runs
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data
 from logengine.cli.output import escape
 from logengine.cli.selection import range_options
 from logengine.cli.streams import streams_to_read
-from logengine.cursor import Cursor
-from logengine.erase import Affected, Erasure, Wanted
-from logengine.erasure import Mark
-from logengine.filter import Filter
-from logengine.offline import alone_with
-from logengine.repair import DAMAGED_DIRECTORY
-from logengine.time_range import ALL_TIMES, TimeRange
-from logengine.timestamp import format_timestamp
+from logengine.format.block import runs
+from logengine.format.cursor import Cursor
+from logengine.format.time_range import ALL_TIMES, TimeRange
+from logengine.format.timestamp import format_timestamp
+from logengine.reading.filter import Filter
+from logengine.upkeep.erase import Affected, Erasure, Wanted
+from logengine.upkeep.erasure import Mark
+from logengine.upkeep.offline import alone_with
+from logengine.upkeep.repair import DAMAGED_DIRECTORY
 
 if TYPE_CHECKING:
     from logengine.errors import DamagedSegment
@@ -90,7 +90,7 @@ def command(
     mark = Mark(format_timestamp(time.time_ns()), _who(), UNSET if reason is None else reason)
     sign = None
     if seal_key is not None:
-        from logengine.signing import load_signer  # takes longer to load than all the rest
+        from logengine.upkeep.signing import load_signer  # takes longer to load than all the rest
 
         sign = load_signer(seal_key)
     with alone_with(data):

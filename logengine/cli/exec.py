@@ -69,10 +69,10 @@ def command(
     own; 127 if it is not found, 126 if it cannot be run, 125 if it was not started because of
     the other options. What the command leaves running is heard for one second more.
     """
-    from logengine.child_process import End, die_by
     from logengine.client.aio import AsyncClient
+    from logengine.command.child_process import End, die_by
+    from logengine.command.execution import execute
     from logengine.errors import CommandNotStarted, LogEngineError
-    from logengine.execution import execute
 
     def tell(text: str) -> None:
         click.echo(f"logengine: {text}", err=True)

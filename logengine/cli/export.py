@@ -11,7 +11,7 @@ from logengine.cli.options import data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, Selection, selection_options
 from logengine.errors import IncompleteExport
-from logengine.exporting import FORMATS, export_file, zstd_frames
+from logengine.exchange.exporting import FORMATS, export_file, zstd_frames
 
 _RECORDS_PER_PIECE = 1024
 _FORMATS_OF_NAMES = {".zst": "zstd", ".parquet": "parquet"}

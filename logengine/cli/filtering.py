@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from logengine.filter import Filter, Grep, Where
+from logengine.reading.filter import Filter, Grep, Where
 
 _OPTIONS = (
     click.option(

@@ -17,7 +17,7 @@ from logengine.cli.delivering import (
 )
 from logengine.cli.options import resolve_socket, socket_option
 from logengine.errors import MalformedInput
-from logengine.importing import FORMATS, Converter, converter, line_converter
+from logengine.exchange.importing import FORMATS, Converter, converter, line_converter
 
 
 @click.command(

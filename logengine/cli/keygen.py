@@ -19,6 +19,6 @@ def command(file: Path) -> None:
     Name FILE in the configuration, as [compaction] seal_key. A FILE that is there is never
     overwritten. Keep the public key elsewhere: `verify --public-key` takes it.
     """
-    from logengine.signing import generate_key
+    from logengine.upkeep.signing import generate_key
 
     click.echo(generate_key(file), nl=False)

@@ -10,12 +10,12 @@ from msgspec import UNSET
 
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.streams import streams_to_read
+from logengine.disk.segment_file import list_segments, read_header, size_of_segments
 from logengine.errors import DamagedSegment
-from logengine.segment_file import list_segments, read_header, size_of_segments
 from logengine.units import format_size_rounded
 
 if TYPE_CHECKING:
-    from logengine.segment import Header
+    from logengine.format.segment import Header
 
 
 class StreamSummary(msgspec.Struct, frozen=True):

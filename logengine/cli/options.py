@@ -8,8 +8,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from logengine.disk.segment_file import list_streams
 from logengine.places import find_data, find_socket
-from logengine.segment_file import list_streams
 from logengine.units import parse_duration
 
 Command = Callable[..., Any]

@@ -8,10 +8,10 @@ from typing import Any
 import click
 import msgspec
 
-from logengine.block import Block, Record, with_place
-from logengine.reader import Gone, Problem
-from logengine.record import ENVELOPE_NAMES
-from logengine.segment import timestamp_of
+from logengine.format.block import Block, Record, with_place
+from logengine.format.record import ENVELOPE_NAMES
+from logengine.format.segment import timestamp_of
+from logengine.reading.reader import Gone, Problem
 
 _UNSAFE = re.compile(
     # Controls (escape sequences begin with one), line and paragraph separators, marks that

@@ -9,11 +9,11 @@ import click
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
 from logengine.cli.streams import streams_to_read
-from logengine.offline import alone_with
-from logengine.repair import Repair, examine_stream, temps_in
-from logengine.segment import describe_gap
-from logengine.timestamp import format_timestamp
-from logengine.verify import verify_stream
+from logengine.format.segment import describe_gap
+from logengine.format.timestamp import format_timestamp
+from logengine.upkeep.offline import alone_with
+from logengine.upkeep.repair import Repair, examine_stream, temps_in
+from logengine.upkeep.verify import verify_stream
 
 
 @click.command(

@@ -28,10 +28,10 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
 
     A running daemon does that by itself; this is for one that is stopped.
     """
-    from logengine.config import load_config
-    from logengine.offline import alone_with
-    from logengine.retainer import Retainer
-    from logengine.upkeep import retention_rules
+    from logengine.daemon.config import load_config
+    from logengine.daemon.upkeep import retention_rules
+    from logengine.upkeep.offline import alone_with
+    from logengine.upkeep.retainer import Retainer
 
     config = load_config(config_path, data=data, socket=None, environ=os.environ, uid=os.getuid())
     where = Path(config.data)

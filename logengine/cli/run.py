@@ -24,9 +24,9 @@ def command(config_path: Path | None, data: Path | None, socket: Path | None) ->
     --data overrides the file's `data`. --socket is one more listener, and the only one
     where the file names none.
     """
-    from logengine.config import load_config
-    from logengine.daemon import run_daemon
-    from logengine.logs import configure_logs
+    from logengine.daemon.config import load_config
+    from logengine.daemon.daemon import run_daemon
+    from logengine.daemon.logs import configure_logs
 
     config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
     configure_logs(config.log.level, config.log.format)

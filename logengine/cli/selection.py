@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from logengine.block import Block, Record
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import resolve_data, streams_argument
 from logengine.cli.streams import streams_to_read
-from logengine.cursor import Cursor
-from logengine.filter import Filter
-from logengine.reader import Report, StreamReader, merge_by_time
-from logengine.time_range import TimeRange
-from logengine.timestamp import parse_time
+from logengine.format.block import Block, Record
+from logengine.format.cursor import Cursor
+from logengine.format.time_range import TimeRange
+from logengine.format.timestamp import parse_time
+from logengine.reading.filter import Filter
+from logengine.reading.reader import Report, StreamReader, merge_by_time
 
 Select = Callable[[Report], "Selection"]
 

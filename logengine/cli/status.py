@@ -10,7 +10,7 @@ import msgspec
 from logengine.cli.options import resolve_socket, socket_option
 from logengine.cli.output import escape
 from logengine.errors import DaemonUnavailable, ProtocolError
-from logengine.status import Status
+from logengine.protocols.status import Status
 from logengine.units import format_duration, format_size_rounded
 
 _PATIENCE_S = 10.0

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from logengine.disk.segment_file import list_streams
 from logengine.errors import InvalidStreamName, UnknownStream
-from logengine.segment import STREAM_NAME_RULE, is_stream_name
-from logengine.segment_file import list_streams
+from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 
 # So long a stream may not be there that is there before and after.
 _PATIENCE_S = 0.3

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import click
 
-from logengine.block import Record
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, format_option
 from logengine.cli.streams import check_names, streams_to_read, there_are
-from logengine.filter import Filter
-from logengine.reader import StreamReader, last_records, merge_by_time
-from logengine.segment_file import list_streams
+from logengine.disk.segment_file import list_streams
+from logengine.format.block import Record
+from logengine.reading.filter import Filter
+from logengine.reading.reader import StreamReader, last_records, merge_by_time
 
 # One whose directory is just being made, perhaps more than once, is not said to be awaited.
 _LOOKS_FOR_AWAITED = 10
@@ -94,7 +94,7 @@ def _last_durable_records(
     data: Path, stream: str, count: int, chosen: Filter, output: Output
 ) -> tuple[StreamReader, list[Record]] | None:
     """As `last_durable_records`; None of a stream that went, which begins anew if it comes."""
-    from logengine.follow import last_durable_records
+    from logengine.reading.follow import last_durable_records
 
     try:
         return last_durable_records(data, stream, count, chosen, output.report)
@@ -165,7 +165,7 @@ async def _follow(
     chosen: Filter,
     output: Output,
 ) -> None:
-    from logengine.follow import Follower
+    from logengine.reading.follow import Follower
 
     async for block in Follower(data, streams, readers, output.report).blocks():
         for part in chosen.choose(block):

@@ -9,9 +9,9 @@ import click
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
 from logengine.cli.streams import streams_to_read
-from logengine.seal_chain import SealChain
-from logengine.segment_file import size_of_segments
-from logengine.verify import Finding, verify_stream
+from logengine.disk.segment_file import size_of_segments
+from logengine.format.seal_chain import SealChain
+from logengine.upkeep.verify import Finding, verify_stream
 
 
 @click.command(
@@ -61,7 +61,7 @@ def command(
         raise click.UsageError("--since-seal is a seal of one stream; name that as STREAM")
     is_signed = None
     if public_key is not None:
-        from logengine.signing import load_verifier
+        from logengine.upkeep.signing import load_verifier
 
         is_signed = load_verifier(public_key)
     chains = {stream: SealChain(anchor, is_signed) for stream in names}

@@ -7,7 +7,7 @@ from typing import Any
 from logengine.client.encoding import represent
 from logengine.client.sender import Sender
 from logengine.client.threads import Client
-from logengine.timestamp import format_time
+from logengine.format.timestamp import format_time
 
 
 class LogEngineHandler(logging.Handler):

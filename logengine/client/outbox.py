@@ -21,7 +21,7 @@ import msgspec
 
 from logengine.client.encoding import encode_record
 from logengine.errors import ProducerFenced, ProtocolError
-from logengine.record import count_lines, split_lines
+from logengine.format.record import count_lines, split_lines
 
 # Memory is given free chunk by chunk as acks come.
 CHUNK_BYTES = 64 * 1024

@@ -27,18 +27,18 @@ from typing import Self
 
 import msgspec
 
-from logengine.atomic import AtomicWriter, is_temp_name
 from logengine.client.descriptors import Descriptor
 from logengine.client.mending import whole_parts
 from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
-from logengine.directory import create_directory, sync_directory
+from logengine.disk.atomic import AtomicWriter, is_temp_name
+from logengine.disk.directory import create_directory, sync_directory
+from logengine.disk.segment_file import list_segments, read_header, read_provable, read_segment
 from logengine.errors import DamagedSegment, SpoolInUse
-from logengine.plan import BodyDigest, SegmentPlan
-from logengine.record import split_lines
-from logengine.segment import segment_name
-from logengine.segment_file import list_segments, read_header, read_provable, read_segment
-from logengine.stream import SegmentWriter
-from logengine.timestamp import format_timestamp
+from logengine.format.record import split_lines
+from logengine.format.segment import segment_name
+from logengine.format.timestamp import format_timestamp
+from logengine.store.plan import BodyDigest, SegmentPlan
+from logengine.store.stream import SegmentWriter
 
 _LOCK_NAME = ".lock"
 _DAMAGED_NAME = ".damaged"  # no stream's, which begin otherwise

@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from logengine.segment import STREAM_NAME_RULE, is_stream_name
+from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 
 PROTOCOL_VERSION = 1
 PRODUCER_CHARACTERS_MAX = 128

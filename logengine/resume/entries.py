@@ -6,9 +6,9 @@ from typing import Protocol
 import msgspec
 
 from logengine.errors import MalformedInput
-from logengine.importing import begins_journal, journal_entry
+from logengine.exchange.importing import begins_journal, journal_entry
+from logengine.format.record import split_lines
 from logengine.protocols.journal_export import Entry, JournalExportParser
-from logengine.record import split_lines
 from logengine.resume.cursor import Cursor, SeenEntries, parse_cursor
 from logengine.resume.history import EntriesPortion
 

@@ -3,7 +3,7 @@
 from hashlib import blake2b
 
 from logengine.errors import AnotherInput
-from logengine.record import BLANK, split_lines
+from logengine.format.record import BLANK, split_lines
 from logengine.resume.history import FINGERPRINT_BYTES_MAX, Identity, Place, Portion
 
 _BEGINS_CHARACTERS = 60

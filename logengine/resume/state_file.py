@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from logengine.atomic import AtomicWriter
-from logengine.directory import create_directory
+from logengine.disk.atomic import AtomicWriter
+from logengine.disk.directory import create_directory
+from logengine.disk.writes import write_all
 from logengine.errors import ResumeInUse
 from logengine.resume.history import Header, History, Note, decode_history, encode_line
-from logengine.writes import write_all
 
 _NAME_CHARACTERS = 40
 _PERMISSIONS = 0o600  # it has the first lines of logs

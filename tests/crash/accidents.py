@@ -13,15 +13,15 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from logengine.compression import encode_compressed_header, frame_length
-from logengine.segment import (
+from logengine.disk.segment_file import list_segments, read_provable
+from logengine.format.compression import encode_compressed_header, frame_length
+from logengine.format.segment import (
     Header,
     body_sha256,
     encode_header,
     segment_name,
     timestamp_of,
 )
-from logengine.segment_file import list_segments, read_provable
 
 _FAR = "2099-01-01T00:00:00.000000Z"
 

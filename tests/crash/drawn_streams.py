@@ -12,23 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from logengine.committer import CommitLimits, Committer
-from logengine.compaction import CompactionLimits, Part
-from logengine.compactor import Compactor
-from logengine.erase import Erasure, Wanted
-from logengine.erasure import Mark
-from logengine.filter import Filter
-from logengine.registered_cursors import CURSORS_NAME
-from logengine.repair import Repair
-from logengine.retainer import Retainer
-from logengine.retention import RetentionRules
-from logengine.rewrite import Pace, Rewriter
-from logengine.segment import segment_name
-from logengine.segment_file import list_segments, read_header
-from logengine.store import Store, StoreLimits
-from logengine.survey import unlink_newest_first
-from logengine.time_range import ALL_TIMES
-from logengine.verify import verify_stream
+from logengine.disk.registered_cursors import CURSORS_NAME
+from logengine.disk.segment_file import list_segments, read_header
+from logengine.format.segment import segment_name
+from logengine.format.time_range import ALL_TIMES
+from logengine.reading.filter import Filter
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.store import Store, StoreLimits
+from logengine.upkeep.compaction import CompactionLimits, Part
+from logengine.upkeep.compactor import Compactor
+from logengine.upkeep.erase import Erasure, Wanted
+from logengine.upkeep.erasure import Mark
+from logengine.upkeep.repair import Repair
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.rewrite import Pace, Rewriter
+from logengine.upkeep.survey import unlink_newest_first
+from logengine.upkeep.verify import verify_stream
 from tests.crash.oracle import AtOnce, addition
 from tests.crash.power_cut import Tree
 from tests.crash.retaining import retainer

@@ -12,11 +12,11 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from logengine.retention import RetentionRules
-from logengine.segment_file import list_segments
-from logengine.store import Store
-from logengine.stream import drop_oldest
-from logengine.verify import verify_stream
+from logengine.disk.segment_file import list_segments
+from logengine.store.store import Store
+from logengine.store.stream import drop_oldest
+from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.verify import verify_stream
 from tests.crash import cuts
 from tests.crash.drawn_streams import (
     STREAM,

@@ -5,7 +5,7 @@ import random
 import threading
 from pathlib import Path
 
-from logengine.verify import verify_stream
+from logengine.upkeep.verify import verify_stream
 from tests.crash.oracle import Durable, Promises, Sent, look_at, record_line
 from tests.crash.oracle import Producer as ProducerName
 from tests.daemon import Producer

@@ -12,23 +12,25 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 from unittest.mock import patch
 
-from logengine import follow, plan, retainer, store, stream
-from logengine.atomic import AtomicWriter
-from logengine.committer import Committer
-from logengine.compactor import Compactor
-from logengine.directory import Directory
-from logengine.durable_mark import MarkReader
+from logengine.disk.atomic import AtomicWriter
+from logengine.disk.directory import Directory
+from logengine.disk.durable_mark import MarkReader
+from logengine.disk.running import UnsyncedStreams
+from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError, OutdatedPlan
-from logengine.plan import PlannedSegment, SegmentPlan
-from logengine.publication import StreamCommit
-from logengine.retainer import Retainer
-from logengine.retention import Oldest
-from logengine.room import StoredSegment
-from logengine.running import UnsyncedStreams
-from logengine.segment_file import list_segments, read_header
-from logengine.store import Store
-from logengine.stream import SegmentWriter
-from logengine.survey import Leftover, unlink_newest_first
+from logengine.reading import follow
+from logengine.store import plan, store, stream
+from logengine.store.committer import Committer
+from logengine.store.plan import PlannedSegment, SegmentPlan
+from logengine.store.publication import StreamCommit
+from logengine.store.room import StoredSegment
+from logengine.store.store import Store
+from logengine.store.stream import SegmentWriter
+from logengine.upkeep import retainer
+from logengine.upkeep.compactor import Compactor
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import Oldest
+from logengine.upkeep.survey import Leftover, unlink_newest_first
 
 Mutant = Callable[[], contextlib.AbstractContextManager[Any]]
 

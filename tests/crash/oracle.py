@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 from structlog.testing import capture_logs
 
-from logengine.committer import CommitLimits, Committer
-from logengine.compaction import CompactionLimits
-from logengine.compactor import Compactor
-from logengine.directory import AnyDirectory
+from logengine.disk.directory import AnyDirectory
 from logengine.errors import DataDirectoryIncomplete
-from logengine.plan import Addition
-from logengine.retainer import Retainer
-from logengine.rewrite import Pace, Rewriter
-from logengine.store import Store, StoreLimits
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.plan import Addition
+from logengine.store.store import Store, StoreLimits
+from logengine.upkeep.compaction import CompactionLimits
+from logengine.upkeep.compactor import Compactor
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash.walker import decompressed, fault_of
 
 # Small enough that active segments end, and are evicted, within a few records.

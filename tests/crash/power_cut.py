@@ -29,8 +29,8 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from logengine.durable_mark import MARKS_NAME
-from logengine.running import RUNNING_NAME
+from logengine.disk.durable_mark import MARKS_NAME
+from logengine.disk.running import RUNNING_NAME
 from tests.crash.system_calls import (
     ROOT,
     Emptied,

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from logengine.atomic import AtomicWriter
-from logengine.directory import AnyDirectory, create_directory
-from logengine.registered_cursors import CURSORS_NAME
-from logengine.retainer import Retainer
-from logengine.retention import RetentionRule, RetentionRules
+from logengine.disk.atomic import AtomicWriter
+from logengine.disk.directory import AnyDirectory, create_directory
+from logengine.disk.registered_cursors import CURSORS_NAME
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import RetentionRule, RetentionRules
 from tests.crash.oracle import Reads
 
 # All that the campaign stores is older than a second by then.

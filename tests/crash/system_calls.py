@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from logengine import writes
+from logengine.disk import writes
 
 ROOT = 0  # the directory beneath which calls are recorded, as an inode
 

@@ -17,13 +17,13 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine import segment_file
-from logengine.block import Record
+from logengine.disk import segment_file
+from logengine.disk.segment_file import list_segments
 from logengine.errors import DamagedSegment
-from logengine.reader import Problem, StreamReader
-from logengine.segment_file import list_segments
-from logengine.store import Store, StoreLimits
-from logengine.verify import verify_stream
+from logengine.format.block import Record
+from logengine.reading.reader import Problem, StreamReader
+from logengine.store.store import Store, StoreLimits
+from logengine.upkeep.verify import verify_stream
 from tests.compressed import compress_file
 from tests.crash import oracle
 from tests.crash.cuts import SCRATCH

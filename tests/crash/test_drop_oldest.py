@@ -10,15 +10,15 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine import stream
-from logengine.compaction import Part
-from logengine.directory import Directory, sync_or_note
-from logengine.rewrite import Pace, Rewriter
-from logengine.segment import segment_name
-from logengine.segment_file import list_segments
-from logengine.store import Store, StoreLimits
-from logengine.stream import drop_oldest
-from logengine.survey import unlink_newest_first
+from logengine.disk.directory import Directory, sync_or_note
+from logengine.disk.segment_file import list_segments
+from logengine.format.segment import segment_name
+from logengine.store import stream
+from logengine.store.store import Store, StoreLimits
+from logengine.store.stream import drop_oldest
+from logengine.upkeep.compaction import Part
+from logengine.upkeep.rewrite import Pace, Rewriter
+from logengine.upkeep.survey import unlink_newest_first
 from tests.crash import oracle
 from tests.crash.going import broken_by_cuts, cut_goings, dropped, fail_goings
 from tests.crash.mutants import nothing

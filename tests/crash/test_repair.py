@@ -15,11 +15,11 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine import compression
-from logengine.repair import DAMAGED_DIRECTORY, Repair
-from logengine.segment import segment_name
-from logengine.store import Store
-from logengine.verify import verify_stream
+from logengine.format import compression
+from logengine.format.segment import segment_name
+from logengine.store.store import Store
+from logengine.upkeep.repair import DAMAGED_DIRECTORY, Repair
+from logengine.upkeep.verify import verify_stream
 from tests.crash import oracle
 from tests.crash.accidents import Accidents
 from tests.crash.drawn_streams import Life, drawn_life, findings, live

@@ -19,19 +19,19 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from logengine import retainer
-from logengine.atomic import AtomicWriter
-from logengine.compaction import Part
-from logengine.directory import Directory, sync_directory
+from logengine.disk.atomic import AtomicWriter
+from logengine.disk.directory import Directory, sync_directory
+from logengine.disk.segment_file import list_segments, read_header, read_segment
 from logengine.errors import AtomicWriteError
-from logengine.repair import Repair
-from logengine.retainer import Retainer
-from logengine.retention import RetentionRule, RetentionRules
-from logengine.rewrite import Pace, Rewriter
-from logengine.segment import encode_header, segment_name
-from logengine.segment_file import list_segments, read_header, read_segment
-from logengine.store import Store, StoreLimits
-from logengine.survey import unlink_newest_first
+from logengine.format.segment import encode_header, segment_name
+from logengine.store.store import Store, StoreLimits
+from logengine.upkeep import retainer
+from logengine.upkeep.compaction import Part
+from logengine.upkeep.repair import Repair
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.rewrite import Pace, Rewriter
+from logengine.upkeep.survey import unlink_newest_first
 from tests.crash import oracle
 from tests.crash.going import broken_by_cuts, cut_goings, fail_goings, retained
 from tests.crash.mutants import nothing

@@ -14,10 +14,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from logengine.atomic import AtomicWriter
-from logengine.segment import encode_header, segment_name
-from logengine.segment_file import list_segments, read_segment
-from logengine.store import Store, StoreLimits
+from logengine.disk.atomic import AtomicWriter
+from logengine.disk.segment_file import list_segments, read_segment
+from logengine.format.segment import encode_header, segment_name
+from logengine.store.store import Store, StoreLimits
 from tests.crash import cuts, faults, mutants, oracle
 from tests.crash.mutants import Mutant
 from tests.crash.system_calls import SystemCalls

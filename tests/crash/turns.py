@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from greenlet import getcurrent, greenlet
 
-from logengine import durable_mark, running
+from logengine.disk import durable_mark, running
 
 
 class TurnExecutor(Executor):

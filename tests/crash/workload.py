@@ -24,15 +24,15 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from logengine import writes
-from logengine.committer import CommitLimits, Committer
-from logengine.compaction import CompactionLimits
-from logengine.compactor import Compactor
-from logengine.follow import Follower
-from logengine.retention import RetentionRules
-from logengine.rewrite import Pace, Rewriter
-from logengine.server import Server, ServerLimits
-from logengine.store import Store
+from logengine.disk import writes
+from logengine.intake.server import Server, ServerLimits
+from logengine.reading.follow import Follower
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.store import Store
+from logengine.upkeep.compaction import CompactionLimits
+from logengine.upkeep.compactor import Compactor
+from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash import retaining
 from tests.crash.oracle import (
     LIMITS,

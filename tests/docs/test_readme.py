@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from logengine.cli import cli
-from logengine.config import parse_config
+from logengine.daemon.config import parse_config
 from tests.daemon import Daemon
 
 PROJECT = Path(__file__).parents[2]

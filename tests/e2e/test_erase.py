@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from logengine.erase import ERASING_DIRECTORY, finish
 from logengine.errors import OldBytesRemain
+from logengine.upkeep.erase import ERASING_DIRECTORY, finish
 from tests.compressed import compress_file
 from tests.daemon import Daemon
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from logengine.child_process import OutputPipe
+from logengine.command.child_process import OutputPipe
 from tests.daemon import Daemon, eventually
 
 EXEC = [sys.executable, "-m", "logengine", "exec"]
@@ -141,7 +141,7 @@ def test_no_core_of_exec_itself_is_dumped(root: Path) -> None:
     def dumps_core(end: str) -> bool:
         program = f"""
 import os, resource, signal
-from logengine.child_process import die_by
+from logengine.command.child_process import die_by
 os.chdir({str(root)!r})
 hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
 resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))

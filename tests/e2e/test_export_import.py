@@ -14,11 +14,11 @@ import duckdb
 import pytest
 import zstandard
 
+from logengine.disk.segment_file import list_segments
 from logengine.errors import NotInstalled
-from logengine.exporting import export_file, zstd_frames
-from logengine.segment import segment_name
-from logengine.segment_file import list_segments
-from logengine.store import Store, StoreLimits
+from logengine.exchange.exporting import export_file, zstd_frames
+from logengine.format.segment import segment_name
+from logengine.store.store import Store, StoreLimits
 from tests.crash.oracle import addition
 from tests.daemon import Daemon, eventually
 from tests.e2e.test_cli import LOGENGINE

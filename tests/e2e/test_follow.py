@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from logengine.durable_mark import MARKS_NAME, DurableMarks
-from logengine.running import RUNNING_NAME, read_boot_id
+from logengine.disk.durable_mark import MARKS_NAME, DurableMarks
+from logengine.disk.running import RUNNING_NAME, read_boot_id
 from tests.daemon import PATIENCE_S, Daemon, eventually
 
 MERGING = """

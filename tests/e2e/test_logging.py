@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 import logengine
-from logengine.timestamp import is_timestamp
+from logengine.format.timestamp import is_timestamp
 from tests.daemon import Daemon
 
 PATIENCE_S = 20.0

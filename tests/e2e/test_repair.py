@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from logengine.compression import compress_body, encode_compressed_header, with_frames
-from logengine.segment import body_sha256, header_sha256
-from logengine.segment_file import read_header, read_header_line, read_segment
+from logengine.disk.segment_file import read_header, read_header_line, read_segment
+from logengine.format.compression import compress_body, encode_compressed_header, with_frames
+from logengine.format.segment import body_sha256, header_sha256
 from tests.compressed import compress_file
 from tests.daemon import Daemon, eventually
 

@@ -12,10 +12,10 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine.directory import Directory
+from logengine.disk.directory import Directory
+from logengine.disk.file_system import risks_at
 from logengine.errors import DataDirectoryIncomplete
-from logengine.file_system import risks_at
-from logengine.store import Store
+from logengine.store.store import Store
 from tests.crash.image import image, missing
 from tests.crash.oracle import AtOnce
 from tests.daemon import Daemon, Producer, eventually

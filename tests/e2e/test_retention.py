@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from logengine.running import RUNNING_NAME, read_boot_id
+from logengine.disk.running import RUNNING_NAME, read_boot_id
 from tests.daemon import Daemon, eventually
 
 SEALING = """

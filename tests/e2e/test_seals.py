@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from logengine.compression import compress_body, encode_compressed_header, with_frames
-from logengine.segment import Header, header_sha256
-from logengine.segment_file import read_header, read_header_line, read_segment
+from logengine.disk.segment_file import read_header, read_header_line, read_segment
+from logengine.format.compression import compress_body, encode_compressed_header, with_frames
+from logengine.format.segment import Header, header_sha256
 from tests.daemon import Daemon, eventually
 
 SEALING = """

@@ -24,14 +24,14 @@ from unittest.mock import patch
 import pytest
 import uvloop
 
-from logengine.committer import CommitLimits, Committer
-from logengine.connection import RECEIVE_BYTES
+from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
-from logengine.listeners import bind_listener
-from logengine.quota import Admitted, Quota, Quotas
-from logengine.segment_file import list_segments, read_segment
-from logengine.server import Server, ServerLimits
-from logengine.store import Store, StoreLimits
+from logengine.intake.connection import RECEIVE_BYTES
+from logengine.intake.listeners import bind_listener
+from logengine.intake.quota import Admitted, Quota, Quotas
+from logengine.intake.server import Server, ServerLimits
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.store import Store, StoreLimits
 
 PATIENCE_S = 20
 # Long enough that what must not happen would have happened, short enough to wait for.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from logengine.running import RUNNING_NAME, read_boot_id
+from logengine.disk.running import RUNNING_NAME, read_boot_id
 from tests.daemon import Daemon, Producer, eventually
 
 SMALL = """

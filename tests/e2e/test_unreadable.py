@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from logengine.segment_file import list_segments
+from logengine.disk.segment_file import list_segments
 from tests.daemon import Daemon, eventually
 from tests.e2e.test_status import asked
 

@@ -11,7 +11,7 @@ MUTANTS = (
     mutant(
         "published_without_a_hold",
         "a merge takes its name while a commit is under way in its stream",
-        "compactor.py",
+        "upkeep/compactor.py",
         "            async with self._committer.held(stream):\n"
         "                await self._in_thread(_publish_in_place_of",
         "            if True:\n                await self._in_thread(_publish_in_place_of",
@@ -21,7 +21,7 @@ MUTANTS = (
     mutant(
         "published_in_place_of_nothing",
         "a merge takes its name although what it is made of was dropped",
-        "compactor.py",
+        "upkeep/compactor.py",
         "            raise _Outdated\n",
         "            pass\n",
         Simulation(),
@@ -31,7 +31,7 @@ MUTANTS = (
     mutant(
         "visible_result_not_noted",
         "a merge whose sync failed does not keep removals from this stream",
-        "compactor.py",
+        "upkeep/compactor.py",
         "                self._store.unsynced.add(stream)\n",
         "                pass\n",
         Simulation(),
@@ -41,7 +41,7 @@ MUTANTS = (
     mutant(
         "failed_result_not_aborted",
         "a merge that could not take its name leaves its temp",
-        "compactor.py",
+        "upkeep/compactor.py",
         "            writer.abort()\n            raise",
         "            raise",
         Simulation(),
@@ -50,7 +50,7 @@ MUTANTS = (
     mutant(
         "active_ended_whenever",
         "the active segment is ended in a stream that is not quiet",
-        "compactor.py",
+        "upkeep/compactor.py",
         "        if is_quiet:\n            self._store.end_active(stream)",
         "        self._store.end_active(stream)",
         _COMPACTOR,
@@ -59,7 +59,7 @@ MUTANTS = (
     mutant(
         "active_never_ended",
         "a quiet stream keeps its active segment, and is never sealed",
-        "compactor.py",
+        "upkeep/compactor.py",
         "        if is_quiet:\n            self._store.end_active(stream)\n",
         "",
         _COMPACTOR,
@@ -67,7 +67,7 @@ MUTANTS = (
     mutant(
         "leftover_left",
         "what a compaction left that was cut short stays",
-        "compactor.py",
+        "upkeep/compactor.py",
         "        if found.leftover is not None:\n",
         "        if False:\n",
         Simulation(),
@@ -76,7 +76,7 @@ MUTANTS = (
     mutant(
         "leftover_removed_at_once",
         "what a compaction left goes, and what covers it is believed to be durable",
-        "compactor.py",
+        "upkeep/compactor.py",
         "        await self._publish(stream, writer, [writer.plan.file_name], leftover.names)",
         "        writer.abort()\n"
         "        spend = self._rewriter.pace.spend_or_hurry\n"
@@ -87,7 +87,7 @@ MUTANTS = (
     mutant(
         "plain_kept_beside_its_seal",
         "a seal leaves the plain segment of its first number",
-        "compactor.py",
+        "upkeep/compactor.py",
         "            covered.append(segment_name(header.first))\n",
         "            pass\n",
         _COMPACTOR,
@@ -95,7 +95,7 @@ MUTANTS = (
     mutant(
         "survey_kept_after_a_drop",
         "what was dropped counts as there",
-        "compactor.py",
+        "upkeep/compactor.py",
         "            known.drops += 1\n            known.survey = None\n",
         "            known.drops += 1\n",
         Simulation(),
@@ -106,7 +106,7 @@ MUTANTS = (
     mutant(
         "failure_not_tried_again",
         "a compaction that failed is the last of its stream",
-        "compactor.py",
+        "upkeep/compactor.py",
         "            if known.failures or self._is_quiet(known):",
         "            if not known.failures and self._is_quiet(known):",
         _COMPACTOR,
@@ -114,7 +114,7 @@ MUTANTS = (
     mutant(
         "retention_without_a_hold",
         "retention removes while a commit is under way in its stream",
-        "compactor.py",
+        "upkeep/compactor.py",
         "                async with self._committer.held(removal.stream):\n"
         "                    is_removed",
         "                if True:\n                    is_removed",
@@ -125,7 +125,7 @@ MUTANTS = (
     mutant(
         "covered_unlinked_oldest_first",
         "what a merge covers goes with the oldest first",
-        "survey.py",
+        "upkeep/survey.py",
         "        for name in sorted(names, reverse=True):",
         "        for name in sorted(names):",
         Simulation(),
@@ -135,7 +135,7 @@ MUTANTS = (
     mutant(
         "leftover_of_older_seals_unseen",
         "what came back behind an older seal is not looked for",
-        "survey.py",
+        "upkeep/survey.py",
         "    found.leftover = _look(directory, older, names, damaged, Survey(ended_before)).leftover\n",
         "",
         Simulation(),
@@ -145,7 +145,7 @@ MUTANTS = (
     mutant(
         "covered_taken_for_a_part",
         "what a merge left is merged once more",
-        "survey.py",
+        "upkeep/survey.py",
         "        is_covered = covering is not None and header.count and header.last <= covering.last",
         "        is_covered = False",
         Simulation(),
@@ -154,7 +154,7 @@ MUTANTS = (
     mutant(
         "plain_beside_its_seal_unseen",
         "a plain segment beside its seal is not cleared up",
-        "survey.py",
+        "upkeep/survey.py",
         "        if header.is_compressed and segment_name(first) in names:\n"
         "            left.append(segment_name(first))\n",
         "",
@@ -164,7 +164,7 @@ MUTANTS = (
     mutant(
         "seal_after_a_damaged_one",
         "a seal follows one whose hash nobody knows",
-        "survey.py",
+        "upkeep/survey.py",
         "                found.seal_from = None  # it may be a sealed one\n",
         "                pass\n",
         _SEALS,
@@ -173,7 +173,7 @@ MUTANTS = (
     mutant(
         "merged_without_a_check",
         "parts that are others by now are merged",
-        "rewrite.py",
+        "upkeep/rewrite.py",
         "                assert (header.last, header.is_compressed) == (part.last, part.is_compressed)\n",
         "",
         Simulation(),
@@ -183,7 +183,7 @@ MUTANTS = (
     mutant(
         "seal_without_the_one_before",
         "a seal does not name the one before it",
-        "rewrite.py",
+        "upkeep/rewrite.py",
         "            prev=hash_for_successor(before, line),",
         '            prev="",',
         Simulation(),
@@ -193,7 +193,7 @@ MUTANTS = (
     mutant(
         "removed_before_a_sync",
         "retention removes before what a compaction removed is synced",
-        "retainer.py",
+        "upkeep/retainer.py",
         "            # would come back after a power cut.\n"
         "            sync_or_note(directory, self._unsynced)\n",
         "            # would come back after a power cut.\n",
@@ -203,7 +203,7 @@ MUTANTS = (
     mutant(
         "removal_not_synced",
         "retention does not sync what it removed",
-        "retainer.py",
+        "upkeep/retainer.py",
         "                is_removed = True\n                sync_or_note(directory, self._unsynced)\n",
         "                is_removed = True\n",
         Simulation(),
@@ -212,7 +212,7 @@ MUTANTS = (
     mutant(
         "retained_though_unsynced",
         "retention removes from a directory in which removed ones may come back",
-        "retainer.py",
+        "upkeep/retainer.py",
         "            if use.stream not in self._unsynced and self._is_known(use.stream)",
         "            if self._is_known(use.stream)",
         Simulation(),
@@ -222,7 +222,7 @@ MUTANTS = (
     mutant(
         "retained_though_not_recovered",
         "retention removes from a stream of which nobody knows where it ends",
-        "retainer.py",
+        "upkeep/retainer.py",
         "            if use.stream not in self._unsynced and self._is_known(use.stream)",
         "            if use.stream not in self._unsynced",
         tests("store/test_unreadable.py"),
@@ -230,7 +230,7 @@ MUTANTS = (
     mutant(
         "removed_though_unsynced",
         "retention removes what it chose before a sync failed",
-        "retainer.py",
+        "upkeep/retainer.py",
         "        if removal.stream in self._unsynced:\n            return False\n",
         "",
         Simulation(),
@@ -239,7 +239,7 @@ MUTANTS = (
     mutant(
         "seal_removed_before_its_plain",
         "retention removes a seal beside which its plain segment is left",
-        "retainer.py",
+        "upkeep/retainer.py",
         "        if is_there_twice or covers_others or not",
         "        if covers_others or not",
         Simulation(),
@@ -248,7 +248,7 @@ MUTANTS = (
     mutant(
         "seal_removed_before_covered",
         "retention removes a seal that covers segments which are left",
-        "retainer.py",
+        "upkeep/retainer.py",
         "        if is_there_twice or covers_others or not",
         "        if is_there_twice or not",
         Simulation(),
@@ -257,7 +257,7 @@ MUTANTS = (
     mutant(
         "unsealed_retained_away",
         "retention removes what is not sealed",
-        "retainer.py",
+        "upkeep/retainer.py",
         "        if is_there_twice or covers_others or not (header.is_sealed or header.gap is not UNSET):",
         "        if is_there_twice or covers_others:",
         Simulation(),
@@ -266,7 +266,7 @@ MUTANTS = (
     mutant(
         "newest_seal_removed",
         "retention removes the newest seal, which the next one names",
-        "retainer.py",
+        "upkeep/retainer.py",
         "        if not seals or firsts[0] == seals[-1]:",
         "        if not seals:",
         Simulation(),
@@ -276,7 +276,7 @@ MUTANTS = (
     mutant(
         "followed_before_a_sync",
         "a follower shows what is visible and not durable",
-        "follow.py",
+        "reading/follow.py",
         "                sync_directory(self._data / stream)\n",
         "",
         Simulation(),

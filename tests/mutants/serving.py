@@ -11,14 +11,14 @@ MUTANTS = (
     mutant(
         "never_through_after_the_end",
         "a sender that has hung up stays connected",
-        "connection.py",
+        "intake/connection.py",
         "        if self._ended:\n            self._close_if_through()\n\n    def fence",
         "\n    def fence",
     ),
     mutant(
         "acked_when_closed",
         "a connection that is closed goes on answering",
-        "connection.py",
+        "intake/connection.py",
         "        if self.closed:\n            return\n        self._durable = number",
         "        self._durable = number",
         Simulation(),
@@ -27,14 +27,14 @@ MUTANTS = (
     mutant(
         "durable_not_noted_by_a_connection",
         "a connection does not remember what is durable",
-        "connection.py",
+        "intake/connection.py",
         "        self._durable = number\n        if self._answers_wanted",
         "        if self._answers_wanted",
     ),
     mutant(
         "acks_nobody_asked_for",
         "a sender that said no hello has answers",
-        "connection.py",
+        "intake/connection.py",
         "        if self._answers_wanted:\n            self._ack_due = number",
         "        if True:\n            self._ack_due = number",
         Simulation(),
@@ -43,14 +43,14 @@ MUTANTS = (
     mutant(
         "half_a_record_of_a_producer",
         "half a record of a producer takes the whole one's number",
-        "connection.py",
+        "intake/connection.py",
         "        if self.producer is not None or (self._stopping and self._answers_wanted):",
         "        if self._stopping and self._answers_wanted:",
     ),
     mutant(
         "half_a_record_at_a_stop",
         "a record that a stop cut in half is stored as it is",
-        "connection.py",
+        "intake/connection.py",
         "        if self.producer is not None or (self._stopping and self._answers_wanted):",
         "        if self.producer is not None:",
         Simulation(),
@@ -59,7 +59,7 @@ MUTANTS = (
     mutant(
         "half_a_record_dropped",
         "the last record of a sender, without a newline, is dropped",
-        "connection.py",
+        "intake/connection.py",
         "            self._handle(self._receiver.end())\n",
         "            self._receiver.drop_unfinished()\n",
         Simulation(),
@@ -68,7 +68,7 @@ MUTANTS = (
     mutant(
         "lost_behind_a_hello",
         "what arrives with a hello is lost",
-        "connection.py",
+        "intake/connection.py",
         "        self._held_back = behind\n",
         "",
         Simulation(),
@@ -77,7 +77,7 @@ MUTANTS = (
     mutant(
         "read_while_greeting",
         "a producer is read before it is welcomed",
-        "connection.py",
+        "intake/connection.py",
         "        if not (self._reading or self._ended or self._greeting or self.closed):",
         "        if not (self._reading or self._ended or self.closed):",
         Simulation(),
@@ -86,21 +86,21 @@ MUTANTS = (
     mutant(
         "numbered_from_one",
         "a producer's records are numbered from 1 on each connection",
-        "connection.py",
+        "intake/connection.py",
         "        self._arrived = self._durable = next_number - 1\n",
         "",
     ),
     mutant(
         "refused_without_a_number",
         "a record that is refused takes no number",
-        "connection.py",
+        "intake/connection.py",
         '        self._add(b"", 0, 1, self._server.timestamp())',
         '        self._add(b"", 0, 0, self._server.timestamp())',
     ),
     mutant(
         "short_answer_believed",
         "what the kernel did not take of an answer is not sent",
-        "connection.py",
+        "intake/connection.py",
         "            del self._answers[:sent]\n",
         "            self._answers.clear()\n",
         Simulation(),
@@ -109,7 +109,7 @@ MUTANTS = (
     mutant(
         "ack_kept_back",
         "an ack that was due while others were sent is not sent",
-        "connection.py",
+        "intake/connection.py",
         "                self._answers += ack_answer(self._ack_due)\n                self._ack_due = 0",
         "                self._answers += ack_answer(self._ack_due)",
         Simulation(),
@@ -118,7 +118,7 @@ MUTANTS = (
     mutant(
         "not_sent_on",
         "what the kernel did not take is never sent",
-        "connection.py",
+        "intake/connection.py",
         "                self._loop.add_writer(self._socket, self._on_writable)\n",
         "",
         Simulation(),
@@ -127,7 +127,7 @@ MUTANTS = (
     mutant(
         "not_read_on_after_answers",
         "a sender that did not read its answers is not read on when it does",
-        "connection.py",
+        "intake/connection.py",
         "            self._server.room(self)\n            self._close_if_through()",
         "            self._close_if_through()",
         Simulation(),
@@ -136,7 +136,7 @@ MUTANTS = (
     mutant(
         "not_closed_after_answers",
         "a connection whose last answer went late stays open",
-        "connection.py",
+        "intake/connection.py",
         "            self._server.room(self)\n            self._close_if_through()",
         "            self._server.room(self)",
         Simulation(),
@@ -145,14 +145,14 @@ MUTANTS = (
     mutant(
         "closed_before_the_ack",
         "a connection is closed before its last record is durable",
-        "connection.py",
+        "intake/connection.py",
         "or self._greeting or self._durable < self._arrived:",
         "or self._greeting:",
     ),
     mutant(
         "closed_while_greeting",
         "a producer that hangs up while it waits for its welcome loses what it sent with the hello",
-        "connection.py",
+        "intake/connection.py",
         "or self._greeting or self._durable < self._arrived:",
         "or self._durable < self._arrived:",
         Simulation(),
@@ -161,7 +161,7 @@ MUTANTS = (
     mutant(
         "no_goodbye",
         "a stop ends a connection without a goodbye",
-        "connection.py",
+        "intake/connection.py",
         '            self._answers += goodbye_answer("stopping")\n',
         "",
         Simulation(10),
@@ -170,7 +170,7 @@ MUTANTS = (
     mutant(
         "broken_pipe_ends_reading",
         "what a sender had sent is lost if it does not read its answers any more",
-        "connection.py",
+        "intake/connection.py",
         "                self._answers_wanted = False\n                self._answers.clear()\n"
         "                self._ack_due = 0\n                return\n",
         "                self._answers_wanted = False\n                self._answers.clear()\n"
@@ -181,7 +181,7 @@ MUTANTS = (
     mutant(
         "not_stopped_when_there_is_no_room",
         "a stop forgets what is in the kernel's buffer of a sender that may not be read now",
-        "connection.py",
+        "intake/connection.py",
         "        if self.closed or not self._ended or self._greeting or",
         "        if self.closed or not (self._ended or self._stopping) or self._greeting or",
         Simulation(),
@@ -190,7 +190,7 @@ MUTANTS = (
     mutant(
         "memory_of_the_closed_stays",
         "what a closed connection held counts as held",
-        "connection.py",
+        "intake/connection.py",
         "        self._receiver.drop_unfinished()\n        self._account_for_held(finished=True)\n",
         "        self._receiver.drop_unfinished()\n",
         Simulation(),
@@ -199,7 +199,7 @@ MUTANTS = (
     mutant(
         "held_back_uncounted",
         "what waits behind a hello takes no memory",
-        "connection.py",
+        "intake/connection.py",
         "        if self._held_back:\n            held_bytes",
         "        if False:\n            held_bytes",
         Simulation(),
@@ -208,7 +208,7 @@ MUTANTS = (
     mutant(
         "answers_without_limit",
         "a sender that reads no answers is read on",
-        "connection.py",
+        "intake/connection.py",
         "        if len(self._answers) > ANSWERS_BYTES_MAX and not self._stopping:\n            return 0\n",
         "",
         Simulation(10),
@@ -218,7 +218,7 @@ MUTANTS = (
     mutant(
         "new_connection_waits_for_the_default",
         "a new connection is not read while the default stream has no room",
-        "connection.py",
+        "intake/connection.py",
         "        is_new = not (self._arrived or self._answers_wanted)",
         "        is_new = False",
         Simulation(),
@@ -227,7 +227,7 @@ MUTANTS = (
     mutant(
         "end_waits_for_room",
         "a sender that has hung up is not let go of while there is no room",
-        "connection.py",
+        "intake/connection.py",
         "            return 1  # that is the end, and may be read at any time",
         "            return 0",
         Simulation(),
@@ -236,7 +236,7 @@ MUTANTS = (
     mutant(
         "read_past_the_record",
         "who may be read up to the end of a record is read on",
-        "connection.py",
+        "intake/connection.py",
         '        return waiting.rfind(b"\\n") + 1 if may_finish else 0',
         "        return len(waiting) if may_finish else 0",
         Simulation(),
@@ -246,21 +246,21 @@ MUTANTS = (
     mutant(
         "welcomed_at_once",
         "a producer is welcomed before what it sent before is durable",
-        "server.py",
+        "intake/server.py",
         "            await self.committer.barrier(connection.stream)\n",
         "            await asyncio.sleep(0)\n",
     ),
     mutant(
         "not_fenced",
         "two connections of a producer send side by side",
-        "server.py",
+        "intake/server.py",
         "        if before is not None:\n            before.fence()\n",
         "",
     ),
     mutant(
         "new_one_fenced",
         "the place of a producer is taken from whoever came last by whoever goes",
-        "server.py",
+        "intake/server.py",
         "            if self._producers.get(key) is connection:\n                del",
         "            if key in self._producers:\n                del",
         Simulation(),
@@ -269,14 +269,14 @@ MUTANTS = (
     mutant(
         "next_is_the_last",
         "a welcome asks for the last durable record once more",
-        "server.py",
+        "intake/server.py",
         "connection.welcome_producer(max(known + 1, hello.first or 1))",
         "connection.welcome_producer(max(known, hello.first or 1, 1))",
     ),
     mutant(
         "first_not_heeded",
         "a welcome asks for records that the producer does not have any more",
-        "server.py",
+        "intake/server.py",
         "connection.welcome_producer(max(known + 1, hello.first or 1))",
         "connection.welcome_producer(known + 1)",
         Simulation(),
@@ -285,7 +285,7 @@ MUTANTS = (
     mutant(
         "first_believed",
         "a welcome asks for what the producer says, durable or not",
-        "server.py",
+        "intake/server.py",
         "connection.welcome_producer(max(known + 1, hello.first or 1))",
         "connection.welcome_producer(hello.first or known + 1)",
         Simulation(),
@@ -294,7 +294,7 @@ MUTANTS = (
     mutant(
         "welcome_of_the_gone",
         "a connection that has gone is welcomed",
-        "server.py",
+        "intake/server.py",
         "            welcome.cancel()\n",
         "            pass\n",
         Simulation(),
@@ -303,7 +303,7 @@ MUTANTS = (
     mutant(
         "read_without_room_in_the_stream",
         "a sender is read although its stream has no room",
-        "server.py",
+        "intake/server.py",
         "        if not self._stream_has_room(connection.stream):\n            return False\n"
         "        return connection is self._elected",
         "        return connection is self._elected",
@@ -313,7 +313,7 @@ MUTANTS = (
     mutant(
         "read_without_memory",
         "a sender is read although all together have no room",
-        "server.py",
+        "intake/server.py",
         "            self._is_full() or self.quotas.wait_s(connection)\n",
         "            self.quotas.wait_s(connection)\n",
         Simulation(),
@@ -322,7 +322,7 @@ MUTANTS = (
     mutant(
         "nobody_elected",
         "unfinished records that fill the memory stop everybody",
-        "server.py",
+        "intake/server.py",
         "        if self._elected or not self._paused or not self._is_held_up():",
         "        if True:",
         Simulation(),
@@ -331,7 +331,7 @@ MUTANTS = (
     mutant(
         "elected_for_ever",
         "one that finished its record keeps everybody else waiting",
-        "server.py",
+        "intake/server.py",
         "        if finished and connection is self._elected:\n"
         "            self._end_election()\n            self.room()\n",
         "",
@@ -341,7 +341,7 @@ MUTANTS = (
     mutant(
         "elected_though_gone",
         "one that has gone keeps everybody else waiting",
-        "server.py",
+        "intake/server.py",
         "        if connection is self._elected:\n            self._end_election()\n"
         "        if not self._connections:",
         "        if not self._connections:",
@@ -351,14 +351,14 @@ MUTANTS = (
     mutant(
         "not_resumed",
         "a sender for which there is room again is not read on",
-        "server.py",
+        "intake/server.py",
         "                self._paused.pop(paused, None)\n                paused.resume()\n",
         "                self._paused.pop(paused, None)\n",
     ),
     mutant(
         "stop_does_not_wait_for_senders",
         "a stop does not take what was sent",
-        "server.py",
+        "intake/server.py",
         "        await self._all_closed.wait()\n",
         "",
         Simulation(),
@@ -367,7 +367,7 @@ MUTANTS = (
     mutant(
         "stop_does_not_wait_for_commits",
         "a stop does not wait until all is durable",
-        "server.py",
+        "intake/server.py",
         "        self.quotas.report()\n        await self.committer.drained()\n",
         "        self.quotas.report()\n",
         Simulation(),
@@ -376,7 +376,7 @@ MUTANTS = (
     mutant(
         "no_place_given_back",
         "who waits for a place is not accepted when somebody goes",
-        "server.py",
+        "intake/server.py",
         "        self._listeners.accept_again()\n",
         "",
     ),

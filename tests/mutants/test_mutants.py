@@ -44,7 +44,7 @@ def test_the_tests_that_are_to_find_mutants_are_there() -> None:
 def test_text_that_is_not_in_the_engine_once_is_no_mutant() -> None:
     for old in ("x", "z"):
         with pytest.raises(UnknownText, match="and not once"):
-            changed("x = x + y", Change("store.py", old, "0"))
+            changed("x = x + y", Change("store/store.py", old, "0"))
 
 
 def test_a_test_that_the_engine_as_it_is_fails_too_finds_no_mutant(tmp_path: Path) -> None:

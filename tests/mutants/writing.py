@@ -17,7 +17,7 @@ MUTANTS = (
     mutant(
         "not_flushed_before_fsync",
         "what Python has in its buffer is written after the fsync",
-        "atomic.py",
+        "disk/atomic.py",
         "            self.file.flush()  # Python's own buffer, which fsync knows nothing of\n",
         "            pass\n",
         _ATOMIC,
@@ -25,21 +25,21 @@ MUTANTS = (
     mutant(
         "fsync_left_out",
         "a file takes its name without an fsync",
-        "atomic.py",
+        "disk/atomic.py",
         "            os.fsync(self.file.fileno())\n",
         "",
     ),
     mutant(
         "directory_sync_left_out",
         "a name is taken for durable without a sync of its directory",
-        "atomic.py",
+        "disk/atomic.py",
         "            self._directory.sync()\n        except AtomicWriteError",
         "        except AtomicWriteError",
     ),
     mutant(
         "temp_left_where_a_step_failed",
         "a step that fails leaves the temp",
-        "atomic.py",
+        "disk/atomic.py",
         "            self._writer.abort()\n            super()",
         "            super()",
         _ATOMIC,
@@ -47,14 +47,14 @@ MUTANTS = (
     mutant(
         "temp_not_removed",
         "a writer that ends leaves its temp",
-        "atomic.py",
+        "disk/atomic.py",
         "                    self._unlink(self.temp_path)\n",
         "                    pass\n",
     ),
     mutant(
         "published_is_not_visible",
         "nobody can tell whether a file took its name",
-        "atomic.py",
+        "disk/atomic.py",
         "        self.published = True\n",
         "",
         Simulation(),
@@ -63,7 +63,7 @@ MUTANTS = (
     mutant(
         "sync_error_goes_by",
         "a directory that could not be synced is taken for synced",
-        "directory.py",
+        "disk/directory.py",
         "            os.fsync(descriptor)\n            # xfs",
         "            with contextlib.suppress(OSError):\n                os.fsync(descriptor)\n"
         "            # xfs",
@@ -71,7 +71,7 @@ MUTANTS = (
     mutant(
         "no_look_after_a_sync",
         "a sync is believed of a file system that has shut itself down",
-        "directory.py",
+        "disk/directory.py",
         "            os.fstat(descriptor)\n",
         "",
         _DIRECTORY,
@@ -80,7 +80,7 @@ MUTANTS = (
     mutant(
         "failed_sync_not_noted",
         "a sync that failed is not noted",
-        "directory.py",
+        "disk/directory.py",
         "        unsynced.add(directory.name)\n        raise",
         "        raise",
         Simulation(),
@@ -89,7 +89,7 @@ MUTANTS = (
     mutant(
         "parent_of_a_directory_not_synced",
         "a directory's own name is not synced",
-        "directory.py",
+        "disk/directory.py",
         "        sync_directory(parent)\n    except",
         "        pass\n    except",
         _DIRECTORY,
@@ -97,7 +97,7 @@ MUTANTS = (
     mutant(
         "unsynced_directory_kept",
         "a directory whose name could not be synced stays",
-        "directory.py",
+        "disk/directory.py",
         "        if made:\n",
         "        if False:\n",
         _DIRECTORY,
@@ -105,14 +105,14 @@ MUTANTS = (
     mutant(
         "streams_directories_not_synced",
         "the names of new streams are not synced",
-        "directory.py",
+        "disk/directory.py",
         "        try:\n            within.sync()\n        except",
         "        try:\n            pass\n        except",
     ),
     mutant(
         "unsynced_directories_kept",
         "directories whose names could not be synced stay, and the next sync is believed",
-        "directory.py",
+        "disk/directory.py",
         "                failed.setdefault(name, error)\n"
         "                with contextlib.suppress(OSError):\n"
         "                    within.remove(name)\n",
@@ -123,7 +123,7 @@ MUTANTS = (
     mutant(
         "empty_directory_believed",
         "an empty directory that is there is taken for durable",
-        "directory.py",
+        "disk/directory.py",
         "                    _remove_if_empty(within, name)\n",
         "",
         Simulation(),
@@ -132,7 +132,7 @@ MUTANTS = (
     mutant(
         "failed_directories_forgotten",
         "a directory that could not be made is not among those that failed",
-        "directory.py",
+        "disk/directory.py",
         "                failed[name] = error\n        try:",
         "                pass\n        try:",
         Simulation(),
@@ -141,7 +141,7 @@ MUTANTS = (
     mutant(
         "listed_by_a_shared_place",
         "two threads that list a directory share the place where they are",
-        "directory.py",
+        "disk/directory.py",
         "        with self.opened_again() as mine:\n            try:",
         "        with contextlib.nullcontext(self) as mine:\n            try:",
         _DIRECTORY,
@@ -151,21 +151,21 @@ MUTANTS = (
     mutant(
         "short_write_believed",
         "what a short write left out of a buffer is not written",
-        "writes.py",
+        "disk/writes.py",
         "        if written:\n            left[0] = left[0][written:]\n",
         "        if written:\n            del left[0]\n",
     ),
     mutant(
         "short_write_repeated",
         "a buffer of which a part was written is written again from its start",
-        "writes.py",
+        "disk/writes.py",
         "        if written:\n            left[0] = left[0][written:]\n",
         "",
     ),
     mutant(
         "buffer_written_twice",
         "the last buffer that a write took goes again",
-        "writes.py",
+        "disk/writes.py",
         "        while done < len(left) and written >= len(left[done]):",
         "        while done < len(left) and written > len(left[done]):",
         Simulation(),
@@ -174,14 +174,14 @@ MUTANTS = (
     mutant(
         "rest_of_a_direct_write_lost",
         "what a direct write left of a block is not written",
-        "writes.py",
+        "disk/writes.py",
         "            total += written + write_all(descriptor, [block[written:]])",
         "            total += written",
     ),
     mutant(
         "direct_after_a_short_write",
         "direct writes go on after a short one, at no border of the disk's",
-        "writes.py",
+        "disk/writes.py",
         "                is_direct = written == len(area)\n",
         "",
         Simulation(),
@@ -191,7 +191,7 @@ MUTANTS = (
     mutant(
         "lost_name_not_noted",
         "a commit whose directory sync failed does not keep removals from this stream",
-        "stream.py",
+        "store/stream.py",
         "            self._unsynced.add(self.plan.stream)\n            raise",
         "            raise",
         Simulation(),
@@ -201,14 +201,14 @@ MUTANTS = (
     mutant(
         "written_again_by_each_step",
         "a step that was done is done again",
-        "stream.py",
+        "store/stream.py",
         "        if self._is_written:\n            return\n",
         "",
     ),
     mutant(
         "failed_write_not_aborted",
         "a segment that could not be rendered leaves its temp",
-        "stream.py",
+        "store/stream.py",
         "        except BaseException:\n            self.abort()\n            raise\n",
         "        except BaseException:\n            raise\n",
         Simulation(),
@@ -220,21 +220,21 @@ MUTANTS = (
     mutant(
         "temps_stay",
         "recovery leaves temps",
-        "stream.py",
+        "store/stream.py",
         "    for name in temps:\n        directory.unlink(name)\n",
         "",
     ),
     mutant(
         "recovered_without_a_sync",
         "what a killed process renamed is told before it is synced",
-        "stream.py",
+        "store/stream.py",
         "        directory.unlink(name)\n    sync_or_note(directory, unsynced)\n",
         "        directory.unlink(name)\n",
     ),
     mutant(
         "covered_removed_in_one_go",
         "recovery removes what is covered with one sync for all",
-        "stream.py",
+        "store/stream.py",
         "        # One at a time: after a power cut no older one may be gone before a newer one.\n"
         "        sync_or_note(directory, unsynced)\n",
         "",
@@ -244,7 +244,7 @@ MUTANTS = (
     mutant(
         "compressed_newest_active",
         "a compressed segment is written again under a plain name",
-        "stream.py",
+        "store/stream.py",
         "        and not newest.is_compressed\n",
         "",
         Simulation(),
@@ -253,7 +253,7 @@ MUTANTS = (
     mutant(
         "gap_active",
         "records take the numbers of those that are gone",
-        "stream.py",
+        "store/stream.py",
         "        and newest.gap is UNSET\n",
         "",
         Simulation(),
@@ -262,7 +262,7 @@ MUTANTS = (
     mutant(
         "damaged_newest_not_told",
         "a newest segment with a damaged body is not reported",
-        "stream.py",
+        "store/stream.py",
         "            damaged.append(error)\n        else:",
         "            pass\n        else:",
         _STORE,
@@ -271,7 +271,7 @@ MUTANTS = (
     mutant(
         "large_newest_active",
         "recovery keeps a newest segment in memory whatever its size",
-        "stream.py",
+        "store/stream.py",
         "        and newest.bytes < active_bytes_max\n",
         "",
         Simulation(),
@@ -281,7 +281,7 @@ MUTANTS = (
     mutant(
         "unreadable_taken_for_damaged",
         "a segment that the disk does not give just now counts as damaged",
-        "stream.py",
+        "store/stream.py",
         "        raise _of_disk(error) from error\n",
         "        damaged.append(error)\n        return Found(first, None)\n",
         Simulation(),
@@ -290,7 +290,7 @@ MUTANTS = (
     mutant(
         "newest_not_written_again",
         "after a kill the newest segment is believed, though a sync may have lost its name",
-        "stream.py",
+        "store/stream.py",
         "        lost[plan.newest.first] = plan.newest\n",
         "        pass\n",
         Simulation(),
@@ -299,7 +299,7 @@ MUTANTS = (
     mutant(
         "covering_not_written_again",
         "after a kill what covers others is believed, though a sync may have lost its name",
-        "stream.py",
+        "store/stream.py",
         "            lost[last_kept.first] = last_kept\n",
         "            pass\n",
         Simulation(),
@@ -309,7 +309,7 @@ MUTANTS = (
     mutant(
         "removed_though_not_written_again",
         "covered segments go although there was no room to write again what covers them",
-        "stream.py",
+        "store/stream.py",
         "        plan = replace(plan, covered=[])\n",
         "        pass\n",
         Simulation(),
@@ -319,7 +319,7 @@ MUTANTS = (
     mutant(
         "full_disk_believed_though_noted",
         "on a full disk a name is believed although it is noted that a sync failed",
-        "stream.py",
+        "store/stream.py",
         "            if error.errno not in _LACKS_ROOM or directory.name in unsynced:",
         "            if error.errno not in _LACKS_ROOM:",
         Simulation(),
@@ -329,7 +329,7 @@ MUTANTS = (
     mutant(
         "failing_disk_believed",
         "where a segment cannot be written again it is believed",
-        "stream.py",
+        "store/stream.py",
         "            if error.errno not in _LACKS_ROOM or directory.name in unsynced:",
         "            if directory.name in unsynced:",
         Simulation(),
@@ -339,7 +339,7 @@ MUTANTS = (
     mutant(
         "copied_in_part",
         "of a segment that is written again the first piece is written",
-        "stream.py",
+        "store/stream.py",
         "        while piece := _piece_of(descriptor, at, path):",
         "        if piece := _piece_of(descriptor, at, path):",
         Simulation(),
@@ -349,7 +349,7 @@ MUTANTS = (
     mutant(
         "dropped_before_a_sync",
         "the oldest go before what a compaction removed is synced",
-        "stream.py",
+        "store/stream.py",
         "                sync_or_note(directory, unsynced)\n            _remove",
         "                pass\n            _remove",
         Simulation(),
@@ -359,7 +359,7 @@ MUTANTS = (
     mutant(
         "drop_not_synced",
         "the oldest go one after the other without a sync",
-        "stream.py",
+        "store/stream.py",
         "        directory.unlink(compressed)\n    sync_or_note(directory, unsynced)\n",
         "        directory.unlink(compressed)\n",
         Simulation(),
@@ -368,7 +368,7 @@ MUTANTS = (
     mutant(
         "compressed_dropped_with_the_plain",
         "of a segment that is there twice both files go with one sync",
-        "stream.py",
+        "store/stream.py",
         "        sync_or_note(directory, unsynced)\n        directory.unlink(compressed)",
         "        directory.unlink(compressed)",
         Simulation(),
@@ -378,7 +378,7 @@ MUTANTS = (
     mutant(
         "dropped_past_an_unreadable",
         "a drop goes past a segment that cannot be read now",
-        "stream.py",
+        "store/stream.py",
         "            unread.append(_of_disk(error))\n            return",
         "            continue",
         Simulation(),
@@ -387,7 +387,7 @@ MUTANTS = (
     mutant(
         "newest_durable_dropped",
         "a drop takes the newest segment that is durable",
-        "room.py",
+        "store/room.py",
         "            if segment.first >= next_seq:\n                break\n",
         "",
         _FULL_DISK,
@@ -395,7 +395,7 @@ MUTANTS = (
     mutant(
         "covered_dropped_after",
         "what covers others is dropped before them",
-        "room.py",
+        "store/room.py",
         "            dropped += reversed(group)",
         "            dropped += group",
         _FULL_DISK,
@@ -403,7 +403,7 @@ MUTANTS = (
     mutant(
         "covered_not_dropped",
         "a drop leaves what is covered, and its records come back",
-        "room.py",
+        "store/room.py",
         "            group.append(segment)\n            continue",
         "            continue",
         _FULL_DISK,
@@ -412,7 +412,7 @@ MUTANTS = (
     mutant(
         "notes_not_taken_over",
         "a process removes more although the one before noted a failed sync",
-        "running.py",
+        "disk/running.py",
         "        self.update(streams)\n",
         "        pass\n",
         Simulation(),
@@ -422,7 +422,7 @@ MUTANTS = (
     mutant(
         "boot_not_compared",
         "a mark of another boot counts as one of this",
-        "running.py",
+        "disk/running.py",
         "self._is_of_another_boot = bool(self._boot_id and boots) and self._boot_id not in boots",
         "self._is_of_another_boot = False",
         _RUNNING,
@@ -430,7 +430,7 @@ MUTANTS = (
     mutant(
         "every_mark_of_another_boot",
         "a mark of this boot counts as one of another",
-        "running.py",
+        "disk/running.py",
         "        self.died_before = found is not None and not self._is_of_another_boot",
         "        self.died_before = False",
         Simulation(),
@@ -439,7 +439,7 @@ MUTANTS = (
     mutant(
         "note_not_written",
         "a failed sync is noted in memory only",
-        "running.py",
+        "disk/running.py",
         '            self._not_written.append(f"{_UNSYNCED} {stream}")\n',
         "",
         Simulation(),
@@ -448,7 +448,7 @@ MUTANTS = (
     mutant(
         "mark_taken_for_left",
         "a mark that could not be left is taken for left",
-        "running.py",
+        "disk/running.py",
         "        os.close(self._open())\n        self.is_marked = True\n",
         "        self.is_marked = True\n        os.close(self._open())\n",
         Simulation(),
@@ -458,7 +458,7 @@ MUTANTS = (
     mutant(
         "mark_stays_after_a_good_end",
         "a process that ended well leaves its mark",
-        "running.py",
+        "disk/running.py",
         "            self._data.unlink(RUNNING_NAME)\n            self.is_marked = False\n",
         "            self.is_marked = False\n",
         _RUNNING,
@@ -467,7 +467,7 @@ MUTANTS = (
     mutant(
         "header_not_checked",
         "a header whose hash is wrong is believed",
-        "segment.py",
+        "format/segment.py",
         '        if hash_and_end.removesuffix(b"\\n") != digest + b\'"}\':',
         "        if False:",
         tests("unit/test_segment.py", "crash/test_bit_rot.py"),
@@ -475,7 +475,7 @@ MUTANTS = (
     mutant(
         "times_not_checked",
         "a header with times that cannot be is believed",
-        "segment.py",
+        "format/segment.py",
         "if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:",
         "if not all(map(is_timestamp, times)):",
         tests("unit/test_segment.py", "store/test_verify.py"),
@@ -483,7 +483,7 @@ MUTANTS = (
     mutant(
         "stream_name_not_checked",
         "a header may name any stream",
-        "segment.py",
+        "format/segment.py",
         "    if not is_stream_name(header.stream):",
         "    if False:",
         tests("unit/test_segment.py"),
@@ -491,7 +491,7 @@ MUTANTS = (
     mutant(
         "version_not_checked",
         "a segment of another format is read",
-        "segment.py",
+        "format/segment.py",
         "    if header.version != FORMAT_VERSION:",
         "    if False:",
         tests("unit/test_segment.py"),
@@ -499,7 +499,7 @@ MUTANTS = (
     mutant(
         "ranges_not_checked",
         "a header with numbers out of range is believed",
-        "segment.py",
+        "format/segment.py",
         "    if header.first < 1 or min(header.count, header.bytes, _least_of_users(header)) < 0:",
         "    if False:",
         tests("unit/test_segment.py"),

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine import block as block_module
-from logengine.block import Block, with_place
 from logengine.errors import DamagedSegment
+from logengine.format import block as block_module
+from logengine.format.block import Block, with_place
 
 texts = st.lists(st.text(st.characters(codec="utf-8", exclude_characters='\n"\\'), max_size=20))
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine.command_output import OutputLines
+from logengine.command.command_output import OutputLines
 
 lines = st.one_of(
     st.binary(max_size=300).map(lambda line: line.replace(b"\n", b"")),

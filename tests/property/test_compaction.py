@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from logengine.compaction import (
+from logengine.format.segment import FORMAT_VERSION, Header
+from logengine.upkeep.compaction import (
     PARTS_MAX,
     CompactionLimits,
     Merge,
@@ -20,7 +21,6 @@ from logengine.compaction import (
     earlier_seals,
     merged_header,
 )
-from logengine.segment import FORMAT_VERSION, Header
 
 LIMITS = CompactionLimits()
 KiB = 1024

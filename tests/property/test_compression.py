@@ -8,9 +8,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine import compression
-from logengine.compression import compress_lines, decompress_frames
-from logengine.segment import FORMAT_VERSION, Header
+from logengine.format import compression
+from logengine.format.compression import compress_lines, decompress_frames
+from logengine.format.segment import FORMAT_VERSION, Header
 
 lines = st.lists(st.binary(max_size=30).map(lambda text: text.replace(b"\n", b"") + b"\n"))
 TIME = "2026-11-23T20:00:00.000001Z"

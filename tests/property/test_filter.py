@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logengine.block import Block
 from logengine.errors import InvalidFilter
-from logengine.filter import Filter, Grep, Where
-from logengine.reader import StreamReader, last_records
-from logengine.required_literal import required_literal
+from logengine.format.block import Block
+from logengine.reading.filter import Filter, Grep, Where
+from logengine.reading.reader import StreamReader, last_records
+from logengine.reading.required_literal import required_literal
 from tests.property.test_reader import cuts, segments, stream
 
 # Few characters, so that much matches; among them what ends a line for Python but not here.

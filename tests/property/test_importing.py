@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logengine.errors import MalformedInput
-from logengine.importing import converter
+from logengine.exchange.importing import converter
+from logengine.format.record import count_lines
 from logengine.protocols import journal_export
-from logengine.record import count_lines
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 

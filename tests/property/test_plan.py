@@ -8,7 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine.plan import (
+from logengine.format.segment import FORMAT_VERSION, Header, check_body, decode_header
+from logengine.store.plan import (
     Addition,
     Found,
     SegmentPlan,
@@ -18,7 +19,6 @@ from logengine.plan import (
     state_after,
     with_active,
 )
-from logengine.segment import FORMAT_VERSION, Header, check_body, decode_header
 
 MAX_PRODUCERS = 3
 

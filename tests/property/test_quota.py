@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine.quota import Quota, Quotas
+from logengine.intake.quota import Quota, Quotas
 
 Chunk = tuple[float, list[int]]
 chunks = st.lists(st.tuples(st.floats(0, 5), st.lists(st.integers(0, 40), min_size=1)), max_size=30)

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from logengine import compression
-from logengine import reader as reader_module
-from logengine.block import Block, Record, runs
-from logengine.compression import encode_compressed_header
-from logengine.plan import Addition, StreamState, append
-from logengine.reader import Gone, Problem, StreamReader, last_records, merge_by_time
-from logengine.segment import Earlier, Header, segment_name, timestamp_of
-from logengine.segment_file import list_segments, read_header, read_wanted
-from logengine.time_range import TimeRange
-from logengine.verify import verify_stream
+from logengine.disk.segment_file import list_segments, read_header, read_wanted
+from logengine.format import compression
+from logengine.format.block import Block, Record, runs
+from logengine.format.compression import encode_compressed_header
+from logengine.format.segment import Earlier, Header, segment_name, timestamp_of
+from logengine.format.time_range import TimeRange
+from logengine.reading import reader as reader_module
+from logengine.reading.reader import Gone, Problem, StreamReader, last_records, merge_by_time
+from logengine.store.plan import Addition, StreamState, append
+from logengine.upkeep.verify import verify_stream
 from tests.compressed import compressed, sealed
 
 # The clock may jump to and fro: seconds of one minute, in any order.

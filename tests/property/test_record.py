@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from logengine.record import (
+from logengine.format.record import (
     ENVELOPE_NAMES,
     _stamp_fast,
     count_lines,

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from logengine.cli.resuming import ResumedSending
 from logengine.errors import AnotherInput, InvalidOption
-from logengine.record import split_lines
+from logengine.format.record import split_lines
 from logengine.resume import log_file
 from logengine.resume.history import History, Note, encode_line
 from logengine.resume.state_file import StateFile

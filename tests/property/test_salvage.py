@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logengine.errors import DamagedSegment
-from logengine.plan import Addition, StreamState, append
-from logengine.salvage import Salvage, encode_salvage, salvage
-from logengine.segment import Header, decode_header
+from logengine.format.segment import Header, decode_header
+from logengine.store.plan import Addition, StreamState, append
+from logengine.upkeep.salvage import Salvage, encode_salvage, salvage
 from tests.compressed import compressed
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -100,7 +100,7 @@ def test_frames_are_salvaged_as_far_as_they_are_whole(
 
 
 def header_in(content: bytes) -> Header:
-    from logengine.compression import split_header
+    from logengine.format.compression import split_header
 
     split = split_header(content, "app", 1 << 20)
     assert split is not None
@@ -108,7 +108,7 @@ def header_in(content: bytes) -> Header:
 
 
 def test_frames_behind_a_broken_one_have_sure_numbers() -> None:
-    from logengine.compression import compress_body, encode_compressed_header, with_frames
+    from logengine.format.compression import compress_body, encode_compressed_header, with_frames
 
     texts = [f"{number} " + "x" * 400_000 for number in range(9)]
     _, lines, header = stored(texts)

@@ -22,8 +22,8 @@ from unittest.mock import patch
 from asyncinotify import Mask
 from greenlet import getcurrent
 
-from logengine.running import RUNNING_NAME
-from logengine.segment import first_of_name
+from logengine.disk.running import RUNNING_NAME
+from logengine.format.segment import first_of_name
 from tests.simulation.clock import Kernel, Process, ProcessGone, Thread
 from tests.simulation.disk import ROOT, Directory, Disk, Inode
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from logengine.segment import first_of_name
+from logengine.format.segment import first_of_name
 from tests.crash.walker import decompressed, fault_of
 from tests.simulation.disk import Directory, Disk, Inode
 

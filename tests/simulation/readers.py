@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from logengine.follow import Follower
-from logengine.reader import StreamReader
+from logengine.reading.follow import Follower
+from logengine.reading.reader import StreamReader
 from tests.simulation.clock import Kernel, Process, Thread
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.oracle import Oracle, Violation

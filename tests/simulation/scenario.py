@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import Any
 
-from logengine.config_sections import (
+from logengine.daemon.config_sections import (
     CommitConfig,
     CompactionConfig,
     Config,

@@ -10,8 +10,8 @@ from unittest.mock import patch
 import pytest
 from msgspec import structs
 
-from logengine.committer import Committer
-from logengine.store import Store
+from logengine.store.committer import Committer
+from logengine.store.store import Store
 from tests.simulation import Violation, search
 from tests.simulation.__main__ import FIXED_SEED, seed_of_commit
 from tests.simulation.calls import Fault

@@ -20,24 +20,17 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from logengine import (
-    atomic,
-    connection,
-    daemon,
-    file_system,
-    follow,
-    poller,
-    retainer,
-    rewrite,
-    upkeep,
-    writes,
-)
-from logengine.committer import Committer
-from logengine.compactor import Compactor
+from logengine.daemon import daemon, upkeep
+from logengine.disk import atomic, file_system, writes
+from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
-from logengine.record import Peer
-from logengine.registered_cursors import CURSORS_NAME
-from logengine.server import Server
+from logengine.format.record import Peer
+from logengine.intake import connection, poller
+from logengine.intake.server import Server
+from logengine.reading import follow
+from logengine.store.committer import Committer
+from logengine.upkeep import retainer, rewrite
+from logengine.upkeep.compactor import Compactor
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
 from tests.simulation.clock import Kernel, Process, Thread, current_thread
 from tests.simulation.coverage import Coverage, State

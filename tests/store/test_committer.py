@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.committer import CommitLimits, Committer
-from logengine.pending import Entry
-from logengine.plan import PlannedSegment
-from logengine.segment_file import list_segments, read_segment
-from logengine.store import Store
-from logengine.stream import Recovery
+from logengine.disk.segment_file import list_segments, read_segment
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.pending import Entry
+from logengine.store.plan import PlannedSegment
+from logengine.store.store import Store
+from logengine.store.stream import Recovery
 from tests.whole_path import whole_path
 
 TIME = "2026-11-23T20:00:00.000001Z"

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from logengine.erase import Erasure, Wanted
-from logengine.erasure import Mark
-from logengine.filter import Filter, Grep
-from logengine.reader import Problem, StreamReader
-from logengine.repair import Repair
-from logengine.retainer import Retainer
-from logengine.retention import RetentionRule, RetentionRules
-from logengine.segment import hash_for_successor, segment_name
-from logengine.segment_file import list_segments, read_header, read_header_line
-from logengine.time_range import ALL_TIMES
-from logengine.verify import verify_stream
+from logengine.disk.segment_file import list_segments, read_header, read_header_line
+from logengine.format.segment import hash_for_successor, segment_name
+from logengine.format.time_range import ALL_TIMES
+from logengine.reading.filter import Filter, Grep
+from logengine.reading.reader import Problem, StreamReader
+from logengine.upkeep.erase import Erasure, Wanted
+from logengine.upkeep.erasure import Mark
+from logengine.upkeep.repair import Repair
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.verify import verify_stream
 from tests.store.test_compactor import LIMITS, running
 
 WHEN = "2026-11-25T00:00:00.000001Z"

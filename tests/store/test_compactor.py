@@ -17,23 +17,24 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
-from logengine import compactor, opening
-from logengine.committer import CommitLimits, Committer
-from logengine.compaction import CompactionLimits
-from logengine.compactor import Compactor
-from logengine.directory import Directory
+from logengine.disk.directory import Directory
+from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError
-from logengine.pending import Entry
-from logengine.reader import Problem, StreamReader
-from logengine.retainer import Retainer
-from logengine.retention import RetentionRule, RetentionRules
-from logengine.rewrite import CompactionStopped, Pace, Rewriter
-from logengine.segment import segment_name
-from logengine.segment_file import list_segments, read_header
-from logengine.store import Store, StoreLimits
-from logengine.stream import recover
-from logengine.survey import Survey, survey
-from logengine.verify import verify_stream
+from logengine.format.segment import segment_name
+from logengine.reading.reader import Problem, StreamReader
+from logengine.store import opening
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.pending import Entry
+from logengine.store.store import Store, StoreLimits
+from logengine.store.stream import recover
+from logengine.upkeep import compactor
+from logengine.upkeep.compaction import CompactionLimits
+from logengine.upkeep.compactor import Compactor
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.rewrite import CompactionStopped, Pace, Rewriter
+from logengine.upkeep.survey import Survey, survey
+from logengine.upkeep.verify import verify_stream
 
 TIME = "2026-11-23T20:00:00.000001Z"
 LIMITS = CompactionLimits(fanout=4, seal_bytes=64_000, seal_after=100, seal_small_after=1000)
@@ -327,7 +328,7 @@ async def test_a_stream_with_too_many_segments_to_be_looked_at_is_listed_seldom(
         for _ in range(300):
             await at.commit(records=9)
         lines = at.lines
-    monkeypatch.setattr("logengine.survey._SEGMENTS_MAX", 60)
+    monkeypatch.setattr("logengine.upkeep.survey._SEGMENTS_MAX", 60)
     async with running(data) as at:
         at.lines, at.number = lines, len(lines["app"])
         for _ in range(50):
@@ -494,7 +495,7 @@ async def test_a_compaction_whose_sync_fails_keeps_what_it_covers_from_being_dro
         await at.commit(records=9)
         await at.commit(records=90)
         failed = AtomicWriteError(errno.EIO, "Input/output error", "app")
-        with patch("logengine.atomic.AtomicWriter.sync_directory", side_effect=failed):
+        with patch("logengine.disk.atomic.AtomicWriter.sync_directory", side_effect=failed):
             await at.pass_time(2000)
         assert at.compactor.totals.failures
         assert await at.store.drop_oldest("app", 1) == []

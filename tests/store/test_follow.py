@@ -4,12 +4,12 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from logengine.follow import Follower
-from logengine.store import Store
+from logengine.reading.follow import Follower
+from logengine.store.store import Store
 from tests.crash import oracle
 
 if TYPE_CHECKING:
-    from logengine.block import Block
+    from logengine.format.block import Block
 
 
 async def test_a_stream_that_was_made_anew_before_it_was_looked_at_is_shown_once(

@@ -15,14 +15,14 @@ from unittest.mock import Mock
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.committer import CommitLimits, Committer
-from logengine.pending import Entry
-from logengine.room import StoredSegment
-from logengine.segment import segment_name
-from logengine.segment_file import list_segments, read_segment
-from logengine.store import Store, StoreLimits
-from logengine.stream import drop_oldest, recover
-from logengine.verify import verify_stream
+from logengine.disk.segment_file import list_segments, read_segment
+from logengine.format.segment import segment_name
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.pending import Entry
+from logengine.store.room import StoredSegment
+from logengine.store.store import Store, StoreLimits
+from logengine.store.stream import drop_oldest, recover
+from logengine.upkeep.verify import verify_stream
 
 TIME = "2026-11-23T20:00:00.000001Z"
 OLD = 40  # records there before the disk is full, each a segment of its own

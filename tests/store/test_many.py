@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from logengine.committer import CommitLimits, Committer
-from logengine.pending import Entry
-from logengine.reader import StreamReader
-from logengine.store import Store, StoreLimits
-from logengine.time_range import TimeRange
-from logengine.timestamp import format_timestamp
-from logengine.verify import verify_stream
+from logengine.format.time_range import TimeRange
+from logengine.format.timestamp import format_timestamp
+from logengine.reading.reader import StreamReader
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.pending import Entry
+from logengine.store.store import Store, StoreLimits
+from logengine.upkeep.verify import verify_stream
 from tests.whole_path import whole_path
 
 NOW_S = 1_795_000_000

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from logengine.directory import create_directories
+from logengine.disk.directory import create_directories
+from logengine.disk.segment_file import list_segments
 from logengine.errors import OutdatedPlan
-from logengine.plan import Addition
-from logengine.segment_file import list_segments
-from logengine.store import Store, StoreLimits
+from logengine.store.plan import Addition
+from logengine.store.store import Store, StoreLimits
 from tests.crash.oracle import addition
 
 NOTHING = Addition([], 0, "", "")

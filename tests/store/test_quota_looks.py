@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from logengine import quota_looks
-from logengine.committer import CommitLimits, Committer
-from logengine.pending import Entry
-from logengine.quota import Quota, Quotas
-from logengine.quota_looks import QuotaLooks
-from logengine.segment_file import list_segments, size_of_segments
-from logengine.store import Store, StoreLimits
+from logengine.disk.segment_file import list_segments, size_of_segments
+from logengine.intake import quota_looks
+from logengine.intake.quota import Quota, Quotas
+from logengine.intake.quota_looks import QuotaLooks
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.pending import Entry
+from logengine.store.store import Store, StoreLimits
 
 TIME = "2026-11-23T20:00:00.000001Z"
 ANN, BOB = 1000, 1001

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from logengine.compression import compress_body, encode_compressed_header
-from logengine.plan import Addition, StreamState, append
-from logengine.segment import Header, segment_name
-from logengine.segment_file import list_segments, read_segment
-from logengine.stream import SegmentWriter, recover
+from logengine.disk.segment_file import list_segments, read_segment
+from logengine.format.compression import compress_body, encode_compressed_header
+from logengine.format.segment import Header, segment_name
+from logengine.store.plan import Addition, StreamState, append
+from logengine.store.stream import SegmentWriter, recover
 
 TIME = "2026-11-23T20:00:00.000001Z"
 

@@ -10,15 +10,15 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine import stream
-from logengine.atomic import AtomicWriter
-from logengine.directory import Directory
-from logengine.durable_mark import DurableMarks, Mark, MarkReader
+from logengine.disk.atomic import AtomicWriter
+from logengine.disk.directory import Directory
+from logengine.disk.durable_mark import DurableMarks, Mark, MarkReader
+from logengine.disk.running import RUNNING_NAME
+from logengine.disk.segment_file import list_segments
 from logengine.errors import AtomicWriteError
-from logengine.running import RUNNING_NAME
-from logengine.segment import segment_name
-from logengine.segment_file import list_segments
-from logengine.store import Store, StoreLimits
+from logengine.format.segment import segment_name
+from logengine.store import stream
+from logengine.store.store import Store, StoreLimits
 from tests.crash import oracle
 from tests.crash.drawn_streams import lose_one
 from tests.store.test_recovery import write_compressed

@@ -21,10 +21,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from logengine.plan import Addition
-from logengine.reader import Problem, StreamReader
-from logengine.store import Store, StoreLimits
-from logengine.verify import verify_stream
+from logengine.reading.reader import Problem, StreamReader
+from logengine.store.plan import Addition
+from logengine.store.store import Store, StoreLimits
+from logengine.upkeep.verify import verify_stream
 
 STREAMS = ("app", "audit", "web")
 LIMITS = StoreLimits(rewrite_limit=300, max_producers=2, active_cache=500)

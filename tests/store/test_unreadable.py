@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.committer import CommitLimits, Committer
-from logengine.repair import Repair
-from logengine.retainer import Retainer
-from logengine.retention import RetentionRules
-from logengine.segment import segment_name
-from logengine.segment_file import _SegmentFile, list_segments
-from logengine.store import Store, StoreLimits
-from logengine.stream import recover
-from logengine.verify import verify_stream
+from logengine.disk.segment_file import _SegmentFile, list_segments
+from logengine.format.segment import segment_name
+from logengine.store.committer import CommitLimits, Committer
+from logengine.store.store import Store, StoreLimits
+from logengine.store.stream import recover
+from logengine.upkeep.repair import Repair
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.verify import verify_stream
 from tests.crash import oracle
 from tests.store.test_committer import Acks, entry, until
 from tests.store.test_verify import seal

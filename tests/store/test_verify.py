@@ -8,13 +8,13 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine import verify
-from logengine.compaction import Part
-from logengine.rewrite import Pace, Rewriter
-from logengine.segment import segment_name
-from logengine.segment_file import read_header, read_segment
-from logengine.store import Store, StoreLimits
-from logengine.survey import survey, unlink_newest_first
+from logengine.disk.segment_file import read_header, read_segment
+from logengine.format.segment import segment_name
+from logengine.store.store import Store, StoreLimits
+from logengine.upkeep import verify
+from logengine.upkeep.compaction import Part
+from logengine.upkeep.rewrite import Pace, Rewriter
+from logengine.upkeep.survey import survey, unlink_newest_first
 from tests.crash import oracle
 
 RECORDS = 9

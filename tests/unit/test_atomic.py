@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
-from logengine.atomic import is_temp_name
+from logengine.disk.atomic import is_temp_name
 from tests.whole_path import whole_path
 
 

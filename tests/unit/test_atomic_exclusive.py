@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError, exclusive
+from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
+from logengine.disk import exclusive
 from logengine.errors import AtomicWriteError, TargetExists
 
 

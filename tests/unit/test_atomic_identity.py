@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
-from logengine.atomic import is_temp_name
-from logengine.replaced import narrowed_acl, narrowed_mode, umask
-from logengine.temp_file import temp_name_for
+from logengine.disk.atomic import is_temp_name
+from logengine.disk.replaced import narrowed_acl, narrowed_mode, umask
+from logengine.disk.temp_file import temp_name_for
 
 ACL = "system.posix_acl_access"
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import logengine
-from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError, exclusive
+from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
+from logengine.disk import exclusive
 
 SOURCES = os.path.dirname(logengine.__file__)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from logengine.command_output import OutputLines
+from logengine.command.command_output import OutputLines
 
 MAX_RECORD = 100
 

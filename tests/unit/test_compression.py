@@ -13,17 +13,25 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine import compression
-from logengine.block import Block
-from logengine.compression import (
+from logengine.disk.segment_file import (
+    DamagedRecords,
+    list_segments,
+    read_header,
+    read_segment,
+    read_wanted,
+    size_of_segments,
+)
+from logengine.errors import DamagedSegment
+from logengine.format import compression
+from logengine.format.block import Block
+from logengine.format.compression import (
     FRAME_BYTES,
     compress_body,
     compress_lines,
     encode_compressed_header,
     record_frame,
 )
-from logengine.errors import DamagedSegment
-from logengine.segment import (
+from logengine.format.segment import (
     Earlier,
     Frame,
     Header,
@@ -33,15 +41,7 @@ from logengine.segment import (
     first_of_name,
     segment_name,
 )
-from logengine.segment_file import (
-    DamagedRecords,
-    list_segments,
-    read_header,
-    read_segment,
-    read_wanted,
-    size_of_segments,
-)
-from logengine.verify import verify_stream
+from logengine.upkeep.verify import verify_stream
 from tests.compressed import compress_file
 from tests.crash.walker import fault_of
 from tests.unit.test_segment import BODY, segment_file

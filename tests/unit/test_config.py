@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from logengine.cli.config import command
-from logengine.config import load_config, parse_config, render_config
-from logengine.config_sections import (
+from logengine.daemon.config import load_config, parse_config, render_config
+from logengine.daemon.config_sections import (
     CommitConfig,
     Config,
     LimitsConfig,
@@ -135,7 +135,7 @@ def test_relative_options_are_taken_from_the_current_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("logengine.config._SOCKET_PATH_BYTES_MAX", 4096)
+    monkeypatch.setattr("logengine.daemon.config._SOCKET_PATH_BYTES_MAX", 4096)
     config = load(data=Path("data"), socket=Path("socket"))
     assert config.data == str(tmp_path / "data")
     assert paths(config) == [str(tmp_path / "socket")]

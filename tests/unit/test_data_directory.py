@@ -10,10 +10,10 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine.data_directory import LOCK_NAME, LockedDirectory, create_data_directory
+from logengine.disk.data_directory import LOCK_NAME, LockedDirectory, create_data_directory
+from logengine.disk.segment_file import read_header
 from logengine.errors import AtomicWriteError, DataDirectoryReplaced, DataDirectoryUnseen
-from logengine.segment_file import read_header
-from logengine.store import Store
+from logengine.store.store import Store
 from tests.crash import oracle
 
 

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine.directory import (
+from logengine.disk.directory import (
     Directory,
     create_directories,
     create_directory,

@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine.durable_mark import MARKS_NAME, DurableMarks, Mark, MarkReader
-from logengine.running import RUNNING_NAME
+from logengine.disk.durable_mark import MARKS_NAME, DurableMarks, Mark, MarkReader
+from logengine.disk.running import RUNNING_NAME
 
 BOOT, OTHER_BOOT = "1f0c6f0e-79c8-4a1c-8f93-6b1a0e6b6a55", "00000000-0000-4000-8000-000000000000"
 

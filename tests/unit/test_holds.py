@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from logengine.holds import Holds
+from logengine.store.holds import Holds
 
 
 class Streams:

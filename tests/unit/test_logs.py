@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from logengine.logs import configure_logs
+from logengine.daemon.logs import configure_logs
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,14 @@
 
 import pytest
 
-from logengine.mounts import Mount, base_of, mount_called, mount_of_path, parse_mounts, risks_of
+from logengine.disk.mounts import (
+    Mount,
+    base_of,
+    mount_called,
+    mount_of_path,
+    parse_mounts,
+    risks_of,
+)
 
 MOUNTINFO = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw

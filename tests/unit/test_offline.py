@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from logengine.disk.running import RUNNING_NAME
 from logengine.errors import DataDirectoryLocked
-from logengine.offline import alone_with
-from logengine.running import RUNNING_NAME
+from logengine.upkeep.offline import alone_with
 
 NOBODY = 65534
 

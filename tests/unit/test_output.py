@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from logengine.block import Block, Record
 from logengine.cli.output import Output
-from logengine.reader import Gone, Problem
+from logengine.format.block import Block, Record
+from logengine.reading.reader import Gone, Problem
 
 TIME = "2026-11-23T20:00:00.000001Z"
 REMOVED = Gone(2, 4, "removed")

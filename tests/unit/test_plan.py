@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine.plan import (
+from logengine.format.segment import FORMAT_VERSION, Header, decode_header
+from logengine.store.plan import (
     SEGMENT_RECORDS_MAX,
     Addition,
     Found,
@@ -15,7 +16,6 @@ from logengine.plan import (
     append,
     plan_recovery,
 )
-from logengine.segment import FORMAT_VERSION, Header, decode_header
 
 
 def at(second: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from logengine.poller import READS_PER_TURN, Poller
+from logengine.intake.poller import READS_PER_TURN, Poller
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from logengine.quota import LOOK_EVERY_S, Dropped, Quota, Quotas, TokenBucket
+from logengine.intake.quota import LOOK_EVERY_S, Dropped, Quota, Quotas, TokenBucket
 
 FREE = Quota()
 APP, USER = "app", 1000

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from logengine.read_ahead import ReadAhead
+from logengine.reading.read_ahead import ReadAhead
 from tests.daemon import eventually
 
 LARGE = 1024 * 1024

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from logengine.record import (
+from logengine.format.record import (
     ENVELOPE_NAMES,
     Peer,
     Stamped,

@@ -4,9 +4,7 @@ import hashlib
 
 import msgspec
 
-from logengine.plan import SEGMENT_RECORDS_MAX, Found, plan_recovery
-from logengine.repair_plan import Examined, plan_repair
-from logengine.segment import (
+from logengine.format.segment import (
     Gap,
     Header,
     UserBytes,
@@ -14,6 +12,8 @@ from logengine.segment import (
     encode_header,
     segment_name,
 )
+from logengine.store.plan import SEGMENT_RECORDS_MAX, Found, plan_recovery
+from logengine.upkeep.repair_plan import Examined, plan_repair
 
 TIME = "2026-11-23T20:00:{:02d}.000001Z"
 WHEN = "2026-11-25T00:00:00.000001Z"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from logengine.reserve import RESERVE_NAME, Reserve
+from logengine.disk.reserve import RESERVE_NAME, Reserve
 
 SIZE = 64 * 1024
 

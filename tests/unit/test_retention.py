@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from logengine.retention import (
+from logengine.upkeep.retention import (
     Oldest,
     RetentionRule,
     RetentionRules,

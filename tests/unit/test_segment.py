@@ -7,16 +7,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from logengine.disk.segment_file import list_segments, list_streams, read_header, read_segment
 from logengine.errors import DamagedSegment
-from logengine.plan import Addition, StreamState, append
-from logengine.segment import (
+from logengine.format.segment import (
     check_body,
     decode_header,
     first_of_name,
     is_stream_name,
     segment_name,
 )
-from logengine.segment_file import list_segments, list_streams, read_header, read_segment
+from logengine.store.plan import Addition, StreamState, append
 
 TIME = "2026-11-23T20:00:00.000001Z"
 BODY = b'{"_ts":"%s","a":1}\n{"_ts":"%s","a":2}\n' % (TIME.encode(), TIME.encode())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from logengine import writes
-from logengine.writes import write_all, write_all_directly
+from logengine.disk import writes
+from logengine.disk.writes import write_all, write_all_directly
 
 MiB = 1024 * 1024
 

@@ -1,0 +1,1 @@
+"""`logengine exec`: a command as a child process, and its output as records."""

@@ -1,0 +1,103 @@
+r"""What a command writes, as records: bytes in, lines for the daemon out. No I/O.
+
+A line that is a JSON object becomes that object with `fd` in front, unless it has a key of
+that name; any other becomes `{"fd":1,"message":"…"}`, each byte that is not UTF-8 as `\xff`.
+Blank lines are no records. A line whose record the daemon would not take is text, in pieces,
+each but the last with `"partial":true`: put together, their messages are the line's.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import msgspec
+
+from logengine.format.record import BLANK, object_fields
+
+# A character in UTF-8 is a byte with one beginning, then up to three with the other.
+_CHARACTER_BITS = 0b11
+_CONTINUATION_BITS = 0b10
+_CONTINUATION_BYTES_MAX = 3
+
+
+class OutputLines:
+    """The lines of one descriptor of a command.
+
+    What comes out does not depend on how the input was cut. Holds at most a line of as many
+    bytes as the daemon takes in a record. O(bytes), and O(bytes * log bytes) for a line that
+    has to be cut. `max_record` is at least 64 bytes, as with the daemon.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._begun = bytearray()  # of the line that has no end yet
+        self._is_cut = False  # there was a piece of that line already
+
+    def receive(self, data: bytes, max_record: int) -> bytes:
+        """The records that `data` completes, as lines of at most `max_record` bytes each."""
+        *ends, begun = data.split(b"\n")
+        records: list[bytes] = []
+        for end in ends:
+            records += self._complete(end, max_record)
+        self._begun += begun
+        while len(self._begun) > max_record:
+            piece, size = self._piece(bytes(self._begun[: max_record + 1]), max_record)
+            records.append(piece)
+            del self._begun[:size]
+            self._is_cut = True
+        return b"".join(records)
+
+    def end(self, max_record: int) -> bytes:
+        """The record of a last line that has no newline, if there is one."""
+        return b"".join(self._complete(b"", max_record))
+
+    def _complete(self, end: bytes, max_record: int) -> Iterator[bytes]:
+        line = bytes(self._begun) + end if self._begun else end
+        is_cut = self._is_cut
+        self._begun.clear()
+        self._is_cut = False
+        # A longer one is cut without a look at its end, so nothing may depend on that.
+        if not is_cut and len(line) <= max_record:
+            if not line.strip(BLANK):
+                return
+            whole = self._of_object(line.strip(BLANK))
+            if whole is not None and len(whole) <= max_record + 1:
+                yield whole
+                return
+        line = line.removesuffix(b"\r")
+        while len(record := self._of_text(line, {})) > max_record + 1:
+            piece, size = self._piece(line[: max_record + 1], max_record)
+            yield piece
+            line = line[size:]
+        yield record
+
+    def _of_object(self, text: bytes) -> bytes | None:
+        fields = object_fields(text)
+        if fields is None:
+            return None
+        if "fd" in fields:
+            return text + b"\n"
+        return b'{"fd":%d%s%s\n' % (self._fd, b"," if fields else b"", text[1:])
+
+    def _of_text(self, text: bytes, more: dict[str, bool]) -> bytes:
+        message = text.decode("utf-8", "backslashreplace")
+        return msgspec.json.encode({"fd": self._fd, "message": message} | more) + b"\n"
+
+    def _piece(self, line: bytes, max_record: int) -> tuple[bytes, int]:
+        """The longest beginning of `line` that the daemon takes, and how long it is."""
+        mark = {"partial": True}
+
+        def record_bytes(stop: int) -> int:
+            return len(self._of_text(line[: _between_characters(line, stop)], mark))
+
+        longest = bisect_right(range(len(line)), max_record + 1, lo=1, key=record_bytes) - 1
+        stop = _between_characters(line, longest)
+        return self._of_text(line[:stop], mark), stop
+
+
+def _between_characters(text: bytes, stop: int) -> int:
+    """`stop`, or a little less, if that would be within a character."""
+    first = stop
+    lowest = max(0, stop - _CONTINUATION_BYTES_MAX)
+    while first > lowest and text[first] >> 6 == _CONTINUATION_BITS:
+        first -= 1
+    return first if 0 < first < stop and text[first] >> 6 == _CHARACTER_BITS else stop

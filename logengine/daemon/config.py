@@ -1,0 +1,353 @@
+"""The configuration from a TOML file, the command line and the environment, and as TOML again.
+
+What can be set is in `config_sections`; what does not go together is refused here.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+import tomli_w
+
+from logengine.daemon.config_sections import (
+    COUNT_MAX,
+    SMALL_TIMES_LONGER,
+    Config,
+    Duration,
+    KiB,
+    ListenConfig,
+    Mode,
+    QuotaConfig,
+    RecordsPerSecond,
+    RetentionConfig,
+    Size,
+    StreamConfig,
+    UidConfig,
+)
+from logengine.errors import ConfigError
+from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
+from logengine.places import default_data, default_socket
+from logengine.units import (
+    format_duration,
+    format_mode,
+    format_size,
+    parse_count,
+    parse_duration,
+    parse_free_space,
+    parse_mode,
+    parse_size,
+)
+
+SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
+_ABSOLUTE = "an absolute path without NUL"
+_UID = re.compile(r"0|[1-9][0-9]{0,9}")
+_SOCKET_PATH_BYTES_MAX = 107  # what the kernel's sockaddr_un holds, and a NUL
+
+_PARSERS: dict[type, Callable[[str], float]] = {
+    Size: parse_size,
+    Duration: parse_duration,
+    RecordsPerSecond: parse_count,
+    Mode: parse_mode,
+}
+_FORMATTERS: dict[type, Callable[[Any], str | int]] = {
+    Size: format_size,
+    Duration: format_duration,
+    RecordsPerSecond: int,
+    Mode: format_mode,
+}
+_EXPECTED: dict[type, str] = {
+    Size: 'a size such as "64KiB", or a number of bytes',
+    Duration: 'a duration such as "250ms", in quotes',
+    RecordsPerSecond: "a whole number of records, 0 for no limit",
+    Mode: 'permissions such as "0660", in quotes',
+}
+_EXPECTED_TYPES = {
+    "int": f"a whole number from 1 to {COUNT_MAX}",
+    "str": "text, in quotes",
+    "object": "a table",
+    "array": "an array of tables, [[listen]]",
+}
+
+
+def load_config(
+    path: Path | None,
+    *,
+    data: Path | None,
+    socket: Path | None,
+    environ: Mapping[str, str],
+    uid: int,
+) -> Config:
+    """The configuration in `path`, or the defaults, with the command line's say on top.
+
+    `data` replaces the file's; `socket` is one more listener, and the only one where the
+    file names none; one that the file names already is not added again. Raises
+    `ConfigError` naming the file, the key and what is allowed.
+    """
+    said = read_config(path) if path is not None else Config()
+    listen = list(said.listen)
+    if socket is not None:
+        added = str(socket.absolute())
+        if _normal(added) not in [_normal(one.path) for one in listen]:
+            listen.append(ListenConfig(path=added))
+    if not listen:
+        listen.append(ListenConfig(path=str(default_socket(environ, uid))))
+    where = str(data.absolute()) if data else said.data or str(default_data(environ, uid))
+    config = msgspec.structs.replace(said, data=where, listen=tuple(listen))
+    _check(config, str(path) if path is not None else "environment and command line")
+    return config
+
+
+def read_config(path: Path) -> Config:
+    """What the file `path` says, and defaults for the rest. Raises `ConfigError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, origin: str) -> Config:
+    """The configuration in TOML `text`, which came from `origin`. Raises `ConfigError`."""
+    try:
+        said = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
+        raise ConfigError(f"{origin}: not TOML: {error}") from None
+    _check_keys(said, Config, origin, "")
+    # One by one first: of a table in a table of names, msgspec would not tell the name.
+    for table, kind in (("stream", StreamConfig), ("uid", UidConfig)):
+        named = said.get(table)
+        for name, of_name in named.items() if isinstance(named, dict) else ():
+            _converted(of_name, kind, origin, f"{table}.{name}")
+    config = _with_what_follows(_converted(said, Config, origin), said)
+    if said.get("data") == "":
+        raise ConfigError(f"{origin}: data: ''; expected an absolute path, or no such key")
+    _check(config, origin)
+    return config
+
+
+def _with_what_follows(config: Config, said: Mapping[str, Any]) -> Config:
+    """The configuration with those defaults that depend on what was `said`."""
+    limits, compaction = config.limits, config.compaction
+    if "max_pending_stream" not in said.get("limits", {}):
+        share = min(limits.max_pending_stream, limits.max_pending // 2)
+        limits = msgspec.structs.replace(limits, max_pending_stream=Size(share))
+    if "seal_small_after" not in said.get("compaction", {}):
+        longer = Duration(SMALL_TIMES_LONGER * compaction.seal_after)
+        compaction = msgspec.structs.replace(compaction, seal_small_after=longer)
+    return msgspec.structs.replace(config, limits=limits, compaction=compaction)
+
+
+Table = TypeVar("Table")
+
+
+def _converted(said: Any, kind: type[Table], origin: str, where: str = "") -> Table:
+    try:
+        return msgspec.convert(said, kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        problem = f"{where}.{_readable(str(error), said)}".lstrip(".").replace(".:", ":")
+        raise ConfigError(f"{origin}: {problem}") from None
+
+
+def render_config(config: Config) -> str:
+    """TOML that says exactly `config`."""
+    return tomli_w.dumps(msgspec.to_builtins(config, enc_hook=_encode))
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind in (Size, RecordsPerSecond) and type(value) is int:
+        value = str(value)
+    if not isinstance(value, str):
+        # ValueError, not TypeError: msgspec adds the key's path to it.
+        raise ValueError(f"{value!r}; expected {_EXPECTED[kind]}")  # noqa: TRY004
+    return kind(_PARSERS[kind](value))
+
+
+def _encode(value: Any) -> object:
+    return _FORMATTERS[type(value)](value)
+
+
+def _readable(message: str, said: Any) -> str:
+    """Msgspec's `Expected … - at `$.commit.threads`` with the key and what was found in front."""
+    what, _, where = message.partition(" - at `$")
+    where = where.rstrip("`").lstrip(".")
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
+        return f"{where}.{missing[1]}: missing; expected {_ABSOLUTE}"
+    if wrong := re.match(r"Expected `(\w+)`", what):
+        for name, index in re.findall(r"(\w+)(?:\[(\d+)\])?", where):
+            said = said[name]
+            said = said[int(index)] if index else said
+        found = repr(said)
+        if isinstance(said, dict | list):
+            found = "a table" if isinstance(said, dict) else "an array"
+        return f"{where}: {found}; expected {_EXPECTED_TYPES[wrong[1]]}"
+    return f"{where}: {what}"
+
+
+def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
+    """Refuses keys that `kind` does not have, naming those that it has."""
+    if get_origin(kind) in (Union, types.UnionType):  # with UnsetType, for what need not be said
+        kind = get_args(kind)[0]
+    if get_args(kind) and isinstance(said, list):
+        for number, item in enumerate(said):
+            _check_keys(item, get_args(kind)[0], origin, f"{where}[{number}]")
+    if get_origin(kind) is Literal and said not in get_args(kind):
+        expected = " or ".join(repr(choice) for choice in get_args(kind))
+        note = " (ndjson needs a connection: datagram is not for it)" if said == "datagram" else ""
+        raise ConfigError(f"{origin}: {where}: {said!r}; expected {expected}{note}")
+    if get_origin(kind) is dict and isinstance(said, dict):
+        _check_named(said, get_args(kind)[1], origin, where)
+    if not isinstance(said, dict) or not _is_table(kind):
+        return
+    allowed = get_type_hints(kind, include_extras=True)
+    for key, value in said.items():
+        path = f"{where}.{key}".lstrip(".")
+        if key not in allowed:
+            close = difflib.get_close_matches(key, allowed, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"{origin}: unknown key {path!r}{meant} (allowed here: {', '.join(allowed)})"
+            )
+        _check_keys(value, allowed[key], origin, path)
+
+
+def _check_named(said: dict[str, Any], kind: Any, origin: str, where: str) -> None:
+    """Refuses what is no table among those of a name each, and wrong keys in the others."""
+    for name, item in said.items():
+        if not isinstance(item, dict):
+            raise ConfigError(f"{origin}: {where}.{name}: {item!r}; expected a table")
+        _check_keys(item, kind, origin, f"{where}.{name}")
+
+
+def _is_table(kind: Any) -> bool:
+    return (
+        isinstance(kind, type)
+        and not isinstance(kind, types.GenericAlias)
+        and issubclass(kind, msgspec.Struct)
+    )
+
+
+def _check(config: Config, origin: str) -> None:
+    """Refuses settings that do not go together."""
+    for key, found, expected, right in (*_size_rules(config), *_rules(config)):
+        if not right:
+            raise ConfigError(f"{origin}: {key}: {found}; expected {expected}")
+
+
+_Rule = tuple[str, str, str, bool]
+
+
+def _size_rules(config: Config) -> Iterator[_Rule]:
+    """Rules as key, what was found, what is expected, and whether it is so."""
+    commit, limits = config.commit, config.limits
+    record, pending = limits.max_record, limits.max_pending
+    for key, size, least, why in (
+        ("commit.max_batch", commit.max_batch, 4 * KiB, ""),
+        ("commit.pipeline_bytes", commit.pipeline_bytes, 1, ""),
+        ("compaction.seal_bytes", config.compaction.seal_bytes, 4 * KiB, ""),
+        ("compaction.max_rate", config.compaction.max_rate, 4 * KiB, ""),
+        ("limits.max_record", record, 64, ""),
+        ("limits.max_pending", pending, 4 * record, " (4 times limits.max_record)"),
+        ("limits.max_pending_stream", limits.max_pending_stream, record, " (limits.max_record)"),
+    ):
+        yield key, format_size(size), f"at least {format_size(least)}{why}", size >= least
+    yield (
+        "limits.max_pending_stream",
+        format_size(limits.max_pending_stream),
+        f"at most {format_size(pending)} (limits.max_pending)",
+        limits.max_pending_stream <= pending,
+    )
+
+
+def _rules(config: Config) -> Iterator[_Rule]:
+    """The other rules, in the same form."""
+    commit = config.commit
+    for key, duration in (
+        ("stop_timeout", config.stop_timeout),
+        ("quota.report_every", config.quota.report_every),
+        *((f"{where}.burst", quota.burst) for where, quota in _quotas(config)),
+        ("commit.retry_min", commit.retry_min),
+        ("limits.stall_timeout", config.limits.stall_timeout),
+        ("compaction.seal_after", config.compaction.seal_after),
+        ("compaction.seal_small_after", config.compaction.seal_small_after),
+    ):
+        yield key, format_duration(duration), "more than 0ms", duration > 0
+    yield (
+        "commit.retry_min",
+        format_duration(commit.retry_min),
+        f"at most {format_duration(commit.retry_max)} (commit.retry_max)",
+        commit.retry_min <= commit.retry_max,
+    )
+    for name in config.stream:
+        yield f"stream.{name}", "no name of a stream", STREAM_NAME_RULE, is_stream_name(name)
+    for name in config.uid:
+        is_uid = _UID.fullmatch(name) is not None and int(name) < 2**32
+        yield f"uid.{name}", "no user's number", "such as [uid.1000.quota]", is_uid
+    if config.data:
+        yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
+    yield (
+        "retention.keep_free",
+        repr(config.retention.keep_free),
+        'a size such as "2GiB", or a share of the file system such as "5%"',
+        _is_free_space(config.retention.keep_free),
+    )
+    keeps_all = config.retention == RetentionConfig() and not any(
+        said.retention for said in config.stream.values()
+    )
+    yield (
+        "compaction.enabled",
+        "false",
+        "true where there is a [retention]: only sealed segments are removed",
+        config.compaction.enabled or keeps_all,
+    )
+    if key_path := config.compaction.seal_key:
+        yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
+    seen: set[str] = set()
+    for number, listen in enumerate(config.listen):
+        key, path = f"listen[{number}].path", _normal(listen.path)
+        yield key, repr(listen.path), _ABSOLUTE, _is_absolute(listen.path)
+        yield (
+            key,
+            repr(listen.path),
+            f"at most {_SOCKET_PATH_BYTES_MAX} bytes, as the kernel has it",
+            len(os.fsencode(listen.path)) <= _SOCKET_PATH_BYTES_MAX,
+        )
+        yield key, repr(listen.path), "a path that no other listener has", path not in seen
+        seen.add(path)
+        right = is_stream_name(listen.stream)
+        yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
+
+
+def _quotas(config: Config) -> Iterator[tuple[str, QuotaConfig]]:
+    """All quotas, and where they stand."""
+    yield "quota.stream", config.quota.stream
+    yield "quota.uid", config.quota.uid
+    for table, named in (("stream", config.stream), ("uid", config.uid)):
+        for name, of_name in named.items():
+            if of_name.quota is not msgspec.UNSET:
+                yield f"{table}.{name}.quota", of_name.quota
+
+
+def _is_free_space(text: str) -> bool:
+    try:
+        parse_free_space(text, 0)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") and "\0" not in path
+
+
+def _normal(path: str) -> str:
+    """One spelling for each path; `normpath` alone lets two leading slashes be."""
+    return os.path.normpath(f"/{path.lstrip('/')}")

@@ -1,0 +1,178 @@
+"""What is done in the open data directory beside the commits, and ends where that is another one.
+
+The compactor with its retention, the reserve, the looks at what is stored.
+"""
+
+import asyncio
+import contextlib
+import os
+from concurrent.futures import Executor
+
+import structlog
+
+from logengine.daemon.config_sections import Config
+from logengine.disk.reserve import Reserve
+from logengine.format.segment import Sign
+from logengine.intake.quota_looks import QuotaLooks
+from logengine.store.committer import Committer
+from logengine.store.store import Store
+from logengine.units import parse_free_space
+from logengine.upkeep.compaction import CompactionLimits
+from logengine.upkeep.compactor import CompactionTotals, Compactor
+from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.rewrite import Pace, Rewriter
+
+log = structlog.get_logger()
+
+_RESERVE_RETRY_S = 60.0
+_COMPACTION_RETRY_S = 5.0
+
+
+class Upkeep:
+    """Begun whenever a data directory was opened, and ended before another one is."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        committer: Committer,
+        executor: Executor,
+        sign: Sign | None,
+        tasks: asyncio.TaskGroup,
+        looks: QuotaLooks | None,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._committer = committer
+        self._executor = executor
+        self._sign = sign
+        self._tasks = tasks
+        self._looks = looks
+        self._compactor: Compactor | None = None
+        self._holding: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._reserve: Reserve | None = None
+        self._closed = False
+        self.totals = CompactionTotals()
+
+    async def begin(self) -> None:
+        """Takes up the directory that the store has open."""
+        if self._closed:
+            return
+        self._reserve = Reserve(self._store.data, self._config.reserve)
+        self._holding = self._tasks.create_task(_hold(self._reserve))
+        if self._looks is not None:
+            try:
+                await self._looks.look_at_all()
+            except OSError as error:
+                log.warning("quota_not_looked_at", error=str(error))
+        if self._config.compaction.enabled and not self._closed:
+            try:
+                self._compact()
+            except OSError as error:
+                log.warning(
+                    "compaction_not_begun",
+                    error=str(error),
+                    tried_again_every_s=_COMPACTION_RETRY_S,
+                )
+                self._waiting = self._tasks.create_task(self._compact_later())
+
+    def _compact(self) -> None:
+        """Has a compactor work. Raises `OSError`."""
+        self._compactor = self._make_compactor()
+        self._tasks.create_task(self._compactor.run())
+
+    async def _compact_later(self) -> None:
+        while self._compactor is None:
+            await asyncio.sleep(_COMPACTION_RETRY_S)
+            with contextlib.suppress(OSError):
+                self._compact()
+
+    async def end(self) -> None:
+        """Lets go of the directory; nothing of ours is done in it any more."""
+        if self._looks is not None:
+            self._looks.forget()
+        await self._end_work()
+
+    async def _end_work(self) -> None:
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        compactor, self._compactor = self._compactor, None
+        if compactor is not None:
+            await compactor.stop()
+
+    async def close(self) -> None:
+        """Ends it for good; the reserve stays until it is released."""
+        self._closed = True
+        await self._end_work()
+
+    def release_reserve(self) -> bool:
+        """Gives the reserved space back; whether there was any."""
+        return self._reserve is not None and self._reserve.release()
+
+    def _make_compactor(self) -> Compactor:
+        compaction = self._config.compaction
+        data = self._store.data
+        rewriter = Rewriter(
+            data,
+            Pace(compaction.max_rate),
+            direct_above=self._config.commit.direct_above,
+            level=compaction.level,
+            sign=self._sign,
+        )
+        limits = CompactionLimits(
+            fanout=compaction.fanout,
+            seal_bytes=compaction.seal_bytes,
+            seal_after=compaction.seal_after,
+            seal_small_after=compaction.seal_small_after,
+        )
+        rules = retention_rules(self._config, data.descriptor)
+        retainer = Retainer(
+            data, rules, unsynced=self._store.unsynced, is_known=self._store.may_be_trimmed
+        )
+        return Compactor(
+            self._store,
+            self._committer,
+            rewriter,
+            limits,
+            self._executor,
+            retainer=retainer,
+            totals=self.totals,
+        )
+
+
+def retention_rules(config: Config, data: str | int) -> RetentionRules:
+    """What is to be kept in `data`, a path or a descriptor. Raises `OSError`."""
+    retention = config.retention
+    found = os.statvfs(data)
+    return RetentionRules(
+        max_bytes=retention.max_bytes,
+        keep_free=parse_free_space(retention.keep_free, found.f_blocks * found.f_frsize),
+        default=RetentionRule(max_age=retention.max_age),
+        streams={
+            name: RetentionRule(said.retention.max_bytes, said.retention.max_age)
+            for name, said in config.stream.items()
+            if said.retention
+        },
+    )
+
+
+async def _hold(reserve: Reserve) -> None:
+    """Makes the reserve, as soon as there is room for it."""
+    said = False
+    while True:
+        try:
+            if await asyncio.to_thread(reserve.hold):
+                return
+            reason = "not twice as much is free"
+        except OSError as error:
+            reason = str(error)
+        if not said:
+            said = True
+            log.warning("reserve_not_made", reason=reason, tried_again_every_s=_RESERVE_RETRY_S)
+        await asyncio.sleep(_RESERVE_RETRY_S)

@@ -1,0 +1,57 @@
+"""The cursors of readers that must not miss a record. Blocking calls.
+
+DATA/.cursors/NAME holds a cursor, `stream:seq` and a newline: how far NAME has read. Retention
+keeps what it has not.
+"""
+
+import os
+from collections import defaultdict
+
+from logengine.disk.atomic import is_temp_name
+from logengine.disk.directory import AnyDirectory, Directory, opened
+from logengine.errors import InvalidCursor
+from logengine.format.cursor import Cursor
+
+CURSORS_NAME = ".cursors"
+
+
+def cursors_behind(data: AnyDirectory, stream: str, seq: int) -> list[str]:
+    """The names of the cursors registered for `stream` that have not reached `seq`.
+
+    Raises what `read_cursors` does.
+    """
+    cursors = read_cursors(data).get(stream, {})
+    return sorted(name for name, reached in cursors.items() if reached < seq)
+
+
+def read_cursors(data: AnyDirectory) -> dict[str, dict[str, int]]:
+    """The registered cursors, by stream and by their own name.
+
+    Raises `OSError`, and `InvalidCursor` naming the file: whose reader would miss something
+    cannot be told then.
+    """
+    cursors: dict[str, dict[str, int]] = defaultdict(dict)
+    with opened(data) as within:
+        try:
+            directory = within.subdirectory(CURSORS_NAME)
+        except FileNotFoundError:
+            return cursors
+    with directory:
+        for name in directory.names():
+            if is_temp_name(name):
+                continue
+            text = _read_text(directory, name).strip()
+            try:
+                cursor = Cursor.parse(text)
+            except InvalidCursor:
+                raise InvalidCursor(
+                    f"{directory.path_of(name)}: {text[:80]!r} is no cursor; "
+                    "expected STREAM:SEQ, such as app:5120; nothing is removed until then"
+                ) from None
+            cursors[cursor.stream][name] = cursor.seq
+    return cursors
+
+
+def _read_text(directory: Directory, name: str) -> str:
+    with open(directory.open_file(name, os.O_RDONLY), errors="replace") as file:
+        return file.read()

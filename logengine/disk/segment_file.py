@@ -1,0 +1,485 @@
+"""Segments as files in a stream's directory: list, read, check. Blocking calls.
+
+The first place where names and bytes of `segment` meet the file system; the store and
+the reader both read through here. Whether a segment is compressed is known here and not
+further on.
+"""
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from msgspec import UNSET
+
+from logengine.disk.directory import AnyDirectory, Directory, names_in, opened
+from logengine.errors import DamagedSegment, UnreadableSegment
+from logengine.format.block import Block
+from logengine.format.segment import (
+    HEADER_READ_BYTES,
+    Frame,
+    Header,
+    check_body,
+    check_header_of,
+    decode_header,
+    first_of_name,
+    header_length,
+    header_sha256,
+    is_stream_name,
+    segment_name,
+)
+
+# A header names at most max_producers producers; far more than that is no header.
+_HEADER_BYTES_MAX = 64 * 1024 * 1024
+_PIECE_BYTES = 128 * 1024
+_STAT_BLOCK_BYTES = 512  # stat(2): the unit of st_blocks, whatever the file system's
+
+
+def list_streams(data: AnyDirectory) -> list[str]:
+    """The streams in a data directory, by name. Raises `OSError`."""
+    with opened(data) as within, within.entries() as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if is_stream_name(entry.name) and entry.is_dir(follow_symlinks=False)
+        )
+
+
+def list_segments(directory: AnyDirectory) -> list[int]:
+    """The first sequence numbers of a stream's segments, ascending. Raises `OSError`.
+
+    A segment that is there twice, as one that is being compressed is, is listed once.
+    """
+    return segments_among(names_in(directory))
+
+
+def segments_among(names: Iterable[str]) -> list[int]:
+    """What `list_segments` gives for a directory that holds `names`."""
+    return sorted({first for name in names if (first := first_of_name(name))})
+
+
+def size_of_segments(directory: AnyDirectory) -> int:
+    """The bytes of a stream's files, about: others may come and go. Raises `OSError`."""
+    total = 0
+    with opened(directory) as within, within.entries() as entries:
+        for entry in entries:
+            if first_of_name(entry.name):
+                with suppress(FileNotFoundError):  # merged since it was listed
+                    total += entry.stat().st_size
+    return total
+
+
+def disk_bytes_of(directory: AnyDirectory, first: int) -> int:
+    """What the files of segment `first` take on the disk. Raises `OSError`."""
+    taken = 0
+    with opened(directory) as within:
+        for compressed in (False, True):
+            with suppress(FileNotFoundError):
+                found = within.stat(segment_name(first, compressed=compressed))
+                taken += found.st_blocks * _STAT_BLOCK_BYTES
+    return taken
+
+
+def read_header(directory: AnyDirectory, first: int) -> Header:
+    """The header of segment `first`, held to its name and to the size of its file.
+
+    Reads a few kilobytes, whatever the size of the segment. Raises `DamagedSegment`, and
+    `OSError` where the file cannot be opened.
+    """
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
+        header, body_start = file.read_header()
+        file.check_size(header, body_start)
+        return header
+
+
+def read_segment(
+    directory: AnyDirectory, first: int, spend: Callable[[int], None] | None = None
+) -> tuple[Header, bytes]:
+    """Header and body of segment `first`, checked to the bit.
+
+    With `spend` it is read in pieces; that is called behind each, with its bytes, and may rest.
+    Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
+    """
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
+        header, body_start = file.read_header()
+        file.check_size(header, body_start)
+        return header, file.read_body(header, body_start, spend)
+
+
+class ProvenFrame(NamedTuple):
+    """Records of a segment, from number `first` on, that are as its header says.
+
+    `stored` is the frame that they are in, None if they are in none that can be had alone.
+    """
+
+    first: int
+    records: int
+    body: bytes
+    stored: bytes | None
+
+    @property
+    def last(self) -> int:
+        """The number of its last record."""
+        return self.first + self.records - 1
+
+
+class Provable(NamedTuple):
+    """What a file proves: its header with its line, and records; and the damage, if there is any.
+
+    Without a header, which is damaged then, there are none. One that tells another number than
+    the file's name is given where all else is whole; the damage is then the name.
+    """
+
+    header: Header | None
+    line: bytes
+    frames: list[ProvenFrame]
+    damage: DamagedSegment | None
+
+
+def read_provable(directory: AnyDirectory, first: int, *, compressed: bool) -> Provable:
+    """What one of the files that segment `first` may be proves of itself.
+
+    Raises `OSError` where the file cannot be opened.
+    """
+    try:
+        file = _open_as(directory, first, compressed=compressed)
+    except DamagedSegment as damage:
+        return Provable(None, b"", [], damage)
+    with closing(file):
+        try:
+            with file.errors_are_damage():
+                line, body_start = file.header_line()
+                header = decode_header(line, file.path)
+        except DamagedSegment as damage:
+            return Provable(None, b"", [], damage)
+        try:
+            file.check_names(header)
+        except DamagedSegment as damage:
+            found = file.read_provable(header, line, body_start)
+            is_ours = (header.stream, header.is_compressed) == (directory.name, compressed)
+            if not is_ours or found.damage is not None:
+                return Provable(None, b"", [], damage)
+            return found._replace(damage=damage)
+        return file.read_provable(header, line, body_start)
+
+
+class Content(NamedTuple):
+    """Everything of a segment's file: `stored` is what `body` is stored as."""
+
+    header: Header
+    header_sha256: str
+    body: bytes
+    stored: bytes
+
+
+def read_as_stored(
+    directory: AnyDirectory, first: int, wants: Callable[[Header], bool], *, compressed: bool
+) -> Content | None:
+    """One of the files that segment `first` may be, checked to the bit; None if not wanted.
+
+    Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
+    """
+    with closing(_open_as(directory, first, compressed=compressed)) as file:
+        with file.errors_are_damage():
+            header, body_start = file.read_header()
+            file.check_size(header, body_start)
+            if not wants(header):
+                return None
+            body = file.read_body(header, body_start)
+            stored = body
+            if compressed:
+                stored = os.pread(file.descriptor, header.stored_bytes, body_start)
+            line, _ = file.header_line()
+        return Content(header, header_sha256(line), body, stored)
+
+
+class DamagedRecords(NamedTuple):
+    """Records that a segment should hold, from `first` to `last`, and does not, and why.
+
+    None of them, `last` being less than `first`, where the file is damaged and they are not.
+    """
+
+    first: int
+    last: int
+    damage: DamagedSegment
+
+
+Parts = list[Block | DamagedRecords]
+
+
+def read_wanted(
+    directory: AnyDirectory, first: int, wanted: Callable[[Header], range]
+) -> tuple[Header, Parts]:
+    """The header of segment `first`, and its records that are `wanted`, in order.
+
+    Those are of neighbouring frames, of which a plain segment has one. They are checked to the
+    bit. Where that fails, what can be proven is given all the same: of a compressed segment the
+    frames that match the index in the header, of a plain one all or nothing. Raises
+    `DamagedSegment` if the header is damaged, and `OSError` where the file cannot be opened.
+    """
+    with closing(_open(directory, first)) as file:
+        return file.read_wanted(wanted)
+
+
+def read_wanted_plain(
+    directory: AnyDirectory, first: int, wanted: Callable[[Header], range]
+) -> tuple[Header, Parts] | None:
+    """`read_wanted` of the plain file of a segment that has a compressed one too; None if not."""
+    try:
+        file = _open_as(directory, first, compressed=False)
+    except FileNotFoundError:
+        return None
+    with closing(file):
+        return file.read_wanted(wanted)
+
+
+def read_header_line(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
+    """The header of segment `first`, and the line it stands in. Raises as `read_header`."""
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
+        header, _ = file.read_header()
+        return header, file.header_line()[0]
+
+
+def read_content(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
+    """The header of segment `first` and all bytes of its file, checked to the bit.
+
+    Raises as `read_segment`.
+    """
+    with closing(_open(directory, first)) as file, file.errors_are_damage():
+        header, body_start = file.read_header()
+        file.read_body(header, body_start)
+        with open(file.descriptor, "rb", buffering=0, closefd=False) as whole:
+            whole.seek(0)
+            return header, whole.read()
+
+
+def _pieces(file: io.FileIO, spend: Callable[[int], None]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE_BYTES):
+        yield piece
+        spend(len(piece))
+
+
+@dataclass(frozen=True)
+class _SegmentFile:
+    """A segment that is open."""
+
+    path: str
+    descriptor: int
+    stream: str
+    first: int
+    is_compressed: bool
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        os.close(self.descriptor)
+
+    def read_header(self) -> tuple[Header, int]:
+        """The header, and where the body begins in the file."""
+        line, length = self.header_line()
+        header = decode_header(line, self.path)
+        self.check_names(header)
+        return header, length
+
+    def check_names(self, header: Header) -> None:
+        """Raises `DamagedSegment` unless the header is of what the file's path tells."""
+        check_header_of(header, self.stream, self.first, self.path, compressed=self.is_compressed)
+
+    def header_line(self) -> tuple[bytes, int]:
+        """The line that the header stands in, and where the body begins in the file."""
+        start = os.pread(self.descriptor, HEADER_READ_BYTES, 0)
+        while (found := self._split_header(start)) is None:
+            if len(start) > _HEADER_BYTES_MAX:
+                raise DamagedSegment(self.path, "it begins with no segment header: no end in sight")
+            more = os.pread(self.descriptor, len(start) or HEADER_READ_BYTES, len(start))
+            if not more:
+                how = "empty" if not start else "cut short"
+                raise DamagedSegment(self.path, f"it is {how}: no complete header")
+            start += more
+        return found
+
+    def check_size(self, header: Header, body_start: int) -> None:
+        """Raises `DamagedSegment` unless the file is as long as its header says."""
+        found_bytes = os.fstat(self.descriptor).st_size
+        expected_bytes = body_start + header.stored_bytes
+        if found_bytes != expected_bytes:
+            raise DamagedSegment(
+                self.path, f"it has {found_bytes} bytes, its header says {expected_bytes}"
+            )
+
+    def read_body(
+        self,
+        header: Header,
+        start: int,
+        spend: Callable[[int], None] | None = None,
+        *,
+        is_last: bool = True,
+    ) -> bytes:
+        """The body, which begins at `start` in the file, checked to the bit.
+
+        It has to be the last of the file, or what is behind it is not looked at.
+        """
+        with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
+            file.seek(start)
+            body = file.read() if spend is None else b"".join(_pieces(file, spend))
+        if not is_last and len(body) > header.stored_bytes:
+            body = body[: header.stored_bytes]
+        if header.frames is not UNSET:
+            from logengine.format.compression import decompress_frames
+
+            body = decompress_frames(header, body, range(len(header.frames)), self.path)
+        check_body(header, body, self.path)
+        return body
+
+    def read_wanted(self, wanted: Callable[[Header], range]) -> tuple[Header, Parts]:
+        """The header, and of the records that are `wanted` what can be proven."""
+        with self.errors_are_damage():
+            header, body_start = self.read_header()
+        frames = wanted(header)
+        if not frames:
+            return header, []
+        try:
+            with self.errors_are_damage():
+                self.check_size(header, body_start)
+                return header, [self.read_frames(header, body_start, frames)]
+        except DamagedSegment as damage:
+            return header, self._read_parts(header, body_start, frames, damage)
+
+    def read_provable(self, header: Header, line: bytes, start: int) -> Provable:
+        """What can be proven of the body, which begins at `start`, by the header in `line`."""
+        damage: DamagedSegment | None = None
+        try:
+            with self.errors_are_damage():
+                self.check_size(header, start)
+        except DamagedSegment as of_size:
+            damage = of_size
+        frames: list[ProvenFrame] = []
+        count = 1 if header.frames is UNSET or header.index is UNSET else len(header.frames)
+        for at in range(count):
+            try:
+                with self.errors_are_damage():
+                    block = self.read_frames(header, start, range(at, at + 1))
+                    stored = None
+                    if header.frames is not UNSET and header.index is not UNSET:
+                        stored = self._stored_frame(header.frames, start, at)
+                frames.append(ProvenFrame(block.first, block.count, block.body, stored))
+            except DamagedSegment as of_frame:
+                damage = damage or of_frame
+        if damage is None and header.index is not UNSET:
+            try:
+                check_body(header, b"".join(frame.body for frame in frames), self.path)
+            except DamagedSegment as of_body:
+                damage = of_body
+        return Provable(header, line, frames, damage)
+
+    def _stored_frame(self, frames: Sequence[Frame], start: int, at: int) -> bytes:
+        place = start + sum(frame.stored_bytes for frame in frames[:at])
+        return os.pread(self.descriptor, frames[at].stored_bytes, place)
+
+    def _read_parts(
+        self, header: Header, start: int, wanted: range, damage: DamagedSegment
+    ) -> Parts:
+        """What of the `wanted` frames is as the header says, though the file has `damage`."""
+        parts: Parts = []
+        one_by_one = [wanted]
+        if header.frames is not UNSET and header.index is not UNSET:
+            one_by_one = [range(at, at + 1) for at in wanted]
+        for frames in one_by_one:
+            try:
+                with self.errors_are_damage():
+                    parts.append(self.read_frames(header, start, frames))
+            except DamagedSegment as of_frame:
+                lost = DamagedRecords(*_seqs_of(header, frames), of_frame)
+                before = parts[-1] if parts else None
+                if isinstance(before, DamagedRecords):
+                    parts[-1] = before._replace(last=lost.last)
+                else:
+                    parts.append(lost)
+        if not any(isinstance(part, DamagedRecords) for part in parts):
+            parts.append(DamagedRecords(header.last + 1, header.last, damage))
+        return parts
+
+    def read_frames(self, header: Header, start: int, wanted: range) -> Block:
+        """The records of some neighbouring frames of the body, which begins at `start`.
+
+        Each is held to the header's index, in place of the hash of the whole body; where there
+        is no index, all are given. What is behind the body in the file is not looked at.
+        """
+        if header.frames is UNSET or header.index is UNSET:
+            body = self.read_body(header, start, is_last=False)
+            return Block(header.stream, header.first, header.count, body)
+        from logengine.format.compression import decompress_frames
+
+        before, frames = header.frames[: wanted.start], header.frames[wanted.start : wanted.stop]
+        stored = os.pread(
+            self.descriptor,
+            sum(frame.stored_bytes for frame in frames),
+            start + sum(frame.stored_bytes for frame in before),
+        )
+        return Block(
+            header.stream,
+            header.first + sum(frame.count for frame in before),
+            sum(frame.count for frame in frames),
+            decompress_frames(header, stored, wanted, self.path),
+        )
+
+    @contextmanager
+    def errors_are_damage(self) -> Iterator[None]:
+        """Turns an error of the disk under the file into `UnreadableSegment`."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise UnreadableSegment(self.path, f"it cannot be read: {error.strerror}") from error
+
+    def _split_header(self, start: bytes) -> tuple[bytes, int] | None:
+        if not start:
+            return None
+        if self.is_compressed:
+            from logengine.format.compression import split_header
+
+            return split_header(start, self.path, _HEADER_BYTES_MAX)
+        length = header_length(start)
+        return None if length is None else (start[:length], length)
+
+
+def _seqs_of(header: Header, frames: range) -> tuple[int, int]:
+    """The first and the last number of the records in neighbouring frames that are read alone."""
+    if header.frames is UNSET or header.index is UNSET:
+        return header.first, header.last
+    first = header.first + sum(frame.count for frame in header.frames[: frames.start])
+    return first, first - 1 + sum(
+        frame.count for frame in header.frames[frames.start : frames.stop]
+    )
+
+
+def _open(directory: AnyDirectory, first: int) -> _SegmentFile:
+    """Segment `first`, open; compressed, if it is there so."""
+    # A plain segment is removed once a compressed one is there. If neither is found, that
+    # happened between the two looks, or there is none.
+    for compressed in (True, False):
+        with suppress(FileNotFoundError):
+            return _open_as(directory, first, compressed=compressed)
+    return _open_as(directory, first, compressed=True)
+
+
+def _open_as(directory: AnyDirectory, first: int, *, compressed: bool) -> _SegmentFile:
+    name = segment_name(first, compressed=compressed)
+    path = os.path.join(str(directory), name)
+    # Without waiting: of a FIFO nobody may ever open the other end.
+    flags = os.O_RDONLY | os.O_NONBLOCK
+    if isinstance(directory, Directory):
+        descriptor = directory.open_file(name, flags)
+    else:
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DamagedSegment(path, "it is no regular file")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return _SegmentFile(path, descriptor, directory.name, first, compressed)

@@ -1,0 +1,1 @@
+"""Records for other programs, and theirs for us: import and export."""

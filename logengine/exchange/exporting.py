@@ -1,0 +1,95 @@
+"""Records into files for others: NDJSON, NDJSON in zstd frames, Parquet.
+
+Each record is as `logengine cat --format json` prints it, with its stream and its number.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from logengine.disk.atomic import AtomicWriter
+from logengine.errors import NotInstalled
+from logengine.format.compression import FRAME_BYTES, compress_lines
+
+FORMATS = ("ndjson", "zstd", "parquet")
+_LEVEL = 3
+# What lies on the disk only until DuckDB has read it.
+_LEVEL_IN_PASSING = 1
+# No line of the engine's is as long, unless max_record was raised to this.
+_LINE_BYTES_MAX = 128 * 1024 * 1024
+
+# Only the envelope has columns of its own: what senders put into their records has no
+# schema, and may have keys twice, or a number here and a text there.
+_QUERY = """
+    COPY (
+        SELECT
+            json->>'$._stream' AS _stream,
+            CAST(json->>'$._seq' AS BIGINT) AS _seq,
+            CAST(json->>'$._ts' AS TIMESTAMPTZ) AS _ts,
+            CAST(json->>'$._pid' AS BIGINT) AS _pid,
+            CAST(json->>'$._uid' AS BIGINT) AS _uid,
+            CAST(json->>'$._gid' AS BIGINT) AS _gid,
+            json->>'$._comm' AS _comm,
+            json->>'$._unit' AS _unit,
+            json AS record
+        FROM read_ndjson_objects($lines, compression = 'zstd', maximum_object_size = $bytes_max)
+    ) TO {target} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)
+"""
+
+
+def zstd_frames(lines: Iterable[bytes], level: int = _LEVEL) -> Iterator[bytes]:
+    """Frames of about a mebibyte of `lines`, which come in pieces that end with a newline."""
+    gathered: list[bytes] = []
+    size = 0
+    for piece in lines:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= FRAME_BYTES:
+            yield from (frame.content for frame in compress_lines(gathered, level))
+            gathered, size = [], 0
+    yield from (frame.content for frame in compress_lines(gathered, level))
+
+
+def export_file(lines: Iterable[bytes], path: Path, form: str) -> None:
+    """Writes `lines`, as `zstd_frames` takes them, to a file that is whole or not there.
+
+    Durable when it returns. Raises `AtomicWriteError`, and `NotInstalled` for Parquet without
+    DuckDB.
+    """
+    if form == "parquet":
+        _require_duckdb()
+    with AtomicWriter(path, "wb", buffering=0) as writer:
+        if form == "parquet":
+            _write_parquet(lines, writer)
+            return
+        for piece in lines if form == "ndjson" else zstd_frames(lines):
+            writer.write(piece)
+
+
+def _require_duckdb() -> None:
+    try:
+        import duckdb  # noqa: F401
+    except ImportError:
+        raise NotInstalled(
+            "Parquet is written by DuckDB, which is not installed; "
+            "pip install 'logengine[parquet]', or choose --format zstd"
+        ) from None
+
+
+def _write_parquet(lines: Iterable[bytes], writer: AtomicWriter) -> None:
+    import duckdb
+
+    assert writer.temp_path is not None
+    with tempfile.TemporaryDirectory(
+        prefix=".logengine-export-", dir=str(writer.directory)
+    ) as passing:
+        source = os.path.join(passing, "lines.ndjson.zst")
+        with open(source, "wb") as file:
+            file.writelines(zstd_frames(lines, _LEVEL_IN_PASSING))
+        with duckdb.connect(config={"threads": 2, "temp_directory": passing}) as connection:
+            # Into the file that the writer has open, and will sync and give its name.
+            target = "'{}'".format(writer.temp_path.replace("'", "''"))
+            connection.execute(
+                _QUERY.format(target=target), {"lines": source, "bytes_max": _LINE_BYTES_MAX}
+            )

@@ -1,0 +1,215 @@
+"""Logs of other programs made NDJSON, one line for each record, with their own time as `time`.
+
+    text      every line that is not blank: {"time":"…","message":"<the line>"}
+    ndjson    an object stays as it is, with `time` in front if one of its fields tells one
+    journal   journald's export: {"time":"…","message":"…","PRIORITY":"6",…}
+
+A byte order mark in front of a line is no part of it; nor is a run of NULs, of which
+`_nul_bytes` says how many there were.
+
+The same input gives the same number of lines, however it is cut: that is what resuming goes
+by. Bytes in, bytes out, no files and no clock.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from logengine.exchange.text_time import leading_time
+from logengine.format.record import split_lines
+from logengine.format.timestamp import format_moment
+from logengine.protocols.journal_export import Entry, JournalExportParser
+
+FORMATS = ("auto", "text", "ndjson", "journal")
+
+# A line longer than this is passed on cut; the daemon refuses it, as any that is too long.
+_LINE_BYTES_MAX = 64 * 1024 * 1024
+_JOURNAL_START = re.compile(rb"(__CURSOR|__REALTIME_TIMESTAMP|__MONOTONIC_TIMESTAMP)=")
+# What editors on Windows put in front of a file; where files were joined, in front of a line.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What tells a time where no `time` does, and in which part of a second a number counts.
+_TIME_KEYS = {
+    "_ts": 1,
+    "timestamp": 1,
+    "@timestamp": 1,
+    "ts": 1,
+    "__REALTIME_TIMESTAMP": 1_000_000,
+}
+_JOURNAL_TIME_KEYS = ("_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP")
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Converter(Protocol):
+    """Makes NDJSON of an input that comes in pieces."""
+
+    def receive(self, data: bytes) -> bytes:
+        """The lines that are complete with `data`."""
+
+    def end(self) -> bytes:
+        """What is left at the end of the input."""
+
+
+def converter(form: str, start: bytes, now: datetime) -> Converter:
+    """What converts an input of format `form` that begins with `start`.
+
+    `now` is an aware time, for lines that tell no year or no zone.
+    """
+    if form == "journal" or (form == "auto" and begins_journal(start)):
+        return JournalConverter()
+    return line_converter(form, now)
+
+
+def begins_journal(start: bytes) -> bool:
+    """Whether an input that begins with `start` looks like a journal's export."""
+    return _JOURNAL_START.match(start) is not None
+
+
+def line_converter(form: str, now: datetime) -> "LineConverter":
+    """What converts lines of text, or of NDJSON and text; `now` as in `converter`."""
+    convert = text_line if form == "text" else ndjson_line
+    return LineConverter(lambda line: convert(line, now))
+
+
+class LineConverter:
+    """Converts line by line; blank lines vanish."""
+
+    def __init__(self, convert: Callable[[bytes], bytes]) -> None:
+        self._convert = convert
+        self._rest = bytearray()
+
+    def receive(self, data: bytes) -> bytes:
+        """The lines that are complete with `data`."""
+        stop = data.rfind(b"\n") + 1
+        if not stop:
+            self._rest += data[: max(0, _LINE_BYTES_MAX - len(self._rest))]
+            return b""
+        chunk = bytes(self._rest) + data[:stop]
+        self._rest[:] = data[stop:]
+        return self._converted(chunk)
+
+    def end(self) -> bytes:
+        """The last line, if it has no newline."""
+        chunk = bytes(self._rest)
+        self._rest.clear()
+        return self._converted(chunk)
+
+    def _converted(self, chunk: bytes) -> bytes:
+        return b"".join(self._convert(line) + b"\n" for line in split_lines(chunk))
+
+
+class JournalConverter:
+    """Converts journald's export format. Raises `MalformedInput`."""
+
+    def __init__(self) -> None:
+        self._parser = JournalExportParser()
+
+    def receive(self, data: bytes) -> bytes:
+        """The entries that are complete with `data`."""
+        return _joined(self._parser.receive(data))
+
+    def end(self) -> bytes:
+        """The last entry, if no empty line ended it."""
+        return _joined(self._parser.end())
+
+
+def text_line(line: bytes, now: datetime) -> bytes:
+    r"""The record of a line of text; each byte that is not UTF-8 stands as `\xff`."""
+    line, nul_bytes = _without_front(line)
+    text = line.rstrip(b"\r").decode("utf-8", "backslashreplace")
+    record = {"message": text}
+    time = leading_time(text, now)
+    return _with_nul_bytes(
+        msgspec.json.encode(record if time is None else {"time": time} | record), nul_bytes
+    )
+
+
+def ndjson_line(line: bytes, now: datetime) -> bytes:
+    """The line, with `time` in front if a field tells one; text where it is no object."""
+    rest, nul_bytes = _without_front(line)
+    stripped = rest.strip()
+    try:
+        stripped.decode()
+        fields = _fields.decode(stripped)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return text_line(line, now)
+    time = None if "time" in fields else _told_time(fields, now)
+    if time is not None:
+        stripped = b'{"time":"%s",%s' % (time.encode(), stripped[1:])
+    return _with_nul_bytes(stripped, nul_bytes)
+
+
+def _without_front(line: bytes) -> tuple[bytes, int]:
+    """The line without what is no part of it, and how many NULs that were.
+
+    NULs stand where a power cut took what an appending program had written.
+    """
+    if not line.startswith((b"\0", _BYTE_ORDER_MARK)):
+        return line, 0
+    rest = line.lstrip(b"\0")
+    return rest.removeprefix(_BYTE_ORDER_MARK), len(line) - len(rest)
+
+
+def _with_nul_bytes(record: bytes, count: int) -> bytes:
+    if not count:
+        return record
+    inside = record[1:].lstrip()
+    return b'{"_nul_bytes":%d%s%s' % (count, b"" if inside == b"}" else b",", inside)
+
+
+def journal_entry(entry: Entry) -> bytes:
+    """The record of a journal's entry: `MESSAGE` as `message`, all else under its own name.
+
+    A field that is there more than once becomes a list. `_left_out` names those that were
+    too long.
+    """
+    record: dict[str, Any] = {}
+    values: dict[str, list[str]] = {}
+    for name, value in entry.fields:
+        values.setdefault(name, []).append(value.decode("utf-8", "backslashreplace"))
+    for key in _JOURNAL_TIME_KEYS:
+        time = _of_number(values.get(key, [""])[0], 1_000_000)
+        if time is not None:
+            record["time"] = time
+            break
+    for name, texts in values.items():
+        key = "message" if name == "MESSAGE" else name
+        record[key] = texts[0] if len(texts) == 1 else texts
+    if entry.left_out:
+        record["_left_out"] = entry.left_out
+    return msgspec.json.encode(record)
+
+
+def _joined(entries: Iterable[Entry]) -> bytes:
+    return b"".join(journal_entry(entry) + b"\n" for entry in entries)
+
+
+def _told_time(fields: dict[str, msgspec.Raw], now: datetime) -> str | None:
+    for key, per_second in _TIME_KEYS.items():
+        if key not in fields:
+            continue
+        text = bytes(fields[key]).decode()
+        time = None
+        if text.startswith('"'):
+            text = text.strip('"')  # what a time is written with needs no escapes
+            time = leading_time(text, now)
+        time = time or _of_number(text, per_second)
+        if time is not None:
+            return time
+    return None
+
+
+def _of_number(text: str, per_second: int) -> str | None:
+    """The timestamp of so many parts of a second after the epoch."""
+    if not re.fullmatch(r"\d{1,20}(\.\d{1,20})?", text, re.ASCII):
+        return None
+    try:
+        whole, _, fraction = text.partition(".")
+        ticks = int(whole + fraction.ljust(6, "0")[:6]) // per_second  # in microseconds
+        return format_moment(_EPOCH + timedelta(microseconds=ticks))
+    except (OverflowError, ValueError):
+        return None

@@ -1,0 +1,86 @@
+"""The time that a line of text begins with, as programs write it. No I/O.
+
+2026-11-23T20:00:00.123+01:00 …        RFC 3339, also with a space, a comma, no offset
+<13>Nov 23 20:00:00 host …             syslog, which tells no year and no zone
+<165>1 2026-11-23T20:00:00Z host …     syslog of RFC 5424
+1.2.3.4 - - [23/Nov/2026:20:00:00 +0000] "GET …      nginx, Apache
+2026/11/23 20:00:00 [error] …          nginx's error log
+"""
+
+import re
+from datetime import datetime, timedelta, tzinfo
+
+from logengine.format.timestamp import format_moment, zone_of
+
+# So far into a line a time may begin.
+_LOOKED_AT = 512
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = f"({'|'.join(_MONTHS)})"
+_CLOCK = r"(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
+_OFFSET = r"(?:\s?(Z(?!\w)|[+-]\d\d:?\d\d(?!\d)))?"
+_PRIORITY = r"(?:<\d{1,3}>(?:\d )?)?"
+
+_ISO = re.compile(
+    rf"{_PRIORITY}\[?(\d{{4}})[-/](\d\d)[-/](\d\d)[T ]{_CLOCK}{_OFFSET}", re.IGNORECASE
+)
+_SYSLOG = re.compile(rf"{_PRIORITY}{_MONTH} +(\d{{1,2}}) {_CLOCK}(?!\d)", re.IGNORECASE)
+_ACCESS = re.compile(rf"[^\[]*\[(\d\d)/{_MONTH}/(\d{{4}}):{_CLOCK}{_OFFSET}\]", re.IGNORECASE)
+# A clock that is ahead by less is no reason to think of the year before.
+_AHEAD_MAX = timedelta(days=1)
+
+
+def leading_time(line: str, now: datetime) -> str | None:
+    """The timestamp, RFC 3339 in UTC, that `line` begins with; None if it begins with none.
+
+    `now` is an aware time: where the line tells no zone it is that of `now`, and where it
+    tells no year it is the last one in which the time is not behind `now`.
+    """
+    start = line[:_LOOKED_AT]
+    if found := _ISO.match(start):
+        year, month, day, *rest = found.groups()
+        return _timestamp(int(year), int(month), int(day), rest, now.tzinfo)
+    if found := _SYSLOG.match(start):
+        name, day, *rest = found.groups()
+        return _of_last_year_possible(_month(name), int(day), [*rest, None], now)
+    if found := _ACCESS.match(start):
+        day, name, year, *rest = found.groups()
+        return _timestamp(int(year), _month(name), int(day), rest, now.tzinfo)
+    return None
+
+
+def _month(name: str) -> int:
+    return _MONTHS.index(name.lower()) + 1
+
+
+def _of_last_year_possible(
+    month: int, day: int, rest: list[str | None], now: datetime
+) -> str | None:
+    latest = format_moment(now + _AHEAD_MAX)
+    # The 29th of February may be up to eight years back.
+    for year in range(now.year + 1, now.year - 9, -1):
+        timestamp = _timestamp(year, month, day, rest, now.tzinfo)
+        if timestamp is not None and timestamp <= latest:
+            return timestamp
+    return None
+
+
+def _timestamp(
+    year: int, month: int, day: int, rest: list[str | None], zone: tzinfo | None
+) -> str | None:
+    hour, minute, second, fraction, offset = rest
+    try:
+        if offset is not None:
+            zone = zone_of(offset)
+        moment = datetime(
+            year,
+            month,
+            day,
+            int(hour or 0),
+            int(minute or 0),
+            min(int(second or 0), 59),  # a leap second is the end of its minute
+            int((fraction or "0").ljust(6, "0")[:6]),
+            tzinfo=zone,
+        )
+        return format_moment(moment)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,185 @@
+"""The chain of a stream's sealed segments, held to what its links say of each other.
+
+`docs/format.md` says what can be seen by it and what cannot. Headers in, findings out.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from msgspec import UNSET
+
+from logengine.format.segment import (
+    Frame,
+    Header,
+    IndexEntry,
+    Restored,
+    hash_for_successor,
+    original_of,
+    signed_part,
+)
+
+# Whether a signature, in hexadecimal, is that of some bytes.
+IsSigned = Callable[[bytes, str], bool]
+
+
+class Remark(NamedTuple):
+    """Something to be said of the chain; a note says what it cannot prove, and is no damage."""
+
+    what: str
+    is_note: bool = False
+
+
+def has_records_of(header: Header, original: Header) -> bool:
+    """Whether a segment has the records that `original` says, or some of its frames, as a whole."""
+    ours, theirs = list(_frames_of(header)), list(_frames_of(original))
+    place = next((at for at, each in enumerate(theirs) if each[0] == header.first), len(theirs))
+    if ours and ours == theirs[place : place + len(ours)]:
+        return True
+    return (header.first, header.count, header.bytes, header.sha256) == (
+        original.first,
+        original.count,
+        original.bytes,
+        original.sha256,
+    )
+
+
+def _frames_of(header: Header) -> Iterator[tuple[int, Frame, IndexEntry]]:
+    """The number that each frame begins with, and what the header says of it."""
+    if header.frames is UNSET or header.index is UNSET:
+        return
+    first = header.first
+    for frame, entry in zip(header.frames, header.index, strict=True):
+        yield first, frame, entry
+        first += frame.count
+
+
+class SealChain:
+    """Takes a stream's segments in order, and says what of the chain does not hold.
+
+    `anchor` is a hash that has to be in it; with `is_signed` every seal has to be signed, but
+    for those with erased records, whose signature was of what is no more.
+    """
+
+    def __init__(self, anchor: str | None = None, is_signed: IsSigned | None = None) -> None:
+        self._anchor = anchor
+        self._is_signed = is_signed
+        self._is_anchored = False
+        self._is_unbroken = False  # whether the segment before this one is known
+        self._is_unknown = False  # whether that one was restored of nothing that is known
+        self._gap: int | None = None  # the first of the recorded gap behind the last sealed one
+        self._seals: list[tuple[int, str]] = []  # `first` and `since` of each
+        # The first of the unsealed segments behind the last sealed one.
+        self.unsealed: int | None = None
+        self.newest_hash: str | None = None
+        self.sealed_to = 0
+        # How many seals are signed no more, since records were erased; counted with `is_signed`.
+        self.signed_no_more = 0
+
+    def take(self, header: Header, line: bytes) -> Iterator[Remark]:
+        """What is to be said of the next segment, whose header stands in `line`."""
+        if header.prev is UNSET:
+            if header.gap is not UNSET:
+                self._gap = header.first
+            if header.count and self.unsealed is None:
+                self.unsealed = header.first
+            return
+        if self.unsealed is not None:
+            yield Remark(f"it is sealed, and segment {self.unsealed} before it is not")
+            self.unsealed = None
+        link, link_line = original_of(header) or (header, line)
+        hash_of_link = hash_for_successor(header, line)
+        is_more_of_it = link is not header and hash_of_link == self.newest_hash
+        if not is_more_of_it:
+            yield from self._check_link(header, link.prev or "")
+        self._gap = None
+        self.newest_hash = hash_of_link
+        self.sealed_to = header.last
+        self._is_unbroken = True
+        if self._anchor in (link.prev, self.newest_hash):
+            self._is_anchored = True
+        if header.restored is not UNSET:
+            yield from self._check_restored(header, header.restored, link)
+        self._is_unknown = header.restored is not UNSET and link is header
+        if link is header or header.erased is not UNSET:
+            yield from self._check_origin(header, line)
+        else:
+            yield from self._check_origin(link, link_line)
+        yield from self._check_earlier(header)
+
+    def _check_link(self, header: Header, prev: str) -> Iterator[Remark]:
+        is_restored = header.restored is not UNSET
+        if header.first == 1 and prev:
+            yield Remark(
+                f"it names a seal before it, {prev}, and is the first of its stream",
+                is_note=is_restored,
+            )
+        if not self._is_unbroken or prev == self.newest_hash:
+            return
+        if self._gap is None and not is_restored and not self._is_unknown:
+            yield Remark(
+                f"it names the seal {prev or 'none'} before it, and there is "
+                f"{self.newest_hash}: that was changed, or one between them removed"
+            )
+            return
+        where = "" if self._gap is None else f", behind the gap at {self._gap}"
+        yield Remark(
+            f"the chain of seals begins anew with it{where}: the seal that it names, "
+            f"{prev or 'none'}, is not there; what is before is not proven",
+            is_note=True,
+        )
+
+    def _check_restored(self, header: Header, restored: Restored, link: Header) -> Iterator[Remark]:
+        is_proven = link is not header and has_records_of(header, link)
+        proof = "its records are those of a seal" if is_proven else "no seal proves its records"
+        yield Remark(f"restored at {restored.when}, {restored.why}: {proof}", is_note=True)
+        is_signature_of_others = link is not header and not is_proven
+        # What was erased since is told as that.
+        if self._is_signed is not None and is_signature_of_others and header.erased is UNSET:
+            yield Remark("no signature proves its records")
+
+    def _check_origin(self, header: Header, line: bytes) -> Iterator[Remark]:
+        is_signed = self._is_signed
+        if header.erased is not UNSET:
+            count = f"{header.erased.count} of its records were erased since it was sealed"
+            if is_signed is None or header.signature is UNSET:
+                signed_no_more = "" if is_signed is None else "it is signed no more, and "
+                proof = f"{signed_no_more}nothing proves what is left of it"
+            else:
+                proof = "what is left was signed again"
+            yield Remark(f"{count}: {proof}", is_note=True)
+            if is_signed is not None and header.signature is UNSET:
+                self.signed_no_more += 1
+                return
+        if is_signed is None:
+            return
+        if header.signature is UNSET:
+            yield Remark("its seal is not signed")
+        elif not is_signed(signed_part(line), header.signature):
+            yield Remark("its seal was not signed with this key")
+
+    def _check_earlier(self, header: Header) -> Iterator[Remark]:
+        """What it says of the seals before it, held against those that are there."""
+        earlier = header.earlier
+        if earlier is not UNSET:
+            start = bisect_left(self._seals, (earlier.first, ""))
+            since = min((since for _, since in self._seals[start:]), default=earlier.since)
+            if since < earlier.since:
+                yield Remark(
+                    f"it says that no record from {earlier.first} on is of before "
+                    f"{earlier.since}, and there is one of {since}"
+                )
+        self._seals.append((header.first, header.since))
+
+    def look_again(self) -> None:
+        """What was taken last is not what is before the next one: it is damaged, or outdated."""
+        self._is_unbroken = False
+        self._gap = None
+        self.unsealed = None
+
+    def end(self) -> Iterator[Remark]:
+        """What is wrong with the whole, once all segments were taken."""
+        if self._anchor is not None and not self._is_anchored:
+            yield Remark(
+                f"no seal is {self._anchor}: it was changed, or the stream is cut off before it"
+            )

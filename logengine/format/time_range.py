@@ -1,0 +1,71 @@
+"""A range of time, and which segments, frames and lines are within it. No I/O."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec import UNSET
+
+from logengine.format.segment import Header, timestamp_of
+
+
+class Times(Protocol):
+    """The least and greatest `_ts` of some records, as a header has them, or its index."""
+
+    @property
+    def since(self) -> str:
+        """The least."""
+
+    @property
+    def until(self) -> str:
+        """The greatest."""
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """Timestamps from `since` to before `until`; None where that side is open."""
+
+    since: str | None = None
+    until: str | None = None
+
+    def may_hold(self, times: Times) -> bool:
+        """Whether some of the records can be in the range."""
+        return (self.since is None or times.until >= self.since) and (
+            self.until is None or times.since < self.until
+        )
+
+    def holds_all(self, times: Times) -> bool:
+        """Whether all of the records are in the range."""
+        return (self.since is None or times.since >= self.since) and (
+            self.until is None or times.until < self.until
+        )
+
+    def holds(self, line: bytes) -> bool:
+        """Whether a stored line is in the range."""
+        timestamp = timestamp_of(line)
+        return (self.since is None or timestamp >= self.since) and (
+            self.until is None or timestamp < self.until
+        )
+
+
+ALL_TIMES = TimeRange()
+
+
+def wanted_frames(header: Header, next_seq: int, times: TimeRange) -> range:
+    """The frames of a segment to be read for its records from `next_seq` on within `times`.
+
+    Neighbours, so that some between them may hold none; of a plain segment, which counts as
+    one frame, that one or none.
+    """
+    if header.last < next_seq or not times.may_hold(header):
+        return range(0)
+    if header.frames is UNSET:
+        return range(1)
+    if header.index is UNSET:
+        return range(len(header.frames))
+    wanted = []
+    last = header.first - 1
+    for at, (frame, index) in enumerate(zip(header.frames, header.index, strict=True)):
+        last += frame.count
+        if last >= next_seq and times.may_hold(index):
+            wanted.append(at)
+    return range(wanted[0], wanted[-1] + 1) if wanted else range(0)

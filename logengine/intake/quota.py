@@ -1,0 +1,304 @@
+"""How much a stream and a user may send and store, and what was dropped of more than that.
+
+Rates are token buckets; what may be stored is told by what is (`stored`).
+No clock and no timers: `now_s` is an argument, of any clock that never goes back.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import inf
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from logengine.intake.stored import Space, Stored
+
+Over = Literal["block", "drop"]
+Limit = Literal["records_per_s", "bytes_per_s", "max_bytes"]
+
+# So many users are remembered before those are forgotten who could send a whole burst again.
+_USERS_BEFORE_PRUNING = 4096
+# Who has no room is asked again, and looked at again, no sooner.
+LOOK_EVERY_S = 2.0
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """What may be sent per second, `burst_s` seconds' worth at once, and stored in all.
+
+    0 is as much as comes. Bytes per second are those of the stored lines, envelope included;
+    `max_bytes` are those of a stream's files, or of a user's stored lines.
+    """
+
+    records_per_s: int = 0
+    bytes_per_s: int = 0
+    burst_s: float = 1.0
+    over: Over = "block"
+    max_bytes: int = 0
+
+    @property
+    def limits_nothing(self) -> bool:
+        """Whether it lets everything pass."""
+        return not (self.records_per_s or self.bytes_per_s or self.max_bytes)
+
+
+class TokenBucket:
+    """Tokens that come at a rate, up to so many; full at first. A rate of 0 has no end of them.
+
+    More may be taken than there are: then it is in debt, and what comes goes there first.
+    """
+
+    def __init__(self, per_s: float, burst_s: float, now_s: float) -> None:
+        self._per_s = per_s
+        # At least one: less than a record per burst would let none pass, ever.
+        self._most = max(1.0, per_s * burst_s) if per_s else inf
+        self._tokens = self._most
+        self._as_of_s = now_s
+
+    def tokens(self, now_s: float) -> float:
+        """How many there are; below 0 is a debt."""
+        if self._per_s and now_s > self._as_of_s:
+            self._tokens = min(self._most, self._tokens + (now_s - self._as_of_s) * self._per_s)
+            self._as_of_s = now_s
+        return self._tokens
+
+    def is_full(self, now_s: float) -> bool:
+        """Whether no more fit in."""
+        return self.tokens(now_s) >= self._most
+
+    def has_for(self, amount: float, now_s: float) -> bool:
+        """Whether `amount` is there."""
+        return amount <= self.tokens(now_s)
+
+    def has_for_one(self, amount: float, now_s: float) -> bool:
+        """The same for what cannot be cut: a full one gives it, or it never could."""
+        return self.has_for(amount, now_s) or self.is_full(now_s)
+
+    def take(self, amount: float, now_s: float) -> None:
+        """Takes `amount`, there or not."""
+        self.tokens(now_s)
+        self._tokens -= amount
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until there is a whole token; 0 if there is one."""
+        missing = 1.0 - self.tokens(now_s)
+        return missing / self._per_s if missing > 0 else 0.0
+
+
+class Allowance:
+    """What is left of one quota: of records, bytes and space; `of` is "stream" or "uid"."""
+
+    def __init__(self, quota: Quota, of: str, space: Space[str] | Space[int], now_s: float) -> None:
+        self.of = of
+        self.blocks = quota.over == "block"
+        self.records = TokenBucket(quota.records_per_s, quota.burst_s, now_s)
+        self.bytes = TokenBucket(quota.bytes_per_s, quota.burst_s, now_s)
+        self.space = space
+
+    def lacks(self, records: int, size_bytes: int, now_s: float) -> Limit | None:
+        """Which limit keeps so much from being taken, if any."""
+        if not self.records.has_for(records, now_s):
+            return "records_per_s"
+        if not self.bytes.has_for(size_bytes, now_s):
+            return "bytes_per_s"
+        return "max_bytes" if size_bytes > self.space.left() else None
+
+    def lacks_for_one(self, size_bytes: int, now_s: float) -> Limit | None:
+        """Which limit keeps one record from being taken, if any."""
+        if not self.records.has_for_one(1, now_s):
+            return "records_per_s"
+        if not self.bytes.has_for_one(size_bytes, now_s):
+            return "bytes_per_s"
+        return "max_bytes" if size_bytes > self.space.left() else None
+
+    def room(self, now_s: float) -> tuple[float, float]:
+        """How many records, and bytes, may be taken."""
+        return self.records.tokens(now_s), min(self.bytes.tokens(now_s), self.space.left())
+
+    def take(self, records: int, size_bytes: int, now_s: float) -> None:
+        """Takes so much, there or not."""
+        self.records.take(records, now_s)
+        self.bytes.take(size_bytes, now_s)
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until there is some of each, or until space is to be asked for again."""
+        for_space_s = LOOK_EVERY_S if self.space.left() <= 0 else 0.0
+        return max(self.records.wait_s(now_s), self.bytes.wait_s(now_s), for_space_s)
+
+    def is_full(self, now_s: float) -> bool:
+        """Whether a whole burst may be sent."""
+        return self.records.is_full(now_s) and self.bytes.is_full(now_s)
+
+
+class Admitted(NamedTuple):
+    """The stored lines that may pass, how many, and which quota kept the others out, if any."""
+
+    body: bytes
+    records: int
+    over: str | None
+
+
+class Dropped(msgspec.Struct):
+    """What one user's records in one stream lost to one limit since the last report."""
+
+    stream: str
+    uid: int
+    quota: str
+    limit: Limit
+    records: int = 0
+    bytes: int = 0
+
+
+class Quotas:
+    """The quotas of all streams and users, and how much of each is left.
+
+    `streams` and `users` are those that differ from `stream` and `user`, which hold for each
+    of the others. A user's quota is one for all streams and connections together. What is
+    `stored` is counted, if there is a `max_bytes` at all.
+    """
+
+    def __init__(
+        self,
+        stream: Quota,
+        user: Quota,
+        streams: Mapping[str, Quota],
+        users: Mapping[int, Quota],
+    ) -> None:
+        self._stream = stream
+        self._user = user
+        self._streams = streams
+        self._users = users
+        self._of_streams: dict[str, Allowance] = {}
+        self._of_users: dict[int, Allowance] = {}
+        self._dropped: dict[tuple[str, int, str, Limit], Dropped] = {}
+        self.stored = Stored(
+            counts_streams=_any_has_max_bytes(stream, *streams.values()),
+            counts_users=_any_has_max_bytes(user, *users.values()),
+        )
+
+    @property
+    def limits_nothing(self) -> bool:
+        """Whether nobody has a quota at all."""
+        quotas = (self._stream, self._user, *self._streams.values(), *self._users.values())
+        return all(quota.limits_nothing for quota in quotas)
+
+    @property
+    def limits_space(self) -> bool:
+        """Whether anybody has a `max_bytes`."""
+        return self.stored.counts_streams or self.stored.counts_users
+
+    def has_max_bytes(self, stream: str) -> bool:
+        """Whether a stream has one."""
+        return self._of_stream(stream).max_bytes > 0
+
+    def without_space(self) -> tuple[list[str], list[int]]:
+        """The streams, and the users, that have all that `max_bytes` lets them, about."""
+        return (
+            [
+                s
+                for s, size in self.stored.streams.items()
+                if 0 < self._of_stream(s).max_bytes <= size
+            ],
+            [u for u, size in self.stored.users.items() if 0 < self._of_user(u).max_bytes <= size],
+        )
+
+    def wait_s(self, stream: str, uid: int, now_s: float) -> float:
+        """Seconds until a sender may be read, as those quotas have it that block; 0 for now."""
+        return max(
+            (each.wait_s(now_s) for each in self._allowances(stream, uid, now_s) if each.blocks),
+            default=0.0,
+        )
+
+    def room(self, stream: str, uid: int, now_s: float) -> tuple[float, float]:
+        """Records and bytes that may be read of a sender now, as those have it that block."""
+        records = size_bytes = inf
+        for allowance in self._allowances(stream, uid, now_s):
+            if allowance.blocks:
+                records_left, bytes_left = allowance.room(now_s)
+                records, size_bytes = min(records, records_left), min(size_bytes, bytes_left)
+        return records, size_bytes
+
+    def admit(self, stream: str, uid: int, body: bytes, records: int, now_s: float) -> Admitted:
+        """The stored lines of `body` that may pass: those before the first that may not.
+
+        What does not is counted, for the report. O(1) if everything passes.
+        """
+        allowances = list(self._allowances(stream, uid, now_s))
+        dropping = [each for each in allowances if not each.blocks]
+        passed, stop, over = records, len(body), None
+        if any(each.lacks(records, stop, now_s) for each in dropping):
+            passed, stop, over = _those_that_fit(body, dropping, now_s)
+        for allowance in allowances:
+            allowance.take(passed, stop, now_s)
+        if self.limits_space:
+            self.stored.add(stream, uid, stop)
+        if over is None:
+            return Admitted(body, records, None)
+        key = (stream, uid, *over)
+        dropped = self._dropped.setdefault(key, Dropped(*key))
+        dropped.records += records - passed
+        dropped.bytes += len(body) - stop
+        return Admitted(body[:stop], passed, key[2])
+
+    def take_dropped(self) -> list[Dropped]:
+        """What was dropped since it was asked for last."""
+        dropped = list(self._dropped.values())
+        self._dropped.clear()
+        return dropped
+
+    def _allowances(self, stream: str, uid: int, now_s: float) -> Iterator[Allowance]:
+        of_stream = self._of_stream(stream)
+        if not of_stream.limits_nothing:
+            allowance = self._of_streams.get(stream)
+            if allowance is None:
+                stored = self.stored
+                space = Space(of_stream.max_bytes, stored.streams, stored.near_streams, stream)
+                allowance = Allowance(of_stream, "stream", space, now_s)
+                self._of_streams[stream] = allowance
+            yield allowance
+        of_user = self._of_user(uid)
+        if not of_user.limits_nothing:
+            allowance = self._of_users.get(uid)
+            if allowance is None:
+                self._prune(now_s)
+                space_of_user = Space(
+                    of_user.max_bytes, self.stored.users, self.stored.near_users, uid
+                )
+                allowance = Allowance(of_user, "uid", space_of_user, now_s)
+                self._of_users[uid] = allowance
+            yield allowance
+
+    def _of_stream(self, stream: str) -> Quota:
+        return self._streams.get(stream, self._stream)
+
+    def _of_user(self, uid: int) -> Quota:
+        return self._users.get(uid, self._user)
+
+    def _prune(self, now_s: float) -> None:
+        """Forgets who has all of a quota, as a new one would; streams are bounded by themselves."""
+        if len(self._of_users) >= _USERS_BEFORE_PRUNING:
+            left = {uid: each for uid, each in self._of_users.items() if not each.is_full(now_s)}
+            self._of_users = left
+
+
+def _those_that_fit(
+    body: bytes, allowances: list[Allowance], now_s: float
+) -> tuple[int, int, tuple[str, Limit] | None]:
+    """How many lines of `body` may be taken, where the last of them ends, and what forbids more.
+
+    That is whose quota, and which limit of it.
+    """
+    passed = stop = 0
+    # Not `splitlines`: JSON may have a carriage return between its tokens.
+    for line in body.split(b"\n")[:-1]:
+        after = stop + len(line) + 1
+        for each in allowances:
+            limit = (
+                each.lacks(passed + 1, after, now_s) if passed else each.lacks_for_one(after, now_s)
+            )
+            if limit is not None:
+                return passed, stop, (each.of, limit)
+        passed, stop = passed + 1, after
+    return passed, stop, None
+
+
+def _any_has_max_bytes(*quotas: Quota) -> bool:
+    return any(quota.max_bytes for quota in quotas)

@@ -1,0 +1,138 @@
+"""The quotas at work on one event loop: who waits, until when, and what is told of the dropped."""
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from logengine.intake.quota import Admitted, Dropped, Quotas
+
+log = structlog.get_logger()
+
+# Nobody is woken for each token, but to read some records at once.
+_PAUSE_MIN_S = 0.02
+_READ_MIN_BYTES = 4096
+
+
+class QuotaSender(Protocol):
+    """Whoever sends: to which stream, as which user."""
+
+    stream: str
+    uid: int
+
+
+class QuotaGate:
+    """What a server asks before it reads a sender, and takes what it read.
+
+    `on_tokens` is called when somebody who was to wait may have tokens again; `write` with a
+    stream and a line for it, which tells what was dropped, at most every `report_every_s` for
+    each stream, user and limit. `look_soon` is called when somebody has hardly any room left of
+    a `max_bytes`, whenever that is found. Without `quotas` everybody may send everything.
+    """
+
+    def __init__(
+        self,
+        quotas: Quotas | None,
+        report_every_s: float,
+        on_tokens: Callable[[], None],
+        write: Callable[[str, bytes], None],
+        look_soon: Callable[[], None] | None = None,
+    ) -> None:
+        self._quotas = quotas
+        self._report_every_s = report_every_s
+        self._on_tokens = on_tokens
+        self._write = write
+        self._look_soon = look_soon
+        self._loop = asyncio.get_running_loop()
+        self._nobody_waits = quotas is None
+        self._tokens_timer: asyncio.TimerHandle | None = None
+        self._report_timer: asyncio.TimerHandle | None = None
+        self.dropped_records = 0
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is a quota at all."""
+        return self._quotas is not None
+
+    def wait_s(self, sender: QuotaSender) -> float:
+        """Seconds until `sender` has tokens of every quota that blocks; 0 if it has."""
+        if self._quotas is None or self._nobody_waits:
+            return 0.0
+        wait_s = self._quotas.wait_s(sender.stream, sender.uid, self._loop.time())
+        if wait_s and self._look_soon is not None:
+            self._look_soon()
+        return wait_s
+
+    def room(self, sender: QuotaSender) -> tuple[float, float]:
+        """How many records, and bytes, may be read at once of `sender`, which need not wait."""
+        if self._quotas is None or self._nobody_waits:
+            return inf, inf
+        records, size_bytes = self._quotas.room(sender.stream, sender.uid, self._loop.time())
+        return records, max(size_bytes, _READ_MIN_BYTES)
+
+    def admit(self, sender: QuotaSender, body: bytes, count: int) -> Admitted:
+        """Which of a sender's stored lines may pass, as those quotas have it that drop."""
+        if self._quotas is None:
+            return Admitted(body, count, None)
+        admitted = self._quotas.admit(sender.stream, sender.uid, body, count, self._loop.time())
+        if self._look_soon is not None:
+            self._look_soon()
+        if admitted.over is not None:
+            self.dropped_records += count - admitted.records
+            if self._report_timer is None:
+                self._report_timer = self._loop.call_later(self._report_every_s, self.report)
+        return admitted
+
+    def wait_for_tokens(self, wait_s: float) -> None:
+        """Has `on_tokens` called `wait_s` from now, or sooner."""
+        due_s = self._loop.time() + max(wait_s, _PAUSE_MIN_S)
+        if self._tokens_timer is not None:
+            if self._tokens_timer.when() <= due_s:
+                return
+            self._tokens_timer.cancel()
+        self._tokens_timer = self._loop.call_at(due_s, self._tokens_are_there)
+
+    def without_space(self) -> tuple[list[str], list[int]]:
+        """The streams, and the users, that have no room left of a `max_bytes`, as far as known."""
+        return self._quotas.without_space() if self._quotas else ([], [])
+
+    def keep_nobody_waiting(self) -> None:
+        """From now on no quota blocks: a stop takes what was sent."""
+        self._nobody_waits = True
+
+    def report(self) -> None:
+        """Writes into each stream what was dropped of it, and whose."""
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+            self._report_timer = None
+        for dropped in self._quotas.take_dropped() if self._quotas else ():
+            log.warning("over_quota", **msgspec.structs.asdict(dropped))
+            self._write(dropped.stream, _told(dropped))
+
+    def close(self) -> None:
+        """Ends it: nothing is called any more."""
+        for timer in (self._tokens_timer, self._report_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _tokens_are_there(self) -> None:
+        self._tokens_timer = None
+        self._on_tokens()
+
+
+def _told(dropped: Dropped) -> bytes:
+    """The line that tells of it."""
+    told = {
+        "level": "warning",
+        "event": "records_dropped",
+        "reason": "over_quota",
+        "quota": dropped.quota,
+        "limit": dropped.limit,
+        "uid": dropped.uid,
+        "records": dropped.records,
+        "bytes": dropped.bytes,
+    }
+    return msgspec.json.encode(told) + b"\n"

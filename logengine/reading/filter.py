@@ -1,0 +1,227 @@
+"""Which records are wanted: by a pattern in their stored line, by the values of their fields.
+
+    Filter(Grep(b"time.?out", ignore_case=True), [Where.parse("level=error")])
+
+Lines in, ranges of a body out. A body of thousands of records is searched as a whole for a
+literal that every chosen line must have; only lines that have it are looked at. Where there
+is no such literal, every line is. No I/O.
+"""
+
+import functools
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from logengine.errors import InvalidFilter
+from logengine.format.block import Block
+from logengine.reading.required_literal import required_literal
+
+# Nobody's own, and not stored: readers add them.
+_ADDED_NAMES = ("_stream", "_seq")
+# What JSON may write with a backslash and without `\u`, too.
+_ESCAPED_SHORTLY = re.compile(r'["\\/\x00-\x1f]')
+
+
+class Grep:
+    """A regular expression, or the text `fixed`, somewhere in a stored line.
+
+    Matches only in lines that have one of `literals`, if there are any. Case is ignored of
+    ASCII letters only. Raises `InvalidFilter`.
+    """
+
+    def __init__(self, pattern: bytes, *, fixed: bool = False, ignore_case: bool = False) -> None:
+        if b"\n" in pattern:
+            raise InvalidFilter("a pattern has no newline, for no line has one")
+        self.ignore_case = ignore_case
+        literal = pattern if fixed else required_literal(pattern)
+        self.literals: tuple[bytes, ...] = ()
+        if literal:
+            self.literals = (literal.lower() if ignore_case else literal,)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what a pattern may mean one day
+                self._search = re.compile(
+                    re.escape(pattern) if fixed else pattern, re.IGNORECASE if ignore_case else 0
+                ).search
+        except (re.error, OverflowError, RecursionError) as error:
+            shown = pattern.decode("utf-8", "backslashreplace")
+            raise InvalidFilter(f"{shown!r} is no regular expression: {error}") from None
+
+    def holds(self, line: bytes) -> bool:
+        """Whether the pattern is in `line`."""
+        return self._search(line) is not None
+
+
+class Where:
+    """A field with a value: a string of that text, or a number, true, false or null so written.
+
+    `key` is that of a field of the record or, with dots, of one in an object in it. Holds only
+    of lines that have one of `literals`, if there are any.
+    """
+
+    ignore_case = False
+
+    def __init__(self, key: str, value: str) -> None:
+        self._path = _Path(key)
+        self._text = value
+        self._json = value.encode("utf-8", "surrogateescape")
+        literal = max(_ESCAPED_SHORTLY.split(value), key=len).encode("utf-8", "surrogateescape")
+        self.literals: tuple[bytes, ...] = (literal, b"\\u") if literal else ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The condition written as `KEY=VALUE`. Raises `InvalidFilter`."""
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InvalidFilter(f"{text!r} is no condition; expected KEY=VALUE, as in level=error")
+        if key in _ADDED_NAMES:
+            raise InvalidFilter(f"{key} is no field of a record; name streams, or use --after")
+        try:
+            return cls(key, value)
+        except UnicodeEncodeError:
+            raise InvalidFilter(f"{text!r} is not UTF-8") from None
+
+    def holds(self, line: bytes) -> bool:
+        """Whether the field is there and has the value."""
+        return any(map(self._is_value, self._path.values(line)))
+
+    def _is_value(self, raw: bytes) -> bool:
+        if raw.startswith(b'"'):
+            return bool(msgspec.json.decode(raw, type=str) == self._text)
+        return raw == self._json and not raw.startswith((b"{", b"["))
+
+
+class Filter:
+    """Records in which `grep` matches (does not, if `invert`) and each of `wheres` holds."""
+
+    def __init__(
+        self, grep: Grep | None = None, wheres: Sequence[Where] = (), *, invert: bool = False
+    ) -> None:
+        self._conditions: list[Grep | Where] = [*wheres]
+        self._excluding = grep if invert else None
+        if grep is not None and not invert:
+            self._conditions.append(grep)
+        # The longest literal is, most likely, in the fewest lines.
+        self._conditions.sort(key=lambda each: -len(each.literals[0]) if each.literals else 1)
+
+    @property
+    def chooses_all(self) -> bool:
+        """Whether any record is wanted."""
+        return not self._conditions and self._excluding is None
+
+    def choose(self, block: Block) -> Iterator[Block]:
+        """What is wanted of a block, in blocks of neighbours."""
+        return iter([block]) if self.chooses_all else block.parts(self.ranges(block.body))
+
+    def ranges(self, body: bytes) -> Iterator[tuple[int, int]]:
+        """Where in a body, which is lines with newlines, those are that are wanted.
+
+        Ranges of bytes, from start to before stop, in order, neighbours in one.
+        """
+        if self._excluding is None:
+            return _joined(_lines_of(self._conditions, body))
+        if not self._conditions:
+            return _between(_joined(_lines_of([self._excluding], body)), len(body))
+        excluded = self._excluding
+        return _joined(
+            (start, stop)
+            for start, stop in _lines_of(self._conditions, body)
+            if not excluded.holds(body[start : stop - 1])
+        )
+
+
+class _Path:
+    """The fields that a key may mean: `a.b` is one of that name, or `b` in an object `a`."""
+
+    def __init__(self, key: str) -> None:
+        names = key.split(".")
+        self._rests = [".".join(names[stop:]) for stop in range(1, len(names) + 1)]
+        self._decoder = msgspec.json.Decoder(
+            msgspec.defstruct(
+                "Fields",
+                [
+                    (
+                        f"field{stop}",
+                        Raw | UnsetType,
+                        msgspec.field(default=UNSET, name=".".join(names[:stop])),
+                    )
+                    for stop in range(1, len(names) + 1)
+                ],
+            )
+        )
+
+    def values(self, json: bytes | Raw) -> Iterator[bytes]:
+        """The JSON of the values of such fields; nothing, if `json` is no object."""
+        try:
+            fields = msgspec.structs.astuple(self._decoder.decode(json))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return
+        for rest, value in zip(self._rests, fields, strict=True):
+            if value is UNSET:
+                continue
+            if rest:
+                yield from _path(rest).values(value)
+            else:
+                yield bytes(value)
+
+
+_path = functools.cache(_Path)
+
+
+def _lines_of(conditions: Sequence[Grep | Where], body: bytes) -> Iterator[tuple[int, int]]:
+    """The lines, each with its newline, of which all conditions hold."""
+    lead = conditions[0]
+    lines = _lines_with(lead, body) if lead.literals else _lines(body)
+    for start, stop in lines:
+        line = body[start : stop - 1]
+        if all(condition.holds(line) for condition in conditions):
+            yield start, stop
+
+
+def _lines(body: bytes) -> Iterator[tuple[int, int]]:
+    start = 0
+    while stop := body.find(b"\n", start) + 1:
+        yield start, stop
+        start = stop
+
+
+def _lines_with(condition: Grep | Where, body: bytes) -> Iterator[tuple[int, int]]:
+    """The lines that have a literal of the condition."""
+    text = body.lower() if condition.ignore_case else body
+    hits = {literal: text.find(literal) for literal in condition.literals}
+    place = 0
+    while (hit := min((each for each in hits.values() if each >= 0), default=-1)) >= 0:
+        start = text.rfind(b"\n", place, hit) + 1 or place
+        place = text.find(b"\n", hit) + 1
+        yield start, place
+        for literal, found in hits.items():
+            if 0 <= found < place:
+                hits[literal] = text.find(literal, place)
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges, those that touch in one."""
+    begin = end = 0
+    for start, stop in ranges:
+        if start != end:
+            if begin < end:
+                yield begin, end
+            begin = start
+        end = stop
+    if begin < end:
+        yield begin, end
+
+
+def _between(ranges: Iterable[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
+    """What of `length` bytes is in none of the ranges."""
+    place = 0
+    for start, stop in ranges:
+        if place < start:
+            yield place, start
+        place = stop
+    if place < length:
+        yield place, length

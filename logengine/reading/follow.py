@@ -1,0 +1,283 @@
+"""Follow mode: new records as soon as they are on disk, without polling.
+
+A file is visible from its rename on, a moment before its directory is synced; what is shown in
+that moment may be gone after a power cut, and its number then belongs to another record. So
+nothing is handed out but what the daemon's mark says to be durable (`durable_mark`). Where there
+is none, as under a daemon that keeps no marks, the directory is synced here.
+"""
+
+import contextlib
+import errno
+from collections.abc import AsyncIterator, Collection, Iterator
+from pathlib import Path
+
+from asyncinotify import Event, Inotify, Mask, Watch
+
+from logengine.disk.directory import sync_directory
+from logengine.disk.durable_mark import MARKS_NAME, Mark, MarkReader
+from logengine.disk.running import RUNNING_NAME
+from logengine.disk.segment_file import list_streams
+from logengine.errors import AtomicWriteError
+from logengine.format.block import Block, Record
+from logengine.format.segment import first_of_name
+from logengine.reading.filter import Filter
+from logengine.reading.reader import Problem, Report, StreamReader, last_records
+
+_MARK_MOVED = Mask.MODIFY | Mask.MOVED_TO
+_NEW_SEGMENT = Mask.MOVED_TO | Mask.ONLYDIR
+_STREAM_CAME = Mask.CREATE | Mask.MOVED_TO
+_STREAM_WENT = Mask.DELETE | Mask.MOVED_FROM
+_STREAMS = _STREAM_CAME | _STREAM_WENT | Mask.MOVE_SELF | Mask.ONLYDIR
+_DATA_WENT = Mask.IGNORED | Mask.MOVE_SELF
+
+
+class Follower:
+    """Hands out what is added to some streams, or to all, from given positions on.
+
+    `readers` are where each stream goes on; of a stream that is not among them, and is
+    followed, everything is new. A stream that is removed and made anew begins anew.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        streams: Collection[str] | None,
+        readers: dict[str, StreamReader],
+        report: Report,
+    ) -> None:
+        self._data = data
+        self._streams = streams
+        self._readers = readers
+        self._report = report
+        self._marks = _Marks(data, report)
+        self._watches: dict[str, Watch] = {}
+        # Of each stream, or under MARKS_NAME of all.
+        self._mark_watches: dict[str, Watch] = {}
+
+    async def blocks(self) -> AsyncIterator[Block]:
+        """What is durable and was not handed out yet, for ever. Raises `OSError`."""
+        while True:
+            await _wait_for_directory(self._data)
+            with Inotify() as inotify:
+                self._watches.clear()
+                self._mark_watches.clear()
+                try:
+                    # Watched first and read after: nothing falls in between.
+                    data_watch = inotify.add_watch(self._data, _STREAMS)
+                    streams = self._watch_streams(inotify)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # removed again
+                for stream in streams:
+                    for block in self._new_blocks(inotify, stream):
+                        yield block
+                async for block in self._watched_blocks(inotify, data_watch):
+                    yield block
+            # Whatever comes under the data directory's name now is another one.
+            self._readers.clear()
+
+    async def _watched_blocks(self, inotify: Inotify, data_watch: Watch) -> AsyncIterator[Block]:
+        """What the watches tell of, until the data directory is removed."""
+        async for event in inotify:
+            if not event.mask & Mask.Q_OVERFLOW and event.watch is not data_watch:
+                for stream, first in self._told_by(event):
+                    for block in self._new_blocks(inotify, stream, first):
+                        yield block
+                continue
+            if event.mask & _DATA_WENT:
+                return
+            try:
+                changed = self._changed_streams(inotify, event)
+            except FileNotFoundError:
+                return
+            for stream in changed:
+                for block in self._new_blocks(inotify, stream):
+                    yield block
+
+    def _changed_streams(self, inotify: Inotify, event: Event) -> list[str]:
+        """The streams to be looked at after an event of the data directory, or a lost one."""
+        if event.mask & _STREAM_WENT:
+            self._forget(inotify, str(event.name))
+        came = self._watch_streams(inotify)
+        # What changed is among what was lost; or all that can be seen is durable from now on.
+        is_any = event.mask & Mask.Q_OVERFLOW or (
+            event.mask & _STREAM_WENT and str(event.name) == RUNNING_NAME
+        )
+        return list(self._watches) if is_any else came
+
+    def _told_by(self, event: Event) -> Iterator[tuple[str, int | None]]:
+        """The stream in which something may be new, and the segment that changed, if that is told.
+
+        By an event of a stream's directory, of its mark, or of the directory of marks.
+        """
+        watch = event.watch
+        if watch is None:
+            return
+        name = watch.path.name
+        if self._watches.get(name) is watch:  # an event of a stream that went may come after that
+            first = first_of_name(str(event.name))
+            if first is not None and event.mask & Mask.MOVED_TO:
+                yield name, first
+        elif self._mark_watches.get(name) is watch:
+            if event.mask & Mask.IGNORED:
+                del self._mark_watches[name]  # the mark was taken away, or is another file now
+            if name != MARKS_NAME:
+                yield name, None
+            elif event.name is None:
+                yield from ((stream, None) for stream in list(self._watches))
+            elif str(event.name) in self._watches:
+                yield str(event.name), None
+
+    def _new_blocks(
+        self, inotify: Inotify, stream: str, first: int | None = None
+    ) -> Iterator[Block]:
+        """What is new in a stream, segment `first` being the one that changed, if one is told."""
+        try:
+            self._watch(inotify, stream)
+            reader = self._reader_of(stream)
+            while True:
+                # Watched first and read after: no move falls in between.
+                self._watch_mark(inotify, stream)
+                mark = self._marks.read(stream)
+                if mark is not None:
+                    if mark.last >= reader.next_seq:
+                        for block in reader.read_changed(mark.first, mark.last + 1):
+                            self._watch_what_was_read(inotify, stream)
+                            yield block
+                    return
+                for block in reader.read() if first is None else reader.read_changed(first):
+                    if self._marks.read(stream) is not None:
+                        reader.next_seq = block.first
+                        break  # a daemon has begun since, and this may be of its making
+                    sync_directory(self._data / stream)
+                    self._watch_what_was_read(inotify, stream)
+                    yield block
+                else:
+                    return
+        except FileNotFoundError:
+            return  # the stream was removed
+        except AtomicWriteError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def _reader_of(self, stream: str) -> StreamReader:
+        reader = self._readers.get(stream)
+        if reader is None:
+            reader = StreamReader(self._data, stream, self._report, tells_removed=True)
+            self._readers[stream] = reader
+        return reader
+
+    def _watch_mark(self, inotify: Inotify, stream: str) -> None:
+        """Watches the mark of a stream, if there is one; where all are followed, all with one."""
+        name = MARKS_NAME if self._streams is None else stream
+        if name in self._mark_watches:
+            return
+        directory = self._data / MARKS_NAME
+        path = directory if self._streams is None else directory / stream
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            self._mark_watches[name] = inotify.add_watch(path, _MARK_MOVED)
+
+    def _watch_streams(self, inotify: Inotify) -> list[str]:
+        """Watches the streams that have come into being; gives those."""
+        new = []
+        for stream in list_streams(self._data):
+            if self._streams is not None and stream not in self._streams:
+                continue
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                if self._watch(inotify, stream):
+                    new.append(stream)
+        return new
+
+    def _watch(self, inotify: Inotify, stream: str) -> bool:
+        """Watches the directory of a stream; whether it is another one than before."""
+        watch = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
+        # The same directory gives the same watch.
+        if watch is self._watches.get(stream):
+            return False
+        if stream in self._watches:
+            self._readers.pop(stream, None)
+        self._watches[stream] = watch
+        return True
+
+    def _watch_what_was_read(self, inotify: Inotify, stream: str) -> None:
+        """Watches the directory that a block is of.
+
+        A commit that fails makes an empty one anew. What was found there is not to be shown
+        again when the end of the empty one is told.
+        """
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._watches[stream] = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
+
+    def _forget(self, inotify: Inotify, stream: str) -> None:
+        watch = self._watches.get(stream)
+        if watch is None:
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if inotify.add_watch(self._data / stream, _NEW_SEGMENT) is watch:
+                return  # what went is one before it, which was never watched
+        del self._watches[stream]
+        self._readers.pop(stream, None)
+        try:
+            inotify.rm_watch(watch)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # it went with its directory
+                raise
+
+
+class _Marks(MarkReader):
+    """The marks of the daemon, for a follower that goes on without where they are not for it."""
+
+    def __init__(self, data: Path, report: Report) -> None:
+        super().__init__(data)
+        self._report = report
+        self._is_reported = False
+
+    def read(self, stream: str) -> Mark | None:
+        """As `MarkReader`, but None, and reported once, where the mark cannot be read."""
+        try:
+            return super().read(stream)
+        except OSError as error:
+            if not self._is_reported:
+                self._is_reported = True
+                what = f"{error.filename} cannot be read ({error.strerror}): what is shown is on "
+                what += "disk, but for records of a moment in which the daemon fails to sync"
+                self._report(Problem(stream, what, expected=True))
+            return None
+
+
+def last_durable_records(
+    data: Path, stream: str, count: int, chosen: Filter, report: Report
+) -> tuple[StreamReader, list[Record]]:
+    """The last `count` chosen records that are durable, and a reader that goes on behind them.
+
+    Raises `OSError`, `FileNotFoundError` if there is no such stream.
+    """
+    marks = _Marks(data, report)
+    while True:
+        reader = StreamReader(data, stream, report)
+        mark = marks.read(stream)
+        stop = None if mark is None else mark.last + 1
+        records = last_records(reader, count, chosen, stop)
+        if mark is None:
+            if marks.read(stream) is not None:
+                continue  # a daemon has begun since, and some may be of its making
+            sync_directory(data / stream)
+        reader.tells_removed = True
+        return reader, records
+
+
+async def _wait_for_directory(path: Path) -> None:
+    """Waits until a directory is there, by watching the nearest one above it that is."""
+    while not path.is_dir():
+        existing = _nearest_directory(path)
+        with Inotify() as inotify:
+            try:
+                inotify.add_watch(existing, Mask.CREATE | Mask.MOVED_TO | Mask.MOVE_SELF)
+            except FileNotFoundError:
+                continue
+            # The next one may have been made before this one was watched.
+            if _nearest_directory(path) == existing:
+                await inotify.get()
+
+
+def _nearest_directory(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.is_dir())

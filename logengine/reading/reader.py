@@ -1,0 +1,571 @@
+"""Records from segment files, by cursor or by time; needs the data directory, no daemon.
+
+The daemon may commit and merge meanwhile: a segment that was listed may be gone when it
+is opened (its records are then in one before it) or hold more than its header said a
+moment ago. A reader that finds a file gone lists the directory again, as often as it takes:
+each time the stream has gone on. What is handed out was read whole and matched its hash: of a
+segment, or, where that is damaged, of each frame that still does.
+"""
+
+import heapq
+import time
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from logengine.disk.segment_file import (
+    DamagedRecords,
+    Parts,
+    list_segments,
+    read_wanted,
+    read_wanted_plain,
+)
+from logengine.errors import DamagedSegment
+from logengine.format.block import Block, Record
+from logengine.format.segment import (
+    Gap,
+    Header,
+    describe_gap,
+    segment_name,
+    timestamp_of,
+)
+from logengine.format.time_range import ALL_TIMES, TimeRange, wanted_frames
+from logengine.reading.filter import Filter
+from logengine.reading.read_ahead import ReadAhead
+
+# An interrupted merge leaves covered segments at most this far behind the one that covers them.
+_COVER_SEGMENTS_MAX = 64
+# So many segments are read forward at a time where a stream is read from its end.
+_SPAN_SEGMENTS_MAX = 8
+# Looks at a directory that are made at once; a reader that still got no further then rests a
+# little before each other one, and longer each time.
+_LOOKS_AT_ONCE = 3
+_REST_S_MIN = 0.001
+_REST_S_MAX = 0.05
+
+Result = TypeVar("Result")
+
+
+Reason = Literal["removed", "recorded", "missing", "damaged"]
+
+
+class Gone(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Records that were asked for and are not shown, `first` to `last`, and why.
+
+    "removed": the oldest of the stream, by retention or by a full disk, before they were read.
+    "recorded": in a recorded gap, which says `why`. "missing": no file has them, and nothing says
+    so. "damaged": their file is there, and is not what was written.
+    """
+
+    first: int
+    last: int
+    reason: Reason
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a stream that could not be served; the rest was.
+
+    One that is `expected` is no damage: records were removed as somebody configured it, or the
+    stream itself says that they are gone, and why. `gone` says which, where that is known.
+    """
+
+    stream: str
+    what: str
+    expected: bool = False
+    gone: Gone | None = None
+
+    def __str__(self) -> str:
+        return f"{self.stream}: {self.what}"
+
+
+Segment = tuple[Header, Parts]
+Report = Callable[[Problem], None]
+
+
+ALL_RECORDS = Filter()
+
+
+class _ListingOutdated(Exception):
+    """What was listed is not what is there: a merge or a commit went on meanwhile."""
+
+
+class StreamReader:
+    """Reads one stream forward. `next_seq` is where it goes on.
+
+    With `tells_removed`, all from there on is wanted, and what of it is not there any more is
+    reported. Without it, that begins with the first record that is handed out.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        stream: str,
+        report: Report,
+        next_seq: int = 1,
+        *,
+        tells_removed: bool = False,
+    ) -> None:
+        self.stream = stream
+        self.next_seq = next_seq
+        self.tells_removed = tells_removed
+        self._removed: Gone | None = None  # what was passed, and not reported yet
+        self._directory = data / stream
+        self._report = report
+        self._reported: set[str] = set()
+        self._vanished: set[int] = set()
+        self._suspected: tuple[int, int] | None = None
+
+    def read(self, times: TimeRange = ALL_TIMES, stop: int | None = None) -> Iterator[Block]:
+        """What there is from `next_seq` on; may be called again when there is more.
+
+        With `stop`, only what is before that number. Raises `OSError`, `FileNotFoundError`
+        if there is no such stream.
+        """
+        until = times.until
+        if until is not None and stop is None:
+            stop = self._look(lambda firsts: self._end_of_time(firsts, until))
+        looks = 0
+        while True:
+            before = self.next_seq
+            try:
+                yield from self._read_listed(list_segments(self._directory), times, stop)
+            except _ListingOutdated:
+                looks = looks + 1 if self.next_seq == before else 0
+                _rest_after(looks)
+            else:
+                break
+        self._tell_removed()
+
+    def read_changed(self, first: int, stop: int | None = None) -> Iterator[Block]:
+        """`read`, told that segment `first` is the one that changed.
+
+        Lists the directory only where that is not all there is to it, so that following a
+        stream does not cost more the more segments it has.
+        """
+        if first <= self.next_seq:
+            # It was not listed: where it is gone, that says nothing of what is listed next.
+            self._vanished.discard(first)
+            try:
+                yield from self._read_listed([first], ALL_TIMES, stop)
+            except _ListingOutdated:
+                self._vanished.discard(first)
+            else:
+                return
+        yield from self.read(stop=stop)
+
+    def seek_time(self, since: str) -> None:
+        """Goes on at a record before which there is none at or after `since`.
+
+        Bisects over the headers' `latest`, which never goes back. Raises `OSError`.
+        """
+        start = self._look(lambda firsts: self._first_at(firsts, since))
+        self.next_seq = max(self.next_seq, start)
+
+    def seek_last(self, count: int, stop: int | None = None) -> None:
+        """Goes on at least `count` records before the end, or `stop`, if there are.
+
+        Raises `OSError`.
+        """
+        self.next_seq = self._look(lambda firsts: self._before_end(firsts, count, stop))
+
+    def read_back(self, stop: int | None = None) -> Generator[Iterator[Block], None, None]:
+        """What there is, in spans from the last to the first; each is read forward.
+
+        A span is to be read before the next is asked for. The first one given goes up to the
+        end, or `stop`, and behind that is `next_seq` when this is closed. Raises `OSError`.
+        """
+        firsts = _before(list_segments(self._directory), stop)
+        is_last = True
+        count = 1
+        while firsts or is_last:
+            span = firsts[-count:] or [1]
+            end, self.next_seq = self.next_seq, span[0]
+            try:
+                yield self.read(stop=stop)
+            finally:
+                if not is_last:
+                    self.next_seq = end
+            is_last = False
+            stop = span[0]
+            firsts = firsts[:-count]
+            # The nearest alone, for it may do; then as many as can be read ahead.
+            count = min(2 * count, _SPAN_SEGMENTS_MAX)
+
+    def end(self) -> int:
+        """The sequence number behind the last one. Raises `OSError`."""
+        return self._look(self._end)
+
+    def _look(self, look: Callable[[Sequence[int]], Result]) -> Result:
+        """What `look` finds in the segments there are; again, if they were merged meanwhile."""
+        looks = 0
+        while True:
+            firsts = list_segments(self._directory)
+            try:
+                return look(firsts)
+            except _ListingOutdated:
+                looks += 1  # ends: each listed segment may vanish only once
+                _rest_after(looks)
+
+    def _first_at(self, firsts: Sequence[int], since: str) -> int:
+        def latest_before_or_in(index: int) -> str:
+            for first in firsts[index::-1]:
+                header = self._header(first)
+                if header is not None:
+                    return header.latest
+            return ""
+
+        found = bisect_left(range(len(firsts)), since, key=latest_before_or_in)
+        # A covered segment has an older `latest` than the one that covers it, before it; a sealed
+        # one is never covered.
+        start = firsts[found] if found < len(firsts) else self._end(firsts)
+        for first in firsts[max(0, found - _COVER_SEGMENTS_MAX) : found][::-1]:
+            header = self._header(first)
+            if header is not None and header.latest >= since:
+                start = first
+            if header is not None and header.is_sealed:
+                break
+        return start
+
+    def _end_of_time(self, firsts: Sequence[int], until: str) -> int | None:
+        """A number from which on no record is of before `until`; None if that is not known.
+
+        Goes back from the newest segment, by what seals say of the ones before them: about
+        as many headers as there are unsealed segments, and the logarithm of the sealed ones.
+        """
+        end: int | None = None
+        index = len(firsts) - 1
+        while index >= 0:
+            header = self._header(firsts[index])
+            if header is None or header.since < until:
+                break
+            if end is not None and header.last + 1 < end:
+                break  # it is covered; what is behind it is in a segment before it
+            end = header.first
+            if header.earlier is not UNSET and header.earlier.since >= until:
+                end = header.earlier.first
+            index = bisect_left(firsts, end) - 1
+        return end
+
+    def _before_end(self, firsts: Sequence[int], count: int, stop: int | None) -> int:
+        start = self.next_seq
+        missing = count
+        following = stop
+        for first in reversed(_before(firsts, stop)):
+            header = self._header(first)
+            if header is None:
+                continue
+            # Of a segment that covers others, what they hold was counted already.
+            last = first + header.count - 1
+            if following is not None:
+                last = min(last, following - 1)
+            here = max(0, last - first + 1)
+            following = first
+            start = first + max(0, here - missing)
+            missing -= here
+            if missing <= 0:
+                break
+        return start
+
+    def _end(self, firsts: Sequence[int]) -> int:
+        # The last names may be those of segments that one before them covers.
+        headers = map(self._header, firsts[-_COVER_SEGMENTS_MAX - 1 :])
+        end = max((header.last + 1 for header in headers if header is not None), default=None)
+        return end if end is not None else firsts[-1] if firsts else 1
+
+    def _read_listed(
+        self, firsts: Sequence[int], times: TimeRange, stop: int | None
+    ) -> Iterator[Block]:
+        if firsts and self.next_seq < firsts[0]:
+            self._pass_removed(firsts[0])
+        firsts = _before(firsts, stop)
+
+        def wanted(header: Header) -> range:
+            return wanted_frames(header, self.next_seq, times)
+
+        def read(first: int) -> Segment:
+            return self._read(first, wanted)
+
+        with closing(ReadAhead(firsts, read, _body_bytes)) as ahead:
+            while stop is None or self.next_seq < stop:
+                holding = self._holding(firsts, ahead.take)
+                if holding is None:
+                    return
+                self._tell_removed()
+                header, parts = holding
+                if any(isinstance(part, DamagedRecords) for part in parts):
+                    yield from self._read_damaged(firsts, header, parts, times, stop)
+                    continue
+                yield from self._read_whole(header, parts, times, stop)
+
+    def _read_whole(
+        self, header: Header, parts: Parts, times: TimeRange, stop: int | None
+    ) -> Iterator[Block]:
+        """The records of a segment from the next number on, up to before number `stop`."""
+        start = self.next_seq
+        self.next_seq = header.last + 1 if stop is None else min(header.last + 1, stop)
+        self.tells_removed = True
+        if header.gap is not UNSET:
+            self._tell_recorded(header, header.gap, times)
+            return
+        for block in _blocks(parts):
+            rest = block.begin_at(start).end_before(self.next_seq)
+            if rest.count:
+                yield from [rest] if times.holds_all(header) else in_range(rest, times)
+
+    def _read_damaged(
+        self,
+        firsts: Sequence[int],
+        header: Header,
+        parts: Parts,
+        times: TimeRange,
+        stop: int | None,
+    ) -> Iterator[Block]:
+        """What a damaged segment can prove, and of the rest what others hold that it covers.
+
+        Nothing of it from number `stop` on.
+        """
+        end = header.last + 1 if stop is None else min(stop, header.last + 1)
+        for part in parts:
+            if isinstance(part, Block):
+                yield from self._part(part, min(part.first + part.count, end), times)
+                continue
+            self.next_seq = max(self.next_seq, min(part.first, end))
+            behind = min(part.last + 1, end)
+            lost = []
+            for block in self._elsewhere(firsts, header, part):
+                if self.next_seq < min(block.first, behind):
+                    lost.append(Gone(self.next_seq, min(block.first, behind) - 1, "damaged"))
+                yield from self._part(block, behind, times)
+            if self.next_seq < behind:
+                lost.append(Gone(self.next_seq, behind - 1, "damaged"))
+            for gone in lost:
+                which = f"records {gone.first} to {gone.last} are not served"
+                self._problem(f"{part.damage}; {which}", gone=gone)
+            if not lost:
+                self._problem(str(part.damage))
+            self.next_seq = max(self.next_seq, behind)
+        self.next_seq = max(self.next_seq, end)
+
+    def _part(self, block: Block, stop: int, times: TimeRange) -> Iterator[Block]:
+        """What is to be served of a block, up to before `stop`."""
+        rest = block.begin_at(self.next_seq).end_before(stop)
+        if rest.count > 0:
+            self.next_seq = rest.first + rest.count
+            yield from in_range(rest, times)
+
+    def _elsewhere(
+        self, firsts: Sequence[int], header: Header, lost: DamagedRecords
+    ) -> Iterator[Block]:
+        """Blocks that may have records which a damaged segment has lost: in what it covers."""
+
+        def wanted(other: Header) -> range:
+            return wanted_frames(other, self.next_seq, ALL_TIMES)
+
+        if header.is_compressed:
+            twin = self._checked(
+                header.first, lambda first: read_wanted_plain(self._directory, first, wanted)
+            )
+            if twin is not None:
+                yield from _blocks(twin[1])
+        start, stop = bisect_right(firsts, header.first), bisect_right(firsts, lost.last)
+        for first in firsts[start:stop][:_COVER_SEGMENTS_MAX]:
+            covered = self._checked(first, lambda first: self._read(first, wanted))
+            if covered is not None:
+                yield from _blocks(covered[1])
+
+    def _read(self, first: int, wanted: Callable[[Header], range]) -> Segment:
+        """Segment `first`: the plain one, where there are both and the compressed one is damaged.
+
+        Raises as `read_wanted`.
+        """
+        try:
+            return read_wanted(self._directory, first, wanted)
+        except DamagedSegment as damage:
+            if damage.path.endswith(segment_name(first)):
+                raise  # it is the plain one
+            plain = read_wanted_plain(self._directory, first, wanted)
+            if plain is None:
+                raise
+            header, parts = plain
+            if parts:
+                parts = [*parts, DamagedRecords(header.last + 1, header.last, damage)]
+            return header, parts
+
+    def _tell_recorded(self, header: Header, gap: Gap, times: TimeRange) -> None:
+        if times.may_hold(header):
+            gone = Gone(header.first, gap.last, "recorded", gap.why)
+            self._problem(describe_gap(header.first, gap), expected=True, gone=gone)
+
+    def _pass_removed(self, following: int) -> None:
+        """Goes on at `following`: what was before it is retained no longer."""
+        if self.tells_removed:
+            first = self.next_seq
+            if self._removed is not None and self._removed.last + 1 == first:
+                first = self._removed.first
+            else:
+                self._tell_removed()
+            self._removed = Gone(first, following - 1, "removed")
+        self.next_seq = following
+
+    def _tell_removed(self) -> None:
+        """Reports what was passed, once a segment was read behind it or there is none.
+
+        Not before: while it is opened, that one may go too, and it is one hole.
+        """
+        gone, self._removed = self._removed, None
+        if gone is not None:
+            what = (
+                f"records {gone.first} to {gone.last} were removed before they were read, "
+                "by retention or for room on a full disk"
+            )
+            self._report(Problem(self.stream, what, expected=True, gone=gone))
+
+    def _gone_before(self, following: int, reason: Reason) -> Gone | None:
+        """What is gone from here up to `following`, if that is any."""
+        last = following - 1
+        return Gone(self.next_seq, last, reason) if last >= self.next_seq else None
+
+    def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
+        """The segment that holds `next_seq`, past what cannot be had; None at the end."""
+        while True:
+            index = bisect_right(firsts, self.next_seq) - 1
+            is_newest = index + 1 == len(firsts)
+            for candidate in firsts[max(0, index - _COVER_SEGMENTS_MAX) : index + 1][::-1]:
+                segment = self._checked(candidate, read)
+                if segment is None:
+                    continue
+                header, _ = segment
+                if header.last >= self.next_seq:
+                    return segment
+                if header.is_sealed:
+                    break  # nothing ever covers it
+            if is_newest:
+                return None
+            self._gap(firsts[index], firsts[index + 1])
+
+    def _gap(self, before: int, following: int) -> None:
+        if following > self.next_seq:
+            gap = (self.next_seq, following - 1)
+            which = f"records {gap[0]} to {gap[1]}"
+            if self._header(before) is None:
+                self._problem(
+                    f"{which} are not shown: damaged", gone=self._gone_before(following, "damaged")
+                )
+            elif gap != self._suspected:
+                # A large directory is not listed in one instant: of two segments that came
+                # meanwhile, only the second may have been seen.
+                self._suspected = gap
+                raise _ListingOutdated
+            else:
+                self._problem(f"{which} are missing", gone=self._gone_before(following, "missing"))
+        self.next_seq = following
+
+    def _header(self, first: int) -> Header | None:
+        segment = self._checked(first, lambda first: self._read(first, lambda _: range(0)))
+        return None if segment is None else segment[0]
+
+    def _checked(self, first: int, read: Callable[[int], Result]) -> Result | None:
+        """What `read` gives for segment `first`; None, and a report, where it cannot be had."""
+        try:
+            return read(first)
+        except DamagedSegment as damage:
+            self._problem(str(damage))
+        except FileNotFoundError as error:
+            # Names are never used again: what is listed once more is no merged segment.
+            if first not in self._vanished:
+                self._vanished.add(first)
+                raise _ListingOutdated from None
+            self._unreadable(error)
+        except OSError as error:
+            self._unreadable(error)
+        return None
+
+    def _unreadable(self, error: OSError) -> None:
+        self._problem(f"{error.filename} cannot be read: {error.strerror}")
+
+    def _problem(self, what: str, *, expected: bool = False, gone: Gone | None = None) -> None:
+        if what not in self._reported:
+            self._reported.add(what)
+            self._report(Problem(self.stream, what, expected, gone))
+
+
+def _before(firsts: Sequence[int], stop: int | None) -> Sequence[int]:
+    """The segments that may hold something before `stop`."""
+    return firsts if stop is None else firsts[: bisect_left(firsts, stop)]
+
+
+def _rest_after(looks: int) -> None:
+    """Rests after so many looks that brought a reader no further."""
+    if looks > _LOOKS_AT_ONCE:
+        doublings = min(looks - _LOOKS_AT_ONCE, 30)
+        time.sleep(min(_REST_S_MAX, _REST_S_MIN * 2**doublings))
+
+
+def _body_bytes(segment: Segment) -> int:
+    _, parts = segment
+    return sum(len(block.body) for block in _blocks(parts))
+
+
+def _blocks(parts: Parts) -> Iterator[Block]:
+    return (part for part in parts if isinstance(part, Block))
+
+
+def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
+    """The records of `block` in the range, in blocks of neighbours."""
+
+    def ranges() -> Iterator[tuple[int, int]]:
+        start = stop = 0
+        for line in block.lines():
+            if not times.holds(line):
+                yield start, stop
+                start = stop + len(line) + 1
+            stop += len(line) + 1
+        yield start, stop
+
+    return block.parts(ranges())
+
+
+def last_records(
+    reader: StreamReader, count: int, chosen: Filter = ALL_RECORDS, stop: int | None = None
+) -> list[Record]:
+    """The last `count` chosen records of a stream, or all there are; `reader` is then at its end.
+
+    With `stop`, that is the end. Keeps no more of them in memory. Which they are is only known
+    once they are read, so of a filter that chooses few, the whole stream may be.
+    """
+    if chosen.chooses_all or not count:
+        reader.seek_last(count, stop)
+        return _last_of(reader.read(stop=stop), count, chosen)
+    last: list[Record] = []
+    with closing(reader.read_back(stop)) as spans:
+        for blocks in spans:
+            last = _last_of(blocks, count - len(last), chosen) + last
+            if len(last) == count:
+                break
+    return last
+
+
+def _last_of(blocks: Iterable[Block], count: int, chosen: Filter) -> list[Record]:
+    last: deque[Record] = deque(maxlen=count)
+    for block in blocks:
+        for part in chosen.choose(block):
+            last.extend(part.records())
+    return list(last)
+
+
+def merge_by_time(streams: Iterable[Iterable[Record]]) -> Iterator[Record]:
+    """Records of several streams, the oldest head first; each stream stays in its own order."""
+    return heapq.merge(*streams, key=_record_time)
+
+
+def _record_time(record: Record) -> str:
+    return timestamp_of(record.line)

@@ -1,0 +1,180 @@
+"""A data directory opened to be written: locked, marked, its streams recovered. Blocking calls."""
+
+import errno
+import os
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from logengine.disk.data_directory import LOCK_NAME, LockedDirectory
+from logengine.disk.directory import Directory
+from logengine.disk.durable_mark import DurableMarks
+from logengine.disk.running import RUNNING_NAME, Running
+from logengine.disk.segment_file import list_streams
+from logengine.errors import DataDirectoryIncomplete
+from logengine.store.plan import StreamState
+from logengine.store.stream import Recovery, recover
+
+log = structlog.get_logger()
+
+
+@dataclass
+class OpenedData:
+    """A data directory that this process writes in, until it is closed.
+
+    `recovered` is what was found of each stream, or why it could not be recovered now.
+    """
+
+    locked: LockedDirectory
+    running: Running
+    marks: DurableMarks
+    rewrite_limit: int
+    recovered: dict[str, Recovery | OSError] = field(default_factory=dict)
+
+    @property
+    def directory(self) -> Directory:
+        """The directory, open."""
+        return self.locked.directory
+
+    @property
+    def had_streams(self) -> bool:
+        """Whether there were any when it was opened."""
+        return bool(self.recovered)
+
+    def recover(self, stream: str, active_bytes_max: int) -> Recovery:
+        """Makes one stream ready, be it there or not. Raises `OSError`."""
+        try:
+            directory = self.directory.subdirectory(stream)
+        except FileNotFoundError:
+            return Recovery(StreamState(stream))
+        with directory:
+            recovery = recover(
+                directory,
+                rewrite_limit=self.rewrite_limit,
+                active_bytes_max=active_bytes_max,
+                writes_again=self.running.died_before,
+                unsynced=self.running.unsynced,
+            )
+        self.marks.recovered(stream, recovery.state.next_seq - 1)
+        return recovery
+
+    def recover_late(self, stream: str, active_bytes_max: int) -> Recovery:
+        """`recover` for one that was not recovered, or not there, at the opening."""
+        recovery = self.recover(stream, active_bytes_max)
+        if recovery.segments:
+            self.running.note_streams([stream])
+        return recovery
+
+    def close(self, *, is_in_doubt: bool) -> None:
+        """Gives the directory free; unless it `is_in_doubt`, this process ended well there."""
+        if not (is_in_doubt or self.running.unsynced):
+            self.marks.end()
+            self.running.end()
+        else:
+            self.marks.catch_up()  # nobody else does it while no daemon runs
+        self.locked.close()
+
+
+def open_data(
+    path: Path, executor: Executor, *, boot_id: str, rewrite_limit: int, active_cache: int
+) -> OpenedData:
+    """Locks and recovers the directory that `path` means now.
+
+    After a process that was killed in this boot, the threads of `executor` share the streams,
+    because each has to be written to. Active segments of up to `active_cache` bytes in all are
+    kept. Raises `DataDirectoryLocked` if another daemon has it, `DataDirectoryIncomplete` if it
+    shows less than is in it, and `OSError`.
+    """
+    locked = LockedDirectory.lock(path)
+    try:
+        running = Running(locked.directory, boot_id, _tell_of_unsynced)
+        running.look()
+        # A stream's directory that somebody put here may not be on the disk yet.
+        locked.directory.sync()
+        streams = list_streams(locked.directory)
+        _check_that_all_is_there(locked.directory, streams, running.streams)
+        running.begin()
+        marks = DurableMarks(locked.directory, boot_id)
+        opened = OpenedData(locked, running, marks, rewrite_limit)
+        found = _recoveries(opened, streams, executor, active_cache)
+        opened.recovered.update(zip(streams, found, strict=True))
+        running.note_streams(
+            stream
+            for stream, recovery in opened.recovered.items()
+            if not isinstance(recovery, OSError) and recovery.segments
+        )
+        return opened
+    except BaseException:
+        locked.close()
+        locked.directory.close()
+        raise
+
+
+def _check_that_all_is_there(
+    directory: Directory, streams: Collection[str], before: Collection[str]
+) -> None:
+    """Raises where the directory shows less than is in it, or `before` was.
+
+    A file system that has given up may show nothing: btrfs, after a failed flush, lists its
+    directories as empty, and says ok to their sync. Whoever believes it begins at number 1.
+    """
+    if os.fstatvfs(directory.descriptor).f_flag & os.ST_RDONLY:
+        # The kernel makes it so, too, where it has given up. Nothing could be committed anyway.
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), directory.path)
+    if LOCK_NAME not in directory.names():
+        raise DataDirectoryIncomplete(
+            f"{directory} does not list {LOCK_NAME}, which is in it: its file system has given up; "
+            "see the kernel's log, and mount it anew"
+        )
+    hidden = [stream for stream in before if stream not in streams and directory.has(stream)]
+    if hidden:
+        raise DataDirectoryIncomplete(
+            f"{directory} does not list {hidden[0]}, which is in it: its file system has given up; "
+            "see the kernel's log, and mount it anew"
+        )
+    # One that was removed by hand is gone, and another daemon need not be told. But all of them?
+    if before and not any(stream in streams for stream in before):
+        raise DataDirectoryIncomplete(
+            f"{directory} has none of the {len(before)} streams that a daemon left there which did "
+            f"not end by itself; if they were removed on purpose, remove "
+            f"{directory.path_of(RUNNING_NAME)} too"
+        )
+
+
+def _recoveries(
+    opened: OpenedData, streams: Sequence[str], executor: Executor, active_cache: int
+) -> Iterable[Recovery | OSError]:
+    """What recovery gives of each of `streams`, or why it does not."""
+    if opened.running.died_before:
+        # Each its share: what the others take of the cache is not known meanwhile.
+        share_bytes = active_cache // max(1, len(streams))
+        return executor.map(lambda stream: _try_to_recover(opened, stream, share_bytes), streams)
+
+    def one_after_the_other() -> Iterable[Recovery | OSError]:
+        left_bytes = active_cache
+        for stream in streams:
+            recovery = _try_to_recover(opened, stream, left_bytes)
+            if not isinstance(recovery, OSError) and recovery.state.active:
+                left_bytes -= len(recovery.state.active.body)
+            yield recovery
+
+    return one_after_the_other()
+
+
+def _try_to_recover(opened: OpenedData, stream: str, active_bytes_max: int) -> Recovery | OSError:
+    try:
+        return opened.recover(stream, active_bytes_max)
+    except OSError as error:
+        return error
+
+
+def _tell_of_unsynced(stream: str) -> None:
+    log.error(
+        "removals_ended",
+        stream=stream,
+        until="the next boot",
+        reason="a sync of its directory failed",
+    )

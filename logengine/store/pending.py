@@ -1,0 +1,215 @@
+"""What waits to be committed in one stream: its entries in order, and how its last tries went."""
+
+import asyncio
+import errno
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Protocol
+
+import msgspec
+from msgspec import UNSET
+
+from logengine.protocols.status import FailingStream
+from logengine.store.plan import Addition
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Sender(Protocol):
+    """Whoever waits for an entry to be durable."""
+
+    @property
+    def uid(self) -> int:
+        """The user whose lines they are."""
+
+    def durable(self, number: int) -> None:
+        """Every entry of this sender's up to the one with `number` is durable."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """Stored lines of one sender that arrived together.
+
+    `number` is the sender's number of the last of them; `producer` the name under which
+    that number outlives the connection. `count` may be 0: then the entry only marks a
+    number as used, or a place in the stream. It is in no cycle, which the collector need
+    not find out.
+    """
+
+    body: bytes
+    count: int
+    timestamp: str
+    number: int
+    sender: Sender
+    producer: str | None = None
+
+
+@dataclass(eq=False)
+class Barrier:
+    """The sender of an entry that only marks a place, and those who wait for it."""
+
+    uid: int = 0  # it has no lines
+    waiting: int = 0  # tasks in `wait`
+    _reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def durable(self, number: int) -> None:
+        """Wakes whoever waits."""
+        self._reached.set()
+
+    async def wait(self) -> None:
+        """Returns once the place is durable."""
+        self.waiting += 1
+        try:
+            await self._reached.wait()
+        finally:
+            self.waiting -= 1
+
+
+@dataclass
+class Pending:
+    """The queue of one stream, and whether it may be tried now."""
+
+    entries: deque[Entry] = field(default_factory=deque)
+    bytes: int = 0  # also of entries in batches under way
+    under_way: int = 0  # batches that hold entries of this stream
+    returned: list[Entry] = field(default_factory=list)  # of failed batches, oldest first
+    attempts: int = 0  # failed ones in a row
+    has_failed: bool = False  # a batch of the attempt that is still under way in part
+    error: Exception | None = None  # of the last failure
+    failing_since: float = 0.0  # by the loop's clock
+    retry: asyncio.TimerHandle | None = None
+    resting: bool = False  # until the next attempt is due
+    recovering: bool = False
+    wants_recovery: bool = False  # also with no entry: the stream was not recovered at the start
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something goes on in its directory."""
+        return self.under_way > 0 or self.recovering
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be committed."""
+        return not (self.entries or self.returned or self.under_way)
+
+    @property
+    def records(self) -> int:
+        """How many wait, those in batches under way left out. O(entries)."""
+        return sum(entry.count for entry in chain(self.returned, self.entries))
+
+    @property
+    def lacks_space(self) -> bool:
+        """Whether it fails because the disk, or the quota on it, is full."""
+        return isinstance(self.error, OSError) and self.error.errno in _NO_SPACE
+
+    def take(self, room_bytes: int) -> tuple[list[Entry], int]:
+        """The next entries, for a batch, and their bytes: while there is room before each."""
+        entries: list[Entry] = []
+        left_bytes = room_bytes
+        while self.entries and left_bytes > 0:
+            entry = self.entries.popleft()
+            entries.append(entry)
+            left_bytes -= len(entry.body)
+        self.under_way += 1
+        return entries, room_bytes - left_bytes
+
+    def give_back(self, entries: Sequence[Entry]) -> int:
+        """Takes back what a failed batch held; the bytes that wait once more.
+
+        That is 0 until the batches after it, which were planned on this one, are back too.
+        """
+        self.under_way -= 1
+        # A stream may fail for days: places for which nobody waits any more are let go of.
+        self.returned += (entry for entry in entries if _is_wanted(entry))
+        self.resting = True
+        if self.under_way:
+            return 0
+        size_bytes = sum(len(entry.body) for entry in self.returned)
+        self.entries.extendleft(reversed(self.returned))
+        self.returned.clear()
+        return size_bytes
+
+    def drop_unwanted(self) -> None:
+        """Forgets places for which nobody waits any more: a stream may fail for days."""
+        self.entries = deque(entry for entry in self.entries if _is_wanted(entry))
+
+    def drop(self) -> int:
+        """Forgets what waits, and gives the number of records."""
+        records = self.records
+        self.entries.clear()
+        self.returned.clear()
+        return records
+
+    def drop_producers(self) -> int:
+        """Forgets what waits of producers with a name; gives its bytes."""
+        assert not self.under_way, "what is under way is nobody's to forget"
+        left = [entry for entry in self.entries if entry.producer is None]
+        dropped_bytes = sum(len(entry.body) for entry in self.entries if entry.producer)
+        # Something has to wait in it, or it would not be tried again.
+        self.entries = deque(left or [Entry(b"", 0, "", 0, Barrier())])
+        return dropped_bytes
+
+    def failed(self, error: Exception, now_s: float) -> bool:
+        """Notes that a batch failed; whether for another reason than the one before.
+
+        Several batches of one attempt may fail.
+        """
+        if not self.attempts:
+            self.failing_since = now_s
+        is_news = self.error is None or _reason(self.error) != _reason(error)
+        self.attempts += not self.has_failed
+        self.has_failed = True
+        self.error = error
+        self.resting = True
+        return is_news
+
+    def goes_again(self) -> None:
+        """Notes that a try succeeded."""
+        self.attempts = 0
+        self.error = None
+
+    def failing(self, stream: str, now_s: float) -> FailingStream:
+        """What is told of it while it fails."""
+        return FailingStream(
+            stream=stream,
+            error=str(self.error),
+            for_s=round(now_s - self.failing_since, 1),
+            attempts=self.attempts,
+            waiting_records=self.records,
+            waiting_bytes=self.bytes,
+        )
+
+
+def addition_of(entries: Sequence[Entry], *, counts_users: bool) -> Addition:
+    """What a batch adds to the stream in which these waited."""
+    times = [entry.timestamp for entry in entries if entry.count]
+    # Of refused records alone, too, something is stored: how far their producer is, and when.
+    times = times or [entry.timestamp for entry in entries if entry.timestamp]
+    return Addition(
+        chunks=[entry.body for entry in entries if entry.body],
+        count=sum(entry.count for entry in entries),
+        since=min(times, default=""),
+        until=max(times, default=""),
+        producers={entry.producer: entry.number for entry in entries if entry.producer is not None},
+        users=_bytes_of_users(entries) if counts_users else UNSET,
+    )
+
+
+def _bytes_of_users(entries: Sequence[Entry]) -> dict[int, int]:
+    """How many bytes of lines each user has here, the least recently active first."""
+    users: dict[int, int] = {}
+    for entry in entries:
+        if entry.body:
+            uid = entry.sender.uid
+            users[uid] = users.pop(uid, 0) + len(entry.body)
+    return users
+
+
+def _is_wanted(entry: Entry) -> bool:
+    return not isinstance(entry.sender, Barrier) or entry.sender.waiting > 0
+
+
+def _reason(error: Exception) -> str:
+    """Why it failed, without the file that it failed at."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,0 +1,295 @@
+"""Pure decisions about a stream's segments: what a commit writes, what recovery keeps.
+
+No files, no clock. A commit goes `append` -> `SegmentPlan.render` -> bytes to write; the
+state that `append` gives holds once those bytes are durable, and not before.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from logengine.format.segment import FORMAT_VERSION, Header, encode_header, segment_name
+from logengine.format.user_bytes import Users, advance_users
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# No segment holds as many records as this, so that this far behind a name whose file
+# cannot be read no sequence number was ever given out.
+SEGMENT_RECORDS_MAX = 100_000_000
+
+
+class BodyDigest:
+    """The sha256 of a body that grows: computed once, in whichever thread asks first.
+
+    A body that continues another's takes over its hash, so that rewriting an active
+    segment hashes only what is new.
+    """
+
+    def __init__(self, chunks: Sequence[bytes], continues: "BodyDigest | None" = None) -> None:
+        self._chunks = chunks
+        self._continues = continues
+        self._hash: _Hash | None = None
+
+    def hash(self) -> "_Hash":
+        """The hash so far; copy it before adding to it. O(bytes) the first time."""
+        if self._hash is None:
+            digest = self._continues.hash().copy() if self._continues else hashlib.sha256()
+            for chunk in self._chunks:
+                digest.update(chunk)
+            self._hash = digest
+            self._chunks = ()
+            self._continues = None
+        return self._hash
+
+
+class ActiveSegment(msgspec.Struct, frozen=True):
+    """The newest segment, still small enough to be written again with more records."""
+
+    first: int
+    count: int
+    body: bytes
+    since: str
+    until: str
+    digest: BodyDigest
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """What the next commit of a stream must know of all the ones before.
+
+    `producers` is ordered, the least recently active first; so are `users`, of whom it has what
+    the newest segment says.
+    """
+
+    stream: str
+    next_seq: int = 1
+    latest: str = ""
+    producers: Mapping[str, int] = {}
+    active: ActiveSegment | None = None
+    users: Users | UnsetType = UNSET
+
+    def without_active(self) -> "StreamState":
+        """The same state, so that the next commit begins a new segment."""
+        return msgspec.structs.replace(self, active=None)
+
+
+class Addition(msgspec.Struct, frozen=True):
+    """What a batch adds to one stream: stored lines in order, and how far producers got.
+
+    `since` and `until` are the least and greatest `_ts` of the lines. `count` may be 0
+    where a producer's records were all refused: their numbers are used up even so. `users`
+    has the bytes of each user's lines, if they are to be counted.
+    """
+
+    chunks: Sequence[bytes]
+    count: int
+    since: str
+    until: str
+    producers: Mapping[str, int] = {}
+    users: Mapping[int, int] | UnsetType = UNSET
+
+
+class SegmentPlan(msgspec.Struct, frozen=True):
+    """One segment to be written: everything of it but the hash.
+
+    `begins_stream` says that nothing of the stream is durable yet, not even its directory.
+    """
+
+    stream: str
+    begins_stream: bool
+    first: int
+    count: int
+    chunks: Sequence[bytes]
+    body_bytes: int
+    since: str
+    until: str
+    latest: str
+    producers: Mapping[str, int]
+    digest: BodyDigest
+    users: Users | UnsetType = UNSET
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file it is to be."""
+        return segment_name(self.first)
+
+    @property
+    def last(self) -> int:
+        """The sequence number of its last record; `first` - 1 where there is none."""
+        return self.first + self.count - 1
+
+    def render(self) -> list[bytes]:
+        """The bytes of the file, in pieces. O(bytes); hashing releases the GIL."""
+        header = Header(
+            version=FORMAT_VERSION,
+            stream=self.stream,
+            first=self.first,
+            count=self.count,
+            bytes=self.body_bytes,
+            since=self.since,
+            until=self.until,
+            latest=self.latest,
+            sha256=self.digest.hash().hexdigest(),
+            producers=dict(self.producers),
+            users=self.users if self.users is UNSET else dict(self.users),
+        )
+        return [encode_header(header), *self.chunks]
+
+
+class PlannedSegment(NamedTuple):
+    """What a commit adds to a stream: a segment, and the stream's state before and after it.
+
+    `plan` is None where there is nothing to be written. Both states are those very objects:
+    what was planned on a state that is not the durable one must not be published.
+    """
+
+    plan: SegmentPlan | None
+    before: StreamState
+    after: StreamState
+
+
+def append(
+    state: StreamState,
+    addition: Addition,
+    *,
+    rewrite_limit: int,
+    max_producers: int,
+    max_users: int = 1024,
+) -> tuple[SegmentPlan, StreamState]:
+    """The segment that adds `addition` to a stream, and the state once it is durable.
+
+    An active segment is written again under its own name with the addition behind it:
+    replacing it is then an append that cannot tear. Otherwise a new segment begins.
+    `rewrite_limit` is in bytes of body.
+    """
+    producers = _advance(state.producers, addition.producers, max_producers)
+    active = state.active
+    users = state.users
+    if users is not UNSET or addition.users is not UNSET:
+        # Also where they are not counted any more: what was counted may still be stored.
+        users = advance_users(
+            users or {}, addition.users or {}, max_users, begins_segment=active is None
+        )
+    if active is None:
+        first, count = state.next_seq, addition.count
+        chunks: Sequence[bytes] = addition.chunks
+        digest = BodyDigest(addition.chunks)
+    else:
+        first, count = active.first, active.count + addition.count
+        chunks = [active.body, *addition.chunks]
+        digest = BodyDigest(addition.chunks, continues=active.digest)
+    latest = max(state.latest, addition.until) if addition.count else state.latest or addition.until
+    times = [(part.since, part.until) for part in (active, addition) if part and part.count]
+    since = min((since for since, _ in times), default=latest)
+    until = max((until for _, until in times), default=latest)
+    body_bytes = sum(map(len, chunks))
+    still_active = None
+    if body_bytes < rewrite_limit:
+        body = b"".join(chunks)
+        chunks = [body]
+        still_active = ActiveSegment(first, count, body, since, until, digest)
+    plan = SegmentPlan(
+        state.stream,
+        state.next_seq == 1,
+        first,
+        count,
+        chunks,
+        body_bytes,
+        since,
+        until,
+        latest,
+        producers,
+        digest,
+        users,
+    )
+    return plan, StreamState(
+        state.stream, state.next_seq + addition.count, latest, producers, still_active, users
+    )
+
+
+def _advance(
+    known: Mapping[str, int], advanced: Mapping[str, int], max_producers: int
+) -> Mapping[str, int]:
+    if not advanced:
+        return known
+    producers = {name: number for name, number in known.items() if name not in advanced}
+    producers |= advanced
+    for forgotten in list(producers)[: max(0, len(producers) - max_producers)]:
+        del producers[forgotten]
+    return producers
+
+
+def state_after(header: Header) -> StreamState:
+    """The state of a stream whose newest segment has `header`, nothing of it active."""
+    return StreamState(
+        header.stream, header.last + 1, header.latest, header.producers, users=header.users
+    )
+
+
+def with_active(state: StreamState, header: Header, body: bytes) -> StreamState:
+    """`state_after` the segment of `header`, whose `body` was checked and is still small."""
+    active = ActiveSegment(
+        header.first, header.count, body, header.since, header.until, BodyDigest([body])
+    )
+    return msgspec.structs.replace(state, active=active)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A segment that recovery found: by its name, and by its header if that could be read."""
+
+    first: int
+    header: Header | None
+
+
+@dataclass(frozen=True)
+class RecoveryPlan:
+    """What to do with the newest segments of a stream, before anything is added to it.
+
+    `covered` hold only records that a segment before them holds too; they are to be
+    removed, newest first. `gaps` are (first, last) of sequence numbers that no segment
+    holds. `state` is where the stream goes on; `newest` is the segment it goes on from,
+    None where that one cannot be read.
+    """
+
+    covered: list[int]
+    gaps: list[tuple[int, int]]
+    state: StreamState
+    newest: Header | None
+
+
+def plan_recovery(stream: str, found: Sequence[Found]) -> RecoveryPlan:
+    """Decides on the newest segments of a stream, in the order of their names.
+
+    A merge writes its result under the first one's name and then unlinks the others,
+    in an order that a crash may cut short anywhere: what it left is within the range of
+    a segment before it, and is covered. Damaged segments are left where they are.
+    """
+    state = StreamState(stream)
+    covered: list[int] = []
+    gaps: list[tuple[int, int]] = []
+    newest: Header | None = None
+    next_seq = 1  # behind all that was seen to be stored
+    is_continued = False  # whether the next segment is known to begin there
+    for segment in found:
+        header = segment.header
+        if header is None:
+            if segment.first >= next_seq:  # else it is what a merge left, covered though damaged
+                newest = None
+                is_continued = False
+                state = msgspec.structs.replace(state, next_seq=segment.first + SEGMENT_RECORDS_MAX)
+            continue
+        if header.first < next_seq and header.last < next_seq:
+            covered.append(header.first)
+            continue
+        if is_continued and header.first > next_seq:
+            gaps.append((next_seq, header.first - 1))
+        newest = header
+        next_seq = header.last + 1
+        is_continued = True
+        state = state_after(header)
+    return RecoveryPlan(covered[::-1], gaps, state, newest)

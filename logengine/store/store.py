@@ -1,0 +1,621 @@
+"""All streams of a data directory, under one lock, and the commit of a batch.
+
+DATA/.lock      held by the one daemon of this directory
+DATA/.running   there until it ends well (`running`)
+DATA/.durable/  what of each stream is durable, for followers (`durable_mark`)
+DATA/STREAM/    one directory per stream
+"""
+
+import asyncio
+import errno
+import functools
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from msgspec import UNSET, UnsetType
+
+from logengine.disk.data_directory import create_data_directory
+from logengine.disk.directory import Directory, create_directories
+from logengine.disk.durable_mark import DurableMarks
+from logengine.disk.file_system import risks_at
+from logengine.disk.running import read_boot_id
+from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
+from logengine.format.user_bytes import Users
+from logengine.store.opening import OpenedData, open_data
+from logengine.store.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
+from logengine.store.publication import Publication, StreamCommit
+from logengine.store.room import StoredSegment
+from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
+
+log = structlog.get_logger()
+
+Result = TypeVar("Result")
+# How soon it is tried again to tell followers what they could not be told; the pause doubles.
+_CATCH_UP_S = 0.1
+_CATCH_UP_S_MAX = 5.0
+
+
+@dataclass(frozen=True)
+class StoreLimits:
+    """What bounds the store; sizes in bytes. See `config/logengine.toml` for each."""
+
+    rewrite_limit: int = 64 * 1024
+    direct_above: int = 256 * 1024
+    threads: int = 8
+    max_producers: int = 1024
+    max_users: int = 1024
+    max_streams: int = 4096
+    active_cache: int = 32 * 1024 * 1024
+
+
+class Store:
+    """The streams of a data directory. One daemon's; readers need none of it.
+
+    Between `plan` and the end of its `commit` a stream's state runs ahead of the disk, so
+    that the next batch can be planned and prepared meanwhile. A plan carries the state that it
+    was made on, and is published only where that very state is durable by then: whatever its
+    caller got wrong, no record takes its place after a hole. A failed commit sets the state
+    back to what is durable: what was planned on top must be planned again.
+
+    All of it goes on in the directory that was opened. Where its path means another one, or
+    none, nothing is committed: `unusable` says why, until `reopen` has recovered what is there.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        executor: Executor,
+        limits: StoreLimits | None = None,
+        *,
+        boot_id: str | None = None,
+    ) -> None:
+        """`boot_id` names the boot of the machine, where that is not for the kernel to say."""
+        self.path = data
+        self._opened: OpenedData | None = None
+        # Why nothing is committed now, to any stream.
+        self.unusable: Exception | None = None
+        # What is known to break the promise on this file system, one reason each.
+        self.risks: Sequence[str] = ()
+        # Counts the directories that were opened: what is known of one is not so of the next.
+        self.generation = 0
+        self._boot_id = read_boot_id() if boot_id is None else boot_id
+        self._executor = executor
+        self._limits = limits or StoreLimits()
+        self._durable: dict[str, StreamState] = {}
+        # In the order of their last use, for the cache of active segments.
+        self._planned: OrderedDict[str, StreamState] = OrderedDict()
+        self._active_bytes = 0
+        # All that have a place among `max_streams`, also those that are not ready.
+        self._admitted: set[str] = set()
+        # Streams whose last commit failed: what it wrote may be visible or not.
+        self._uncertain: set[str] = set()
+        # How many plans of each stream are not settled yet: its states stay as they are.
+        self._unsettled: Counter[str] = Counter()
+        # Directories of new streams are made by one commit at a time.
+        self._beginning = asyncio.Lock()
+        # Commits that did not return, be it for an exception: what they left is not known.
+        self._under_way = 0
+        # Threads that recover a stream, or drop segments of one.
+        self._in_threads = 0
+        self._left_alone: asyncio.Future[None] | None = None
+        # Streams whose directory somebody removed: it is made again by the next commit.
+        self._removed: set[str] = set()
+        self._catching_up: asyncio.TimerHandle | None = None
+        self._catch_up_s = _CATCH_UP_S
+        # Called with a stream whose oldest segments were dropped, all that were to be or some.
+        self.on_dropped: Callable[[str], None] = lambda _: None
+        # Called with each segment that is durable, in the order of the commits.
+        self.on_segment: Callable[[SegmentPlan], None] = lambda _: None
+        # Called once when nothing can be committed any more.
+        self.on_unusable: Callable[[], None] = lambda: None
+
+    def open(self) -> dict[str, Recovery | OSError]:
+        """Locks the data directory, making it if need be, and recovers every stream.
+
+        Gives what was found of each. A stream that cannot be recovered now has its error
+        there, and is tried again when something is sent to it. Raises `DataDirectoryLocked` if
+        another daemon has the directory, and `OSError`.
+        """
+        create_data_directory(self.path)
+        return self._adopt_all(self._open_what_is_there())
+
+    async def reopen(self) -> dict[str, Recovery | OSError] | None:
+        """Locks and recovers what the path means now, in place of what was open before.
+
+        Gives what was found of each stream; None where it means the same directory again, and
+        nothing has to be known anew. Raises `DataDirectoryReplaced`, `DataDirectoryUnseen`,
+        `DataDirectoryLocked` and `OSError` where nothing can be committed yet; `unusable` is that
+        error then.
+        """
+        if self.unusable is None:
+            return None
+        await self._until_left_alone()
+        before = self._opened
+        try:
+            if before is not None:
+                why = before.locked.why_not_in_place()
+                if why is None:
+                    self.unusable = None
+                    return None
+                if isinstance(why, DataDirectoryUnseen):
+                    raise why
+            opened = await asyncio.to_thread(self._open_in_place_of, before)
+        except Exception as error:
+            self.unusable = error
+            raise
+        if before is not None:
+            before.close(is_in_doubt=self._is_in_doubt(before))
+        self._durable.clear()
+        self._planned.clear()
+        self._active_bytes = 0
+        self._admitted.clear()
+        self._uncertain.clear()
+        self._removed.clear()
+        found = self._adopt_all(opened)
+        self.unusable = None
+        return found
+
+    def _open_what_is_there(self) -> OpenedData:
+        return open_data(
+            self.path,
+            self._executor,
+            boot_id=self._boot_id,
+            rewrite_limit=self._limits.rewrite_limit,
+            active_cache=self._limits.active_cache,
+        )
+
+    def _open_in_place_of(self, before: OpenedData | None) -> OpenedData:
+        if before is not None:
+            # A name that is gone is no place for a new directory: there was data, and whoever
+            # took it away is to say what becomes of it.
+            if (gone := before.locked.why_gone()) is not None:
+                raise gone
+        else:
+            create_data_directory(self.path)
+        return self._open_what_is_there()
+
+    async def _until_left_alone(self) -> None:
+        """Returns when no commit and no thread has to do with the directory any more."""
+        while self._unsettled.total() or self._in_threads:
+            self._left_alone = asyncio.get_running_loop().create_future()
+            await self._left_alone
+
+    def _perhaps_left_alone(self) -> None:
+        if self._left_alone is not None and not self._left_alone.done():
+            self._left_alone.set_result(None)
+
+    def _adopt_all(self, opened: OpenedData) -> dict[str, Recovery | OSError]:
+        self._opened = opened
+        self.risks = risks_at(opened.directory)
+        self.generation += 1
+        self._admitted.update(opened.recovered)
+        for stream, found in opened.recovered.items():
+            if not isinstance(found, OSError):
+                self._adopt(stream, found)
+        return opened.recovered
+
+    @property
+    def data(self) -> Directory:
+        """The data directory that was locked and recovered last."""
+        assert self._opened is not None, "the store is not open"
+        return self._opened.directory
+
+    @property
+    def _marks(self) -> DurableMarks:
+        assert self._opened is not None, "the store is not open"
+        return self._opened.marks
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a data directory was locked and recovered."""
+        return self._opened is not None
+
+    @property
+    def unsynced(self) -> set[str]:
+        """Streams whose directory could not be synced after a name was removed or replaced.
+
+        What is gone may come back, so nothing more goes until the next boot.
+        """
+        return self._opened.running.unsynced if self._opened else set()
+
+    def close(self) -> None:
+        """Gives the data directory free, and says that this process ended well, if it did."""
+        opened, self._opened = self._opened, None
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+        if opened is not None:
+            opened.close(is_in_doubt=self._is_in_doubt(opened))
+            opened.directory.close()
+
+    def _is_in_doubt(self, opened: OpenedData) -> bool:
+        are_all_known = self._admitted <= self._planned.keys()
+        is_unknown = opened.running.died_before and not are_all_known
+        return bool(self._under_way or self._uncertain or is_unknown)
+
+    @property
+    def streams(self) -> int:
+        """How many streams have a place."""
+        return len(self._admitted)
+
+    def is_ready(self, stream: str) -> bool:
+        """Whether it is known where `stream` goes on."""
+        return stream in self._planned and self.unusable is None
+
+    def not_recovered(self) -> dict[str, OSError]:
+        """The streams that could not be recovered when the directory was opened, and why.
+
+        Nothing is known of them: they are not to be told of, added to, or taken from.
+        """
+        found = self._opened.recovered if self._opened is not None else {}
+        return {
+            stream: error
+            for stream, error in found.items()
+            if isinstance(error, OSError) and not self.may_be_trimmed(stream)
+        }
+
+    def may_be_trimmed(self, stream: str) -> bool:
+        """Whether `stream` is none of those that could not be recovered yet."""
+        if stream in self._durable or self._opened is None:
+            return True
+        return not isinstance(self._opened.recovered.get(stream), OSError)
+
+    def has_records(self, stream: str) -> bool:
+        """Whether something durable is known to be in `stream`."""
+        return stream in self._durable and self._durable[stream].next_seq > 1
+
+    async def recover_stream(self, stream: str) -> Recovery:
+        """Makes a stream ready: a new one, or one that could not be read at the start.
+
+        One that is known stays as it is. Raises `OSError`, what `unusable` says, and
+        `TooManyStreams` for a new one above the limit.
+        """
+        if self.unusable is not None:
+            raise self.unusable
+        assert self._opened is not None, "the store is not open"
+        if (known := self._durable.get(stream)) is not None:
+            # Only the directory could not be used for a while. What a commit that failed has left
+            # would be taken for durable: it can be seen, and its own sync says ok now.
+            return Recovery(known)
+        self.admit(stream)
+        recovery = await self._in_thread(
+            self._opened.recover_late, stream, self._limits.active_cache - self._active_bytes
+        )
+        self.tell_followers()
+        return self._adopt(stream, recovery)
+
+    async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        self._in_threads += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._executor, call, *arguments
+            )
+        finally:
+            self._in_threads -= 1
+            self._perhaps_left_alone()
+
+    def admit(self, stream: str) -> None:
+        """Gives `stream` its place. Raises `TooManyStreams` if there are `max_streams` others."""
+        if stream not in self._admitted and len(self._admitted) >= self._limits.max_streams:
+            raise TooManyStreams(
+                f"stream {stream!r} would be one more than max_streams "
+                f"({self._limits.max_streams}); use one of those, or raise [limits] max_streams"
+            )
+        self._admitted.add(stream)
+
+    async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:
+        """Removes the oldest segments of a stream, for `wanted_bytes` of room; gives them.
+
+        Not the newest one that is durable, and none if `stream` is not ready or `unsynced`.
+        Nobody else may change names in its directory meanwhile. Raises `OSError`.
+        """
+        state = self._durable.get(stream)
+        if state is None or state.next_seq == 1:
+            return []
+        if self.unusable is not None or stream in self.unsynced:
+            return []
+        data, unsynced, next_seq = self.data, self.unsynced, state.next_seq
+
+        def drop() -> list[StoredSegment]:
+            with data.subdirectory(stream) as directory:
+                return drop_oldest(directory, wanted_bytes, next_seq, unsynced)
+
+        try:
+            return await self._in_thread(drop)
+        finally:
+            self.on_dropped(stream)
+
+    def ready_streams(self) -> list[str]:
+        """The streams of which it is known where they go on."""
+        return list(self._planned)
+
+    def ended_before(self, stream: str) -> int:
+        """The sequence number below which no commit writes any more: all there is ended."""
+        state = self._durable[stream]
+        return state.active.first if state.active else state.next_seq
+
+    def end_active(self, stream: str) -> None:
+        """Ends the active segment, so that the next commit begins a new one.
+
+        Not of a stream that is being committed, or whose last commit failed, nor one that
+        holds no record: its name is the next one's, too.
+        """
+        state = self._planned[stream]
+        if self._may_end(stream) and state.active and state.active.count:
+            self._durable[stream] = state.without_active()
+            self._set_planned(stream, self._durable[stream])
+
+    def _may_end(self, stream: str) -> bool:
+        # One that failed may be visible all the same, and is then to be replaced under its
+        # name, never to be followed.
+        return not self._unsettled[stream] and stream not in self._uncertain
+
+    def users_of(self, stream: str) -> Users | UnsetType:
+        """How many bytes of each user are in `stream` and its batches under way, as counted."""
+        state = self._planned.get(stream)
+        return state.users if state else UNSET
+
+    def last_durable(self, stream: str, producer: str) -> int:
+        """The number of the producer's last durable record in `stream`; 0 if it has none there.
+
+        Not to be asked of a stream that was not recovered: `next` is an ack, and what nobody
+        has read is not acknowledged.
+        """
+        is_known = stream in self._durable or stream not in self._admitted
+        assert is_known, f"stream {stream!r} was not recovered"
+        state = self._durable.get(stream)
+        return state.producers.get(producer, 0) if state else 0
+
+    def plan(self, stream: str, addition: Addition) -> PlannedSegment:
+        """Plans the next segment of a stream that is ready; it is to be committed next.
+
+        Of an addition of nothing there is no segment. It is durable once the plans of this
+        stream before it are.
+        """
+        before = self._planned[stream]
+        self._unsettled[stream] += 1
+        if not (addition.count or addition.producers):
+            return PlannedSegment(None, before, before)
+        plan, after = append(
+            before,
+            addition,
+            rewrite_limit=self._limits.rewrite_limit,
+            max_producers=self._limits.max_producers,
+            max_users=self._limits.max_users,
+        )
+        self._set_planned(stream, after)
+        return PlannedSegment(plan, before, after)
+
+    async def commit(
+        self,
+        planned: Mapping[str, PlannedSegment],
+        before: Iterable[Awaitable[object]] = (),
+        *,
+        in_loop: bool = False,
+    ) -> dict[str, Exception]:
+        """Makes the planned segments durable; gives the streams that failed, with the reason.
+
+        `in_loop` has it done by the event loop's own thread, which then does nothing else:
+        two thread hops less, for who can afford to wait.
+        `before` are the commits that are still under way of which a stream is `planned` here
+        too. Nothing is published before everything of this commit is written and fsynced, nor
+        before those are through. A stream that failed there fails here by `OutdatedPlan`: its
+        plan was made on what did not come about.
+        """
+        self._under_way += 1
+        before = list(before)
+        async with AsyncExitStack() as stack:
+            publication = await stack.enter_async_context(
+                Publication(None if in_loop else self._executor, self._limits.threads)
+            )
+            commits = [
+                await stack.enter_async_context(
+                    StreamCommit(self._writer(segment.plan), publication, segment, self._outdated)
+                )
+                for segment in planned.values()
+                if segment.plan is not None
+            ]
+            # A single writer with nobody to wait for takes all its steps in one hop, later.
+            if (before or len(commits) > 1) and self.unusable is None:
+                await publication.step(
+                    [
+                        (commit, commit.writer.prepare)
+                        for commit in commits
+                        if self._has_directory(commit.stream)
+                    ]
+                )
+            for commit_before in before:
+                await commit_before
+            unusable = self.look() or (self._mark() if commits else None)
+            for commit in commits:
+                commit.failure = unusable or commit.failure or self._outdated(commit.planned)
+            await self._begin(commits)
+            await self._begin_marks(commits)
+        failed = {commit.stream: commit.failure for commit in commits if commit.failure}
+        for stream, segment in planned.items():
+            if segment.plan is None and (why := unusable or self._outdated(segment)):
+                failed[stream] = why
+        self._note_removed(failed)
+        self._settle(planned, failed)
+        self._under_way -= 1
+        return failed
+
+    def _is_there(self, stream: str) -> bool:
+        try:
+            return self.data.has(stream)
+        except OSError:
+            return True  # nobody knows
+
+    def look(self) -> Exception | None:
+        """Why nothing is committed; None if the path still means the directory that was opened."""
+        if self.unusable is None and self._opened is not None:
+            self.unusable = self._opened.locked.why_not_in_place()
+            if self.unusable is not None:
+                self.on_unusable()
+        return self.unusable
+
+    def _has_directory(self, stream: str) -> bool:
+        """Whether there is one, or was; of a stream that just begins it may not be made yet."""
+        return self._durable[stream].next_seq > 1 and stream not in self._removed
+
+    def _note_removed(self, failed: Mapping[str, Exception]) -> None:
+        """Looks for whose directory is gone, of what `failed`: what was in it does not come back.
+
+        The stream goes on with its next number in a new one.
+        """
+        for stream, error in failed.items():
+            is_missing = isinstance(error, OSError) and error.errno == errno.ENOENT
+            if not is_missing or not self._has_directory(stream) or self._is_there(stream):
+                continue
+            next_seq = self._durable[stream].next_seq
+            log.error("stream_directory_removed", stream=stream, goes_on_at=next_seq)
+            self._removed.add(stream)
+            self._durable[stream] = self._durable[stream].without_active()
+            self.on_dropped(stream)
+
+    def _outdated(self, planned: PlannedSegment) -> OutdatedPlan | None:
+        """Why `planned` must not be published: what it was planned on is not what is durable."""
+        stream = planned.before.stream
+        durable = self._durable[stream]
+        if planned.before is durable:
+            return None
+        return OutdatedPlan(
+            f"stream {stream!r}: a commit was planned to go on at number "
+            f"{planned.before.next_seq}, and what is durable goes on at {durable.next_seq}; "
+            "it is not published, and planned again"
+        )
+
+    def _mark(self) -> OSError | None:
+        """Why the next process could not be told if this one is killed; None if it is."""
+        try:
+            assert self._opened is not None, "the store is not open"
+            self._opened.running.mark()
+        except OSError as error:
+            return error
+        return None
+
+    def _writer(self, plan: SegmentPlan) -> SegmentWriter:
+        marks = self._marks
+        return SegmentWriter(
+            self.data,
+            plan,
+            direct_above=self._limits.direct_above,
+            unsynced=self.unsynced,
+            on_durable=functools.partial(marks.move, plan.stream, plan.last, plan.first),
+        )
+
+    async def _begin(self, commits: Sequence[StreamCommit]) -> None:
+        """Makes the directories of streams that begin with these; what fails is noted there.
+
+        In one thread and by one commit at a time, because a sync of the data directory
+        that fails may have lost any name that was made before it.
+        """
+        beginning = {
+            commit.stream: commit
+            for commit in commits
+            if (commit.begins_stream or commit.stream in self._removed) and commit.failure is None
+        }
+        if not beginning:
+            return
+        loop = asyncio.get_running_loop()
+        async with self._beginning:
+            failed = await loop.run_in_executor(
+                self._executor, create_directories, self.data, list(beginning)
+            )
+        for stream, error in failed.items():
+            beginning[stream].failure = error
+
+    async def _begin_marks(self, commits: Sequence[StreamCommit]) -> None:
+        """Has followers wait for what these streams are told to be durable.
+
+        Before anything of theirs takes a name: a follower that finds no mark syncs for itself.
+        What fails is noted there.
+        """
+        marks = self._marks
+        silent = [
+            commit
+            for commit in commits
+            if commit.failure is None and not marks.has_begun(commit.stream)
+        ]
+        if not silent:
+            return
+
+        def begin() -> None:
+            for commit in silent:
+                try:
+                    marks.begin(commit.stream, self._durable[commit.stream].next_seq - 1)
+                except OSError as error:
+                    commit.failure = error
+
+        await asyncio.get_running_loop().run_in_executor(self._executor, begin)
+
+    def tell_followers(self) -> None:
+        """Has followers told in a moment of what they could not be told, until they are."""
+        if self._opened is None or not self._marks.is_behind:
+            self._catch_up_s = _CATCH_UP_S
+            return
+        if self._catching_up is not None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def tried(_: object) -> None:
+            self._catching_up = None
+            self._catch_up_s = min(2 * self._catch_up_s, _CATCH_UP_S_MAX)
+            self.tell_followers()
+
+        def catch_up() -> None:
+            if self._opened is not None:
+                marks = self._marks
+                loop.run_in_executor(self._executor, marks.catch_up).add_done_callback(tried)
+
+        self._catching_up = loop.call_later(self._catch_up_s, catch_up)
+
+    def _settle(
+        self, planned: Mapping[str, PlannedSegment], failed: Mapping[str, Exception]
+    ) -> None:
+        for stream, segment in planned.items():
+            self._unsettled[stream] -= 1
+            if stream in failed:
+                if segment.plan is not None and not isinstance(failed[stream], OutdatedPlan):
+                    self._uncertain.add(stream)
+                self._set_planned(stream, self._durable[stream])
+            elif segment.plan is not None:
+                self._uncertain.discard(stream)
+                self._removed.discard(stream)
+                self._durable[stream] = segment.after
+                if segment.plan.begins_stream and self._opened is not None:
+                    self._opened.running.note_streams([stream])
+                self.on_segment(segment.plan)
+        self.tell_followers()
+        self._evict_active_segments()
+        self._perhaps_left_alone()
+
+    def _adopt(self, stream: str, recovery: Recovery) -> Recovery:
+        self._durable[stream] = recovery.state
+        self._set_planned(stream, recovery.state)
+        return recovery
+
+    def _set_planned(self, stream: str, state: StreamState) -> None:
+        self._active_bytes += _active_bytes(state) - _active_bytes(self._planned.get(stream))
+        self._planned[stream] = state
+        self._planned.move_to_end(stream)
+
+    def _evict_active_segments(self) -> None:
+        """Ends the active segments of the streams used least recently, above the cache's limit."""
+        for stream in list(self._planned):
+            if self._active_bytes <= self._limits.active_cache:
+                return
+            state = self._planned[stream]
+            if state.active and self._may_end(stream):
+                ended = state.without_active()
+                self._durable[stream] = self._planned[stream] = ended
+                self._active_bytes -= _active_bytes(state)
+
+
+def _active_bytes(state: StreamState | None) -> int:
+    return len(state.active.body) if state and state.active else 0

@@ -1,0 +1,77 @@
+"""What the daemon's log says of a stream: that it fails, what is damaged, what was removed."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from logengine.disk.directory import Directory
+from logengine.disk.registered_cursors import cursors_behind
+from logengine.errors import LogEngineError
+from logengine.store.pending import Pending
+from logengine.store.room import StoredSegment
+from logengine.store.stream import Recovery
+
+log = structlog.get_logger()
+
+
+def report_recovery(stream: str, recovery: Recovery) -> None:
+    """Logs what recovery found wrong in a stream; the rest of it is served."""
+    for damage in recovery.damaged:
+        log.error("segment_damaged", stream=stream, path=damage.path, reason=damage.reason)
+    for unread in recovery.unread:
+        log.warning("segment_not_read", stream=stream, path=unread.path, reason=unread.reason)
+    for first, last in recovery.gaps:
+        log.error("records_missing", stream=stream, first=first, last=last)
+
+
+def report_failure(
+    stream: str, pending: Pending, error: Exception, *, is_news: bool, pause_s: float
+) -> None:
+    """Logs that a commit failed, or a recovery for which no commit waits.
+
+    Where that is no news, only for who wants to know everything.
+    """
+    is_recovery_alone = pending.wants_recovery and pending.is_empty
+    (log.error if is_news else log.debug)(
+        "stream_not_recovered" if is_recovery_alone else "commit_failed",
+        stream=stream,
+        error=str(error),
+        waiting_records=pending.records,
+        waiting_bytes=pending.bytes,
+        retry_in_s=pause_s,
+        exc_info=None if isinstance(error, OSError | LogEngineError) else error,
+    )
+
+
+def report_success(stream: str, pending: Pending, now_s: float) -> None:
+    """Logs that a stream which failed goes again."""
+    log.info(
+        "stream_recovered",
+        stream=stream,
+        failed_attempts=pending.attempts,
+        failed_for_s=round(now_s - pending.failing_since, 1),
+        waiting_records=pending.records,
+        waiting_bytes=pending.bytes,
+    )
+
+
+async def report_dropped(data: Directory, stream: str, dropped: Sequence[StoredSegment]) -> None:
+    """Logs which segments a full disk took, and who had a cursor there and had not read them."""
+    last = max(segment.last for segment in dropped)
+    log.warning(
+        "oldest_segments_dropped",
+        stream=stream,
+        first=min(segment.first for segment in dropped),
+        last=last,
+        segments=len(dropped),
+        bytes=sum(segment.disk_bytes for segment in dropped),
+        reason="the disk is full, and on_full is drop_oldest",
+    )
+    try:
+        cursors = await asyncio.to_thread(cursors_behind, data, stream, last)
+    except (OSError, LogEngineError) as error:
+        log.error("cursors_not_read", stream=stream, error=str(error))
+        return
+    if cursors:
+        log.warning("removed_before_it_was_read", stream=stream, cursors=cursors, last=last)

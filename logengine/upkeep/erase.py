@@ -1,0 +1,246 @@
+"""Takes records out of a stream for good: what is rewritten, and what becomes of the old bytes.
+
+    DATA/app/00000000000000000412.ndjson             written anew, by an AtomicWriter
+    DATA/.erasing/app-00000000000000000412.ndjson    the old file, until it is overwritten
+
+The old file has its second name, and that is durable, before it loses its first one; so that
+whoever finishes what was killed finds it. Its bytes are overwritten once nobody reads it.
+"""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from logengine.disk.atomic import AtomicWriter, is_temp_name
+from logengine.disk.directory import create_directory, sync_directory
+from logengine.disk.segment_file import Content, read_as_stored
+from logengine.disk.writes import write_all
+from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain
+from logengine.format.block import Block
+from logengine.format.segment import COMPRESSED_SUFFIX, Header, Sign, first_of_name
+from logengine.format.time_range import TimeRange
+from logengine.reading.filter import Filter
+from logengine.reading.reader import in_range
+from logengine.upkeep.erasure import Mark, erase, to_be_erased
+
+ERASING_DIRECTORY = ".erasing"
+_ZEROS = bytes(1024 * 1024)
+_LOOK_AGAIN_S = 0.05
+
+
+class Wanted(NamedTuple):
+    """Which records are to be erased: numbers inclusive."""
+
+    after: int
+    up_to: int | None
+    times: TimeRange
+    chosen: Filter
+
+    def may_be_in(self, header: Header) -> bool:
+        """Whether a segment can have wanted records, as its header tells."""
+        return (
+            header.last > self.after
+            and (self.up_to is None or header.first <= self.up_to)
+            and self.times.may_hold(header)
+        )
+
+    def of(self, block: Block) -> Iterator[Block]:
+        """What of a block is wanted."""
+        block = block.begin_at(self.after + 1)
+        if self.up_to is not None:
+            block = block.end_before(self.up_to + 1)
+        if block.count > 0:
+            for part in in_range(block, self.times):
+                yield from self.chosen.choose(part)
+
+
+class Affected(NamedTuple):
+    """A file in which records are to be erased, and which."""
+
+    name: str
+    seqs: list[int]
+
+
+class Erasure:
+    """The erasure of records of one stream, in a locked data directory.
+
+    `report` is told of files that are damaged, in which nothing can be erased. Seals that are
+    written anew are signed with `sign`, and without it no more.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        stream: str,
+        wanted: Wanted,
+        report: Callable[[DamagedSegment], None],
+        sign: Sign | None = None,
+    ) -> None:
+        self._directory = data / stream
+        self._erasing = data / ERASING_DIRECTORY
+        self._wanted = wanted
+        self._report = report
+        self._sign = sign
+
+    def affected(self) -> Iterator[Affected]:
+        """What is to be erased, file by file; also in those that a merge left. Raises `OSError`."""
+        for affected, _ in self._found():
+            yield affected
+
+    def run(self, mark: Mark, patience_s: float) -> Iterator[Affected]:
+        """Erases, and gives what was erased once the old bytes of it are overwritten.
+
+        Waits up to `patience_s` for each reader that has an old file open. Raises `OSError`,
+        and `OldBytesRemain`; run again, it finishes what was left.
+        """
+        finish(self._erasing, patience_s)
+        for name in sorted(os.listdir(self._directory)):
+            if is_temp_name(name):
+                self._put_aside(name)
+                os.unlink(self._directory / name)
+                sync_directory(self._directory)
+        _destroy(self._erasing, patience_s)
+        for affected, found in self._found():
+            pieces = erase(
+                found.header,
+                found.body,
+                found.stored,
+                affected.seqs,
+                mark,
+                found.header_sha256,
+                self._sign,
+            )
+            self._put_aside(affected.name)
+            path = self._directory / affected.name
+            with AtomicWriter(path, "wb", buffering=0, permissions=0o640) as writer:
+                writer.write_buffers(pieces)
+            _destroy(self._erasing, patience_s)
+            yield affected
+
+    def _found(self) -> Iterator[tuple[Affected, Content]]:
+        for name in sorted(os.listdir(self._directory)):
+            first = first_of_name(name)
+            if first is None:
+                continue
+            compressed = name.endswith(COMPRESSED_SUFFIX)
+            try:
+                found = read_as_stored(
+                    self._directory, first, self._wanted.may_be_in, compressed=compressed
+                )
+            except DamagedSegment as damage:
+                self._report(damage)
+                continue
+            if found is None:
+                continue
+            header = found.header
+            block = Block(header.stream, header.first, header.count, found.body)
+            if seqs := to_be_erased(self._wanted.of(block)):
+                yield Affected(name, seqs), found
+
+    def _put_aside(self, name: str) -> None:
+        create_directory(self._erasing)
+        path = self._directory / name
+        try:
+            os.link(path, self._erasing / f"{self._directory.name}-{name}")
+        except OSError as error:
+            raise AtomicWriteError.of(error, str(path), "link into .erasing") from error
+        sync_directory(self._erasing)
+
+
+def finish(erasing: Path, patience_s: float) -> None:
+    """Ends an erasure that was killed, or failed, and left old files.
+
+    Raises `OSError`, and `OldBytesRemain` if somebody reads one for longer than `patience_s`.
+    """
+    if not erasing.is_dir():
+        return
+    sync_directory(erasing.parent)
+    sync_directory(erasing)
+    for name in sorted(os.listdir(erasing)):
+        first_name = _first_name(erasing / name)
+        if not _is_replaced(erasing / name):
+            continue
+        if first_name.exists():
+            # Written again: the sync of the directory may have failed, and then a power cut
+            # would bring the old file back, overwritten.
+            content = first_name.read_bytes()
+            with AtomicWriter(first_name, "wb", buffering=0, permissions=0o640) as writer:
+                writer.write(content)
+        else:
+            sync_directory(first_name.parent)
+    _destroy(erasing, patience_s)
+
+
+def _destroy(erasing: Path, patience_s: float) -> None:
+    """Overwrites and removes what was put aside and is replaced, durably, under its first name.
+
+    What still has its first name too only loses the second one. Raises as `finish`.
+    """
+    if not erasing.is_dir():
+        return
+    for name in sorted(os.listdir(erasing)):
+        path = erasing / name
+        if _is_replaced(path):
+            _overwrite(path, patience_s)
+        os.unlink(path)
+        sync_directory(erasing)
+
+
+def _first_name(path: Path) -> Path:
+    """Where a file that was put aside came from."""
+    stream, _, name = path.name.rpartition("-")
+    return path.parent.parent / stream / name
+
+
+def _is_replaced(path: Path) -> bool:
+    """Whether a file that was put aside has lost its first name."""
+    try:
+        return not os.path.samefile(path, _first_name(path))
+    except FileNotFoundError:
+        return True
+
+
+def _overwrite(path: Path, patience_s: float) -> None:
+    """Writes zeros over all bytes of a file, and syncs them."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_nlink > 1:
+            # Somebody's backup by hard links, say: the rest of it is not ours to destroy.
+            raise OldBytesRemain(
+                f"{path} has another name somewhere, so that its bytes are still there; "
+                "`find -samefile` tells which; remove that, and run this again"
+            )
+        _wait_until_nobody_reads(descriptor, path, patience_s)
+        left = os.fstat(descriptor).st_size
+        while left:
+            left -= write_all(descriptor, [_ZEROS[:left]])
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_until_nobody_reads(descriptor: int, path: Path, patience_s: float) -> None:
+    """Whoever opened the file under its old name is to see it as it was, to the end.
+
+    The kernel gives a lease for writing only on a file that is open nowhere else: fcntl(2).
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                return  # a file system without leases: nobody can tell
+        else:
+            return
+        if time.monotonic() >= deadline:
+            raise OldBytesRemain(
+                f"{path} is still open in another process, so that its bytes are still there; "
+                "`fuser` tells which; end it, and run this again"
+            )
+        time.sleep(_LOOK_AGAIN_S)

@@ -1,0 +1,53 @@
+"""A data directory whose daemon is stopped, for a command that changes what is stored."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from logengine.disk.data_directory import lock_data_directory
+from logengine.disk.directory import Directory
+from logengine.disk.running import Running, read_boot_id
+from logengine.errors import DataDirectoryLocked
+
+_ADVICE = "stop it, run this again, and start it"
+
+
+@contextlib.contextmanager
+def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[set[str]]:
+    """Holds the lock of a data directory, and works as its owner, until the block ends.
+
+    What root writes would else be root's, and no daemon could read it. Gives the streams of
+    which nothing may be removed in this boot, to be added to. A block that is killed, or ends by
+    an exception, has the next daemon doubt the names that it gave. Raises
+    `DataDirectoryLocked`, with some `advice`, if a daemon has the directory, and `OSError`.
+    """
+    with _as_owner_of(data), Directory.open(data) as directory:
+        try:
+            lock = lock_data_directory(directory)
+        except DataDirectoryLocked:
+            raise DataDirectoryLocked(f"{data} is in use by a running daemon; {advice}") from None
+        try:
+            running = Running(directory, read_boot_id())
+            running.begin()
+            yield running.unsynced
+            if not (running.died_before or running.unsynced):
+                running.end()
+        finally:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _as_owner_of(path: Path) -> Iterator[None]:
+    owner = os.stat(path)
+    user, group = os.geteuid(), os.getegid()
+    if user != 0 or owner.st_uid == 0:
+        yield
+        return
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)

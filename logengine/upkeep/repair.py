@@ -1,0 +1,363 @@
+"""Makes a damaged stream whole: what is damaged is moved away, what is missing is recorded.
+
+    DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson           as it was
+    DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson.salvaged  its lines
+    DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson.report    what and why
+
+What it can prove goes back into the stream, under its own numbers. Nothing is deleted: a damaged
+file has its second name, and that is durable, before something else takes its first one. Killed
+anywhere, it leaves a stream that is as damaged as before, or less, never one that would give out
+a number again; run once more, it finishes.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from msgspec import UNSET
+
+from logengine.disk.atomic import AtomicWriter, is_temp_name
+from logengine.disk.directory import Directory, create_directory, sync_directory
+from logengine.disk.segment_file import Provable, ProvenFrame, read_provable
+from logengine.errors import AtomicWriteError
+from logengine.format.block import Block
+from logengine.format.compression import (
+    RecordFrame,
+    compress_body,
+    encode_compressed_header,
+    encode_compressed_line,
+    record_frame,
+    with_frames,
+)
+from logengine.format.segment import (
+    COMPRESSED_SUFFIX,
+    Frame,
+    Header,
+    body_sha256,
+    encode_header,
+    first_of_name,
+    segment_name,
+    timestamp_of,
+)
+from logengine.upkeep.repair_plan import Examined, Piece, Removal, RepairPlan, Span, plan_repair
+from logengine.upkeep.salvage import SalvageReport, encode_salvage, fault_of_line, salvage
+from logengine.upkeep.verify import check_segment
+
+DAMAGED_DIRECTORY = ".damaged"
+# What cannot be read is skipped by this much: the block of most disks.
+_BLOCK_BYTES = 4096
+_READ_BYTES = 1024 * 1024
+_LEVEL = 3
+
+
+def examine_stream(directory: Path, when: str) -> RepairPlan:
+    """What repairing a stream at the time `when` would do; reads every byte. Raises `OSError`."""
+    files = []
+    for name in sorted(os.listdir(directory)):
+        first = first_of_name(name)
+        if first is not None:
+            files.append(_examine(directory, first, compressed=name.endswith(COMPRESSED_SUFFIX)))
+    return plan_repair(directory.name, files, when)
+
+
+def temps_in(directory: Path) -> list[str]:
+    """What writers left that were killed. Raises `OSError`."""
+    return sorted(name for name in os.listdir(directory) if is_temp_name(name))
+
+
+class Repair:
+    """The repair of one stream of a locked data directory, at the time `when`.
+
+    `tell` is called with a line for each thing that is done, once it is durable.
+    """
+
+    def __init__(self, data: Path, stream: str, when: str, tell: Callable[[str], None]) -> None:
+        self._data = data
+        self._stream = stream
+        self._directory = data / stream
+        self._damaged = data / DAMAGED_DIRECTORY
+        self._when = when
+        self._tell = tell
+
+    def run(self) -> None:
+        """All of it; durable when it returns. Raises `OSError`; what was done stays done."""
+        # What a killed process renamed and did not sync is to last before anything builds on it.
+        sync_directory(self._directory)
+        plan = examine_stream(self._directory, self._when)
+        temps = temps_in(self._directory)
+        if not (plan.removals or plan.gaps or plan.pieces or temps):
+            return
+        for name, own_name in plan.links:
+            self._name(name, own_name)
+        if plan.removals or temps:
+            create_directory(self._damaged)
+            self._remove_own_temps()
+        for removal in plan.removals:
+            self._keep_segment(removal)
+        for temp in temps:
+            self._keep(temp)
+        self._write_new(plan)
+        for removal in reversed(plan.removals):
+            if not plan.replaces(removal):
+                self._remove(removal.file.name)
+        for temp in temps:
+            self._remove(temp)
+
+    def _write_new(self, plan: RepairPlan) -> None:
+        # Newest first: as long as the first name of a damaged file is there, it tells at least
+        # as much of what was given out as what is written behind it, and has those records.
+        written: list[Header | Piece] = sorted([*plan.gaps, *plan.pieces], key=_first_of)
+        for each in reversed(written):
+            if isinstance(each, Piece):
+                self._put_back(each)
+            else:
+                self._record(each)
+
+    def _name(self, name: str, own_name: str) -> None:
+        """Gives a whole file the name that its header tells, beside the one it has."""
+        path = self._directory / name
+        try:
+            os.link(path, self._directory / own_name)
+        except OSError as error:
+            raise AtomicWriteError.of(error, str(path), f"give the name {own_name} to") from error
+        sync_directory(self._directory)
+        self._tell(f"{path}: is {own_name}, and has that name")
+
+    def _remove_own_temps(self) -> None:
+        """Those of reports that an earlier repair was killed over; a stream's are kept."""
+        for name in temps_in(self._damaged):
+            os.unlink(self._damaged / name)
+
+    def _keep_segment(self, removal: Removal) -> None:
+        file = removal.file
+        kept_as = self._keep(file.name)
+        told = f"{self._stream}/{file.name} is kept as {self._damaged / kept_as}: {removal.why}"
+        kept = self._damaged / kept_as
+        if removal.leftover or not kept.is_file():
+            self._tell(told)
+            return
+        found = salvage(
+            _read_what_can_be(kept),
+            file.first,
+            file.header,
+            compressed=file.is_compressed,
+        )
+        report = SalvageReport.of(
+            found,
+            stream=self._stream,
+            file=file.name,
+            kept_as=kept_as,
+            when=self._when,
+            why=removal.why,
+            first=file.first,
+            header=file.header,
+        )
+        self._write(f"{kept_as}.salvaged", encode_salvage(found, self._stream))
+        self._write(f"{kept_as}.report", [report.encode()])
+        proven = sum(line.is_proven for line in found.lines)
+        proof = f", {proven} of them proven to be as they were stored" if proven else ""
+        self._tell(f"{told}; {len(found.lines)} of its lines are whole{proof}")
+
+    def _keep(self, name: str) -> str:
+        """Gives a file of the stream its second, durable name; or finds that it has one."""
+        path = self._directory / name
+        kept_as = self._name_of(path)
+        if kept_as is None:
+            kept_as = f"{self._stream}-{_compact(self._when)}-{name}"
+            # A directory has one name only, and a segment cannot take it while it is there.
+            move = os.rename if _is_directory(path) else os.link
+            try:
+                move(path, self._damaged / kept_as)
+            except OSError as error:
+                raise AtomicWriteError.of(error, str(path), "move into .damaged") from error
+        sync_directory(self._damaged)
+        return kept_as
+
+    def _name_of(self, path: Path) -> str | None:
+        """The second name that an earlier repair, which was killed, gave a file."""
+        found = os.stat(path, follow_symlinks=False)
+        for name in os.listdir(self._damaged):
+            if name.startswith(f"{self._stream}-") and name.endswith(f"-{path.name}"):
+                other = os.stat(self._damaged / name, follow_symlinks=False)
+                if os.path.samestat(found, other):
+                    return name
+        return None
+
+    def _write(self, name: str, lines: Iterable[bytes]) -> None:
+        with AtomicWriter(self._damaged / name, "wb", buffering=0) as writer:
+            writer.write_buffers(list(lines))
+
+    def _replacing(self, path: Path) -> AtomicWriter:
+        # Whatever has the name, a link or a FIFO, has its second one and goes: it is not followed.
+        return AtomicWriter(
+            path,
+            "wb",
+            buffering=0,
+            permissions=0o640,
+            open_directory=partial(Directory.open, path.parent),
+        )
+
+    def _put_back(self, piece: Piece) -> None:
+        header = piece.header
+        path = self._directory / header.file_name
+        with self._replacing(path) as writer:
+            writer.write_buffers(_render(self._directory, piece))
+        self._tell(f"{path}: records {header.first} to {header.last} are in it")
+
+    def _record(self, gap: Header) -> None:
+        path = self._directory / gap.file_name
+        with self._replacing(path) as writer:
+            writer.write(encode_header(gap))
+        assert gap.gap
+        self._tell(f"{path}: records {gap.first} to {gap.gap.last} are recorded as gone")
+
+    def _remove(self, name: str) -> None:
+        """Takes a file's first name away; its second one is durable."""
+        with contextlib.suppress(FileNotFoundError):  # of a directory, that is done already
+            os.unlink(self._directory / name)
+        # One at a time, for unlinks have no order of their own in a power cut.
+        sync_directory(self._directory)
+
+
+def _is_directory(path: Path) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def _first_of(written: Header | Piece) -> int:
+    return written.header.first if isinstance(written, Piece) else written.first
+
+
+def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
+    try:
+        found = _read_provable(directory, first, compressed=compressed)
+    except FileNotFoundError:
+        if not os.path.islink(directory / segment_name(first, compressed=compressed)):
+            raise
+        return Examined(first, compressed, None, "it is a link to nothing")
+    header = found.header
+    if header is None:
+        return Examined(first, compressed, None, found.damage.reason if found.damage else None)
+    damage = found.damage.reason if found.damage else None
+    is_complete = sum(frame.records for frame in found.frames) == header.count
+    is_true = False  # whether the header says of its records what is so
+    if is_complete:
+        body = b"".join(frame.body for frame in found.frames)
+        findings = check_segment(header, body, str(directory))
+        fault = next((each.what for each in findings), None)
+        is_true = fault is None and body_sha256(body) == header.sha256
+        # Frames that cannot be had alone are compressed anew.
+        is_true &= header.frames is UNSET or header.index is not UNSET
+        damage = damage or fault
+    if damage is None:
+        return Examined(first, compressed, header, None, found.line)
+    spans = tuple(_spans(found.frames))
+    return Examined(first, compressed, header, damage, found.line, spans, is_intact=is_true)
+
+
+def _read_provable(directory: Path, first: int, *, compressed: bool) -> Provable:
+    """`read_provable`, twice where something is damaged, for a disk may fail now and then."""
+    found = read_provable(directory, first, compressed=compressed)
+    if found.damage is None:
+        return found
+    again = read_provable(directory, first, compressed=compressed)
+    if again.damage is None or found.header is None:
+        return again
+    frames = {frame.first: frame for frame in [*found.frames, *again.frames]}
+    return found._replace(frames=[frames[seq] for seq in sorted(frames)])
+
+
+def _spans(frames: Iterable[ProvenFrame]) -> Iterator[Span]:
+    """The records of some frames that are records, each of them, as spans of neighbours."""
+    span: Span | None = None
+    for frame in frames:
+        lines = frame.body.split(b"\n")
+        if lines.pop() or len(lines) != frame.records:
+            continue  # the header says how many they are, and nobody which
+        for seq, line in enumerate(lines, frame.first):
+            if fault_of_line(line) is not None:
+                continue
+            time = timestamp_of(line)
+            if span is not None and seq == span.last + 1:
+                span = Span(span.first, seq, min(span.since, time), max(span.until, time))
+                continue
+            if span is not None:
+                yield span
+            span = Span(seq, seq, time, time)
+    if span is not None:
+        yield span
+
+
+def _render(directory: Path, piece: Piece) -> list[bytes]:
+    """The bytes of a segment that is to be written, in pieces. Raises `OSError`."""
+    source, header = piece.source, piece.header
+    found = _read_provable(directory, source.first, compressed=source.is_compressed)
+    frames = [
+        frame for frame in found.frames if frame.first <= header.last and header.first <= frame.last
+    ]
+    blocks = [
+        Block(header.stream, frame.first, frame.records, frame.body)
+        .begin_at(header.first)
+        .end_before(header.last + 1)
+        for frame in frames
+    ]
+    if sum(block.count for block in blocks) != header.count:
+        path = str(directory / source.name)
+        raise AtomicWriteError.of(OSError(errno.EIO, os.strerror(errno.EIO)), path, "read again")
+    body = b"".join(block.body for block in blocks)
+    if piece.line is not None and header.frames is UNSET:
+        return [piece.line, body]
+    if piece.line is not None and all(frame.stored is not None for frame in frames):
+        stored = [frame.stored for frame in frames if frame.stored is not None]
+        return [encode_compressed_line(piece.line), *stored]
+    header = msgspec.structs.replace(header, bytes=len(body), sha256=body_sha256(body))
+    times = [timestamp_of(line) for line in body.split(b"\n")[:-1]]
+    if times:
+        header = msgspec.structs.replace(header, since=min(times), until=max(times))
+    if header.frames is UNSET:
+        return [encode_header(header), body]
+    made: list[RecordFrame] = []
+    for frame, block in zip(frames, blocks, strict=True):
+        if frame.stored is not None and block.count == frame.records:
+            stored_as = Frame(len(frame.stored), len(frame.body), frame.records)
+            made.append(record_frame(frame.stored, stored_as, frame.body))
+        else:
+            made += compress_body([block.body], _LEVEL)
+    return [
+        encode_compressed_header(with_frames(header, made)),
+        *(frame.content for frame in made),
+    ]
+
+
+def _read_what_can_be(path: Path) -> bytes:
+    """The bytes of a file, zeros where the disk gives none. Raises `OSError` for other reasons."""
+    content = bytearray()
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        wanted = _READ_BYTES
+        while len(content) < size:
+            try:
+                read = os.pread(descriptor, wanted, len(content))
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                if wanted > _BLOCK_BYTES:
+                    wanted = _BLOCK_BYTES
+                    continue
+                read = bytes(min(_BLOCK_BYTES, size - len(content)))
+            if not read:
+                break
+            content += read
+    finally:
+        os.close(descriptor)
+    return bytes(content)
+
+
+def _compact(timestamp: str) -> str:
+    """A timestamp as it stands well in a file's name."""
+    return timestamp.replace("-", "").replace(":", "")

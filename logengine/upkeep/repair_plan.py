@@ -1,0 +1,619 @@
+"""What makes a stream whole: files to be moved away, segments and gaps to be written. No files.
+
+Once this is done, every number between the first segment and the last is in a whole segment or
+in a recorded gap, and `verify` finds nothing. What files prove is kept: of a damaged segment the
+frames that hold, of two that overlap each number once. A gap has the name of the damaged
+segment in whose place it is; where no file was, a name of its own.
+"""
+
+import hashlib
+from bisect import bisect_right, insort
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from logengine.format.seal_chain import SealChain
+from logengine.format.segment import (
+    FORMAT_VERSION,
+    Gap,
+    Header,
+    Restored,
+    UserBytes,
+    encode_header,
+    segment_name,
+)
+from logengine.format.timestamp import format_timestamp
+from logengine.format.user_bytes import ended_users
+from logengine.store.plan import SEGMENT_RECORDS_MAX
+
+_MISSING = "its segment is missing"
+_NO_SHA256 = hashlib.sha256().hexdigest()
+# Each round ends what the one before showed; the chain has no third kind of fault.
+_CHAIN_ROUNDS = 3
+
+
+class Span(NamedTuple):
+    """Neighbouring records, from number `first` to `last`, and their least and greatest `_ts`."""
+
+    first: int
+    last: int
+    since: str
+    until: str
+
+
+class Examined(NamedTuple):
+    """A file under a segment's name: its header, None if that is damaged, and what is wrong.
+
+    `first` is as its name tells; a header that says another one is right, and the name is damage.
+    `line` is what the header stands in. Of a damaged file `proven` are the records that are as
+    they were stored; `is_intact` if those are all, and only something behind them is wrong.
+    """
+
+    first: int
+    is_compressed: bool
+    header: Header | None
+    damage: str | None
+    line: bytes = b""
+    proven: tuple[Span, ...] = ()
+    is_intact: bool = False
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return segment_name(self.first, compressed=self.is_compressed)
+
+    @property
+    def last_known(self) -> int | None:
+        """The last number that it accounts for, if its header tells."""
+        return None if self.header is None else self.header.last
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return self.header is not None and self.damage is None
+
+    def spans(self) -> tuple[Span, ...]:
+        """The records that it proves."""
+        header = self.header
+        if header is None or not self.is_whole:
+            return self.proven
+        if not header.count:
+            return ()
+        return (Span(header.first, header.last, header.since, header.until),)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A file that has to go, and why. A `leftover` is no damage: others hold all it holds."""
+
+    file: Examined
+    why: str
+    leftover: bool
+
+
+class Piece(NamedTuple):
+    """A segment to be written of records of `source`.
+
+    `header` has all but what their bytes tell. With `line`, it is to be as that line has it.
+    """
+
+    header: Header
+    source: Examined
+    line: bytes | None
+
+
+@dataclass(frozen=True)
+class RepairPlan:
+    """What makes a stream whole: removals, gaps and pieces, each in the order of numbers.
+
+    Before all, whole files get their own names by `links`, of a name that is and one that is not.
+    """
+
+    links: list[tuple[str, str]]
+    removals: list[Removal]
+    gaps: list[Header]
+    pieces: list[Piece]
+
+    @cached_property
+    def _names(self) -> set[str]:
+        written = [*self.gaps, *(piece.header for piece in self.pieces)]
+        return {header.file_name for header in written}
+
+    def replaces(self, removal: Removal) -> bool:
+        """Whether what is written takes the name of the file that has to go."""
+        return removal.file.name in self._names
+
+
+@dataclass
+class _Element:
+    """A segment of the stream as it will be; `line` is that of its header where that stays.
+
+    `source` is the file that has its records, and `is_there` if that is it. Of a new one
+    `is_end_known` says whether what is told of producers and users at its end is so.
+    """
+
+    header: Header
+    source: Examined | None
+    line: bytes | None = None
+    is_there: bool = False
+    is_end_known: bool = True
+    is_rest: bool = False  # of a gap of which some records were put back
+
+    @property
+    def has_records(self) -> bool:
+        return self.header.gap is UNSET and self.header.count > 0
+
+    @property
+    def is_new_gap(self) -> bool:
+        return self.header.gap is not UNSET and not self.is_there
+
+
+class _Hole(NamedTuple):
+    """Numbers that nothing proves, and the damaged file that stood for them, if any."""
+
+    first: int
+    last: int
+    owner: Removal | None
+    is_open: bool  # whether the last number is only the highest that it can be
+
+
+class _Numbers:
+    """Numbers that are accounted for, as ranges that neither overlap nor are empty."""
+
+    def __init__(self) -> None:
+        self.ranges: list[tuple[int, int]] = []
+
+    def free(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """The ranges from `first` to `last` that are not among them."""
+        at = max(0, bisect_right(self.ranges, first, key=_first_of_range) - 1)
+        for start, stop in self.ranges[at:]:
+            if start > last:
+                break
+            if stop < first:
+                continue
+            if start > first:
+                yield first, start - 1
+            first = stop + 1
+        if first <= last:
+            yield first, last
+
+    def take(self, first: int, last: int) -> None:
+        """Adds a range, none of which is among them."""
+        insort(self.ranges, (first, last))
+
+
+def plan_repair(stream: str, files: Sequence[Examined], when: str) -> RepairPlan:
+    """Decides on all files of a stream; `when` is the timestamp to be recorded."""
+    return _Planning(stream, files, when).plan()
+
+
+class _Planning:
+    def __init__(self, stream: str, files: Sequence[Examined], when: str) -> None:
+        self._stream = stream
+        self._removals: list[Removal] = []
+        self._links: list[tuple[str, str]] = []
+        # Of a segment that is there twice, the compressed one counts.
+        self._files = sorted(
+            self._rightly_named(files), key=lambda each: (each.first, not each.is_compressed)
+        )
+        self._when = when
+        self._numbers = _Numbers()
+        self._elements: list[_Element] = []
+
+    def plan(self) -> RepairPlan:
+        for file in self._files:
+            if file.header is None or file.header.gap is UNSET:
+                self._take_records(file)
+        # What was recorded as gone may have been put back: records come first.
+        for file in self._files:
+            if file.header is not None and file.header.gap is not UNSET:
+                self._take_gap(file, file.header, file.header.gap)
+        damaged = [removal for removal in self._removals if not removal.leftover]
+        damaged.sort(key=lambda each: (each.file.first, not each.file.is_compressed))
+        self._elements.sort(key=_first_of)
+        # One without records has no number either, and yet the next one begins there.
+        taken = [(each.header.first, each.header.last) for each in self._elements]
+        for hole in _holes(taken, damaged):
+            self._elements.append(self._gap_in(hole))
+        self._elements.sort(key=_first_of)
+        self._fit_times()
+        self._drop_empty()
+        self._fit_producers()
+        self._mend_chain()
+        self._removals.sort(key=lambda each: (each.file.first, not each.file.is_compressed))
+        new = [each for each in self._elements if not each.is_there]
+        return RepairPlan(
+            self._links,
+            self._removals,
+            [each.header for each in new if each.source is None],
+            [Piece(each.header, each.source, each.line) for each in new if each.source],
+        )
+
+    def _rightly_named(self, files: Sequence[Examined]) -> Iterator[Examined]:
+        """The files, each under its own name, where it has another one and that is free."""
+        names = {file.name for file in files}
+        for file in files:
+            header = file.header
+            if header is None or header.first == file.first:
+                yield file
+            elif file.is_intact and header.file_name not in names:
+                names.add(header.file_name)
+                self._links.append((file.name, header.file_name))
+                self._removals.append(Removal(file, file.damage or "", leftover=True))
+                yield file._replace(first=header.first, damage=None, proven=())
+            else:
+                yield file._replace(header=None, proven=())
+
+    def _take_records(self, file: Examined) -> None:
+        """Keeps a file that is whole and needed as a whole; else what only it proves."""
+        header = file.header
+        parts = [
+            span._replace(first=first, last=last)
+            for span in file.spans()
+            for first, last in self._numbers.free(span.first, span.last)
+        ]
+        for part in parts:
+            self._numbers.take(part.first, part.last)
+        if header is None:
+            self._removals.append(Removal(file, file.damage or "its header is damaged", False))
+            return
+        has_all = [(part.first, part.last) for part in parts] == [(header.first, header.last)]
+        if not header.count:
+            has_all = list(self._numbers.free(header.first, header.first)) != []
+        if file.is_whole and has_all:
+            self._elements.append(_Element(header, file, file.line, is_there=True))
+            return
+        if not file.is_whole:
+            self._removals.append(Removal(file, file.damage or "", leftover=False))
+        elif not parts:
+            why = "covered by the segment before it"
+            self._removals.append(Removal(file, why, leftover=True))
+        else:
+            why = "another has some of its records too; the others are kept"
+            self._removals.append(Removal(file, why, leftover=True))
+        if file.is_intact and has_all:
+            self._elements.append(_Element(header, file, file.line))
+            return
+        for part in parts:
+            self._elements.append(self._piece(file, header, part, is_first=part is parts[0]))
+
+    def _piece(self, file: Examined, source: Header, part: Span, *, is_first: bool) -> _Element:
+        """A segment of some records of a file; its producers and users are those at its end."""
+        is_last = part.last == source.last
+        _, until = _times_in(source, source.first, part.last)
+        header = msgspec.structs.replace(
+            source,
+            first=part.first,
+            count=part.last - part.first + 1,
+            since=part.since,
+            until=part.until,
+            latest=source.latest if is_last else max(part.until, until),
+            earlier=source.earlier if is_first else UNSET,
+            signature=UNSET,
+        )
+        if source.users is not UNSET:
+            header = msgspec.structs.replace(header, users=dict(ended_users(source.users)))
+        if source.is_sealed:
+            header = self._restored(header, file, file.damage or "it overlapped another")
+        return _Element(header, file, is_end_known=is_last)
+
+    def _restored(self, header: Header, file: Examined, why: str) -> Header:
+        """The header of a sealed segment, saying that it was restored of the one in `file`."""
+        source = file.header
+        assert source is not None
+        before = source.restored
+        if before is not UNSET:  # once more: what was erased since then is not in the first one
+            return msgspec.structs.replace(
+                header, restored=msgspec.structs.replace(before, when=self._when, why=why)
+            )
+        try:
+            line = file.line.removesuffix(b"\n").decode()
+        except UnicodeDecodeError:
+            line = ""
+        return msgspec.structs.replace(
+            header, restored=Restored(when=self._when, why=why, header=line), erased=UNSET
+        )
+
+    def _take_gap(self, file: Examined, header: Header, gap: Gap) -> None:
+        free = list(self._numbers.free(header.first, gap.last))
+        for first, last in free:
+            self._numbers.take(first, last)
+        if file.damage is not None:
+            self._removals.append(Removal(file, file.damage, leftover=False))
+        elif free == [(header.first, gap.last)]:
+            self._elements.append(_Element(header, file, file.line, is_there=True))
+            return
+        else:
+            why = "what it records as gone is there"
+            self._removals.append(Removal(file, why, leftover=True))
+        for first, last in free:
+            rest = msgspec.structs.replace(
+                header, first=first, gap=msgspec.structs.replace(gap, last=last)
+            )
+            is_end = last == gap.last
+            self._elements.append(_Element(rest, None, is_end_known=is_end, is_rest=True))
+
+    def _gap_in(self, hole: _Hole) -> _Element:
+        """The segment that records a hole; where its neighbours are, they tell the rest."""
+        owner = hole.owner.file if hole.owner is not None else None
+        source = owner.header if owner is not None else None
+        since = until = latest = ""
+        producers: dict[str, int] = {}
+        users: dict[int, UserBytes] | UnsetType = UNSET
+        is_end_known = source is not None and source.last == hole.last
+        if source is not None:
+            since, until = _times_in(source, hole.first, hole.last)
+            latest = source.latest if is_end_known else until
+            producers = source.producers
+            if source.users is not UNSET:
+                users = dict(ended_users(source.users))
+        header = Header(
+            version=FORMAT_VERSION,
+            stream=self._stream,
+            first=hole.first,
+            count=0,
+            bytes=0,
+            since=since,
+            until=until,
+            latest=latest,
+            sha256=_NO_SHA256,
+            producers=producers,
+            users=users,
+            gap=Gap(
+                last=hole.last,
+                when=self._when,
+                why=hole.owner.why if hole.owner is not None else _MISSING,
+                guessed=hole.is_open,
+            ),
+        )
+        return _Element(header, None, is_end_known=is_end_known)
+
+    def _drop_empty(self) -> None:
+        """Segments without records, in the place of which something else is now, go."""
+        kept = []
+        for element, behind in zip(self._elements, [*self._elements[1:], None], strict=True):
+            is_empty = element.header.count == 0 and element.header.gap is UNSET
+            if is_empty and behind is not None and element.source is not None:
+                why = "it has no records, and is not the newest"
+                if element.is_there:
+                    self._removals.append(Removal(element.source, why, leftover=True))
+            else:
+                kept.append(element)
+        self._elements = kept
+
+    def _fit_times(self) -> None:
+        """Has `latest` never go back, and what is new go on where it stands."""
+        bounds = [""] * len(self._elements)
+        bound = ""
+        for at in reversed(range(len(self._elements))):
+            bounds[at] = bound
+            element = self._elements[at]
+            if element.line is not None and not (bound and bound < element.header.latest):
+                bound = element.header.latest
+        before: Header | None = None
+        for at, element in enumerate(self._elements):
+            if element.line is None:
+                after = next((e.header for e in self._elements[at + 1 :] if not e.is_new_gap), None)
+                self._fit_new(element, before, after, bounds[at])
+            elif before is not None and element.header.latest < before.latest:
+                why = f"its latest was {element.header.latest}, less than that before it"
+                self._write_anew(element, why, latest=before.latest)
+            before = element.header
+
+    def _fit_new(
+        self, element: _Element, before: Header | None, after: Header | None, bound: str
+    ) -> None:
+        header = element.header
+        if not header.latest:
+            # What is gone lies between what is there, as far as anybody knows.
+            known = [before.latest] if before else []
+            known += [after.since] if after else []
+            since, until = (min(known), max(known)) if known else (format_timestamp(0),) * 2
+            header = msgspec.structs.replace(header, since=since, until=until, latest=until)
+        floor = before.latest if before else ""
+        latest = max(header.latest, floor)
+        if bound:
+            latest = max(min(latest, bound), floor)
+        since, until = header.since, header.until
+        if header.gap is UNSET:
+            latest = max(latest, until)
+        else:
+            until = min(until, latest)
+            since = min(since, until)
+        header = msgspec.structs.replace(header, since=since, until=until, latest=latest)
+        if not element.is_end_known:
+            users: dict[int, UserBytes] | UnsetType = UNSET
+            if before is not None and before.users is not UNSET:
+                users = dict(ended_users(before.users))
+            header = msgspec.structs.replace(
+                header, producers=before.producers if before else {}, users=users
+            )
+        elif element.is_rest and before is not None:
+            # What was recorded did not know of those that were put back.
+            farther = {
+                name: number
+                for name, number in before.producers.items()
+                if number > header.producers.get(name, 0)
+            }
+            header = msgspec.structs.replace(header, producers={**header.producers, **farther})
+        element.header = header
+
+    def _fit_producers(self) -> None:
+        """Leaves out of a segment the producers that are less far in the one behind it.
+
+        Those of the newest are what a daemon goes on with, and stay as they are.
+        """
+        # Of those that are left out, where they are later: what is between may be merged one day.
+        later: dict[str, int] = {}
+        for element, behind in reversed(
+            list(zip(self._elements, self._elements[1:], strict=False))
+        ):
+            known = element.header.producers
+            said = {**later, **behind.header.producers}
+            back = {name for name, number in said.items() if number < known.get(name, 0)}
+            later = {
+                name: number
+                for name, number in said.items()
+                if name in back or (name in later and name not in known)
+            }
+            if not back:
+                continue
+            producers = {name: number for name, number in known.items() if name not in back}
+            if element.line is None:
+                element.header = msgspec.structs.replace(element.header, producers=producers)
+            else:
+                why = "a producer was farther than in the segment behind it"
+                self._write_anew(element, why, producers=producers)
+
+    def _write_anew(self, element: _Element, why: str, **changes: object) -> None:
+        """Has a segment that stays written with a header that says something else."""
+        file = element.source
+        header = msgspec.structs.replace(element.header, signature=UNSET, **changes)
+        if element.is_there:
+            assert file is not None
+            self._removals.append(Removal(file, f"written anew: {why}", leftover=True))
+        if header.is_sealed:
+            assert file is not None
+            header = self._restored(header, file, why)
+        if header.gap is not UNSET:
+            element.source = None
+        element.header, element.line, element.is_there = header, None, False
+
+    def _mend_chain(self) -> None:
+        """Makes links of what stands between seals and is none, and names where it is broken."""
+        sealed = [at for at, each in enumerate(self._elements) if each.header.is_sealed]
+        for element in self._elements[: sealed[-1] if sealed else 0]:
+            if element.has_records and not element.header.is_sealed:
+                self._seal(element)
+        for _ in range(_CHAIN_ROUNDS):
+            chain = SealChain()
+            for element in self._elements:
+                header = element.header
+                remarks = chain.take(header, element.line or encode_header(header))
+                wrong = [remark.what for remark in remarks if not remark.is_note]
+                if not wrong:
+                    continue
+                if element.line is not None:
+                    self._write_anew(element, wrong[0], earlier=UNSET)
+                else:
+                    element.header = msgspec.structs.replace(header, earlier=UNSET)
+
+    def _seal(self, element: _Element) -> None:
+        """Has a segment that is not sealed, and stands before one that is, written sealed."""
+        why = "it was not sealed, and before one that is"
+        if element.is_there:
+            self._write_anew(element, why)
+        restored = Restored(when=self._when, why=why)
+        prev = ""
+        header = element.header
+        seal = self._damaged_seal_of(header)
+        if seal is not None and seal.header is not None:
+            restored = self._restored(header, seal, why).restored or restored
+            prev = seal.header.prev or ""
+        element.line = None
+        element.header = msgspec.structs.replace(
+            header,
+            prev=prev,
+            restored=restored,
+            frames=header.frames or (),
+            index=header.index or (),
+        )
+
+    def _damaged_seal_of(self, header: Header) -> Examined | None:
+        """The damaged seal that had the records of a segment which it covered."""
+        for removal in self._removals:
+            seal = removal.file.header
+            if (
+                seal is not None
+                and not removal.leftover
+                and seal.is_sealed
+                and seal.first <= header.first
+                and header.last <= seal.last
+            ):
+                return removal.file
+        return None
+
+
+def _first_of(element: _Element) -> int:
+    return element.header.first
+
+
+def _first_of_range(numbers: tuple[int, int]) -> int:
+    return numbers[0]
+
+
+def _times_in(header: Header, first: int, last: int) -> tuple[str, str]:
+    """From when records of a segment are, from `first` to `last`, as far as its header tells."""
+    if header.frames is UNSET or header.index is UNSET:
+        return header.since, header.until
+    entries = []
+    begin = header.first
+    for frame, entry in zip(header.frames, header.index, strict=True):
+        if begin <= last and first < begin + frame.count:
+            entries.append(entry)
+        begin += frame.count
+    if not entries:
+        return header.since, header.until
+    return min(entry.since for entry in entries), max(entry.until for entry in entries)
+
+
+def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[Removal]) -> list[_Hole]:
+    holes: list[_Hole] = []
+    place = min(
+        [first for first, _ in taken[:1]] + [removal.file.first for removal in damaged],
+        default=1,
+    )
+    for first, last in taken:
+        holes += _split(place, first - 1, damaged)
+        place = last + 1
+    # One whose header cannot be read ends, as far as anybody knows, where the next begins.
+    ends = [
+        _last_possible(removal)
+        for removal in damaged
+        if removal.file.first >= place or removal.file.last_known is not None
+    ]
+    end = max(ends, default=0)
+    return holes + _split(place, end, damaged)
+
+
+def _split(first: int, last: int, damaged: Sequence[Removal]) -> list[_Hole]:
+    """The numbers from `first` to `last`, cut where a damaged file began or ended."""
+    if last < first:
+        return []
+    starts = {first}
+    for removal in damaged:
+        starts.add(removal.file.first)
+        if removal.file.last_known is not None:
+            starts.add(removal.file.last_known + 1)
+    inside = sorted(start for start in starts if first <= start <= last)
+    holes = []
+    for start, stop in zip(inside, [*inside[1:], last + 1], strict=True):
+        owner = _owner(start, damaged)
+        is_open = (
+            owner is not None
+            and owner.file.last_known is None
+            and stop - start >= SEGMENT_RECORDS_MAX
+        )
+        holes.append(_Hole(start, stop - 1, owner, is_open))
+    return holes
+
+
+def _owner(seq: int, damaged: Sequence[Removal]) -> Removal | None:
+    """The last damaged file that may have held `seq`."""
+    return next(
+        (
+            removal
+            for removal in reversed(damaged)
+            if removal.file.first <= seq <= _last_possible(removal)
+        ),
+        None,
+    )
+
+
+def _last_possible(removal: Removal) -> int:
+    known = removal.file.last_known
+    return removal.file.first + SEGMENT_RECORDS_MAX - 1 if known is None else known

@@ -1,0 +1,151 @@
+"""Segments written anew: several as one, one compressed and sealed. Blocking calls.
+
+What is given is written and fsynced under a temp's name; whoever publishes it does so.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+from msgspec import UNSET
+
+from logengine.disk.directory import AnyDirectory, directory_at
+from logengine.disk.segment_file import read_content, read_header, read_header_line, read_segment
+from logengine.errors import DamagedSegment, LogEngineError
+from logengine.format.compression import compress_body, encode_compressed_header, with_frames
+from logengine.format.segment import Header, Sign, encode_header, hash_for_successor, signed
+from logengine.store.stream import SegmentWriter
+from logengine.upkeep.compaction import Part, earlier_seals, merged_header
+
+
+class CompactionStopped(LogEngineError):
+    """A rewriting was told to end before it was done; nothing of it is visible."""
+
+
+class Pace:
+    """Holds the bytes that go through it to a rate, in bytes per second.
+
+    Used by one thread; `stop` may be called by any, and ends the waiting at once.
+    """
+
+    def __init__(self, rate_max: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate_max = rate_max
+        self._clock = clock
+        self._free_at = 0.0
+        self._stopping = threading.Event()
+
+    def spend(self, count: int) -> None:
+        """Waits until `count` bytes more are within the rate. Raises `CompactionStopped`."""
+        self.spend_or_hurry(count)
+        if self._stopping.is_set():
+            raise CompactionStopped("the daemon stops")
+
+    def spend_or_hurry(self, count: int) -> None:
+        """`spend` for what is to be ended all the same: it waits no longer then."""
+        now = self._clock()
+        # What was not used is not saved up: it would be spent in one go.
+        self._free_at = max(self._free_at, now) + count / self._rate_max
+        if self._free_at > now:
+            self._stopping.wait(self._free_at - now)
+
+    def stop(self) -> None:
+        """Ends every wait, also later ones."""
+        self._stopping.set()
+
+
+class _Rendered(msgspec.Struct, frozen=True):
+    """A segment of which the bytes are there already."""
+
+    stream: str
+    file_name: str
+    pieces: list[bytes]
+
+    def render(self) -> list[bytes]:
+        return self.pieces
+
+
+class Rewriter:
+    """Writes segments of the streams in `data` anew, at a pace.
+
+    `level` is zstd's; `sign` signs seals, None where they are not signed. Every method
+    raises `OSError`, `DamagedSegment` and `CompactionStopped`, and leaves nothing behind.
+    """
+
+    def __init__(
+        self,
+        data: AnyDirectory,
+        pace: Pace,
+        *,
+        direct_above: int,
+        level: int,
+        sign: Sign | None = None,
+    ) -> None:
+        self._data = directory_at(data)
+        self.pace = pace
+        self._direct_above = direct_above
+        self._level = level
+        self._sign = sign
+
+    def merge(self, stream: str, parts: Sequence[Part]) -> tuple[SegmentWriter, Header]:
+        """One plain segment of all `parts`, which are neighbours."""
+        header, bodies = self._read(stream, parts)
+        return self._prepared(header, [encode_header(header), *bodies]), header
+
+    def seal(
+        self, stream: str, parts: Sequence[Part], after: int | None
+    ) -> tuple[SegmentWriter, Header]:
+        """One sealed segment of all `parts`; `after` is the sealed one before it, if any."""
+        header, bodies = self._read(stream, parts)
+        frames = list(compress_body(bodies, self._level, self.pace.spend))
+        header = self._chained(with_frames(header, frames), after)
+        if self._sign is not None:
+            header = signed(header, self._sign)
+        pieces = [encode_compressed_header(header), *(frame.content for frame in frames)]
+        return self._prepared(header, pieces), header
+
+    def _chained(self, header: Header, after: int | None) -> Header:
+        """What a seal's header is, that names the seal `after` which it comes."""
+        if after is None:
+            return msgspec.structs.replace(header, prev="")
+        farther = None
+        with self._data.subdirectory(header.stream) as directory:
+            before, line = read_header_line(directory, after)
+            if before.earlier is not UNSET:
+                with suppress(DamagedSegment, FileNotFoundError):  # retained no longer, say
+                    farther = read_header(directory, before.earlier.first)
+        is_neighbour = before.last + 1 == header.first  # else a recorded gap is between them
+        return msgspec.structs.replace(
+            header,
+            prev=hash_for_successor(before, line),
+            earlier=earlier_seals(before, farther) if is_neighbour else UNSET,
+        )
+
+    def copy(self, stream: str, first: int) -> SegmentWriter:
+        """The same segment once more: the one that is there may not be durable."""
+        with self._data.subdirectory(stream) as directory:
+            header, content = read_content(directory, first)
+        return self._prepared(header, [content])
+
+    def _read(self, stream: str, parts: Sequence[Part]) -> tuple[Header, list[bytes]]:
+        """The header of all `parts` as one plain segment, and their bodies."""
+        headers, bodies = [], []
+        digest = hashlib.sha256()
+        with self._data.subdirectory(stream) as directory:
+            for part in parts:
+                header, body = read_segment(directory, part.first, self.pace.spend)
+                assert (header.last, header.is_compressed) == (part.last, part.is_compressed)
+                digest.update(body)
+                headers.append(header)
+                bodies.append(body)
+        return merged_header(headers, digest.hexdigest()), bodies
+
+    def _prepared(self, header: Header, pieces: list[bytes]) -> SegmentWriter:
+        rendered = _Rendered(header.stream, header.file_name, pieces)
+        writer = SegmentWriter(
+            self._data, rendered, direct_above=self._direct_above, spend=self.pace.spend
+        )
+        writer.prepare()
+        return writer

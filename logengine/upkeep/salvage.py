@@ -1,0 +1,248 @@
+"""What is still whole in a damaged segment: bytes in, records and their numbers out. No files.
+
+A line is whole if it is a record; whether it is the one that was stored only a hash could tell,
+and that of the body is broken. Those of frames are not, where the header has them and is whole:
+what is in a frame that matches its own is proven. A line's number is sure where nothing broken
+lies between it and a place whose number is known; else it is a guess.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+from msgspec import UNSET
+from zstandard import ZstdError
+
+from logengine.format.block import runs
+from logengine.format.compression import decompress_what_can_be, frame_length, frame_starts
+from logengine.format.record import ENVELOPE_NAMES
+from logengine.format.segment import Header, timestamp_of
+from logengine.format.timestamp import is_timestamp
+
+# Of a frame of which no header tells how much it holds. A writer's hold somewhat over 1 MiB.
+_FRAME_BYTES_MAX = 64 * 1024 * 1024
+_HEADER_START = b'{"_segment":'
+
+
+class SalvagedLine(NamedTuple):
+    """A whole line, without its newline, and its number; `is_proven` if it is as it was stored."""
+
+    seq: int
+    is_sure: bool
+    line: bytes
+    is_proven: bool = False
+
+
+class Salvage(NamedTuple):
+    """The lines that are whole, in order, and how many pieces were none."""
+
+    lines: list[SalvagedLine]
+    broken: int
+
+
+class _Part(NamedTuple):
+    """Some of a body: `records` of them, None if nobody knows, that begin at number `first`.
+
+    `is_placed`: its first line is where it was stored. `is_complete`: so is its last one.
+    `is_proven`: so are all.
+    """
+
+    body: bytes
+    first: int
+    records: int | None
+    is_placed: bool
+    is_complete: bool
+    is_proven: bool = False
+
+
+def fault_of_line(line: bytes) -> str | None:
+    """Why a line, without its newline, is no stored record; None if it is one."""
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        return f"is not JSON: {error}"
+    if not isinstance(record, dict):
+        return "is not a JSON object"
+    if next(iter(record), None) != ENVELOPE_NAMES[0] or not is_timestamp(timestamp_of(line)):
+        return f"does not begin with the {ENVELOPE_NAMES[0]} of the envelope"
+    return None
+
+
+def salvage(content: bytes, first: int, header: Header | None, *, compressed: bool) -> Salvage:
+    """The whole lines of a file's `content`, whose name tells `first` and whether `compressed`.
+
+    `header` is None where that is damaged too. Takes memory for the body twice.
+    """
+    parts: Iterable[_Part]
+    if compressed:
+        parts = _parts_of_frames(content, first, header)
+    else:
+        parts = [_part_of_plain(content, first, header)]
+    lines: list[SalvagedLine] = []
+    broken = 0
+    for part in parts:
+        found = _salvage_part(part)
+        lines += found.lines
+        broken += found.broken
+    return Salvage(lines, broken)
+
+
+def encode_salvage(found: Salvage, stream: str) -> Iterator[bytes]:
+    """The lines as NDJSON: `_seq` in front where the number is sure, else `_seq_guessed`."""
+    for each in found.lines:
+        key = b"_seq" if each.is_sure else b"_seq_guessed"
+        yield b'{"_stream":"%s","%s":%d,%s\n' % (stream.encode(), key, each.seq, each.line[1:])
+
+
+class _Run(msgspec.Struct, frozen=True):
+    first: int
+    last: int
+
+
+class SalvageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a damaged file, for whoever looks into it later.
+
+    `last` is as its header said, None if that was damaged too. `broken` pieces of lines were
+    left; `sure` and `guessed` are the numbers of the salvaged ones, `proven` those of lines that
+    are as they were stored.
+    """
+
+    stream: str
+    file: str
+    kept_as: str
+    when: str
+    why: str
+    first: int
+    last: int | None
+    salvaged: int
+    broken: int
+    sure: list[_Run]
+    guessed: list[_Run]
+    proven: list[_Run]
+
+    @classmethod
+    def of(
+        cls,
+        found: Salvage,
+        *,
+        stream: str,
+        file: str,
+        kept_as: str,
+        when: str,
+        why: str,
+        first: int,
+        header: Header | None,
+    ) -> "SalvageReport":
+        """The report of what was found in `file`, which is kept under another name."""
+        return cls(
+            stream=stream,
+            file=file,
+            kept_as=kept_as,
+            when=when,
+            why=why,
+            first=first,
+            last=header.last if header else None,
+            salvaged=len(found.lines),
+            broken=found.broken,
+            sure=_ranges(line.seq for line in found.lines if line.is_sure),
+            guessed=_ranges(line.seq for line in found.lines if not line.is_sure),
+            proven=_ranges(line.seq for line in found.lines if line.is_proven),
+        )
+
+    def encode(self) -> bytes:
+        """The report as JSON, for people to read."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def _part_of_plain(content: bytes, first: int, header: Header | None) -> _Part:
+    line, newline, body = content.partition(b"\n")
+    if header is not None:
+        return _Part(body, first, header.count, bool(newline), len(body) == header.bytes)
+    if newline and not fault_of_line(line):
+        body = content  # the header's line is gone
+    return _Part(body, first, None, is_placed=_is_header_line(line), is_complete=False)
+
+
+def _is_header_line(line: bytes) -> bool:
+    """Whether a line that is no sound header is one all the same, and ends where it ended."""
+    try:
+        return line.startswith(_HEADER_START) and isinstance(json.loads(line.decode()), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parts_of_frames(content: bytes, first: int, header: Header | None) -> Iterator[_Part]:
+    place = _end_of_header(content)
+    if header is None or header.frames is UNSET or place is None:
+        bodies = [body for body in _bodies_in(content) if not body.startswith(_HEADER_START)]
+        # One may end within a line.
+        yield _Part(b"\n".join(bodies), first, None, is_placed=False, is_complete=False)
+        return
+    for at, frame in enumerate(header.frames):
+        stored = content[place : place + frame.stored_bytes]
+        body = decompress_what_can_be(stored, frame.body_bytes)
+        is_proven = (
+            header.index is not UNSET
+            and hashlib.sha256(stored).hexdigest() == header.index[at].sha256
+        )
+        yield _Part(body, first, frame.count, True, len(body) == frame.body_bytes, is_proven)
+        place += frame.stored_bytes
+        first += frame.count
+
+
+def _end_of_header(content: bytes) -> int | None:
+    try:
+        return frame_length(content)
+    except ZstdError:
+        return None
+
+
+def _bodies_in(content: bytes) -> Iterator[bytes]:
+    """What the frames hold that can be found in `content`, which has lost its table of them."""
+    view = memoryview(content)
+    place = 0
+    for start in frame_starts(content):
+        if start < place:
+            continue
+        try:
+            length = frame_length(view[start:])
+        except ZstdError:
+            continue
+        stop = len(content) if length is None else start + length
+        body = decompress_what_can_be(view[start:stop], _FRAME_BYTES_MAX)
+        if body:
+            yield body
+        # Its own length may be what is damaged, so the next one is looked for within it.
+        place = start + 1 if length is None or not body.endswith(b"\n") else stop
+
+
+def _salvage_part(part: _Part) -> Salvage:
+    lines = part.body.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    is_whole = [fault_of_line(line) is None for line in lines]
+    broken = [index for index, whole in enumerate(is_whole) if not whole]
+    sure_before = (broken[0] if broken else len(lines)) if part.is_placed else 0
+    sure_behind = len(lines)
+    last = part.first + len(lines) - 1
+    if part.records is not None:
+        last = part.first + part.records - 1
+        if part.is_complete:
+            sure_behind = broken[-1] + 1 if broken else 0
+    found = []
+    for index, line in enumerate(lines):
+        if not is_whole[index]:
+            continue
+        if index < sure_before:
+            found.append(SalvagedLine(part.first + index, True, line, part.is_proven))
+        elif index >= sure_behind:
+            found.append(SalvagedLine(last - (len(lines) - 1 - index), True, line))
+        else:
+            found.append(SalvagedLine(min(part.first + index, last), False, line))
+    return Salvage(found, len(broken))
+
+
+def _ranges(seqs: Iterable[int]) -> list[_Run]:
+    return [_Run(first, last) for first, last in runs(seqs)]

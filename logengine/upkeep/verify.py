@@ -1,0 +1,200 @@
+"""Reads every byte of a stream and says what is wrong with it."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec import UNSET
+
+from logengine.disk.atomic import is_temp_name
+from logengine.disk.segment_file import (
+    list_segments,
+    read_header,
+    read_header_line,
+    read_provable,
+    read_segment,
+)
+from logengine.errors import DamagedSegment
+from logengine.format.block import Block, runs
+from logengine.format.seal_chain import SealChain
+from logengine.format.segment import (
+    COMPRESSED_SUFFIX,
+    Header,
+    describe_gap,
+    first_of_name,
+    timestamp_of,
+)
+from logengine.upkeep.salvage import fault_of_line
+
+# How often a stream is listed anew because a merge went on beside the reading.
+_LOOKS_MAX = 100
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a stream's directory. A `harmless` one is no damage: a leftover, a stranger."""
+
+    path: str
+    what: str
+    harmless: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+def verify_stream(
+    directory: Path,
+    progress: Callable[[int], None] = lambda _: None,
+    seals: SealChain | None = None,
+) -> Iterator[Finding]:
+    """What is wrong in a stream; nothing, if all is as it was committed.
+
+    `progress` is told the bytes of each file read, `seals` of each segment. Safe beside a
+    daemon that commits and merges. Raises `OSError`.
+    """
+    yield from _strangers(directory)
+    seals = seals or SealChain()
+    previous: Header | None = None
+    resume = 1
+    looks = 0
+    while looks < _LOOKS_MAX:
+        firsts = list_segments(directory)
+        # What was read last may have become one with what is behind it: from that one on.
+        for first in firsts[max(0, bisect_right(firsts, resume) - 1) :]:
+            try:
+                header, body = read_segment(directory, first)
+                _, line = read_header_line(directory, first)
+                if header.is_sealed and _is_unsealed_no_more(directory, seals.unsealed):
+                    raise FileNotFoundError
+            except FileNotFoundError:
+                looks += 1  # merged, sealed or retained no longer since it was listed
+                resume = previous.last + 1 if previous is not None else first
+                previous = None
+                seals.look_again()
+                break
+            except DamagedSegment as damage:
+                yield Finding(damage.path, damage.reason)
+                yield from _lost_of(directory, first, damage.path)
+                previous = None
+                seals.look_again()
+                continue
+            path = str(directory / header.file_name)
+            progress(header.stored_bytes)
+            if previous is not None and header.first <= previous.last:
+                finding = _overlap(previous, header, path)
+                yield finding
+                if finding.harmless:
+                    continue
+            if header.gap is not UNSET:
+                yield Finding(path, describe_gap(header.first, header.gap), harmless=True)
+            yield from check_segment(header, body, path)
+            yield from (Finding(path, *remark) for remark in seals.take(header, line))
+            if previous is not None:
+                yield from _check_neighbours(previous, header, path)
+            previous = header
+        else:
+            break
+    else:
+        what = f"from {resume} on it changes faster than it can be read, or has links to nothing"
+        yield Finding(str(directory), what)
+    yield from (Finding(str(directory), *remark) for remark in seals.end())
+
+
+def _lost_of(directory: Path, first: int, path: str) -> Iterator[Finding]:
+    """Which records a damaged file has lost, where its header tells and some of them are left."""
+    try:
+        found = read_provable(directory, first, compressed=path.endswith(COMPRESSED_SUFFIX))
+    except FileNotFoundError:
+        return
+    header = found.header
+    if header is None or not found.frames:
+        return
+    there = {seq for frame in found.frames for seq in range(frame.first, frame.last + 1)}
+    lost = [seq for seq in range(header.first, header.last + 1) if seq not in there]
+    which = ", ".join(f"{first} to {last}" for first, last in runs(lost))
+    what = (
+        f"of its records {which} are lost, the others are proven" if lost else "no record is lost"
+    )
+    yield Finding(path, what)
+
+
+def _is_unsealed_no_more(directory: Path, first: int | None) -> bool:
+    """Whether a segment that was read unsealed is sealed now, or part of one that is."""
+    if first is None:
+        return False
+    try:
+        return read_header(directory, first).is_sealed
+    except FileNotFoundError:
+        return True
+    except DamagedSegment:
+        return False
+
+
+def _overlap(before: Header, after: Header, path: str) -> Finding:
+    if after.last <= before.last:
+        what = "covered by the segment before it, left by an interrupted merge"
+        return Finding(path, what, harmless=True)
+    return Finding(path, f"begins within the segment before it, which ends at {before.last}")
+
+
+def _strangers(directory: Path) -> Iterator[Finding]:
+    entries = sorted(directory.iterdir())
+    compressed = {first_of_name(entry.name) for entry in entries if entry.suffix == ".zst"}
+    for entry in entries:
+        if is_temp_name(entry.name):
+            yield Finding(
+                str(entry), "a temp: under way, or to be removed at the next start", harmless=True
+            )
+        elif first_of_name(entry.name) is None:
+            yield Finding(str(entry), "no file of logengine's", harmless=True)
+        elif entry.suffix != ".zst" and first_of_name(entry.name) in compressed:
+            yield Finding(
+                str(entry),
+                "there compressed too, left by an interrupted seal; not read",
+                harmless=True,
+            )
+
+
+def check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
+    """What is wrong with the records of a segment whose hashes are right."""
+    try:
+        lines = Block(header.stream, header.first, header.count, body).lines()
+    except DamagedSegment as damage:
+        yield Finding(path, damage.reason)
+        return
+    for seq, line in enumerate(lines, header.first):
+        reason = fault_of_line(line)
+        if reason is not None:
+            yield Finding(path, f"record {seq} {reason}")
+    times = [timestamp_of(line) for line in lines]
+    if times and (min(times), max(times)) != (header.since, header.until):
+        yield Finding(
+            path,
+            f"its records are from {min(times)} to {max(times)}, "
+            f"its header says {header.since} to {header.until}",
+        )
+    if header.frames is not UNSET and header.index is not UNSET:
+        start = 0
+        for frame, index in zip(header.frames, header.index, strict=True):
+            of_frame = times[start : start + frame.count]
+            if (min(of_frame), max(of_frame)) != (index.since, index.until):
+                yield Finding(
+                    path,
+                    f"the records from {header.first + start} on are from {min(of_frame)} to "
+                    f"{max(of_frame)}, its header's index says {index.since} to {index.until}",
+                )
+            start += frame.count
+
+
+def _check_neighbours(before: Header, after: Header, path: str) -> Iterator[Finding]:
+    if after.first > before.last + 1:
+        yield Finding(path, f"records {before.last + 1} to {after.first - 1} before it are missing")
+    if after.latest < before.latest:
+        yield Finding(
+            path, f"its latest is {after.latest}, before {before.latest} of the segment before it"
+        )
+    for producer, number in after.producers.items():
+        known = before.producers.get(producer, 0)
+        if number < known:
+            yield Finding(path, f"producer {producer!r} is at {number} after it was at {known}")
