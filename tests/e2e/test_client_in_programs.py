@@ -437,6 +437,26 @@ def test_a_client_goes_on_in_the_next_loop(daemon: Daemon) -> None:
     assert numbers(daemon) == list(range(4))
 
 
+def test_a_client_follows_from_loop_to_loop_though_none_of_them_cancels(daemon: Daemon) -> None:
+    client = AsyncClient("app", socket=daemon.socket)
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+
+    async def send(n: int) -> None:
+        await client.send({"n": n})
+        if n % 3 == 0:
+            await client.flush(PATIENCE_S)
+
+    for n in range(12):
+        loops[n // 2 % 2].run_until_complete(send(n))
+    loops[0].run_until_complete(client.close())
+    for loop in loops:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    assert numbers(daemon) == list(range(12))
+
+
 def test_what_a_loop_left_is_sent_at_exit(daemon: Daemon, root: Path) -> None:
     code = """
 import asyncio, logengine
