@@ -94,6 +94,27 @@ def test_what_a_collection_finds_logs_in_whatever_thread_it_runs(
     assert {v["n"] for v in stored if v["who"] == "del"} >= set(range(1, int(done.stdout) + 1))
 
 
+FOUND_AT_THE_END = """
+import gc, logging, logengine
+gc.disable()
+handler = logengine.LogEngineHandler("app", close_timeout=60)
+log = logging.getLogger("app"); log.setLevel("INFO"); log.addHandler(handler)
+class Session:
+    def __init__(self, n): self.itself, self.n = self, n
+    def __del__(self): log.info("unclosed", extra={"n": self.n})
+log.info("main", extra={"n": 0})
+for n in (1, 2, 3): Session(n)
+"""
+
+
+def test_what_a_collection_finds_while_the_interpreter_ends_is_sent(
+    daemon: Daemon, root: Path
+) -> None:
+    done = run(FOUND_AT_THE_END, root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(numbers(daemon)) == [0, 1, 2, 3]
+
+
 # A child of such a fork inherits the lock of Python's interpreter as it is. If another thread was
 # on its way to it, the C library waits for that thread, which the child does not have.
 FORKED_IN_C = """
