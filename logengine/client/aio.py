@@ -67,16 +67,28 @@ class AsyncClient(BaseClient):
     async def send(self, record: Mapping[str, Any] | bytes) -> int:
         """Takes a record, as `Client.send`; waits, if there is no room and `on_full` says so."""
         line = encode_record(record)
+        delivery = self._own_delivery
+        outbox = delivery.outbox
+        loop = self._loop
+        if not (
+            self._mark[0]
+            and not self._obstacle
+            and loop is not None
+            and loop.is_running()  # `get_running_loop` costs a system call
+            and 0 < len(line) <= delivery.line_bytes_max
+            and (place := outbox.try_take(line))
+        ):
+            return await self._send_past_obstacles(line)
+        if place >= self._yield_at or outbox.held_bytes >= self._wake_bytes:
+            return await self._taken(place)
+        return place - delivery.inherited
+
+    async def _send_past_obstacles(self, line: bytes) -> int:
         if not line:
             return 0
-        delivery = self._delivery
-        outbox = delivery.outbox
-        delivery.check_size(line)
-        is_ready = self._mark[0] and self._loop is asyncio.get_running_loop() and not self._obstacle
-        if not (is_ready and (place := outbox.try_take(line))):
-            await self._room(len(line), 1)
-            place = outbox.try_take(line)
-        return await self._taken(place)
+        self._delivery.check_size(line)
+        await self._room(len(line), 1)
+        return await self._taken(self._delivery.outbox.try_take(line))
 
     async def send_lines(self, lines: bytes) -> int:
         """Takes complete lines, each a record as `send` takes bytes; gives the last one's place.
@@ -262,6 +274,9 @@ class AsyncClient(BaseClient):
             )
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
+            if self._task is not None and self._loop is not None and not self._loop.is_closed():
+                # That loop may run again, and its connection would be a second sender.
+                self._task.cancel()
             self._loop = loop
             self._task = None
             self._wakeup, self._changed = asyncio.Event(), asyncio.Event()
@@ -440,7 +455,7 @@ class _Link(asyncio.Protocol):
         self._answers = transport.get_extra_info("socket").dup()
 
     def data_received(self, data: bytes) -> None:
-        if self.ended is None:
+        if self.ended is None and not self._is_closed:
             self._received(data)
 
     def pause_writing(self) -> None:

@@ -67,6 +67,7 @@ class Courier:
         self.is_running = False
         self.is_ended = False
         self.is_stopping = False
+        self.has_thread = True  # else all is delivered by whoever ends it, in `run_here`
         self.was_welcomed_ever = False
         self.is_drop_told = False
         self._progressed_at = time.monotonic()
@@ -191,6 +192,8 @@ class Courier:
         """
         if self.is_running or self.is_ended:
             return True
+        if not self.has_thread:
+            return False
         now = time.monotonic()
         if now < self._asked_at + _START_AGAIN_S:
             return True

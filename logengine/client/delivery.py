@@ -31,7 +31,7 @@ class Delivery:
         self._settings = settings
         self._spool = spool
         self._conversation: Conversation | None = None
-        self._max_record = MAX_RECORD_BYTES
+        self.line_bytes_max = MAX_RECORD_BYTES + 1  # how long a line may be, with its newline
         self._output = b""  # read from the spool, to be sent
         self.is_pressed = False  # somebody waits for room
         self.is_closing = False
@@ -87,7 +87,7 @@ class Delivery:
         assert self._conversation is not None
         self._conversation.receive(data)
         if self._conversation.is_welcomed:
-            self._max_record = self._conversation.max_record
+            self.line_bytes_max = self._conversation.max_record + 1
         self.outbox.tell_of_drops()
 
     def lost(self, reason: str) -> None:
@@ -95,17 +95,12 @@ class Delivery:
         self._conversation = None
         self.trouble = reason
 
-    @property
-    def line_bytes_max(self) -> int:
-        """How long a line may be, with its newline."""
-        return self._max_record + 1
-
     def check_size(self, line: bytes) -> None:
         """Raises `RecordTooLarge` for a line, with its newline, that the daemon would refuse."""
         if len(line) > self.line_bytes_max:
             raise RecordTooLarge(
-                f"a record of {len(line) - 1} bytes; the daemon takes {self._max_record}",
-                self._max_record,
+                f"a record of {len(line) - 1} bytes; the daemon takes {self.line_bytes_max - 1}",
+                self.line_bytes_max - 1,
             )
 
     def next_output(self) -> bytes:

@@ -180,6 +180,9 @@ class Client(BaseClient):
             spool=settings.spool,
             close_timeout=self._close_timeout_s,
         )
+        # What an object's `__del__` logs while the interpreter ends: no thread runs any more then,
+        # although one can be started.
+        late._courier.has_thread = False
         try:
             return late.send(line)
         finally:

@@ -36,7 +36,8 @@ def format_time(time_s: float) -> str:
 
 @lru_cache(maxsize=8)
 def _format_second(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    # Not strftime: it imports, which fails while the interpreter ends.
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def is_timestamp(text: str) -> bool:

@@ -94,6 +94,27 @@ def test_what_a_collection_finds_logs_in_whatever_thread_it_runs(
     assert {v["n"] for v in stored if v["who"] == "del"} >= set(range(1, int(done.stdout) + 1))
 
 
+FOUND_AT_THE_END = """
+import gc, logging, logengine
+gc.disable()
+handler = logengine.LogEngineHandler("app", close_timeout=60)
+log = logging.getLogger("app"); log.setLevel("INFO"); log.addHandler(handler)
+class Session:
+    def __init__(self, n): self.itself, self.n = self, n
+    def __del__(self): log.info("unclosed", extra={"n": self.n})
+log.info("main", extra={"n": 0})
+for n in (1, 2, 3): Session(n)
+"""
+
+
+def test_what_a_collection_finds_while_the_interpreter_ends_is_sent(
+    daemon: Daemon, root: Path
+) -> None:
+    done = run(FOUND_AT_THE_END, root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(numbers(daemon)) == [0, 1, 2, 3]
+
+
 # A child of such a fork inherits the lock of Python's interpreter as it is. If another thread was
 # on its way to it, the C library waits for that thread, which the child does not have.
 FORKED_IN_C = """
@@ -435,6 +456,26 @@ def test_a_client_goes_on_in_the_next_loop(daemon: Daemon) -> None:
         asyncio.run(send(n))
     asyncio.run(client.close())
     assert numbers(daemon) == list(range(4))
+
+
+def test_a_client_follows_from_loop_to_loop_though_none_of_them_cancels(daemon: Daemon) -> None:
+    client = AsyncClient("app", socket=daemon.socket)
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+
+    async def send(n: int) -> None:
+        await client.send({"n": n})
+        if n % 3 == 0:
+            await client.flush(PATIENCE_S)
+
+    for n in range(12):
+        loops[n // 2 % 2].run_until_complete(send(n))
+    loops[0].run_until_complete(client.close())
+    for loop in loops:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    assert numbers(daemon) == list(range(12))
 
 
 def test_what_a_loop_left_is_sent_at_exit(daemon: Daemon, root: Path) -> None:
