@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from logengine.client.logging_handler import LogEngineHandler
     from logengine.client.structlog_logger import StructlogFactory, structlog_processors
     from logengine.client.threads import Client
-    from logengine.disk.atomic import AtomicWriter
+    from logengine.disk.atomic import AtomicWriter, is_temp_name
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "RecordTooLarge",
     "StructlogFactory",
     "__version__",
+    "is_temp_name",
     "structlog_processors",
 ]
 
@@ -48,6 +49,7 @@ _MODULES = {
     "Client": "logengine.client.threads",
     "LogEngineHandler": "logengine.client.logging_handler",
     "StructlogFactory": "logengine.client.structlog_logger",
+    "is_temp_name": "logengine.disk.atomic",
     "structlog_processors": "logengine.client.structlog_logger",
 }
 
