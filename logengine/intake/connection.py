@@ -42,6 +42,9 @@ log = structlog.get_logger()
 RECEIVE_BYTES = 256 * 1024
 # To a sender that does not read its answers, no more than these wait; then it is not read.
 ANSWERS_BYTES_MAX = 64 * 1024
+NOT_DURABLE = error_answer(
+    "not_durable", expected="what you sent once more: not all of it is known to be on disk"
+)
 _OVERFLOW_UID = 65534  # whom the kernel names where it cannot tell the user
 
 
@@ -149,9 +152,20 @@ class Connection:
         self._close_if_through()
 
     def close(self) -> None:
-        """Gives the socket back; queued entries are committed all the same."""
+        """Gives the socket back; queued entries are committed all the same.
+
+        To a sender that asked for no answers end of file says that all is durable. Where it is
+        not, that sender is told so before.
+        """
         if self.closed:
             return
+        is_durable = self._durable >= self._arrived and not self.held_bytes
+        if not (self._answers_wanted or is_durable):
+            with contextlib.suppress(OSError):  # nobody hears it
+                self._socket.send(NOT_DURABLE)
+        self._release()
+
+    def _release(self) -> None:
         self.closed = True
         self._ended = True
         self.pause()
@@ -359,10 +373,12 @@ class Connection:
             self._close_if_through()
 
     def _end_with(self, answer: bytes) -> None:
+        if self.closed:
+            return
         self._answers += answer
         self._ended = True
         self._send_answers()
-        self.close()
+        self._release()
 
     def _close_if_through(self) -> None:
         if self.closed or not self._ended or self._greeting or self._durable < self._arrived:

@@ -8,8 +8,9 @@ lies between it and a place whose number is known; else it is a guess.
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -60,7 +61,7 @@ class _Part(NamedTuple):
 def fault_of_line(line: bytes) -> str | None:
     """Why a line, without its newline, is no stored record; None if it is one."""
     try:
-        record = json.loads(line.decode())
+        record = _decode(line)
     except (ValueError, RecursionError) as error:
         return f"is not JSON: {error}"
     if not isinstance(record, dict):
@@ -68,6 +69,25 @@ def fault_of_line(line: bytes) -> str | None:
     if next(iter(record), None) != ENVELOPE_NAMES[0] or not is_timestamp(timestamp_of(line)):
         return f"does not begin with the {ENVELOPE_NAMES[0]} of the envelope"
     return None
+
+
+def _decode(line: bytes) -> Any:
+    """What a line says, numbers as they are written. Raises `ValueError` and `RecursionError`.
+
+    Whatever the daemon stores is read: numbers of any length, of which an int of Python's has no
+    more than 4,300 digits, and as many levels as the interpreter allowed the daemon, which had
+    fewer calls below it.
+    """
+    text = line.decode()
+    try:
+        return json.loads(text, parse_int=str)
+    except RecursionError:
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(2 * limit)
+        try:
+            return json.loads(text, parse_int=str)
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 def salvage(content: bytes, first: int, header: Header | None, *, compressed: bool) -> Salvage:
@@ -168,7 +188,7 @@ def _part_of_plain(content: bytes, first: int, header: Header | None) -> _Part:
 def _is_header_line(line: bytes) -> bool:
     """Whether a line that is no sound header is one all the same, and ends where it ended."""
     try:
-        return line.startswith(_HEADER_START) and isinstance(json.loads(line.decode()), dict)
+        return line.startswith(_HEADER_START) and isinstance(_decode(line), dict)
     except (ValueError, RecursionError):
         return False
 

@@ -140,6 +140,28 @@ def test_what_cannot_be_committed_in_stop_timeout_was_not_acked(
     assert {"stop_timeout", "records_dropped"} <= set(daemon.events())
 
 
+def test_end_of_file_is_no_ack_where_a_stop_ran_out_of_time(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon('stop_timeout = "300ms"\n')
+    stored = daemon.connect()
+    stored.send(b"stored\n")
+    eventually(lambda: daemon.values("default"))
+    os.rename(daemon.data, daemon.data.with_name("elsewhere"))
+    senders = [daemon.connect() for _ in range(3)]
+    for sender in senders:
+        sender.send(b"lost, and not acked\n")
+    senders[0].socket.shutdown(socket.SHUT_WR)
+    senders[1].send(b"half a li")
+    eventually(lambda: "data_directory_unusable" in daemon.events())
+    daemon.stop()
+    assert "records_dropped" in daemon.events()
+    for sender in senders:
+        assert sender.answer()["error"] == "not_durable"
+        assert sender.answer() == {}
+    assert stored.answer() == {}
+
+
 def test_compaction_steps_back_behind_everything_else(daemon: Daemon) -> None:
     def nices_of_threads() -> list[int]:
         assert daemon.process is not None

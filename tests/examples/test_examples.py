@@ -77,10 +77,10 @@ def test_asyncio_service(daemon: Daemon, root: Path) -> None:
         [sys.executable, "asyncio_service.py", str(path)], cwd=EXAMPLES, env=environment(daemon)
     ) as service:
         try:
-            eventually(path.exists, "the service to listen")
             with closing(socket.socket(socket.AF_UNIX)) as customer:
                 customer.settimeout(PATIENCE_S)
-                customer.connect(str(path))
+                # Its path is there before it listens.
+                eventually(lambda: customer.connect_ex(str(path)) == 0, "the service to listen")
                 customer.sendall(b"tea\n")
                 assert customer.recv(100) == b"accepted tea\n"
                 # The answer came once the record was on disk, and so the daemon may go.

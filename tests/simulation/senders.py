@@ -70,7 +70,6 @@ class Outside:
         self.is_listening = False
         self.lives = 0  # how many daemons there were
         self.daemon: object = self  # the one that runs
-        self.stop_timed_out: object = None  # the daemon whose stop ran out of time
         self.by_end: dict[int, Connection] = {}
 
 
@@ -95,7 +94,7 @@ class Connection:
         self.is_welcomed = False
         self.is_over = False
         self.is_half_closed = False
-        self.was_stalled = False
+        self.was_warned = False
         self.was_cut_off = False  # not all of it came to the daemon
         self._write_is_due = False
         self._read_at = 0.0
@@ -159,16 +158,16 @@ class Connection:
             if line.startswith(b'{"ack":'):
                 number = int(line[7:-1])
                 self.outside.oracle.promise(self.sent, number, "an ack")
-            elif b'"stalled"' in line:
-                self.was_stalled = True
+            elif b'"stalled"' in line or b'"not_durable"' in line:
+                self.was_warned = True
             elif line.startswith(b'{"welcome"'):
                 answer = json.loads(line)
                 self.sender.on_next(self, answer["next"])
 
     def _on_server_closed(self) -> None:
-        outside = self.outside
-        is_promise = self.is_half_closed and outside.stop_timed_out is not outside.daemon
-        if is_promise and self.sender.plan.kind == NAMELESS and not self.was_stalled:
+        # What was never read gives the sender an error of its socket instead.
+        is_promise = self.is_half_closed and not self.was_warned and not self.server.received
+        if is_promise and self.sender.plan.kind == NAMELESS:
             self.outside.oracle.promise(self.sent, self.sent.most, "an end of file")
 
     # And here when it has come ------------------------------------------------------------

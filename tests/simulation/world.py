@@ -734,10 +734,8 @@ class World:
             self.outside.is_listening = True
         elif event == "stopping" and not self.scenario.inherits_listener:
             self.outside.is_listening = False
-        elif event == "stop_timeout":
-            self.outside.stop_timed_out = life.process
-            if self._is_calm:
-                self.violate(Violation("stuck", "a stop ran out of time, and nothing fails"))
+        elif event == "stop_timeout" and self._is_calm:
+            self.violate(Violation("stuck", "a stop ran out of time, and nothing fails"))
 
     def _hold_told_once(self, life: Life, level: str, fields: dict[str, Any]) -> None:
         """A stream that fails for the same reason as before is not told of again."""
