@@ -93,7 +93,7 @@ def _last_records(reader: StreamReader, count: int, chosen: Filter) -> list[Reco
 def _last_durable_records(
     data: Path, stream: str, count: int, chosen: Filter, output: Output
 ) -> tuple[StreamReader, list[Record]] | None:
-    """As `last_durable_records`; None of a stream that went, which begins anew if it comes."""
+    """As `last_durable_records`; None of a stream that went: all of it is new if it comes."""
     from logengine.reading.follow import last_durable_records
 
     try:

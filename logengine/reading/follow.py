@@ -16,7 +16,7 @@ from asyncinotify import Event, Inotify, Mask, Watch
 from logengine.disk.directory import sync_directory
 from logengine.disk.durable_mark import MARKS_NAME, Mark, MarkReader
 from logengine.disk.running import RUNNING_NAME
-from logengine.disk.segment_file import list_streams
+from logengine.disk.segment_file import list_segments, list_streams
 from logengine.errors import AtomicWriteError
 from logengine.format.block import Block, Record
 from logengine.format.segment import first_of_name
@@ -29,13 +29,18 @@ _STREAM_CAME = Mask.CREATE | Mask.MOVED_TO
 _STREAM_WENT = Mask.DELETE | Mask.MOVED_FROM
 _STREAMS = _STREAM_CAME | _STREAM_WENT | Mask.MOVE_SELF | Mask.ONLYDIR
 _DATA_WENT = Mask.IGNORED | Mask.MOVE_SELF
+# The removed streams whose position is kept, more than the streams of any one daemon by default.
+# Above that, the one removed first is forgotten; if it comes again, it counts as a new stream.
+_REMOVED_STREAMS_MAX = 10_000
 
 
 class Follower:
     """Hands out what is added to some streams, or to all, from given positions on.
 
     `readers` are where each stream goes on; of a stream that is not among them, and is
-    followed, everything is new. A stream that is removed and made anew begins anew.
+    followed, everything is new. A stream whose directory is removed, and made again, goes on
+    after what was handed out if its first segment does: its daemon went on with its numbers.
+    If that segment begins before, it is another stream, and all of it is new.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Follower:
         self._data = data
         self._streams = streams
         self._readers = readers
+        # Of each followed stream whose directory went, the first number that is still wanted.
+        self._wanted_from: dict[str, int] = {}
         self._report = report
         self._marks = _Marks(data, report)
         self._watches: dict[str, Watch] = {}
@@ -74,6 +81,7 @@ class Follower:
                     yield block
             # Whatever comes under the data directory's name now is another one.
             self._readers.clear()
+            self._wanted_from.clear()
 
     async def _watched_blocks(self, inotify: Inotify, data_watch: Watch) -> AsyncIterator[Block]:
         """What the watches tell of, until the data directory is removed."""
@@ -134,37 +142,70 @@ class Follower:
         try:
             self._watch(inotify, stream)
             reader = self._reader_of(stream)
-            while True:
-                # Watched first and read after: no move falls in between.
-                self._watch_mark(inotify, stream)
-                mark = self._marks.read(stream)
-                if mark is not None:
-                    if mark.last >= reader.next_seq:
-                        for block in reader.read_changed(mark.first, mark.last + 1):
-                            self._watch_what_was_read(inotify, stream)
-                            yield block
-                    return
-                for block in reader.read() if first is None else reader.read_changed(first):
-                    if self._marks.read(stream) is not None:
-                        reader.next_seq = block.first
-                        break  # a daemon has begun since, and this may be of its making
-                    sync_directory(self._data / stream)
-                    self._watch_what_was_read(inotify, stream)
-                    yield block
-                else:
-                    return
+            if reader is not None:
+                yield from self._read_durable(inotify, reader, first)
         except FileNotFoundError:
             return  # the stream was removed
         except AtomicWriteError as error:
             if error.errno != errno.ENOENT:
                 raise
 
-    def _reader_of(self, stream: str) -> StreamReader:
+    def _read_durable(
+        self, inotify: Inotify, reader: StreamReader, first: int | None
+    ) -> Iterator[Block]:
+        """What is durable from the position of `reader` on. Raises `OSError`."""
+        while True:
+            # Watched first and read after: no move falls in between.
+            self._watch_mark(inotify, reader.stream)
+            mark = self._marks.read(reader.stream)
+            if mark is not None:
+                if mark.last >= reader.next_seq:
+                    for block in reader.read_changed(mark.first, mark.last + 1):
+                        self._watch_what_was_read(inotify, reader.stream)
+                        yield block
+                return
+            for block in reader.read() if first is None else reader.read_changed(first):
+                if self._marks.read(reader.stream) is not None:
+                    reader.next_seq = block.first
+                    break  # a daemon has begun since, and this may be of its making
+                try:
+                    sync_directory(self._data / reader.stream)
+                except AtomicWriteError:
+                    reader.next_seq = block.first  # it was not handed out
+                    raise
+                self._watch_what_was_read(inotify, reader.stream)
+                yield block
+            else:
+                return
+
+    def _reader_of(self, stream: str) -> StreamReader | None:
+        """The reader of a stream; None where its next segment has to show where it goes on.
+
+        Raises `OSError`, `FileNotFoundError` if there is no such stream.
+        """
         reader = self._readers.get(stream)
-        if reader is None:
-            reader = StreamReader(self._data, stream, self._report, tells_removed=True)
-            self._readers[stream] = reader
+        if reader is not None:
+            return reader
+        next_seq = self._wanted_from.get(stream, 1)
+        if next_seq > 1:
+            segments = list_segments(self._data / stream)
+            if not segments:
+                return None
+            if segments[0] < next_seq:
+                next_seq = 1  # another stream of that name
+        reader = StreamReader(self._data, stream, self._report, next_seq, tells_removed=True)
+        self._readers[stream] = reader
+        self._wanted_from.pop(stream, None)
         return reader
+
+    def _end_reader_of(self, stream: str) -> None:
+        """Drops the reader of a directory that went, and keeps its position."""
+        reader = self._readers.pop(stream, None)
+        if reader is None:
+            return
+        self._wanted_from[stream] = reader.first_unreported
+        if len(self._wanted_from) > _REMOVED_STREAMS_MAX:
+            del self._wanted_from[next(iter(self._wanted_from))]
 
     def _watch_mark(self, inotify: Inotify, stream: str) -> None:
         """Watches the mark of a stream, if there is one; where all are followed, all with one."""
@@ -194,7 +235,7 @@ class Follower:
         if watch is self._watches.get(stream):
             return False
         if stream in self._watches:
-            self._readers.pop(stream, None)
+            self._end_reader_of(stream)
         self._watches[stream] = watch
         return True
 
@@ -215,7 +256,7 @@ class Follower:
             if inotify.add_watch(self._data / stream, _NEW_SEGMENT) is watch:
                 return  # what went is one before it, which was never watched
         del self._watches[stream]
-        self._readers.pop(stream, None)
+        self._end_reader_of(stream)
         try:
             inotify.rm_watch(watch)
         except OSError as error:

@@ -124,6 +124,14 @@ class StreamReader:
         self._vanished: set[int] = set()
         self._suspected: tuple[int, int] | None = None
 
+    @property
+    def first_unreported(self) -> int:
+        """The first number that was neither handed out nor reported.
+
+        That is `next_seq`, but for removed records that were passed and are not reported yet.
+        """
+        return self.next_seq if self._removed is None else self._removed.first
+
     def read(self, times: TimeRange = ALL_TIMES, stop: int | None = None) -> Iterator[Block]:
         """What there is from `next_seq` on; may be called again when there is more.
 

@@ -59,6 +59,7 @@ class Tail:
     @contextmanager
     def held_up(self) -> Iterator[None]:
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
         yield
         self.process.send_signal(signal.SIGCONT)
 
@@ -133,6 +134,61 @@ def test_a_follower_slower_than_retention_says_once_what_is_gone(
         ]
         gaps = {record["_seq"]: record["_gaps"] for record in follower.shown if "_gaps" in record}
         assert gaps == {first: [{"first": 5, "last": first - 1, "reason": "removed"}]}
+
+
+@pytest.mark.parametrize("streams", [(), ("app",)])
+def test_of_a_stream_whose_directory_is_removed_nothing_shown_is_said_to_be_gone(
+    daemon: Daemon, streams: tuple[str, ...]
+) -> None:
+    send(daemon, range(1, 6))
+    with tail(daemon.data, *streams, "-n", "1") as follower:
+        follower.show_until(5)
+        for last in (10, 15, 20):
+            send(daemon, range(last - 4, last + 1))
+            follower.show_until(last)
+            shutil.rmtree(daemon.data / "app")
+        send(daemon, range(21, 23))
+        follower.show_until(22)
+        assert follower.seqs() == list(range(5, 23))
+        assert not any("_gaps" in record for record in follower.shown)
+        assert follower.said() == ""
+
+
+def test_of_a_stream_whose_directory_is_removed_what_was_not_shown_is_said_to_be_gone(
+    daemon: Daemon,
+) -> None:
+    send(daemon, range(1, 6))
+    with tail(daemon.data, "app") as follower:
+        follower.show_until(5)
+        with follower.held_up():
+            send(daemon, range(6, 9))
+            shutil.rmtree(daemon.data / "app")
+            send(daemon, range(9, 11))
+        follower.show_until(10)
+        assert follower.seqs() == [1, 2, 3, 4, 5, 9, 10]
+        gaps = {record["_seq"]: record["_gaps"] for record in follower.shown if "_gaps" in record}
+        assert gaps == {9: [{"first": 6, "last": 8, "reason": "removed"}]}
+        assert len(follower.said().splitlines()) == 1
+
+
+@pytest.mark.parametrize("streams", [(), ("app",)])
+def test_a_new_stream_of_the_same_name_is_shown_from_its_first_record_on(
+    daemon: Daemon, streams: tuple[str, ...]
+) -> None:
+    daemon.cli("send", "-s", "app", stdin=b"1\n2\n3\n")
+    with tail(daemon.data, *streams) as follower:
+        follower.show_until(3)
+        daemon.stop()
+        shutil.rmtree(daemon.data / "app")
+        daemon.start()
+        follower.shown.clear()
+        daemon.cli("send", "-s", "app", stdin=b"one\n")
+        follower.show_until(1)
+        daemon.cli("send", "-s", "app", stdin=b"two\n")
+        follower.show_until(2)
+        assert [record["message"] for record in follower.shown] == ["one", "two"]
+        assert not any("_gaps" in record for record in follower.shown)
+        assert follower.said() == ""
 
 
 @pytest.fixture

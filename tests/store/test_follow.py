@@ -1,10 +1,16 @@
 """A follower beside a directory that changes faster than it is told."""
 
 import asyncio
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from logengine import follow, reader
+from logengine.disk.segment_file import list_segments
 from logengine.reading.follow import Follower
+from logengine.reading.reader import Gone, Problem
 from logengine.store.store import Store
 from tests.crash import oracle
 
@@ -37,11 +43,60 @@ async def test_a_stream_that_was_made_anew_before_it_was_looked_at_is_shown_once
         following.cancel()
 
 
+@pytest.mark.parametrize(
+    ("module", "step", "begins"), [(follow, "sync_directory", 1), (reader, "read_wanted", 2)]
+)
+async def test_what_goes_with_its_directory_before_it_is_shown_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str, begins: int
+) -> None:
+    data = tmp_path / "data"
+    await write(data, *["app"] * 3)
+    # As the daemon leaves it, which goes on with its next number in a new directory.
+    shutil.copytree(data / "app", tmp_path / "app")
+    remove_before(tmp_path / "app", 3)
+    remove_before(data / "app", begins)
+    shown: asyncio.Queue[Block] = asyncio.Queue()
+    problems: list[Problem] = []
+    is_removed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    real_step = getattr(module, step)
+    to_remove = [data / "app"]  # once, whichever thread comes first
+
+    def remove_and_do_step(*arguments: Any) -> Any:
+        if to_remove:
+            shutil.rmtree(to_remove.pop())
+            loop.call_soon_threadsafe(is_removed.set)
+        return real_step(*arguments)
+
+    monkeypatch.setattr(module, step, remove_and_do_step)
+
+    async def show() -> None:
+        async for block in Follower(data, None, {}, problems.append).blocks():
+            await shown.put(block)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(show())
+        await is_removed.wait()
+        (tmp_path / "app").rename(data / "app")
+        assert (await shown.get()).first == 3
+        following.cancel()
+    assert [problem.gone for problem in problems] == [Gone(1, 2, "removed")]
+
+
+def remove_before(stream: Path, first: int) -> None:
+    """Removes the segments before segment `first`, as retention does."""
+    assert list_segments(stream)[0] == 1
+    assert first in list_segments(stream)
+    for path in stream.iterdir():
+        if int(path.name[:20]) < first:
+            path.unlink()
+
+
 async def write(data: Path, *streams: str) -> None:
-    """Stores a record in each of `streams`; the process ends well."""
+    """Stores a record in each of `streams`, in a segment of its own; the process ends well."""
     store = Store(data, oracle.AtOnce(), oracle.LIMITS)
     store.open()
-    for name in streams:
+    for number, name in enumerate(streams, 1):
         await store.recover_stream(name)
-        assert not await store.commit({name: store.plan(name, oracle.addition("p", 1, 9))})
+        assert not await store.commit({name: store.plan(name, oracle.addition("p", number, 2000))})
     store.close()
