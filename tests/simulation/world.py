@@ -711,6 +711,9 @@ class World:
         return "nobody"
 
     def _heard(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        thread = current_thread()
+        if thread is not None and not thread.process.is_alive:
+            return  # said while its calls unwind, as no killed process does
         self.log.append((self.kernel.now, level, event, fields))
         life = self.life
         if level == "exception":

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from logengine import follow, reader
 from logengine.disk.segment_file import list_segments
+from logengine.reading import follow, reader
 from logengine.reading.follow import Follower
 from logengine.reading.reader import Gone, Problem
 from logengine.store.store import Store
