@@ -144,10 +144,11 @@ MUTANTS = (
     ),
     mutant(
         "closed_before_the_ack",
-        "a connection is closed before its last record is durable",
+        "a connection is closed before its last record is durable, and is not told so",
         "intake/connection.py",
-        "or self._greeting or self._durable < self._arrived:",
-        "or self._greeting:",
+        "        is_durable = self._durable >= self._arrived and not self.held_bytes\n",
+        "        is_durable = True\n",
+        tests("e2e/test_daemon.py"),
     ),
     mutant(
         "closed_while_greeting",
