@@ -1,4 +1,4 @@
-"""`is_temp_name` where programs have imported it from so far; `logengine` itself has it too."""
+"""The name that programs have imported `is_temp_name` by; `logengine` has both names itself."""
 
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 
