@@ -535,7 +535,7 @@ async def test_a_sender_that_never_reads_gets_only_the_latest_ack(served: Served
         await other.acked(number)
         total = number
     (connection,) = [c for c in served.server._connections if c.stream == "deaf"]
-    assert len(connection._answers) < 1000
+    assert len(connection._answers._waiting) < 1000
     await deaf.acked(total)
 
 
@@ -585,7 +585,7 @@ async def test_an_error_inside_one_connection_ends_only_that_one(served: Served)
     await other.hello(stream="other")
     hostile = await served.connect()
     await hostile.hello(stream="hostile")
-    with patch.object(served.server, "timestamp", side_effect=ZeroDivisionError):
+    with patch.object(served.server.arrivals, "timestamp", side_effect=ZeroDivisionError):
         await hostile.send(b"x\n")
         assert await hostile.rest() == []
     await other.send(b"y\n")
@@ -715,7 +715,7 @@ async def test_who_comes_back_to_a_failing_stream_again_and_again_leaves_nothing
         await served.until(
             lambda number=number: (  # type: ignore[misc]
                 served.server.totals.connections == number
-                and len(served.server._welcomes) == served.server.connections == 1
+                and served.server.producers.greeted == served.server.connections == 1
             )
         )
     # What waits is the record, and the place at which whoever came last is welcomed; perhaps
@@ -733,13 +733,13 @@ async def test_unfinished_records_that_fill_the_memory_are_finished_one_at_a_tim
     for client in halves:
         await client.hello()
         await client.send(b'{"pad":"' + b"h" * 40_000)
-    await served.until(lambda: served.server._held_bytes >= 480_000)
+    await served.until(lambda: served.server.admission.held_bytes >= 480_000)
     for client in halves:
         await client.send(b'"}\n')
         await client.acked(1)
     assert len(served.values()) == 20
-    assert served.server._held_bytes == 0
-    assert served.server._elected is None
+    assert served.server.admission.held_bytes == 0
+    assert served.server.admission.elected is None
 
 
 @serve(max_record=60_000, max_pending=200_000, max_pending_stream=100_000, stall_timeout=0.05)
@@ -768,9 +768,9 @@ async def test_nobody_is_stalled_whose_stream_is_not_read(served: Served) -> Non
     for number, client in enumerate(halves):
         await client.hello(stream=f"s{number}")
         await client.send(b"h" * 30_000)
-    await served.until(lambda: served.server._elected is not None)
-    assert served.server._elected is not None
-    elected = halves[int(served.server._elected.stream[1:])]
+    await served.until(lambda: served.server.admission.elected is not None)
+    assert served.server.admission.elected is not None
+    elected = halves[int(served.server.admission.elected.stream[1:])]
     served.disk.hold()
     await elected.send(b"\n" + (b"h" * 50_000 + b"\n") * 3 + b"h" * 50_000)
     stream = f"s{halves.index(elected)}"
@@ -791,7 +791,7 @@ async def test_memory_is_bounded_where_unfinished_records_fill_it(served: Served
     for client in clients:
         await client.hello()
         await client.send(b"h" * 30_000)
-    await served.until(lambda: served.server._elected is not None)
+    await served.until(lambda: served.server.admission.elected is not None)
     served.disk.hold()
     lines = b"\n" + (b"w" * 990 + b"\n") * 100
     for client in clients:
@@ -803,7 +803,7 @@ async def test_memory_is_bounded_where_unfinished_records_fill_it(served: Served
     served.disk.go_on()
     for client in clients:
         await client.send_what_fits(b"end\n")
-    await served.until(lambda: served.committer.is_idle and not served.server._held_bytes)
+    await served.until(lambda: served.committer.is_idle and not served.server.admission.held_bytes)
     assert len(served.values()) == 16 * 102
 
 
@@ -941,9 +941,9 @@ async def test_whoever_finishes_records_is_not_stalled(served: Served) -> None:
     for number, client in enumerate(halves):
         await client.hello(stream=f"s{number}")
         await client.send(b"h" * 30_000)
-    await served.until(lambda: served.server._elected is not None)
-    assert served.server._elected is not None
-    elected = halves[int(served.server._elected.stream[1:])]
+    await served.until(lambda: served.server.admission.elected is not None)
+    assert served.server.admission.elected is not None
+    elected = halves[int(served.server.admission.elected.stream[1:])]
     for number in range(1, 15):
         await elected.send(b"h" * 100 + b"\n" + b"h" * (30_000 + 500 * number))
         await elected.acked(number)

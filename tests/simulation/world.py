@@ -601,11 +601,11 @@ class World:
         left = {
             "pending": committer.pending_bytes,
             "waiting": committer._waiting_bytes,
-            "held": held._held_bytes,
+            "held": held.admission.held_bytes,
             "queues": len(committer._pending),
             "failing": len(committer.failing()),
-            "paused": len(held._paused),
-            "producers": len(held._producers),
+            "paused": held.admission.paused,
+            "producers": held.producers.connected,
         }
         if any(left.values()):
             raise Violation("something is left", f"where nobody waits: {left}")
@@ -616,7 +616,7 @@ class World:
         if committer is None or held is None:
             return
         limits = self.scenario.config.limits
-        pending_bytes = committer.pending_bytes + held._held_bytes
+        pending_bytes = committer.pending_bytes + held.admission.held_bytes
         # A line takes more when it is stored, by the envelope, and the shortest many times more.
         most = limits.max_pending + _STORED_TIMES * self.scenario.buffer_bytes + limits.max_record
         if pending_bytes > most:
