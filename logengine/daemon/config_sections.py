@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from logengine.intake.quota import Over, Quota
+from logengine.protocols.registry import DEFAULT_PROTOCOL
+from logengine.protocols.wire import Transport
 from logengine.upkeep.compaction import FANOUT_MAX
 
 KiB = 1024
@@ -69,8 +71,8 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """`[[listen]]`: one socket."""
 
     path: str
-    protocol: Literal["ndjson"] = "ndjson"
-    type: Literal["stream"] = "stream"
+    protocol: str = DEFAULT_PROTOCOL
+    type: Transport = "stream"
     stream: str = "default"
     mode: Mode = Mode(0o666)
 

@@ -24,10 +24,11 @@ from logengine.daemon.systemd import notify, passed_listeners
 from logengine.daemon.upkeep import Upkeep
 from logengine.errors import ConfigError, DataDirectoryIncomplete
 from logengine.format.segment import Sign
-from logengine.intake.listeners import bind_listener
+from logengine.intake.listeners import bind_listener, is_of
 from logengine.intake.quota import Quotas
 from logengine.intake.quota_looks import QuotaLooks
 from logengine.intake.server import Server, ServerLimits
+from logengine.protocols.registry import protocols
 from logengine.protocols.status import serving_state
 from logengine.store.committer import CommitLimits, Committer
 from logengine.store.store import Store, StoreLimits
@@ -154,11 +155,18 @@ def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listener
     try:
         for listen in config.listen:
             inherited = passed.pop(os.path.realpath(listen.path), None)
-            if inherited is not None:
-                listeners.append((inherited, listen, True))
-            else:
-                listeners.append((bind_listener(Path(listen.path), listen.mode), listen, False))
+            if inherited is None:
+                made = bind_listener(Path(listen.path), listen.mode, listen.type)
+                listeners.append((made, listen, False))
                 bound.append(Path(listen.path))
+                continue
+            listeners.append((inherited, listen, True))
+            if not is_of(inherited, listen.type):
+                raise ConfigError(
+                    f"systemd passed a socket at {listen.path} that is not of type "
+                    f"{listen.type!r}, as its [[listen]] says; change that, or the socket unit "
+                    "(ListenStream, ListenDatagram)"
+                )
         if passed:
             raise ConfigError(
                 f"systemd passed a socket at {', '.join(passed)}, which no [[listen]] names; "
@@ -248,7 +256,13 @@ async def _serve(
             )
             tasks.create_task(watch.run())
             for listener, listen, inherited in listeners:
-                server.listen(listener, listen.stream, inherited=inherited)
+                server.listen(
+                    listener,
+                    listen.stream,
+                    protocols()[listen.protocol],
+                    listen.type,
+                    inherited=inherited,
+                )
             gc.freeze()  # what lives as long as the process need not be looked at again
             log.info("listening", sockets=[listen.path for _, listen, _ in listeners])
             notify("READY=1\nSTATUS=Serving", environ)

@@ -15,7 +15,7 @@ from math import inf
 from typing import NamedTuple, Protocol
 
 from logengine.intake.quota_gate import QuotaGate
-from logengine.protocols.ndjson import begins_with_hello, begins_with_status_request
+from logengine.protocols.wire import Opening
 from logengine.store.committer import Committer
 
 
@@ -24,6 +24,10 @@ class Reader(Protocol):
 
     stream: str
     uid: int
+
+    @property
+    def holds_parts(self) -> bool:
+        """Whether it may read part of a record, and so has to go on to be rid of it."""
 
     @property
     def held_bytes(self) -> int:
@@ -74,6 +78,11 @@ class Admission:
         self.held_bytes = 0  # by all readers, outside of any entry
 
     @property
+    def asks_who_sends(self) -> bool:
+        """Whether it depends on the user if somebody may be read."""
+        return self._quotas.are_set
+
+    @property
     def paused(self) -> int:
         """How many readers wait."""
         return len(self._paused)
@@ -98,17 +107,17 @@ class Admission:
             return None
         return Room(*self._quotas.room(reader)) if self._quotas.are_set else UNLIMITED
 
-    def may_read_first_line(self, reader: Reader, waiting: bytes) -> bool:
-        """Whether a new sender, for which this is `waiting`, may be read up to its first line.
+    def may_read_opening(self, reader: Reader, opening: Opening) -> bool:
+        """Whether the first record of a new sender may be read, and no more.
 
-        Only that line says which stream it is for, and that one may have room. Whoever asks how
+        Only that one says which stream it is for, and that stream may have room. Whoever asks how
         the daemon is has an answer at all times.
         """
-        if begins_with_status_request(waiting):
+        if opening is Opening.STATUS:
             return True
         if self.is_full:
             return False
-        return not self._quotas.wait_s(reader) or begins_with_hello(waiting)
+        return not self._quotas.wait_s(reader) or opening is Opening.HELLO
 
     def may_finish_records(self, reader: Reader) -> bool:
         """Whether `reader` may read up to the end of a record, and no further."""
@@ -180,7 +189,9 @@ class Admission:
             (
                 paused
                 for paused in self._paused
-                if self._stream_has_room(paused.stream) and not self._quotas.wait_s(paused)
+                if paused.holds_parts
+                and self._stream_has_room(paused.stream)
+                and not self._quotas.wait_s(paused)
             ),
             key=lambda reader: reader.held_bytes,
             default=None,

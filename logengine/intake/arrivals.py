@@ -45,7 +45,8 @@ class Arrivals:
         self._clock_ns = clock_ns
         self._timestamp = ""
         self._timestamp_turn = -1
-        self.refused = 0  # lines that were too long
+        self.refused = 0  # records, and datagrams, that were too long
+        self.datagrams = 0
 
     def timestamp(self) -> str:
         """The time for what arrives now: one for all that is read in one turn."""
@@ -67,12 +68,12 @@ class Arrivals:
         """Queues an entry; its sender hears of it once it is durable."""
         self._committer.add(stream, entry)
 
-    def refuse(self, stream: str, peer: Peer, max_record: int) -> None:
-        """Counts and reports a line longer than `max_record` bytes, which nobody keeps."""
+    def refuse(self, stream: str, peer: Peer, limit: int) -> None:
+        """Counts and reports what is longer than `limit` bytes, and is not kept."""
         log.warning(
             "record_too_large",
             stream=stream,
-            limit=max_record,
+            limit=limit,
             pid=peer.pid,
             uid=peer.uid,
             comm=peer.comm,

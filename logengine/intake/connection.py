@@ -1,4 +1,4 @@
-"""One connection of an NDJSON sender: what it sends becomes entries, what is durable an ack.
+"""One connection of a sender: what it sends becomes entries, what is durable an ack.
 
 Works on a non-blocking socket with a poller and the loop's writers, and not on a transport:
 a transport that cannot write an ack closes the connection, and what its sender had still
@@ -8,75 +8,46 @@ sent would be lost unread.
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 
 import structlog
 
 from logengine.errors import TooManyStreams
-from logengine.format.record import Peer, peer_fields
-from logengine.intake.admission import UNLIMITED, Admission, Room
+from logengine.format.record import peer_fields
+from logengine.intake.admission import UNLIMITED, Room
 from logengine.intake.answer_writer import AnswerWriter
-from logengine.intake.arrivals import Arrivals
 from logengine.intake.connection_state import Happening, State, state_after
-from logengine.intake.credentials import peer_of
-from logengine.intake.poller import Poller
-from logengine.intake.producers import Producers
-from logengine.protocols.ndjson import (
+from logengine.intake.credentials import OVERFLOW_UID, peer_of
+from logengine.intake.surroundings import RECEIVE_BYTES, Surroundings
+from logengine.protocols.wire import (
     BadHello,
     Event,
     Hello,
     Lines,
-    NdjsonReceiver,
     StatusRequest,
     TooLarge,
-    ack_answer,
-    error_answer,
-    goodbye_answer,
-    over_quota_answer,
-    too_large_answer,
-    welcome_answer,
+    WireProtocol,
 )
 from logengine.store.pending import Entry
 
 log = structlog.get_logger()
 
-RECEIVE_BYTES = 256 * 1024
-NOT_DURABLE = error_answer(
-    "not_durable", expected="what you sent once more: not all of it is known to be on disk"
-)
-_OVERFLOW_UID = 65534  # whom the kernel names where it cannot tell the user
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What all connections of a daemon share.
-
-    `max_record` is in bytes. `add_stream` gives a stream its place, or raises `TooManyStreams`;
-    `status` is the answer to whoever asks how the daemon is.
-    """
-
-    poller: Poller
-    admission: Admission
-    arrivals: Arrivals
-    producers: Producers
-    max_record: int
-    add_stream: Callable[[str], None]
-    status: Callable[[Peer], bytes]
-
 
 class Connection:
     """A sender, as the committer's `Sender` and as a reader of its socket.
 
-    Numbers are the sender's: of the last record that arrived, and of the last durable one.
-    `on_closed` is called once, when it has ended.
+    Speaks `protocol`. Numbers are the sender's: of the last record that arrived, and of the last
+    durable one. `on_closed` is called once, when it has ended.
     """
+
+    holds_parts = True
 
     def __init__(
         self,
         around: Surroundings,
         connection: socket.socket,
         stream: str,
+        protocol: WireProtocol,
         on_closed: Callable[["Connection"], None],
     ) -> None:
         self._poller = around.poller
@@ -88,12 +59,13 @@ class Connection:
         self._status = around.status
         self._on_closed = on_closed
         self._socket = connection
-        self._receiver = NdjsonReceiver(around.max_record)
-        self._answers = AnswerWriter(connection, ack_answer, self._on_answers_written)
+        self._receiver = protocol.receiver(around.max_record)
+        self._encode = protocol.answers
+        self._answers = AnswerWriter(connection, self._encode.ack, self._on_answers_written)
         self._state = State.OPEN
         self.peer = peer_of(connection)
         self._peer_fields = peer_fields(self.peer)
-        self.uid = _OVERFLOW_UID if self.peer.uid is None else self.peer.uid
+        self.uid = OVERFLOW_UID if self.peer.uid is None else self.peer.uid
         self.stream = stream
         self.producer: str | None = None
         self._arrived = 0
@@ -137,7 +109,7 @@ class Connection:
         What it had delivered stays queued, and is committed.
         """
         log.info("producer_fenced", stream=self.stream, producer=self.producer)
-        self._end_with(error_answer("fenced"))
+        self._end_with(self._encode.error("fenced"))
 
     @property
     def is_numbered(self) -> bool:
@@ -146,7 +118,7 @@ class Connection:
 
     def send_away(self) -> None:
         """Ends it; what no ack passed is to be sent again, as after a stop."""
-        self._end_with(goodbye_answer("data_directory_replaced"))
+        self._end_with(self._encode.goodbye("data_directory_replaced"))
 
     def stall(self) -> None:
         """Ends it because its unfinished record held up everybody else for too long."""
@@ -154,7 +126,7 @@ class Connection:
             "stalled_sender_closed", stream=self.stream, pid=self.peer.pid, uid=self.peer.uid
         )
         self._end_with(
-            error_answer("stalled", expected="the rest of a record that was begun, in time")
+            self._encode.error("stalled", expected="the rest of a record that was begun, in time")
         )
 
     def stop(self) -> None:
@@ -180,8 +152,12 @@ class Connection:
             return
         is_durable = self._durable >= self._arrived and not self.held_bytes
         if not (self._answers.are_wanted or is_durable):
+            warning = self._encode.error(
+                "not_durable",
+                expected="what you sent once more: not all of it is known to be on disk",
+            )
             with contextlib.suppress(OSError):  # nobody hears it
-                self._socket.send(NOT_DURABLE)
+                self._socket.send(warning)
         self._release()
 
     def _release(self) -> None:
@@ -235,17 +211,17 @@ class Connection:
         room = self._admission.room_for(self)
         if room is not None:
             return RECEIVE_BYTES if room is UNLIMITED else self._bytes_in(room)
-        # Only its first line says which stream it is for, and that one may have room.
-        is_new = not (self._arrived or self._answers.are_wanted)
+        # Only its first record says which stream it is for, and that one may have room.
+        is_new = self._receiver.awaits_opening
         may_finish = self._admission.may_finish_records(self)
         if not (is_new or may_finish):
             return 0
         waiting = self._socket.recv(RECEIVE_BYTES, socket.MSG_PEEK)
         if not waiting:
             return 1  # that is the end, and may be read at any time
-        if is_new and self._admission.may_read_first_line(self, waiting):
-            return waiting.find(b"\n") + 1 or len(waiting)
-        return waiting.rfind(b"\n") + 1 if may_finish else 0
+        if is_new and self._admission.may_read_opening(self, self._receiver.opening(waiting)):
+            return self._receiver.bytes_of(waiting, 1)
+        return self._receiver.whole_bytes(waiting) if may_finish else 0
 
     def _bytes_in(self, room: Room) -> int:
         """How many bytes of what waits there is `room` for; at least one record, or a part."""
@@ -253,10 +229,8 @@ class Connection:
         if room.records == inf:
             return room_bytes
         waiting = self._socket.recv(room_bytes, socket.MSG_PEEK)
-        lines_max = max(1, int(room.records))
-        parts = waiting.split(b"\n", lines_max)
-        behind_bytes = len(parts[-1]) if len(parts) > lines_max else 0
-        return len(waiting) - behind_bytes or 1  # nothing waits: that is the end
+        # Where nothing waits, that is the end, and may be read.
+        return self._receiver.bytes_of(waiting, max(1, int(room.records))) or 1
 
     def _on_end(self) -> None:
         self.pause()
@@ -283,8 +257,16 @@ class Connection:
                     self._end_with(answer)
                     return
                 case StatusRequest():
-                    self._end_with(self._status(self.peer))
+                    self._end_with(self._status_answer())
                     return
+
+    def _status_answer(self) -> bytes:
+        status = self._status(self.peer)
+        if status is None:
+            return self._encode.error(
+                "not_allowed", found=self.peer.uid, expected="root or the daemon's user"
+            )
+        return self._encode.status(status)
 
     def _take_lines(self, chunk: bytes) -> None:
         arrived = self._arrivals.stamp(self, self._peer_fields, chunk)
@@ -293,13 +275,13 @@ class Connection:
         self._add(arrived.body, arrived.records, arrived.numbers, arrived.timestamp)
         if arrived.over is not None and self._answers.are_wanted:
             first = self._arrived - (arrived.numbers - arrived.records) + 1
-            self._answers.say(over_quota_answer(first, self._arrived, arrived.over))
+            self._answers.say(self._encode.over_quota(first, self._arrived, arrived.over))
 
     def _refuse_record(self) -> None:
         self._arrivals.refuse(self.stream, self.peer, self._max_record)
         self._add(b"", 0, 1, self._arrivals.timestamp())
         if self._answers.are_wanted:
-            self._answers.say(too_large_answer(self._arrived, self._max_record))
+            self._answers.say(self._encode.too_large(self._arrived, self._max_record))
 
     def _add(self, body: bytes, count: int, numbers: int, timestamp: str) -> None:
         self._arrived += numbers
@@ -313,7 +295,9 @@ class Connection:
         try:
             self._add_stream(stream)
         except TooManyStreams as error:
-            self._end_with(error_answer("too_many_streams", found=stream, expected=str(error)))
+            self._end_with(
+                self._encode.error("too_many_streams", found=stream, expected=str(error))
+            )
             return False
         self.stream = stream
         self._answers.are_wanted = True
@@ -341,7 +325,7 @@ class Connection:
         self._close_if_through()
 
     def _welcome(self) -> None:
-        self._answers.say(welcome_answer(self._arrived + 1, self._max_record))
+        self._answers.say(self._encode.welcome(self._arrived + 1, self._max_record))
 
     def _on_answers_written(self) -> None:
         self._admission.let_go_on(self)
@@ -360,7 +344,7 @@ class Connection:
         if self._durable < self._arrived:
             return
         if state.is_stopping and self._answers.are_wanted:
-            self._answers.say_last(goodbye_answer("stopping"))
+            self._answers.say_last(self._encode.goodbye("stopping"))
         if state.is_stopping or not self._answers.is_blocked:
             self.close()
 

@@ -7,22 +7,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
 import structlog
 
 from logengine.format.record import Peer, envelope, peer_fields, stamp
 from logengine.format.timestamp import format_timestamp
 from logengine.intake.admission import Admission
 from logengine.intake.arrivals import Arrivals
-from logengine.intake.connection import Connection, Surroundings
+from logengine.intake.connection import Connection
+from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.listeners import Listeners
 from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
 from logengine.intake.quota import Quotas
 from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.quota_looks import QuotaLooks
-from logengine.protocols.ndjson import error_answer
+from logengine.intake.surroundings import Surroundings
 from logengine.protocols.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
+from logengine.protocols.wire import Transport, WireProtocol
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry
 from logengine.store.store import Store
@@ -120,6 +121,7 @@ class Server:
             self._take, limits.max_connections, lambda: len(self._connections)
         )
         self._connections: set[Connection] = set()
+        self._datagram_sockets: set[DatagramSocket] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
 
@@ -133,12 +135,33 @@ class Server:
         """What came in since the start."""
         return ServerTotals(self._connections_taken, self.arrivals.refused)
 
-    def listen(self, listener: socket.socket, stream: str, *, inherited: bool = False) -> None:
-        """Accepts on a listening socket; records go to `stream` unless a hello says otherwise.
+    def listen(
+        self,
+        listener: socket.socket,
+        stream: str,
+        protocol: WireProtocol,
+        transport: Transport = "stream",
+        *,
+        inherited: bool = False,
+    ) -> None:
+        """Takes what comes to a socket; records go to `stream` unless a hello says otherwise.
 
-        An inherited one is somebody else's too: who waits there is left to the next daemon.
+        An inherited one is somebody else's too: what waits there is left to the next daemon.
         """
-        self._listeners.add(listener, stream, inherited=inherited)
+        if transport == "stream":
+            self._listeners.add(listener, stream, protocol, inherited=inherited)
+            return
+        datagrams = DatagramSocket(
+            self._surroundings,
+            listener,
+            stream,
+            protocol,
+            self._datagrams_closed,
+            inherited=inherited,
+        )
+        self._datagram_sockets.add(datagrams)
+        self._all_closed.clear()
+        datagrams.resume()
 
     def room(self) -> None:
         """Lets those senders be read for whom there is room again."""
@@ -157,24 +180,24 @@ class Server:
         """Stops accepting, takes what was sent so far, and returns when all of it is durable."""
         self._listeners.stop()
         self._quotas.keep_nobody_waiting()
-        for connection in list(self._connections):
-            connection.stop()
+        for each in self._open():
+            each.stop()
         await self._all_closed.wait()
         self._quotas.report()
         await self._committer.drained()
 
     def close(self) -> None:
         """Closes all connections at once; nothing more is read."""
-        for connection in list(self._connections):
-            connection.close()
+        for each in self._open():
+            each.close()
         self._quotas.close()
         if self._looks is not None:
             self._looks.close()
         self._poller.close()
 
-    def _take(self, accepted: socket.socket, stream: str) -> None:
+    def _take(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:
         """Begins with somebody who has connected."""
-        connection = Connection(self._surroundings, accepted, stream, self._closed)
+        connection = Connection(self._surroundings, accepted, stream, protocol, self._closed)
         self._connections.add(connection)
         self._all_closed.clear()
         self._connections_taken += 1
@@ -184,10 +207,21 @@ class Server:
         """Forgets a connection."""
         self._connections.discard(connection)
         self.producers.forget(connection)
-        if not self._connections:
-            self._all_closed.set()
+        self._note_if_all_closed()
         self._listeners.accept_again()
         self.admission.forget(connection)
+
+    def _datagrams_closed(self, datagrams: DatagramSocket) -> None:
+        self._datagram_sockets.discard(datagrams)
+        self._note_if_all_closed()
+        self.admission.forget(datagrams)
+
+    def _open(self) -> list[Connection | DatagramSocket]:
+        return [*self._connections, *self._datagram_sockets]
+
+    def _note_if_all_closed(self) -> None:
+        if not (self._connections or self._datagram_sockets):
+            self._all_closed.set()
 
     def _write(self, stream: str, record: bytes) -> None:
         """Adds a record of the daemon's own to `stream`."""
@@ -195,14 +229,14 @@ class Server:
         body, count = stamp(record, envelope(timestamp, _OWN_FIELDS))
         self._committer.add(stream, Entry(body, count, timestamp, 0, _Nobody()))
 
-    def _status(self, peer: Peer) -> bytes:
-        """The answer to `peer`, who asks how the daemon is."""
+    def _status(self, peer: Peer) -> Status | None:
+        """How the daemon is, for root and for its own user."""
         if peer.uid not in (0, os.geteuid()):
-            return error_answer("not_allowed", found=peer.uid, expected="root or the daemon's user")
+            return None
         committer = self._committer
         failing = committer.failing()
         full_streams, full_uids = self._quotas.without_space()
-        status = Status(
+        return Status(
             status=1,
             ok=not failing and not self.admission.is_full and self._store.unusable is None,
             pid=os.getpid(),
@@ -225,6 +259,7 @@ class Server:
                 refused_records=self.arrivals.refused,
                 over_quota_records=self._quotas.dropped_records,
                 dropped_records=committer.totals.dropped_records,
+                datagrams=self.arrivals.datagrams,
             ),
             streams_at_max_bytes=full_streams[:FULL_MAX],
             uids_at_max_bytes=full_uids[:FULL_MAX],
@@ -232,4 +267,3 @@ class Server:
             unusable=str(self._store.unusable or ""),
             risks=self._store.risks,
         )
-        return msgspec.json.encode(status) + b"\n"

@@ -26,6 +26,7 @@ import msgspec
 
 from logengine.disk import writes
 from logengine.intake.server import Server, ServerLimits
+from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.reading.follow import Follower
 from logengine.store.committer import CommitLimits, Committer
 from logengine.store.store import Store
@@ -297,7 +298,7 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
                 clock_ns=lambda: _NANOSECONDS,
             )
             committer.on_room = server.room
-            server.listen(listener, "default")
+            server.listen(listener, "default", NDJSON)
             readers = _Readers(data, plan, note)
             compactor, pass_time = _compactor(store, committer, executor, plan)
             tasks.create_task(compactor.run())

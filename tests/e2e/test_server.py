@@ -26,10 +26,11 @@ import uvloop
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
-from logengine.intake.connection import RECEIVE_BYTES
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import Admitted, Quota, Quotas
 from logengine.intake.server import Server, ServerLimits
+from logengine.intake.surroundings import RECEIVE_BYTES
+from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.store.committer import CommitLimits, Committer
 from logengine.store.store import Store, StoreLimits
 
@@ -223,7 +224,7 @@ async def serving(
                     store, served.committer, ServerLimits(**limits), tasks, quotas=quotas
                 )
                 served.committer.on_room = served.server.room
-                served.server.listen(listener, "default")
+                served.server.listen(listener, "default", NDJSON)
                 try:
                     yield served
                 finally:

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Simulation, tests
 
 _SERVER = tests("e2e/test_server.py", "e2e/test_protocol.py")
 _FENCING = tests("e2e/test_fencing.py", "e2e/test_server.py")
+_DATAGRAMS = tests("e2e/test_datagrams.py")
 _QUOTAS = tests("e2e/test_quotas.py")
 
 MUTANTS = (
@@ -163,7 +164,7 @@ MUTANTS = (
         "no_goodbye",
         "a stop ends a connection without a goodbye",
         "intake/connection.py",
-        '            self._answers.say_last(goodbye_answer("stopping"))\n',
+        '            self._answers.say_last(self._encode.goodbye("stopping"))\n',
         "            self._answers.are_wanted = False\n",
         Simulation(10),
         _SERVER,
@@ -219,7 +220,7 @@ MUTANTS = (
         "new_connection_waits_for_the_default",
         "a new connection is not read while the default stream has no room",
         "intake/connection.py",
-        "        is_new = not (self._arrived or self._answers.are_wanted)",
+        "        is_new = self._receiver.awaits_opening",
         "        is_new = False",
         Simulation(),
         _SERVER,
@@ -237,7 +238,7 @@ MUTANTS = (
         "read_past_the_record",
         "who may be read up to the end of a record is read on",
         "intake/connection.py",
-        '        return waiting.rfind(b"\\n") + 1 if may_finish else 0',
+        "        return self._receiver.whole_bytes(waiting) if may_finish else 0",
         "        return len(waiting) if may_finish else 0",
         Simulation(),
         _SERVER,
@@ -376,5 +377,46 @@ MUTANTS = (
         "intake/server.py",
         "        self._listeners.accept_again()\n",
         "",
+    ),
+    # Datagrams.
+    mutant(
+        "datagrams_read_without_room",
+        "datagrams are read although there is no room for them",
+        "intake/datagrams.py",
+        "            if not self._may_read():",
+        "            if False:",
+        _DATAGRAMS,
+    ),
+    mutant(
+        "datagrams_of_one_sender",
+        "datagrams that wait together are all stored as the first one's sender's",
+        "intake/datagrams.py",
+        "        if sender is not self._gathered_of:\n            self._add_gathered()",
+        "        if self._gathered_of is None:\n            self._add_gathered()",
+        _DATAGRAMS,
+    ),
+    mutant(
+        "datagrams_left_at_a_stop",
+        "a stop loses the datagrams that are in the kernel's queue",
+        "intake/datagrams.py",
+        "        self._on_readable()\n\n    def close",
+        "        self.close()\n\n    def close",
+        _DATAGRAMS,
+    ),
+    mutant(
+        "inherited_datagrams_taken",
+        "a stop takes datagrams from a socket that the next daemon has too",
+        "intake/datagrams.py",
+        "        if self._is_inherited or self._is_closed:",
+        "        if self._is_closed:",
+        _DATAGRAMS,
+    ),
+    mutant(
+        "datagram_cut",
+        "a datagram that is too long is stored without its end",
+        "intake/datagrams.py",
+        "        if size_bytes > len(self._buffer):",
+        "        if False:",
+        _DATAGRAMS,
     ),
 )

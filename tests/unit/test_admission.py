@@ -29,6 +29,7 @@ class Sender:
     stream: str = "app"
     uid: int = 0
     held_bytes: int = 0
+    holds_parts: bool = True
     is_read: bool = True
     is_stalled: bool = False
 
@@ -99,6 +100,16 @@ async def test_one_sender_at_a_time_finishes_a_record_where_such_records_fill_th
     first.hold(-first.held_bytes, finished=True)
     assert admission.elected is None
     assert other.is_read
+
+
+async def test_who_can_hold_no_part_of_a_record_is_not_elected() -> None:
+    admission = admitting(Queue())
+    holder, datagrams = Sender(admission), Sender(admission, holds_parts=False)
+    holder.hold(120)
+    datagrams.wants_to_read()
+    assert admission.elected is None
+    holder.wants_to_read()
+    assert admission.elected is holder
 
 
 async def test_when_the_elected_one_goes_another_is_elected() -> None:
