@@ -29,6 +29,10 @@ log = structlog.get_logger()
 
 _DATAGRAMS_PER_TURN = 64
 _RETRY_PAUSE_S = 0.5
+# To ask /proc about a process takes ten times as long as all else about a datagram. Not for long,
+# because a process that has exited may give its number to another one.
+_SENDERS_KEPT_S = 0.1
+_SENDERS_KEPT_MAX = 1024
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,8 @@ class DatagramSocket:
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
         self._senders: dict[Credentials, _Sender] = {}
-        self._senders_turn = -1
+        self._senders_until_s = 0.0
         self._gathered: list[bytes] = []  # of one sender, to be stamped together
-        self._gathered_bytes = 0
         self._gathered_of: _Sender | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._is_stopping = False
@@ -145,7 +148,10 @@ class DatagramSocket:
 
     def _read(self) -> None:
         """Takes some datagrams. Raises `BlockingIOError` when there are no more."""
+        taken_bytes = 0
         for _ in range(_DATAGRAMS_PER_TURN):
+            if taken_bytes >= RECEIVE_BYTES:
+                return
             if self._is_stopping or self._admission.asks_who_sends:
                 self._look_at_next()
             if not self._may_read():
@@ -156,6 +162,7 @@ class DatagramSocket:
             size_bytes, ancillary, _, _ = self._socket.recvmsg_into(
                 [self._buffer], ANCILLARY_BYTES, socket.MSG_TRUNC
             )
+            taken_bytes += size_bytes
             self._take(self._sender_of(credentials_in(ancillary)), size_bytes)
 
     def _may_read(self) -> bool:
@@ -188,13 +195,12 @@ class DatagramSocket:
             self._add_gathered()
             self._gathered_of = sender
         self._gathered.append(chunk)
-        self._gathered_bytes += len(chunk)
-        if self._admission.asks_who_sends or self._gathered_bytes >= RECEIVE_BYTES:
+        if self._admission.asks_who_sends:
             self._add_gathered()
 
     def _add_gathered(self) -> None:
         sender, chunks = self._gathered_of, self._gathered
-        self._gathered_of, self._gathered, self._gathered_bytes = None, [], 0
+        self._gathered_of, self._gathered = None, []
         if sender is None:
             return
         arrived = self._arrivals.stamp(sender, sender.peer_fields, b"".join(chunks))
@@ -204,12 +210,14 @@ class DatagramSocket:
             )
 
     def _sender_of(self, credentials: Credentials) -> _Sender:
-        # For one turn: a process that has exited may give its number to another one.
-        if self._senders_turn != self._poller.turns:
-            self._senders_turn = self._poller.turns
+        now_s = self._loop.time()
+        if now_s >= self._senders_until_s:
+            self._senders_until_s = now_s + _SENDERS_KEPT_S
             self._senders.clear()
         sender = self._senders.get(credentials)
         if sender is None:
+            if len(self._senders) >= _SENDERS_KEPT_MAX:
+                self._senders.clear()
             peer = peer_of_process(credentials)
             sender = _Sender(self.stream, credentials.uid, peer, peer_fields(peer))
             self._senders[credentials] = sender

@@ -23,6 +23,8 @@ import pytest
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
+from logengine.intake import datagrams
+from logengine.intake.credentials import peer_of_process
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import Quota, Quotas
@@ -119,6 +121,21 @@ async def test_each_datagram_is_stored_with_the_process_that_sent_it(root: Path)
         assert {(record["_pid"], record["_uid"]) for record in own} == {(os.getpid(), os.getuid())}
         assert own[0]["_comm"]
         assert (other["_pid"], other["_uid"]) == (pid, os.getuid() or 1234)
+
+
+@pytest.mark.parametrize(("kept_s", "looks"), [(3600, 1), (0, 10)])
+async def test_a_process_is_looked_up_again_after_a_while_and_not_for_each_datagram(
+    root: Path, kept_s: float, looks: int
+) -> None:
+    with (
+        patch.object(datagrams, "_SENDERS_KEPT_S", kept_s),
+        patch.object(datagrams, "peer_of_process", wraps=peer_of_process) as looking,
+    ):
+        async with receiving(root) as there:
+            for number in range(1, 11):
+                there.sender.send(numbered(number, number))
+                await there.stored(number)
+            assert looking.call_count == looks
 
 
 async def test_of_datagrams_that_waited_together_each_is_its_own_senders(root: Path) -> None:
