@@ -52,7 +52,8 @@ class AnswerWriter:
         self.say(answer)
 
     def close(self) -> None:
-        """Writes nothing more. To be called before the socket is closed."""
+        """Writes nothing more, and lets go of `on_written`. Before the socket is closed."""
+        self._on_written = _nothing  # or only the collector could free who gave it
         if self.is_blocked:
             self.is_blocked = False
             self._loop.remove_writer(self._socket)
@@ -86,3 +87,7 @@ class AnswerWriter:
         self._write()
         if not self.is_blocked:
             self._on_written()
+
+
+def _nothing() -> None:
+    pass

@@ -109,6 +109,7 @@ class DatagramSocket:
         self._is_stopping = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)  # whoever sends from now on gets EPIPE
+        self.resume()
         self._on_readable()
 
     def close(self) -> None:
@@ -132,7 +133,7 @@ class DatagramSocket:
                 self._read()
             finally:
                 self._add_gathered()
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             if self._is_stopping:
                 self.close()  # nothing is left in the queue
         except OSError as error:

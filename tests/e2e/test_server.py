@@ -8,12 +8,14 @@ import array
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import os
 import resource
 import socket
 import stat
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -604,6 +606,21 @@ async def test_descriptors_that_are_passed_are_not_kept(served: Served) -> None:
         )
         await client.acked(number)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@serve()
+async def test_a_connection_that_has_ended_is_freed_without_the_collector(served: Served) -> None:
+    gc.disable()
+    try:
+        client = await served.connect()
+        await client.hello(stream="app", producer="p")
+        await client.send(numbered(1, 9))
+        await client.acked(9)
+        (ended,) = [weakref.ref(each) for each in served.server._connections]
+        client.close()
+        await served.until(lambda: ended() is None)
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager
