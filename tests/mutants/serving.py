@@ -78,9 +78,9 @@ MUTANTS = (
     mutant(
         "read_while_greeting",
         "a producer is read before it is welcomed",
-        "intake/connection_state.py",
-        "    GREETING = (False, True, False, False, False)\n",
-        "    GREETING = (True, True, False, False, False)\n",
+        "intake/connection.py",
+        "        if self._state.is_read and not self._poller",
+        "        if not self._state.is_ended and not self._poller",
         Simulation(),
         _SERVER,
     ),
@@ -172,10 +172,9 @@ MUTANTS = (
     mutant(
         "broken_pipe_ends_reading",
         "what a sender had sent is lost if it does not read its answers any more",
-        "intake/connection.py",
-        "            self._answers.ack(number)\n",
-        "            self._answers.ack(number)\n"
-        "            if not self._answers.are_wanted:\n                self.close()\n",
+        "intake/answer_writer.py",
+        "                self._ack_due = 0\n                return\n",
+        "                self._ack_due = 0\n                raise\n",
         Simulation(),
         _SERVER,
     ),
