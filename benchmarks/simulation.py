@@ -158,6 +158,7 @@ def _compactor(
     rewriter = Rewriter(
         store.data,
         Pace(_COMPACTION.max_rate),
+        names=store.names,
         direct_above=_COMMIT.direct_above,
         level=_COMPACTION.level,
     )
@@ -167,5 +168,5 @@ def _compactor(
         seal_after=_COMPACTION.seal_after,
         seal_small_after=_COMPACTION.seal_small_after,
     )
-    retainer = Retainer(store.data, rules, clock_ns=lambda: clock.now_ns, unsynced=store.unsynced)
+    retainer = Retainer(store.data, rules, clock_ns=lambda: clock.now_ns, names=store.names)
     return Compactor(store, committer, rewriter, limits, executor, clock, retainer)

@@ -121,6 +121,7 @@ class Upkeep:
         rewriter = Rewriter(
             data,
             Pace(compaction.max_rate),
+            names=self._store.names,
             direct_above=self._config.commit.direct_above,
             level=compaction.level,
             sign=self._sign,
@@ -133,7 +134,7 @@ class Upkeep:
         )
         rules = retention_rules(self._config, data.descriptor)
         retainer = Retainer(
-            data, rules, unsynced=self._store.unsynced, is_known=self._store.may_be_trimmed
+            data, rules, names=self._store.names, is_known=self._store.may_be_trimmed
         )
         return Compactor(
             self._store,

@@ -257,15 +257,6 @@ def names_in(directory: AnyDirectory) -> list[str]:
     return directory.names() if isinstance(directory, Directory) else os.listdir(directory)
 
 
-def sync_or_note(directory: Directory, unsynced: set[str]) -> None:
-    """Syncs a directory; where that fails, its name is among the `unsynced` by then."""
-    try:
-        directory.sync()
-    except BaseException:
-        unsynced.add(directory.name)
-        raise
-
-
 def sync_directory(path: StrPath) -> None:
     """Makes the names in directory `path` durable. Raises `AtomicWriteError`."""
     with errors_name(path, "sync the directory"), Directory.open(path) as directory:

@@ -23,6 +23,7 @@ from msgspec import UNSET, UnsetType
 from logengine.disk.data_directory import create_data_directory
 from logengine.disk.directory import Directory, create_directories
 from logengine.disk.durable_mark import DurableMarks
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.file_system import risks_at
 from logengine.disk.running import read_boot_id
 from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
@@ -217,12 +218,15 @@ class Store:
         return self._opened is not None
 
     @property
-    def unsynced(self) -> set[str]:
-        """Streams whose directory could not be synced after a name was removed or replaced.
+    def names(self) -> DurableNames:
+        """What every change of names in the streams' directories goes through."""
+        assert self._opened is not None, "the store is not open"
+        return self._opened.running.names
 
-        What is gone may come back, so nothing more goes until the next boot.
-        """
-        return self._opened.running.unsynced if self._opened else set()
+    @property
+    def unsynced(self) -> frozenset[str]:
+        """The streams of which nothing more is removed until the machine is booted again."""
+        return self.names.unsynced if self._opened else frozenset()
 
     def close(self) -> None:
         """Gives the data directory free, and says that this process ended well, if it did."""
@@ -311,19 +315,19 @@ class Store:
     async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:
         """Removes the oldest segments of a stream, for `wanted_bytes` of room; gives them.
 
-        Not the newest one that is durable, and none if `stream` is not ready or `unsynced`.
-        Nobody else may change names in its directory meanwhile. Raises `OSError`.
+        Not the newest one that is durable, and none if `stream` is not ready, or is one of the
+        `unsynced`. Nobody else may change names in its directory meanwhile. Raises `OSError`.
         """
         state = self._durable.get(stream)
         if state is None or state.next_seq == 1:
             return []
-        if self.unusable is not None or stream in self.unsynced:
+        if self.unusable is not None or not self.names.may_remove_from(stream):
             return []
-        data, unsynced, next_seq = self.data, self.unsynced, state.next_seq
+        data, names, next_seq = self.data, self.names, state.next_seq
 
         def drop() -> list[StoredSegment]:
             with data.subdirectory(stream) as directory:
-                return drop_oldest(directory, wanted_bytes, next_seq, unsynced)
+                return drop_oldest(directory, wanted_bytes, next_seq, names)
 
         try:
             return await self._in_thread(drop)
@@ -504,8 +508,8 @@ class Store:
         return SegmentWriter(
             self.data,
             plan,
+            names=self.names,
             direct_above=self._limits.direct_above,
-            unsynced=self.unsynced,
             on_durable=functools.partial(marks.move, plan.stream, plan.last, plan.first),
         )
 

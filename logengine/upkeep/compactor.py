@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from logengine.disk.directory import Directory
+from logengine.disk.durable_names import remove_covered
 from logengine.errors import DamagedSegment, LogEngineError
 from logengine.format.segment import first_of_name, segment_name
 from logengine.store.committer import Committer
@@ -37,7 +38,7 @@ from logengine.upkeep.compaction import (
 )
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.rewrite import CompactionStopped, Rewriter
-from logengine.upkeep.survey import Leftover, Survey, survey, unlink_newest_first
+from logengine.upkeep.survey import Leftover, Survey, survey
 
 log = structlog.get_logger()
 
@@ -387,13 +388,10 @@ class Compactor:
             async with self._committer.held(stream):
                 await self._in_thread(_publish_in_place_of, writer, self._data, needed)
         except BaseException:
-            if writer.is_visible:
-                # Before what it covers is gone for good, its own name may be lost.
-                self._store.unsynced.add(stream)
             writer.abort()
             raise
         spend = self._rewriter.pace.spend_or_hurry
-        await self._in_thread(_unlink, self._data, stream, covered, spend)
+        await self._in_thread(_remove_covered, self._data, stream, covered, spend)
 
     async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
         loop = asyncio.get_running_loop()
@@ -417,8 +415,8 @@ def _publish_in_place_of(writer: SegmentWriter, data: Directory, needed: Sequenc
     writer.publish()
 
 
-def _unlink(
+def _remove_covered(
     data: Directory, stream: str, names: Collection[str], spend: Callable[[int], None]
 ) -> None:
     with data.subdirectory(stream) as directory:
-        unlink_newest_first(directory, names, spend)
+        remove_covered(directory, names, spend)

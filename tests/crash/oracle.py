@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from structlog.testing import capture_logs
 
 from logengine.disk.directory import AnyDirectory
+from logengine.disk.durable_names import DurableNames
 from logengine.errors import DataDirectoryIncomplete
 from logengine.store.committer import CommitLimits, Committer
 from logengine.store.plan import Addition
@@ -32,7 +33,7 @@ LIMITS = StoreLimits(rewrite_limit=1024, direct_above=700, active_cache=300)
 TIME = "2026-11-23T20:00:00.000001Z"
 
 Producer = tuple[str, str]  # stream and name
-MakeRetainer = Callable[[AnyDirectory, set[str]], Retainer]
+MakeRetainer = Callable[[AnyDirectory, DurableNames], Retainer]
 
 
 class Durable(NamedTuple):
@@ -280,7 +281,7 @@ def recover(
             found = _recover(store, data, before, list(producers), note)
         left = look_at(data)
         if left.leftovers or make_retainer is not None:
-            retainer = make_retainer(data, store.unsynced) if make_retainer is not None else None
+            retainer = make_retainer(data, store.names) if make_retainer is not None else None
             with capture_logs():
                 asyncio.run(_clear_up(store, retainer))
             cleared = look_at(data)
@@ -336,7 +337,13 @@ async def _clear_up(store: Store, retainer: Retainer | None) -> None:
     """Has a compactor remove what another one left, and what is kept no longer; nothing else."""
     async with asyncio.TaskGroup() as tasks:
         committer = Committer(store, CommitLimits(), tasks)
-        rewriter = Rewriter(store.data, Pace(math.inf), direct_above=LIMITS.direct_above, level=1)
+        rewriter = Rewriter(
+            store.data,
+            Pace(math.inf),
+            names=store.names,
+            direct_above=LIMITS.direct_above,
+            level=1,
+        )
         limits = CompactionLimits(seal_after=math.inf, seal_small_after=math.inf)
         compactor = Compactor(store, committer, rewriter, limits, AtOnce(), retainer=retainer)
         tasks.create_task(compactor.run())

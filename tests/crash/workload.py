@@ -142,7 +142,7 @@ class Plan:
         rules = self.retention
         if rules is None:
             return None
-        return lambda data, unsynced: retaining.retainer(data, rules, unsynced)
+        return lambda data, names: retaining.retainer(data, rules, names)
 
 
 def is_refused(producer: Producer, number: int) -> bool:
@@ -364,8 +364,14 @@ def _compactor(
     retainer = None
     if plan.make_retainer is not None:
         limits = msgspec.structs.replace(limits, seal_bytes=_SEAL_BYTES_RETAINED)
-        retainer = plan.make_retainer(store.data, store.unsynced)
-    rewriter = Rewriter(store.data, Pace(math.inf), direct_above=LIMITS.direct_above, level=1)
+        retainer = plan.make_retainer(store.data, store.names)
+    rewriter = Rewriter(
+        store.data,
+        Pace(math.inf),
+        names=store.names,
+        direct_above=LIMITS.direct_above,
+        level=1,
+    )
     compactor = Compactor(
         store,
         committer,

@@ -209,7 +209,7 @@ MUTANTS = then(
             "drops_though_unsynced",
             "oldest segments go from a directory in which removed ones may come back",
             "store/store.py",
-            "        if self.unusable is not None or stream in self.unsynced:",
+            "        if self.unusable is not None or not self.names.may_remove_from(stream):",
             "        if self.unusable is not None:",
             Simulation(),
             tests("store/test_full_disk.py"),

@@ -115,7 +115,9 @@ async def running(
         store.open()
         async with asyncio.TaskGroup() as tasks:
             committer = Committer(store, CommitLimits(retry_min=0.001, retry_max=0.01), tasks)
-            rewriter = Rewriter(data, Pace(math.inf), direct_above=16_000, level=1)
+            rewriter = Rewriter(
+                data, Pace(math.inf), names=store.names, direct_above=16_000, level=1
+            )
             compactor = Compactor(store, committer, rewriter, LIMITS, compacting, clock)
             if compacts:
                 tasks.create_task(compactor.run())
@@ -475,7 +477,9 @@ async def test_retention_passes_over_what_a_drop_took(data: Path) -> None:
         for _ in range(3):
             await at.commit(records=9)
             await at.pass_time(2000)
-        retainer = Retainer(data, RetentionRules(default=RetentionRule(max_age=1.0)))
+        retainer = Retainer(
+            data, RetentionRules(default=RetentionRule(max_age=1.0)), names=at.store.names
+        )
         retainer.look()
         removal = retainer.next_removal()
         assert removal is not None

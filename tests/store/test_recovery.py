@@ -10,6 +10,7 @@ from logengine.format.compression import compress_body, encode_compressed_header
 from logengine.format.segment import Header, segment_name
 from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
+from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"
 
@@ -49,12 +50,12 @@ def write_compressed(directory: Path, first: int, last: int) -> Path:
 def commit(directory: Path, state: StreamState, number: int) -> StreamState:
     addition = Addition([line(number)], 1, TIME, TIME, {"p": number})
     plan, after = append(state, addition, rewrite_limit=65536, max_producers=10)
-    SegmentWriter(directory.parent, plan, direct_above=65536).publish()
+    SegmentWriter(directory.parent, plan, names=unnoted(), direct_above=65536).publish()
     return after
 
 
 def state_of(directory: Path) -> StreamState:
-    return recover(directory, rewrite_limit=65536, active_bytes_max=65536).state
+    return recover(directory, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536).state
 
 
 def bodies(directory: Path) -> bytes:
@@ -77,7 +78,7 @@ def test_covered_segments_of_either_kind_are_removed(stream: Path) -> None:
     write_compressed(stream, 1, 6)
     write_compressed(stream, 3, 4)
     commit(stream, StreamState("app", next_seq=5, latest=TIME), 5)
-    recovery = recover(stream, rewrite_limit=65536, active_bytes_max=65536)
+    recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
     assert recovery.covered_removed == 2
     assert [path.name for path in stream.iterdir()] == [segment_name(1, compressed=True)]
     assert recovery.state.next_seq == 7

@@ -13,6 +13,7 @@ import pytest
 from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import Directory
 from logengine.disk.durable_mark import DurableMarks, Mark, MarkReader
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.running import RUNNING_NAME
 from logengine.disk.segment_file import list_segments
 from logengine.errors import AtomicWriteError
@@ -158,9 +159,9 @@ def test_what_covers_others_is_written_again_before_those_are_removed(tmp_path: 
     order: list[str] = []
     copy, unlink = stream._copy_in_place, os.unlink
 
-    def noted_copy(directory: Directory, name: str, unsynced: set[str]) -> None:
+    def noted_copy(directory: Directory, name: str, names: DurableNames) -> None:
         order.append(f"copy {name}")
-        copy(directory, name, unsynced)
+        copy(directory, name, names)
 
     def noted_unlink(name: str, *, dir_fd: int) -> None:
         order.append(f"unlink {name}")
@@ -180,7 +181,7 @@ def test_what_covers_others_is_written_again_before_those_are_removed(tmp_path: 
 def test_where_writing_again_fails_the_stream_is_tried_again_later(tmp_path: Path) -> None:
     killed_with(tmp_path, 1)
     before = files(tmp_path)
-    with patch.object(stream, "sync_or_note", side_effect=AtomicWriteError(errno.EIO, "injected")):
+    with patch.object(DurableNames, "sync", side_effect=AtomicWriteError(errno.EIO, "injected")):
         store = opened(tmp_path)
     assert not store.is_ready("app")
     # Whoever starts next in this boot must do it as well.
@@ -205,7 +206,7 @@ def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
     assert store.last_durable("app", "p") == 6
     # What may cover them may be lost.
     assert list_segments(tmp_path / "app") == [1, 2, 3, 4, 5, 6]
-    store.unsynced.add("app")
+    store.names.note_failed_sync("app")
     kill(store)
     with patch.object(AtomicWriter, "prepare", side_effect=full):
         store = opened(tmp_path)
@@ -279,8 +280,8 @@ def test_a_note_that_cannot_be_written_goes_with_the_next(tmp_path: Path) -> Non
     for name in ("app", "web"):
         assert not commit(store, 1, name)
     with patch.object(os, "writev", side_effect=OSError(errno.ENOSPC, "injected")):
-        store.unsynced.add("app")
-    store.unsynced.add("web")
+        store.names.note_failed_sync("app")
+    store.names.note_failed_sync("web")
     kill(store)
     store = opened(tmp_path)
     assert store.unsynced == {"app", "web"}
@@ -292,7 +293,7 @@ def test_a_note_that_is_written_in_pieces_is_whole(tmp_path: Path) -> None:
     store = opened(tmp_path / "data")
     real_writev = os.writev
     with patch.object(os, "writev", lambda file, parts: real_writev(file, [parts[0][:3]])):
-        store.unsynced.add("app")
+        store.names.note_failed_sync("app")
     kill(store)
     assert opened(tmp_path / "data").unsynced == {"app"}
 
@@ -302,7 +303,7 @@ def test_followers_hear_of_all_that_is_durable_also_where_the_end_is_in_doubt(
 ) -> None:
     store = opened(tmp_path)
     assert not commit(store, 1)
-    store.unsynced.add("app")
+    store.names.note_failed_sync("app")
     with patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "injected")):
         assert not commit(store, 2)
     store.close()
