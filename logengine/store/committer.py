@@ -93,14 +93,16 @@ class Committer:
         *,
         drops_oldest: Callable[[str], bool] = lambda _: False,
         counts_users: bool = False,
+        on_room: Callable[[], None] = lambda: None,
+        on_failing: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._drops_oldest = drops_oldest
         self._counts_users = counts_users
         self._limits = limits
         self._task_group = tasks
-        self.on_room: Callable[[], None] = lambda: None
-        self.on_failing: Callable[[], None] = lambda: None
+        self._on_room = on_room
+        self._on_failing = on_failing
         self._loop = asyncio.get_running_loop()
         self._pending: dict[str, Pending] = {}
         self._failing: set[str] = set()
@@ -345,7 +347,7 @@ class Committer:
             self.totals.batches += 1
         batch.done.set_result(None)
         self._pump()
-        self.on_room()
+        self._on_room()
 
     def _may_wait_for(self, batch: _Batch) -> bool:
         """Whether the event loop has nothing better to do than to commit `batch` itself.
@@ -379,7 +381,7 @@ class Committer:
             self._failing.discard(stream)
         self._perhaps_forget(stream, pending)
         if goes_again:
-            self.on_failing()
+            self._on_failing()
         for sender, number in latest.items():
             sender.durable(number)
 
@@ -403,7 +405,7 @@ class Committer:
         report_failure(
             stream, pending, error, is_news=is_news, pause_s=self._pause_s(pending.attempts)
         )
-        self.on_failing()
+        self._on_failing()
 
     def _pause_s(self, attempts: int) -> float:
         """How long a stream rests after so many failed attempts in a row."""
@@ -471,8 +473,8 @@ class Committer:
             if pending.attempts:
                 report_success(stream, pending, self._loop.time())
             self._perhaps_forget(stream, pending)
-            self.on_failing()
-            self.on_room()
+            self._on_failing()
+            self._on_room()
         self._pump()
 
     def _later(

@@ -7,15 +7,16 @@ DATA/STREAM/    one directory per stream
 """
 
 import asyncio
+import contextlib
 import errno
 import functools
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from msgspec import UNSET, UnsetType
@@ -53,6 +54,16 @@ class StoreLimits:
     max_users: int = 1024
     max_streams: int = 4096
     active_cache: int = 32 * 1024 * 1024
+
+
+class StoreObserver(Protocol):
+    """What follows the segments of a store, such as a compactor."""
+
+    def segment_committed(self, plan: SegmentPlan) -> None:
+        """A segment is durable; called in the order of the commits."""
+
+    def oldest_dropped(self, stream: str) -> None:
+        """The oldest segments of a stream are gone, or some of those that were to go."""
 
 
 class Store:
@@ -109,12 +120,18 @@ class Store:
         self._removed: set[str] = set()
         self._catching_up: asyncio.TimerHandle | None = None
         self._catch_up_s = _CATCH_UP_S
-        # Called with a stream whose oldest segments were dropped, all that were to be or some.
-        self.on_dropped: Callable[[str], None] = lambda _: None
-        # Called with each segment that is durable, in the order of the commits.
-        self.on_segment: Callable[[SegmentPlan], None] = lambda _: None
-        # Called once when nothing can be committed any more.
-        self.on_unusable: Callable[[], None] = lambda: None
+        self._observer: StoreObserver | None = None
+        self._seen_unusable = asyncio.Event()
+
+    @contextlib.contextmanager
+    def observed_by(self, observer: StoreObserver) -> Iterator[None]:
+        """Reports to `observer`, of which there may be one, until the block ends."""
+        assert self._observer is None, "the store has an observer"
+        self._observer = observer
+        try:
+            yield
+        finally:
+            self._observer = None
 
     def open(self) -> dict[str, Recovery | OSError]:
         """Locks the data directory, making it if need be, and recovers every stream.
@@ -142,7 +159,7 @@ class Store:
             if before is not None:
                 why = before.locked.why_not_in_place()
                 if why is None:
-                    self.unusable = None
+                    self._use_again()
                     return None
                 if isinstance(why, DataDirectoryUnseen):
                     raise why
@@ -159,8 +176,12 @@ class Store:
         self._uncertain.clear()
         self._removed.clear()
         found = self._adopt_all(opened)
-        self.unusable = None
+        self._use_again()
         return found
+
+    def _use_again(self) -> None:
+        self.unusable = None
+        self._seen_unusable.clear()
 
     def _open_what_is_there(self) -> OpenedData:
         return open_data(
@@ -332,7 +353,11 @@ class Store:
         try:
             return await self._in_thread(drop)
         finally:
-            self.on_dropped(stream)
+            self._report_dropped(stream)
+
+    def _report_dropped(self, stream: str) -> None:
+        if self._observer is not None:
+            self._observer.oldest_dropped(stream)
 
     def ready_streams(self) -> list[str]:
         """The streams of which it is known where they go on."""
@@ -460,8 +485,12 @@ class Store:
         if self.unusable is None and self._opened is not None:
             self.unusable = self._opened.locked.why_not_in_place()
             if self.unusable is not None:
-                self.on_unusable()
+                self._seen_unusable.set()
         return self.unusable
+
+    async def until_unusable(self) -> None:
+        """Returns when a look has found that nothing can be committed any more."""
+        await self._seen_unusable.wait()
 
     def _has_directory(self, stream: str) -> bool:
         """Whether there is one, or was; of a stream that just begins it may not be made yet."""
@@ -480,7 +509,7 @@ class Store:
             log.error("stream_directory_removed", stream=stream, goes_on_at=next_seq)
             self._removed.add(stream)
             self._durable[stream] = self._durable[stream].without_active()
-            self.on_dropped(stream)
+            self._report_dropped(stream)
 
     def _outdated(self, planned: PlannedSegment) -> OutdatedPlan | None:
         """Why `planned` must not be published: what it was planned on is not what is durable."""
@@ -594,7 +623,8 @@ class Store:
                 self._durable[stream] = segment.after
                 if segment.plan.begins_stream and self._opened is not None:
                     self._opened.running.note_streams([stream])
-                self.on_segment(segment.plan)
+                if self._observer is not None:
+                    self._observer.segment_committed(segment.plan)
         self.tell_followers()
         self._evict_active_segments()
         self._perhaps_left_alone()

@@ -147,27 +147,30 @@ class Compactor:
         self._idle = asyncio.Event()
         self._ended = asyncio.Event()
         self.totals = CompactionTotals() if totals is None else totals
-        store.on_segment = self._committed
-        store.on_dropped = self._dropped
 
     async def run(self) -> None:
-        """Works until it is told to stop."""
+        """Works until it is told to stop; the store reports to it meanwhile."""
         try:
-            while not self._stopping:
-                if self._clock() >= self._look_at:
-                    self.look()
-                if self._retainer is not None and self._clock() >= self._retain_at:
-                    self._retain_at = self._clock() + _RETAIN_EVERY_S
-                    await self._retain(self._retainer)
-                if self._due:
-                    stream = next(iter(self._due))
-                    del self._due[stream]
-                    await self._take_turn(stream, self._known[stream])
-                else:
-                    await self._wait()
+            with self._store.observed_by(self):
+                while not self._stopping:
+                    await self._work()
         finally:
             self._ended.set()
             self._idle.set()
+
+    async def _work(self) -> None:
+        """Does one thing that is due, or waits for one."""
+        if self._clock() >= self._look_at:
+            self.look()
+        if self._retainer is not None and self._clock() >= self._retain_at:
+            self._retain_at = self._clock() + _RETAIN_EVERY_S
+            await self._retain(self._retainer)
+        if self._due:
+            stream = next(iter(self._due))
+            del self._due[stream]
+            await self._take_turn(stream, self._known[stream])
+        else:
+            await self._wait()
 
     async def idle(self) -> None:
         """Returns when there is nothing to do for now, or what there is has failed."""
@@ -180,7 +183,8 @@ class Compactor:
         self._woken.set()
         await self._ended.wait()
 
-    def _committed(self, plan: SegmentPlan) -> None:
+    def segment_committed(self, plan: SegmentPlan) -> None:
+        """Keeps in mind a segment that is durable, and what has ended by it."""
         known = self._known.get(plan.stream)
         if known is None:
             known = self._known[plan.stream] = _Known(0.0)
@@ -192,7 +196,8 @@ class Compactor:
             self._make_due(plan.stream, known)
         known.newest = Part(plan.first, plan.last, plan.body_bytes)
 
-    def _dropped(self, stream: str) -> None:
+    def oldest_dropped(self, stream: str) -> None:
+        """Forgets what was known of the oldest segments of a stream."""
         known = self._known.get(stream)
         if known is not None:
             known.drops += 1

@@ -282,12 +282,18 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
     listener.listen(64)
     with contextlib.closing(store), _small_direct_writes():
         async with asyncio.TaskGroup() as tasks:
+            server: Server
+
+            def has_room() -> None:
+                server.room()
+
             committer = Committer(
                 store,
                 _COMMIT_LIMITS[plan.seed % 4 == 0],
                 tasks,
                 drops_oldest=lambda _: plan.drops_oldest,
                 counts_users=plan.seed % _COUNTS_USERS_EVERY == 0,
+                on_room=has_room,
             )
             server = Server(
                 store,
@@ -296,7 +302,6 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
                 tasks,
                 clock_ns=lambda: _NANOSECONDS,
             )
-            committer.on_room = server.room
             server.listen(listener, "default")
             readers = _Readers(data, plan, note)
             compactor, pass_time = _compactor(store, committer, executor, plan)

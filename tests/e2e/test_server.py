@@ -159,6 +159,9 @@ class Served:
         self.committer: Committer
         self._clients: list[Client] = []
 
+    def has_room(self) -> None:
+        self.server.room()
+
     async def connect(self) -> Client:
         connection = socket.socket(socket.AF_UNIX)
         connection.setblocking(False)
@@ -218,11 +221,10 @@ async def serving(
             async with asyncio.TaskGroup() as tasks:
                 # A disk that is held would hold the loop, and so the test.
                 commit_limits = CommitLimits(in_loop_below=0, retry_min=0.005, retry_max=0.02)
-                served.committer = Committer(store, commit_limits, tasks)
+                served.committer = Committer(store, commit_limits, tasks, on_room=served.has_room)
                 served.server = Server(
                     store, served.committer, ServerLimits(**limits), tasks, quotas=quotas
                 )
-                served.committer.on_room = served.server.room
                 served.server.listen(listener, "default")
                 try:
                     yield served

@@ -143,7 +143,7 @@ MUTANTS = then(
             "no_room_told",
             "senders that wait for room are not told that there is some",
             "store/committer.py",
-            "        self._pump()\n        self.on_room()\n",
+            "        self._pump()\n        self._on_room()\n",
             "        self._pump()\n",
         ),
         mutant(

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from logengine.daemon import daemon, upkeep
+from logengine.daemon import daemon, open_store, service, sockets, upkeep
 from logengine.disk import atomic, file_system, writes
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
@@ -172,15 +172,15 @@ class Life:
         executor: Any = SimulatedExecutor(self.process, config.commit.threads, "commit")
         compacting: Any = SimulatedExecutor(self.process, 1, "compact")
         try:
-            with daemon._opened_store(config, executor) as store:
+            with open_store.opened_store(config, executor) as store:
                 self.recovered = store.ready_streams()
                 world.network.loop = self.loop
                 world.listener.loop = self.loop
-                listeners: Any = [
-                    (world.listener, config.listen[0], world.scenario.inherits_listener)
-                ]
+                inherited = world.scenario.inherits_listener
+                listener: Any = world.listener
+                listeners = [sockets.Listening(listener, config.listen[0], inherited)]
                 self.loop.run_until_complete(
-                    daemon._serve(config, {}, store, compacting, None, listeners)
+                    daemon.serve(config, {}, store, compacting, None, listeners)
                 )
                 self._wait_for_threads("default")  # as a loop does that is closed
                 self.known_at_stop = store.ready_streams()
@@ -818,8 +818,8 @@ class World:
             enter(patch.object(writes, "_ALIGNMENT", 512))
             enter(patch.object(writes, "_STAGING_BYTES", 1024))
             enter(patch.object(writes, "_staging_areas", type(writes._staging_areas)()))
-            enter(patch.object(daemon, "Committer", self._noted("committer", Committer)))
-            enter(patch.object(daemon, "Server", self._noted("server", Server)))
+            enter(patch.object(service, "Committer", self._noted("committer", Committer)))
+            enter(patch.object(service, "Server", self._noted("server", Server)))
             enter(patch.object(upkeep, "Compactor", self._noted("compactor", Compactor)))
             enter(patch.object(file_system, "_read", _nothing_to_read))
             enter(patch.object(sys, "unraisablehook", lambda _: None))
