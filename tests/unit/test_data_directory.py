@@ -3,7 +3,8 @@
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,14 +28,21 @@ def test_a_lock_is_given_free_where_the_directory_cannot_be_looked_at(tmp_path: 
 
 
 def test_a_segment_that_cannot_be_looked_at_is_closed(tmp_path: Path) -> None:
-    (tmp_path / "00000000000000000001.ndjson").write_bytes(b"")
-    before = os.listdir("/proc/self/fd")
+    path = tmp_path / "00000000000000000001.ndjson"
+    path.write_bytes(b"")
     with (
         patch.object(os, "fstat", side_effect=OSError(errno.EIO, "injected")),
         pytest.raises(OSError, match="injected"),
     ):
         read_header(tmp_path, 1)
-    assert os.listdir("/proc/self/fd") == before
+    assert str(path) not in open_paths()
+
+
+def open_paths() -> Iterator[str]:
+    """What the descriptors of this process stand for; others may come and go meanwhile."""
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/self/fd/{descriptor}")
 
 
 class Disk:
