@@ -11,7 +11,7 @@ import structlog
 
 from logengine.daemon.config_sections import Config
 from logengine.errors import DataDirectoryIncomplete
-from logengine.store.store import Store, StoreLimits
+from logengine.store.store import Store
 from logengine.store.stream import Recovery
 from logengine.store.stream_log import report_recovery
 
@@ -30,19 +30,7 @@ def opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Store
 
     Raises `LogEngineError` and `OSError` if it cannot be opened for another reason.
     """
-    store = Store(
-        Path(config.data),
-        executor,
-        StoreLimits(
-            rewrite_limit=config.commit.rewrite_limit,
-            direct_above=config.commit.direct_above,
-            threads=config.commit.threads,
-            max_producers=config.limits.max_producers,
-            max_users=config.limits.max_users,
-            max_streams=config.limits.max_streams,
-            active_cache=config.limits.active_cache,
-        ),
-    )
+    store = Store(Path(config.data), executor, config.commit, config.limits)
     started = time.perf_counter()
     try:
         recovered = store.open()

@@ -25,7 +25,7 @@ from logengine.intake.quota import Quotas
 from logengine.intake.quota_looks import QuotaLooks
 from logengine.intake.server import Server, ServerLimits
 from logengine.protocols.status import serving_state
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.store import Store
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class Service:
         self._announcement = Announcement(environ, self._state, told=serving_state("", []))
         self._committer = Committer(
             store,
-            _commit_limits(config),
+            config.commit,
             tasks,
             drops_oldest=_drops_oldest(config),
             counts_users=quotas.stored.counts_users,
@@ -141,17 +141,6 @@ class Service:
         if self._committer.lacks_space() and self._upkeep.release_reserve():
             log.warning("reserve_released", reason="the disk is full, and received records wait")
             asyncio.get_running_loop().call_soon(self._committer.retry_now)
-
-
-def _commit_limits(config: Config) -> CommitLimits:
-    return CommitLimits(
-        linger=config.commit.linger,
-        max_batch=config.commit.max_batch,
-        pipeline_bytes=config.commit.pipeline_bytes,
-        in_loop_below=config.commit.in_loop_below,
-        retry_min=config.commit.retry_min,
-        retry_max=config.commit.retry_max,
-    )
 
 
 def _server_limits(config: Config) -> ServerLimits:

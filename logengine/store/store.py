@@ -14,7 +14,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -33,6 +32,7 @@ from logengine.store.opening import OpenedData, open_data
 from logengine.store.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
 from logengine.store.publication import Publication, StreamCommit
 from logengine.store.room import StoredSegment
+from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
 
 log = structlog.get_logger()
@@ -41,19 +41,6 @@ Result = TypeVar("Result")
 # How soon it is tried again to tell followers what they could not be told; the pause doubles.
 _CATCH_UP_S = 0.1
 _CATCH_UP_S_MAX = 5.0
-
-
-@dataclass(frozen=True)
-class StoreLimits:
-    """What bounds the store; sizes in bytes. See `config/logengine.toml` for each."""
-
-    rewrite_limit: int = 64 * 1024
-    direct_above: int = 256 * 1024
-    threads: int = 8
-    max_producers: int = 1024
-    max_users: int = 1024
-    max_streams: int = 4096
-    active_cache: int = 32 * 1024 * 1024
 
 
 class StoreObserver(Protocol):
@@ -83,7 +70,8 @@ class Store:
         self,
         data: Path,
         executor: Executor,
-        limits: StoreLimits | None = None,
+        commit: CommitConfig | None = None,
+        limits: LimitsConfig | None = None,
         *,
         boot_id: str | None = None,
     ) -> None:
@@ -98,7 +86,8 @@ class Store:
         self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._executor = executor
-        self._limits = limits or StoreLimits()
+        self._config = commit or CommitConfig()
+        self._limits = limits or LimitsConfig()
         self._durable: dict[str, StreamState] = {}
         # In the order of their last use, for the cache of active segments.
         self._planned: OrderedDict[str, StreamState] = OrderedDict()
@@ -188,7 +177,7 @@ class Store:
             self.path,
             self._executor,
             boot_id=self._boot_id,
-            rewrite_limit=self._limits.rewrite_limit,
+            rewrite_limit=self._config.rewrite_limit,
             active_cache=self._limits.active_cache,
         )
 
@@ -413,7 +402,7 @@ class Store:
         plan, after = append(
             before,
             addition,
-            rewrite_limit=self._limits.rewrite_limit,
+            rewrite_limit=self._config.rewrite_limit,
             max_producers=self._limits.max_producers,
             max_users=self._limits.max_users,
         )
@@ -440,7 +429,7 @@ class Store:
         before = list(before)
         async with AsyncExitStack() as stack:
             publication = await stack.enter_async_context(
-                Publication(None if in_loop else self._executor, self._limits.threads)
+                Publication(None if in_loop else self._executor, self._config.threads)
             )
             commits = [
                 await stack.enter_async_context(
@@ -538,7 +527,7 @@ class Store:
             self.data,
             plan,
             names=self.names,
-            direct_above=self._limits.direct_above,
+            direct_above=self._config.direct_above,
             on_durable=functools.partial(marks.move, plan.stream, plan.last, plan.first),
         )
 

@@ -23,13 +23,11 @@ from logengine.disk.segment_file import (
     segments_among,
 )
 from logengine.errors import DamagedSegment, UnreadableSegment
+from logengine.format.cover import COVER_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
 from logengine.store.plan import Found, RecoveryPlan, StreamState, plan_recovery, with_active
 from logengine.store.room import StoredSegment, oldest_to_drop
 
-# A merge takes fewer neighbours than this, so what an interrupted one left covered at the
-# end of a stream is among them. Older ones harm no reader and need no look at the start.
-RECOVERY_SEGMENTS = 64
 _COPIED_AT_ONCE_BYTES = 1024 * 1024
 _LACKS_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -62,7 +60,7 @@ def recover(
     When it returns, everything that the returned state says is durable: what a killed
     process renamed and did not sync is synced here, before anybody is told of it. Where that
     process may have been told that a sync failed, `writes_again` has what may have lost its
-    name by that written once more. Costs a listing and at most `RECOVERY_SEGMENTS` headers, and
+    name by that written once more. Costs a listing and at most `COVER_SEGMENTS_MAX` headers, and
     the body of the newest segment if that is smaller than `rewrite_limit` and
     `active_bytes_max`; with `writes_again` a copy of it, whatever its size. Damaged segments
     are reported and stay as they are. Running it twice does no harm.
@@ -89,7 +87,9 @@ def _recovered(
     names.remove_together(directory, temps)
     firsts = segments_among(listed)
     damaged: list[DamagedSegment] = []
-    found = [_found(directory, first, damaged) for first in firsts[-RECOVERY_SEGMENTS:]]
+    # Among these is what an interrupted merge left covered at the end of a stream. Older ones
+    # harm no reader and need no look at the start.
+    found = [_found(directory, first, damaged) for first in firsts[-COVER_SEGMENTS_MAX:]]
     plan = plan_recovery(stream, found)
     if writes_again and not _write_again(directory, found, plan, names):
         plan = replace(plan, covered=[])

@@ -28,7 +28,7 @@ from logengine.store.plan import SegmentPlan
 from logengine.store.store import Store
 from logengine.store.stream import SegmentWriter
 from logengine.upkeep.compaction import (
-    CompactionLimits,
+    CompactionConfig,
     Merge,
     Part,
     Seal,
@@ -44,6 +44,9 @@ log = structlog.get_logger()
 
 # How often it is seen whether something is to be kept no longer, if nothing is sealed.
 _RETAIN_EVERY_S = 30.0
+# A stream whose compaction failed rests before the next attempt; the pause doubles.
+_RETRY_S_MIN = 1.0
+_RETRY_S_MAX = 60.0
 # How often streams are looked at for having gone quiet, or for being tried again.
 _LOOK_EVERY_S_MIN = 0.001
 _LOOK_EVERY_S_MAX = 5.0
@@ -120,26 +123,30 @@ class Compactor:
         store: Store,
         committer: Committer,
         rewriter: Rewriter,
-        limits: CompactionLimits,
+        config: CompactionConfig,
         executor: Executor,
         clock: Callable[[], float] = time.monotonic,
         retainer: Retainer | None = None,
         totals: CompactionTotals | None = None,
+        retry_min_s: float = _RETRY_S_MIN,
+        retry_max_s: float = _RETRY_S_MAX,
     ) -> None:
         self._store = store
         self._data = store.data
         self._committer = committer
         self._rewriter = rewriter
-        self._limits = limits
+        self._config = config
         self._executor = executor
         self._clock = clock
         self._retainer = retainer
+        self._retry_min_s = retry_min_s
+        self._retry_max_s = retry_max_s
         self._retain_at = 0.0
         self._retention_failures = 0
         self._known = {stream: _Known(clock()) for stream in store.ready_streams()}
         # In the order of their turns; a dict, so that each is there once.
         self._due = dict.fromkeys(self._known)
-        quiet_s = min(limits.seal_after, limits.seal_small_after)
+        quiet_s = min(config.seal_after, config.seal_small_after)
         self._look_every_s = min(_LOOK_EVERY_S_MAX, max(quiet_s / 2, _LOOK_EVERY_S_MIN))
         self._look_at = 0.0
         self._woken = asyncio.Event()
@@ -232,9 +239,9 @@ class Compactor:
     def _is_quiet(self, known: _Known) -> bool:
         quiet_s = self._clock() - known.touched_at
         # Most streams end here, without a look at their segments.
-        if known.is_settled or quiet_s < self._limits.seal_after:
+        if known.is_settled or quiet_s < self._config.seal_after:
             return False
-        return quiet_s >= quiet_after(known.unsealed_bytes(), self._limits)
+        return quiet_s >= quiet_after(known.unsealed_bytes(), self._config)
 
     async def _take_turn(self, stream: str, known: _Known) -> None:
         """One step of a stream; it is due again if there may be more."""
@@ -264,7 +271,7 @@ class Compactor:
 
     def _failed(self, stream: str, known: _Known, error: Exception) -> None:
         known.survey = None
-        pause_s = min(self._limits.retry_max, self._limits.retry_min * 2 ** min(known.failures, 30))
+        pause_s = min(self._retry_max_s, self._retry_min_s * 2 ** min(known.failures, 30))
         known.retry_at = self._clock() + pause_s
         known.failures += 1
         self.totals.failures += 1
@@ -301,7 +308,7 @@ class Compactor:
             known.survey = None
             return True
         decide = choose_when_quiet if is_quiet else choose
-        action = decide(found.parts, found.seal_from, self._limits)
+        action = decide(found.parts, found.seal_from, self._config)
         if action is not None:
             await self._carry_out(stream, found, action)
             return True

@@ -18,9 +18,10 @@ from logengine.disk.segment_file import list_segments, read_header
 from logengine.format.segment import segment_name
 from logengine.format.time_range import ALL_TIMES
 from logengine.reading.filter import Filter
-from logengine.store.committer import CommitLimits, Committer
-from logengine.store.store import Store, StoreLimits
-from logengine.upkeep.compaction import CompactionLimits, Part
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
+from logengine.upkeep.compaction import CompactionConfig, Part
 from logengine.upkeep.compactor import Compactor
 from logengine.upkeep.erase import Erasure, Wanted
 from logengine.upkeep.erasure import Mark
@@ -38,7 +39,7 @@ from tests.unnoted import unnoted
 
 STREAM = "app"
 WHEN = "2026-11-25T00:00:00.000001Z"
-_LIMITS = StoreLimits(rewrite_limit=1)  # each commit a segment of its own
+_LIMITS = CommitConfig(rewrite_limit=1)  # each commit a segment of its own
 _LONG = 10_000
 _LIVES = 3  # times that a daemon's streams go quiet
 
@@ -214,21 +215,26 @@ def live(data: Path, rules: RetentionRules | None, source: random.Random) -> Ite
 async def _live(store: Store, retainer: Retainer | None, source: random.Random) -> None:
     passed = 0
     async with asyncio.TaskGroup() as tasks:
-        committer = Committer(store, CommitLimits(), tasks)
+        committer = Committer(store, CommitConfig(), tasks)
         rewriter = Rewriter(
             store.data, Pace(math.inf), names=store.names, direct_above=1000, level=1
         )
         quiet = source.choice([_LONG // 2, math.inf])
-        limits = CompactionLimits(
+        config = CompactionConfig(
             fanout=2,
             seal_bytes=source.choice([200, 10_000]),
             seal_after=quiet,
             seal_small_after=quiet,
-            retry_min=1,
-            retry_max=1,
         )
         compactor = Compactor(
-            store, committer, rewriter, limits, AtOnce(), lambda: passed, retainer=retainer
+            store,
+            committer,
+            rewriter,
+            config,
+            AtOnce(),
+            lambda: passed,
+            retainer=retainer,
+            retry_max_s=1,
         )
         tasks.create_task(compactor.run())
         for _ in range(_LIVES):

@@ -14,7 +14,8 @@ from logengine.disk.directory import Directory
 from logengine.disk.durable_names import DurableNames, remove_covered
 from logengine.disk.segment_file import list_segments
 from logengine.format.segment import segment_name
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.store.stream import drop_oldest
 from logengine.upkeep.compaction import Part
 from logengine.upkeep.rewrite import Pace, Rewriter
@@ -31,7 +32,7 @@ COMPACTED = 4
 
 def compacted_stream(data: Path, kind: str, left: int) -> None:
     """Commits segments of a record, makes one of some, and removes all but `left` of those."""
-    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store = Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
     for number in range(1, LAST + 1):

@@ -25,7 +25,8 @@ from logengine.disk.durable_names import DurableNames, remove_covered
 from logengine.disk.segment_file import list_segments, read_header, read_segment
 from logengine.errors import AtomicWriteError
 from logengine.format.segment import encode_header, segment_name
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.upkeep.compaction import Part
 from logengine.upkeep.repair import Repair
 from logengine.upkeep.retainer import Retainer
@@ -44,7 +45,7 @@ RULES = RetentionRules(default=RetentionRule(max_age=1.0))
 
 def store_and_seal(data: Path, seals: Iterable[Sequence[int]]) -> None:
     """Commits some records, each a segment, and makes seals of those."""
-    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store = Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
     for number in range(1, SEALS + 2):
@@ -178,10 +179,36 @@ def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> 
     ):
         on.remove(removal)
     assert on.next_removal() is None
+    # What was chosen before stays too.
+    left = list_segments(tmp_path / "data" / "app")
+    assert not on.remove(removal)
+    assert list_segments(tmp_path / "data" / "app") == left
+
+
+def test_a_removal_is_durable_when_it_returns(tmp_path: Path) -> None:
+    calls: list[str] = []
+    sealed_stream(tmp_path / "data")
+    on = Retainer(tmp_path / "data", RULES, names=unnoted())
+    on.look()
+    removal = on.next_removal()
+    assert removal is not None
+    fsync, unlink = os.fsync, os.unlink
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append("fsync")
+        fsync(descriptor)
+
+    def noted_unlink(name: str, *, dir_fd: int) -> None:
+        calls.append("unlink")
+        unlink(name, dir_fd=dir_fd)
+
+    with patch.object(os, "fsync", noted_fsync), patch.object(os, "unlink", noted_unlink):
+        assert on.remove(removal)
+    assert calls == ["fsync", "unlink", "fsync"]
 
 
 def test_after_a_commit_whose_sync_failed_nothing_of_the_stream_goes(tmp_path: Path) -> None:
-    store = Store(tmp_path / "data", oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store = Store(tmp_path / "data", oracle.AtOnce(), CommitConfig(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
     for number, error in enumerate([None, OSError(errno.EIO, "injected"), None], 1):

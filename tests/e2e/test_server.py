@@ -30,8 +30,9 @@ from logengine.intake.connection import RECEIVE_BYTES
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import Admitted, Quota, Quotas
 from logengine.intake.server import Server, ServerLimits
-from logengine.store.committer import CommitLimits, Committer
-from logengine.store.store import Store, StoreLimits
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.store.store import Store
 
 PATIENCE_S = 20
 # Long enough that what must not happen would have happened, short enough to wait for.
@@ -207,20 +208,20 @@ class Served:
 async def serving(
     root: Path,
     limits: dict[str, Any],
-    store_limits: StoreLimits | None,
+    store_limits: LimitsConfig | None,
     quotas: Quotas | None = None,
 ) -> AsyncIterator[Served]:
     disk = Disk()
     with ThreadPoolExecutor(4) as executor, patch.object(os, "fsync", disk.fsync):
         served = Served(root, disk)
-        store = Store(served.data, executor, store_limits)
+        store = Store(served.data, executor, limits=store_limits)
         store.open()
         listener = bind_listener(served.path, 0o666)
         tasks_ended = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
                 # A disk that is held would hold the loop, and so the test.
-                commit_limits = CommitLimits(in_loop_below=0, retry_min=0.005, retry_max=0.02)
+                commit_limits = CommitConfig(in_loop_below=0, retry_min=0.005, retry_max=0.02)
                 served.committer = Committer(store, commit_limits, tasks, on_room=served.has_room)
                 served.server = Server(
                     store, served.committer, ServerLimits(**limits), tasks, quotas=quotas
@@ -256,7 +257,7 @@ def serve(
         @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
         def run(root: Path, loop: str) -> None:
             async def main() -> None:
-                store_limits = StoreLimits(max_streams=streams_max) if streams_max else None
+                store_limits = LimitsConfig(max_streams=streams_max) if streams_max else None
                 async with serving(
                     root, limits, store_limits, quotas() if quotas else None
                 ) as served:

@@ -233,7 +233,7 @@ MUTANTS = then(
             "pause_without_end",
             "the pause between attempts grows without limit",
             "store/committer.py",
-            "        return min(self._limits.retry_max, doubled_s)",
+            "        return min(self._config.retry_max, doubled_s)",
             "        return doubled_s",
             Simulation(),
             tests(f"{_COMMITTER}the_pause_between_attempts_grows_no_further_than_retry_max"),

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Simulation, tests
 
 _COMPACTOR = tests("store/test_compactor.py")
 _SEALS = tests("store/test_compactor.py", "property/test_compaction.py")
+_NAMES = tests("unit/test_durable_names.py")
 _RETENTION = tests("unit/test_retention.py", "crash/test_retention.py")
 
 MUTANTS = (
@@ -129,6 +130,7 @@ MUTANTS = (
         "        for name in sorted(names, reverse=True):",
         "        for name in sorted(names):",
         Simulation(),
+        _NAMES,
         _COMPACTOR,
         tests("crash/test_power_cut.py"),
     ),

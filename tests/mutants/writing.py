@@ -5,6 +5,7 @@ from tests.mutants.mutant import Simulation, tests
 
 _ATOMIC = tests("unit/test_atomic.py")
 _DIRECTORY = tests("unit/test_directory.py")
+_NAMES = tests("unit/test_durable_names.py")
 _WRITES = tests("unit/test_writes.py")
 _RUNNING = tests("store/test_restart.py")
 _RESTART = tests("crash/test_restart.py")
@@ -83,6 +84,7 @@ MUTANTS = (
         "            self.note_failed_sync(directory.name)\n            raise",
         "            raise",
         Simulation(),
+        _NAMES,
         tests("store/test_full_disk.py", "store/test_restart.py", "unit/test_retention.py"),
     ),
     mutant(
@@ -194,6 +196,7 @@ MUTANTS = (
         "            self.note_failed_sync(stream)\n            raise\n\n    @contextlib",
         "            raise\n\n    @contextlib",
         Simulation(),
+        _NAMES,
         _FULL_DISK,
         tests("store/test_compactor.py", "store/test_restart.py"),
     ),
@@ -229,6 +232,8 @@ MUTANTS = (
         "disk/durable_names.py",
         "            directory.unlink(name)\n        self.sync(directory)\n",
         "            directory.unlink(name)\n",
+        Simulation(),
+        _NAMES,
     ),
     mutant(
         "covered_removed_in_one_go",
@@ -417,6 +422,7 @@ MUTANTS = (
         "        self._unsynced.update(streams)\n",
         "        pass\n",
         Simulation(),
+        _NAMES,
         _RUNNING,
         _RESTART,
     ),

@@ -12,19 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from logengine.daemon.config_sections import (
-    CommitConfig,
-    CompactionConfig,
     Config,
-    Duration,
-    LimitsConfig,
     ListenConfig,
     QuotaConfig,
     QuotasConfig,
     RecordsPerSecond,
     RetentionConfig,
-    Size,
     StreamConfig,
 )
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.units import Duration, Size
+from logengine.upkeep.compaction import CompactionConfig
 from tests.simulation.calls import Fault, Space
 from tests.simulation.disk import ROOT
 from tests.simulation.senders import ANSWERED, ASKING, NAMED, NAMELESS, SenderPlan

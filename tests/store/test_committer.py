@@ -17,9 +17,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
 from logengine.store.plan import PlannedSegment
+from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream import Recovery
 from tests.whole_path import whole_path
@@ -51,7 +52,7 @@ async def committing(data: Path, **limits: Any) -> AsyncIterator[tuple[Committer
         store.open()
         async with asyncio.TaskGroup() as tasks:
             # A disk that is held would hold the loop, and so the test.
-            commit_limits = CommitLimits(**{"in_loop_below": 0, "retry_min": 0.005, **limits})
+            commit_limits = CommitConfig(**{"in_loop_below": 0, "retry_min": 0.005, **limits})
             committer = Committer(store, commit_limits, tasks)
             yield committer, store
             await committer.close()

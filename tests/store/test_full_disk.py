@@ -17,10 +17,11 @@ from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.segment import segment_name
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
 from logengine.store.room import StoredSegment
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.store.stream import drop_oldest, recover
 from logengine.upkeep.verify import verify_stream
 from tests.unnoted import unnoted
@@ -72,10 +73,10 @@ def entry(number: int, sender: Acks, producer: str | None = None) -> Entry:
 async def committing(data: Path, drops: Callable[[str], bool]) -> AsyncIterator[Committer]:
     with ThreadPoolExecutor(2) as executor:
         # Every commit a segment of its own.
-        store = Store(data, executor, StoreLimits(rewrite_limit=1))
+        store = Store(data, executor, CommitConfig(rewrite_limit=1))
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            limits = CommitLimits(in_loop_below=0, retry_min=0.001, retry_max=0.01)
+            limits = CommitConfig(in_loop_below=0, retry_min=0.001, retry_max=0.01)
             committer = Committer(store, limits, tasks, drops_oldest=drops)
             yield committer
             await committer.close()
@@ -292,7 +293,7 @@ async def test_streams_that_rest_can_be_tried_at_once(
         store = Store(tmp_path, executor)
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            committer = Committer(store, CommitLimits(retry_min=3600, retry_max=3600), tasks)
+            committer = Committer(store, CommitConfig(retry_min=3600, retry_max=3600), tasks)
             acks = Acks()
             disk.capacity_bytes = -1
             committer.add("app", entry(1, acks))

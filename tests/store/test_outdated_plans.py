@@ -16,7 +16,8 @@ from logengine.disk.directory import create_directories
 from logengine.disk.segment_file import list_segments
 from logengine.errors import OutdatedPlan
 from logengine.store.plan import Addition
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from tests.crash.oracle import addition
 
 NOTHING = Addition([], 0, "", "")
@@ -25,7 +26,7 @@ NOTHING = Addition([], 0, "", "")
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with ThreadPoolExecutor(2) as executor:
-        store = Store(tmp_path, executor, StoreLimits(rewrite_limit=1))
+        store = Store(tmp_path, executor, CommitConfig(rewrite_limit=1))
         store.open()
         asyncio.run(store.recover_stream("app"))
         yield store
@@ -100,7 +101,7 @@ def test_the_active_segment_is_not_ended_under_a_plan_that_goes_on_with_it(
     tmp_path: Path,
 ) -> None:
     with ThreadPoolExecutor(2) as executor:
-        store = Store(tmp_path, executor, StoreLimits(rewrite_limit=100_000))
+        store = Store(tmp_path, executor, CommitConfig(rewrite_limit=100_000))
         store.open()
         asyncio.run(store.recover_stream("app"))
         assert not commit(store, plan(store, 1))
@@ -185,7 +186,7 @@ def test_a_stream_that_goes_again_after_a_failure_ends_its_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ThreadPoolExecutor(2) as executor:
-        store = Store(tmp_path, executor, StoreLimits(rewrite_limit=100_000))
+        store = Store(tmp_path, executor, CommitConfig(rewrite_limit=100_000))
         store.open()
         asyncio.run(store.recover_stream("app"))
         assert not commit(store, plan(store, 1))

@@ -1,15 +1,21 @@
 """Where a stream goes on, by the segments that are found."""
 
 import hashlib
+import math
+import os
 from pathlib import Path
 
 import pytest
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header
+from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
+from logengine.reading.reader import Problem, StreamReader
 from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
+from logengine.upkeep.compaction import Part
+from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -74,11 +80,51 @@ def test_a_stream_goes_on_behind_a_compressed_segment(stream: Path) -> None:
     assert state_of(stream).producers == {"p": 5}
 
 
-def test_covered_segments_of_either_kind_are_removed(stream: Path) -> None:
+def test_covered_segments_of_either_kind_are_removed_with_a_sync_after_each(
+    stream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_compressed(stream, 1, 6)
     write_compressed(stream, 3, 4)
     commit(stream, StreamState("app", next_seq=5, latest=TIME), 5)
+    calls: list[str] = []
+    fsync, unlink = os.fsync, os.unlink
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append("fsync")
+        fsync(descriptor)
+
+    def noted_unlink(name: str, *, dir_fd: int) -> None:
+        calls.append("unlink")
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "unlink", noted_unlink)
     recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
     assert recovery.covered_removed == 2
+    assert calls == ["fsync", "unlink", "fsync", "unlink", "fsync"]
     assert [path.name for path in stream.iterdir()] == [segment_name(1, compressed=True)]
     assert recovery.state.next_seq == 7
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_the_longest_merge_is_found_where_what_it_covers_is_left(stream: Path, behind: int) -> None:
+    count = MERGED_SEGMENTS_MAX + behind
+    state = StreamState("app")
+    for number in range(1, count + 1):
+        state = commit(stream, state.without_active(), number)
+    parts = [Part(seq, seq, len(line(seq))) for seq in range(1, MERGED_SEGMENTS_MAX + 1)]
+    rewriter = Rewriter(stream.parent, Pace(math.inf), names=unnoted(), direct_above=65536, level=1)
+    writer, _ = rewriter.merge("app", parts)
+    writer.publish()
+    assert len(list_segments(stream)) == count
+    problems: list[Problem] = []
+    for seq in range(1, count + 1):
+        reader = StreamReader(stream.parent, "app", problems.append, next_seq=seq)
+        blocks = list(reader.read())
+        assert b"".join(block.body for block in blocks) == b"".join(
+            map(line, range(seq, count + 1))
+        )
+    assert problems == []
+    recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
+    assert recovery.covered_removed == MERGED_SEGMENTS_MAX - 1
+    assert recovery.state.next_seq == count + 1

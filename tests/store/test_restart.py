@@ -19,7 +19,8 @@ from logengine.disk.segment_file import list_segments
 from logengine.errors import AtomicWriteError
 from logengine.format.segment import segment_name
 from logengine.store import stream
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from tests.crash import oracle
 from tests.crash.drawn_streams import lose_one
 from tests.store.test_recovery import write_compressed
@@ -28,7 +29,7 @@ BOOT, OTHER_BOOT = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2
 
 
 def opened(data: Path, boot_id: str = BOOT) -> Store:
-    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1), boot_id=boot_id)
+    store = Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1), boot_id=boot_id)
     store.open()
     return store
 
@@ -350,7 +351,7 @@ def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_pat
 async def test_a_mark_that_a_start_could_not_take_over_is_moved_without_a_commit(
     tmp_path: Path,
 ) -> None:
-    store = Store(tmp_path, oracle.AtOnce(), StoreLimits(rewrite_limit=1), boot_id=BOOT)
+    store = Store(tmp_path, oracle.AtOnce(), CommitConfig(rewrite_limit=1), boot_id=BOOT)
     store.open()
     await store.recover_stream("app")
     for number in (1, 2):

@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import _SegmentFile, list_segments
 from logengine.format.segment import segment_name
-from logengine.store.committer import CommitLimits, Committer
-from logengine.store.store import Store, StoreLimits
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.store.stream import recover
 from logengine.upkeep.repair import Repair
 from logengine.upkeep.retainer import Retainer
@@ -54,7 +55,7 @@ def sectors(monkeypatch: pytest.MonkeyPatch) -> BadSectors:
 
 
 def store_of(data: Path) -> Store:
-    return Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1), boot_id="boot")
+    return Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1), boot_id="boot")
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ async def started(data: Path) -> AsyncIterator[tuple[Committer, Store]]:
     store = store_of(data)
     store.open()
     async with asyncio.TaskGroup() as tasks:
-        limits = CommitLimits(in_loop_below=0, retry_min=0.001, retry_max=0.005)
+        limits = CommitConfig(in_loop_below=0, retry_min=0.001, retry_max=0.005)
         committer = Committer(store, limits, tasks)
         committer.recover(store.not_recovered())
         yield committer, store

@@ -17,7 +17,8 @@ from logengine.disk.durable_names import remove_covered
 from logengine.disk.segment_file import list_segments, read_header, read_segment
 from logengine.format.segment import segment_name
 from logengine.reading.reader import StreamReader
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.upkeep import verify
 from logengine.upkeep.compaction import Part
 from logengine.upkeep.rewrite import Pace, Rewriter
@@ -32,7 +33,7 @@ SCHEDULES = 100
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A stream of segments of one record each."""
-    store = Store(tmp_path, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store = Store(tmp_path, oracle.AtOnce(), CommitConfig(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
     for number in range(1, RECORDS + 1):
