@@ -148,7 +148,26 @@ MUTANTS = (
         "intake/connection.py",
         "        is_durable = self._durable >= self._arrived and not self.held_bytes\n",
         "        is_durable = True\n",
+        Simulation(),
         tests("e2e/test_daemon.py"),
+    ),
+    mutant(
+        "closed_with_half_a_record",
+        "a sender whose last record is not taken yet, for it has no end, hears nothing of that",
+        "intake/connection.py",
+        "        is_durable = self._durable >= self._arrived and not self.held_bytes\n",
+        "        is_durable = self._durable >= self._arrived\n",
+        tests(
+            "e2e/test_server.py::test_closing_at_once_tells_a_sender_without_a_hello_that_"
+            "half_a_record_is_not_durable"
+        ),
+    ),
+    mutant(
+        "closed_without_a_word",
+        "a sender without a hello is not told that not all is durable",
+        "intake/connection.py",
+        "        if not (self._answers_wanted or is_durable):\n",
+        "        if self._answers_wanted and not is_durable:\n",
     ),
     mutant(
         "closed_while_greeting",

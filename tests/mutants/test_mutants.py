@@ -15,7 +15,7 @@ from tests.mutants.tree import ROOT, UnknownText, changed, changed_modules
 
 _FEWEST = 60
 _BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
-_QUICK = ("acked_though_failed", "returned_in_reverse", "numbers_not_used")
+_QUICK = ("acked_though_failed", "returned_in_reverse", "numbers_not_used", "closed_before_the_ack")
 
 
 def test_each_mutant_changes_the_engine_as_it_is_into_something_that_compiles() -> None:

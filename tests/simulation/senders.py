@@ -38,6 +38,7 @@ class SenderPlan:
     waits_for_ack: float
     read_s: float  # it reads its answers so late
     uid: int
+    ends_open: bool = False  # its last record has no newline: the end of what it sends ends it
 
     @cached_property
     def records(self) -> int:
@@ -409,7 +410,8 @@ class Sender:
             return b"x" * (self.outside.max_record + 1 + number % 7) + b"\n"
         name = (self.connection.sent if self.connection else self.sent).name
         size = self._sizes[number - 1]
-        return b'{"p":"%s","n":%d,"x":"%s"}\n' % (name.encode(), number, _PAYLOAD[:size])
+        end = b"" if self.plan.ends_open and number == self.plan.records else b"\n"
+        return b'{"p":"%s","n":%d,"x":"%s"}%s' % (name.encode(), number, _PAYLOAD[:size], end)
 
     def _send_half(self, connection: Connection) -> None:
         """The beginning of the next record, which is never to be seen."""
