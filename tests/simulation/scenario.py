@@ -8,6 +8,7 @@ A scenario is a value; one with fewer senders, faults or events is a scenario, t
 import errno
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from logengine.daemon.config_sections import (
     RetentionConfig,
     Size,
     StreamConfig,
+    StreamRetentionConfig,
 )
 from tests.simulation.calls import Fault, Space
 from tests.simulation.disk import ROOT
@@ -41,6 +43,9 @@ _UNREAD_CHANCE = 0.2
 _UNREAD_ONCE_CHANCE = 0.5
 _HURRIED_CHANCE = 0.15
 _HURRIED_TURNS_MIN = 50  # which a stop takes where nothing is left to be done
+_DROPPING_CHANCE = 0.15
+_RETAINING_CHANCE = 0.15
+_ENVELOPE_BYTES = 120  # about
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
 
 
@@ -104,13 +109,22 @@ class Scenario:
         """Whether a stop may run out of time by what the disk takes, though nothing fails."""
         return self.config.stop_timeout < PATIENT_S
 
+    @property
+    def drops(self) -> bool:
+        """Whether a quota drops what is over it."""
+        quota = self.config.quota
+        return "drop" in (quota.stream.over, quota.uid.over)
+
     def trims(self, stream: str) -> bool:
         """Whether the oldest segments of a stream may go."""
         said = self.config.stream.get(stream)
         retention = self.config.retention
         on_full = said.on_full if said and said.on_full else self.config.on_full
         return on_full == "drop_oldest" or bool(
-            retention.max_bytes or retention.max_age or retention.keep_free != "0B"
+            retention.max_bytes
+            or retention.max_age
+            or retention.keep_free != "0B"
+            or (said and said.retention)
         )
 
     def keeps_what_is_unread(self, stream: str) -> bool:
@@ -118,6 +132,11 @@ class Scenario:
         said = self.config.stream.get(stream)
         on_full = said.on_full if said and said.on_full else self.config.on_full
         return on_full != "drop_oldest" and self.config.retention.keep_free == "0B"
+
+
+def _about(source: random.Random) -> Callable[[float, float], float]:
+    """Draws between two numbers, each order of magnitude alike."""
+    return lambda least, most: math.exp(source.uniform(math.log(least), math.log(most)))
 
 
 class _Drawing:
@@ -168,7 +187,7 @@ class _Drawing:
             short_writes=source.choice((0.0, 0.0, 0.1, 0.5)),
             inherits_listener=self._is_on(),
         )
-        drawn = self._hurried(drawn)
+        drawn = self._retaining(self._dropping(self._hurried(drawn)))
         return replace(drawn, ends_s=self._ends_s(drawn))
 
     def _ends_s(self, drawn: Scenario) -> float:
@@ -187,9 +206,7 @@ class _Drawing:
         source = random.Random(f"hurried {self.seed}")
         if source.random() > _HURRIED_CHANCE:
             return drawn
-
-        def about(least: float, most: float) -> float:
-            return math.exp(source.uniform(math.log(least), math.log(most)))
+        about = _about(source)
 
         patience_s = max(self.sync_s * about(0.1, 30), _HURRIED_TURNS_MIN * drawn.turn_s)
         senders, faults, events = list(drawn.senders), list(drawn.faults), list(drawn.events)
@@ -240,6 +257,46 @@ class _Drawing:
             senders=tuple(senders),
             faults=tuple(faults),
             events=tuple(sorted(events, key=lambda event: event.at_s)),
+        )
+
+    def _dropping(self, drawn: Scenario) -> Scenario:
+        """Quotas that drop, of a stream or a user; drawn by itself, as the stops are."""
+        source = random.Random(f"dropping {self.seed}")
+        if source.random() > _DROPPING_CHANCE:
+            return drawn
+        about = _about(source)
+        sizes = [size for plan in drawn.senders for _, burst in plan.bursts for size in burst]
+        per_s = len(sizes) / self.length_s * about(0.05, 3)
+        line_bytes = _ENVELOPE_BYTES + sum(sizes) / max(1, len(sizes))
+        limits = source.sample(("records", "bytes", "space"), source.choice((1, 1, 2)))
+        quota = QuotaConfig(
+            records_per_s=RecordsPerSecond(max(1, int(per_s)) if "records" in limits else 0),
+            bytes_per_s=Size(max(1, int(per_s * line_bytes)) if "bytes" in limits else 0),
+            burst=Duration(self.length_s * about(0.001, 0.3)),
+            max_bytes=Size(int(about(500, 30_000)) if "space" in limits else 0),
+            over="drop",
+        )
+        of_whom = source.choice((("stream",), ("uid",), ("stream", "uid")))
+        quotas = structs.replace(
+            drawn.config.quota,
+            report_every=Duration(self.length_s * about(0.01, 1)),
+            **dict.fromkeys(of_whom, quota),
+        )
+        return replace(drawn, config=structs.replace(drawn.config, quota=quotas))
+
+    def _retaining(self, drawn: Scenario) -> Scenario:
+        """Streams that keep so many bytes each; drawn by itself, too."""
+        source = random.Random(f"retaining {self.seed}")
+        if source.random() > _RETAINING_CHANCE:
+            return drawn
+        about = _about(source)
+        streams = dict(drawn.config.stream)
+        for stream in source.sample(self.streams, source.randint(1, len(self.streams))):
+            kept = StreamRetentionConfig(max_bytes=Size(int(about(300, 20_000))))
+            streams[stream] = structs.replace(streams.get(stream, StreamConfig()), retention=kept)
+        compaction = structs.replace(drawn.config.compaction, enabled=True)
+        return replace(
+            drawn, config=structs.replace(drawn.config, stream=streams, compaction=compaction)
         )
 
     def _senders(self, max_record: int) -> tuple[SenderPlan, ...]:

@@ -97,6 +97,7 @@ class Connection:
         self.is_half_closed = False
         self.was_warned = False
         self.was_cut_off = False  # not all of it came to the daemon
+        self.dropped: set[int] = set()  # by a quota, of which it is not told yet
         self._write_is_due = False
         self._read_at = 0.0
 
@@ -159,8 +160,18 @@ class Connection:
             if line.startswith(b'{"ack":'):
                 number = int(line[7:-1])
                 self.outside.oracle.promise(self.sent, number, "an ack")
+                if self.dropped and min(self.dropped) <= number:
+                    what = f"{self.sent.name} is acked {number}, of {sorted(self.dropped)} not told"
+                    raise Violation("dropped and not told", what)
             elif b'"stalled"' in line or b'"not_durable"' in line:
                 self.was_warned = True
+            elif b'"over_quota"' in line:
+                answer = json.loads(line)
+                told = set(range(answer["first"], answer["last"] + 1))
+                if not told or told - self.dropped:
+                    what = f"{self.sent.name} of {sorted(told)}, and {sorted(self.dropped)} were"
+                    raise Violation("told of what was not dropped", what)
+                self.dropped -= told
             elif line.startswith(b'{"welcome"'):
                 answer = json.loads(line)
                 self.sender.on_next(self, answer["next"])
