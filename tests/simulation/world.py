@@ -804,7 +804,8 @@ class World:
         self.counts.out_of_time += 1
         if self.life is not None:
             self.life.ran_out = True
-        if self._is_through or (self._is_calm and not self.scenario.hurries):
+        is_idle = self._is_through and not self.scenario.drops  # which a stop reports
+        if is_idle or (self._is_calm and not self.scenario.hurries):
             self.violate(Violation("stuck", "a stop ran out of time, and nothing fails"))
 
     def _hold_told_once(self, life: Life, level: str, fields: dict[str, Any]) -> None:
