@@ -498,6 +498,7 @@ async def test_a_compaction_whose_sync_fails_keeps_what_it_covers_from_being_dro
         with patch("logengine.disk.atomic.AtomicWriter.sync_directory", side_effect=failed):
             await at.pass_time(2000)
         assert at.compactor.totals.failures
+        assert at.store.unsynced == {"app"}
         assert await at.store.drop_oldest("app", 1) == []
         await at.pass_time(2000)
         at.check()
