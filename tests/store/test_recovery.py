@@ -10,6 +10,7 @@ from logengine.format.compression import compress_body, encode_compressed_header
 from logengine.format.segment import Header, segment_name
 from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
+from tests.crash.drawn_streams import lose_one
 
 TIME = "2026-11-23T20:00:00.000001Z"
 
@@ -53,6 +54,14 @@ def commit(directory: Path, state: StreamState, number: int) -> StreamState:
     return after
 
 
+def commits(directory: Path, count: int) -> StreamState:
+    """Segments of one record each."""
+    state = StreamState(directory.name)
+    for number in range(1, count + 1):
+        state = commit(directory, state, number).without_active()
+    return state
+
+
 def state_of(directory: Path) -> StreamState:
     return recover(directory, rewrite_limit=65536, active_bytes_max=65536).state
 
@@ -81,3 +90,36 @@ def test_covered_segments_of_either_kind_are_removed(stream: Path) -> None:
     assert recovery.covered_removed == 2
     assert [path.name for path in stream.iterdir()] == [segment_name(1, compressed=True)]
     assert recovery.state.next_seq == 7
+
+
+def test_a_stream_goes_on_behind_a_recorded_gap_and_leaves_it_as_it_is(stream: Path) -> None:
+    commits(stream, 3)
+    path = stream / segment_name(3)
+    path.write_bytes(b"{" + path.read_bytes())
+    lose_one(stream.parent)
+    gap = path.read_bytes()
+    state = state_of(stream)
+    commit(stream, state, 4)
+    assert path.read_bytes() == gap
+    assert list_segments(stream) == [1, 2, 3, state.next_seq]
+
+
+def test_a_newest_segment_with_a_damaged_body_is_told_and_left_as_it_is(stream: Path) -> None:
+    commits(stream, 2)
+    path = stream / segment_name(2)
+    damaged = path.read_bytes()[:-2] + b"!\n"
+    path.write_bytes(damaged)
+    recovery = recover(stream, rewrite_limit=65536, active_bytes_max=65536)
+    assert [Path(each.path).name for each in recovery.damaged] == [segment_name(2)]
+    commit(stream, recovery.state, 3)
+    assert path.read_bytes() == damaged
+    assert list_segments(stream) == [1, 2, 3]
+
+
+def test_a_newest_segment_is_kept_in_memory_up_to_a_size_only(stream: Path) -> None:
+    size_bytes = len(line(1))
+    commits(stream, 1)
+    for room_bytes, is_kept in ((size_bytes, False), (size_bytes + 1, True)):
+        state = recover(stream, rewrite_limit=65536, active_bytes_max=room_bytes).state
+        assert (state.active is not None) == is_kept
+        assert state.next_seq == 2
