@@ -149,6 +149,7 @@ class Server:
         """Closes all connections at once; nothing more is read."""
         for connection in list(self._connections):
             connection.close()
+        self.quotas.report()  # after a stop that ran out of time it is in the log at least
         self.quotas.close()
         if self._looks is not None:
             self._looks.close()

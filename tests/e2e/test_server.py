@@ -888,6 +888,18 @@ async def test_closing_at_once_acks_nothing_that_is_not_durable(served: Served) 
     assert served.numbers() == list(range(1, 10))
 
 
+@serve()
+async def test_closing_at_once_tells_a_sender_without_a_hello_that_half_a_record_is_not_durable(
+    served: Served,
+) -> None:
+    client = await served.connect()
+    await client.send(b'{"half":')
+    await served.until(lambda: served.server._held_bytes > 0)
+    client.half_close()
+    served.server.close()  # before it has heard of the end
+    assert [answer["error"] for answer in await client.rest()] == ["not_durable"]
+
+
 # Listening.
 
 

@@ -248,6 +248,15 @@ MUTANTS = then(
             tests("store/test_full_disk.py"),
         ),
         mutant(
+            "dropped_and_not_told",
+            "the log does not have what a full disk took",
+            "store/committer.py",
+            "            await report_dropped(self._store.data, stream, dropped)\n",
+            "            await asyncio.sleep(0)\n",
+            Simulation(),
+            tests("store/test_full_disk.py"),
+        ),
+        mutant(
             "rests_for_ever",
             "a stream whose pause is over rests on",
             "store/committer.py",

@@ -274,6 +274,15 @@ MUTANTS = (
         Simulation(),
         _RETENTION,
     ),
+    mutant(
+        "removed_and_not_told",
+        "the log does not have what retention removed",
+        "upkeep/compactor.py",
+        "                if not is_removed:\n                    continue\n",
+        "                if True:\n                    continue\n",
+        Simulation(),
+        _RETENTION,
+    ),
     # Who reads.
     mutant(
         "followed_before_a_sync",

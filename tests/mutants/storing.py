@@ -239,6 +239,8 @@ MUTANTS = then(
             "store/opening.py",
             "        locked.directory.sync()\n",
             "",
+            Simulation(),
+            tests("unit/test_data_directory.py"),
         ),
         mutant(
             "data_directory_not_named_again",

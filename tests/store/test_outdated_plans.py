@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,21 @@ def test_a_plan_made_on_a_commit_that_failed_stays_outdated_after_another_in_its
     assert isinstance(commit(store, second)["app"], OutdatedPlan)
     assert list_segments(tmp_path / "app") == [1, 2]
     assert store.last_durable("app", "p") == 7
+
+
+def test_a_plan_that_is_outdated_by_what_its_own_commit_awaits_is_not_published(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not commit(store, plan(store, 1))
+    begin = store._begin
+
+    async def begin_meanwhile(commits: Any) -> None:
+        await begin(commits)
+        store._durable["app"] = copy(store._durable["app"])  # somebody else's, of the same number
+
+    monkeypatch.setattr(store, "_begin", begin_meanwhile)
+    assert isinstance(commit(store, plan(store, 2))["app"], OutdatedPlan)
+    assert list_segments(tmp_path / "app") == [1]
 
 
 def test_no_directory_is_made_for_a_plan_that_is_outdated(store: Store, tmp_path: Path) -> None:

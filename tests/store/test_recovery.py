@@ -16,6 +16,7 @@ from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
 from logengine.upkeep.compaction import Part
 from logengine.upkeep.rewrite import Pace, Rewriter
+from tests.crash.drawn_streams import lose_one
 from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -58,6 +59,14 @@ def commit(directory: Path, state: StreamState, number: int) -> StreamState:
     plan, after = append(state, addition, rewrite_limit=65536, max_producers=10)
     SegmentWriter(directory.parent, plan, names=unnoted(), direct_above=65536).publish()
     return after
+
+
+def commits(directory: Path, count: int) -> StreamState:
+    """Segments of one record each."""
+    state = StreamState(directory.name)
+    for number in range(1, count + 1):
+        state = commit(directory, state, number).without_active()
+    return state
 
 
 def state_of(directory: Path) -> StreamState:
@@ -128,3 +137,38 @@ def test_the_longest_merge_is_found_where_what_it_covers_is_left(stream: Path, b
     recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
     assert recovery.covered_removed == MERGED_SEGMENTS_MAX - 1
     assert recovery.state.next_seq == count + 1
+
+
+def test_a_stream_goes_on_behind_a_recorded_gap_and_leaves_it_as_it_is(stream: Path) -> None:
+    commits(stream, 3)
+    path = stream / segment_name(3)
+    path.write_bytes(b"{" + path.read_bytes())
+    lose_one(stream.parent)
+    gap = path.read_bytes()
+    state = state_of(stream)
+    commit(stream, state, 4)
+    assert path.read_bytes() == gap
+    assert list_segments(stream) == [1, 2, 3, state.next_seq]
+
+
+def test_a_newest_segment_with_a_damaged_body_is_told_and_left_as_it_is(stream: Path) -> None:
+    commits(stream, 2)
+    path = stream / segment_name(2)
+    damaged = path.read_bytes()[:-2] + b"!\n"
+    path.write_bytes(damaged)
+    recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
+    assert [Path(each.path).name for each in recovery.damaged] == [segment_name(2)]
+    commit(stream, recovery.state, 3)
+    assert path.read_bytes() == damaged
+    assert list_segments(stream) == [1, 2, 3]
+
+
+def test_a_newest_segment_is_kept_in_memory_up_to_a_size_only(stream: Path) -> None:
+    size_bytes = len(line(1))
+    commits(stream, 1)
+    for room_bytes, is_kept in ((size_bytes, False), (size_bytes + 1, True)):
+        state = recover(
+            stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=room_bytes
+        ).state
+        assert (state.active is not None) == is_kept
+        assert state.next_seq == 2
