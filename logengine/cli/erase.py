@@ -93,8 +93,8 @@ def command(
         from logengine.upkeep.signing import load_signer  # takes longer to load than all the rest
 
         sign = load_signer(seal_key)
-    with alone_with(data):
-        erasure = Erasure(data, stream, wanted, damaged.append, sign)
+    with alone_with(data) as names:
+        erasure = Erasure(data, stream, wanted, damaged.append, sign, names=names)
         verb = "would erase" if dry_run else "erased"
         total = 0
         for affected in erasure.affected() if dry_run else erasure.run(mark, _PATIENCE_S):

@@ -45,12 +45,12 @@ def command(
     names = streams_to_read(data, streams)
     when = format_timestamp(time.time_ns())
     sound = True
-    with alone_with(data):
+    with alone_with(data) as durable_names:
         for stream in names:
             if dry_run:
                 _say_what_would_be_done(data / stream, when)
                 continue
-            Repair(data, stream, when, lambda what: click.echo(escape(what))).run()
+            Repair(data, stream, when, _say, names=durable_names).run()
             left = [each for each in verify_stream(data / stream) if not each.harmless]
             for finding in left:
                 click.echo(escape(f"not mended: {finding}"))
@@ -59,6 +59,10 @@ def command(
             else:
                 click.echo(f"{stream}: ok")
     ctx.exit(0 if sound else 1)
+
+
+def _say(what: str) -> None:
+    click.echo(escape(what))
 
 
 def _say_what_would_be_done(directory: Path, when: str) -> None:

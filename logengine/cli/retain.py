@@ -30,6 +30,7 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     """
     from logengine.daemon.config import load_config
     from logengine.daemon.upkeep import retention_rules
+    from logengine.disk.durable_names import DurableNames
     from logengine.upkeep.offline import alone_with
     from logengine.upkeep.retainer import Retainer
 
@@ -37,11 +38,11 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     where = Path(config.data)
     if not where.is_dir():
         raise UnknownStream(f"there is no data directory {where}; name the daemon's with --data")
-    nobody: set[str] = set()
-    with nullcontext(nobody) if dry_run else alone_with(where, _ADVICE) as unsynced:
-        for stream in sorted(unsynced):
+    looking = DurableNames(note=lambda _: None)
+    with nullcontext(looking) if dry_run else alone_with(where, _ADVICE) as names:
+        for stream in sorted(names.unsynced):
             click.echo(f"{stream}: left alone until the next boot: a sync of its directory failed")
-        retainer = Retainer(where, retention_rules(config, str(where)), unsynced=unsynced)
+        retainer = Retainer(where, retention_rules(config, str(where)), names=names)
         retainer.look()
         count = total = 0
         while (removal := retainer.next_removal()) is not None:

@@ -16,17 +16,12 @@ import msgspec
 import tomli_w
 
 from logengine.daemon.config_sections import (
-    COUNT_MAX,
-    SMALL_TIMES_LONGER,
     Config,
-    Duration,
-    KiB,
     ListenConfig,
     Mode,
     QuotaConfig,
     RecordsPerSecond,
     RetentionConfig,
-    Size,
     StreamConfig,
     UidConfig,
 )
@@ -35,7 +30,11 @@ from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.places import default_data, default_socket
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
+from logengine.store.settings import COUNT_MAX
 from logengine.units import (
+    Duration,
+    KiB,
+    Size,
     format_duration,
     format_mode,
     format_size,
@@ -45,6 +44,7 @@ from logengine.units import (
     parse_mode,
     parse_size,
 )
+from logengine.upkeep.compaction import SMALL_TIMES_LONGER
 
 SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
 _ABSOLUTE = "an absolute path without NUL"

@@ -190,6 +190,7 @@ class Server:
         """Closes all connections at once; nothing more is read."""
         for each in self._open():
             each.close()
+        self._quotas.report()  # after a stop that ran out of time it is in the log at least
         self._quotas.close()
         if self._looks is not None:
             self._looks.close()

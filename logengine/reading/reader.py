@@ -29,6 +29,7 @@ from logengine.disk.segment_file import (
 )
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, Record
+from logengine.format.cover import COVER_SEGMENTS_MAX as _COVER_SEGMENTS_MAX
 from logengine.format.segment import (
     Gap,
     Header,
@@ -40,8 +41,6 @@ from logengine.format.time_range import ALL_TIMES, TimeRange, wanted_frames
 from logengine.reading.filter import Filter
 from logengine.reading.read_ahead import ReadAhead
 
-# An interrupted merge leaves covered segments at most this far behind the one that covers them.
-_COVER_SEGMENTS_MAX = 64
 # So many segments are read forward at a time where a stream is read from its end.
 _SPAN_SEGMENTS_MAX = 8
 # Looks at a directory that are made at once; a reader that still got no further then rests a

@@ -1,7 +1,7 @@
 """Reads every byte of a stream and says what is wrong with it."""
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from logengine.disk.segment_file import (
 )
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, runs
+from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.seal_chain import SealChain
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
@@ -27,7 +28,7 @@ from logengine.format.segment import (
 )
 from logengine.upkeep.salvage import fault_of_line
 
-# How often a stream is listed anew because a merge went on beside the reading.
+# How often a stream is listed again because a compaction went on during the reading.
 _LOOKS_MAX = 100
 
 
@@ -55,50 +56,121 @@ def verify_stream(
     """
     yield from _strangers(directory)
     seals = seals or SealChain()
-    previous: Header | None = None
-    resume = 1
+    verification = _Verification(directory, progress, seals)
     looks = 0
     while looks < _LOOKS_MAX:
-        firsts = list_segments(directory)
-        # What was read last may have become one with what is behind it: from that one on.
-        for first in firsts[max(0, bisect_right(firsts, resume) - 1) :]:
-            try:
-                header, body = read_segment(directory, first)
-                _, line = read_header_line(directory, first)
-                if header.is_sealed and _is_unsealed_no_more(directory, seals.unsealed):
-                    raise FileNotFoundError
-            except FileNotFoundError:
-                looks += 1  # merged, sealed or retained no longer since it was listed
-                resume = previous.last + 1 if previous is not None else first
-                previous = None
-                seals.look_again()
-                break
-            except DamagedSegment as damage:
-                yield Finding(damage.path, damage.reason)
-                yield from _lost_of(directory, first, damage.path)
-                previous = None
-                seals.look_again()
-                continue
-            path = str(directory / header.file_name)
-            progress(header.stored_bytes)
-            if previous is not None and header.first <= previous.last:
-                finding = _overlap(previous, header, path)
-                yield finding
-                if finding.harmless:
-                    continue
-            if header.gap is not UNSET:
-                yield Finding(path, describe_gap(header.first, header.gap), harmless=True)
-            yield from check_segment(header, body, path)
-            yield from (Finding(path, *remark) for remark in seals.take(header, line))
-            if previous is not None:
-                yield from _check_neighbours(previous, header, path)
-            previous = header
+        try:
+            yield from verification.read_listed()
+        except (FileNotFoundError, _ListingOutdated):
+            looks += 1
         else:
             break
     else:
-        what = f"from {resume} on it changes faster than it can be read, or has links to nothing"
+        what = (
+            f"from {verification.position} on it changes faster than it can be read, "
+            "or has links to nothing"
+        )
         yield Finding(str(directory), what)
     yield from (Finding(str(directory), *remark) for remark in seals.end())
+
+
+class _ListingOutdated(Exception):
+    """What was listed is not what is there: a compaction or a commit went on meanwhile."""
+
+
+class _Verification:
+    """Goes through a stream's segments in order; `position` is the next record to be read."""
+
+    def __init__(self, directory: Path, progress: Callable[[int], None], seals: SealChain) -> None:
+        self.position = 1
+        self._directory = directory
+        self._progress = progress
+        self._seals = seals
+        # The segment before `position`, None where that is not known.
+        self._previous: Header | None = None
+        self._damaged: set[int] = set()
+        self._suspected: int | None = None
+
+    def read_listed(self) -> Iterator[Finding]:
+        """What is wrong from `position` on; may be called again where it raises.
+
+        Raises `FileNotFoundError` and `_ListingOutdated` where a segment was merged, sealed or
+        removed since it was listed, and `OSError`.
+        """
+        firsts = list_segments(self._directory)
+        start = self._index_of_position(firsts)
+        following = bisect_left(firsts, self.position)
+        if start < following or following == 0:
+            # What was read last is part of another one now, or was removed.
+            self._forget_previous()
+        for first in firsts[start:]:
+            if first in self._damaged:
+                continue
+            try:
+                header, body = read_segment(self._directory, first)
+                _, line = read_header_line(self._directory, first)
+            except DamagedSegment as damage:
+                yield Finding(damage.path, damage.reason)
+                yield from _lost_of(self._directory, first, damage.path)
+                self._damaged.add(first)
+                self.position = max(self.position, first + 1)
+                self._forget_previous()
+                continue
+            self._look_again_before(header)
+            yield from self._take(header, body, line)
+
+    def _index_of_position(self, firsts: Sequence[int]) -> int:
+        """The index of the segment that holds `position`, or else of the next one.
+
+        While a compaction removes what it has covered, the last one that begins before `position`
+        may be a covered one.
+        """
+        end = bisect_right(firsts, self.position)
+        for index in range(end - 1, max(-1, end - 2 - MERGED_SEGMENTS_MAX), -1):
+            if firsts[index] in self._damaged:
+                continue
+            try:
+                header = read_header(self._directory, firsts[index])
+            except DamagedSegment:
+                return index
+            if header.last >= self.position:
+                return index
+            if header.is_sealed:
+                break  # nothing ever covers it
+        return bisect_left(firsts, self.position)
+
+    def _look_again_before(self, header: Header) -> None:
+        """Raises `_ListingOutdated` where a fault may be only that the listing is an old one."""
+        if header.is_sealed and _is_unsealed_no_more(self._directory, self._seals.unsealed):
+            self._seals.look_again()
+            raise _ListingOutdated
+        previous = self._previous
+        if previous is not None and previous.last + 1 < header.first != self._suspected:
+            # A directory that changes is not always listed as it was at one instant.
+            self._suspected = header.first
+            raise _ListingOutdated
+
+    def _take(self, header: Header, body: bytes, line: bytes) -> Iterator[Finding]:
+        path = str(self._directory / header.file_name)
+        self._progress(header.stored_bytes)
+        previous = self._previous
+        if previous is not None and header.first <= previous.last:
+            finding = _overlap(previous, header, path)
+            yield finding
+            if finding.harmless:
+                return
+        if header.gap is not UNSET:
+            yield Finding(path, describe_gap(header.first, header.gap), harmless=True)
+        yield from check_segment(header, body, path)
+        yield from (Finding(path, *remark) for remark in self._seals.take(header, line))
+        if previous is not None:
+            yield from _check_neighbours(previous, header, path)
+        self._previous = header
+        self.position = max(self.position, header.last + 1)
+
+    def _forget_previous(self) -> None:
+        self._previous = None
+        self._seals.look_again()
 
 
 def _lost_of(directory: Path, first: int, path: str) -> Iterator[Finding]:

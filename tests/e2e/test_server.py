@@ -33,8 +33,9 @@ from logengine.intake.quota import Admitted, Quota, Quotas
 from logengine.intake.server import Server, ServerLimits
 from logengine.intake.surroundings import RECEIVE_BYTES
 from logengine.protocols.ndjson import PROTOCOL as NDJSON
-from logengine.store.committer import CommitLimits, Committer
-from logengine.store.store import Store, StoreLimits
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.store.store import Store
 
 PATIENCE_S = 20
 # Long enough that what must not happen would have happened, short enough to wait for.
@@ -162,6 +163,9 @@ class Served:
         self.committer: Committer
         self._clients: list[Client] = []
 
+    def has_room(self) -> None:
+        self.server.room()
+
     async def connect(self) -> Client:
         connection = socket.socket(socket.AF_UNIX)
         connection.setblocking(False)
@@ -207,25 +211,24 @@ class Served:
 async def serving(
     root: Path,
     limits: dict[str, Any],
-    store_limits: StoreLimits | None,
+    store_limits: LimitsConfig | None,
     quotas: Quotas | None = None,
 ) -> AsyncIterator[Served]:
     disk = Disk()
     with ThreadPoolExecutor(4) as executor, patch.object(os, "fsync", disk.fsync):
         served = Served(root, disk)
-        store = Store(served.data, executor, store_limits)
+        store = Store(served.data, executor, limits=store_limits)
         store.open()
         listener = bind_listener(served.path, 0o666)
         tasks_ended = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
                 # A disk that is held would hold the loop, and so the test.
-                commit_limits = CommitLimits(in_loop_below=0, retry_min=0.005, retry_max=0.02)
-                served.committer = Committer(store, commit_limits, tasks)
+                commit_limits = CommitConfig(in_loop_below=0, retry_min=0.005, retry_max=0.02)
+                served.committer = Committer(store, commit_limits, tasks, on_room=served.has_room)
                 served.server = Server(
                     store, served.committer, ServerLimits(**limits), tasks, quotas=quotas
                 )
-                served.committer.on_room = served.server.room
                 served.server.listen(listener, "default", NDJSON)
                 try:
                     yield served
@@ -257,7 +260,7 @@ def serve(
         @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
         def run(root: Path, loop: str) -> None:
             async def main() -> None:
-                store_limits = StoreLimits(max_streams=streams_max) if streams_max else None
+                store_limits = LimitsConfig(max_streams=streams_max) if streams_max else None
                 async with serving(
                     root, limits, store_limits, quotas() if quotas else None
                 ) as served:
@@ -901,6 +904,18 @@ async def test_closing_at_once_acks_nothing_that_is_not_durable(served: Served) 
     assert await client.rest() == []
     await served.committer.drained()
     assert served.numbers() == list(range(1, 10))
+
+
+@serve()
+async def test_closing_at_once_tells_a_sender_without_a_hello_that_half_a_record_is_not_durable(
+    served: Served,
+) -> None:
+    client = await served.connect()
+    await client.send(b'{"half":')
+    await served.until(lambda: served.server.admission.held_bytes > 0)
+    client.half_close()
+    served.server.close()  # before it has heard of the end
+    assert [answer["error"] for answer in await client.rest()] == ["not_durable"]
 
 
 # Listening.

@@ -94,7 +94,7 @@ def remove_before(stream: Path, first: int) -> None:
 
 async def write(data: Path, *streams: str) -> None:
     """Stores a record in each of `streams`, in a segment of its own; the process ends well."""
-    store = Store(data, oracle.AtOnce(), oracle.LIMITS)
+    store = Store(data, oracle.AtOnce(), oracle.COMMIT, oracle.LIMITS)
     store.open()
     for number, name in enumerate(streams, 1):
         await store.recover_stream(name)

@@ -159,7 +159,7 @@ def test_an_exception_at_any_instruction_leaves_old_or_new_and_nothing_else(
         seen.add(found)
         if descriptors() != before:
             gc.collect()
-        assert descriptors() == before, interruption.place
+        assert descriptors() <= before, interruption.place
         if not interruption.place:
             break
     gc.collect()  # here, where a coroutine that was never awaited is no surprise
