@@ -11,7 +11,7 @@ import msgspec
 from logengine.format.block import Block, Record, with_place
 from logengine.format.record import ENVELOPE_NAMES
 from logengine.format.segment import timestamp_of
-from logengine.reading.reader import Gone, Problem
+from logengine.reading.problem import Gone, Problem
 
 _UNSAFE = re.compile(
     # Controls (escape sequences begin with one), line and paragraph separators, marks that

@@ -17,7 +17,8 @@ from logengine.format.cursor import Cursor
 from logengine.format.time_range import TimeRange
 from logengine.format.timestamp import parse_time
 from logengine.reading.filter import Filter
-from logengine.reading.reader import Report, StreamReader, merge_by_time
+from logengine.reading.problem import Report
+from logengine.reading.reader import StreamReader, merge_by_time
 
 Select = Callable[[Report], "Selection"]
 

@@ -94,7 +94,7 @@ def _last_durable_records(
     data: Path, stream: str, count: int, chosen: Filter, output: Output
 ) -> tuple[StreamReader, list[Record]] | None:
     """As `last_durable_records`; None of a stream that went: all of it is new if it comes."""
-    from logengine.reading.follow import last_durable_records
+    from logengine.reading.follower import last_durable_records
 
     try:
         return last_durable_records(data, stream, count, chosen, output.report)
@@ -165,7 +165,7 @@ async def _follow(
     chosen: Filter,
     output: Output,
 ) -> None:
-    from logengine.reading.follow import Follower
+    from logengine.reading.follower import Follower
 
     async for block in Follower(data, streams, readers, output.report).blocks():
         for part in chosen.choose(block):

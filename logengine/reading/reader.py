@@ -13,11 +13,9 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-import msgspec
 from msgspec import UNSET
 
 from logengine.disk.segment_file import (
@@ -38,6 +36,7 @@ from logengine.format.segment import (
 )
 from logengine.format.time_range import ALL_TIMES, TimeRange, wanted_frames
 from logengine.reading.filter import Filter
+from logengine.reading.problem import Gone, Problem, Reason, Report
 from logengine.reading.read_ahead import ReadAhead
 
 # An interrupted merge leaves covered segments at most this far behind the one that covers them.
@@ -53,43 +52,7 @@ _REST_S_MAX = 0.05
 Result = TypeVar("Result")
 
 
-Reason = Literal["removed", "recorded", "missing", "damaged"]
-
-
-class Gone(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Records that were asked for and are not shown, `first` to `last`, and why.
-
-    "removed": the oldest of the stream, by retention or by a full disk, before they were read.
-    "recorded": in a recorded gap, which says `why`. "missing": no file has them, and nothing says
-    so. "damaged": their file is there, and is not what was written.
-    """
-
-    first: int
-    last: int
-    reason: Reason
-    why: str | None = None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something in a stream that could not be served; the rest was.
-
-    One that is `expected` is no damage: records were removed as somebody configured it, or the
-    stream itself says that they are gone, and why. `gone` says which, where that is known.
-    """
-
-    stream: str
-    what: str
-    expected: bool = False
-    gone: Gone | None = None
-
-    def __str__(self) -> str:
-        return f"{self.stream}: {self.what}"
-
-
 Segment = tuple[Header, Parts]
-Report = Callable[[Problem], None]
-
 
 ALL_RECORDS = Filter()
 

@@ -26,7 +26,7 @@ import msgspec
 
 from logengine.disk import writes
 from logengine.intake.server import Server, ServerLimits
-from logengine.reading.follow import Follower
+from logengine.reading.follower import Follower
 from logengine.store.committer import CommitLimits, Committer
 from logengine.store.store import Store
 from logengine.upkeep.compaction import CompactionLimits

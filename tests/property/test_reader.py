@@ -21,7 +21,8 @@ from logengine.format.compression import encode_compressed_header
 from logengine.format.segment import Earlier, Header, segment_name, timestamp_of
 from logengine.format.time_range import TimeRange
 from logengine.reading import reader as reader_module
-from logengine.reading.reader import Gone, Problem, StreamReader, last_records, merge_by_time
+from logengine.reading.problem import Gone, Problem
+from logengine.reading.reader import StreamReader, last_records, merge_by_time
 from logengine.store.plan import Addition, StreamState, append
 from logengine.upkeep.verify import verify_stream
 from tests.compressed import compressed, sealed

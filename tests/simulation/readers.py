@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from logengine.reading.follow import Follower
+from logengine.reading.follower import Follower
 from logengine.reading.reader import StreamReader
 from tests.simulation.clock import Kernel, Process, Thread
 from tests.simulation.loop import SimulatedLoop

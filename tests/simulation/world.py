@@ -27,7 +27,7 @@ from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngi
 from logengine.format.record import Peer
 from logengine.intake import connection, poller
 from logengine.intake.server import Server
-from logengine.reading import follow
+from logengine.reading import follower as follower_module
 from logengine.store.committer import Committer
 from logengine.upkeep import retainer, rewrite
 from logengine.upkeep.compactor import Compactor
@@ -811,7 +811,7 @@ class World:
             )
             for of_files in ("FileIO", "TempFile"):
                 enter(patch.object(atomic, of_files, self.calls.raw_file))
-            enter(patch.object(follow, "Inotify", self.notifications.begin))
+            enter(patch.object(follower_module, "Inotify", self.notifications.begin))
             enter(patch.object(connection, "peer_of", _peer_of))
             enter(patch.object(connection.Connection, "__hash__", _hash_of_connection))
             enter(patch.object(daemon, "gc", SimpleNamespace(freeze=lambda: None)))

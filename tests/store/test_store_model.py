@@ -14,17 +14,20 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition
 from logengine.store.store import Store, StoreLimits
 from logengine.upkeep.verify import verify_stream
+
+if TYPE_CHECKING:
+    from logengine.reading.problem import Problem
 
 STREAMS = ("app", "audit", "web")
 LIMITS = StoreLimits(rewrite_limit=300, max_producers=2, active_cache=500)

@@ -7,7 +7,7 @@ import pytest
 
 from logengine.cli.output import Output
 from logengine.format.block import Block, Record
-from logengine.reading.reader import Gone, Problem
+from logengine.reading.problem import Gone, Problem
 
 TIME = "2026-11-23T20:00:00.000001Z"
 REMOVED = Gone(2, 4, "removed")

@@ -21,7 +21,8 @@ from logengine.errors import AtomicWriteError
 from logengine.format.block import Block, Record
 from logengine.format.segment import first_of_name
 from logengine.reading.filter import Filter
-from logengine.reading.reader import Problem, Report, StreamReader, last_records
+from logengine.reading.problem import Problem, Report
+from logengine.reading.reader import StreamReader, last_records
 
 _MARK_MOVED = Mask.MODIFY | Mask.MOVED_TO
 _NEW_SEGMENT = Mask.MOVED_TO | Mask.ONLYDIR
