@@ -1,14 +1,10 @@
 """`logengine cat`"""
 
-from itertools import islice
-
 import click
 
 from logengine.cli.options import data_option
 from logengine.cli.output import Output, format_option
 from logengine.cli.selection import Select, selection_options
-
-_RECORDS_PER_WRITE = 1024
 
 
 @click.command(
@@ -31,13 +27,7 @@ def command(ctx: click.Context, select: Select, form: str) -> None:
     Without STREAM, all streams, or those that --after names.
     """
     output = Output(form)
-    selection = select(output.report)
-    if selection.is_one_stream:
-        for block in selection.blocks():
-            output.write_block(block)
-    else:
-        merged = selection.merged()
-        while batch := list(islice(merged, _RECORDS_PER_WRITE)):
-            output.write(batch)
+    for batch in select(output.report).batches():
+        output.write(batch)
     output.flush()
     ctx.exit(1 if output.problems else 0)

@@ -16,11 +16,10 @@ from logengine.cli.resuming import Convert, ResumedSending
 from logengine.cli.status import ask_status
 from logengine.client.aio import AsyncClient
 from logengine.client.settings import process_producer
-from logengine.disk.segment_file import list_streams
 from logengine.errors import AtomicWriteError, LogEngineError, NotDurable
 from logengine.places import resume_directory
 from logengine.protocols.status import Status
-from logengine.reading.reader import StreamReader
+from logengine.reading import newest_seq
 from logengine.resume.state_file import StateFile
 
 _WINDOW_BYTES = 8 * 1024 * 1024  # of the input, not yet known to be durable
@@ -197,10 +196,7 @@ def _records_of_stream(socket: Path, stream: str) -> int | None:
     """How many records the stream ever had; None if this user may not know."""
     try:
         status = msgspec.json.decode(ask_status(socket), type=Status)
-        data = Path(status.data)
-        if stream not in list_streams(data):
-            return 0
-        return StreamReader(data, stream, lambda _: None).end() - 1
+        return newest_seq(stream, data=status.data, on_problem=lambda _: None)
     except (LogEngineError, msgspec.MsgspecError, OSError):
         return None
 

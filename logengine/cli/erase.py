@@ -13,12 +13,11 @@ from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data
 from logengine.cli.output import escape
 from logengine.cli.selection import range_options
-from logengine.cli.streams import streams_to_read
 from logengine.format.block import runs
 from logengine.format.cursor import Cursor
 from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.format.timestamp import format_timestamp
-from logengine.reading.filter import Filter
+from logengine.reading import Filter, stream_names
 from logengine.upkeep.erase import Affected, Erasure, Wanted
 from logengine.upkeep.erasure import Mark
 from logengine.upkeep.offline import alone_with
@@ -85,7 +84,7 @@ def command(
     if chosen.chooses_all and wanted[:3] == (0, None, ALL_TIMES):
         raise click.UsageError("say which records: --where, --grep, --after, --up-to, --since …")
     data = resolve_data(data)
-    streams_to_read(data, [stream])
+    stream_names(stream, data=data)
     damaged: list[DamagedSegment] = []
     mark = Mark(format_timestamp(time.time_ns()), _who(), UNSET if reason is None else reason)
     sign = None

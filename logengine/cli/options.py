@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from logengine.disk.segment_file import list_streams
+from logengine.errors import UnknownStream
 from logengine.places import find_data, find_socket
 from logengine.units import parse_duration
 
@@ -43,9 +43,11 @@ class Duration(click.ParamType[float]):
 def _complete_streams(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
+    from logengine.reading import stream_names
+
     try:
-        streams = list_streams(resolve_data(ctx.params.get("data")))
-    except OSError:
+        streams = stream_names(data=resolve_data(ctx.params.get("data")))
+    except (OSError, UnknownStream):
         return []
     return [CompletionItem(name) for name in streams if name.startswith(incomplete)]
 

@@ -8,9 +8,9 @@ import click
 
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
-from logengine.cli.streams import streams_to_read
 from logengine.format.segment import describe_gap
 from logengine.format.timestamp import format_timestamp
+from logengine.reading import stream_names
 from logengine.upkeep.offline import alone_with
 from logengine.upkeep.repair import Repair, examine_stream, temps_in
 from logengine.upkeep.verify import verify_stream
@@ -42,7 +42,7 @@ def command(
     if not streams:
         raise click.UsageError("name the streams to repair; `logengine verify` says which")
     data = resolve_data(data)
-    names = streams_to_read(data, streams)
+    names = stream_names(*streams, data=data)
     when = format_timestamp(time.time_ns())
     sound = True
     with alone_with(data):

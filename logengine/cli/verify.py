@@ -8,9 +8,9 @@ import click
 
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
-from logengine.cli.streams import streams_to_read
 from logengine.disk.segment_file import size_of_segments
 from logengine.format.seal_chain import SealChain
+from logengine.reading import stream_names
 from logengine.upkeep.verify import Finding, verify_stream
 
 
@@ -51,7 +51,7 @@ def command(
     beside a running daemon.
     """
     data = resolve_data(data)
-    names = streams_to_read(data, streams)
+    names = stream_names(*streams, data=data)
     if anchor is not None and not re.fullmatch("[0-9a-f]{64}", anchor):
         raise click.BadParameter(
             f"{anchor!r}; expected 64 hexadecimal digits, as `logengine verify` prints them",

@@ -108,6 +108,33 @@ class Filter:
         # The longest literal is, most likely, in the fewest lines.
         self._conditions.sort(key=lambda each: -len(each.literals[0]) if each.literals else 1)
 
+    @classmethod
+    def of(
+        cls,
+        where: "Filter | str | Iterable[str]" = (),
+        grep: str | bytes | None = None,
+        *,
+        fixed: bool = False,
+        ignore_case: bool = False,
+        invert: bool = False,
+    ) -> "Filter":
+        """The filter that the arguments of `read` and the options of the command line describe.
+
+        `where` is one condition `KEY=VALUE` or several, or a filter, and then all there is. `grep`
+        is the pattern of a `Grep`. Raises `InvalidFilter`.
+        """
+        if grep is None and (fixed or ignore_case or invert):
+            raise InvalidFilter("fixed, ignore_case and invert say how grep matches; give grep")
+        if isinstance(where, Filter):
+            if grep is not None:
+                raise InvalidFilter("where is a whole filter; put grep into it")
+            return where
+        conditions = [where] if isinstance(where, str) else where
+        if isinstance(grep, str):
+            grep = grep.encode("utf-8", "surrogateescape")
+        pattern = None if grep is None else Grep(grep, fixed=fixed, ignore_case=ignore_case)
+        return cls(pattern, [Where.parse(condition) for condition in conditions], invert=invert)
+
     @property
     def chooses_all(self) -> bool:
         """Whether any record is wanted."""

@@ -1,10 +1,13 @@
 """What readers report: records that are gone, and files that are damaged or cannot be read."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+
+from logengine.errors import LogEngineError
 
 Reason = Literal["removed", "recorded", "missing", "damaged"]
 
@@ -43,3 +46,25 @@ class Problem:
 
 
 Report = Callable[[Problem], None]
+
+
+class IncompleteRead(LogEngineError):
+    """Something that was to be read is missing or damaged; `problem` says what.
+
+    Raised where nobody takes problems. Give `on_problem` to go on after it.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem}; give on_problem to read on after it")
+        self.problem = problem
+
+
+class RecordsGone(UserWarning):
+    """Records that were to be read are gone, as configured or as the stream says itself."""
+
+
+def raise_or_warn(problem: Problem) -> None:
+    """Takes a problem where nobody else does: damage is an error, what is expected a warning."""
+    if not problem.expected:
+        raise IncompleteRead(problem)
+    warnings.warn(str(problem), RecordsGone, stacklevel=2)
