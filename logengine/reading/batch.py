@@ -42,7 +42,7 @@ class Batch:
         """The records as NDJSON, in pieces of any number of lines.
 
         Each has `_stream` and `_seq` in front, and after those `_gaps`, where some are gone right
-        before it: the form of `logengine cat --format json`, told in `docs/reading.md`.
+        before it: the form of `logengine cat --format json`, as `docs/reading.md` says.
         """
         chunk = self._chunk
         if not isinstance(chunk, Block):

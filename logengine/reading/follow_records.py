@@ -1,7 +1,7 @@
-"""The records that come to a data directory: for a plain loop, and for asyncio.
+"""New records of a data directory, for a plain loop and for asyncio.
 
-A plain loop must go on within a running event loop, as in a notebook. So a thread waits for it,
-with an event loop of its own. It reads at most a few batches ahead.
+A plain loop must work inside a running event loop, as in a notebook. So a thread waits for records,
+with an event loop of its own. It reads at most a few blocks ahead.
 """
 
 import contextlib
@@ -45,11 +45,13 @@ def follow(
 ) -> "Following":
     """The records that are added to the streams named, or to all, as soon as they are durable.
 
-    Streams, and the data directory, need not be there yet; of a stream that comes later, all is
-    new. `last`: begins with the last so many records there are. `after`: begins after these
-    cursors, and reads a stream without a cursor from its start; without `streams`, only streams
-    with a cursor are followed. `timeout_s`: ends after so many seconds; without it, only `stop`
-    ends it. All else is as for `read`.
+    Streams and the data directory need not be there yet; all records of a stream that comes later
+    are new.
+    `last`: begins with the last records there are, at most this many.
+    `after`: begins after these cursors, and reads a stream without a cursor from its start. Without
+    `streams`, only streams with a cursor are followed.
+    `timeout_s`: ends after this many seconds; without it, only `stop` ends it.
+    All else is as for `read`.
 
     Raises `InvalidStreamName`, `InvalidCursor`, `InvalidFilter`, `InvalidOption`.
     """
@@ -217,7 +219,7 @@ class Following:
         from logengine.reading.follower import Follower
 
         readers = {
-            stream: StreamReader(self.data, stream, report, seq + 1, tells_removed=True)
+            stream: StreamReader(self.data, stream, report, seq + 1, reports_removed=True)
             for stream, seq in self._after.items()
         }
         if not self._after:

@@ -18,7 +18,7 @@ from logengine.reading.listing import AnyPath, data_directory, stream_names
 from logengine.reading.problem import Problem, Report, raise_or_warn
 from logengine.reading.reader import StreamReader, last_records, merge_by_time
 
-# What is merged by time is handed out so many at a time.
+# Records merged by time are handed out in batches of at most this many.
 _BATCH_RECORDS = 1024
 
 Cursors = Cursor | str | Iterable[Cursor | str]
@@ -46,7 +46,7 @@ def read(
     `streams`, only streams with a cursor are read.
     `since`, `until`: only records from this time on, and before this time, by `_ts`: a `datetime`
     (one without a zone is local), or what the command line takes, such as `"10m"`.
-    `last`: only the last so many of them.
+    `last`: only the last ones, at most this many.
     `where`: a condition `"KEY=VALUE"`, or several that must all hold; `grep`: a regular expression
     that the stored line must match, or must not with `invert`. With `fixed` it is plain text;
     `ignore_case` is of ASCII letters only.
@@ -152,7 +152,7 @@ class Reading:
             stream,
             report,
             self._after.get(stream, 0) + 1,
-            tells_removed=stream in self._after,
+            reports_removed=stream in self._after,
         )
 
     def _blocks(self, reader: StreamReader) -> Iterator[Block]:

@@ -176,7 +176,7 @@ def test_what_was_removed_is_told_once_to_who_wanted_it(
     start = source.draw(st.integers(1, len(lines)))
     problems: list[Problem] = []
     with stream(files) as data:
-        reader = StreamReader(data, "app", problems.append, start, tells_removed=True)
+        reader = StreamReader(data, "app", problems.append, start, reports_removed=True)
         for first in firsts[:kept]:
             (data / "app" / segment_name(first)).unlink()
         seqs = [record.seq for block in reader.read() for record in block.records()]
