@@ -22,7 +22,7 @@ Examples:
 @data_option
 @click.pass_context
 def command(ctx: click.Context, select: Select, form: str) -> None:
-    """Print records from a point on; of several streams, merged by time.
+    """Print records from a point on. Several streams are merged by time.
 
     Without STREAM, all streams, or those that --after names.
     """

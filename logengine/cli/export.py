@@ -30,7 +30,7 @@ Examples:
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write to FILE, which is there whole or not at all. Default: standard output.",
+    help="Write to FILE, whole or not at all. Default: standard output.",
 )
 @click.option(
     "--format",
@@ -43,7 +43,7 @@ Examples:
 @click.option(
     "--partial",
     is_flag=True,
-    help="Write FILE also where records cannot be read; exit 1 all the same.",
+    help="Write FILE even if records cannot be read; the exit status is still 1.",
 )
 @data_option
 @click.pass_context
@@ -54,11 +54,11 @@ def command(
     form: str | None,
     partial: bool,  # noqa: FBT001 - click passes by name
 ) -> None:
-    """Write records to a file that others can read; of several streams, merged by time.
+    """Write records to a file for other programs. Several streams are merged by time.
 
-    Without STREAM, all streams, or those that --after names. Works without the daemon. Where a
-    record cannot be read, or is removed before it is read, FILE is not written, and the exit
-    status is 1. What a stream itself says is gone, as after `repair`, is no such record.
+    Without STREAM, all streams, or those that --after names. Works without the daemon. If a record
+    cannot be read, or is removed before it is read, FILE is not written and the exit status is 1.
+    Records that the stream itself says are gone, as after `repair`, do not count.
     """
     form = form or _FORMATS_OF_NAMES.get(path.suffix if path else "", "ndjson")
     if form == "parquet" and path is None:

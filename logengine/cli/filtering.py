@@ -1,4 +1,4 @@
-"""Options that choose records by what is in them."""
+"""Options that choose records by their content."""
 
 import functools
 import os

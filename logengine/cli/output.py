@@ -1,4 +1,4 @@
-"""Records as people and programs want to see them: pretty, json, raw."""
+"""Writes records for people and for programs: pretty, json, raw."""
 
 import re
 import sys
@@ -14,17 +14,17 @@ from logengine.reading import Batch, Problem
 
 _UNSAFE = re.compile(
     # Controls (escape sequences begin with one), line and paragraph separators, marks that
-    # turn the direction of writing, and lone surrogates, which no terminal can be sent.
+    # change the direction of writing, and lone surrogates, which cannot be sent to a terminal.
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
 _EVENT_KEYS = ("event", "message", "msg")
-_SHOWN_BEHIND = ("exception", "stack")
-# structlog's renderer has its own idea of these.
+_SHOWN_LAST = ("exception", "stack")
+# structlog's renderer shows these in its own way.
 _RENDERED_APART = {"exc_info", "exception", "level", "logger_name", "stack"}
 
 
 def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--format`, with the default that fits where the output goes."""
+    """`--format`, whose default depends on where the output goes."""
     return click.option(
         "--format",
         "form",
@@ -68,7 +68,7 @@ class Output:
 
 
 def escape(text: str) -> str:
-    """`text` with nothing in it that a terminal would act on."""
+    """`text` without anything that a terminal would act on."""
     return _UNSAFE.sub(_escaped, text)
 
 
@@ -87,24 +87,24 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
         colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
     )
 
-    # Values stay as they were sent: a number may be one that Python cannot hold.
+    # Values stay as they were sent: Python cannot hold every number.
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
     def render(record: Record) -> bytes:
         fields = decoder.decode(record.line)
-        behind = [
+        last = [
             f"\n    {name}: {_indented(_text(fields.pop(name)))}"
-            for name in _SHOWN_BEHIND
+            for name in _SHOWN_LAST
             if name in fields
         ]
         text = str(console(None, "", _event_dict(record, fields)))
-        return "".join([text, *behind]).encode("utf-8", "backslashreplace")
+        return "".join([text, *last]).encode("utf-8", "backslashreplace")
 
     return render
 
 
 def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any]:
-    """What structlog's renderer takes: time, level, event and sender first, then the fields."""
+    """The fields for structlog's renderer: time, level, event and sender first."""
     event_key = next((key for key in _EVENT_KEYS if key in fields), None)
     event = _text(fields.pop(event_key)) if event_key else ""
     shown: dict[str, Any] = {"timestamp": record.timestamp, "event": _indented(event)}
@@ -129,5 +129,5 @@ def _text(value: msgspec.Raw) -> str:
 
 
 def _indented(text: str) -> str:
-    """`text` with its line breaks kept, so indented that no line looks like a record's first."""
+    """`text` with its line breaks, indented so that no line looks like the first of a record."""
     return "\n    ".join(escape(line) for line in text.split("\n"))

@@ -33,11 +33,11 @@ def command(
     dry_run: bool,  # noqa: FBT001 - click passes by name
     data: Path | None,
 ) -> None:
-    """Move what is damaged in STREAMs away, and record what is gone; exit 1 if that is not all.
+    """Move damaged files of STREAMs away, and record what is gone. Exit 1 if damage is left.
 
-    What a damaged file can prove stays in the stream. Nothing is deleted: damaged files are kept
-    in .damaged in the data directory, with the lines that are still whole and a report. The
-    daemon must be stopped.
+    Records that a damaged file still proves stay in the stream. Nothing is deleted: damaged files
+    are kept in .damaged in the data directory, with the lines that are still whole and a report.
+    The daemon must be stopped.
     """
     if not streams:
         raise click.UsageError("name the streams to repair; `logengine verify` says which")

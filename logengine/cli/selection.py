@@ -18,7 +18,7 @@ Select = Callable[[Report], Reading]
 
 
 class Time(click.ParamType[str]):
-    """A time as people write it, as the timestamp that it means."""
+    """A time as people write it, converted to the timestamp that it means."""
 
     name = "time"
 
@@ -36,7 +36,7 @@ _OPTIONS = (
         "cursors",
         multiple=True,
         metavar="CURSOR",
-        help="Only records behind this one, STREAM:SEQ. May be given for several streams.",
+        help="Only records after this one, STREAM:SEQ. May be given for several streams.",
     ),
     click.option(
         "--since",

@@ -15,7 +15,7 @@ from logengine.errors import UnknownStream
 from logengine.reading import Filter, Following, read, stream_names
 from logengine.reading import follow as follow_records
 
-# One whose directory is just being made, perhaps more than once, is not said to be awaited.
+# A stream whose directory is just being made, perhaps more than once, is not reported as awaited.
 _LOOKS_FOR_AWAITED = 10
 _LOOK_AGAIN_S = 0.1
 
@@ -40,7 +40,9 @@ Examples:
     show_default=True,
     help="How many records.",
 )
-@click.option("-f", "--follow", is_flag=True, help="Then print what comes, once it is on disk.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Then print new records as soon as they are on disk."
+)
 @filter_options
 @format_option
 @data_option
@@ -54,7 +56,7 @@ def command(
     form: str,
     data: Path | None,
 ) -> None:
-    """Print the last records, of several streams merged by time; with -f, go on.
+    """Print the last records. With -f, go on. Several streams are merged by time.
 
     Without STREAM, all streams. Works without the daemon.
     """

@@ -27,13 +27,13 @@ Examples:
     "--since-seal",
     "anchor",
     metavar="HASH",
-    help="A seal written down elsewhere, of the one STREAM: nothing before it may have changed.",
+    help="A seal of the one STREAM, written down elsewhere: nothing before it may have changed.",
 )
 @click.option(
     "--public-key",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Every seal has to be signed with the key that this is the public one of; those with "
-    "erased records, which need not be, are told.",
+    help="Every seal must be signed with the private key of this public one. Seals with erased "
+    "records need not be signed; they are counted.",
 )
 @data_option
 @click.pass_context
@@ -44,11 +44,11 @@ def command(
     public_key: Path | None,
     data: Path | None,
 ) -> None:
-    """Read every byte of the streams and check it; exit 1 if anything is wrong.
+    """Read every byte of the streams and check it. Exit 1 if anything is wrong.
 
-    Checks hashes, sequence, JSON and the chain of seals, and names the file that is not as it
-    was committed. Prints the newest seal: write it down elsewhere, for --since-seal. Works
-    beside a running daemon.
+    Checks hashes, sequence, JSON and the chain of seals, and names each file that is not as it was
+    committed. Prints the newest seal: write it down elsewhere, for --since-seal. Works while the
+    daemon runs.
     """
     data = resolve_data(data)
     names = stream_names(*streams, data=data)
