@@ -1,5 +1,7 @@
 """`logengine.read`: which records, what a record knows, and what is said of those not there."""
 
+import subprocess
+import sys
 import warnings
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -234,3 +236,22 @@ def test_no_module_takes_the_place_of_a_name() -> None:
     assert not modules & set(logengine.reading.__all__)
     for name in logengine.reading.__all__:
         assert callable(getattr(logengine.reading, name))
+
+
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        ("import logengine", ("asyncio", "msgspec", "logengine.reading", "logengine.format")),
+        ("import logengine; logengine.read", ("asyncio", "structlog", "logengine.client")),
+        ("import logengine; logengine.follow", ("asyncio", "structlog", "logengine.client")),
+        ("import logengine; logengine.streams", ("asyncio", "logengine.reading.reader")),
+    ],
+)
+def test_a_name_loads_no_more_than_it_needs(program: str, absent: tuple[str, ...]) -> None:
+    show = "import sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; {show}"], capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert "logengine.errors" in loaded
+    assert not [name for name in loaded if name.startswith(absent)]
