@@ -11,7 +11,8 @@ from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header
 from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.problem import Problem
+from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
 from logengine.upkeep.compaction import Part
