@@ -11,7 +11,6 @@ from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header
 from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
-from logengine.reading.problem import Problem
 from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
@@ -127,7 +126,7 @@ def test_the_longest_merge_is_found_where_what_it_covers_is_left(stream: Path, b
     writer, _ = rewriter.merge("app", parts)
     writer.publish()
     assert len(list_segments(stream)) == count
-    problems: list[Problem] = []
+    problems: list[object] = []
     for seq in range(1, count + 1):
         reader = StreamReader(stream.parent, "app", problems.append, next_seq=seq)
         blocks = list(reader.read())
