@@ -230,6 +230,8 @@ MUTANTS = (
         "store/stream.py",
         "        directory.unlink(name)\n    sync_or_note(directory, unsynced)\n",
         "        directory.unlink(name)\n",
+        Simulation(),
+        _STORE,
     ),
     mutant(
         "covered_removed_in_one_go",
@@ -239,7 +241,7 @@ MUTANTS = (
         "        sync_or_note(directory, unsynced)\n",
         "",
         Simulation(),
-        tests("crash/test_power_cut.py", "store/test_recovery.py"),
+        _STORE,
     ),
     mutant(
         "compressed_newest_active",
