@@ -56,6 +56,17 @@ def test_what_is_not_acked_is_sent_again() -> None:
     assert sent(box) == b"4\n5\n"
 
 
+def test_chunks_that_are_not_acked_are_sent_again_in_order() -> None:
+    box = outbox()
+    lines = [letter * CHUNK_BYTES + b"\n" for letter in (b"a", b"b", b"c")]
+    for line in lines:
+        box.try_take(line)
+    box.welcome(1)
+    assert sent(box) == b"".join(lines)
+    box.welcome(1)
+    assert sent(box) == b"".join(lines)
+
+
 def test_an_ack_of_less_than_was_acknowledged_takes_nothing_back() -> None:
     box = outbox(5)
     box.welcome(1)
