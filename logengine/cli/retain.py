@@ -20,13 +20,15 @@ Examples:
   logengine retain --config ./logengine.toml --data ./data
 """
 )
-@click.option("--dry-run", is_flag=True, help="Say what would go, and leave it; at any time.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what would be removed. Works while the daemon runs."
+)
 @config_option
 @data_option
 def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:  # noqa: FBT001
-    """Remove the sealed segments that the configuration says are to be kept no longer.
+    """Remove the sealed segments that the configuration does not keep any longer.
 
-    A running daemon does that by itself; this is for one that is stopped.
+    A running daemon does that by itself. This is for a daemon that is stopped.
     """
     from logengine.daemon.config import load_config
     from logengine.daemon.upkeep import retention_rules

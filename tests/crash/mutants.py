@@ -18,7 +18,7 @@ from logengine.disk.durable_mark import MarkReader
 from logengine.disk.durable_names import DurableNames, remove_covered
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError, OutdatedPlan
-from logengine.reading import follow
+from logengine.reading import follower
 from logengine.store import plan, store, stream
 from logengine.store.committer import Committer
 from logengine.store.plan import PlannedSegment
@@ -342,7 +342,7 @@ def producers_not_stored() -> Any:
 @contextlib.contextmanager
 def shown_before_sync() -> Iterator[None]:
     """A follower hands out what is visible and not synced."""
-    with patch.object(follow, "sync_directory", nothing), marks_ignored():
+    with patch.object(follower, "sync_directory", nothing), marks_ignored():
         yield
 
 

@@ -21,7 +21,8 @@ from logengine.disk import segment_file
 from logengine.disk.segment_file import list_segments
 from logengine.errors import DamagedSegment
 from logengine.format.block import Record
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.problem import Problem
+from logengine.reading.reader import StreamReader
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.upkeep.verify import verify_stream

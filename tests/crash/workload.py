@@ -27,7 +27,7 @@ import msgspec
 from logengine.disk import writes
 from logengine.intake.server import Server, ServerLimits
 from logengine.protocols.ndjson import PROTOCOL as NDJSON
-from logengine.reading.follow import Follower
+from logengine.reading.follower import Follower
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store

@@ -287,7 +287,7 @@ MUTANTS = (
     mutant(
         "followed_before_a_sync",
         "a follower shows what is visible and not durable",
-        "reading/follow.py",
+        "reading/follower.py",
         "                    sync_directory(self._data / reader.stream)\n",
         "                    pass\n",
         Simulation(),

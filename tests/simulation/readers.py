@@ -7,8 +7,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from logengine.reading.follow import Follower
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.follower import Follower
+from logengine.reading.problem import Problem
+from logengine.reading.reader import StreamReader
 from tests.simulation.clock import Kernel, Process, Thread
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.oracle import Oracle, Violation

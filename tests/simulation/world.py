@@ -29,7 +29,7 @@ from logengine.intake import connection, poller
 from logengine.intake.quota import Admitted
 from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.server import Server
-from logengine.reading import follow
+from logengine.reading import follower as follower_module
 from logengine.store.committer import Committer
 from logengine.upkeep import retainer, rewrite
 from logengine.upkeep.compactor import Compactor
@@ -879,7 +879,7 @@ class World:
             )
             for of_files in ("FileIO", "TempFile"):
                 enter(patch.object(atomic, of_files, self.calls.raw_file))
-            enter(patch.object(follow, "Inotify", self.notifications.begin))
+            enter(patch.object(follower_module, "Inotify", self.notifications.begin))
             enter(patch.object(connection, "peer_of", _peer_of))
             enter(patch.object(connection.Connection, "__hash__", _hash_of_connection))
             enter(patch.object(daemon, "gc", SimpleNamespace(freeze=lambda: None)))

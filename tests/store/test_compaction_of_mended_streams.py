@@ -8,7 +8,8 @@ from logengine.disk.segment_file import list_segments, read_header, read_header_
 from logengine.format.segment import hash_for_successor, segment_name
 from logengine.format.time_range import ALL_TIMES
 from logengine.reading.filter import Filter, Grep
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.problem import Problem
+from logengine.reading.reader import StreamReader
 from logengine.upkeep.erase import Erasure, Wanted
 from logengine.upkeep.erasure import Mark
 from logengine.upkeep.repair import Repair

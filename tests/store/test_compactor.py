@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
@@ -21,7 +21,7 @@ from logengine.disk.directory import Directory
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError
 from logengine.format.segment import segment_name
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.reader import StreamReader
 from logengine.store import opening
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry
@@ -36,6 +36,9 @@ from logengine.upkeep.retention import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import CompactionStopped, Pace, Rewriter
 from logengine.upkeep.survey import Survey, survey
 from logengine.upkeep.verify import verify_stream
+
+if TYPE_CHECKING:
+    from logengine.reading.problem import Problem
 
 TIME = "2026-11-23T20:00:00.000001Z"
 LIMITS = CompactionConfig(fanout=4, seal_bytes=64_000, seal_after=100, seal_small_after=1000)
@@ -350,6 +353,26 @@ async def test_commits_of_a_held_stream_wait_and_others_go_on(data: Path) -> Non
             assert not waiting.done()
             assert len(at.stored()) == 1
         await waiting
+        at.check()
+
+
+async def test_what_is_compacted_takes_its_name_while_no_commit_touches_the_stream(
+    data: Path,
+) -> None:
+    async with running(data) as at:
+        publish = compactor._publish_in_place_of
+        held: list[bool] = []
+
+        def publish_and_note(*arguments: Any) -> None:
+            held.append(at.committer._holds.is_held("app"))
+            publish(*arguments)
+
+        with patch.object(compactor, "_publish_in_place_of", publish_and_note):
+            for _ in range(2):
+                await at.commit(records=90)
+            await at.pass_time(2000)
+        assert held
+        assert all(held)
         at.check()
 
 

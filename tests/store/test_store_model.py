@@ -14,18 +14,21 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
 from logengine.upkeep.verify import verify_stream
+
+if TYPE_CHECKING:
+    from logengine.reading.problem import Problem
 
 STREAMS = ("app", "audit", "web")
 COMMIT = CommitConfig(rewrite_limit=300)
