@@ -116,7 +116,7 @@ def test_a_stream_that_cannot_be_recovered_is_named_and_tried_again(daemon: Daem
     in_the_way = daemon.data / "app" / ".x.tmp"
     in_the_way.mkdir()
     daemon.start()
-    assert "stream_not_recovered" in daemon.events()
+    eventually(lambda: "stream_not_recovered" in daemon.events(), "the stream to be named")
     daemon.cli("send", "-s", "other", stdin=b"two\n")
     waiting = daemon.connect()
     waiting.hello(stream="app")
