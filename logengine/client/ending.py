@@ -25,6 +25,7 @@ from logengine.errors import LogEngineError
 
 _TOGETHER_S = 1.0
 _LEAST_S = 0.05
+_LOOKS_S = 0.5  # who began to look after the others gave up may look for so long
 _AFTER_OTHER_FINALIZERS = -1000
 
 _vain: dict[str, tuple[float, float]] = {}  # by socket: since when it was waited, and until
@@ -42,14 +43,23 @@ class Ending(Protocol):
 
 
 def wait_together(
-    where: str, timeout_s: float, began: float | None, wait: Callable[[float], bool]
+    where: str,
+    timeout_s: float,
+    began: float | None,
+    wait: Callable[[float], bool],
+    looks_since: float,
 ) -> bool:
-    """Waits for the daemon at `where`, less what others have just waited for it in vain."""
+    """Waits for the daemon at `where`, less what others have just waited for it in vain.
+
+    The daemon may have come since then: a client that looks for it only `looks_since` has half a
+    second at least, but for the end of the process.
+    """
     now = time.monotonic()
     if began is None:
         since, until = _vain.get(where, (now, now))
         began = since if now - until < _TOGETHER_S else now
-    is_done = wait(min(timeout_s, max(_LEAST_S, began + timeout_s - now)))
+    least_s = _LEAST_S if is_exiting() else max(_LEAST_S, looks_since + _LOOKS_S - now)
+    is_done = wait(min(timeout_s, max(least_s, began + timeout_s - now)))
     if is_done:
         _vain.pop(where, None)
     else:

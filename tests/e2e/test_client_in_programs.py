@@ -171,6 +171,53 @@ def test_an_application_that_closes_all_descriptors_keeps_its_own_files(
     assert [path.stat().st_size for path in root.glob("own-*")] == [0] * 16
 
 
+EXHAUSTED = """
+import os, resource, logengine
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+client = logengine.Client("app", spool=%r)
+client.send({"n": 0}) if %r else None
+client.flush(30)
+def application():
+    taken = []
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    for n in range(1, 1000):
+        client.send({"n": n})
+    try:
+        client.flush(2)
+        %s
+    except logengine.NotDurable:
+        pass
+    for descriptor in taken:
+        os.close(descriptor)
+    client.flush(30)
+%s
+"""
+IN_CHILD = """
+if os.fork() == 0:
+    application()
+    client.close()
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.parametrize("spool", [None, "spool"])
+@pytest.mark.parametrize("is_child", [False, True], ids=["first", "child"])
+def test_an_application_without_a_descriptor_left_loses_nothing_and_is_told_once(
+    daemon: Daemon, root: Path, spool: str | None, is_child: bool
+) -> None:
+    code = EXHAUSTED % (spool, is_child, "assert False", IN_CHILD if is_child else "application()")
+    done = run(code, root)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no file descriptor: Too many open files") == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert numbers(daemon) == [*([0] if is_child else []), *range(1, 1000)]
+
+
 def test_a_thread_that_was_replaced_takes_nothing_from_the_one_that_goes_on(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
