@@ -7,7 +7,6 @@ import gc
 import os
 import resource
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +17,13 @@ import structlog
 import uvloop
 
 from logengine.daemon.allocator import keep_freed_memory
-from logengine.daemon.config_sections import Config, ListenConfig
+from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
+from logengine.daemon.socket_watch import ListeningSocket, SocketWatch
 from logengine.daemon.systemd import notify, passed_listeners
 from logengine.daemon.upkeep import Upkeep
 from logengine.errors import ConfigError, DataDirectoryIncomplete
 from logengine.format.segment import Sign
-from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import Quotas
 from logengine.intake.quota_looks import QuotaLooks
 from logengine.intake.server import Server, ServerLimits
@@ -61,9 +60,9 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
         ThreadPoolExecutor(1, "compact", _step_back) as compacting,
         _opened_store(config, executor) as store,
-        _listeners(config, environ) as listeners,
+        _listening(config, environ) as sockets,
     ):
-        uvloop.run(_serve(config, environ, store, compacting, sign, listeners))
+        uvloop.run(_serve(config, environ, store, compacting, sign, sockets))
 
 
 def _step_back() -> None:
@@ -72,6 +71,26 @@ def _step_back() -> None:
     with contextlib.suppress(OSError):
         nice = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, nice + _COMPACTION_NICE)
+
+
+def _connections_max(config: Config) -> int:
+    """How many connections the limit of open files leaves room for, `max_connections` at most.
+
+    Without some for itself the daemon could commit nothing, and nobody would ever hang up.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    configured = config.limits.max_connections
+    if limit == resource.RLIM_INFINITY:
+        return configured
+    room = max(1, limit - min(_OTHER_DESCRIPTORS, limit // 2))
+    if room < configured:
+        log.warning(
+            "max_connections_lowered",
+            max_connections=room,
+            configured=configured,
+            reason=f"the limit of open files is {limit}",
+        )
+    return min(room, configured)
 
 
 def _allow_descriptors(config: Config) -> None:
@@ -139,43 +158,33 @@ def _report(
     )
 
 
-_Listeners = list[tuple[socket.socket, ListenConfig, bool]]
-
-
 @contextlib.contextmanager
-def _listeners(config: Config, environ: Mapping[str, str]) -> Iterator[_Listeners]:
+def _listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[ListeningSocket]]:
     """The sockets of the configuration: those that systemd passed, and the others made here."""
     passed = {
         os.path.realpath(listener.getsockname()): listener
         for listener in passed_listeners(environ, os.getpid())
     }
-    listeners: _Listeners = []
-    bound: list[Path] = []
+    sockets: list[ListeningSocket] = []
     try:
         for listen in config.listen:
-            inherited = passed.pop(os.path.realpath(listen.path), None)
-            if inherited is not None:
-                listeners.append((inherited, listen, True))
-            else:
-                listeners.append((bind_listener(Path(listen.path), listen.mode), listen, False))
-                bound.append(Path(listen.path))
+            path, mode, stream = Path(listen.path), listen.mode, listen.stream
+            inherited = passed.pop(os.path.realpath(path), None)
+            sockets.append(
+                ListeningSocket.bound(path, mode, stream)
+                if inherited is None
+                else ListeningSocket(inherited, path, mode, stream, is_inherited=True)
+            )
         if passed:
             raise ConfigError(
                 f"systemd passed a socket at {', '.join(passed)}, which no [[listen]] names; "
                 "add one with that path, or change the socket unit"
             )
-        yield listeners
+        yield sockets
     finally:
-        for path in bound:
-            _remove_socket(path)
-        for listener, _, _ in listeners:
-            listener.close()
-
-
-def _remove_socket(path: Path) -> None:
-    # One that stays is taken for a dead daemon's by the next; a stop is not to end for that.
-    with contextlib.suppress(OSError):
-        path.unlink()
+        for each in sockets:
+            each.remove()
+            each.listener.close()
 
 
 def _signer(seal_key: str) -> Sign | None:
@@ -192,7 +201,7 @@ async def _serve(
     store: Store,
     compacting: ThreadPoolExecutor,
     sign: Sign | None,
-    listeners: _Listeners,
+    sockets: list[ListeningSocket],
 ) -> None:
     started = time.monotonic()
     stopping = _stop_signals()
@@ -224,7 +233,7 @@ async def _serve(
                     max_record=config.limits.max_record,
                     max_pending=config.limits.max_pending,
                     max_pending_stream=config.limits.max_pending_stream,
-                    max_connections=config.limits.max_connections,
+                    max_connections=_connections_max(config),
                     stall_timeout=config.limits.stall_timeout,
                     report_dropped_every=config.quota.report_every,
                 ),
@@ -247,16 +256,17 @@ async def _serve(
                 report=lambda found: _report(store, found),
             )
             tasks.create_task(watch.run())
-            for listener, listen, inherited in listeners:
-                server.listen(listener, listen.stream, inherited=inherited)
+            for each in sockets:
+                server.listen(each.listener, each.stream, inherited=each.is_inherited)
+            socket_watch = tasks.create_task(SocketWatch(sockets, server.listen_instead).run())
             gc.freeze()  # what lives as long as the process need not be looked at again
-            log.info("listening", sockets=[listen.path for _, listen, _ in listeners])
+            log.info("listening", sockets=[str(each.path) for each in sockets])
             notify("READY=1\nSTATUS=Serving", environ)
             log.info("stopping", signal=(await stopping).name)
             notify("STOPPING=1\nSTATUS=Committing what was received", environ)
-            for _, listen, inherited in listeners:
-                if not inherited:
-                    _remove_socket(Path(listen.path))
+            socket_watch.cancel()
+            for each in sockets:
+                each.remove()
             announcement.close()
             await upkeep.close()
             compacted = upkeep.totals

@@ -42,6 +42,7 @@ class Listeners:
         self._streams: dict[socket.socket, str] = {}
         self._inherited: set[socket.socket] = set()
         self._accepting = True
+        self._is_failing = False
 
     def add(self, listener: socket.socket, stream: str, *, inherited: bool) -> None:
         """Accepts on a listening socket from now on.
@@ -53,6 +54,17 @@ class Listeners:
         if inherited:
             self._inherited.add(listener)
         self._loop.add_reader(listener, self._accept, listener)
+
+    def replace(self, before: socket.socket, now: socket.socket) -> None:
+        """Accepts on `now`, after whoever still waits at `before`, which is closed.
+
+        Who cannot be taken finds his connection closed, with nothing acknowledged.
+        """
+        while self._accept(before):
+            pass
+        self._loop.remove_reader(before)
+        self.add(now, self._streams.pop(before), inherited=False)
+        before.close()
 
     def stop(self) -> None:
         """Takes who has connected so far, and closes all."""
@@ -85,10 +97,15 @@ class Listeners:
                 if error.errno in _NOBODY_TO_ACCEPT:
                     return False
                 # Out of descriptors or memory: who waits in the backlog is taken later.
-                log.error("accept_failed", error=str(error), retry_in_s=_ACCEPT_PAUSE_S)
+                if not self._is_failing:
+                    log.error("accept_failed", error=str(error), retry_every_s=_ACCEPT_PAUSE_S)
+                self._is_failing = True
                 self._stop_accepting()
                 self._loop.call_later(_ACCEPT_PAUSE_S, self.accept_again)
                 return False
+            if self._is_failing:
+                self._is_failing = False
+                log.warning("accepting_again")
             accepted.setblocking(False)
             self._take(accepted, self._streams[listener])
         return True

@@ -135,6 +135,10 @@ class Server:
         """
         self._listeners.add(listener, stream, inherited=inherited)
 
+    def listen_instead(self, before: socket.socket, now: socket.socket) -> None:
+        """Accepts on `now`, after whoever still waits at `before`, which is closed."""
+        self._listeners.replace(before, now)
+
     async def stop(self) -> None:
         """Stops accepting, takes what was sent so far, and returns when all of it is durable."""
         self._listeners.stop()
