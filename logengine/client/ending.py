@@ -27,6 +27,7 @@ _TOGETHER_S = 1.0
 _LEAST_S = 0.05
 _LOOKS_S = 0.5  # who began to look after the others gave up may look for so long
 _AFTER_OTHER_FINALIZERS = -1000
+_LIBRARIES = ("multiprocessing", "billiard")
 
 _vain: dict[str, tuple[float, float]] = {}  # by socket: since when it was waited, and until
 _clients: dict[int, "Ending"] = {}
@@ -69,8 +70,9 @@ def wait_together(
 
 def enter(client: Ending) -> None:
     """From now on the end of the process waits for `client`."""
+    forget_all()
     _clients[id(client)] = client
-    if os.getpid() not in _hooked:
+    if not _hooked:
         _hooked[:] = [os.getpid()]
         _hook_child()
 
@@ -87,6 +89,9 @@ def is_exiting() -> bool:
 
 def forget_all() -> None:
     """In a forked process: it ends only what it uses itself."""
+    if _hooked == [os.getpid()]:
+        return  # what is here was used in this process, perhaps by another hook of the fork
+    _hooked.clear()
     _clients.clear()
     _under_way.clear()
 
@@ -110,9 +115,35 @@ def close_all() -> None:
         _under_way.pop()
 
 
+class _Worker:
+    """What a hook of multiprocessing is registered for: that holds it weakly."""
+
+
+_worker = _Worker()
+_followed: list[_Worker] = []
+
+
+def _follow_worker() -> None:
+    """Before a fork: hooks once more where a worker begins, which drops all finalizers it finds.
+
+    Something may have been logged before that: by another hook of the fork, or by a `__del__`.
+    """
+    if _followed or not any(f"{name}.process" in sys.modules for name in _LIBRARIES):
+        return
+    from multiprocessing import util  # billiard uses that of the other one
+
+    _followed.append(_worker)
+    util.register_after_fork(_worker, _hook_again)
+
+
+def _hook_again(_: _Worker) -> None:
+    if _hooked == [os.getpid()]:
+        _hook_child()
+
+
 def _hook_child() -> None:
     is_child = False
-    for name in ("multiprocessing", "billiard"):
+    for name in _LIBRARIES:
         util = sys.modules.get(f"{name}.util")
         process = sys.modules.get(f"{name}.process")
         if util is None or process is None:
@@ -177,3 +208,4 @@ def _end_by(number: int, _: FrameType | None) -> None:
 
 
 atexit.register(close_all)
+os.register_at_fork(before=_follow_worker)

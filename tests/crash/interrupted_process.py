@@ -23,7 +23,7 @@ from tests.crash import numbering_process
 
 _EVERY_S = 0.003
 _COLLECTIONS_EVERY = 10  # signals
-_FORKS_EVERY = 80
+_FORKS_EVERY = 40
 _LOGS_EVERY = 10  # records
 _CHILD_RECORDS = 5
 _CHILDREN_MAX = 4
@@ -37,6 +37,7 @@ class Interruptions:
     def __init__(self, socket: str, name: str) -> None:
         self.client = logengine.Client("interruptions", socket=socket, close_timeout=_PATIENCE_S)
         self._name = name
+        self._said = f"{socket}.{name}.children"
         self._pid = os.getpid()
         self.is_over = False
         self.collecting = 0
@@ -97,7 +98,9 @@ class Interruptions:
 
     def live_and_end(self, way: str, end: Callable[["Interruptions"], None]) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # tracebacks that are as they should be
+        # Tracebacks that are as they should be, and what the client says.
+        os.dup2(os.open(self._said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        os.write(2, f"{os.getpid()}: {way}\n".encode())
         for number in range(_CHILD_RECORDS):
             self.log("child", way=way, is_last=number == _CHILD_RECORDS - 1)
             Collected(self)
@@ -159,8 +162,12 @@ def by_exit(_: Interruptions) -> None:
     sys.exit(3)
 
 
+class Uncaught(BaseException):
+    """What no `except Exception` takes that was interrupted."""
+
+
 def by_error(_: Interruptions) -> None:
-    raise ZeroDivisionError
+    raise Uncaught
 
 
 def by_interrupt(_: Interruptions) -> None:

@@ -119,7 +119,8 @@ def check_interruptions(records: list[dict[str, Any]]) -> str:
     ended = [record for record in records if "child" in record]
     for record in ended:
         assert record["what"] == "ended", record
-        assert record["child"] in last_of, record
+        child = [found["n"] for found in records if found["process"] == record["child"]]
+        assert record["child"] in last_of, (record, child)
     of = Counter(record["what"] for record in records)
     ways = Counter(record["way"] for record in ended)
     return (

@@ -171,6 +171,33 @@ def test_an_application_that_closes_all_descriptors_keeps_its_own_files(
     assert [path.stat().st_size for path in root.glob("own-*")] == [0] * 16
 
 
+EARLY = """
+import os, sys
+def log_early():
+    client.send({"n": 1})
+if %r: os.register_at_fork(after_in_child=log_early)
+import %s as processes, logengine
+if not %r: os.register_at_fork(after_in_child=log_early)
+client = logengine.Client("app")
+def work():
+    for n in range(2, 50): client.send({"n": n})
+worker = processes.get_context("fork").Process(target=work)
+worker.start()
+worker.join()
+assert worker.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["hook first", "client first"])
+@pytest.mark.parametrize("library", ["multiprocessing", "billiard"])
+def test_a_worker_in_which_a_hook_of_its_fork_logged_has_sent_everything(
+    daemon: Daemon, root: Path, library: str, is_first: bool
+) -> None:
+    done = run(EARLY % (is_first, library, is_first), root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(daemon) == list(range(1, 50))
+
+
 EXHAUSTED = """
 import os, resource, logengine
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
