@@ -44,8 +44,9 @@ class ListeningSocket:
     @property
     def is_named(self) -> bool:
         """Whether the file at `path` is still the one that leads here."""
-        found = _identity(self.path)
-        return found is not None and found == self._identity
+        if self._identity is None:
+            return self.is_inherited  # where systemd sees it, and this process does not
+        return _identity(self.path) == self._identity
 
     def bind_again(self) -> socket.socket:
         """Gives the name to a new socket, which is the `listener` then; gives the one before.

@@ -16,11 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 from logengine.daemon import daemon, upkeep
+from logengine.daemon.config_sections import Config
+from logengine.daemon.socket_watch import ListeningSocket
 from logengine.disk import atomic, file_system, writes
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
@@ -176,11 +179,9 @@ class Life:
                 self.recovered = store.ready_streams()
                 world.network.loop = self.loop
                 world.listener.loop = self.loop
-                listeners: Any = [
-                    (world.listener, config.listen[0], world.scenario.inherits_listener)
-                ]
+                sockets = [_Socket.of(world.listener, config, world.scenario)]
                 self.loop.run_until_complete(
-                    daemon._serve(config, {}, store, compacting, None, listeners)
+                    daemon._serve(config, {}, store, compacting, None, sockets)
                 )
                 self._wait_for_threads("default")  # as a loop does that is closed
                 self.known_at_stop = store.ready_streams()
@@ -842,6 +843,21 @@ class World:
             return made
 
         return noting
+
+
+class _Socket(ListeningSocket):
+    """A socket whose name nobody takes away but the daemon."""
+
+    is_named = True
+
+    @classmethod
+    def of(cls, listener: Any, config: Config, scenario: Scenario) -> Any:
+        """The one that a daemon with this configuration listens at."""
+        (listen,) = config.listen
+        is_inherited = scenario.inherits_listener
+        return cls(
+            listener, Path(listen.path), listen.mode, listen.stream, is_inherited=is_inherited
+        )
 
 
 def _nothing_to_read(path: str) -> str:
