@@ -272,6 +272,7 @@ class Delivery:
 
     def end(self) -> None:
         """Lets go of the spool."""
+        forget(_UNREAD, self.producer)
         if self._spool is not None:
             self._spool.close()
 

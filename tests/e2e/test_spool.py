@@ -77,8 +77,9 @@ def test_a_segment_that_cannot_be_read_is_waited_for_and_sent_in_its_place(
 ) -> None:
     segment = left_by(root, 1, 11, 21)[bad]
     later.start()
-    with Client("app", socket=later.socket, **options(root)) as client:
-        with bad_sector(segment):
+    with contextlib.ExitStack() as disk:
+        disk.enter_context(bad_sector(segment))
+        with Client("app", socket=later.socket, **options(root)) as client:
             client.send({"n": 31})
             eventually(lambda: "cannot be read" in said(), "the error to be said")
             eventually(lambda: len(numbers(later)) == EACH * bad, "those before it")
@@ -86,7 +87,8 @@ def test_a_segment_that_cannot_be_read_is_waited_for_and_sent_in_its_place(
                 client.flush(2.5)  # two more tries
             assert numbers(later) == list(range(1, EACH * bad + 1))
             client.send({"n": 32})
-        client.flush(PATIENCE_S)
+            disk.close()
+            client.flush(PATIENCE_S)
     assert numbers(later) == list(range(1, 33))
     assert said().count("cannot be read") == 1
     assert "damaged" not in said()
@@ -98,13 +100,15 @@ async def test_an_asyncio_client_waits_for_what_cannot_be_read(
 ) -> None:
     _, middle, _ = left_by(root, 1, 11, 21)
     later.start()
-    async with AsyncClient("app", socket=later.socket, **options(root)) as client:
-        with bad_sector(middle):
+    with contextlib.ExitStack() as disk:
+        disk.enter_context(bad_sector(middle))
+        async with AsyncClient("app", socket=later.socket, **options(root)) as client:
             await client.send({"n": 31})
             with pytest.raises(NotDurable, match="Input/output error"):
                 await client.flush(2.5)
             assert numbers(later) == list(range(1, 11))
-        await client.flush(PATIENCE_S)
+            disk.close()
+            await client.flush(PATIENCE_S)
     assert numbers(later) == list(range(1, 32))
     assert said().count("cannot be read") == 1
 
@@ -129,13 +133,15 @@ def test_a_full_memory_goes_to_the_spool_after_what_cannot_be_read(
     (segment,) = left_by(root, 1)
     later.start()
     some = options(root, max_records=20)
-    with Client("app", socket=later.socket, **some) as client:
-        with bad_sector(segment):
+    with contextlib.ExitStack() as disk:
+        disk.enter_context(bad_sector(segment))
+        with Client("app", socket=later.socket, **some) as client:
             for n in range(11, 101):
                 client.send({"n": n})
             assert numbers(later) == []
-        client.flush(PATIENCE_S)
-        assert client.dropped == 0
+            disk.close()
+            client.flush(PATIENCE_S)
+            assert client.dropped == 0
     assert numbers(later) == list(range(1, 101))
 
 
