@@ -15,7 +15,7 @@ BINDIR ?= /usr/local/bin
 PIP_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench crash soak sim sim-slice test-systemd install uninstall lock clean
+.PHONY: help run test lint format bench crash soak sim sim-slice mutants test-systemd install uninstall lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -69,8 +69,8 @@ sim: $(INSTALLED_DEV) ## the whole daemon simulated: MINUTES=n, SEED=s (or commi
 sim-slice: $(INSTALLED_DEV) ## two minutes of it: from a fixed seed, and from the commit's hash
 	$(BIN)/python -m pytest -m campaign tests/simulation --timeout 600
 
-mutants: $(INSTALLED_DEV) ## the engine with one thing wrong at a time, and who finds it; ONLY=name
-	$(BIN)/python -m tests.mutants $(addprefix --only ,$(ONLY))
+mutants: $(INSTALLED_DEV) ## the engine with one thing wrong at a time, and who finds it; ONLY=name, JOBS=j
+	$(BIN)/python -m tests.mutants $(addprefix --only ,$(ONLY)) $(addprefix --jobs ,$(JOBS))
 
 test-systemd: $(INSTALLED_DEV) ## in a real systemd, in a container (root, Debian)
 	tests/systemd/prepare

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.records import real_looking
+from logengine.disk.durable_names import DurableNames
 from logengine.format.segment import FORMAT_VERSION, Header, encode_header, segment_name
 from logengine.format.timestamp import format_timestamp
 from logengine.upkeep.compaction import Part
@@ -75,7 +76,13 @@ def write_stream(
 
 def _sealing(directory: Path) -> Callable[[Part], None]:
     """What seals one segment after the other."""
-    rewriter = Rewriter(directory.parent, Pace(math.inf), direct_above=_DIRECT_ABOVE, level=_LEVEL)
+    rewriter = Rewriter(
+        directory.parent,
+        Pace(math.inf),
+        names=DurableNames(note=lambda _: None),
+        direct_above=_DIRECT_ABOVE,
+        level=_LEVEL,
+    )
     before: int | None = None
 
     def seal(part: Part) -> None:

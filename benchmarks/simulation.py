@@ -17,14 +17,14 @@ import structlog
 
 from benchmarks.disk import Use, use_of
 from logengine.daemon.allocator import keep_freed_memory
-from logengine.daemon.config_sections import CommitConfig, CompactionConfig
 from logengine.disk.segment_file import list_streams
 from logengine.format.record import Peer, envelope, peer_fields, stamp
 from logengine.format.timestamp import format_timestamp
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
+from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from logengine.upkeep.compaction import CompactionLimits
+from logengine.upkeep.compaction import CompactionConfig
 from logengine.upkeep.compactor import CompactionTotals, Compactor
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.retention import RetentionRules
@@ -134,7 +134,7 @@ async def simulated(data: Path, rules: RetentionRules | None, start_ns: int) -> 
         store = Store(data, executor)
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            committer = Committer(store, CommitLimits(), tasks)
+            committer = Committer(store, _COMMIT, tasks)
             compactor = None
             if rules is not None:
                 compactor = _compactor(store, committer, compacting, clock, rules)
@@ -158,14 +158,9 @@ def _compactor(
     rewriter = Rewriter(
         store.data,
         Pace(_COMPACTION.max_rate),
+        names=store.names,
         direct_above=_COMMIT.direct_above,
         level=_COMPACTION.level,
     )
-    limits = CompactionLimits(
-        fanout=_COMPACTION.fanout,
-        seal_bytes=_COMPACTION.seal_bytes,
-        seal_after=_COMPACTION.seal_after,
-        seal_small_after=_COMPACTION.seal_small_after,
-    )
-    retainer = Retainer(store.data, rules, clock_ns=lambda: clock.now_ns, unsynced=store.unsynced)
-    return Compactor(store, committer, rewriter, limits, executor, clock, retainer)
+    retainer = Retainer(store.data, rules, clock_ns=lambda: clock.now_ns, names=store.names)
+    return Compactor(store, committer, rewriter, _COMPACTION, executor, clock, retainer)

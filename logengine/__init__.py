@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from logengine.client.structlog_logger import StructlogFactory, structlog_processors
     from logengine.client.threads import Client
     from logengine.disk.atomic import AtomicWriter, is_temp_name
+    from logengine.format.block import Record
+    from logengine.format.cursor import Cursor
+    from logengine.reading import (
+        Gone,
+        IncompleteRead,
+        Problem,
+        RecordsGone,
+        follow,
+        read,
+        streams,
+    )
 
 __version__ = "0.1.0"
 
@@ -29,14 +40,23 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ClientFull",
+    "Cursor",
+    "Gone",
+    "IncompleteRead",
     "LogEngineError",
     "LogEngineHandler",
     "NotDurable",
+    "Problem",
     "ProducerFenced",
+    "Record",
     "RecordTooLarge",
+    "RecordsGone",
     "StructlogFactory",
     "__version__",
+    "follow",
     "is_temp_name",
+    "read",
+    "streams",
     "structlog_processors",
 ]
 
@@ -47,9 +67,18 @@ _MODULES = {
     "AsyncClient": "logengine.client.aio",
     "AtomicWriter": "logengine.disk.atomic",
     "Client": "logengine.client.threads",
+    "Cursor": "logengine.format.cursor",
+    "Gone": "logengine.reading",
+    "IncompleteRead": "logengine.reading",
     "LogEngineHandler": "logengine.client.logging_handler",
+    "Problem": "logengine.reading",
+    "Record": "logengine.format.block",
+    "RecordsGone": "logengine.reading",
     "StructlogFactory": "logengine.client.structlog_logger",
+    "follow": "logengine.reading",
     "is_temp_name": "logengine.disk.atomic",
+    "read": "logengine.reading",
+    "streams": "logengine.reading",
     "structlog_processors": "logengine.client.structlog_logger",
 }
 

@@ -27,7 +27,9 @@ def default_socket(environ: Mapping[str, str], uid: int) -> Path:
 
 
 def find_data(environ: Mapping[str, str], uid: int) -> Path:
-    """The data directory to read, there or not."""
+    """The data directory to read, there or not: `$LOGENGINE_DATA`, or where one is looked for."""
+    if given := environ.get("LOGENGINE_DATA"):
+        return Path(given)
     return _there(_own_data(environ, uid), SYSTEM_DATA)
 
 

@@ -1,6 +1,23 @@
 """Sizes, durations and file modes as people write them in a configuration."""
 
 import re
+from typing import TYPE_CHECKING
+
+KiB = 1024
+MiB = 1024 * KiB
+
+if TYPE_CHECKING:
+    # Whoever makes settings in code gives plain numbers.
+    Size = int
+    Duration = float
+else:
+
+    class Size(int):
+        """Bytes, written as `64KiB`."""
+
+    class Duration(float):
+        """Seconds, written as `250ms`."""
+
 
 _SIZE_BYTES = {
     "": 1,

@@ -19,9 +19,9 @@ from benchmarks.contest import scratch
 from benchmarks.engine import ENVELOPE_BYTES
 from benchmarks.records import real_looking
 from benchmarks.scenario import Aim, Bench, Scenario, Section
-from logengine.daemon.config_sections import CommitConfig
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
+from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 
 _STREAMS = 100
@@ -47,7 +47,7 @@ class _Engine:
     uid = 1000
 
     def __init__(self, store: Store, tasks: asyncio.TaskGroup) -> None:
-        self._committer = Committer(store, CommitLimits(), tasks)
+        self._committer = Committer(store, CommitConfig(), tasks)
         self._number = 0
 
     def durable(self, number: int) -> None:

@@ -13,24 +13,24 @@ from logengine.errors import LogEngineError
 
 _COMMANDS = {
     "run": "run the daemon in the foreground",
-    "send": "send lines or NDJSON to the daemon, until all is on disk",
+    "send": "send lines or NDJSON to the daemon until all is on disk",
     "exec": "run a command and send what it writes",
-    "tail": "the last records, and with -f what comes",
+    "tail": "the last records, and with -f new ones as they come",
     "cat": "records from a point on",
     "ls": "the streams, with their sizes and times",
-    "status": "how the daemon is: what fails, what waits, what it did",
+    "status": "how the daemon is: what fails, what waits, what it has done",
     "verify": "read every byte and check it",
-    "repair": "move what is damaged away, and record what is gone",
+    "repair": "move damaged files away, and record what is gone",
     "erase": "take records out of a stream for good",
     "export": "records to a file: NDJSON, zstd or Parquet",
-    "import": "logs of other programs, until all is on disk",
-    "retain": "remove what is to be kept no longer",
+    "import": "send logs of other programs until all is on disk",
+    "retain": "remove what is not to be kept any longer",
     "keygen": "make a key that signs sealed segments",
     "config": "check and show the configuration",
 }
 _EXIT_INTERRUPTED = 128 + 2
-# A record may be nested nearly as deep as Python's default limit, and is read from deeper
-# down the stack than it was accepted.
+# A record may be nested nearly as deep as Python's default limit, and is read on a deeper stack
+# than it was accepted on.
 _RECURSION_LIMIT = 5000
 
 
@@ -52,7 +52,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            # click ends the line that a terminal shows ^C in; to a file nothing is to be said.
+            # On a terminal, click ends the line that shows ^C. In a file nothing should appear.
             if sys.stderr.isatty():
                 raise
             raise click.Abort from None
@@ -82,7 +82,7 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Runs the command line; errors become one line, and the exit status says how it went."""
+    """Runs the command line. An error becomes one line, and the exit status is that of the run."""
     sys.setrecursionlimit(_RECURSION_LIMIT)
     try:
         status = cli.main(arguments, prog_name="logengine", standalone_mode=False)
@@ -93,8 +93,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         status = _EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough, as `head` does. What Python still holds in its
-        # buffer would fail once more at exit.
+        # The reader of our output has enough, as `head` has. What is still in Python's buffer would
+        # fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except LogEngineError as error:

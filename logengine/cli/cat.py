@@ -1,14 +1,10 @@
 """`logengine cat`"""
 
-from itertools import islice
-
 import click
 
 from logengine.cli.options import data_option
 from logengine.cli.output import Output, format_option
 from logengine.cli.selection import Select, selection_options
-
-_RECORDS_PER_WRITE = 1024
 
 
 @click.command(
@@ -26,18 +22,12 @@ Examples:
 @data_option
 @click.pass_context
 def command(ctx: click.Context, select: Select, form: str) -> None:
-    """Print records from a point on; of several streams, merged by time.
+    """Print records from a point on. Several streams are merged by time.
 
     Without STREAM, all streams, or those that --after names.
     """
     output = Output(form)
-    selection = select(output.report)
-    if selection.is_one_stream:
-        for block in selection.blocks():
-            output.write_block(block)
-    else:
-        merged = selection.merged()
-        while batch := list(islice(merged, _RECORDS_PER_WRITE)):
-            output.write(batch)
+    for batch in select(output.report).batches():
+        output.write(batch)
     output.flush()
     ctx.exit(1 if output.problems else 0)

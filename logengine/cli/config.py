@@ -23,9 +23,9 @@ Examples:
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def check(file: Path | None) -> None:
-    """Say whether FILE is right.
+    """Check FILE.
 
-    Default: /etc/logengine/logengine.toml, or the built-in defaults where there is none.
+    Default: /etc/logengine/logengine.toml, or the built-in defaults if there is none.
     """
     if file is None and not SYSTEM_CONFIG.exists():
         load_config(None, data=None, socket=None, environ=os.environ, uid=os.getuid())
@@ -47,7 +47,7 @@ Examples:
 @data_option
 @socket_option
 def show(config_path: Path | None, data: Path | None, socket: Path | None) -> None:
-    """Print what `logengine run` with the same options would use."""
+    """Print the configuration that `logengine run` would use with the same options."""
     config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
     options = [name for name, given in (("--data", data), ("--socket", socket)) if given]
     said = [str(config_path)] if config_path else []

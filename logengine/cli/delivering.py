@@ -1,50 +1,47 @@
-"""What `logengine send` and `logengine import` share: lines of an input, until all are on disk."""
+"""Sends the lines of an input until all are on disk: what `send` and `import` share."""
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
 from logengine.cli.options import Duration
-from logengine.cli.resuming import Convert, ResumedSending
 from logengine.cli.status import ask_status
 from logengine.client.aio import AsyncClient
 from logengine.client.settings import process_producer
-from logengine.disk.segment_file import list_streams
 from logengine.errors import AtomicWriteError, LogEngineError, NotDurable
+from logengine.exchange.input import complete_lines, read_input
 from logengine.places import resume_directory
 from logengine.protocols.status import Status
-from logengine.reading.reader import StreamReader
+from logengine.reading import newest_seq
+from logengine.resume.sending import Convert, ResumedSending
 from logengine.resume.state_file import StateFile
 
 _WINDOW_BYTES = 8 * 1024 * 1024  # of the input, not yet known to be durable
 _RECORDS_MAX = _WINDOW_BYTES  # the bytes alone bound it
-_READ_BYTES = 1024 * 1024
 
 
 resume_option = click.option(
     "--resume",
     metavar="NAME",
-    help="Go on where an earlier run with this name stopped, also where a file was rotated or a "
+    help="Go on where an earlier run with this name stopped, even if a file was rotated or a "
     "journal vacuumed since.",
 )
 
 resume_anew_option = click.option(
     "--resume-anew",
     is_flag=True,
-    help="With --resume: store an input from its start, instead of refusing it, if it is not what "
-    "an earlier run read under its name.",
+    help="With --resume: if an input is not what an earlier run read under its name, store it "
+    "from its start instead of refusing it.",
 )
 
 
 def check_anew(resume: str | None, *, anew: bool) -> None:
-    """Raises `click.UsageError` for an option that would do nothing."""
+    """Raises `click.UsageError` if the option would have no effect."""
     if anew and resume is None:
         raise click.UsageError("--resume-anew goes with --resume NAME")
 
@@ -53,7 +50,7 @@ timeout_option = click.option(
     "--timeout",
     type=Duration(),
     metavar="DURATION",
-    help="Give up when the daemon is away for longer than this. Default: wait for ever.",
+    help="Give up if the daemon is away for longer than this. Default: wait for ever.",
 )
 
 
@@ -65,9 +62,9 @@ def deliver(
     timeout_s: float | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Sends lines, cut anywhere, until all are on disk; the exit status of that.
+    """Sends lines, which may be cut anywhere, until all are on disk. Returns the exit status.
 
-    `progress` is told how many bytes of the input are durable, at times. Raises
+    `progress` is called with the number of bytes of the input that are durable. Raises
     `InvalidStreamName`, `DaemonUnavailable` and `ProtocolError`.
     """
 
@@ -93,7 +90,7 @@ def deliver_resumed(
     timeout_s: float | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """As `deliver`, of what earlier runs with the name `resume` have not stored of the inputs.
+    """As `deliver`, for what earlier runs with the name `resume` have not stored of the inputs.
 
     Raises also `AnotherInput`, `ResumeInUse`, `DamagedResumeState`, `MalformedInput`, `OSError`.
     """
@@ -109,6 +106,7 @@ def deliver_resumed(
             read_pipe=read_input,
             records_of_stream=lambda: _records_of_stream(socket, stream),
             progress=progress,
+            report=lambda text: click.echo(f"logengine: {text}", err=True),
         )
         await sending.run(names)
         if sending.skipped:
@@ -143,9 +141,9 @@ def _client(stream: str, socket: Path, producer: str, timeout_s: float | None) -
 
 
 async def _deliver(client: AsyncClient, send: Callable[[AsyncClient], Awaitable[int]]) -> int:
-    """Sends all lines until they are durable; gives how many the daemon refused.
+    """Sends all lines until they are durable. Returns how many the daemon refused.
 
-    `send` gives how many lines there were before the first that was sent.
+    `send` returns how many lines there were before the first that was sent.
     """
     try:
         sending = asyncio.ensure_future(send(client))
@@ -164,9 +162,9 @@ async def _deliver(client: AsyncClient, send: Callable[[AsyncClient], Awaitable[
             await client.close(timeout=0)
     for first, last, reason in client.refusals:
         _report_refusal(skipped + first, skipped + last, reason)
-    told = sum(last + 1 - first for first, last, _ in client.refusals)
-    if client.refused > told:
-        click.echo(f"logengine: {client.refused - told} more lines were not stored", err=True)
+    reported = sum(last + 1 - first for first, last, _ in client.refusals)
+    if client.refused > reported:
+        click.echo(f"logengine: {client.refused - reported} more lines were not stored", err=True)
     return client.refused
 
 
@@ -188,7 +186,7 @@ async def _send_all(
         sent_bytes += len(lines)
         await client.send_lines(lines)
         progress(sent_bytes - client.pending_bytes)
-    with contextlib.suppress(NotDurable):  # what is refused is told by who counts it
+    with contextlib.suppress(NotDurable):  # `_deliver` reports what was refused
         await client.flush()
     progress(sent_bytes)
 
@@ -197,60 +195,6 @@ def _records_of_stream(socket: Path, stream: str) -> int | None:
     """How many records the stream ever had; None if this user may not know."""
     try:
         status = msgspec.json.decode(ask_status(socket), type=Status)
-        data = Path(status.data)
-        if stream not in list_streams(data):
-            return 0
-        return StreamReader(data, stream, lambda _: None).end() - 1
+        return newest_seq(stream, data=status.data, on_problem=lambda _: None)
     except (LogEngineError, msgspec.MsgspecError, OSError):
         return None
-
-
-async def complete_lines(chunks: AsyncIterator[bytes], max_record: int) -> AsyncIterator[bytes]:
-    """`chunks` cut at line ends instead; a last line gets its newline if it has none.
-
-    Of a line longer than `max_record` only so much is passed on that it is refused.
-    """
-    rest = bytearray()
-    async for chunk in chunks:
-        stop = chunk.rfind(b"\n") + 1
-        if stop:
-            yield bytes(rest) + chunk[:stop]
-            rest.clear()
-        room = max_record + 2 - len(rest)
-        rest += chunk[stop : stop + max(0, room)]
-    if rest:
-        yield bytes(rest) + b"\n"
-
-
-async def read_input(name: str) -> AsyncIterator[bytes]:
-    """What is in a file, or comes from standard input (`-`), in pieces. Raises `OSError`."""
-    with _opened(name) as descriptor:
-        # A larger pipe makes larger portions, each of which is noted first with --resume.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _READ_BYTES)
-        while chunk := await _read_some(descriptor):
-            yield chunk
-
-
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[int]:
-    if name == "-":
-        yield sys.stdin.fileno()
-        return
-    with open(name, "rb", buffering=0) as file:
-        yield file.fileno()
-
-
-async def _read_some(descriptor: int) -> bytes:
-    """The next bytes; waits without a thread, for a pipe may have nothing to say for hours."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    try:
-        loop.add_reader(descriptor, readable.set)
-    except PermissionError:  # a regular file: epoll takes none, and none ever blocks for long
-        return os.read(descriptor, _READ_BYTES)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(descriptor)
-    return os.read(descriptor, _READ_BYTES)

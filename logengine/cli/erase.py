@@ -13,12 +13,11 @@ from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data
 from logengine.cli.output import escape
 from logengine.cli.selection import range_options
-from logengine.cli.streams import streams_to_read
 from logengine.format.block import runs
 from logengine.format.cursor import Cursor
 from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.format.timestamp import format_timestamp
-from logengine.reading.filter import Filter
+from logengine.reading import Filter, stream_names
 from logengine.upkeep.erase import Affected, Erasure, Wanted
 from logengine.upkeep.erasure import Mark
 from logengine.upkeep.offline import alone_with
@@ -50,8 +49,8 @@ Examples:
     "--seal-key",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The daemon's [compaction] seal_key: signs the seals that are written anew, so that "
-    "`verify --public-key` holds of them too.",
+    help="The daemon's [compaction] seal_key. Signs the seals that are written again, so that "
+    "`verify --public-key` accepts them too.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say which records would be erased.")
 @data_option
@@ -69,10 +68,10 @@ def command(
     dry_run: bool,  # noqa: FBT001 - click passes by name
     data: Path | None,
 ) -> None:
-    """Replace records of STREAM by tombstones: when, by whom and why; the old bytes are gone.
+    """Replace records of STREAM by tombstones that say when, by whom and why.
 
-    Numbers and times stay. The daemon must be stopped. What the disk itself may keep of the
-    old bytes, and what was exported or damaged before, is beyond its reach.
+    The old bytes are overwritten. Numbers and times stay. The daemon must be stopped. Copies that
+    the disk itself may keep, and what was exported or damaged before, are out of reach.
     """
     if reason is not None and len(reason) > _REASON_CHARACTERS_MAX:
         raise click.UsageError(f"--reason may have {_REASON_CHARACTERS_MAX} characters")
@@ -85,7 +84,7 @@ def command(
     if chosen.chooses_all and wanted[:3] == (0, None, ALL_TIMES):
         raise click.UsageError("say which records: --where, --grep, --after, --up-to, --since …")
     data = resolve_data(data)
-    streams_to_read(data, [stream])
+    stream_names(stream, data=data)
     damaged: list[DamagedSegment] = []
     mark = Mark(format_timestamp(time.time_ns()), _who(), UNSET if reason is None else reason)
     sign = None
@@ -93,8 +92,8 @@ def command(
         from logengine.upkeep.signing import load_signer  # takes longer to load than all the rest
 
         sign = load_signer(seal_key)
-    with alone_with(data):
-        erasure = Erasure(data, stream, wanted, damaged.append, sign)
+    with alone_with(data) as names:
+        erasure = Erasure(data, stream, wanted, damaged.append, sign, names=names)
         verb = "would erase" if dry_run else "erased"
         total = 0
         for affected in erasure.affected() if dry_run else erasure.run(mark, _PATIENCE_S):
@@ -116,7 +115,7 @@ def _seq_of(text: str, stream: str) -> int:
 
 
 def _who() -> str:
-    """Who runs this, also behind sudo."""
+    """The user who runs this, also through sudo."""
     return os.environ.get("SUDO_USER") or getpass.getuser()
 
 

@@ -25,13 +25,13 @@ Examples:
 @click.option(
     "--producer",
     metavar="NAME",
-    help="A name for this sender that outlives it; two at once with the same one fence each other.",
+    help="A name for this sender that outlives it. Two senders with one name fence each other.",
 )
 @click.option(
     "--spool",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep on disk, here, what a daemon that is away cannot take; it is sent later, by this "
+    help="Keep records here, on disk, while the daemon is away. They are sent later, by this "
     "command or the next one with the same DIR.",
 )
 @click.option(
@@ -39,8 +39,8 @@ Examples:
     type=click.Choice(["block", "drop"]),
     default="block",
     show_default=True,
-    help="What to do when no more can be kept: let the command wait in its writes, or drop "
-    "records, and count them.",
+    help="What to do when no more can be kept: block the command's writes, or drop records "
+    "and count them.",
 )
 @click.option(
     "--timeout",
@@ -48,7 +48,7 @@ Examples:
     default="10s",
     show_default=True,
     metavar="DURATION",
-    help="How long to wait, when the command has ended, for the daemon to have all on disk.",
+    help="How long to wait, after the command has ended, until the daemon has all on disk.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 @click.pass_context
@@ -64,17 +64,17 @@ def command(
 ) -> None:
     """Run COMMAND, and send each line of its standard output and error as a record.
 
-    A line is `{"fd":1,"message":"..."}`, or the JSON object that it is, with `fd` added. The
-    command's end is a record, too. Signals are passed on, and the exit status is the command's
-    own; 127 if it is not found, 126 if it cannot be run, 125 if it was not started because of
-    the other options. What the command leaves running is heard for one second more.
+    A line becomes `{"fd":1,"message":"..."}`; one that is a JSON object is kept, with `fd` added.
+    The end of the command is a record too. Signals are passed on. The exit status is that of the
+    command; 127 if it is not found, 126 if it cannot be run, 125 if it was not started because of
+    the other options. Processes that the command leaves running are read for one more second.
     """
     from logengine.client.aio import AsyncClient
     from logengine.command.child_process import End, die_by
     from logengine.command.execution import execute
     from logengine.errors import CommandNotStarted, LogEngineError
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         click.echo(f"logengine: {text}", err=True)
 
     async def run() -> End:
@@ -85,15 +85,15 @@ def command(
             spool=spool,
             on_full="drop" if on_full == "drop" else "block",
         )
-        return await execute(command, client, timeout_s=timeout, tell=tell)
+        return await execute(command, client, timeout_s=timeout, tell=report)
 
     try:
         end = asyncio.run(run())
     except CommandNotStarted as error:
-        tell(str(error))
+        report(str(error))
         ctx.exit(error.status)
     except (LogEngineError, OSError, ValueError) as error:
-        tell(str(error))
+        report(str(error))
         ctx.exit(_STATUS_OWN_FAILURE)
     if end.signal is None:
         ctx.exit(end.status or 0)

@@ -2,18 +2,16 @@
 
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import click
 
 from logengine.cli.options import data_option
 from logengine.cli.output import Output
-from logengine.cli.selection import Select, Selection, selection_options
+from logengine.cli.selection import Select, selection_options
 from logengine.errors import IncompleteExport
 from logengine.exchange.exporting import FORMATS, export_file, zstd_frames
 
-_RECORDS_PER_PIECE = 1024
 _FORMATS_OF_NAMES = {".zst": "zstd", ".parquet": "parquet"}
 
 
@@ -32,7 +30,7 @@ Examples:
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write to FILE, which is there whole or not at all. Default: standard output.",
+    help="Write to FILE, whole or not at all. Default: standard output.",
 )
 @click.option(
     "--format",
@@ -45,7 +43,7 @@ Examples:
 @click.option(
     "--partial",
     is_flag=True,
-    help="Write FILE also where records cannot be read; exit 1 all the same.",
+    help="Write FILE even if records cannot be read; the exit status is still 1.",
 )
 @data_option
 @click.pass_context
@@ -56,11 +54,11 @@ def command(
     form: str | None,
     partial: bool,  # noqa: FBT001 - click passes by name
 ) -> None:
-    """Write records to a file that others can read; of several streams, merged by time.
+    """Write records to a file for other programs. Several streams are merged by time.
 
-    Without STREAM, all streams, or those that --after names. Works without the daemon. Where a
-    record cannot be read, or is removed before it is read, FILE is not written, and the exit
-    status is 1. What a stream itself says is gone, as after `repair`, is no such record.
+    Without STREAM, all streams, or those that --after names. Works without the daemon. If a record
+    cannot be read, or is removed before it is read, FILE is not written and the exit status is 1.
+    Records that the stream itself says are gone, as after `repair`, do not count.
     """
     form = form or _FORMATS_OF_NAMES.get(path.suffix if path else "", "ndjson")
     if form == "parquet" and path is None:
@@ -68,7 +66,8 @@ def command(
     if path is not None and path.exists() and not path.is_file():
         raise click.UsageError(f"{path} is no regular file; leave out -o, and redirect the output")
     output = Output("json")
-    lines = _lines(select(output.report), output)
+    batches = select(output.report).batches()
+    lines: Iterator[bytes] = (piece for batch in batches for piece in batch.json())
     if path is not None:
         if not partial:
             lines = _all_or_none(lines, output, path)
@@ -89,13 +88,3 @@ def _all_or_none(lines: Iterator[bytes], output: Output, path: Path) -> Iterator
         f"{path} is not written: what is named above would be missing from it; "
         f"{advice}--partial writes the rest"
     )
-
-
-def _lines(selection: Selection, output: Output) -> Iterator[bytes]:
-    if selection.is_one_stream:
-        for block in selection.blocks():
-            yield from output.in_json(block)
-        return
-    merged = selection.merged()
-    while batch := list(islice(merged, _RECORDS_PER_PIECE)):
-        yield b"".join(output.in_json_line(record) for record in batch)

@@ -1,4 +1,4 @@
-"""Options that choose records by what is in them."""
+"""Options that choose records by their content."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from logengine.reading.filter import Filter, Grep, Where
+from logengine.reading import Filter
 
 _OPTIONS = (
     click.option(
@@ -47,12 +47,13 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if pattern is None and (fixed or ignore_case or invert):
             raise click.UsageError("-F, -i and -v say how --grep matches, which is not given")
-        grep = (
-            None
-            if pattern is None
-            else Grep(os.fsencode(pattern), fixed=fixed, ignore_case=ignore_case)
+        chosen = Filter.of(
+            wheres,
+            None if pattern is None else os.fsencode(pattern),
+            fixed=fixed,
+            ignore_case=ignore_case,
+            invert=invert,
         )
-        chosen = Filter(grep, [Where.parse(where) for where in wheres], invert=invert)
         return command(*arguments, chosen=chosen, **others)
 
     return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), with_filter)

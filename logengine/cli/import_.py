@@ -1,7 +1,5 @@
 """`logengine import`"""
 
-from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import click
@@ -10,14 +8,13 @@ from logengine.cli.delivering import (
     check_anew,
     deliver,
     deliver_resumed,
-    read_input,
     resume_anew_option,
     resume_option,
     timeout_option,
 )
 from logengine.cli.options import resolve_socket, socket_option
-from logengine.errors import MalformedInput
-from logengine.exchange.importing import FORMATS, Converter, converter, line_converter
+from logengine.exchange.importing import FORMATS, line_converter
+from logengine.exchange.input import read_converted, written_at
 
 
 @click.command(
@@ -38,8 +35,8 @@ Examples:
     type=click.Choice(FORMATS),
     default="auto",
     show_default=True,
-    help="journal: what `journalctl -o export` prints. auto: journal if it begins so, else "
-    "each line NDJSON or text.",
+    help="journal: what `journalctl -o export` prints. auto: journal if the input begins like "
+    "one; otherwise each line is NDJSON or text.",
 )
 @resume_option
 @resume_anew_option
@@ -56,17 +53,19 @@ def command(
     timeout: float | None,
     socket: Path | None,
 ) -> None:
-    """Import logs of other programs from FILEs; each line or entry becomes one record.
+    """Import logs of other programs from FILEs. Each line or entry becomes one record.
 
-    The time that a line, an object or an entry tells is kept as the record's `time`. Returns
-    when all is on disk, with status 0 only if every record is. `-` is standard input.
+    The time of a line, an object or an entry is kept as the record's `time`. Returns when all is on
+    disk, with status 0 only if every record is. `-` is standard input.
     """
     check_anew(resume, anew=resume_anew)
     for name in files:
         if name != "-":
-            open(name, "rb").close()  # better said before half of it is stored
+            open(name, "rb").close()  # an error is better before half of it is stored
     if resume is None:
-        status = deliver(_converted(files, form), stream, resolve_socket(socket), timeout_s=timeout)
+        status = deliver(
+            read_converted(files, form), stream, resolve_socket(socket), timeout_s=timeout
+        )
     else:
         status = deliver_resumed(
             files,
@@ -74,29 +73,8 @@ def command(
             resolve_socket(socket),
             resume,
             form=form,
-            convert=lambda name, lines: line_converter(form, _written_at(name)).receive(lines),
+            convert=lambda name, lines: line_converter(form, written_at(name)).receive(lines),
             anew=resume_anew,
             timeout_s=timeout,
         )
     ctx.exit(status)
-
-
-async def _converted(files: Sequence[str], form: str) -> AsyncIterator[bytes]:
-    for name in files:
-        conversion: Converter | None = None
-        try:
-            async for chunk in read_input(name):
-                conversion = conversion or converter(form, chunk, _written_at(name))
-                yield conversion.receive(chunk)
-            if conversion is not None:
-                yield conversion.end()
-        except MalformedInput as error:
-            raise MalformedInput(f"{name}: {error}") from None
-
-
-def _written_at(name: str) -> datetime:
-    """When the last line was written, about: what a line without a year is held against."""
-    now = datetime.now().astimezone()
-    if name == "-" or not Path(name).is_file():
-        return now
-    return datetime.fromtimestamp(Path(name).stat().st_mtime).astimezone()

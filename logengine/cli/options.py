@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from logengine.disk.segment_file import list_streams
+from logengine.errors import UnknownStream
 from logengine.places import find_data, find_socket
 from logengine.units import parse_duration
 
@@ -16,12 +16,12 @@ Command = Callable[..., Any]
 
 
 def resolve_data(data: Path | None) -> Path:
-    """The data directory: as given, or where the user's own daemon or the system's keeps it."""
+    """The data directory given, or where the user's own daemon or the system's keeps it."""
     return data if data is not None else find_data(os.environ, os.getuid())
 
 
 def resolve_socket(socket: Path | None) -> Path:
-    """The daemon's socket: as given, or where the user's own daemon or the system's listens."""
+    """The socket given, or where the user's own daemon or the system's listens."""
     return socket if socket is not None else find_socket(os.environ, os.getuid())
 
 
@@ -33,7 +33,7 @@ class Duration(click.ParamType[float]):
     def convert(
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """What click calls with a value of the command line."""
+        """See `click.ParamType.convert`."""
         try:
             return float(value) if value.replace(".", "", 1).isdigit() else parse_duration(value)
         except ValueError as error:
@@ -43,9 +43,11 @@ class Duration(click.ParamType[float]):
 def _complete_streams(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
+    from logengine.reading import stream_names
+
     try:
-        streams = list_streams(resolve_data(ctx.params.get("data")))
-    except OSError:
+        streams = stream_names(data=resolve_data(ctx.params.get("data")))
+    except (OSError, UnknownStream):
         return []
     return [CompletionItem(name) for name in streams if name.startswith(incomplete)]
 
@@ -71,7 +73,7 @@ config_option = click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration file. Default: none, and so the built-in defaults.",
+    help="The configuration file. Default: none; the built-in defaults apply.",
 )
 
 streams_argument = click.argument(

@@ -1,32 +1,30 @@
-"""Records as people and programs want to see them: pretty, json, raw."""
+"""Writes records for people and for programs: pretty, json, raw."""
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
 
-from logengine.format.block import Block, Record, with_place
+from logengine.format.block import Record
 from logengine.format.record import ENVELOPE_NAMES
-from logengine.format.segment import timestamp_of
-from logengine.reading.reader import Gone, Problem
+from logengine.reading import Batch, Problem
 
 _UNSAFE = re.compile(
     # Controls (escape sequences begin with one), line and paragraph separators, marks that
-    # turn the direction of writing, and lone surrogates, which no terminal can be sent.
+    # change the direction of writing, and lone surrogates, which cannot be sent to a terminal.
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
-_GAPS_KEY = b"_gaps"
 _EVENT_KEYS = ("event", "message", "msg")
-_SHOWN_BEHIND = ("exception", "stack")
-# structlog's renderer has its own idea of these.
+_SHOWN_LAST = ("exception", "stack")
+# structlog's renderer shows these in its own way.
 _RENDERED_APART = {"exc_info", "exception", "level", "logger_name", "stack"}
 
 
 def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--format`, with the default that fits where the output goes."""
+    """`--format`, whose default depends on where the output goes."""
     return click.option(
         "--format",
         "form",
@@ -42,80 +40,41 @@ class Output:
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._render = {"json": self._json, "raw": _raw}.get(form) or _pretty_renderer()
-        self._gone: dict[str, list[Gone]] = {}  # of each stream, what no record has told yet
+        self._pretty = _pretty_renderer() if form == "pretty" else None
         self.problems = 0
         self.removed = 0  # holes of records that were removed before they were read
 
-    def write_block(self, block: Block) -> None:
-        """Writes the records of a block: as stored without a look at them."""
+    def write(self, batch: Batch) -> None:
+        """Writes records, each on a line of its own (pretty: at least one)."""
         match self._form:
             case "raw":
-                sys.stdout.buffer.write(block.body)
+                sys.stdout.buffer.writelines(batch.raw())
             case "json":
-                sys.stdout.buffer.writelines(self.in_json(block))
+                sys.stdout.buffer.writelines(batch.json())
             case _:
-                self.write(block.records())
-
-    def in_json(self, block: Block) -> Iterator[bytes]:
-        """The records of a block as NDJSON, in pieces; the first tells what is gone before it."""
-        if block.stream in self._gone and block.count:
-            (first,) = block.end_before(block.first + 1).records()
-            yield self.in_json_line(first)
-            block = block.begin_at(block.first + 1)
-        yield from block.with_places()
-
-    def in_json_line(self, record: Record) -> bytes:
-        """A record as `in_json` has it, with its newline."""
-        return self._json(record) + b"\n"
-
-    def _json(self, record: Record) -> bytes:
-        gone = self._gone.get(record.stream)
-        if gone is None:
-            return with_place(record)
-        # Streams are read ahead where they are merged by time.
-        before = [each for each in gone if each.last < record.seq]
-        if behind := [each for each in gone if each.last >= record.seq]:
-            self._gone[record.stream] = behind
-        else:
-            del self._gone[record.stream]
-        if not before:
-            return with_place(record)
-        return with_place(record, b'"%s":%s,' % (_GAPS_KEY, msgspec.json.encode(before)))
-
-    def write(self, records: Iterable[Record]) -> None:
-        """Writes records, each on a line of its own (pretty: at least one)."""
-        lines = [self._render(record) for record in records]
-        if lines:
-            lines.append(b"")
-            sys.stdout.buffer.write(b"\n".join(lines))
+                assert self._pretty is not None
+                sys.stdout.buffer.write(b"".join([self._pretty(each) + b"\n" for each in batch]))
 
     def flush(self) -> None:
         """Hands on what was written, for whoever waits for it."""
         sys.stdout.buffer.flush()
 
     def report(self, problem: Problem) -> None:
-        """Says what could not be served; the exit status will say so too, of what is damage."""
+        """Says what could not be read; the exit status will say so too, where it is damage."""
         self.problems += not problem.expected
         self.removed += problem.gone is not None and problem.gone.reason == "removed"
-        if problem.gone is not None and self._form == "json":
-            self._gone.setdefault(problem.stream, []).append(problem.gone)
         prefix = "note: " if problem.expected else ""
         click.echo(f"logengine: {prefix}{escape(str(problem))}", err=True)
 
 
 def escape(text: str) -> str:
-    """`text` with nothing in it that a terminal would act on."""
+    """`text` without anything that a terminal would act on."""
     return _UNSAFE.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004
-
-
-def _raw(record: Record) -> bytes:
-    return record.line
 
 
 def _pretty_renderer() -> Callable[[Record], bytes]:
@@ -128,27 +87,27 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
         colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
     )
 
-    # Values stay as they were sent: a number may be one that Python cannot hold.
+    # Values stay as they were sent: Python cannot hold every number.
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
     def render(record: Record) -> bytes:
         fields = decoder.decode(record.line)
-        behind = [
+        last = [
             f"\n    {name}: {_indented(_text(fields.pop(name)))}"
-            for name in _SHOWN_BEHIND
+            for name in _SHOWN_LAST
             if name in fields
         ]
         text = str(console(None, "", _event_dict(record, fields)))
-        return "".join([text, *behind]).encode("utf-8", "backslashreplace")
+        return "".join([text, *last]).encode("utf-8", "backslashreplace")
 
     return render
 
 
 def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any]:
-    """What structlog's renderer takes: time, level, event and sender first, then the fields."""
+    """The fields for structlog's renderer: time, level, event and sender first."""
     event_key = next((key for key in _EVENT_KEYS if key in fields), None)
     event = _text(fields.pop(event_key)) if event_key else ""
-    shown: dict[str, Any] = {"timestamp": timestamp_of(record.line), "event": _indented(event)}
+    shown: dict[str, Any] = {"timestamp": record.timestamp, "event": _indented(event)}
     if bytes(fields.get("level", b"")).startswith(b'"'):
         shown["level"] = escape(_text(fields.pop("level")))
     comm, pid = (_text(fields[name]) if name in fields else "?" for name in ("_comm", "_pid"))
@@ -170,5 +129,5 @@ def _text(value: msgspec.Raw) -> str:
 
 
 def _indented(text: str) -> str:
-    """`text` with its line breaks kept, so indented that no line looks like a record's first."""
+    """`text` with its line breaks, indented so that no line looks like the first of a record."""
     return "\n    ".join(escape(line) for line in text.split("\n"))

@@ -8,9 +8,9 @@ import click
 
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
-from logengine.cli.streams import streams_to_read
 from logengine.format.segment import describe_gap
 from logengine.format.timestamp import format_timestamp
+from logengine.reading import stream_names
 from logengine.upkeep.offline import alone_with
 from logengine.upkeep.repair import Repair, examine_stream, temps_in
 from logengine.upkeep.verify import verify_stream
@@ -33,24 +33,24 @@ def command(
     dry_run: bool,  # noqa: FBT001 - click passes by name
     data: Path | None,
 ) -> None:
-    """Move what is damaged in STREAMs away, and record what is gone; exit 1 if that is not all.
+    """Move damaged files of STREAMs away, and record what is gone. Exit 1 if damage is left.
 
-    What a damaged file can prove stays in the stream. Nothing is deleted: damaged files are kept
-    in .damaged in the data directory, with the lines that are still whole and a report. The
-    daemon must be stopped.
+    Records that a damaged file still proves stay in the stream. Nothing is deleted: damaged files
+    are kept in .damaged in the data directory, with the lines that are still whole and a report.
+    The daemon must be stopped.
     """
     if not streams:
         raise click.UsageError("name the streams to repair; `logengine verify` says which")
     data = resolve_data(data)
-    names = streams_to_read(data, streams)
+    names = stream_names(*streams, data=data)
     when = format_timestamp(time.time_ns())
     sound = True
-    with alone_with(data):
+    with alone_with(data) as durable_names:
         for stream in names:
             if dry_run:
                 _say_what_would_be_done(data / stream, when)
                 continue
-            Repair(data, stream, when, lambda what: click.echo(escape(what))).run()
+            Repair(data, stream, when, _say, names=durable_names).run()
             left = [each for each in verify_stream(data / stream) if not each.harmless]
             for finding in left:
                 click.echo(escape(f"not mended: {finding}"))
@@ -59,6 +59,10 @@ def command(
             else:
                 click.echo(f"{stream}: ok")
     ctx.exit(0 if sound else 1)
+
+
+def _say(what: str) -> None:
+    click.echo(escape(what))
 
 
 def _say_what_would_be_done(directory: Path, when: str) -> None:

@@ -20,16 +20,19 @@ Examples:
   logengine retain --config ./logengine.toml --data ./data
 """
 )
-@click.option("--dry-run", is_flag=True, help="Say what would go, and leave it; at any time.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what would be removed. Works while the daemon runs."
+)
 @config_option
 @data_option
 def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:  # noqa: FBT001
-    """Remove the sealed segments that the configuration says are to be kept no longer.
+    """Remove the sealed segments that the configuration does not keep any longer.
 
-    A running daemon does that by itself; this is for one that is stopped.
+    A running daemon does that by itself. This is for a daemon that is stopped.
     """
     from logengine.daemon.config import load_config
     from logengine.daemon.upkeep import retention_rules
+    from logengine.disk.durable_names import DurableNames
     from logengine.upkeep.offline import alone_with
     from logengine.upkeep.retainer import Retainer
 
@@ -37,11 +40,11 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     where = Path(config.data)
     if not where.is_dir():
         raise UnknownStream(f"there is no data directory {where}; name the daemon's with --data")
-    nobody: set[str] = set()
-    with nullcontext(nobody) if dry_run else alone_with(where, _ADVICE) as unsynced:
-        for stream in sorted(unsynced):
+    looking = DurableNames(note=lambda _: None)
+    with nullcontext(looking) if dry_run else alone_with(where, _ADVICE) as names:
+        for stream in sorted(names.unsynced):
             click.echo(f"{stream}: left alone until the next boot: a sync of its directory failed")
-        retainer = Retainer(where, retention_rules(config, str(where)), unsynced=unsynced)
+        retainer = Retainer(where, retention_rules(config, str(where)), names=names)
         retainer.look()
         count = total = 0
         while (removal := retainer.next_removal()) is not None:

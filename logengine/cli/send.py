@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -11,12 +11,12 @@ from logengine.cli.delivering import (
     check_anew,
     deliver,
     deliver_resumed,
-    read_input,
     resume_anew_option,
     resume_option,
     timeout_option,
 )
 from logengine.cli.options import resolve_socket, socket_option
+from logengine.exchange.input import read_inputs
 
 
 @click.command(
@@ -45,7 +45,7 @@ def command(
     socket: Path | None,
     files: tuple[str, ...],
 ) -> None:
-    """Send lines or NDJSON from FILEs, or standard input; each line becomes one record.
+    """Send lines or NDJSON from FILEs or standard input. Each line becomes one record.
 
     Returns when all is on disk, with status 0 only if every line is. Waits and reconnects
     while the daemon is away; each line is stored once. `-` is standard input.
@@ -54,7 +54,11 @@ def command(
     with _progress(files) as progress:
         if resume is None:
             status = deliver(
-                _read(files), stream, resolve_socket(socket), timeout_s=timeout, progress=progress
+                read_inputs(files or ("-",)),
+                stream,
+                resolve_socket(socket),
+                timeout_s=timeout,
+                progress=progress,
             )
         else:
             status = deliver_resumed(
@@ -71,19 +75,9 @@ def command(
     ctx.exit(status)
 
 
-async def _read(files: Sequence[str]) -> AsyncIterator[bytes]:
-    for name in files or ("-",):
-        end = b""
-        async for chunk in read_input(name):
-            yield chunk
-            end = chunk[-1:]
-        if end not in (b"", b"\n"):
-            yield b"\n"  # the next file's first line is a line of its own
-
-
 @contextlib.contextmanager
 def _progress(files: Sequence[str]) -> Iterator[Callable[[int], None]]:
-    """Shows on a terminal how much of the input is durable, where its size is known."""
+    """Shows on a terminal how much of the input is durable, if its size is known."""
     sizes = [Path(name).stat().st_size for name in files if Path(name).is_file()]
     known = bool(files) and len(sizes) == len(files) and sys.stderr.isatty()
     with click.progressbar(

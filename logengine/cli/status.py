@@ -23,14 +23,16 @@ Examples:
   logengine status --json | jq '.failing[].stream'
 """
 )
-@click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is, one object.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the daemon's answer as it is, one object."
+)
 @socket_option
 @click.pass_context
 def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """Say how the daemon is: what fails and why, what waits in memory, what it did.
+    """Say how the daemon is: what fails and why, what waits in memory, what it has done.
 
-    Exit status 1 if a stream cannot be committed, or the memory for records is full, or no
-    daemon answers. For root and the daemon's own user.
+    Exit status 1 if a stream cannot be committed, the memory for records is full, or no daemon
+    answers. Only root and the daemon's own user may ask.
     """
     path = resolve_socket(socket)
     answer = ask_status(path)
@@ -42,7 +44,7 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     if as_json:
         click.echo(answer, nl=False)
     else:
-        for line in _told(status):
+        for line in _lines_of(status):
             click.echo(escape(line))
     ctx.exit(0 if status.ok else 1)
 
@@ -63,7 +65,7 @@ def ask_status(path: Path) -> bytes:
             ) from None
 
 
-def _told(status: Status) -> Iterator[str]:
+def _lines_of(status: Status) -> Iterator[str]:
     """The lines for a person."""
     totals = status.totals
     yield "ok" if status.ok else "not ok"

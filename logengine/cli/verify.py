@@ -8,9 +8,9 @@ import click
 
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import escape
-from logengine.cli.streams import streams_to_read
 from logengine.disk.segment_file import size_of_segments
 from logengine.format.seal_chain import SealChain
+from logengine.reading import stream_names
 from logengine.upkeep.verify import Finding, verify_stream
 
 
@@ -27,13 +27,13 @@ Examples:
     "--since-seal",
     "anchor",
     metavar="HASH",
-    help="A seal written down elsewhere, of the one STREAM: nothing before it may have changed.",
+    help="A seal of the one STREAM, written down elsewhere: nothing before it may have changed.",
 )
 @click.option(
     "--public-key",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Every seal has to be signed with the key that this is the public one of; those with "
-    "erased records, which need not be, are told.",
+    help="Every seal must be signed with the private key of this public one. Seals with erased "
+    "records need not be signed; they are counted.",
 )
 @data_option
 @click.pass_context
@@ -44,14 +44,14 @@ def command(
     public_key: Path | None,
     data: Path | None,
 ) -> None:
-    """Read every byte of the streams and check it; exit 1 if anything is wrong.
+    """Read every byte of the streams and check it. Exit 1 if anything is wrong.
 
-    Checks hashes, sequence, JSON and the chain of seals, and names the file that is not as it
-    was committed. Prints the newest seal: write it down elsewhere, for --since-seal. Works
-    beside a running daemon.
+    Checks hashes, sequence, JSON and the chain of seals, and names each file that is not as it was
+    committed. Prints the newest seal: write it down elsewhere, for --since-seal. Works while the
+    daemon runs.
     """
     data = resolve_data(data)
-    names = streams_to_read(data, streams)
+    names = stream_names(*streams, data=data)
     if anchor is not None and not re.fullmatch("[0-9a-f]{64}", anchor):
         raise click.BadParameter(
             f"{anchor!r}; expected 64 hexadecimal digits, as `logengine verify` prints them",

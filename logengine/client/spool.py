@@ -37,6 +37,7 @@ from logengine.client.mending import whole_parts
 from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import create_directory, sync_directory
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.segment_file import list_segments, read_header, read_provable, read_segment
 from logengine.errors import DamagedSegment, SpoolInUse, UnreadableSegment
 from logengine.format.record import split_lines
@@ -193,7 +194,11 @@ class Spool:
             chunks[0].first, chunks[-1].last, sum(len(chunk.lines) for chunk in chunks)
         )
         writer = SegmentWriter(
-            self.path, _plan(self._stored.stream, segment, chunks), direct_above=_DIRECT_ABOVE_BYTES
+            self.path,
+            _plan(self._stored.stream, segment, chunks),
+            # No note: after a failed sync it is removed below, or written again by `_load`.
+            names=DurableNames(note=lambda _: None),
+            direct_above=_DIRECT_ABOVE_BYTES,
         )
         try:
             writer.publish()

@@ -11,12 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from logengine.format.record import BLANK, object_fields
-
-# A character in UTF-8 is a byte with one beginning, then up to three with the other.
-_CHARACTER_BITS = 0b11
-_CONTINUATION_BITS = 0b10
-_CONTINUATION_BYTES_MAX = 3
+from logengine.format.record import BLANK, between_characters, object_fields
 
 
 class OutputLines:
@@ -87,17 +82,8 @@ class OutputLines:
         mark = {"partial": True}
 
         def record_bytes(stop: int) -> int:
-            return len(self._of_text(line[: _between_characters(line, stop)], mark))
+            return len(self._of_text(line[: between_characters(line, stop)], mark))
 
         longest = bisect_right(range(len(line)), max_record + 1, lo=1, key=record_bytes) - 1
-        stop = _between_characters(line, longest)
+        stop = between_characters(line, longest)
         return self._of_text(line[:stop], mark), stop
-
-
-def _between_characters(text: bytes, stop: int) -> int:
-    """`stop`, or a little less, if that would be within a character."""
-    first = stop
-    lowest = max(0, stop - _CONTINUATION_BYTES_MAX)
-    while first > lowest and text[first] >> 6 == _CONTINUATION_BITS:
-        first -= 1
-    return first if 0 < first < stop and text[first] >> 6 == _CHARACTER_BITS else stop

@@ -16,24 +16,25 @@ import msgspec
 import tomli_w
 
 from logengine.daemon.config_sections import (
-    COUNT_MAX,
-    SMALL_TIMES_LONGER,
     Config,
-    Duration,
-    KiB,
     ListenConfig,
     Mode,
     QuotaConfig,
     RecordsPerSecond,
     RetentionConfig,
-    Size,
     StreamConfig,
     UidConfig,
 )
 from logengine.errors import ConfigError
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.places import default_data, default_socket
+from logengine.protocols.registry import protocols
+from logengine.protocols.wire import Transport
+from logengine.store.settings import COUNT_MAX
 from logengine.units import (
+    Duration,
+    KiB,
+    Size,
     format_duration,
     format_mode,
     format_size,
@@ -43,9 +44,14 @@ from logengine.units import (
     parse_mode,
     parse_size,
 )
+from logengine.upkeep.compaction import SMALL_TIMES_LONGER
 
 SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
 _ABSOLUTE = "an absolute path without NUL"
+_WHY_NOT: dict[Transport, str] = {
+    "datagram": "needs a connection",
+    "stream": "is sent in datagrams",
+}
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
 _SOCKET_PATH_BYTES_MAX = 107  # what the kernel's sockaddr_un holds, and a NUL
 
@@ -201,8 +207,7 @@ def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
             _check_keys(item, get_args(kind)[0], origin, f"{where}[{number}]")
     if get_origin(kind) is Literal and said not in get_args(kind):
         expected = " or ".join(repr(choice) for choice in get_args(kind))
-        note = " (ndjson needs a connection: datagram is not for it)" if said == "datagram" else ""
-        raise ConfigError(f"{origin}: {where}: {said!r}; expected {expected}{note}")
+        raise ConfigError(f"{origin}: {where}: {said!r}; expected {expected}")
     if get_origin(kind) is dict and isinstance(said, dict):
         _check_named(said, get_args(kind)[1], origin, where)
     if not isinstance(said, dict) or not _is_table(kind):
@@ -324,6 +329,19 @@ def _rules(config: Config) -> Iterator[_Rule]:
         seen.add(path)
         right = is_stream_name(listen.stream)
         yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
+        yield from _protocol_rules(f"listen[{number}]", listen)
+
+
+def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
+    """That there is the protocol, and that it is spoken over such a socket."""
+    protocol = protocols().get(listen.protocol)
+    expected = " or ".join(map(repr, protocols()))
+    yield f"{where}.protocol", repr(listen.protocol), expected, protocol is not None
+    if protocol is not None:
+        expected = " or ".join(map(repr, protocol.transports))
+        why = f"{protocol.name} {_WHY_NOT[listen.type]}: {listen.type} is not for it"
+        right = listen.type in protocol.transports
+        yield f"{where}.type", repr(listen.type), f"{expected} ({why})", right
 
 
 def _quotas(config: Config) -> Iterator[tuple[str, QuotaConfig]]:

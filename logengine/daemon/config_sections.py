@@ -1,25 +1,20 @@
 """The sections of the configuration, typed: what can be set, and what holds otherwise.
 
-`config/logengine.toml` shows and explains every key.
+A section that one part takes as it is stands with that part. `config/logengine.toml` shows and
+explains every key.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
 from logengine.intake.quota import Over, Quota
-from logengine.upkeep.compaction import FANOUT_MAX
-
-KiB = 1024
-MiB = 1024 * KiB
-
-
-class Size(int):
-    """Bytes, written as `64KiB`."""
-
-
-class Duration(float):
-    """Seconds, written as `250ms`."""
+from logengine.protocols.registry import DEFAULT_PROTOCOL
+from logengine.protocols.wire import Transport
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.units import Duration, MiB, Size
+from logengine.upkeep.compaction import CompactionConfig
+from logengine.upkeep.retention import RetentionRule
 
 
 class RecordsPerSecond(int):
@@ -30,69 +25,14 @@ class Mode(int):
     """Permissions, written as `0666`."""
 
 
-COUNT_MAX = 1_000_000
-# For how much longer than others a small stream must be quiet to be sealed.
-SMALL_TIMES_LONGER = 24
-
-Count = Annotated[int, msgspec.Meta(ge=1, le=COUNT_MAX)]
-
-
-class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[commit]`: how batches are made durable."""
-
-    linger: Duration = Duration(0)
-    rewrite_limit: Size = Size(64 * KiB)
-    direct_above: Size = Size(256 * KiB)
-    max_batch: Size = Size(8 * MiB)
-    pipeline_bytes: Size = Size(2 * MiB)
-    in_loop_below: Duration = Duration(0.005)
-    threads: Count = 8
-    retry_min: Duration = Duration(0.05)
-    retry_max: Duration = Duration(5)
-
-
-class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[limits]`: how much anything may take."""
-
-    max_record: Size = Size(1 * MiB)
-    max_pending: Size = Size(64 * MiB)
-    max_pending_stream: Size = Size(32 * MiB)
-    max_connections: Count = 4096
-    max_streams: Count = 4096
-    max_producers: Count = 1024
-    max_users: Count = 1024
-    active_cache: Size = Size(32 * MiB)
-    stall_timeout: Duration = Duration(30)
-
-
 class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[[listen]]`: one socket."""
 
     path: str
-    protocol: Literal["ndjson"] = "ndjson"
-    type: Literal["stream"] = "stream"
+    protocol: str = DEFAULT_PROTOCOL
+    type: Transport = "stream"
     stream: str = "default"
     mode: Mode = Mode(0o666)
-
-
-class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[compaction]`: how segments are merged and sealed."""
-
-    enabled: bool = True
-    fanout: Annotated[int, msgspec.Meta(ge=2, le=FANOUT_MAX)] = 16
-    seal_bytes: Size = Size(16 * MiB)
-    seal_after: Duration = Duration(3600)
-    seal_small_after: Duration = Duration(SMALL_TIMES_LONGER * 3600)
-    max_rate: Size = Size(96 * MiB)
-    level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
-    seal_key: str = ""
-
-
-class StreamRetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[stream.NAME.retention]`: what one stream keeps. 0 is no limit."""
-
-    max_bytes: Size = Size(0)
-    max_age: Duration = Duration(0)
 
 
 class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -142,7 +82,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
     on_full: OnFull | msgspec.UnsetType = msgspec.UNSET
     quota: QuotaConfig | msgspec.UnsetType = msgspec.UNSET
-    retention: StreamRetentionConfig | msgspec.UnsetType = msgspec.UNSET
+    retention: RetentionRule | msgspec.UnsetType = msgspec.UNSET
 
 
 class UidConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -49,8 +49,6 @@ class DataWatch:
         self._on_change = on_change
         self._report = report
         self._look_every_s = look_every_s
-        self._unusable = asyncio.Event()
-        store.on_unusable = self._unusable.set
 
     async def run(self) -> None:
         """Watches for ever."""
@@ -58,10 +56,9 @@ class DataWatch:
         while True:
             if self._store.look() is not None:
                 await self._recover()
-            self._unusable.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._look_every_s):
-                    await self._unusable.wait()
+                    await self._store.until_unusable()
 
     async def _recover(self) -> None:
         """Returns when there is a directory again that can be committed to."""

@@ -17,7 +17,6 @@ from logengine.intake.quota_looks import QuotaLooks
 from logengine.store.committer import Committer
 from logengine.store.store import Store
 from logengine.units import parse_free_space
-from logengine.upkeep.compaction import CompactionLimits
 from logengine.upkeep.compactor import CompactionTotals, Compactor
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.retention import RetentionRule, RetentionRules
@@ -121,25 +120,20 @@ class Upkeep:
         rewriter = Rewriter(
             data,
             Pace(compaction.max_rate),
+            names=self._store.names,
             direct_above=self._config.commit.direct_above,
             level=compaction.level,
             sign=self._sign,
         )
-        limits = CompactionLimits(
-            fanout=compaction.fanout,
-            seal_bytes=compaction.seal_bytes,
-            seal_after=compaction.seal_after,
-            seal_small_after=compaction.seal_small_after,
-        )
         rules = retention_rules(self._config, data.descriptor)
         retainer = Retainer(
-            data, rules, unsynced=self._store.unsynced, is_known=self._store.may_be_trimmed
+            data, rules, names=self._store.names, is_known=self._store.may_be_trimmed
         )
         return Compactor(
             self._store,
             self._committer,
             rewriter,
-            limits,
+            compaction,
             self._executor,
             retainer=retainer,
             totals=self.totals,
@@ -154,11 +148,7 @@ def retention_rules(config: Config, data: str | int) -> RetentionRules:
         max_bytes=retention.max_bytes,
         keep_free=parse_free_space(retention.keep_free, found.f_blocks * found.f_frsize),
         default=RetentionRule(max_age=retention.max_age),
-        streams={
-            name: RetentionRule(said.retention.max_bytes, said.retention.max_age)
-            for name, said in config.stream.items()
-            if said.retention
-        },
+        streams={name: said.retention for name, said in config.stream.items() if said.retention},
     )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,10 @@ from typing import Self
 from logengine.errors import AtomicWriteError
 
 StrPath = str | os.PathLike[str]
+
+# Of a name that is replaced all the time, btrfs leaves one listing in 160 out at the most.
+_LISTINGS_MAX = 4
+_TICK_NS = 10_000_000  # of a kernel with 100 Hz, the slowest
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -252,18 +257,23 @@ def directory_at(directory: AnyDirectory) -> Directory:
     return directory if isinstance(directory, Directory) else Directory.open(directory)
 
 
-def names_in(directory: AnyDirectory) -> list[str]:
-    """The names in a directory, in no order. Raises `OSError`."""
-    return directory.names() if isinstance(directory, Directory) else os.listdir(directory)
+def names_during_changes(directory: AnyDirectory) -> set[str]:
+    """The names in a directory that others may change now. Raises `OSError`.
 
-
-def sync_or_note(directory: Directory, unsynced: set[str]) -> None:
-    """Syncs a directory; where that fails, its name is among the `unsynced` by then."""
-    try:
-        directory.sync()
-    except BaseException:
-        unsynced.add(directory.name)
-        raise
+    btrfs and tmpfs leave a name out of a listing if its file is replaced meanwhile: there it gets
+    a new place, after the last one that was there when the directory was opened. So a directory
+    that changes is listed more than once. A name that was given up meanwhile may be among them.
+    """
+    names: set[str] = set()
+    with opened(directory) as within:
+        for _ in range(_LISTINGS_MAX):
+            before_ns = os.fstat(within.descriptor).st_ctime_ns
+            names.update(within.names())
+            after_ns = os.fstat(within.descriptor).st_ctime_ns
+            # Kernels before 6.13 give all changes within one tick of the clock the same time.
+            if before_ns == after_ns < time.time_ns() - _TICK_NS:
+                break
+    return names
 
 
 def sync_directory(path: StrPath) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from logengine.disk.directory import Directory
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.writes import write_all
 
 RUNNING_NAME = ".running"
@@ -35,30 +36,12 @@ def read_boot_id() -> str:
     return ""
 
 
-class UnsyncedStreams(set[str]):
-    """Streams of which nothing more may be removed; `note` is told of each that is added."""
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        super().__init__()
-        self._note = note
-
-    def add(self, stream: str) -> None:
-        """Adds a stream, for as long as the machine is not booted again."""
-        if stream not in self:
-            super().add(stream)
-            self._note(stream)
-
-    def take_over(self, streams: Iterable[str]) -> None:
-        """Adds what is noted already."""
-        self.update(streams)
-
-
 class Running:
     """The mark of a process that writes in `data`, whose lock it has.
 
     `boot_id` is empty where nobody knows it: then a mark that is found counts as one of this
-    boot. `died_before` tells, after `begin`, whether one was found. `unsynced` are noted in it,
-    and `on_unsynced` is told of each, also of those that are noted there already.
+    boot. `died_before` tells, after `begin`, whether one was found. A failed sync of `names` is
+    noted in it; `on_unsynced` is called with each such stream, also with those noted before.
     """
 
     def __init__(
@@ -75,7 +58,7 @@ class Running:
         self.streams: set[str] = set()
         self.is_marked = False
         self.died_before = False
-        self.unsynced = UnsyncedStreams(self._note)
+        self.names = DurableNames(self._note)
 
     def begin(self) -> None:
         """Looks for the mark of a process before, and leaves one; where it can be, that is.
@@ -100,8 +83,8 @@ class Running:
         self.died_before = found is not None and not self._is_of_another_boot
         if self.died_before:
             self.streams.update(rest for key, rest in lines if key == _STREAM)
-            self.unsynced.take_over(rest for key, rest in lines if key == _UNSYNCED)
-            for stream in sorted(self.unsynced):
+            self.names.take_over(rest for key, rest in lines if key == _UNSYNCED)
+            for stream in sorted(self.names.unsynced):
                 self._on_unsynced(stream)
         if self._boot_id and self._boot_id not in boots:
             self._not_written.append(f"{_BOOT} {self._boot_id}")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from msgspec import UNSET
 
-from logengine.disk.directory import AnyDirectory, Directory, names_in, opened
+from logengine.disk.directory import AnyDirectory, Directory, names_during_changes, opened
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.block import Block
 from logengine.format.segment import (
@@ -52,9 +52,10 @@ def list_streams(data: AnyDirectory) -> list[str]:
 def list_segments(directory: AnyDirectory) -> list[int]:
     """The first sequence numbers of a stream's segments, ascending. Raises `OSError`.
 
-    A segment that is there twice, as one that is being compressed is, is listed once.
+    A segment that is there twice, as one that is being compressed is, is listed once. One that was
+    just removed may be listed.
     """
-    return segments_among(names_in(directory))
+    return segments_among(names_during_changes(directory))
 
 
 def segments_among(names: Iterable[str]) -> list[int]:

@@ -1,1 +1,1 @@
-"""Records for other programs, and theirs for us: import and export."""
+"""Import and export: logs of other programs as records, and records as files for them."""

@@ -1,4 +1,4 @@
-"""Records into files for others: NDJSON, NDJSON in zstd frames, Parquet.
+"""Writes records to files for other programs: NDJSON, NDJSON in zstd frames, Parquet.
 
 Each record is as `logengine cat --format json` prints it, with its stream and its number.
 """
@@ -14,13 +14,13 @@ from logengine.format.compression import FRAME_BYTES, compress_lines
 
 FORMATS = ("ndjson", "zstd", "parquet")
 _LEVEL = 3
-# What lies on the disk only until DuckDB has read it.
-_LEVEL_IN_PASSING = 1
-# No line of the engine's is as long, unless max_record was raised to this.
+# For a file that is on the disk only until DuckDB has read it.
+_TEMPORARY_LEVEL = 1
+# Longer than any line of the engine, unless max_record was raised to this.
 _LINE_BYTES_MAX = 128 * 1024 * 1024
 
-# Only the envelope has columns of its own: what senders put into their records has no
-# schema, and may have keys twice, or a number here and a text there.
+# Only the envelope has columns of its own. What senders put into their records has no schema: a key
+# may be there twice, or be a number in one record and a text in another.
 _QUERY = """
     COPY (
         SELECT
@@ -39,7 +39,7 @@ _QUERY = """
 
 
 def zstd_frames(lines: Iterable[bytes], level: int = _LEVEL) -> Iterator[bytes]:
-    """Frames of about a mebibyte of `lines`, which come in pieces that end with a newline."""
+    """Compresses `lines` to frames of about a mebibyte. Each piece given ends with a newline."""
     gathered: list[bytes] = []
     size = 0
     for piece in lines:
@@ -52,7 +52,7 @@ def zstd_frames(lines: Iterable[bytes], level: int = _LEVEL) -> Iterator[bytes]:
 
 
 def export_file(lines: Iterable[bytes], path: Path, form: str) -> None:
-    """Writes `lines`, as `zstd_frames` takes them, to a file that is whole or not there.
+    """Writes `lines`, as `zstd_frames` takes them, to a file, whole or not at all.
 
     Durable when it returns. Raises `AtomicWriteError`, and `NotInstalled` for Parquet without
     DuckDB.
@@ -83,12 +83,12 @@ def _write_parquet(lines: Iterable[bytes], writer: AtomicWriter) -> None:
     assert writer.temp_path is not None
     with tempfile.TemporaryDirectory(
         prefix=".logengine-export-", dir=str(writer.directory)
-    ) as passing:
-        source = os.path.join(passing, "lines.ndjson.zst")
+    ) as temporary:
+        source = os.path.join(temporary, "lines.ndjson.zst")
         with open(source, "wb") as file:
-            file.writelines(zstd_frames(lines, _LEVEL_IN_PASSING))
-        with duckdb.connect(config={"threads": 2, "temp_directory": passing}) as connection:
-            # Into the file that the writer has open, and will sync and give its name.
+            file.writelines(zstd_frames(lines, _TEMPORARY_LEVEL))
+        with duckdb.connect(config={"threads": 2, "temp_directory": temporary}) as connection:
+            # DuckDB writes the file that the writer has open, which is then synced and named.
             target = "'{}'".format(writer.temp_path.replace("'", "''"))
             connection.execute(
                 _QUERY.format(target=target), {"lines": source, "bytes_max": _LINE_BYTES_MAX}

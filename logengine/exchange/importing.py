@@ -1,14 +1,14 @@
-"""Logs of other programs made NDJSON, one line for each record, with their own time as `time`.
+"""Converts logs of other programs to NDJSON, a line for each record, with their time as `time`.
 
     text      every line that is not blank: {"time":"…","message":"<the line>"}
-    ndjson    an object stays as it is, with `time` in front if one of its fields tells one
+    ndjson    an object stays as it is, with `time` in front if one of its fields is a time
     journal   journald's export: {"time":"…","message":"…","PRIORITY":"6",…}
 
-A byte order mark in front of a line is no part of it; nor is a run of NULs, of which
-`_nul_bytes` says how many there were.
+A byte order mark in front of a line is removed. So is a run of NULs; `_nul_bytes` says how many
+there were.
 
-The same input gives the same number of lines, however it is cut: that is what resuming goes
-by. Bytes in, bytes out, no files and no clock.
+The same input gives the same number of lines, however it is cut: resuming depends on that. Bytes
+in, bytes out, no files and no clock.
 """
 
 import re
@@ -25,13 +25,13 @@ from logengine.protocols.journal_export import Entry, JournalExportParser
 
 FORMATS = ("auto", "text", "ndjson", "journal")
 
-# A line longer than this is passed on cut; the daemon refuses it, as any that is too long.
+# A longer line is cut. The daemon refuses it all the same.
 _LINE_BYTES_MAX = 64 * 1024 * 1024
 _JOURNAL_START = re.compile(rb"(__CURSOR|__REALTIME_TIMESTAMP|__MONOTONIC_TIMESTAMP)=")
-# What editors on Windows put in front of a file; where files were joined, in front of a line.
+# Editors on Windows put it in front of a file. In joined files it is in front of a line.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# What tells a time where no `time` does, and in which part of a second a number counts.
+# Fields that are a time, if there is no `time`, and how many of their units make a second.
 _TIME_KEYS = {
     "_ts": 1,
     "timestamp": 1,
@@ -45,19 +45,19 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Converter(Protocol):
-    """Makes NDJSON of an input that comes in pieces."""
+    """Converts an input that comes in pieces to NDJSON."""
 
     def receive(self, data: bytes) -> bytes:
         """The lines that are complete with `data`."""
 
     def end(self) -> bytes:
-        """What is left at the end of the input."""
+        """The rest, at the end of the input."""
 
 
 def converter(form: str, start: bytes, now: datetime) -> Converter:
-    """What converts an input of format `form` that begins with `start`.
+    """The converter for an input of format `form` that begins with `start`.
 
-    `now` is an aware time, for lines that tell no year or no zone.
+    `now` is an aware time, for lines without a year or a zone.
     """
     if form == "journal" or (form == "auto" and begins_journal(start)):
         return JournalConverter()
@@ -70,13 +70,13 @@ def begins_journal(start: bytes) -> bool:
 
 
 def line_converter(form: str, now: datetime) -> "LineConverter":
-    """What converts lines of text, or of NDJSON and text; `now` as in `converter`."""
+    """The converter for lines of text, or of NDJSON and text; `now` as in `converter`."""
     convert = text_line if form == "text" else ndjson_line
     return LineConverter(lambda line: convert(line, now))
 
 
 class LineConverter:
-    """Converts line by line; blank lines vanish."""
+    """Converts line by line. Blank lines are dropped."""
 
     def __init__(self, convert: Callable[[bytes], bytes]) -> None:
         self._convert = convert
@@ -118,8 +118,8 @@ class JournalConverter:
 
 
 def text_line(line: bytes, now: datetime) -> bytes:
-    r"""The record of a line of text; each byte that is not UTF-8 stands as `\xff`."""
-    line, nul_bytes = _without_front(line)
+    r"""The record of a line of text. Each byte that is not UTF-8 is written like `\xff`."""
+    line, nul_bytes = _stripped(line)
     text = line.rstrip(b"\r").decode("utf-8", "backslashreplace")
     record = {"message": text}
     time = leading_time(text, now)
@@ -129,24 +129,24 @@ def text_line(line: bytes, now: datetime) -> bytes:
 
 
 def ndjson_line(line: bytes, now: datetime) -> bytes:
-    """The line, with `time` in front if a field tells one; text where it is no object."""
-    rest, nul_bytes = _without_front(line)
+    """The line, with `time` in front if a field is a time. A line that is no object is text."""
+    rest, nul_bytes = _stripped(line)
     stripped = rest.strip()
     try:
         stripped.decode()
         fields = _fields.decode(stripped)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return text_line(line, now)
-    time = None if "time" in fields else _told_time(fields, now)
+    time = None if "time" in fields else _time_of(fields, now)
     if time is not None:
         stripped = b'{"time":"%s",%s' % (time.encode(), stripped[1:])
     return _with_nul_bytes(stripped, nul_bytes)
 
 
-def _without_front(line: bytes) -> tuple[bytes, int]:
-    """The line without what is no part of it, and how many NULs that were.
+def _stripped(line: bytes) -> tuple[bytes, int]:
+    """The line without a byte order mark and NULs, and how many NULs there were.
 
-    NULs stand where a power cut took what an appending program had written.
+    After a power cut, NULs stand in place of what an appending program had written.
     """
     if not line.startswith((b"\0", _BYTE_ORDER_MARK)):
         return line, 0
@@ -162,10 +162,10 @@ def _with_nul_bytes(record: bytes, count: int) -> bytes:
 
 
 def journal_entry(entry: Entry) -> bytes:
-    """The record of a journal's entry: `MESSAGE` as `message`, all else under its own name.
+    """The record of a journal's entry: `MESSAGE` as `message`, other fields under their own name.
 
-    A field that is there more than once becomes a list. `_left_out` names those that were
-    too long.
+    A field that is there more than once becomes a list. `_left_out` names fields that were too
+    long.
     """
     record: dict[str, Any] = {}
     values: dict[str, list[str]] = {}
@@ -188,14 +188,14 @@ def _joined(entries: Iterable[Entry]) -> bytes:
     return b"".join(journal_entry(entry) + b"\n" for entry in entries)
 
 
-def _told_time(fields: dict[str, msgspec.Raw], now: datetime) -> str | None:
+def _time_of(fields: dict[str, msgspec.Raw], now: datetime) -> str | None:
     for key, per_second in _TIME_KEYS.items():
         if key not in fields:
             continue
         text = bytes(fields[key]).decode()
         time = None
         if text.startswith('"'):
-            text = text.strip('"')  # what a time is written with needs no escapes
+            text = text.strip('"')  # a time needs no escapes
             time = leading_time(text, now)
         time = time or _of_number(text, per_second)
         if time is not None:
@@ -204,7 +204,7 @@ def _told_time(fields: dict[str, msgspec.Raw], now: datetime) -> str | None:
 
 
 def _of_number(text: str, per_second: int) -> str | None:
-    """The timestamp of so many parts of a second after the epoch."""
+    """The timestamp of a number of units after the epoch, `per_second` of them in a second."""
     if not re.fullmatch(r"\d{1,20}(\.\d{1,20})?", text, re.ASCII):
         return None
     try:

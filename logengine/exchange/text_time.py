@@ -1,7 +1,7 @@
-"""The time that a line of text begins with, as programs write it. No I/O.
+"""Finds the time at the beginning of a line of text, as programs write it. No I/O.
 
 2026-11-23T20:00:00.123+01:00 …        RFC 3339, also with a space, a comma, no offset
-<13>Nov 23 20:00:00 host …             syslog, which tells no year and no zone
+<13>Nov 23 20:00:00 host …             syslog, without a year and a zone
 <165>1 2026-11-23T20:00:00Z host …     syslog of RFC 5424
 1.2.3.4 - - [23/Nov/2026:20:00:00 +0000] "GET …      nginx, Apache
 2026/11/23 20:00:00 [error] …          nginx's error log
@@ -12,8 +12,8 @@ from datetime import datetime, timedelta, tzinfo
 
 from logengine.format.timestamp import format_moment, zone_of
 
-# So far into a line a time may begin.
-_LOOKED_AT = 512
+# Only these first characters of a line are searched.
+_SEARCHED_CHARACTERS = 512
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = f"({'|'.join(_MONTHS)})"
 _CLOCK = r"(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
@@ -25,17 +25,17 @@ _ISO = re.compile(
 )
 _SYSLOG = re.compile(rf"{_PRIORITY}{_MONTH} +(\d{{1,2}}) {_CLOCK}(?!\d)", re.IGNORECASE)
 _ACCESS = re.compile(rf"[^\[]*\[(\d\d)/{_MONTH}/(\d{{4}}):{_CLOCK}{_OFFSET}\]", re.IGNORECASE)
-# A clock that is ahead by less is no reason to think of the year before.
+# A time that is ahead by less is of this year: a clock was ahead.
 _AHEAD_MAX = timedelta(days=1)
 
 
 def leading_time(line: str, now: datetime) -> str | None:
-    """The timestamp, RFC 3339 in UTC, that `line` begins with; None if it begins with none.
+    """The time that `line` begins with, as a timestamp in UTC; None if it begins with none.
 
-    `now` is an aware time: where the line tells no zone it is that of `now`, and where it
-    tells no year it is the last one in which the time is not behind `now`.
+    `now` is an aware time. If the line has no zone, that of `now` is used. If it has no year, the
+    latest year is used in which the time is not after `now`.
     """
-    start = line[:_LOOKED_AT]
+    start = line[:_SEARCHED_CHARACTERS]
     if found := _ISO.match(start):
         year, month, day, *rest = found.groups()
         return _timestamp(int(year), int(month), int(day), rest, now.tzinfo)

@@ -4,26 +4,80 @@ Whoever reads much handles blocks, and splits into records what it must. No I/O.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from logengine.errors import DamagedSegment
+from logengine.format.cursor import Cursor
 from logengine.format.record import ENVELOPE_NAMES
-from logengine.format.segment import count_newlines
+from logengine.format.segment import count_newlines, timestamp_of
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 # Pieces of this size stay in the processor's caches, and below what malloc maps anew.
 _PIECE_BYTES = 32 * 1024
 # How each stored line begins.
 _OPENING = b'{"%s":"' % ENVELOPE_NAMES[0].encode()
+_fields_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-class Record(NamedTuple):
-    """One stored line, without its newline, and its place."""
+class Record(msgspec.Struct, frozen=True, dict=True):
+    """One record: `line` is its stored line, without a newline.
+
+    Of the line nothing is decoded before it is asked for. A damaged line is never served, so that
+    `line` is a JSON object whose first key is `_ts`.
+    """
 
     stream: str
     seq: int
     line: bytes
+
+    @property
+    def cursor(self) -> Cursor:
+        """The position of a reader that has seen this record and all before it."""
+        return Cursor(self.stream, self.seq)
+
+    @property
+    def timestamp(self) -> str:
+        """When the daemon took the record, `_ts`: RFC 3339 in UTC, always 27 characters.
+
+        The order of such strings is the order of the times.
+        """
+        return timestamp_of(self.line)
+
+    @property
+    def taken_at(self) -> datetime:
+        """`timestamp` as an aware `datetime`, in UTC."""
+        return datetime.fromisoformat(self.timestamp)
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The record as a dict: the fields of the envelope first, then the sender's.
+
+        Decoded once. Of a key that is there twice, the last one counts. A number that is too large
+        for a float is infinite, and an integer of thousands of digits a `Decimal`. Raises
+        `RecursionError` for a record that is nested deeper than Python's recursion limit allows.
+        """
+        try:
+            return _fields_decoder.decode(self.line)
+        except msgspec.MsgspecError:
+            # Valid JSON that msgspec does not take: large numbers, and half of a surrogate pair.
+            import json
+
+            fields: dict[str, Any] = json.loads(self.line, parse_int=_parse_integer)
+            return fields
+
+    @property
+    def json(self) -> bytes:
+        """The record with `_stream` and `_seq` in front, as `logengine cat --format json` has it.
+
+        One JSON object, without a newline.
+        """
+        return with_place(self)
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -104,6 +158,15 @@ class Block(msgspec.Struct, frozen=True):
             self.stream,
             f"from {self.first} on there are not the {self.count} records that its header says",
         )
+
+
+def _parse_integer(digits: str) -> "int | Decimal":
+    from decimal import Decimal
+
+    try:
+        return int(digits)
+    except ValueError:  # more digits than Python converts
+        return Decimal(digits)
 
 
 def with_place(record: Record, more: bytes = b"") -> bytes:

@@ -21,6 +21,10 @@ ENVELOPE_NAMES = (
 )
 
 BLANK = b" \t\r"  # a line of nothing else is no record
+# A character in UTF-8 is a byte with one beginning, then up to three with the other.
+_CHARACTER_BITS = 0b11
+_CONTINUATION_BITS = 0b10
+_CONTINUATION_BYTES_MAX = 3
 _OPENING = b'{"_ts":"'
 TIMESTAMP_START = len(_OPENING)
 
@@ -184,3 +188,12 @@ def _with_renamed_keys(fields: Mapping[str, Raw]) -> bytes:
                 free = f"_{free}"
         renamed[free] = value
     return msgspec.json.encode(renamed)[1:-1]
+
+
+def between_characters(text: bytes, stop: int) -> int:
+    """Where to cut UTF-8 `text`: at `stop`, or a little before it if that is in a character."""
+    first = stop
+    lowest = max(0, stop - _CONTINUATION_BYTES_MAX)
+    while first > lowest and text[first] >> 6 == _CONTINUATION_BITS:
+        first -= 1
+    return first if 0 < first < stop and text[first] >> 6 == _CHARACTER_BITS else stop

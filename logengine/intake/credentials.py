@@ -9,10 +9,15 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from logengine.format.record import Peer
 
 _UCRED = struct.Struct("3i")  # unix(7): pid, uid, gid
+# No more, so that the kernel closes descriptors that somebody sends along.
+ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size)
+OVERFLOW_UID = 65534  # whom the kernel names where it cannot tell the user
 _SO_PEERPIDFD = 77  # socket(7); `socket` has no name for it
 _PIDFD = struct.Struct("i")
 _PID = re.compile(r"^Pid:\s*(-?\d+)$", re.MULTILINE)
@@ -20,20 +25,50 @@ _UIDS = re.compile(r"^Uid:\s*([\d\s]+)$", re.MULTILINE)
 _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket|mount|swap))(?=/|$)", re.MULTILINE)
 
 
-def peer_of(connection: socket.socket) -> Peer:
-    """The process that called connect(2).
+class Credentials(NamedTuple):
+    """A process, its user and its group; `pid` is 0 where the kernel cannot tell it."""
 
-    Its name and unit come from /proc, and are None where it has exited meanwhile or its
-    entry is hidden. Before Linux 6.5 a process of the same user that has its number by now may
-    be taken for it.
+    pid: int
+    uid: int
+    gid: int
+
+
+_UNKNOWN = Credentials(0, OVERFLOW_UID, OVERFLOW_UID)
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """The process that called connect(2)."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    peer = peer_of_process(Credentials(*_UCRED.unpack(packed)))
+    # By now: what was read may be of another process.
+    if peer.pid is not None and not _is_still(connection, peer.pid):
+        peer = Peer(pid=peer.pid, uid=peer.uid, gid=peer.gid)
+    return peer
+
+
+def credentials_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Credentials:
+    """The process that sent a datagram, from what recvmsg(2) gave beside it.
+
+    Only root can send another's. Unknown of what was sent before SO_PASSCRED was set.
     """
-    pid, uid, gid = _UCRED.unpack(
-        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    )
+    for level, kind, packed in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            return Credentials(*_UCRED.unpack(packed[: _UCRED.size]))
+    return _UNKNOWN
+
+
+def peer_of_process(credentials: Credentials) -> Peer:
+    """The peer with these credentials.
+
+    Its name and unit come from /proc, and are None where it has exited meanwhile, or its
+    entry is hidden or another user's. One of the same user that has its number by now may be
+    taken for it.
+    """
+    pid, uid, gid = credentials
     if pid <= 0:  # from another pid namespace
         return Peer(uid=uid, gid=gid)
     comm, cgroup = _read(f"/proc/{pid}/comm"), _read(f"/proc/{pid}/cgroup")
-    if not _is_still(connection, pid, uid):  # by now: what was read may be of another process
+    if not _has_user(_read(f"/proc/{pid}/status") or "", uid):
         comm = cgroup = None
     return Peer(
         pid=pid,
@@ -44,13 +79,12 @@ def peer_of(connection: socket.socket) -> Peer:
     )
 
 
-def _is_still(connection: socket.socket, pid: int, uid: int) -> bool:
-    """Whether the number `pid` is still that of the process that connected."""
+def _is_still(connection: socket.socket, pid: int) -> bool:
+    """Whether the number `pid` is still that of the process that connected, as far as is known."""
     try:
         found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, _PIDFD.size)
     except OSError as error:
-        is_older = error.errno == errno.ENOPROTOOPT
-        return is_older and _has_user(_read(f"/proc/{pid}/status") or "", uid)
+        return error.errno == errno.ENOPROTOOPT  # an older kernel
     (process,) = _PIDFD.unpack(found)
     try:
         return _pid_of(_read(f"/proc/self/fdinfo/{process}") or "") == pid

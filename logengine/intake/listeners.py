@@ -1,4 +1,4 @@
-"""Listening sockets: made, accepted from while there is a place, and given up."""
+"""Sockets at which senders are awaited: made, accepted from while there is a place, given up."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,13 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
 
 from logengine.errors import ConfigError
+from logengine.protocols.wire import Transport, WireProtocol
 
 log = structlog.get_logger()
 
@@ -25,13 +26,13 @@ class Listeners:
     """The sockets at which senders connect.
 
     `take` is called with each connection that is accepted, which does not block, and the stream
-    of the listener; only while `connections` gives less than `connections_max`. Where it does
-    not, nobody is accepted until `accept_again`.
+    and the protocol of the listener; only while `connections` gives less than `connections_max`.
+    Where it does not, nobody is accepted until `accept_again`.
     """
 
     def __init__(
         self,
-        take: Callable[[socket.socket, str], None],
+        take: Callable[[socket.socket, str, WireProtocol], None],
         connections_max: int,
         connections: Callable[[], int],
     ) -> None:
@@ -39,49 +40,53 @@ class Listeners:
         self._connections_max = connections_max
         self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._streams: dict[socket.socket, str] = {}
+        self._listeners: dict[socket.socket, tuple[str, WireProtocol]] = {}
         self._inherited: set[socket.socket] = set()
         self._accepting = True
         self._is_failing = False
 
-    def add(self, listener: socket.socket, stream: str, *, inherited: bool) -> None:
+    def add(
+        self, listener: socket.socket, stream: str, protocol: WireProtocol, *, inherited: bool
+    ) -> None:
         """Accepts on a listening socket from now on.
 
         An inherited one is somebody else's too: who waits there is left to the next daemon.
         """
         listener.setblocking(False)
-        self._streams[listener] = stream
+        self._listeners[listener] = (stream, protocol)
         if inherited:
             self._inherited.add(listener)
         self._loop.add_reader(listener, self._accept, listener)
 
-    def replace(self, before: socket.socket, now: socket.socket) -> None:
-        """Accepts on `now`, after whoever still waits at `before`, which is closed.
+    def remove(self, listener: socket.socket) -> None:
+        """Takes who has connected to one, if it is here, and closes it.
 
         Who cannot be taken finds his connection closed, with nothing acknowledged.
         """
-        while self._accept(before):
+        if listener not in self._listeners:
+            return
+        while self._accept(listener):
             pass
-        self._loop.remove_reader(before)
-        self.add(now, self._streams.pop(before), inherited=False)
-        before.close()
+        self._loop.remove_reader(listener)
+        del self._listeners[listener]
+        listener.close()
 
     def stop(self) -> None:
         """Takes who has connected so far, and closes all."""
-        for listener in self._streams:
+        for listener in self._listeners:
             self._loop.remove_reader(listener)
             if listener not in self._inherited:
                 while self._accept(listener):
                     pass  # who connected has perhaps sent already
             listener.close()
-        self._streams.clear()
+        self._listeners.clear()
 
     def accept_again(self) -> None:
         """Goes on accepting, if that was stopped and there is a place again."""
         if self._accepting or self._connections() >= self._connections_max:
             return
         self._accepting = True
-        for listener in self._streams:
+        for listener in self._listeners:
             self._loop.add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> bool:
@@ -107,17 +112,28 @@ class Listeners:
                 self._is_failing = False
                 log.warning("accepting_again")
             accepted.setblocking(False)
-            self._take(accepted, self._streams[listener])
+            self._take(accepted, *self._listeners[listener])
         return True
 
     def _stop_accepting(self) -> None:
         self._accepting = False
-        for listener in self._streams:
+        for listener in self._listeners:
             self._loop.remove_reader(listener)
 
 
-def bind_listener(path: Path, mode: int) -> socket.socket:
-    """A listening Unix stream socket at `path`, in place of one that a dead daemon left.
+_KINDS: Mapping[Transport, socket.SocketKind] = {
+    "stream": socket.SOCK_STREAM,
+    "datagram": socket.SOCK_DGRAM,
+}
+
+
+def is_of(listener: socket.socket, transport: Transport) -> bool:
+    """Whether a socket is one for `transport`."""
+    return listener.type == _KINDS[transport]
+
+
+def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> socket.socket:
+    """A Unix socket at `path` that is listened at, in place of one that a dead daemon left.
 
     Raises `ConfigError` if something else is there, somebody listens there already, or the
     directory is another user's, who could put a socket of his own in place of this one.
@@ -133,11 +149,15 @@ def bind_listener(path: Path, mode: int) -> socket.socket:
             f"cannot listen at {path}: its directory belongs to user {owner}, expected root or "
             f"user {os.geteuid()}; choose another with --socket"
         )
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_UNIX, _KINDS[transport])
     try:
+        if transport == "datagram":
+            # Before anybody can send: of what came earlier the kernel does not say from whom.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         listener.bind(os.fspath(path))
         os.chmod(path, mode)
-        listener.listen(_BACKLOG)
+        if transport == "stream":
+            listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
@@ -160,5 +180,6 @@ def _remove_stale_socket(path: Path) -> None:
                 path.unlink()
             return
         except OSError as error:
-            raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
+            if error.errno != errno.EPROTOTYPE:  # that is a datagram socket, and somebody's
+                raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
     raise ConfigError(f"cannot listen at {path}: another process listens there already")

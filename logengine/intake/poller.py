@@ -39,6 +39,10 @@ class Poller:
         del self._callbacks[descriptor]
         self._epoll.unregister(descriptor)
 
+    def watches(self, watched: socket.socket) -> bool:
+        """Whether somebody is called back for `watched`."""
+        return watched.fileno() in self._callbacks
+
     def close(self) -> None:
         """Ends it; nothing is watched any more."""
         if not self._epoll.closed:

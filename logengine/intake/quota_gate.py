@@ -20,8 +20,13 @@ _READ_MIN_BYTES = 4096
 class QuotaSender(Protocol):
     """Whoever sends: to which stream, as which user."""
 
-    stream: str
-    uid: int
+    @property
+    def stream(self) -> str:
+        """The stream that its records go to."""
+
+    @property
+    def uid(self) -> int:
+        """The user that it runs as."""
 
 
 class QuotaGate:

@@ -9,6 +9,18 @@ from enum import Enum, auto
 import msgspec
 
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
+from logengine.protocols.status import Status
+from logengine.protocols.wire import (
+    BadHello,
+    Event,
+    Hello,
+    Lines,
+    NewlineFraming,
+    Opening,
+    StatusRequest,
+    TooLarge,
+    WireProtocol,
+)
 
 PROTOCOL_VERSION = 1
 PRODUCER_CHARACTERS_MAX = 128
@@ -22,41 +34,6 @@ _STATUS_REQUEST = re.compile(
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class Hello(msgspec.Struct, frozen=True):
-    """What a sender that wants answers said first.
-
-    `stream` None means the listener's own. `first` is the lowest number the producer
-    still holds, if it said so.
-    """
-
-    stream: str | None
-    producer: str | None
-    first: int | None
-
-
-class Lines(msgspec.Struct, frozen=True):
-    """Complete lines, each with its newline, each at most `max_record` long."""
-
-    chunk: bytes
-
-
-class TooLarge(msgspec.Struct, frozen=True):
-    """One line longer than `max_record`, which was not kept; it has used its number."""
-
-
-class BadHello(msgspec.Struct, frozen=True):
-    """A first line that cannot be honoured; `answer` says why, then the connection is closed."""
-
-    answer: bytes
-
-
-class StatusRequest(msgspec.Struct, frozen=True):
-    """A first line that asks how the daemon is; the answer ends the connection."""
-
-
-Event = Hello | Lines | TooLarge | BadHello | StatusRequest
-
-
 class _State(Enum):
     FIRST_LINE = auto()
     LINES = auto()
@@ -64,7 +41,7 @@ class _State(Enum):
     CLOSED = auto()
 
 
-class NdjsonReceiver:
+class NdjsonReceiver(NewlineFraming):
     """Turns what arrives on one connection, however it is cut, into events.
 
     Holds at most one unfinished line: `unfinished_bytes`, never more than
@@ -82,6 +59,17 @@ class NdjsonReceiver:
     def unfinished_bytes(self) -> int:
         """How many bytes of a line there are that no newline ended yet."""
         return len(self._unfinished)
+
+    @property
+    def awaits_opening(self) -> bool:
+        """Whether no line came yet that is not blank: the first one may be a hello."""
+        return self._state is _State.FIRST_LINE
+
+    def opening(self, waiting: bytes) -> Opening:
+        """What the first line of a sender is, of which `waiting` is the beginning."""
+        if begins_with_status_request(waiting):
+            return Opening.STATUS
+        return Opening.HELLO if begins_with_hello(waiting) else Opening.RECORD
 
     def receive(self, data: bytes) -> list[Event]:
         """The events that `data` completes, in order."""
@@ -281,3 +269,23 @@ def error_answer(error: str, **details: object) -> bytes:
 def goodbye_answer(reason: str) -> bytes:
     """The last line before the daemon closes a connection because it stops."""
     return msgspec.json.encode({"goodbye": reason}) + b"\n"
+
+
+def status_answer(status: Status) -> bytes:
+    """How the daemon is."""
+    return msgspec.json.encode(status) + b"\n"
+
+
+class NdjsonAnswers:
+    """The lines that the daemon writes."""
+
+    welcome = staticmethod(welcome_answer)
+    ack = staticmethod(ack_answer)
+    too_large = staticmethod(too_large_answer)
+    over_quota = staticmethod(over_quota_answer)
+    error = staticmethod(error_answer)
+    goodbye = staticmethod(goodbye_answer)
+    status = staticmethod(status_answer)
+
+
+PROTOCOL = WireProtocol("ndjson", ("stream",), NdjsonReceiver, NdjsonAnswers())

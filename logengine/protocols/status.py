@@ -24,7 +24,10 @@ class FailingStream(msgspec.Struct, frozen=True):
 
 
 class TotalsStatus(msgspec.Struct, frozen=True):
-    """What happened since the start."""
+    """What happened since the start.
+
+    The last ones have defaults, for an answer of a daemon that does not tell them.
+    """
 
     records: int
     bytes: int
@@ -34,6 +37,7 @@ class TotalsStatus(msgspec.Struct, frozen=True):
     refused_records: int
     over_quota_records: int
     dropped_records: int
+    datagrams: int = 0
 
 
 class Status(msgspec.Struct, frozen=True):

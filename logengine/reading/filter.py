@@ -1,10 +1,10 @@
-"""Which records are wanted: by a pattern in their stored line, by the values of their fields.
+"""Chooses records by a pattern in their stored line and by the values of their fields.
 
     Filter(Grep(b"time.?out", ignore_case=True), [Where.parse("level=error")])
 
 Lines in, ranges of a body out. A body of thousands of records is searched as a whole for a
-literal that every chosen line must have; only lines that have it are looked at. Where there
-is no such literal, every line is. No I/O.
+literal that every chosen line must have, and only lines that have it are examined. If there is no
+such literal, every line is examined. No I/O.
 """
 
 import functools
@@ -20,17 +20,17 @@ from logengine.errors import InvalidFilter
 from logengine.format.block import Block
 from logengine.reading.required_literal import required_literal
 
-# Nobody's own, and not stored: readers add them.
+# Not stored: readers add them.
 _ADDED_NAMES = ("_stream", "_seq")
-# What JSON may write with a backslash and without `\u`, too.
+# Characters that JSON may also write as a backslash and one letter.
 _ESCAPED_SHORTLY = re.compile(r'["\\/\x00-\x1f]')
 
 
 class Grep:
-    """A regular expression, or the text `fixed`, somewhere in a stored line.
+    """A regular expression, or with `fixed` a text, that is somewhere in a stored line.
 
-    Matches only in lines that have one of `literals`, if there are any. Case is ignored of
-    ASCII letters only. Raises `InvalidFilter`.
+    It matches only lines that have one of `literals`, if there are any. `ignore_case` is for ASCII
+    letters only. Raises `InvalidFilter`.
     """
 
     def __init__(self, pattern: bytes, *, fixed: bool = False, ignore_case: bool = False) -> None:
@@ -43,7 +43,7 @@ class Grep:
             self.literals = (literal.lower() if ignore_case else literal,)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what a pattern may mean one day
+                warnings.simplefilter("ignore")  # about what a pattern may mean one day
                 self._search = re.compile(
                     re.escape(pattern) if fixed else pattern, re.IGNORECASE if ignore_case else 0
                 ).search
@@ -57,10 +57,11 @@ class Grep:
 
 
 class Where:
-    """A field with a value: a string of that text, or a number, true, false or null so written.
+    """A field that has a value: a string of that text, or that number, true, false or null.
 
-    `key` is that of a field of the record or, with dots, of one in an object in it. Holds only
-    of lines that have one of `literals`, if there are any.
+    Numbers are compared as they are written. `key` is the name of a field of the record or, with
+    dots, of a field in an object in it. The condition holds only for lines that have one of
+    `literals`, if there are any.
     """
 
     ignore_case = False
@@ -96,7 +97,10 @@ class Where:
 
 
 class Filter:
-    """Records in which `grep` matches (does not, if `invert`) and each of `wheres` holds."""
+    """Chooses records that `grep` matches and for which all `wheres` hold.
+
+    With `invert`, those that `grep` does not match.
+    """
 
     def __init__(
         self, grep: Grep | None = None, wheres: Sequence[Where] = (), *, invert: bool = False
@@ -105,22 +109,49 @@ class Filter:
         self._excluding = grep if invert else None
         if grep is not None and not invert:
             self._conditions.append(grep)
-        # The longest literal is, most likely, in the fewest lines.
+        # The longest literal is probably in the fewest lines.
         self._conditions.sort(key=lambda each: -len(each.literals[0]) if each.literals else 1)
+
+    @classmethod
+    def of(
+        cls,
+        where: "Filter | str | Iterable[str]" = (),
+        grep: str | bytes | None = None,
+        *,
+        fixed: bool = False,
+        ignore_case: bool = False,
+        invert: bool = False,
+    ) -> "Filter":
+        """The filter that the arguments of `read` and the options of the command line describe.
+
+        `where` is one condition `KEY=VALUE` or several, or a filter, and then all there is. `grep`
+        is the pattern of a `Grep`. Raises `InvalidFilter`.
+        """
+        if grep is None and (fixed or ignore_case or invert):
+            raise InvalidFilter("fixed, ignore_case and invert say how grep matches; give grep")
+        if isinstance(where, Filter):
+            if grep is not None:
+                raise InvalidFilter("where is a whole filter; put grep into it")
+            return where
+        conditions = [where] if isinstance(where, str) else where
+        if isinstance(grep, str):
+            grep = grep.encode("utf-8", "surrogateescape")
+        pattern = None if grep is None else Grep(grep, fixed=fixed, ignore_case=ignore_case)
+        return cls(pattern, [Where.parse(condition) for condition in conditions], invert=invert)
 
     @property
     def chooses_all(self) -> bool:
-        """Whether any record is wanted."""
+        """Whether every record is chosen."""
         return not self._conditions and self._excluding is None
 
     def choose(self, block: Block) -> Iterator[Block]:
-        """What is wanted of a block, in blocks of neighbours."""
+        """The chosen records of a block, as blocks of neighbours."""
         return iter([block]) if self.chooses_all else block.parts(self.ranges(block.body))
 
     def ranges(self, body: bytes) -> Iterator[tuple[int, int]]:
-        """Where in a body, which is lines with newlines, those are that are wanted.
+        """The chosen lines of a body, as ranges of its bytes, start to before stop, in order.
 
-        Ranges of bytes, from start to before stop, in order, neighbours in one.
+        Neighbouring lines are one range.
         """
         if self._excluding is None:
             return _joined(_lines_of(self._conditions, body))
@@ -135,7 +166,7 @@ class Filter:
 
 
 class _Path:
-    """The fields that a key may mean: `a.b` is one of that name, or `b` in an object `a`."""
+    """The fields that a key may mean: `a.b` is a field of that name, or `b` in an object `a`."""
 
     def __init__(self, key: str) -> None:
         names = key.split(".")
@@ -155,7 +186,7 @@ class _Path:
         )
 
     def values(self, json: bytes | Raw) -> Iterator[bytes]:
-        """The JSON of the values of such fields; nothing, if `json` is no object."""
+        """The JSON of the values of these fields; nothing if `json` is no object."""
         try:
             fields = msgspec.structs.astuple(self._decoder.decode(json))
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -173,7 +204,7 @@ _path = functools.cache(_Path)
 
 
 def _lines_of(conditions: Sequence[Grep | Where], body: bytes) -> Iterator[tuple[int, int]]:
-    """The lines, each with its newline, of which all conditions hold."""
+    """The lines for which all conditions hold, each with its newline."""
     lead = conditions[0]
     lines = _lines_with(lead, body) if lead.literals else _lines(body)
     for start, stop in lines:
@@ -204,7 +235,7 @@ def _lines_with(condition: Grep | Where, body: bytes) -> Iterator[tuple[int, int
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Ranges, those that touch in one."""
+    """The ranges, with those that touch joined."""
     begin = end = 0
     for start, stop in ranges:
         if start != end:
@@ -217,7 +248,7 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _between(ranges: Iterable[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
-    """What of `length` bytes is in none of the ranges."""
+    """The parts of `length` bytes that are in none of the ranges."""
     place = 0
     for start, stop in ranges:
         if place < start:

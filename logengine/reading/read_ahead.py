@@ -1,4 +1,4 @@
-"""Reads in threads what will be wanted next, while what was read before is made use of.
+"""Reads in threads what will be wanted next, while what was read before is used.
 
 Reading, hashing and decompressing release the GIL, so two threads keep two cores busy.
 """
@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 _THREADS = 2
-# What is read and not taken is fewer items than this, and fewer bytes but for the last items.
+# Bounds of what is read and not taken yet. The last items read may exceed the bytes.
 _ITEMS_MAX = 8
 _BYTES_MAX = 32 * 1024 * 1024
-# Below this the way through another thread takes longer than it saves.
+# For smaller items, handing over between threads takes longer than it saves.
 _BYTES_WORTH_A_THREAD = 512 * 1024
 
 Item = TypeVar("Item")
@@ -21,8 +21,8 @@ Item = TypeVar("Item")
 class ReadAhead(Generic[Item]):
     """Gives `read(key)` for keys of an ascending list, taken in that order.
 
-    `size` tells how many bytes an item holds. Nothing is read ahead until an item was large
-    enough to be worth it. `close` lets go of everything and waits for nothing.
+    `size` is the number of bytes of an item. Nothing is read ahead until an item was large enough
+    to be worth it. `close` drops everything and waits for nothing.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class ReadAhead(Generic[Item]):
         self._bytes = 0
 
     def take(self, key: int) -> Item:
-        """What was read for `key`; those before it are not wanted any more. Raises as `read`.
+        """The item of `key`; items before it are dropped. Raises what `read` raises.
 
-        A key that is not in the list, or was passed, is read there and then.
+        A key that is not in the list, or was passed, is read at once.
         """
         index = bisect_left(self._keys, key)
         is_ahead = self._to_take <= index < len(self._keys) and self._keys[index] == key
@@ -57,7 +57,7 @@ class ReadAhead(Generic[Item]):
         return item
 
     def close(self) -> None:
-        """Ends the threads, each after what it is reading."""
+        """Ends each thread after the item it is reading."""
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -71,12 +71,12 @@ class ReadAhead(Generic[Item]):
     def _wait_for(self, index: int) -> Item:
         with self._changed:
             for passed in range(self._to_take, min(index, self._to_read)):
-                self._let_go(passed)
+                self._drop(passed)
             self._to_take = index
             self._to_read = max(self._to_read, index)
             self._changed.notify_all()
             self._changed.wait_for(lambda: index in self._items)
-            item = self._let_go(index)
+            item = self._drop(index)
             self._to_take = index + 1
             self._changed.notify_all()
         if isinstance(item, Exception):
@@ -84,7 +84,7 @@ class ReadAhead(Generic[Item]):
         assert item is not None
         return item
 
-    def _let_go(self, index: int) -> Item | Exception | None:
+    def _drop(self, index: int) -> Item | Exception | None:
         item = self._items.pop(index, None)
         self._bytes -= self._bytes_of(item)
         return item
@@ -109,11 +109,11 @@ class ReadAhead(Generic[Item]):
                 self._to_read += 1
             try:
                 item: Item | Exception = self._read(self._keys[index])
-            except Exception as error:  # noqa: BLE001 - whoever takes it is to see it
+            except Exception as error:  # noqa: BLE001 - raised where it is taken
                 item = error
             with self._changed:
                 if index >= self._to_take and not self._closed:
                     self._items[index] = item
                     self._bytes += self._bytes_of(item)
                     self._changed.notify_all()
-            del item  # or it would be kept while this thread waits
+            del item  # otherwise it is kept in memory while this thread waits

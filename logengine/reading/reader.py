@@ -1,10 +1,10 @@
-"""Records from segment files, by cursor or by time; needs the data directory, no daemon.
+"""Reads records from segment files, by cursor or by time. It needs no daemon.
 
-The daemon may commit and merge meanwhile: a segment that was listed may be gone when it
-is opened (its records are then in one before it) or hold more than its header said a
-moment ago. A reader that finds a file gone lists the directory again, as often as it takes:
-each time the stream has gone on. What is handed out was read whole and matched its hash: of a
-segment, or, where that is damaged, of each frame that still does.
+The daemon may commit and merge meanwhile. A segment that was listed may be gone when it is
+opened: its records are then in a segment before it. Or it may hold more than its header said a
+moment ago. A reader that finds a file gone lists the directory again, as often as it takes, for
+the stream has gone on each time. Whatever is handed out was read whole and matched a hash: that of
+its segment or, where the segment is damaged, that of its frame.
 """
 
 import heapq
@@ -13,11 +13,9 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-import msgspec
 from msgspec import UNSET
 
 from logengine.disk.segment_file import (
@@ -29,6 +27,7 @@ from logengine.disk.segment_file import (
 )
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, Record
+from logengine.format.cover import COVER_SEGMENTS_MAX as _COVER_SEGMENTS_MAX
 from logengine.format.segment import (
     Gap,
     Header,
@@ -38,71 +37,34 @@ from logengine.format.segment import (
 )
 from logengine.format.time_range import ALL_TIMES, TimeRange, wanted_frames
 from logengine.reading.filter import Filter
+from logengine.reading.problem import Gone, Problem, Reason, Report
 from logengine.reading.read_ahead import ReadAhead
 
-# An interrupted merge leaves covered segments at most this far behind the one that covers them.
-_COVER_SEGMENTS_MAX = 64
-# So many segments are read forward at a time where a stream is read from its end.
+# A stream that is read from its end is read in spans of at most this many segments.
 _SPAN_SEGMENTS_MAX = 8
-# Looks at a directory that are made at once; a reader that still got no further then rests a
-# little before each other one, and longer each time.
+# A reader lists a directory this often without a pause. If it still gets no further, it pauses
+# before each next time, and longer each time.
 _LOOKS_AT_ONCE = 3
-_REST_S_MIN = 0.001
-_REST_S_MAX = 0.05
+_PAUSE_S_MIN = 0.001
+_PAUSE_S_MAX = 0.05
 
 Result = TypeVar("Result")
 
 
-Reason = Literal["removed", "recorded", "missing", "damaged"]
-
-
-class Gone(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Records that were asked for and are not shown, `first` to `last`, and why.
-
-    "removed": the oldest of the stream, by retention or by a full disk, before they were read.
-    "recorded": in a recorded gap, which says `why`. "missing": no file has them, and nothing says
-    so. "damaged": their file is there, and is not what was written.
-    """
-
-    first: int
-    last: int
-    reason: Reason
-    why: str | None = None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something in a stream that could not be served; the rest was.
-
-    One that is `expected` is no damage: records were removed as somebody configured it, or the
-    stream itself says that they are gone, and why. `gone` says which, where that is known.
-    """
-
-    stream: str
-    what: str
-    expected: bool = False
-    gone: Gone | None = None
-
-    def __str__(self) -> str:
-        return f"{self.stream}: {self.what}"
-
-
 Segment = tuple[Header, Parts]
-Report = Callable[[Problem], None]
-
 
 ALL_RECORDS = Filter()
 
 
 class _ListingOutdated(Exception):
-    """What was listed is not what is there: a merge or a commit went on meanwhile."""
+    """The directory has changed since it was listed: by a merge, a commit or a removal."""
 
 
 class StreamReader:
     """Reads one stream forward. `next_seq` is where it goes on.
 
-    With `tells_removed`, all from there on is wanted, and what of it is not there any more is
-    reported. Without it, that begins with the first record that is handed out.
+    With `reports_removed`, everything from there on is wanted, and records that are not there any
+    more are reported. Without it, that begins with the first record that is handed out.
     """
 
     def __init__(
@@ -112,11 +74,11 @@ class StreamReader:
         report: Report,
         next_seq: int = 1,
         *,
-        tells_removed: bool = False,
+        reports_removed: bool = False,
     ) -> None:
         self.stream = stream
         self.next_seq = next_seq
-        self.tells_removed = tells_removed
+        self.reports_removed = reports_removed
         self._removed: Gone | None = None  # what was passed, and not reported yet
         self._directory = data / stream
         self._report = report
@@ -128,14 +90,14 @@ class StreamReader:
     def first_unreported(self) -> int:
         """The first number that was neither handed out nor reported.
 
-        That is `next_seq`, but for removed records that were passed and are not reported yet.
+        That is `next_seq`, except after removed records that were passed and are not reported yet.
         """
         return self.next_seq if self._removed is None else self._removed.first
 
     def read(self, times: TimeRange = ALL_TIMES, stop: int | None = None) -> Iterator[Block]:
-        """What there is from `next_seq` on; may be called again when there is more.
+        """The records from `next_seq` on. May be called again when there are more.
 
-        With `stop`, only what is before that number. Raises `OSError`, `FileNotFoundError`
+        With `stop`, only those before that number. Raises `OSError`, `FileNotFoundError`
         if there is no such stream.
         """
         until = times.until
@@ -148,19 +110,19 @@ class StreamReader:
                 yield from self._read_listed(list_segments(self._directory), times, stop)
             except _ListingOutdated:
                 looks = looks + 1 if self.next_seq == before else 0
-                _rest_after(looks)
+                _pause_after(looks)
             else:
                 break
-        self._tell_removed()
+        self._report_removed()
 
     def read_changed(self, first: int, stop: int | None = None) -> Iterator[Block]:
-        """`read`, told that segment `first` is the one that changed.
+        """As `read`, where segment `first` is known to have changed.
 
-        Lists the directory only where that is not all there is to it, so that following a
-        stream does not cost more the more segments it has.
+        Lists the directory only if that segment is not enough, so that the cost of following does
+        not grow with the number of segments.
         """
         if first <= self.next_seq:
-            # It was not listed: where it is gone, that says nothing of what is listed next.
+            # It was not listed. If it is gone, that means nothing for what is listed next.
             self._vanished.discard(first)
             try:
                 yield from self._read_listed([first], ALL_TIMES, stop)
@@ -171,25 +133,25 @@ class StreamReader:
         yield from self.read(stop=stop)
 
     def seek_time(self, since: str) -> None:
-        """Goes on at a record before which there is none at or after `since`.
+        """Moves forward to a record that no record at or after `since` comes before.
 
-        Bisects over the headers' `latest`, which never goes back. Raises `OSError`.
+        Bisects the headers by `latest`, which never decreases. Raises `OSError`.
         """
         start = self._look(lambda firsts: self._first_at(firsts, since))
         self.next_seq = max(self.next_seq, start)
 
     def seek_last(self, count: int, stop: int | None = None) -> None:
-        """Goes on at least `count` records before the end, or `stop`, if there are.
+        """Moves to at least `count` records before the end, or before `stop`, if there are so many.
 
         Raises `OSError`.
         """
         self.next_seq = self._look(lambda firsts: self._before_end(firsts, count, stop))
 
     def read_back(self, stop: int | None = None) -> Generator[Iterator[Block], None, None]:
-        """What there is, in spans from the last to the first; each is read forward.
+        """The records in spans, from the last span to the first. Each is read forward.
 
-        A span is to be read before the next is asked for. The first one given goes up to the
-        end, or `stop`, and behind that is `next_seq` when this is closed. Raises `OSError`.
+        A span must be read before the next is asked for. The first span given ends at the end of
+        the stream, or at `stop`; after this is closed, `next_seq` is there. Raises `OSError`.
         """
         firsts = _before(list_segments(self._directory), stop)
         is_last = True
@@ -205,15 +167,15 @@ class StreamReader:
             is_last = False
             stop = span[0]
             firsts = firsts[:-count]
-            # The nearest alone, for it may do; then as many as can be read ahead.
+            # First the last segment alone, which may be enough; then as many as can be read ahead.
             count = min(2 * count, _SPAN_SEGMENTS_MAX)
 
     def end(self) -> int:
-        """The sequence number behind the last one. Raises `OSError`."""
+        """The number after that of the last record. Raises `OSError`."""
         return self._look(self._end)
 
     def _look(self, look: Callable[[Sequence[int]], Result]) -> Result:
-        """What `look` finds in the segments there are; again, if they were merged meanwhile."""
+        """The result of `look` on the segments; repeated if they were merged meanwhile."""
         looks = 0
         while True:
             firsts = list_segments(self._directory)
@@ -221,7 +183,7 @@ class StreamReader:
                 return look(firsts)
             except _ListingOutdated:
                 looks += 1  # ends: each listed segment may vanish only once
-                _rest_after(looks)
+                _pause_after(looks)
 
     def _first_at(self, firsts: Sequence[int], since: str) -> int:
         def latest_before_or_in(index: int) -> str:
@@ -232,8 +194,8 @@ class StreamReader:
             return ""
 
         found = bisect_left(range(len(firsts)), since, key=latest_before_or_in)
-        # A covered segment has an older `latest` than the one that covers it, before it; a sealed
-        # one is never covered.
+        # The segment that covers others stands before them and has a later `latest`. A sealed
+        # segment is never covered.
         start = firsts[found] if found < len(firsts) else self._end(firsts)
         for first in firsts[max(0, found - _COVER_SEGMENTS_MAX) : found][::-1]:
             header = self._header(first)
@@ -244,10 +206,10 @@ class StreamReader:
         return start
 
     def _end_of_time(self, firsts: Sequence[int], until: str) -> int | None:
-        """A number from which on no record is of before `until`; None if that is not known.
+        """A number from which on every record is of `until` or later; None if none is known.
 
-        Goes back from the newest segment, by what seals say of the ones before them: about
-        as many headers as there are unsealed segments, and the logarithm of the sealed ones.
+        Goes back from the newest segment, by what seals say about the segments before them. That
+        reads a header of each unsealed segment, and of about log2 of the sealed ones.
         """
         end: int | None = None
         index = len(firsts) - 1
@@ -256,7 +218,7 @@ class StreamReader:
             if header is None or header.since < until:
                 break
             if end is not None and header.last + 1 < end:
-                break  # it is covered; what is behind it is in a segment before it
+                break  # it is covered: the records after it are in a segment before it
             end = header.first
             if header.earlier is not UNSET and header.earlier.since >= until:
                 end = header.earlier.first
@@ -271,7 +233,7 @@ class StreamReader:
             header = self._header(first)
             if header is None:
                 continue
-            # Of a segment that covers others, what they hold was counted already.
+            # If it covers others, their records were counted already.
             last = first + header.count - 1
             if following is not None:
                 last = min(last, following - 1)
@@ -284,7 +246,7 @@ class StreamReader:
         return start
 
     def _end(self, firsts: Sequence[int]) -> int:
-        # The last names may be those of segments that one before them covers.
+        # The segments with the last names may be covered by one before them.
         headers = map(self._header, firsts[-_COVER_SEGMENTS_MAX - 1 :])
         end = max((header.last + 1 for header in headers if header is not None), default=None)
         return end if end is not None else firsts[-1] if firsts else 1
@@ -307,7 +269,7 @@ class StreamReader:
                 holding = self._holding(firsts, ahead.take)
                 if holding is None:
                     return
-                self._tell_removed()
+                self._report_removed()
                 header, parts = holding
                 if any(isinstance(part, DamagedRecords) for part in parts):
                     yield from self._read_damaged(firsts, header, parts, times, stop)
@@ -317,12 +279,12 @@ class StreamReader:
     def _read_whole(
         self, header: Header, parts: Parts, times: TimeRange, stop: int | None
     ) -> Iterator[Block]:
-        """The records of a segment from the next number on, up to before number `stop`."""
+        """The records of a segment from `next_seq` on, those before `stop`."""
         start = self.next_seq
         self.next_seq = header.last + 1 if stop is None else min(header.last + 1, stop)
-        self.tells_removed = True
+        self.reports_removed = True
         if header.gap is not UNSET:
-            self._tell_recorded(header, header.gap, times)
+            self._report_recorded(header, header.gap, times)
             return
         for block in _blocks(parts):
             rest = block.begin_at(start).end_before(self.next_seq)
@@ -337,9 +299,10 @@ class StreamReader:
         times: TimeRange,
         stop: int | None,
     ) -> Iterator[Block]:
-        """What a damaged segment can prove, and of the rest what others hold that it covers.
+        """The records of a damaged segment that it still proves, and those found elsewhere.
 
-        Nothing of it from number `stop` on.
+        The others may be in its plain twin, or in segments that it covers. Only records before
+        `stop`.
         """
         end = header.last + 1 if stop is None else min(stop, header.last + 1)
         for part in parts:
@@ -347,24 +310,24 @@ class StreamReader:
                 yield from self._part(part, min(part.first + part.count, end), times)
                 continue
             self.next_seq = max(self.next_seq, min(part.first, end))
-            behind = min(part.last + 1, end)
+            part_end = min(part.last + 1, end)
             lost = []
             for block in self._elsewhere(firsts, header, part):
-                if self.next_seq < min(block.first, behind):
-                    lost.append(Gone(self.next_seq, min(block.first, behind) - 1, "damaged"))
-                yield from self._part(block, behind, times)
-            if self.next_seq < behind:
-                lost.append(Gone(self.next_seq, behind - 1, "damaged"))
+                if self.next_seq < min(block.first, part_end):
+                    lost.append(Gone(self.next_seq, min(block.first, part_end) - 1, "damaged"))
+                yield from self._part(block, part_end, times)
+            if self.next_seq < part_end:
+                lost.append(Gone(self.next_seq, part_end - 1, "damaged"))
             for gone in lost:
                 which = f"records {gone.first} to {gone.last} are not served"
                 self._problem(f"{part.damage}; {which}", gone=gone)
             if not lost:
                 self._problem(str(part.damage))
-            self.next_seq = max(self.next_seq, behind)
+            self.next_seq = max(self.next_seq, part_end)
         self.next_seq = max(self.next_seq, end)
 
     def _part(self, block: Block, stop: int, times: TimeRange) -> Iterator[Block]:
-        """What is to be served of a block, up to before `stop`."""
+        """The records of a block that are to be shown, those before `stop`."""
         rest = block.begin_at(self.next_seq).end_before(stop)
         if rest.count > 0:
             self.next_seq = rest.first + rest.count
@@ -373,7 +336,7 @@ class StreamReader:
     def _elsewhere(
         self, firsts: Sequence[int], header: Header, lost: DamagedRecords
     ) -> Iterator[Block]:
-        """Blocks that may have records which a damaged segment has lost: in what it covers."""
+        """Blocks that may have the records that a damaged segment has lost."""
 
         def wanted(other: Header) -> range:
             return wanted_frames(other, self.next_seq, ALL_TIMES)
@@ -391,15 +354,15 @@ class StreamReader:
                 yield from _blocks(covered[1])
 
     def _read(self, first: int, wanted: Callable[[Header], range]) -> Segment:
-        """Segment `first`: the plain one, where there are both and the compressed one is damaged.
+        """Segment `first`. If there are two files and the compressed one is damaged, the plain one.
 
-        Raises as `read_wanted`.
+        Raises what `read_wanted` raises.
         """
         try:
             return read_wanted(self._directory, first, wanted)
         except DamagedSegment as damage:
             if damage.path.endswith(segment_name(first)):
-                raise  # it is the plain one
+                raise  # this is the plain one
             plain = read_wanted_plain(self._directory, first, wanted)
             if plain is None:
                 raise
@@ -408,26 +371,26 @@ class StreamReader:
                 parts = [*parts, DamagedRecords(header.last + 1, header.last, damage)]
             return header, parts
 
-    def _tell_recorded(self, header: Header, gap: Gap, times: TimeRange) -> None:
+    def _report_recorded(self, header: Header, gap: Gap, times: TimeRange) -> None:
         if times.may_hold(header):
             gone = Gone(header.first, gap.last, "recorded", gap.why)
             self._problem(describe_gap(header.first, gap), expected=True, gone=gone)
 
     def _pass_removed(self, following: int) -> None:
-        """Goes on at `following`: what was before it is retained no longer."""
-        if self.tells_removed:
+        """Moves to `following`: the records before it are not kept any more."""
+        if self.reports_removed:
             first = self.next_seq
             if self._removed is not None and self._removed.last + 1 == first:
                 first = self._removed.first
             else:
-                self._tell_removed()
+                self._report_removed()
             self._removed = Gone(first, following - 1, "removed")
         self.next_seq = following
 
-    def _tell_removed(self) -> None:
-        """Reports what was passed, once a segment was read behind it or there is none.
+    def _report_removed(self) -> None:
+        """Reports removed records that were passed. To be called when what follows was read.
 
-        Not before: while it is opened, that one may go too, and it is one hole.
+        The segment after them may be removed too while it is opened, and all of it is one hole.
         """
         gone, self._removed = self._removed, None
         if gone is not None:
@@ -438,12 +401,12 @@ class StreamReader:
             self._report(Problem(self.stream, what, expected=True, gone=gone))
 
     def _gone_before(self, following: int, reason: Reason) -> Gone | None:
-        """What is gone from here up to `following`, if that is any."""
+        """The records from `next_seq` to before `following` as gone; None if there are none."""
         last = following - 1
         return Gone(self.next_seq, last, reason) if last >= self.next_seq else None
 
     def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
-        """The segment that holds `next_seq`, past what cannot be had; None at the end."""
+        """The segment that holds `next_seq`, after passing what cannot be read; None at the end."""
         while True:
             index = bisect_right(firsts, self.next_seq) - 1
             is_newest = index + 1 == len(firsts)
@@ -469,8 +432,8 @@ class StreamReader:
                     f"{which} are not shown: damaged", gone=self._gone_before(following, "damaged")
                 )
             elif gap != self._suspected:
-                # A large directory is not listed in one instant: of two segments that came
-                # meanwhile, only the second may have been seen.
+                # Listing a large directory takes time. If two segments came meanwhile, the second
+                # may be listed without the first.
                 self._suspected = gap
                 raise _ListingOutdated
             else:
@@ -482,13 +445,13 @@ class StreamReader:
         return None if segment is None else segment[0]
 
     def _checked(self, first: int, read: Callable[[int], Result]) -> Result | None:
-        """What `read` gives for segment `first`; None, and a report, where it cannot be had."""
+        """The result of `read` for segment `first`; None, and a report, if it cannot be read."""
         try:
             return read(first)
         except DamagedSegment as damage:
             self._problem(str(damage))
         except FileNotFoundError as error:
-            # Names are never used again: what is listed once more is no merged segment.
+            # Names are never used again: one that is listed again was not merged away.
             if first not in self._vanished:
                 self._vanished.add(first)
                 raise _ListingOutdated from None
@@ -507,15 +470,15 @@ class StreamReader:
 
 
 def _before(firsts: Sequence[int], stop: int | None) -> Sequence[int]:
-    """The segments that may hold something before `stop`."""
+    """The segments that may hold records before `stop`."""
     return firsts if stop is None else firsts[: bisect_left(firsts, stop)]
 
 
-def _rest_after(looks: int) -> None:
-    """Rests after so many looks that brought a reader no further."""
+def _pause_after(looks: int) -> None:
+    """Pauses a reader that has listed a directory `looks` times and got no further."""
     if looks > _LOOKS_AT_ONCE:
         doublings = min(looks - _LOOKS_AT_ONCE, 30)
-        time.sleep(min(_REST_S_MAX, _REST_S_MIN * 2**doublings))
+        time.sleep(min(_PAUSE_S_MAX, _PAUSE_S_MIN * 2**doublings))
 
 
 def _body_bytes(segment: Segment) -> int:
@@ -545,10 +508,11 @@ def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
 def last_records(
     reader: StreamReader, count: int, chosen: Filter = ALL_RECORDS, stop: int | None = None
 ) -> list[Record]:
-    """The last `count` chosen records of a stream, or all there are; `reader` is then at its end.
+    """The last `count` chosen records of a stream, or all if there are fewer.
 
-    With `stop`, that is the end. Keeps no more of them in memory. Which they are is only known
-    once they are read, so of a filter that chooses few, the whole stream may be.
+    With `stop`, those before it. `reader` is then after the last of them, at the end or `stop`.
+    Keeps no more than `count` records in memory. A filter that chooses few records may have the
+    whole stream read.
     """
     if chosen.chooses_all or not count:
         reader.seek_last(count, stop)
@@ -571,7 +535,7 @@ def _last_of(blocks: Iterable[Block], count: int, chosen: Filter) -> list[Record
 
 
 def merge_by_time(streams: Iterable[Iterable[Record]]) -> Iterator[Record]:
-    """Records of several streams, the oldest head first; each stream stays in its own order."""
+    """Records of several streams, merged by time. Each stream stays in its own order."""
     return heapq.merge(*streams, key=_record_time)
 
 

@@ -1,7 +1,7 @@
-"""The literal that a line must have for a regular expression to match in it.
+"""A literal that a line must have for a regular expression to match in it.
 
-Searching for a literal is many times as fast as matching. What is found here need not be
-the longest; that every match has it is what counts, so what is not plain is passed over.
+Searching for a literal is many times as fast as matching. The literal found here need not be the
+longest one. What counts is that every match has it, so anything that is not plain is skipped.
 """
 
 import re
@@ -20,9 +20,9 @@ _TOKEN = re.compile(
 
 
 def required_literal(pattern: bytes) -> bytes:
-    """Bytes that are in whatever `pattern` matches, the longest that are easily seen; or none."""
+    """The longest bytes that are easily seen to be in every match of `pattern`; may be empty."""
     runs = [b""]
-    depth = 0  # what is in groups is passed over
+    depth = 0  # groups are skipped
     for token in _TOKEN.finditer(pattern):
         kind = token.lastgroup
         if kind == "unclear" or (kind == "or" and depth == 0):

@@ -15,6 +15,7 @@ side was killed. Nothing has to be written when an ack comes.
     lines         an input of lines, cut into portions to note
     rotation      the names of files that logrotate and others give
     recognition   which file is which, and in what order to read them
+    sending       one run: what of the inputs is sent, and when it is noted
     state_file    the notes on disk
     log_file      the files on disk
 """

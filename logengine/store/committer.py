@@ -25,6 +25,7 @@ from logengine.protocols.status import FailingStream
 from logengine.store.holds import Holds
 from logengine.store.pending import Barrier, Entry, Pending, Sender, addition_of
 from logengine.store.plan import PlannedSegment
+from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream_log import (
     report_dropped,
@@ -39,21 +40,6 @@ _BATCHES_UNDER_WAY_MAX = 3
 _IN_LOOP_BYTES_MAX = 16 * 1024
 # More than the active segment and a header of a thousand producers, which a commit writes too.
 _ROOM_MARGIN_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True)
-class CommitLimits:
-    """When batches are cut and tried again; sizes in bytes, times in seconds.
-
-    See `config/logengine.toml` for each.
-    """
-
-    linger: float = 0.0
-    max_batch: int = 8 * 1024 * 1024
-    pipeline_bytes: int = 2 * 1024 * 1024
-    in_loop_below: float = 0.005
-    retry_min: float = 0.05
-    retry_max: float = 5.0
 
 
 @dataclass
@@ -88,19 +74,21 @@ class Committer:
     def __init__(
         self,
         store: Store,
-        limits: CommitLimits,
+        config: CommitConfig,
         tasks: asyncio.TaskGroup,
         *,
         drops_oldest: Callable[[str], bool] = lambda _: False,
         counts_users: bool = False,
+        on_room: Callable[[], None] = lambda: None,
+        on_failing: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._drops_oldest = drops_oldest
         self._counts_users = counts_users
-        self._limits = limits
+        self._config = config
         self._task_group = tasks
-        self.on_room: Callable[[], None] = lambda: None
-        self.on_failing: Callable[[], None] = lambda: None
+        self._on_room = on_room
+        self._on_failing = on_failing
         self._loop = asyncio.get_running_loop()
         self._pending: dict[str, Pending] = {}
         self._failing: set[str] = set()
@@ -129,7 +117,7 @@ class Committer:
         self.pending_bytes += size
         self._waiting_bytes += size
         self._idle.clear()
-        self._pump_soon(self._limits.linger)
+        self._pump_soon(self._config.linger)
 
     def recover(self, failed: Mapping[str, OSError]) -> None:
         """Has streams recovered that could not be when the data directory was opened, and why.
@@ -278,13 +266,13 @@ class Committer:
             return True
         return (
             under_way < _BATCHES_UNDER_WAY_MAX
-            and self._waiting_bytes >= self._limits.pipeline_bytes
+            and self._waiting_bytes >= self._config.pipeline_bytes
         )
 
     def _take(self, *, failing: bool) -> dict[str, list[Entry]]:
         """The next batch: of each stream that can go, what waits, up to `max_batch` in all."""
         taken: dict[str, list[Entry]] = {}
-        room = self._limits.max_batch
+        room = self._config.max_batch
         for stream, pending in list(self._pending.items()):
             if room <= 0:
                 break
@@ -303,7 +291,7 @@ class Committer:
             # Whoever was served goes to the end, so that a full batch starves nobody.
             del self._pending[stream]
             self._pending[stream] = pending
-        self._waiting_bytes -= self._limits.max_batch - room
+        self._waiting_bytes -= self._config.max_batch - room
         return taken
 
     def _start(self, taken: Mapping[str, list[Entry]], *, retries: bool) -> None:
@@ -332,7 +320,7 @@ class Committer:
     ) -> None:
         began = time.perf_counter()
         failed = await self._store.commit(batch.planned, before, in_loop=in_loop)
-        self._was_quick = time.perf_counter() - began < self._limits.in_loop_below
+        self._was_quick = time.perf_counter() - began < self._config.in_loop_below
         self._under_way.remove(batch)
         for stream, entries in batch.taken.items():
             error = failed.get(stream)
@@ -345,7 +333,7 @@ class Committer:
             self.totals.batches += 1
         batch.done.set_result(None)
         self._pump()
-        self.on_room()
+        self._on_room()
 
     def _may_wait_for(self, batch: _Batch) -> bool:
         """Whether the event loop has nothing better to do than to commit `batch` itself.
@@ -379,7 +367,7 @@ class Committer:
             self._failing.discard(stream)
         self._perhaps_forget(stream, pending)
         if goes_again:
-            self.on_failing()
+            self._on_failing()
         for sender, number in latest.items():
             sender.durable(number)
 
@@ -403,12 +391,12 @@ class Committer:
         report_failure(
             stream, pending, error, is_news=is_news, pause_s=self._pause_s(pending.attempts)
         )
-        self.on_failing()
+        self._on_failing()
 
     def _pause_s(self, attempts: int) -> float:
         """How long a stream rests after so many failed attempts in a row."""
-        doubled_s = self._limits.retry_min * 2.0 ** min(attempts - 1, 30)
-        return min(self._limits.retry_max, doubled_s)
+        doubled_s = self._config.retry_min * 2.0 ** min(attempts - 1, 30)
+        return min(self._config.retry_max, doubled_s)
 
     def _rest(self, stream: str, pending: Pending) -> None:
         """Has a stream that failed try again later; nothing of it is under way any more."""
@@ -471,8 +459,8 @@ class Committer:
             if pending.attempts:
                 report_success(stream, pending, self._loop.time())
             self._perhaps_forget(stream, pending)
-            self.on_failing()
-            self.on_room()
+            self._on_failing()
+            self._on_room()
         self._pump()
 
     def _later(

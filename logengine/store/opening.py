@@ -56,7 +56,7 @@ class OpenedData:
                 rewrite_limit=self.rewrite_limit,
                 active_bytes_max=active_bytes_max,
                 writes_again=self.running.died_before,
-                unsynced=self.running.unsynced,
+                names=self.running.names,
             )
         self.marks.recovered(stream, recovery.state.next_seq - 1)
         return recovery
@@ -70,7 +70,7 @@ class OpenedData:
 
     def close(self, *, is_in_doubt: bool) -> None:
         """Gives the directory free; unless it `is_in_doubt`, this process ended well there."""
-        if not (is_in_doubt or self.running.unsynced):
+        if not (is_in_doubt or self.running.names.unsynced):
             self.marks.end()
             self.running.end()
         else:

@@ -7,15 +7,15 @@ DATA/STREAM/    one directory per stream
 """
 
 import asyncio
+import contextlib
 import errno
 import functools
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from msgspec import UNSET, UnsetType
@@ -23,6 +23,7 @@ from msgspec import UNSET, UnsetType
 from logengine.disk.data_directory import create_data_directory
 from logengine.disk.directory import Directory, create_directories
 from logengine.disk.durable_mark import DurableMarks
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.file_system import risks_at
 from logengine.disk.running import read_boot_id
 from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
@@ -31,6 +32,7 @@ from logengine.store.opening import OpenedData, open_data
 from logengine.store.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
 from logengine.store.publication import Publication, StreamCommit
 from logengine.store.room import StoredSegment
+from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
 
 log = structlog.get_logger()
@@ -41,17 +43,14 @@ _CATCH_UP_S = 0.1
 _CATCH_UP_S_MAX = 5.0
 
 
-@dataclass(frozen=True)
-class StoreLimits:
-    """What bounds the store; sizes in bytes. See `config/logengine.toml` for each."""
+class StoreObserver(Protocol):
+    """What follows the segments of a store, such as a compactor."""
 
-    rewrite_limit: int = 64 * 1024
-    direct_above: int = 256 * 1024
-    threads: int = 8
-    max_producers: int = 1024
-    max_users: int = 1024
-    max_streams: int = 4096
-    active_cache: int = 32 * 1024 * 1024
+    def segment_committed(self, plan: SegmentPlan) -> None:
+        """A segment is durable; called in the order of the commits."""
+
+    def oldest_dropped(self, stream: str) -> None:
+        """The oldest segments of a stream are gone, or some of those that were to go."""
 
 
 class Store:
@@ -71,7 +70,8 @@ class Store:
         self,
         data: Path,
         executor: Executor,
-        limits: StoreLimits | None = None,
+        commit: CommitConfig | None = None,
+        limits: LimitsConfig | None = None,
         *,
         boot_id: str | None = None,
     ) -> None:
@@ -86,7 +86,8 @@ class Store:
         self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._executor = executor
-        self._limits = limits or StoreLimits()
+        self._config = commit or CommitConfig()
+        self._limits = limits or LimitsConfig()
         self._durable: dict[str, StreamState] = {}
         # In the order of their last use, for the cache of active segments.
         self._planned: OrderedDict[str, StreamState] = OrderedDict()
@@ -108,12 +109,18 @@ class Store:
         self._removed: set[str] = set()
         self._catching_up: asyncio.TimerHandle | None = None
         self._catch_up_s = _CATCH_UP_S
-        # Called with a stream whose oldest segments were dropped, all that were to be or some.
-        self.on_dropped: Callable[[str], None] = lambda _: None
-        # Called with each segment that is durable, in the order of the commits.
-        self.on_segment: Callable[[SegmentPlan], None] = lambda _: None
-        # Called once when nothing can be committed any more.
-        self.on_unusable: Callable[[], None] = lambda: None
+        self._observer: StoreObserver | None = None
+        self._seen_unusable = asyncio.Event()
+
+    @contextlib.contextmanager
+    def observed_by(self, observer: StoreObserver) -> Iterator[None]:
+        """Reports to `observer`, of which there may be one, until the block ends."""
+        assert self._observer is None, "the store has an observer"
+        self._observer = observer
+        try:
+            yield
+        finally:
+            self._observer = None
 
     def open(self) -> dict[str, Recovery | OSError]:
         """Locks the data directory, making it if need be, and recovers every stream.
@@ -141,7 +148,7 @@ class Store:
             if before is not None:
                 why = before.locked.why_not_in_place()
                 if why is None:
-                    self.unusable = None
+                    self._use_again()
                     return None
                 if isinstance(why, DataDirectoryUnseen):
                     raise why
@@ -158,15 +165,19 @@ class Store:
         self._uncertain.clear()
         self._removed.clear()
         found = self._adopt_all(opened)
-        self.unusable = None
+        self._use_again()
         return found
+
+    def _use_again(self) -> None:
+        self.unusable = None
+        self._seen_unusable.clear()
 
     def _open_what_is_there(self) -> OpenedData:
         return open_data(
             self.path,
             self._executor,
             boot_id=self._boot_id,
-            rewrite_limit=self._limits.rewrite_limit,
+            rewrite_limit=self._config.rewrite_limit,
             active_cache=self._limits.active_cache,
         )
 
@@ -217,12 +228,15 @@ class Store:
         return self._opened is not None
 
     @property
-    def unsynced(self) -> set[str]:
-        """Streams whose directory could not be synced after a name was removed or replaced.
+    def names(self) -> DurableNames:
+        """What every change of names in the streams' directories goes through."""
+        assert self._opened is not None, "the store is not open"
+        return self._opened.running.names
 
-        What is gone may come back, so nothing more goes until the next boot.
-        """
-        return self._opened.running.unsynced if self._opened else set()
+    @property
+    def unsynced(self) -> frozenset[str]:
+        """The streams of which nothing more is removed until the machine is booted again."""
+        return self.names.unsynced if self._opened else frozenset()
 
     def close(self) -> None:
         """Gives the data directory free, and says that this process ended well, if it did."""
@@ -311,24 +325,28 @@ class Store:
     async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:
         """Removes the oldest segments of a stream, for `wanted_bytes` of room; gives them.
 
-        Not the newest one that is durable, and none if `stream` is not ready or `unsynced`.
-        Nobody else may change names in its directory meanwhile. Raises `OSError`.
+        Not the newest one that is durable, and none if `stream` is not ready, or is one of the
+        `unsynced`. Nobody else may change names in its directory meanwhile. Raises `OSError`.
         """
         state = self._durable.get(stream)
         if state is None or state.next_seq == 1:
             return []
-        if self.unusable is not None or stream in self.unsynced:
+        if self.unusable is not None or not self.names.may_remove_from(stream):
             return []
-        data, unsynced, next_seq = self.data, self.unsynced, state.next_seq
+        data, names, next_seq = self.data, self.names, state.next_seq
 
         def drop() -> list[StoredSegment]:
             with data.subdirectory(stream) as directory:
-                return drop_oldest(directory, wanted_bytes, next_seq, unsynced)
+                return drop_oldest(directory, wanted_bytes, next_seq, names)
 
         try:
             return await self._in_thread(drop)
         finally:
-            self.on_dropped(stream)
+            self._report_dropped(stream)
+
+    def _report_dropped(self, stream: str) -> None:
+        if self._observer is not None:
+            self._observer.oldest_dropped(stream)
 
     def ready_streams(self) -> list[str]:
         """The streams of which it is known where they go on."""
@@ -384,7 +402,7 @@ class Store:
         plan, after = append(
             before,
             addition,
-            rewrite_limit=self._limits.rewrite_limit,
+            rewrite_limit=self._config.rewrite_limit,
             max_producers=self._limits.max_producers,
             max_users=self._limits.max_users,
         )
@@ -411,7 +429,7 @@ class Store:
         before = list(before)
         async with AsyncExitStack() as stack:
             publication = await stack.enter_async_context(
-                Publication(None if in_loop else self._executor, self._limits.threads)
+                Publication(None if in_loop else self._executor, self._config.threads)
             )
             commits = [
                 await stack.enter_async_context(
@@ -456,8 +474,12 @@ class Store:
         if self.unusable is None and self._opened is not None:
             self.unusable = self._opened.locked.why_not_in_place()
             if self.unusable is not None:
-                self.on_unusable()
+                self._seen_unusable.set()
         return self.unusable
+
+    async def until_unusable(self) -> None:
+        """Returns when a look has found that nothing can be committed any more."""
+        await self._seen_unusable.wait()
 
     def _has_directory(self, stream: str) -> bool:
         """Whether there is one, or was; of a stream that just begins it may not be made yet."""
@@ -476,7 +498,7 @@ class Store:
             log.error("stream_directory_removed", stream=stream, goes_on_at=next_seq)
             self._removed.add(stream)
             self._durable[stream] = self._durable[stream].without_active()
-            self.on_dropped(stream)
+            self._report_dropped(stream)
 
     def _outdated(self, planned: PlannedSegment) -> OutdatedPlan | None:
         """Why `planned` must not be published: what it was planned on is not what is durable."""
@@ -504,8 +526,8 @@ class Store:
         return SegmentWriter(
             self.data,
             plan,
-            direct_above=self._limits.direct_above,
-            unsynced=self.unsynced,
+            names=self.names,
+            direct_above=self._config.direct_above,
             on_durable=functools.partial(marks.move, plan.stream, plan.last, plan.first),
         )
 
@@ -590,7 +612,8 @@ class Store:
                 self._durable[stream] = segment.after
                 if segment.plan.begins_stream and self._opened is not None:
                     self._opened.running.note_streams([stream])
-                self.on_segment(segment.plan)
+                if self._observer is not None:
+                    self._observer.segment_committed(segment.plan)
         self.tell_followers()
         self._evict_active_segments()
         self._perhaps_left_alone()

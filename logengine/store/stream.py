@@ -3,7 +3,6 @@
 Blocking calls, made from the store's threads.
 """
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ from typing import Protocol
 from msgspec import UNSET
 
 from logengine.disk.atomic import AtomicWriter, is_temp_name
-from logengine.disk.directory import AnyDirectory, Directory, opened, sync_or_note
+from logengine.disk.directory import AnyDirectory, Directory, opened
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.segment_file import (
     disk_bytes_of,
     list_segments,
@@ -23,13 +23,11 @@ from logengine.disk.segment_file import (
     segments_among,
 )
 from logengine.errors import DamagedSegment, UnreadableSegment
+from logengine.format.cover import COVER_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
 from logengine.store.plan import Found, RecoveryPlan, StreamState, plan_recovery, with_active
 from logengine.store.room import StoredSegment, oldest_to_drop
 
-# A merge takes fewer neighbours than this, so what an interrupted one left covered at the
-# end of a stream is among them. Older ones harm no reader and need no look at the start.
-RECOVERY_SEGMENTS = 64
 _COPIED_AT_ONCE_BYTES = 1024 * 1024
 _LACKS_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -54,52 +52,51 @@ def recover(
     *,
     rewrite_limit: int,
     active_bytes_max: int,
+    names: DurableNames,
     writes_again: bool = False,
-    unsynced: set[str] | None = None,
 ) -> Recovery:
     """Makes a stream's directory clean, and tells where the stream goes on.
 
     When it returns, everything that the returned state says is durable: what a killed
     process renamed and did not sync is synced here, before anybody is told of it. Where that
     process may have been told that a sync failed, `writes_again` has what may have lost its
-    name by that written once more. Costs a listing and at most `RECOVERY_SEGMENTS` headers, and
+    name by that written once more. Costs a listing and at most `COVER_SEGMENTS_MAX` headers, and
     the body of the newest segment if that is smaller than `rewrite_limit` and
     `active_bytes_max`; with `writes_again` a copy of it, whatever its size. Damaged segments
     are reported and stay as they are. Running it twice does no harm.
 
     Raises `OSError`. A segment that the disk does not give just now is no damaged one: it may be
-    whole, and the stream is to be recovered when it can be read. Where it was a sync that failed,
-    the stream is among the `unsynced` from then on.
+    whole, and the stream is to be recovered when it can be read.
     """
     with opened(directory) as within:
         return _recovered(
             within,
             min(rewrite_limit, active_bytes_max),
             writes_again=writes_again,
-            unsynced=set() if unsynced is None else unsynced,
+            names=names,
         )
 
 
 def _recovered(
-    directory: Directory, active_bytes_max: int, *, writes_again: bool, unsynced: set[str]
+    directory: Directory, active_bytes_max: int, *, writes_again: bool, names: DurableNames
 ) -> Recovery:
     stream = directory.name
-    names = directory.names()
-    temps = [name for name in names if is_temp_name(name)]
-    for name in temps:
-        directory.unlink(name)
-    sync_or_note(directory, unsynced)
-    firsts = segments_among(names)
+    listed = directory.names()
+    temps = [name for name in listed if is_temp_name(name)]
+    # The sync is also for what a killed process renamed.
+    names.remove_together(directory, temps)
+    firsts = segments_among(listed)
     damaged: list[DamagedSegment] = []
-    found = [_found(directory, first, damaged) for first in firsts[-RECOVERY_SEGMENTS:]]
+    # Among these is what an interrupted merge left covered at the end of a stream. Older ones
+    # harm no reader and need no look at the start.
+    found = [_found(directory, first, damaged) for first in firsts[-COVER_SEGMENTS_MAX:]]
     plan = plan_recovery(stream, found)
-    if writes_again and not _write_again(directory, found, plan, unsynced):
+    if writes_again and not _write_again(directory, found, plan, names):
         plan = replace(plan, covered=[])
     file_names = {each.first: each.header.file_name for each in found if each.header}
     for first in plan.covered:
-        directory.unlink(file_names[first])
         # One at a time: after a power cut no older one may be gone before a newer one.
-        sync_or_note(directory, unsynced)
+        names.remove(directory, file_names[first])
     state = plan.state
     unread: list[UnreadableSegment] = []
     newest = plan.newest
@@ -150,7 +147,7 @@ def _of_disk(error: UnreadableSegment) -> OSError:
 
 
 def _write_again(
-    directory: Directory, found: list[Found], plan: RecoveryPlan, unsynced: set[str]
+    directory: Directory, found: list[Found], plan: RecoveryPlan, names: DurableNames
 ) -> bool:
     """Gives the names that a failed sync may have lost once more to the same bytes.
 
@@ -160,11 +157,12 @@ def _write_again(
     may_remove = True
     for header in _perhaps_lost(found, plan):
         try:
-            _copy_in_place(directory, header.file_name, unsynced)
+            _copy_in_place(directory, header.file_name, names)
         except OSError as error:
             # A full disk has room for the note of a failed sync, and there is none. To wait
             # for room would be for ever, where only this stream's oldest can give some.
-            if error.errno not in _LACKS_ROOM or directory.name in unsynced:
+            is_noted = not names.may_remove_from(directory.name)
+            if error.errno not in _LACKS_ROOM or is_noted:
                 raise
             may_remove = False
     return may_remove
@@ -189,7 +187,7 @@ def _perhaps_lost(found: list[Found], plan: RecoveryPlan) -> list[Header]:
     return list(lost.values())
 
 
-def _copy_in_place(directory: Directory, name: str, unsynced: set[str]) -> None:
+def _copy_in_place(directory: Directory, name: str, names: DurableNames) -> None:
     """Writes a file's bytes once more under its name, as they are; durable when it returns.
 
     Raises `OSError`.
@@ -204,8 +202,7 @@ def _copy_in_place(directory: Directory, name: str, unsynced: set[str]) -> None:
             writer.write_buffers([piece])
             at += len(piece)
         writer.prepare()
-        writer.publish()
-        sync_or_note(directory, unsynced)
+        names.publish(writer, directory.name)
     finally:
         writer.abort()
         os.close(descriptor)
@@ -220,21 +217,20 @@ def _piece_of(descriptor: int, at: int, path: str) -> bytes:
 
 
 def drop_oldest(
-    directory: AnyDirectory, wanted_bytes: int, next_seq: int, unsynced: set[str]
+    directory: AnyDirectory, wanted_bytes: int, next_seq: int, names: DurableNames
 ) -> list[StoredSegment]:
     """Removes the oldest segments, for `wanted_bytes` of room; gives those that are gone.
 
     What is behind `next_seq` is not known to be durable, and never the reason to remove what
     is. Costs as many headers as segments go, and one. Raises `OSError` if none could be removed;
-    what comes after one that cannot be, or that the disk does not read just now, is left. Where
-    it was a sync that failed, the stream is among the `unsynced` from then on.
+    what comes after one that cannot be, or that the disk does not read just now, is left.
     """
     with opened(directory) as within:
-        return _drop_oldest(within, wanted_bytes, next_seq, unsynced)
+        return _drop_oldest(within, wanted_bytes, next_seq, names)
 
 
 def _drop_oldest(
-    directory: Directory, wanted_bytes: int, next_seq: int, unsynced: set[str]
+    directory: Directory, wanted_bytes: int, next_seq: int, names: DurableNames
 ) -> list[StoredSegment]:
     dropped: list[StoredSegment] = []
     unread: list[OSError] = []
@@ -246,8 +242,8 @@ def _drop_oldest(
             if not dropped:
                 # A compaction does not sync what it removed: without what covers it, a part
                 # of that would come back after a power cut.
-                sync_or_note(directory, unsynced)
-            _remove(directory, segment.first, unsynced)
+                names.sync(directory)
+            _remove(directory, segment.first, names)
         except OSError:
             if not dropped:
                 raise
@@ -256,20 +252,16 @@ def _drop_oldest(
     return dropped
 
 
-def _remove(directory: Directory, first: int, unsynced: set[str]) -> None:
+def _remove(directory: Directory, first: int, names: DurableNames) -> None:
     """Removes a segment; when it returns, that is durable.
 
     A compaction may remove covered ones at the same time.
     """
-    # One at a time: after a power cut they may be gone in this order, and in no other. The
-    # compressed one last: it may hold more than the plain one, and is the one that counts.
-    with contextlib.suppress(FileNotFoundError):
-        directory.unlink(segment_name(first))
+    # The compressed one last: it may hold more than the plain one, and is the one that counts.
+    names.remove(directory, segment_name(first))
     compressed = segment_name(first, compressed=True)
     if directory.has(compressed):
-        sync_or_note(directory, unsynced)
-        directory.unlink(compressed)
-    sync_or_note(directory, unsynced)
+        names.remove(directory, compressed)
 
 
 def _stored(directory: Directory, unread: list[OSError]) -> Iterator[StoredSegment]:
@@ -318,8 +310,7 @@ class SegmentWriter:
     gets those before it too. A file of more than `direct_above` bytes is written past the
     page cache; `spend` is called behind every piece of it, with its bytes, and may rest.
     `on_durable` is called once the segment is, and does not raise. Raises
-    `AtomicWriteError`, and what `spend` raises; after that only `abort` is left. Where it was the
-    directory that could not be synced, the stream is among the `unsynced` by then.
+    `AtomicWriteError`, and what `spend` raises; after that only `abort` is left.
     """
 
     def __init__(
@@ -327,15 +318,15 @@ class SegmentWriter:
         data: AnyDirectory,
         plan: Writable,
         *,
+        names: DurableNames,
         direct_above: int,
-        unsynced: set[str] | None = None,
         spend: Callable[[int], None] | None = None,
         on_durable: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
         self._on_durable = on_durable
         self._spend = spend
-        self._unsynced = set() if unsynced is None else unsynced
+        self._names = names
         self._direct_above = direct_above
         self._writer = AtomicWriter(
             os.path.join(str(data), plan.stream, plan.file_name),
@@ -370,19 +361,8 @@ class SegmentWriter:
     def publish(self) -> None:
         """The segment is visible and durable under its name."""
         self._write()
-        self._writer.publish()
-        try:
-            self._writer.sync_directory()
-        except BaseException:
-            # With its own name it may have lost what a compaction removed just before.
-            self._unsynced.add(self.plan.stream)
-            raise
+        self._names.publish(self._writer, self.plan.stream)
         self._on_durable()
-
-    @property
-    def is_visible(self) -> bool:
-        """Whether the segment has its name, be that durable or not."""
-        return self._writer.published
 
     def abort(self) -> None:
         """Removes the temp, if there is one. Never raises."""

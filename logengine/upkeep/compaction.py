@@ -12,16 +12,19 @@ more, sealing included, one in a segment of at least 4 KiB three times. No files
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET
 
+from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.segment import Earlier, Header
 from logengine.format.user_bytes import merged_users
+from logengine.units import Duration, MiB, Size
 
-# A merge leaves fewer covered segments than readers and recovery look back.
-PARTS_MAX = 62
-FANOUT_MAX = PARTS_MAX // 2
+FANOUT_MAX = MERGED_SEGMENTS_MAX // 2
+# For how much longer than others a small stream must be quiet to be sealed.
+SMALL_TIMES_LONGER = 24
 # Tiers below that of a seal: 1 MiB, 64 KiB and 4 KiB with the defaults.
 _TIERS = 3
 
@@ -47,18 +50,17 @@ class Seal(msgspec.Struct, frozen=True):
     parts: Sequence[Part]
 
 
-class CompactionLimits(msgspec.Struct, frozen=True):
-    """When segments are merged and sealed; sizes in bytes, times in seconds.
+class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[compaction]`: how segments are merged and sealed."""
 
-    See `config/logengine.toml` for each.
-    """
-
-    fanout: int = 16
-    seal_bytes: int = 16 * 1024 * 1024
-    seal_after: float = 3600.0
-    seal_small_after: float = 86_400.0
-    retry_min: float = 1.0
-    retry_max: float = 60.0
+    enabled: bool = True
+    fanout: Annotated[int, msgspec.Meta(ge=2, le=FANOUT_MAX)] = 16
+    seal_bytes: Size = Size(16 * MiB)
+    seal_after: Duration = Duration(3600)
+    seal_small_after: Duration = Duration(SMALL_TIMES_LONGER * 3600)
+    max_rate: Size = Size(96 * MiB)
+    level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
+    seal_key: str = ""
 
     @property
     def small_bytes(self) -> int:
@@ -72,7 +74,7 @@ class CompactionLimits(msgspec.Struct, frozen=True):
 
 
 def choose(
-    parts: Sequence[Part], seal_from: int | None, limits: CompactionLimits
+    parts: Sequence[Part], seal_from: int | None, config: CompactionConfig
 ) -> Merge | Seal | None:
     """What to do next with the unsealed segments of a stream that goes on; None if nothing.
 
@@ -81,47 +83,47 @@ def choose(
     segment has to begin, None where none may: what is behind damage is merged all the same.
     """
     for run in _runs(parts):
-        if run[0].first == seal_from and (ready := _reaching(run, limits.seal_bytes)):
+        if run[0].first == seal_from and (ready := _reaching(run, config.seal_bytes)):
             return Seal(ready)
-    for tier in (*limits.tiers, limits.seal_bytes):
+    for tier in (*config.tiers, config.seal_bytes):
         for run in _runs(parts, below=tier):
-            if tier == limits.seal_bytes and run[0].first == seal_from:
+            if tier == config.seal_bytes and run[0].first == seal_from:
                 continue  # it will be sealed, and need not be merged that far
             window = _reaching(run, tier)
             is_ended = run[-1] is not parts[-1]
             # So small that sixteen do not fill the lowest tier: not too many of them either.
-            are_tiny = tier == limits.tiers[0] and len(run) >= 2 * limits.fanout
+            are_tiny = tier == config.tiers[0] and len(run) >= 2 * config.fanout
             if window is None and (is_ended or are_tiny):
-                window = run[:PARTS_MAX]
+                window = run[:MERGED_SEGMENTS_MAX]
             if window is not None and len(window) > 1:
                 return Merge(window)
     return None
 
 
 def choose_when_quiet(
-    parts: Sequence[Part], seal_from: int | None, limits: CompactionLimits
+    parts: Sequence[Part], seal_from: int | None, config: CompactionConfig
 ) -> Merge | Seal | None:
     """What to do next with the unsealed segments of a stream that has gone quiet.
 
     What was left to be done while it went on comes first: a long run of segments is merged tier
     by tier, for a seal can be made of so many only. Then all of it is sealed.
     """
-    if (action := choose(parts, seal_from, limits)) is not None:
+    if (action := choose(parts, seal_from, config)) is not None:
         return action
     for run in _runs(parts):
         if run[0].first == seal_from:
-            return Seal(run[:PARTS_MAX])
+            return Seal(run[:MERGED_SEGMENTS_MAX])
     return None
 
 
-def quiet_after(unsealed_bytes: int, limits: CompactionLimits) -> float:
+def quiet_after(unsealed_bytes: int, config: CompactionConfig) -> float:
     """For how many seconds a stream must be quiet until what it has is sealed.
 
     Longer where there is little: a record every two hours would otherwise make a sealed file
     every two hours, which stays as small as it is.
     """
-    is_small = unsealed_bytes < limits.small_bytes
-    return max(limits.seal_after, limits.seal_small_after) if is_small else limits.seal_after
+    is_small = unsealed_bytes < config.small_bytes
+    return max(config.seal_after, config.seal_small_after) if is_small else config.seal_after
 
 
 def merged_header(headers: Sequence[Header], sha256: str) -> Header:
@@ -178,7 +180,7 @@ def _runs(parts: Sequence[Part], below: int | None = None) -> Iterator[Sequence[
 
 def _reaching(run: Sequence[Part], size: int) -> Sequence[Part] | None:
     """As many of `run`, from its first, as have `size` bytes; None if all do not, or too many."""
-    for count, total in enumerate(accumulate(part.bytes for part in run[:PARTS_MAX]), 1):
+    for count, total in enumerate(accumulate(part.bytes for part in run[:MERGED_SEGMENTS_MAX]), 1):
         if total >= size:
             return run[:count]
     return None

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from logengine.disk.directory import Directory
+from logengine.disk.durable_names import remove_covered
 from logengine.errors import DamagedSegment, LogEngineError
 from logengine.format.segment import first_of_name, segment_name
 from logengine.store.committer import Committer
@@ -27,7 +28,7 @@ from logengine.store.plan import SegmentPlan
 from logengine.store.store import Store
 from logengine.store.stream import SegmentWriter
 from logengine.upkeep.compaction import (
-    CompactionLimits,
+    CompactionConfig,
     Merge,
     Part,
     Seal,
@@ -37,12 +38,15 @@ from logengine.upkeep.compaction import (
 )
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.rewrite import CompactionStopped, Rewriter
-from logengine.upkeep.survey import Leftover, Survey, survey, unlink_newest_first
+from logengine.upkeep.survey import Leftover, Survey, survey
 
 log = structlog.get_logger()
 
 # How often it is seen whether something is to be kept no longer, if nothing is sealed.
 _RETAIN_EVERY_S = 30.0
+# A stream whose compaction failed rests before the next attempt; the pause doubles.
+_RETRY_S_MIN = 1.0
+_RETRY_S_MAX = 60.0
 # How often streams are looked at for having gone quiet, or for being tried again.
 _LOOK_EVERY_S_MIN = 0.001
 _LOOK_EVERY_S_MAX = 5.0
@@ -119,26 +123,30 @@ class Compactor:
         store: Store,
         committer: Committer,
         rewriter: Rewriter,
-        limits: CompactionLimits,
+        config: CompactionConfig,
         executor: Executor,
         clock: Callable[[], float] = time.monotonic,
         retainer: Retainer | None = None,
         totals: CompactionTotals | None = None,
+        retry_min_s: float = _RETRY_S_MIN,
+        retry_max_s: float = _RETRY_S_MAX,
     ) -> None:
         self._store = store
         self._data = store.data
         self._committer = committer
         self._rewriter = rewriter
-        self._limits = limits
+        self._config = config
         self._executor = executor
         self._clock = clock
         self._retainer = retainer
+        self._retry_min_s = retry_min_s
+        self._retry_max_s = retry_max_s
         self._retain_at = 0.0
         self._retention_failures = 0
         self._known = {stream: _Known(clock()) for stream in store.ready_streams()}
         # In the order of their turns; a dict, so that each is there once.
         self._due = dict.fromkeys(self._known)
-        quiet_s = min(limits.seal_after, limits.seal_small_after)
+        quiet_s = min(config.seal_after, config.seal_small_after)
         self._look_every_s = min(_LOOK_EVERY_S_MAX, max(quiet_s / 2, _LOOK_EVERY_S_MIN))
         self._look_at = 0.0
         self._woken = asyncio.Event()
@@ -146,27 +154,30 @@ class Compactor:
         self._idle = asyncio.Event()
         self._ended = asyncio.Event()
         self.totals = CompactionTotals() if totals is None else totals
-        store.on_segment = self._committed
-        store.on_dropped = self._dropped
 
     async def run(self) -> None:
-        """Works until it is told to stop."""
+        """Works until it is told to stop; the store reports to it meanwhile."""
         try:
-            while not self._stopping:
-                if self._clock() >= self._look_at:
-                    self.look()
-                if self._retainer is not None and self._clock() >= self._retain_at:
-                    self._retain_at = self._clock() + _RETAIN_EVERY_S
-                    await self._retain(self._retainer)
-                if self._due:
-                    stream = next(iter(self._due))
-                    del self._due[stream]
-                    await self._take_turn(stream, self._known[stream])
-                else:
-                    await self._wait()
+            with self._store.observed_by(self):
+                while not self._stopping:
+                    await self._work()
         finally:
             self._ended.set()
             self._idle.set()
+
+    async def _work(self) -> None:
+        """Does one thing that is due, or waits for one."""
+        if self._clock() >= self._look_at:
+            self.look()
+        if self._retainer is not None and self._clock() >= self._retain_at:
+            self._retain_at = self._clock() + _RETAIN_EVERY_S
+            await self._retain(self._retainer)
+        if self._due:
+            stream = next(iter(self._due))
+            del self._due[stream]
+            await self._take_turn(stream, self._known[stream])
+        else:
+            await self._wait()
 
     async def idle(self) -> None:
         """Returns when there is nothing to do for now, or what there is has failed."""
@@ -179,7 +190,8 @@ class Compactor:
         self._woken.set()
         await self._ended.wait()
 
-    def _committed(self, plan: SegmentPlan) -> None:
+    def segment_committed(self, plan: SegmentPlan) -> None:
+        """Keeps in mind a segment that is durable, and what has ended by it."""
         known = self._known.get(plan.stream)
         if known is None:
             known = self._known[plan.stream] = _Known(0.0)
@@ -191,7 +203,8 @@ class Compactor:
             self._make_due(plan.stream, known)
         known.newest = Part(plan.first, plan.last, plan.body_bytes)
 
-    def _dropped(self, stream: str) -> None:
+    def oldest_dropped(self, stream: str) -> None:
+        """Forgets what was known of the oldest segments of a stream."""
         known = self._known.get(stream)
         if known is not None:
             known.drops += 1
@@ -226,9 +239,9 @@ class Compactor:
     def _is_quiet(self, known: _Known) -> bool:
         quiet_s = self._clock() - known.touched_at
         # Most streams end here, without a look at their segments.
-        if known.is_settled or quiet_s < self._limits.seal_after:
+        if known.is_settled or quiet_s < self._config.seal_after:
             return False
-        return quiet_s >= quiet_after(known.unsealed_bytes(), self._limits)
+        return quiet_s >= quiet_after(known.unsealed_bytes(), self._config)
 
     async def _take_turn(self, stream: str, known: _Known) -> None:
         """One step of a stream; it is due again if there may be more."""
@@ -258,7 +271,7 @@ class Compactor:
 
     def _failed(self, stream: str, known: _Known, error: Exception) -> None:
         known.survey = None
-        pause_s = min(self._limits.retry_max, self._limits.retry_min * 2 ** min(known.failures, 30))
+        pause_s = min(self._retry_max_s, self._retry_min_s * 2 ** min(known.failures, 30))
         known.retry_at = self._clock() + pause_s
         known.failures += 1
         self.totals.failures += 1
@@ -295,7 +308,7 @@ class Compactor:
             known.survey = None
             return True
         decide = choose_when_quiet if is_quiet else choose
-        action = decide(found.parts, found.seal_from, self._limits)
+        action = decide(found.parts, found.seal_from, self._config)
         if action is not None:
             await self._carry_out(stream, found, action)
             return True
@@ -387,13 +400,10 @@ class Compactor:
             async with self._committer.held(stream):
                 await self._in_thread(_publish_in_place_of, writer, self._data, needed)
         except BaseException:
-            if writer.is_visible:
-                # Before what it covers is gone for good, its own name may be lost.
-                self._store.unsynced.add(stream)
             writer.abort()
             raise
         spend = self._rewriter.pace.spend_or_hurry
-        await self._in_thread(_unlink, self._data, stream, covered, spend)
+        await self._in_thread(_remove_covered, self._data, stream, covered, spend)
 
     async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
         loop = asyncio.get_running_loop()
@@ -417,8 +427,8 @@ def _publish_in_place_of(writer: SegmentWriter, data: Directory, needed: Sequenc
     writer.publish()
 
 
-def _unlink(
+def _remove_covered(
     data: Directory, stream: str, names: Collection[str], spend: Callable[[int], None]
 ) -> None:
     with data.subdirectory(stream) as directory:
-        unlink_newest_first(directory, names, spend)
+        remove_covered(directory, names, spend)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logengine.disk.atomic import AtomicWriter, is_temp_name
-from logengine.disk.directory import create_directory, sync_directory
+from logengine.disk.directory import Directory, create_directory, sync_directory
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.segment_file import Content, read_as_stored
 from logengine.disk.writes import write_all
 from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain
@@ -69,7 +70,8 @@ class Erasure:
     """The erasure of records of one stream, in a locked data directory.
 
     `report` is told of files that are damaged, in which nothing can be erased. Seals that are
-    written anew are signed with `sign`, and without it no more.
+    written again are signed with `sign`, and without it no more. After a failed sync, `names` ends
+    removals from the stream.
     """
 
     def __init__(
@@ -79,7 +81,10 @@ class Erasure:
         wanted: Wanted,
         report: Callable[[DamagedSegment], None],
         sign: Sign | None = None,
+        *,
+        names: DurableNames,
     ) -> None:
+        self._names = names
         self._directory = data / stream
         self._erasing = data / ERASING_DIRECTORY
         self._wanted = wanted
@@ -97,12 +102,12 @@ class Erasure:
         Waits up to `patience_s` for each reader that has an old file open. Raises `OSError`,
         and `OldBytesRemain`; run again, it finishes what was left.
         """
-        finish(self._erasing, patience_s)
+        finish(self._erasing, patience_s, self._names)
         for name in sorted(os.listdir(self._directory)):
             if is_temp_name(name):
                 self._put_aside(name)
-                os.unlink(self._directory / name)
-                sync_directory(self._directory)
+                with Directory.open(self._directory) as directory:
+                    self._names.remove(directory, name)
         _destroy(self._erasing, patience_s)
         for affected, found in self._found():
             pieces = erase(
@@ -116,7 +121,7 @@ class Erasure:
             )
             self._put_aside(affected.name)
             path = self._directory / affected.name
-            with AtomicWriter(path, "wb", buffering=0, permissions=0o640) as writer:
+            with self._names.published_by(_replacing(path), path.parent.name) as writer:
                 writer.write_buffers(pieces)
             _destroy(self._erasing, patience_s)
             yield affected
@@ -151,7 +156,11 @@ class Erasure:
         sync_directory(self._erasing)
 
 
-def finish(erasing: Path, patience_s: float) -> None:
+def _replacing(path: Path) -> AtomicWriter:
+    return AtomicWriter(path, "wb", buffering=0, permissions=0o640)
+
+
+def finish(erasing: Path, patience_s: float, names: DurableNames) -> None:
     """Ends an erasure that was killed, or failed, and left old files.
 
     Raises `OSError`, and `OldBytesRemain` if somebody reads one for longer than `patience_s`.
@@ -168,10 +177,11 @@ def finish(erasing: Path, patience_s: float) -> None:
             # Written again: the sync of the directory may have failed, and then a power cut
             # would bring the old file back, overwritten.
             content = first_name.read_bytes()
-            with AtomicWriter(first_name, "wb", buffering=0, permissions=0o640) as writer:
+            with names.published_by(_replacing(first_name), first_name.parent.name) as writer:
                 writer.write(content)
         else:
-            sync_directory(first_name.parent)
+            with Directory.open(first_name.parent) as directory:
+                names.sync(directory)
     _destroy(erasing, patience_s)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from logengine.disk.data_directory import lock_data_directory
 from logengine.disk.directory import Directory
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.running import Running, read_boot_id
 from logengine.errors import DataDirectoryLocked
 
@@ -14,12 +15,12 @@ _ADVICE = "stop it, run this again, and start it"
 
 
 @contextlib.contextmanager
-def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[set[str]]:
+def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[DurableNames]:
     """Holds the lock of a data directory, and works as its owner, until the block ends.
 
-    What root writes would else be root's, and no daemon could read it. Gives the streams of
-    which nothing may be removed in this boot, to be added to. A block that is killed, or ends by
-    an exception, has the next daemon doubt the names that it gave. Raises
+    What root writes would else be root's, and no daemon could read it. Gives what every change of
+    names in a stream's directory goes through. After a block that is killed, or ends by an
+    exception, the next daemon doubts the names that it gave. Raises
     `DataDirectoryLocked`, with some `advice`, if a daemon has the directory, and `OSError`.
     """
     with _as_owner_of(data), Directory.open(data) as directory:
@@ -30,8 +31,8 @@ def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[set[str]]:
         try:
             running = Running(directory, read_boot_id())
             running.begin()
-            yield running.unsynced
-            if not (running.died_before or running.unsynced):
+            yield running.names
+            if not (running.died_before or running.names.unsynced):
                 running.end()
         finally:
             os.close(lock)

@@ -10,7 +10,6 @@ anywhere, it leaves a stream that is as damaged as before, or less, never one th
 a number again; run once more, it finishes.
 """
 
-import contextlib
 import errno
 import os
 import stat
@@ -23,6 +22,7 @@ from msgspec import UNSET
 
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import Directory, create_directory, sync_directory
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.segment_file import Provable, ProvenFrame, read_provable
 from logengine.errors import AtomicWriteError
 from logengine.format.block import Block
@@ -73,10 +73,20 @@ def temps_in(directory: Path) -> list[str]:
 class Repair:
     """The repair of one stream of a locked data directory, at the time `when`.
 
-    `tell` is called with a line for each thing that is done, once it is durable.
+    `tell` is called with a line for each thing that is done, once it is durable. After a failed
+    sync, `names` ends removals from the stream.
     """
 
-    def __init__(self, data: Path, stream: str, when: str, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        stream: str,
+        when: str,
+        tell: Callable[[str], None],
+        *,
+        names: DurableNames,
+    ) -> None:
+        self._names = names
         self._data = data
         self._stream = stream
         self._directory = data / stream
@@ -87,7 +97,7 @@ class Repair:
     def run(self) -> None:
         """All of it; durable when it returns. Raises `OSError`; what was done stays done."""
         # What a killed process renamed and did not sync is to last before anything builds on it.
-        sync_directory(self._directory)
+        self._sync()
         plan = examine_stream(self._directory, self._when)
         temps = temps_in(self._directory)
         if not (plan.removals or plan.gaps or plan.pieces or temps):
@@ -125,7 +135,7 @@ class Repair:
             os.link(path, self._directory / own_name)
         except OSError as error:
             raise AtomicWriteError.of(error, str(path), f"give the name {own_name} to") from error
-        sync_directory(self._directory)
+        self._sync()
         self._tell(f"{path}: is {own_name}, and has that name")
 
     def _remove_own_temps(self) -> None:
@@ -205,23 +215,25 @@ class Repair:
     def _put_back(self, piece: Piece) -> None:
         header = piece.header
         path = self._directory / header.file_name
-        with self._replacing(path) as writer:
+        with self._names.published_by(self._replacing(path), self._stream) as writer:
             writer.write_buffers(_render(self._directory, piece))
         self._tell(f"{path}: records {header.first} to {header.last} are in it")
 
     def _record(self, gap: Header) -> None:
         path = self._directory / gap.file_name
-        with self._replacing(path) as writer:
+        with self._names.published_by(self._replacing(path), self._stream) as writer:
             writer.write(encode_header(gap))
         assert gap.gap
         self._tell(f"{path}: records {gap.first} to {gap.gap.last} are recorded as gone")
 
     def _remove(self, name: str) -> None:
         """Takes a file's first name away; its second one is durable."""
-        with contextlib.suppress(FileNotFoundError):  # of a directory, that is done already
-            os.unlink(self._directory / name)
-        # One at a time, for unlinks have no order of their own in a power cut.
-        sync_directory(self._directory)
+        with Directory.open(self._directory) as directory:
+            self._names.remove(directory, name)  # that of a directory is gone already
+
+    def _sync(self) -> None:
+        with Directory.open(self._directory) as directory:
+            self._names.sync(directory)
 
 
 def _is_directory(path: Path) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 from msgspec import UNSET
 
-from logengine.disk.directory import AnyDirectory, Directory, directory_at, sync_or_note
+from logengine.disk.directory import AnyDirectory, Directory, directory_at
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.registered_cursors import read_cursors
 from logengine.disk.segment_file import list_streams, read_header, size_of_segments
 from logengine.errors import DamagedSegment
@@ -19,8 +20,8 @@ from logengine.upkeep.retention import Oldest, Removal, RetentionRules, StreamUs
 class Retainer:
     """The streams of `data` under the rules; look first, then ask and remove, one at a time.
 
-    `free_bytes` gives the room on the file system, `clock_ns` the time. Streams that are
-    `unsynced` are left alone: what was removed from them may come back, and a later one's
+    `free_bytes` gives the room on the file system, `clock_ns` the time. Streams from which `names`
+    may not remove are left alone: what was removed from them may come back, and a later one's
     removal would then be a gap. So are those of which it is not known where they end.
     """
 
@@ -29,9 +30,9 @@ class Retainer:
         data: AnyDirectory,
         rules: RetentionRules,
         *,
+        names: DurableNames,
         free_bytes: Callable[[], int] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
-        unsynced: set[str] | None = None,
         is_known: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._data = directory_at(data)
@@ -40,7 +41,7 @@ class Retainer:
         self._clock_ns = clock_ns
         self._uses: dict[str, StreamUse] = {}
         self._cursors: Mapping[str, Mapping[str, int]] = {}
-        self._unsynced = set() if unsynced is None else unsynced
+        self._names = names
         self._is_known = is_known
         self._supposed_free = 0
 
@@ -58,28 +59,22 @@ class Retainer:
         uses = [
             use
             for use in self._uses.values()
-            if use.stream not in self._unsynced and self._is_known(use.stream)
+            if self._names.may_remove_from(use.stream) and self._is_known(use.stream)
         ]
         return next_removal(uses, self._rules, cutoffs, free_bytes, self._cursors)
 
     def remove(self, removal: Removal) -> bool:
         """Removes a segment, durably; False if a full disk took it before. Raises `OSError`.
 
-        Where the directory cannot be synced, the stream is left alone from then on.
+        If the directory cannot be synced, the stream is left alone from then on.
         """
-        if removal.stream in self._unsynced:
+        if not self._names.may_remove_from(removal.stream):
             return False
         with self._data.subdirectory(removal.stream) as directory:
             # A compaction does not sync what it removed: without what covers it, a part of that
             # would come back after a power cut.
-            sync_or_note(directory, self._unsynced)
-            try:
-                directory.unlink(removal.oldest.name)
-            except FileNotFoundError:
-                is_removed = False
-            else:
-                is_removed = True
-                sync_or_note(directory, self._unsynced)
+            self._names.sync(directory)
+            is_removed = self._names.remove(directory, removal.oldest.name)
         self._uses[removal.stream] = self._use_of(removal.stream)
         return is_removed
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from logengine.units import Duration, Size
+
 
 class Oldest(msgspec.Struct, frozen=True):
     """The oldest segment of a stream, where that may go.
@@ -28,11 +30,11 @@ class StreamUse(msgspec.Struct, frozen=True):
     oldest: Oldest | None
 
 
-class RetentionRule(msgspec.Struct, frozen=True):
-    """What a stream may keep; 0 is no limit. Sizes of files in bytes, the age in seconds."""
+class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[stream.NAME.retention]`: what one stream keeps, in its files. 0 is no limit."""
 
-    max_bytes: int = 0
-    max_age: float = 0.0
+    max_bytes: Size = Size(0)
+    max_age: Duration = Duration(0)
 
 
 class RetentionRules(msgspec.Struct, frozen=True):

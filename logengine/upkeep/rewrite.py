@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from logengine.disk.directory import AnyDirectory, directory_at
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.segment_file import read_content, read_header, read_header_line, read_segment
 from logengine.errors import DamagedSegment, LogEngineError
 from logengine.format.compression import compress_body, encode_compressed_header, with_frames
@@ -79,11 +80,13 @@ class Rewriter:
         data: AnyDirectory,
         pace: Pace,
         *,
+        names: DurableNames,
         direct_above: int,
         level: int,
         sign: Sign | None = None,
     ) -> None:
         self._data = directory_at(data)
+        self._names = names
         self.pace = pace
         self._direct_above = direct_above
         self._level = level
@@ -145,7 +148,11 @@ class Rewriter:
     def _prepared(self, header: Header, pieces: list[bytes]) -> SegmentWriter:
         rendered = _Rendered(header.stream, header.file_name, pieces)
         writer = SegmentWriter(
-            self._data, rendered, direct_above=self._direct_above, spend=self.pace.spend
+            self._data,
+            rendered,
+            names=self._names,
+            direct_above=self._direct_above,
+            spend=self.pace.spend,
         )
         writer.prepare()
         return writer

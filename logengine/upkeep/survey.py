@@ -1,7 +1,6 @@
 """What is in a stream's directory for a compaction to do. Blocking calls."""
 
-import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from logengine.disk.directory import AnyDirectory, Directory, opened
@@ -12,8 +11,6 @@ from logengine.upkeep.compaction import Part
 
 # So many unsealed segments are looked at, at a time; of more, the oldest.
 _SEGMENTS_MAX = 512
-# What a removal is held to cost the disk, as much as so many bytes.
-_REMOVAL_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -140,19 +137,3 @@ def _add(found: Survey, header: Header) -> None:
         found.empty[header.first] = header.last + 1
         if found.seal_from == header.first:
             found.seal_from = header.last + 1  # nothing to be sealed in it
-
-
-def unlink_newest_first(
-    directory: AnyDirectory, names: Collection[str], spend: Callable[[int], None] | None = None
-) -> None:
-    """Removes segments whose records another one holds, durable itself. Raises `OSError`.
-
-    Those that are gone already went with that one. Nothing is synced: what a power cut brings
-    back is covered as before. `spend` is called behind each, as for so many bytes, and may rest.
-    """
-    with opened(directory) as within:
-        for name in sorted(names, reverse=True):
-            with contextlib.suppress(FileNotFoundError):
-                within.unlink(name)
-            if spend is not None:
-                spend(_REMOVAL_BYTES)

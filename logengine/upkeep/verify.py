@@ -17,6 +17,7 @@ from logengine.disk.segment_file import (
 )
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, runs
+from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.seal_chain import SealChain
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
@@ -25,7 +26,6 @@ from logengine.format.segment import (
     first_of_name,
     timestamp_of,
 )
-from logengine.upkeep.compaction import PARTS_MAX
 from logengine.upkeep.salvage import fault_of_line
 
 # How often a stream is listed again because a compaction went on during the reading.
@@ -126,7 +126,7 @@ class _Verification:
         may be a covered one.
         """
         end = bisect_right(firsts, self.position)
-        for index in range(end - 1, max(-1, end - 2 - PARTS_MAX), -1):
+        for index in range(end - 1, max(-1, end - 2 - MERGED_SEGMENTS_MAX), -1):
             if firsts[index] in self._damaged:
                 continue
             try:

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from logengine.disk.durable_names import remove_covered
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.format.segment import segment_name
 from logengine.format.time_range import ALL_TIMES
 from logengine.reading.filter import Filter
-from logengine.store.committer import CommitLimits, Committer
-from logengine.store.store import Store, StoreLimits
-from logengine.upkeep.compaction import CompactionLimits, Part
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
+from logengine.upkeep.compaction import CompactionConfig, Part
 from logengine.upkeep.compactor import Compactor
 from logengine.upkeep.erase import Erasure, Wanted
 from logengine.upkeep.erasure import Mark
@@ -27,17 +29,17 @@ from logengine.upkeep.repair import Repair
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.retention import RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
-from logengine.upkeep.survey import unlink_newest_first
 from logengine.upkeep.verify import verify_stream
 from tests.crash.oracle import AtOnce, addition
 from tests.crash.power_cut import Tree
 from tests.crash.retaining import retainer
 from tests.crash.test_bit_rot import read
 from tests.crash.withstanding import tree_of
+from tests.unnoted import unnoted
 
 STREAM = "app"
 WHEN = "2026-11-25T00:00:00.000001Z"
-_LIMITS = StoreLimits(rewrite_limit=1)  # each commit a segment of its own
+_LIMITS = CommitConfig(rewrite_limit=1)  # each commit a segment of its own
 _LONG = 10_000
 _LIVES = 3  # times that a daemon's streams go quiet
 
@@ -80,7 +82,9 @@ def drawn_life(root: Path, source: random.Random) -> Life:
 def _erase_one(data: Path, seq: int) -> None:
     wanted = Wanted(seq - 1, seq, ALL_TIMES, Filter())
     mark = Mark(WHEN, "ann")
-    for _ in Erasure(data, STREAM, wanted, lambda _: None).run(mark, patience_s=10):
+    for _ in Erasure(data, STREAM, wanted, lambda _: None, names=unnoted()).run(
+        mark, patience_s=10
+    ):
         pass
 
 
@@ -127,7 +131,7 @@ def _commit(data: Path, numbers: range) -> None:
 def _compact(data: Path, source: random.Random, count: int) -> None:
     """Seals some of the oldest segments, merges some behind; what they cover is left, or not."""
     directory = data / STREAM
-    rewriter = Rewriter(data, Pace(math.inf), direct_above=1000, level=1)
+    rewriter = Rewriter(data, Pace(math.inf), names=unnoted(), direct_above=1000, level=1)
     first, after = 1, None
     seals = source.choice([0, 1, 2, 3, 4])
     while first < count and (seals or source.random() < 0.5):
@@ -146,7 +150,7 @@ def _compact(data: Path, source: random.Random, count: int) -> None:
         writer.publish()
         # Whatever sync of a name's removal failed: any part of it may be back.
         left = source.choice([0, 0, 1, 1, len(names)])
-        unlink_newest_first(directory, source.sample(names, max(0, len(names) - left)))
+        remove_covered(directory, source.sample(names, max(0, len(names) - left)))
         first = last + 1
 
 
@@ -166,7 +170,7 @@ def lose_one(data: Path, *paths: Path) -> None:
     """A segment of the stream goes with all of its names, `paths`, and that is recorded."""
     for path in paths:
         os.unlink(path)
-    Repair(data, STREAM, WHEN, lambda _: None).run()
+    Repair(data, STREAM, WHEN, lambda _: None, names=unnoted()).run()
 
 
 def _damage_one(directory: Path, source: random.Random) -> None:
@@ -202,7 +206,7 @@ def live(data: Path, rules: RetentionRules | None, source: random.Random) -> Ite
             if isinstance(recovery, OSError):
                 raise recovery
             yield from (f"{stream}: recovery misses {gap}" for gap in recovery.gaps)
-        kept = None if rules is None else retainer(data, rules, store.unsynced)
+        kept = None if rules is None else retainer(data, rules, store.names)
         asyncio.run(_live(store, kept, source))
     finally:
         store.close()
@@ -211,19 +215,26 @@ def live(data: Path, rules: RetentionRules | None, source: random.Random) -> Ite
 async def _live(store: Store, retainer: Retainer | None, source: random.Random) -> None:
     passed = 0
     async with asyncio.TaskGroup() as tasks:
-        committer = Committer(store, CommitLimits(), tasks)
-        rewriter = Rewriter(store.data, Pace(math.inf), direct_above=1000, level=1)
+        committer = Committer(store, CommitConfig(), tasks)
+        rewriter = Rewriter(
+            store.data, Pace(math.inf), names=store.names, direct_above=1000, level=1
+        )
         quiet = source.choice([_LONG // 2, math.inf])
-        limits = CompactionLimits(
+        config = CompactionConfig(
             fanout=2,
             seal_bytes=source.choice([200, 10_000]),
             seal_after=quiet,
             seal_small_after=quiet,
-            retry_min=1,
-            retry_max=1,
         )
         compactor = Compactor(
-            store, committer, rewriter, limits, AtOnce(), lambda: passed, retainer=retainer
+            store,
+            committer,
+            rewriter,
+            config,
+            AtOnce(),
+            lambda: passed,
+            retainer=retainer,
+            retry_max_s=1,
         )
         tasks.create_task(compactor.run())
         for _ in range(_LIVES):

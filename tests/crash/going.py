@@ -40,6 +40,7 @@ from tests.crash.withstanding import (
     recorded,
     scratch_place,
 )
+from tests.unnoted import unnoted
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def retained(root: Path, source: random.Random) -> Going:
     begins_max = case.cursor + 1 if case.cursor is not None and is_held else case.next_seq
 
     def by_command(root: Path) -> None:
-        kept = retainer(root / "data", rules)
+        kept = retainer(root / "data", rules, unnoted())
         kept.look()
         while (removal := kept.next_removal()) is not None:
             kept.remove(removal)
@@ -80,8 +81,7 @@ def dropped(root: Path, source: random.Random) -> Going:
     wanted_bytes = source.choice([1, 5000, 10**9])
 
     def drop(root: Path) -> None:
-        unsynced: set[str] = set()
-        drop_oldest(root / "data" / STREAM, wanted_bytes, case.next_seq, unsynced)
+        drop_oldest(root / "data" / STREAM, wanted_bytes, case.next_seq, unnoted())
 
     return Going(case, drop, case.newest)
 

@@ -15,13 +15,13 @@ from unittest.mock import patch
 from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import Directory
 from logengine.disk.durable_mark import MarkReader
-from logengine.disk.running import UnsyncedStreams
+from logengine.disk.durable_names import DurableNames, remove_covered
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError, OutdatedPlan
-from logengine.reading import follow
+from logengine.reading import follower
 from logengine.store import plan, store, stream
 from logengine.store.committer import Committer
-from logengine.store.plan import PlannedSegment, SegmentPlan
+from logengine.store.plan import PlannedSegment
 from logengine.store.publication import StreamCommit
 from logengine.store.room import StoredSegment
 from logengine.store.store import Store
@@ -30,7 +30,7 @@ from logengine.upkeep import retainer
 from logengine.upkeep.compactor import Compactor
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.retention import Oldest
-from logengine.upkeep.survey import Leftover, unlink_newest_first
+from logengine.upkeep.survey import Leftover
 
 Mutant = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -237,7 +237,7 @@ def temp_kept() -> Any:
 @contextlib.contextmanager
 def recovery_without_sync() -> Iterator[None]:
     """What a killed daemon renamed is told before it is synced."""
-    with patch.object(stream, "sync_or_note", nothing), recovery_without_copy():
+    with patch.object(DurableNames, "sync", nothing), recovery_without_copy():
         yield
 
 
@@ -248,7 +248,7 @@ def recovery_without_copy() -> Any:
 
 def restart_forgets_failed_sync() -> Any:
     """A daemon that starts after a kill removes more, although a sync had failed before."""
-    return patch.object(UnsyncedStreams, "take_over", nothing)
+    return patch.object(DurableNames, "take_over", nothing)
 
 
 def recovery_keeps_temps() -> Any:
@@ -342,7 +342,7 @@ def producers_not_stored() -> Any:
 @contextlib.contextmanager
 def shown_before_sync() -> Iterator[None]:
     """A follower hands out what is visible and not synced."""
-    with patch.object(follow, "sync_directory", nothing), marks_ignored():
+    with patch.object(follower, "sync_directory", nothing), marks_ignored():
         yield
 
 
@@ -393,7 +393,7 @@ def mark_begun_after_commit() -> Iterator[None]:
 
 def _unlink(compactor: Compactor, name: str, names: Collection[str]) -> None:
     with compactor._data.subdirectory(name) as directory:
-        unlink_newest_first(directory, names)
+        remove_covered(directory, names)
 
 
 def covered_removed_before_sync() -> Any:
@@ -432,7 +432,7 @@ def leftover_trusted() -> Any:
 
 def removals_not_synced() -> Any:
     """Retention removes several segments, and none of it is synced."""
-    return patch.object(retainer, "sync_or_note", nothing)
+    return patch.object(DurableNames, "sync", nothing)
 
 
 def unsealed_removed() -> Any:
@@ -453,20 +453,14 @@ def cursors_overlooked() -> Any:
     return patch.object(retainer, "read_cursors", lambda _data: {})
 
 
-@contextlib.contextmanager
-def failed_sync_forgotten() -> Iterator[None]:
+def failed_sync_forgotten() -> Any:
     """A directory sync failed, and with it what a seal had removed; retention goes on."""
-
-    def writer(self: Store, segment: SegmentPlan) -> SegmentWriter:
-        return SegmentWriter(self.data, segment, direct_above=self._limits.direct_above)
-
-    with patch.object(Store, "_writer", writer), patch.object(SegmentWriter, "is_visible", False):
-        yield
+    return patch.object(DurableNames, "note_failed_sync", nothing)
 
 
 def drops_not_synced() -> Any:
     """A full disk takes several segments, and none of it is synced."""
-    return patch.object(stream, "sync_or_note", nothing)
+    return patch.object(DurableNames, "sync", nothing)
 
 
 def newest_dropped() -> Any:

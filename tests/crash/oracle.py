@@ -17,22 +17,25 @@ from typing import Any, NamedTuple
 from structlog.testing import capture_logs
 
 from logengine.disk.directory import AnyDirectory
+from logengine.disk.durable_names import DurableNames
 from logengine.errors import DataDirectoryIncomplete
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.plan import Addition
-from logengine.store.store import Store, StoreLimits
-from logengine.upkeep.compaction import CompactionLimits
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.store.store import Store
+from logengine.upkeep.compaction import CompactionConfig
 from logengine.upkeep.compactor import Compactor
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash.walker import decompressed, fault_of
 
 # Small enough that active segments end, and are evicted, within a few records.
-LIMITS = StoreLimits(rewrite_limit=1024, direct_above=700, active_cache=300)
+COMMIT = CommitConfig(rewrite_limit=1024, direct_above=700)
+LIMITS = LimitsConfig(active_cache=300)
 TIME = "2026-11-23T20:00:00.000001Z"
 
 Producer = tuple[str, str]  # stream and name
-MakeRetainer = Callable[[AnyDirectory, set[str]], Retainer]
+MakeRetainer = Callable[[AnyDirectory, DurableNames], Retainer]
 
 
 class Durable(NamedTuple):
@@ -274,13 +277,13 @@ def recover(
     compactor clears up if need be, and retains if it has what for.
     """
     before = look_at(data)
-    store = Store(data, AtOnce(), LIMITS)
+    store = Store(data, AtOnce(), COMMIT, LIMITS)
     try:
         with capture_logs():
             found = _recover(store, data, before, list(producers), note)
         left = look_at(data)
         if left.leftovers or make_retainer is not None:
-            retainer = make_retainer(data, store.unsynced) if make_retainer is not None else None
+            retainer = make_retainer(data, store.names) if make_retainer is not None else None
             with capture_logs():
                 asyncio.run(_clear_up(store, retainer))
             cleared = look_at(data)
@@ -335,10 +338,16 @@ def _spoiled(before: Found, after: Found) -> Iterator[str]:
 async def _clear_up(store: Store, retainer: Retainer | None) -> None:
     """Has a compactor remove what another one left, and what is kept no longer; nothing else."""
     async with asyncio.TaskGroup() as tasks:
-        committer = Committer(store, CommitLimits(), tasks)
-        rewriter = Rewriter(store.data, Pace(math.inf), direct_above=LIMITS.direct_above, level=1)
-        limits = CompactionLimits(seal_after=math.inf, seal_small_after=math.inf)
-        compactor = Compactor(store, committer, rewriter, limits, AtOnce(), retainer=retainer)
+        committer = Committer(store, CommitConfig(), tasks)
+        rewriter = Rewriter(
+            store.data,
+            Pace(math.inf),
+            names=store.names,
+            direct_above=COMMIT.direct_above,
+            level=1,
+        )
+        config = CompactionConfig(seal_after=math.inf, seal_small_after=math.inf)
+        compactor = Compactor(store, committer, rewriter, config, AtOnce(), retainer=retainer)
         tasks.create_task(compactor.run())
         await compactor.idle()
         await compactor.stop()

@@ -9,6 +9,7 @@ from typing import Any
 
 from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import AnyDirectory, create_directory
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.retention import RetentionRule, RetentionRules
@@ -34,9 +35,7 @@ def drawn_rules(source: random.Random) -> RetentionRules:
     )
 
 
-def retainer(
-    data: AnyDirectory, rules: RetentionRules, unsynced: set[str] | None = None
-) -> Retainer:
+def retainer(data: AnyDirectory, rules: RetentionRules, names: DurableNames) -> Retainer:
     """What removes by `rules`, long after all was stored, on a disk that is full now and then."""
     looks = itertools.count()
 
@@ -44,7 +43,7 @@ def retainer(
         # Not always, so that more than one segment is there to go.
         return _NEEDED if next(looks) // _LOOKS % 2 else 0
 
-    return Retainer(data, rules, free_bytes=free_bytes, clock_ns=lambda: _NOW_NS, unsynced=unsynced)
+    return Retainer(data, rules, free_bytes=free_bytes, clock_ns=lambda: _NOW_NS, names=names)
 
 
 class Cursors:

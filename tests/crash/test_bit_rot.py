@@ -21,8 +21,10 @@ from logengine.disk import segment_file
 from logengine.disk.segment_file import list_segments
 from logengine.errors import DamagedSegment
 from logengine.format.block import Record
-from logengine.reading.reader import Problem, StreamReader
-from logengine.store.store import Store, StoreLimits
+from logengine.reading.problem import Problem
+from logengine.reading.reader import StreamReader
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.upkeep.verify import verify_stream
 from tests.compressed import compress_file
 from tests.crash import oracle
@@ -33,7 +35,7 @@ from tests.daemon import Daemon
 
 STREAM = "app"
 # Three segments: of three records, of three, and an active one.
-LIMITS = StoreLimits(rewrite_limit=200)
+LIMITS = CommitConfig(rewrite_limit=200)
 
 
 class Damage(NamedTuple):

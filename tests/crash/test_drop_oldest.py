@@ -10,20 +10,21 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine.disk.directory import Directory, sync_or_note
+from logengine.disk.directory import Directory
+from logengine.disk.durable_names import DurableNames, remove_covered
 from logengine.disk.segment_file import list_segments
 from logengine.format.segment import segment_name
-from logengine.store import stream
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.store.stream import drop_oldest
 from logengine.upkeep.compaction import Part
 from logengine.upkeep.rewrite import Pace, Rewriter
-from logengine.upkeep.survey import unlink_newest_first
 from tests.crash import oracle
 from tests.crash.going import broken_by_cuts, cut_goings, dropped, fail_goings
 from tests.crash.mutants import nothing
 from tests.crash.seed import SEED
 from tests.crash.system_calls import SystemCalls
+from tests.unnoted import unnoted
 
 LAST = 6
 COMPACTED = 4
@@ -31,14 +32,14 @@ COMPACTED = 4
 
 def compacted_stream(data: Path, kind: str, left: int) -> None:
     """Commits segments of a record, makes one of some, and removes all but `left` of those."""
-    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store = Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
     for number in range(1, LAST + 1):
         planned = store.plan("app", oracle.addition("p", number, 9))
         assert not asyncio.run(store.commit({"app": planned}))
     store.close()
-    rewriter = Rewriter(data, Pace(1e12), direct_above=1000, level=1)
+    rewriter = Rewriter(data, Pace(1e12), names=unnoted(), direct_above=1000, level=1)
     parts = [Part(first, first, 100) for first in range(1, COMPACTED + 1)]
     names = [segment_name(part.first) for part in parts]
     if kind == "seal":
@@ -47,7 +48,7 @@ def compacted_stream(data: Path, kind: str, left: int) -> None:
         writer, _ = rewriter.merge("app", parts)
         names = names[1:]
     writer.publish()
-    unlink_newest_first(data / "app", names[left:])
+    remove_covered(data / "app", names[left:])
 
 
 def broken_by_a_cut(root: Path, kind: str, left: int) -> list[str]:
@@ -56,7 +57,7 @@ def broken_by_a_cut(root: Path, kind: str, left: int) -> list[str]:
     with calls.taken():
         compacted_stream(calls.data, kind, left)
         calls.note("compacted")
-        drop_oldest(calls.data / "app", 10**9, LAST + 1, set())
+        drop_oldest(calls.data / "app", 10**9, LAST + 1, unnoted())
     assert list_segments(calls.data / "app") == [LAST]
     return list(broken_by_cuts(calls, "compacted", LAST))
 
@@ -70,21 +71,21 @@ def test_a_cut_in_a_drop_leaves_a_whole_end_of_the_stream(
 
 
 def test_a_drop_that_does_not_sync_is_caught(tmp_path: Path) -> None:
-    with patch.object(stream, "sync_or_note", nothing):
+    with patch.object(DurableNames, "sync", nothing):
         assert broken_by_a_cut(tmp_path, "merge", 3)
 
 
 def test_a_drop_that_trusts_what_a_compaction_removed_is_caught(tmp_path: Path) -> None:
     syncs = 0
-    real = sync_or_note
+    real = DurableNames.sync
 
-    def all_but_the_first(directory: Directory, unsynced: set[str]) -> None:
+    def all_but_the_first(self: DurableNames, directory: Directory) -> None:
         nonlocal syncs
         syncs += 1
         if syncs > 1:
-            real(directory, unsynced)
+            real(self, directory)
 
-    with patch.object(stream, "sync_or_note", all_but_the_first):
+    with patch.object(DurableNames, "sync", all_but_the_first):
         assert broken_by_a_cut(tmp_path, "merge", 0)
 
 

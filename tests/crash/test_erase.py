@@ -36,6 +36,7 @@ from tests.crash.withstanding import (
     scratch_place,
     tree_of,
 )
+from tests.unnoted import unnoted
 
 MARK = Mark("2026-11-25T00:00:00.000001Z", "ann", "a password")
 RECORDS = 9
@@ -74,7 +75,7 @@ def refuse(damage: DamagedSegment) -> None:
 
 def erase(root: Path, case: Case) -> None:
     wanted = Wanted(0, None, ALL_TIMES, Filter(Grep(case.secret, fixed=True)))
-    list(Erasure(root / "data", STREAM, wanted, refuse).run(MARK, 0.0))
+    list(Erasure(root / "data", STREAM, wanted, refuse, names=unnoted()).run(MARK, 0.0))
 
 
 def wrong_at_any_time(root: Path, case: Case) -> Iterator[str]:

@@ -37,6 +37,7 @@ from tests.crash.withstanding import (
     scratch_place,
     tree_of,
 )
+from tests.unnoted import unnoted
 
 WHEN = "2026-11-26T00:00:00.{:06d}Z"
 _TIMES = count(1)  # no two repairs are at the same time
@@ -88,7 +89,7 @@ def damaged_case(root: Path, source: random.Random, life: Life) -> Case:
 
 def repair(root: Path) -> None:
     when = WHEN.format(next(_TIMES))
-    Repair(root / "data", STREAM, when, lambda _: None).run()
+    Repair(root / "data", STREAM, when, lambda _: None, names=unnoted()).run()
 
 
 def wrong(root: Path, case: Case, *, started: bool = False) -> Iterator[str]:

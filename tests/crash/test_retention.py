@@ -21,22 +21,23 @@ from msgspec import UNSET
 
 from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import Directory, sync_directory
+from logengine.disk.durable_names import DurableNames, remove_covered
 from logengine.disk.segment_file import list_segments, read_header, read_segment
 from logengine.errors import AtomicWriteError
 from logengine.format.segment import encode_header, segment_name
-from logengine.store.store import Store, StoreLimits
-from logengine.upkeep import retainer
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.upkeep.compaction import Part
 from logengine.upkeep.repair import Repair
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.retention import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
-from logengine.upkeep.survey import unlink_newest_first
 from tests.crash import oracle
 from tests.crash.going import broken_by_cuts, cut_goings, fail_goings, retained
 from tests.crash.mutants import nothing
 from tests.crash.seed import SEED
 from tests.crash.system_calls import Attempt, SystemCalls
+from tests.unnoted import unnoted
 
 SEALS = 5
 RULES = RetentionRules(default=RetentionRule(max_age=1.0))
@@ -44,20 +45,20 @@ RULES = RetentionRules(default=RetentionRule(max_age=1.0))
 
 def store_and_seal(data: Path, seals: Iterable[Sequence[int]]) -> None:
     """Commits some records, each a segment, and makes seals of those."""
-    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store = Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
     for number in range(1, SEALS + 2):
         planned = store.plan("app", oracle.addition("p", number, 9))
         assert not asyncio.run(store.commit({"app": planned}))
     store.close()
-    rewriter = Rewriter(data, Pace(math.inf), direct_above=1000, level=1)
+    rewriter = Rewriter(data, Pace(math.inf), names=unnoted(), direct_above=1000, level=1)
     after = None
     for numbers in seals:
         parts = [Part(n, n, read_header(data / "app", n).bytes) for n in numbers]
         writer, header = rewriter.seal("app", parts, after)
         writer.publish()
-        unlink_newest_first(data / "app", [segment_name(n) for n in numbers])
+        remove_covered(data / "app", [segment_name(n) for n in numbers])
         after = header.first
     sync_directory(data / "app")
 
@@ -71,7 +72,7 @@ def with_a_gap(data: Path) -> None:
     """The same, but that a seal among them was lost, and that is recorded."""
     sealed_stream(data)
     os.unlink(data / "app" / segment_name(2, compressed=True))
-    Repair(data, "app", "2026-11-25T00:00:00.000001Z", lambda _: None).run()
+    Repair(data, "app", "2026-11-25T00:00:00.000001Z", lambda _: None, names=unnoted()).run()
 
 
 def with_a_plain_one_back(data: Path) -> None:
@@ -90,7 +91,7 @@ def just_cleared_up(data: Path) -> None:
 
 
 def retain(data: Path) -> None:
-    on = Retainer(data, RULES)
+    on = Retainer(data, RULES, names=unnoted())
     on.look()
     while (removal := on.next_removal()) is not None:
         # The daemon goes on after a failure, and looks again.
@@ -127,7 +128,7 @@ def test_a_cut_in_a_retention_leaves_a_whole_end_of_the_stream(
 
 def test_a_retention_that_does_not_sync_is_caught(tmp_path: Path) -> None:
     sealed_stream(tmp_path / "other" / "data")
-    with patch.object(retainer, "sync_or_note", nothing):
+    with patch.object(DurableNames, "sync", nothing):
         calls = recorded(tmp_path)
     assert broken_by_a_cut(calls)
 
@@ -167,7 +168,7 @@ def test_a_retention_that_fails_goes_no_further(tmp_path: Path, call: str, at: i
 
 def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> None:
     sealed_stream(tmp_path / "data")
-    on = Retainer(tmp_path / "data", RULES)
+    on = Retainer(tmp_path / "data", RULES, names=unnoted())
     on.look()
     removal = on.next_removal()
     assert removal is not None
@@ -178,10 +179,36 @@ def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> 
     ):
         on.remove(removal)
     assert on.next_removal() is None
+    # What was chosen before stays too.
+    left = list_segments(tmp_path / "data" / "app")
+    assert not on.remove(removal)
+    assert list_segments(tmp_path / "data" / "app") == left
+
+
+def test_a_removal_is_durable_when_it_returns(tmp_path: Path) -> None:
+    calls: list[str] = []
+    sealed_stream(tmp_path / "data")
+    on = Retainer(tmp_path / "data", RULES, names=unnoted())
+    on.look()
+    removal = on.next_removal()
+    assert removal is not None
+    fsync, unlink = os.fsync, os.unlink
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append("fsync")
+        fsync(descriptor)
+
+    def noted_unlink(name: str, *, dir_fd: int) -> None:
+        calls.append("unlink")
+        unlink(name, dir_fd=dir_fd)
+
+    with patch.object(os, "fsync", noted_fsync), patch.object(os, "unlink", noted_unlink):
+        assert on.remove(removal)
+    assert calls == ["fsync", "unlink", "fsync"]
 
 
 def test_after_a_commit_whose_sync_failed_nothing_of_the_stream_goes(tmp_path: Path) -> None:
-    store = Store(tmp_path / "data", oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store = Store(tmp_path / "data", oracle.AtOnce(), CommitConfig(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
     for number, error in enumerate([None, OSError(errno.EIO, "injected"), None], 1):

@@ -17,7 +17,8 @@ import pytest
 from logengine.disk.atomic import AtomicWriter
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.segment import encode_header, segment_name
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from tests.crash import cuts, faults, mutants, oracle
 from tests.crash.mutants import Mutant
 from tests.crash.system_calls import SystemCalls
@@ -176,7 +177,7 @@ def test_a_merge_that_unlinks_before_the_sync_is_caught(
 ) -> None:
     calls = SystemCalls(tmp_path)
     with calls.taken():
-        store = Store(tmp_path / "data", oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+        store = Store(tmp_path / "data", oracle.AtOnce(), CommitConfig(rewrite_limit=1))
         store.open()
         asyncio.run(store.recover_stream("app"))
         for number in range(1, RECORDS + 1):

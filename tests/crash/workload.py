@@ -26,15 +26,18 @@ import msgspec
 
 from logengine.disk import writes
 from logengine.intake.server import Server, ServerLimits
-from logengine.reading.follow import Follower
-from logengine.store.committer import CommitLimits, Committer
+from logengine.protocols.ndjson import PROTOCOL as NDJSON
+from logengine.reading.follower import Follower
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from logengine.upkeep.compaction import CompactionLimits
+from logengine.upkeep.compaction import CompactionConfig
 from logengine.upkeep.compactor import Compactor
 from logengine.upkeep.retention import RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash import retaining
 from tests.crash.oracle import (
+    COMMIT,
     LIMITS,
     Durable,
     MakeRetainer,
@@ -48,14 +51,12 @@ from tests.crash.oracle import (
 MAX_RECORD = 600
 # So small that segments are merged and sealed within a few records; in every other run
 # streams go quiet, too, by a clock that counts how often it is looked at.
-_COMPACTION_LIMITS = [
-    CompactionLimits(
+_COMPACTION_CONFIGS = [
+    CompactionConfig(
         fanout=2,
         seal_bytes=4000,
         seal_after=quiet,
         seal_small_after=2 * quiet,
-        retry_min=1,
-        retry_max=4,
     )
     for quiet in (50, math.inf)
 ]
@@ -66,8 +67,8 @@ _PASSES = 3  # after the last ack: to seal what is left, and to try again what f
 Note = Callable[[Any], None]
 
 # Single records are committed by the loop itself in every fourth run, whatever the clock says.
-_COMMIT_LIMITS = [
-    CommitLimits(
+_COMMIT_CONFIGS = [
+    CommitConfig(
         max_batch=3000,
         pipeline_bytes=300,
         in_loop_below=in_loop_below,
@@ -142,7 +143,7 @@ class Plan:
         rules = self.retention
         if rules is None:
             return None
-        return lambda data, unsynced: retaining.retainer(data, rules, unsynced)
+        return lambda data, names: retaining.retainer(data, rules, names)
 
 
 def is_refused(producer: Producer, number: int) -> bool:
@@ -274,7 +275,7 @@ async def run(data: Path, plan: Plan, executor: Executor, note: Note) -> None:
 @contextlib.asynccontextmanager
 async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> AsyncIterator[str]:
     """A server on `data`; its address."""
-    store = Store(data, executor, LIMITS)
+    store = Store(data, executor, COMMIT, LIMITS)
     store.open()
     listener = socket.socket(socket.AF_UNIX)
     address = "\0" + tempfile.mktemp(prefix="logengine-", dir="")
@@ -282,12 +283,18 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
     listener.listen(64)
     with contextlib.closing(store), _small_direct_writes():
         async with asyncio.TaskGroup() as tasks:
+            server: Server
+
+            def has_room() -> None:
+                server.room()
+
             committer = Committer(
                 store,
-                _COMMIT_LIMITS[plan.seed % 4 == 0],
+                _COMMIT_CONFIGS[plan.seed % 4 == 0],
                 tasks,
                 drops_oldest=lambda _: plan.drops_oldest,
                 counts_users=plan.seed % _COUNTS_USERS_EVERY == 0,
+                on_room=has_room,
             )
             server = Server(
                 store,
@@ -296,8 +303,7 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
                 tasks,
                 clock_ns=lambda: _NANOSECONDS,
             )
-            committer.on_room = server.room
-            server.listen(listener, "default")
+            server.listen(listener, "default", NDJSON)
             readers = _Readers(data, plan, note)
             compactor, pass_time = _compactor(store, committer, executor, plan)
             tasks.create_task(compactor.run())
@@ -360,20 +366,27 @@ def _compactor(
     """A compactor, and what makes it believe that all streams have gone quiet."""
     ticks = itertools.count()
     passed = 0
-    limits = _COMPACTION_LIMITS[plan.seed % 2]
+    config = _COMPACTION_CONFIGS[plan.seed % 2]
     retainer = None
     if plan.make_retainer is not None:
-        limits = msgspec.structs.replace(limits, seal_bytes=_SEAL_BYTES_RETAINED)
-        retainer = plan.make_retainer(store.data, store.unsynced)
-    rewriter = Rewriter(store.data, Pace(math.inf), direct_above=LIMITS.direct_above, level=1)
+        config = msgspec.structs.replace(config, seal_bytes=_SEAL_BYTES_RETAINED)
+        retainer = plan.make_retainer(store.data, store.names)
+    rewriter = Rewriter(
+        store.data,
+        Pace(math.inf),
+        names=store.names,
+        direct_above=COMMIT.direct_above,
+        level=1,
+    )
     compactor = Compactor(
         store,
         committer,
         rewriter,
-        limits,
+        config,
         executor,
         lambda: next(ticks) + passed,
         retainer=retainer,
+        retry_max_s=4,
     )
 
     def pass_time() -> None:

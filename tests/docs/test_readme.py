@@ -65,7 +65,7 @@ def test_the_tour_prints_what_it_says(root: Path) -> None:
     assert len(printed[1::2]) == len(steps)
 
 
-def test_the_programs_send_the_records_that_are_shown(daemon: Daemon) -> None:
+def test_the_programs_send_and_read_the_records_that_are_shown(daemon: Daemon) -> None:
     pairs = re.findall(r"```python\n(.*?)```\n```json\n(.*?)```", README, re.DOTALL)
     assert len(pairs) == 3
     for program, shown in pairs:
@@ -77,6 +77,15 @@ def test_the_programs_send_the_records_that_are_shown(daemon: Daemon) -> None:
         )
         record = json.loads(shown)
         assert {name: daemon.values("shop")[-1].get(name) for name in record} == record
+    (reading,) = re.findall(r"```python\n([^`]*logengine\.read\(.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", reading],
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env=os.environ | {"LOGENGINE_DATA": str(daemon.data)},
+    )
+    assert re.fullmatch(rb"\S+Z order 7 placed\n", done.stdout)
 
 
 def test_the_readme_names_every_command() -> None:

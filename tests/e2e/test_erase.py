@@ -11,6 +11,7 @@ from logengine.errors import OldBytesRemain
 from logengine.upkeep.erase import ERASING_DIRECTORY, finish
 from tests.compressed import compress_file
 from tests.daemon import Daemon
+from tests.unnoted import unnoted
 
 RECORDS = 9
 
@@ -104,14 +105,14 @@ def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> Non
     old.write_bytes(b"secret")
     with old.open("rb") as reader:
         with pytest.raises(OldBytesRemain, match="still open"):
-            finish(erasing, 0.0)
+            finish(erasing, 0.0, unnoted())
         assert reader.read() == b"secret"
     backup = tmp_path / "backup"
     backup.hardlink_to(old)
     with pytest.raises(OldBytesRemain, match="another name"):
-        finish(erasing, 0.0)
+        finish(erasing, 0.0, unnoted())
     backup.unlink()
-    finish(erasing, 0.0)
+    finish(erasing, 0.0, unnoted())
     assert not list(erasing.iterdir())
 
 

@@ -18,7 +18,8 @@ from logengine.disk.segment_file import list_segments
 from logengine.errors import NotInstalled
 from logengine.exchange.exporting import export_file, zstd_frames
 from logengine.format.segment import segment_name
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from tests.crash.oracle import addition
 from tests.daemon import Daemon, eventually
 from tests.e2e.test_cli import LOGENGINE
@@ -148,7 +149,7 @@ def test_an_export_misses_nothing_that_was_removed_before_it_was_read(
         daemon.cli("send", "-s", "app", stdin=b'{"n":%d}\n' % number)
     daemon.stop()
     with ThreadPoolExecutor(1) as executor:
-        store = Store(daemon.data, executor, StoreLimits(rewrite_limit=1))
+        store = Store(daemon.data, executor, CommitConfig(rewrite_limit=1))
         store.open()
         for number in range(4, 6):
             planned = {"app": store.plan("app", addition("p", number, 5))}

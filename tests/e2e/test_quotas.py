@@ -136,6 +136,26 @@ def test_dropped_records_are_told_of_once_an_interval(make_daemon: MakeDaemon) -
     assert len(reports(daemon, "tight")) <= 3
 
 
+def test_what_was_dropped_before_a_stop_that_runs_out_of_time_is_in_the_log(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = make_daemon('stop_timeout = "300ms"\n[quota]\nreport_every = "1h"\n' + DROPS)
+    sender = daemon.connect()
+    sender.hello(stream="tight")
+    sender.send(RECORDS)
+    dropped = len(dropped_numbers(sender, 100))
+    # A sender in the way of the stop: its stream cannot be committed.
+    daemon.data.joinpath("bad").write_text("in the way")
+    stuck = daemon.connect()
+    stuck.hello(stream="bad")
+    stuck.send(b"lost, and not acked\n")
+    eventually(lambda: "commit_failed" in daemon.events())
+    assert daemon.stop() == 0
+    assert "stop_timeout" in daemon.events()
+    (told,) = [line for line in daemon.log() if line["event"] == "over_quota"]
+    assert (told["stream"], told["records"]) == ("tight", dropped)
+
+
 def test_a_user_is_over_the_quota_in_all_streams_at_once(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(USER_QUOTA.format(over="drop"))
     dropped = 0

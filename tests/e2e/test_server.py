@@ -8,12 +8,14 @@ import array
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import os
 import resource
 import socket
 import stat
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -26,12 +28,14 @@ import uvloop
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
-from logengine.intake.connection import RECEIVE_BYTES
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import Admitted, Quota, Quotas
 from logengine.intake.server import Server, ServerLimits
-from logengine.store.committer import CommitLimits, Committer
-from logengine.store.store import Store, StoreLimits
+from logengine.intake.surroundings import RECEIVE_BYTES
+from logengine.protocols.ndjson import PROTOCOL as NDJSON
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.store.store import Store
 
 PATIENCE_S = 20
 # Long enough that what must not happen would have happened, short enough to wait for.
@@ -159,6 +163,9 @@ class Served:
         self.committer: Committer
         self._clients: list[Client] = []
 
+    def has_room(self) -> None:
+        self.server.room()
+
     async def connect(self) -> Client:
         connection = socket.socket(socket.AF_UNIX)
         connection.setblocking(False)
@@ -204,26 +211,25 @@ class Served:
 async def serving(
     root: Path,
     limits: dict[str, Any],
-    store_limits: StoreLimits | None,
+    store_limits: LimitsConfig | None,
     quotas: Quotas | None = None,
 ) -> AsyncIterator[Served]:
     disk = Disk()
     with ThreadPoolExecutor(4) as executor, patch.object(os, "fsync", disk.fsync):
         served = Served(root, disk)
-        store = Store(served.data, executor, store_limits)
+        store = Store(served.data, executor, limits=store_limits)
         store.open()
         listener = bind_listener(served.path, 0o666)
         tasks_ended = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
                 # A disk that is held would hold the loop, and so the test.
-                commit_limits = CommitLimits(in_loop_below=0, retry_min=0.005, retry_max=0.02)
-                served.committer = Committer(store, commit_limits, tasks)
+                commit_limits = CommitConfig(in_loop_below=0, retry_min=0.005, retry_max=0.02)
+                served.committer = Committer(store, commit_limits, tasks, on_room=served.has_room)
                 served.server = Server(
                     store, served.committer, ServerLimits(**limits), tasks, quotas=quotas
                 )
-                served.committer.on_room = served.server.room
-                served.server.listen(listener, "default")
+                served.server.listen(listener, "default", NDJSON)
                 try:
                     yield served
                 finally:
@@ -254,7 +260,7 @@ def serve(
         @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
         def run(root: Path, loop: str) -> None:
             async def main() -> None:
-                store_limits = StoreLimits(max_streams=streams_max) if streams_max else None
+                store_limits = LimitsConfig(max_streams=streams_max) if streams_max else None
                 async with serving(
                     root, limits, store_limits, quotas() if quotas else None
                 ) as served:
@@ -535,7 +541,7 @@ async def test_a_sender_that_never_reads_gets_only_the_latest_ack(served: Served
         await other.acked(number)
         total = number
     (connection,) = [c for c in served.server._connections if c.stream == "deaf"]
-    assert len(connection._answers) < 1000
+    assert len(connection._answers._waiting) < 1000
     await deaf.acked(total)
 
 
@@ -585,7 +591,7 @@ async def test_an_error_inside_one_connection_ends_only_that_one(served: Served)
     await other.hello(stream="other")
     hostile = await served.connect()
     await hostile.hello(stream="hostile")
-    with patch.object(served.server, "timestamp", side_effect=ZeroDivisionError):
+    with patch.object(served.server.arrivals, "timestamp", side_effect=ZeroDivisionError):
         await hostile.send(b"x\n")
         assert await hostile.rest() == []
     await other.send(b"y\n")
@@ -603,6 +609,21 @@ async def test_descriptors_that_are_passed_are_not_kept(served: Served) -> None:
         )
         await client.acked(number)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@serve()
+async def test_a_connection_that_has_ended_is_freed_without_the_collector(served: Served) -> None:
+    gc.disable()
+    try:
+        client = await served.connect()
+        await client.hello(stream="app", producer="p")
+        await client.send(numbered(1, 9))
+        await client.acked(9)
+        (ended,) = [weakref.ref(each) for each in served.server._connections]
+        client.close()
+        await served.until(lambda: ended() is None)
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager
@@ -715,7 +736,7 @@ async def test_who_comes_back_to_a_failing_stream_again_and_again_leaves_nothing
         await served.until(
             lambda number=number: (  # type: ignore[misc]
                 served.server.totals.connections == number
-                and len(served.server._welcomes) == served.server.connections == 1
+                and served.server.producers.greeted == served.server.connections == 1
             )
         )
     # What waits is the record, and the place at which whoever came last is welcomed; perhaps
@@ -733,13 +754,13 @@ async def test_unfinished_records_that_fill_the_memory_are_finished_one_at_a_tim
     for client in halves:
         await client.hello()
         await client.send(b'{"pad":"' + b"h" * 40_000)
-    await served.until(lambda: served.server._held_bytes >= 480_000)
+    await served.until(lambda: served.server.admission.held_bytes >= 480_000)
     for client in halves:
         await client.send(b'"}\n')
         await client.acked(1)
     assert len(served.values()) == 20
-    assert served.server._held_bytes == 0
-    assert served.server._elected is None
+    assert served.server.admission.held_bytes == 0
+    assert served.server.admission.elected is None
 
 
 @serve(max_record=60_000, max_pending=200_000, max_pending_stream=100_000, stall_timeout=0.05)
@@ -768,9 +789,9 @@ async def test_nobody_is_stalled_whose_stream_is_not_read(served: Served) -> Non
     for number, client in enumerate(halves):
         await client.hello(stream=f"s{number}")
         await client.send(b"h" * 30_000)
-    await served.until(lambda: served.server._elected is not None)
-    assert served.server._elected is not None
-    elected = halves[int(served.server._elected.stream[1:])]
+    await served.until(lambda: served.server.admission.elected is not None)
+    assert served.server.admission.elected is not None
+    elected = halves[int(served.server.admission.elected.stream[1:])]
     served.disk.hold()
     await elected.send(b"\n" + (b"h" * 50_000 + b"\n") * 3 + b"h" * 50_000)
     stream = f"s{halves.index(elected)}"
@@ -791,7 +812,7 @@ async def test_memory_is_bounded_where_unfinished_records_fill_it(served: Served
     for client in clients:
         await client.hello()
         await client.send(b"h" * 30_000)
-    await served.until(lambda: served.server._elected is not None)
+    await served.until(lambda: served.server.admission.elected is not None)
     served.disk.hold()
     lines = b"\n" + (b"w" * 990 + b"\n") * 100
     for client in clients:
@@ -803,7 +824,7 @@ async def test_memory_is_bounded_where_unfinished_records_fill_it(served: Served
     served.disk.go_on()
     for client in clients:
         await client.send_what_fits(b"end\n")
-    await served.until(lambda: served.committer.is_idle and not served.server._held_bytes)
+    await served.until(lambda: served.committer.is_idle and not served.server.admission.held_bytes)
     assert len(served.values()) == 16 * 102
 
 
@@ -885,6 +906,18 @@ async def test_closing_at_once_acks_nothing_that_is_not_durable(served: Served) 
     assert served.numbers() == list(range(1, 10))
 
 
+@serve()
+async def test_closing_at_once_tells_a_sender_without_a_hello_that_half_a_record_is_not_durable(
+    served: Served,
+) -> None:
+    client = await served.connect()
+    await client.send(b'{"half":')
+    await served.until(lambda: served.server.admission.held_bytes > 0)
+    client.half_close()
+    served.server.close()  # before it has heard of the end
+    assert [answer["error"] for answer in await client.rest()] == ["not_durable"]
+
+
 # Listening.
 
 
@@ -941,9 +974,9 @@ async def test_whoever_finishes_records_is_not_stalled(served: Served) -> None:
     for number, client in enumerate(halves):
         await client.hello(stream=f"s{number}")
         await client.send(b"h" * 30_000)
-    await served.until(lambda: served.server._elected is not None)
-    assert served.server._elected is not None
-    elected = halves[int(served.server._elected.stream[1:])]
+    await served.until(lambda: served.server.admission.elected is not None)
+    assert served.server.admission.elected is not None
+    elected = halves[int(served.server.admission.elected.stream[1:])]
     for number in range(1, 15):
         await elected.send(b"h" * 100 + b"\n" + b"h" * (30_000 + 500 * number))
         await elected.acked(number)

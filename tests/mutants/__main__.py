@@ -1,16 +1,20 @@
 """The command: `python -m tests.mutants`, or `make mutants`.
 
 Looks for each mutant, says who found it, and which nobody did; ends with 1 if there are any.
+A run that was stopped goes on where it was: what was found is not looked for again while the
+engine and the mutant are the same.
 """
 
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 import click
 
 from tests.mutants.catalogue import MUTANTS
-from tests.mutants.hunt import BrokenFinder, Caught, hunt
+from tests.mutants.found import Found
+from tests.mutants.hunt import SIMULATION, BrokenFinder, Caught, hunt
 from tests.mutants.mutant import Mutant
 
 
@@ -20,8 +24,22 @@ from tests.mutants.mutant import Mutant
 @click.option("--seconds", type=float, help="For how long the simulation searches, at most.")
 @click.option("--list", "lists", is_flag=True, help="Names them, and looks for none.")
 @click.option("--harmless", is_flag=True, help="Looks for those that harm nobody, too.")
+@click.option(
+    "--found",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=".mutants-found",
+    show_default=True,
+    help="Keeps what was found; without this file all are looked for.",
+)
 def main(
-    only: Sequence[str], jobs: int, seconds: float | None, *, lists: bool, harmless: bool
+    only: Sequence[str],
+    jobs: int,
+    seconds: float | None,
+    file: Path,
+    *,
+    lists: bool,
+    harmless: bool,
 ) -> None:
     """Breaks the engine in one place at a time, and sees that it is found."""
     chosen = _chosen(only)
@@ -30,17 +48,26 @@ def main(
             print(f"{mutant.name:42}{mutant.wrong}")
         return
     asked = [mutant for mutant in chosen if harmless or not mutant.harmless]
-    caught: dict[str, Caught] = {}
+    found_before = Found(file)
+    caught = {m.name: before for m in asked if (before := found_before.get(m)) is not None}
+    if caught:
+        print(f"{len(caught)} were found before; without {file} they are looked for again")
+    left = [mutant for mutant in asked if mutant.name not in caught]
     with ThreadPoolExecutor(jobs) as pool:
-        hunts = {pool.submit(hunt, mutant, seconds=seconds): mutant for mutant in asked}
-        for each in as_completed(hunts):
-            mutant = hunts[each]
-            try:
-                found = each.result()
-            except BrokenFinder as error:
-                found = Caught("", str(error), 0.0)
-            caught[mutant.name] = found
-            _print(mutant, found)
+        hunts = {pool.submit(hunt, mutant, seconds=seconds): mutant for mutant in left}
+        try:
+            for each in as_completed(hunts):
+                mutant = hunts[each]
+                try:
+                    found = each.result()
+                except BrokenFinder as error:
+                    found = Caught("", str(error), 0.0)
+                caught[mutant.name] = found
+                if found.is_caught:
+                    found_before.add(mutant, found)
+                _print(mutant, found)
+        finally:  # whoever stops it does not wait for the rest
+            pool.shutdown(cancel_futures=True)
     sys.exit(_report(asked, chosen, caught))
 
 
@@ -63,6 +90,10 @@ def _report(asked: Sequence[Mutant], chosen: Sequence[Mutant], caught: dict[str,
     harmless = [mutant for mutant in chosen if mutant.harmless]
     share = 1 - len(missed) / max(1, len(counted))
     print(f"\n{len(counted)} mutants, {len(counted) - len(missed)} caught: {share:.1%}")
+    by_simulation = sum(caught[mutant.name].by == SIMULATION for mutant in counted)
+    print(
+        f"by the simulation {by_simulation}, by tests {len(counted) - len(missed) - by_simulation}"
+    )
     for mutant in missed:
         print(f"not caught: {mutant.name}: {mutant.wrong}")
     for mutant in harmless:

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Simulation, tests
 
 _COMPACTOR = tests("store/test_compactor.py")
 _SEALS = tests("store/test_compactor.py", "property/test_compaction.py")
+_NAMES = tests("unit/test_durable_names.py")
 _RETENTION = tests("unit/test_retention.py", "crash/test_retention.py")
 
 MUTANTS = (
@@ -31,9 +32,9 @@ MUTANTS = (
     mutant(
         "visible_result_not_noted",
         "a merge whose sync failed does not keep removals from this stream",
-        "upkeep/compactor.py",
-        "                self._store.unsynced.add(stream)\n",
-        "                pass\n",
+        "upkeep/rewrite.py",
+        "            names=self._names,\n",
+        "            names=DurableNames(lambda _: None),\n",
         Simulation(),
         _COMPACTOR,
         tests("store/test_restart.py", "crash/test_restart.py"),
@@ -80,7 +81,7 @@ MUTANTS = (
         "        await self._publish(stream, writer, [writer.plan.file_name], leftover.names)",
         "        writer.abort()\n"
         "        spend = self._rewriter.pace.spend_or_hurry\n"
-        "        await self._in_thread(_unlink, self._data, stream, leftover.names, spend)",
+        "        await self._in_thread(_remove_covered, self._data, stream, leftover.names, spend)",
         Simulation(),
         _COMPACTOR,
     ),
@@ -125,10 +126,11 @@ MUTANTS = (
     mutant(
         "covered_unlinked_oldest_first",
         "what a merge covers goes with the oldest first",
-        "upkeep/survey.py",
+        "disk/durable_names.py",
         "        for name in sorted(names, reverse=True):",
         "        for name in sorted(names):",
         Simulation(),
+        _NAMES,
         _COMPACTOR,
         tests("crash/test_power_cut.py"),
     ),
@@ -195,7 +197,7 @@ MUTANTS = (
         "retention removes before what a compaction removed is synced",
         "upkeep/retainer.py",
         "            # would come back after a power cut.\n"
-        "            sync_or_note(directory, self._unsynced)\n",
+        "            self._names.sync(directory)\n",
         "            # would come back after a power cut.\n",
         Simulation(),
         _RETENTION,
@@ -204,8 +206,8 @@ MUTANTS = (
         "removal_not_synced",
         "retention does not sync what it removed",
         "upkeep/retainer.py",
-        "                is_removed = True\n                sync_or_note(directory, self._unsynced)\n",
-        "                is_removed = True\n",
+        "            is_removed = self._names.remove(directory, removal.oldest.name)\n",
+        "            directory.unlink(removal.oldest.name)\n            is_removed = True\n",
         Simulation(),
         _RETENTION,
     ),
@@ -213,7 +215,7 @@ MUTANTS = (
         "retained_though_unsynced",
         "retention removes from a directory in which removed ones may come back",
         "upkeep/retainer.py",
-        "            if use.stream not in self._unsynced and self._is_known(use.stream)",
+        "            if self._names.may_remove_from(use.stream) and self._is_known(use.stream)",
         "            if self._is_known(use.stream)",
         Simulation(),
         _RETENTION,
@@ -223,15 +225,15 @@ MUTANTS = (
         "retained_though_not_recovered",
         "retention removes from a stream of which nobody knows where it ends",
         "upkeep/retainer.py",
-        "            if use.stream not in self._unsynced and self._is_known(use.stream)",
-        "            if use.stream not in self._unsynced",
+        "            if self._names.may_remove_from(use.stream) and self._is_known(use.stream)",
+        "            if self._names.may_remove_from(use.stream)",
         tests("store/test_unreadable.py"),
     ),
     mutant(
         "removed_though_unsynced",
         "retention removes what it chose before a sync failed",
         "upkeep/retainer.py",
-        "        if removal.stream in self._unsynced:\n            return False\n",
+        "        if not self._names.may_remove_from(removal.stream):\n            return False\n",
         "",
         Simulation(),
         _RETENTION,
@@ -272,11 +274,20 @@ MUTANTS = (
         Simulation(),
         _RETENTION,
     ),
+    mutant(
+        "removed_and_not_told",
+        "the log does not have what retention removed",
+        "upkeep/compactor.py",
+        "                if not is_removed:\n                    continue\n",
+        "                if True:\n                    continue\n",
+        Simulation(),
+        _RETENTION,
+    ),
     # Who reads.
     mutant(
         "followed_before_a_sync",
         "a follower shows what is visible and not durable",
-        "reading/follow.py",
+        "reading/follower.py",
         "                    sync_directory(self._data / reader.stream)\n",
         "                    pass\n",
         Simulation(),

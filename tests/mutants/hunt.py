@@ -11,6 +11,7 @@ from tests.mutants.child import FOUND, SAYS
 from tests.mutants.mutant import FailingTests, Finder, Mutant, Rig, Simulation
 from tests.mutants.tree import ROOT, tree_with
 
+SIMULATION = "simulation"
 _TESTS_LIMIT_S = 900.0
 _TEST_LIMIT_S = 120
 # How much longer than its time of the processor a search may take on a machine that is busy.
@@ -54,7 +55,7 @@ def hunt(mutant: Mutant, *, seconds: float | None = None) -> Caught:
 
 def _name_of(finder: Finder) -> str:
     if isinstance(finder, Simulation):
-        return "simulation"
+        return SIMULATION
     node = finder.node if isinstance(finder, Rig) else finder.nodes[0]
     return node.removeprefix("tests/").partition("::")[0]
 
@@ -86,7 +87,12 @@ def _fail(tree: Path, nodes: tuple[str, ...]) -> tuple[bool, str]:
 
 def _pytest(tree: Path, nodes: tuple[str, ...] | list[str]) -> tuple[int, str]:
     """The status of pytest, and the first test that failed."""
-    status, lines = _run(tree, ["pytest", *_PYTEST, *nodes], _TESTS_LIMIT_S)
+    try:
+        status, lines = _run(tree, ["pytest", *_PYTEST, *nodes], _TESTS_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise BrokenFinder(
+            f"pytest {' '.join(nodes)}: not done in {_TESTS_LIMIT_S:.0f} s"
+        ) from None
     if status not in (0, FOUND):
         raise BrokenFinder(f"pytest {' '.join(nodes)} ended with {status}:\n" + "\n".join(lines))
     failed = [line for line in lines if line.startswith("FAILED")]

@@ -8,13 +8,14 @@ import pytest
 
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.committing import LOSS
-from tests.mutants.hunt import BrokenFinder, hunt
+from tests.mutants.found import Found
+from tests.mutants.hunt import BrokenFinder, Caught, hunt
 from tests.mutants.mutant import Change, FailingTests, Mutant, Rig
 from tests.mutants.tree import ROOT, UnknownText, changed, changed_modules
 
 _FEWEST = 60
 _BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
-_QUICK = ("acked_though_failed", "returned_in_reverse", "numbers_not_used")
+_QUICK = ("acked_though_failed", "returned_in_reverse", "numbers_not_used", "closed_before_the_ack")
 
 
 def test_each_mutant_changes_the_engine_as_it_is_into_something_that_compiles() -> None:
@@ -53,6 +54,18 @@ def test_a_test_that_the_engine_as_it_is_fails_too_finds_no_mutant(tmp_path: Pat
     finder = FailingTests((str(failing),))
     with pytest.raises(BrokenFinder, match="the engine as it is fails as well"):
         hunt(replace(LOSS, finders=(finder,)))
+
+
+def test_what_was_found_is_known_to_the_next_run_unless_the_mutant_is_another(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "found"
+    caught = Caught("simulation", "seed 18: lost", 1.5)
+    Found(file).add(LOSS, caught)
+    found = Found(file)
+    assert found.get(LOSS) == caught
+    assert found.get(replace(LOSS, changes=LOSS.changes[:0])) is None
+    assert found.get(_BY_NAME[_QUICK[0]]) is None
 
 
 @pytest.mark.timeout(600)

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.segment import FORMAT_VERSION, Header
 from logengine.upkeep.compaction import (
-    PARTS_MAX,
-    CompactionLimits,
+    CompactionConfig,
     Merge,
     Part,
     Seal,
@@ -22,14 +22,14 @@ from logengine.upkeep.compaction import (
     merged_header,
 )
 
-LIMITS = CompactionLimits()
+LIMITS = CompactionConfig()
 KiB = 1024
 
 
 class Stream:
     """A stream as a list of segments; it counts how often the bytes of each were rewritten."""
 
-    def __init__(self, limits: CompactionLimits = LIMITS) -> None:
+    def __init__(self, limits: CompactionConfig = LIMITS) -> None:
         self.limits = limits
         self.parts: list[Part] = []
         self.rewrites: dict[int, int] = {}  # by the first number of what was committed
@@ -53,7 +53,7 @@ class Stream:
 
     def carry_out(self, action: Merge | Seal) -> None:
         parts = list(action.parts)
-        assert len(parts) <= PARTS_MAX
+        assert len(parts) <= MERGED_SEGMENTS_MAX
         assert all(before.last + 1 == after.first for before, after in pairwise(parts))
         at = self.parts.index(parts[0])
         assert self.parts[at : at + len(parts)] == parts
@@ -207,13 +207,13 @@ segments = st.lists(
     max_size=150,
 )
 small_limits = st.builds(
-    CompactionLimits, fanout=st.integers(2, 31), seal_bytes=st.integers(4 * KiB, 1024 * KiB)
+    CompactionConfig, fanout=st.integers(2, 31), seal_bytes=st.integers(4 * KiB, 1024 * KiB)
 )
 
 
 @given(segments, small_limits, st.booleans())
 def test_a_gap_is_never_merged_over_and_it_comes_to_an_end(
-    found: list[tuple[int, int, int, bool]], limits: CompactionLimits, quiet: bool
+    found: list[tuple[int, int, int, bool]], limits: CompactionConfig, quiet: bool
 ) -> None:
     stream = Stream(limits)
     seq = 1
@@ -243,7 +243,7 @@ def test_nothing_is_sealed_but_behind_what_is_sealed(
         seq += gap + count
     for decide in (choose, choose_when_quiet):
         for seal_from in (None, 1, seq):
-            action = decide(parts, seal_from, CompactionLimits(fanout=2, seal_bytes=4096))
+            action = decide(parts, seal_from, CompactionConfig(fanout=2, seal_bytes=4096))
             assert not isinstance(action, Seal)
             assert action is None or not any(part.is_compressed for part in action.parts)
 

@@ -6,12 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logengine.protocols.ndjson import (
-    BadHello,
-    Hello,
-    Lines,
     NdjsonReceiver,
-    TooLarge,
 )
+from logengine.protocols.wire import BadHello, Hello, Lines, TooLarge
 
 MAX_RECORD = 20
 lines = st.sampled_from(

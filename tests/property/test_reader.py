@@ -21,7 +21,8 @@ from logengine.format.compression import encode_compressed_header
 from logengine.format.segment import Earlier, Header, segment_name, timestamp_of
 from logengine.format.time_range import TimeRange
 from logengine.reading import reader as reader_module
-from logengine.reading.reader import Gone, Problem, StreamReader, last_records, merge_by_time
+from logengine.reading.problem import Gone, Problem
+from logengine.reading.reader import StreamReader, last_records, merge_by_time
 from logengine.store.plan import Addition, StreamState, append
 from logengine.upkeep.verify import verify_stream
 from tests.compressed import compressed, sealed
@@ -175,7 +176,7 @@ def test_what_was_removed_is_told_once_to_who_wanted_it(
     start = source.draw(st.integers(1, len(lines)))
     problems: list[Problem] = []
     with stream(files) as data:
-        reader = StreamReader(data, "app", problems.append, start, tells_removed=True)
+        reader = StreamReader(data, "app", problems.append, start, reports_removed=True)
         for first in firsts[:kept]:
             (data / "app" / segment_name(first)).unlink()
         seqs = [record.seq for block in reader.read() for record in block.records()]

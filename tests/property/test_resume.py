@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logengine.cli.resuming import ResumedSending
 from logengine.errors import AnotherInput, InvalidOption
 from logengine.format.record import split_lines
 from logengine.resume import log_file
 from logengine.resume.history import History, Note, encode_line
+from logengine.resume.sending import ResumedSending
 from logengine.resume.state_file import StateFile
 
 HEADER = b"#Fields: a b c"
@@ -135,6 +135,7 @@ def run(
                 read_pipe=read_pipe,
                 records_of_stream=records_of_stream,
                 progress=lambda _: None,
+                report=lambda _: None,
             ).run(names)
 
     with patch.object(log_file, "_READ_BYTES", piece_bytes):

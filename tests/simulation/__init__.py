@@ -2,7 +2,7 @@
 
 After FoundationDB's simulation (Zhou et al., "FoundationDB: A Distributed Unbundled
 Transactional Key Value Store", SIGMOD 2021) and TigerBeetle's VOPR: the real daemon runs, from
-`_opened_store` to `_stop`, and everything it meets is drawn from a seed.
+`opened_store` to the end of `serve`, and everything it meets is drawn from a seed.
 
     scenario    one run as a value: limits, senders, faults, events
     clock       time, threads and processes

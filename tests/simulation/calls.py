@@ -131,6 +131,7 @@ class _Stat:
 
     __slots__ = (
         "st_blocks",
+        "st_ctime_ns",
         "st_dev",
         "st_gid",
         "st_ino",
@@ -150,7 +151,7 @@ class _Stat:
         self.st_uid = self.st_gid = os.geteuid()
         self.st_size = len(inode.content)
         self.st_blocks = -(-self.st_size // _BLOCK_BYTES)
-        self.st_mtime_ns = inode.mtime_ns
+        self.st_mtime_ns = self.st_ctime_ns = inode.mtime_ns
         self.st_mtime = inode.mtime_ns / 1e9
 
 

@@ -6,6 +6,7 @@ judged by the documented format alone (`tests.crash.walker`).
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,20 +44,24 @@ class Sent:
     most: int = 0  # the greatest number that was sent
     promised: int = 0  # up to here the daemon said that it is durable
     trimmed: int = 0  # up to here the oldest may be gone
-    is_unsure_of_gaps: bool = False  # some may be dropped by a quota
+    dropped: set[int] = field(default_factory=set)  # by a quota, and not sent again since
 
     def stored_up_to(self, number: int) -> int:
         """The greatest number up to `number` that is to be stored; 0 if there is none."""
-        while number in self.refused:
+        while number in self.refused or number in self.dropped:
             number -= 1
         return number
 
     def following(self, number: int) -> int:
         """The next number that is to be stored."""
         number += 1
-        while number in self.refused:
+        while number in self.refused or number in self.dropped:
             number += 1
         return number
+
+    def may_follow(self, before: int, number: int) -> bool:
+        """Whether `number` may be stored next after `before`: nothing in between is to be."""
+        return before < number <= self.following(before)
 
 
 @dataclass(eq=False)
@@ -70,6 +75,7 @@ class Segment:
     rows: list[tuple[bytes, int]]
     prev: str | None
     header_sha256: str
+    announced: int = 0  # so many records were dropped by a quota, as its own records say
 
 
 @dataclass
@@ -101,8 +107,10 @@ class Oracle:
         self.odd_lines_allowed: set[str] = set()  # streams that were sent half records
         self.segments_read = 0
         self.acks = 0
-        # What was injected in a stream's commit and was not counted yet.
-        self.uncounted: dict[str, int] = {}
+        # What quotas dropped of each stream: all of it, and what was announced by a stop at last.
+        self.dropped: Counter[str] = Counter()
+        self.dropped_and_told: Counter[str] = Counter()
+        self.on_trimmed: Callable[[str, str, Segment], None] = lambda *_: None
 
     def sender(self, stream: str, name: str, refused: Iterable[int] = ()) -> Sent:
         """Makes a sender known, before its first record."""
@@ -212,10 +220,16 @@ class Oracle:
                 raise Violation("removed before it was read", what)
         if not any(each.first > segment.first for each in sure):
             raise Violation("newest removed", f"{directory.name}/{name} is the newest durable one")
+        self.on_trimmed(directory.name, name, segment)
         stream.gone_before = max(stream.gone_before, segment.last + 1)
         for who, (_, high) in segment.spans.items():
             sent = self.sent[who]
             sent.trimmed = max(sent.trimmed, high)
+
+    @staticmethod
+    def rows(body: bytes) -> list[tuple[bytes, int]]:
+        """Whose records, and which numbers, are in lines."""
+        return [(who, int(number)) for who, number in _ROW.findall(body)]
 
     def read(self, stream: str, name: str, inode: Inode) -> Segment:
         """What a segment holds, which must be whole."""
@@ -229,13 +243,14 @@ class Oracle:
         line, _, body = decompressed(path, content).partition(b"\n")
         header: Mapping[str, Any] = msgspec.json.decode(line)
         found = _ROW.findall(body)
+        announced = 0
         if len(found) != header["count"]:
-            found = [
-                row[0]
-                for each in body.split(b"\n")[:-1]
-                if (row := _ROW.findall(each)) or self._odd(stream, name, each)
-                if row
-            ]
+            found = []
+            for each in body.split(b"\n")[:-1]:
+                if row := _ROW.findall(each):
+                    found.append(row[0])
+                else:
+                    announced += self._announced(stream, name, each)
         rows = [(who, int(number)) for who, number in found]
         segment = Segment(
             header["first"],
@@ -245,13 +260,17 @@ class Oracle:
             rows,
             header.get("prev"),
             header.get("header_sha256", ""),
+            announced,
         )
         inode.seen = segment
         return segment
 
-    def _odd(self, stream: str, name: str, line: bytes) -> bool:
-        if stream in self.odd_lines_allowed or b'"event":"records_dropped"' in line:
-            return True
+    def _announced(self, stream: str, name: str, line: bytes) -> int:
+        """How many dropped records a line tells of that no sender sent."""
+        if b'"event":"records_dropped"' in line:
+            return int(msgspec.json.decode(line)["records"])
+        if stream in self.odd_lines_allowed:
+            return 0
         raise Violation("foreign record", f"{stream}/{name}: {line[:120]!r} was never sent")
 
     def _spans(
@@ -267,10 +286,7 @@ class Oracle:
             if span is None:
                 spans[who] = (number, number)
                 continue
-            expected = span[1] + 1
-            if expected in sent.refused:
-                expected = sent.following(span[1])
-            if number != expected and not (sent.is_unsure_of_gaps and number > expected):
+            if number != span[1] + 1 and not sent.may_follow(span[1], number):
                 what = "twice or out of order" if number <= span[1] else "a hole"
                 raise Violation(
                     what, f"{stream}/{name}: {who.decode()} {number} comes after {span[1]}"
@@ -374,8 +390,6 @@ class Oracle:
                 needed = sent.stored_up_to(span[0] - 1)
                 if needed <= enough:
                     return True
-                if sent.is_unsure_of_gaps:
-                    return True
         return False
 
     def _spans_of(self, sent: Sent) -> str:
@@ -415,6 +429,7 @@ class Oracle:
     ) -> None:
         known = self._stream(stream)
         next_seq = 0
+        announced = 0
         last: dict[bytes, int] = {}
         names = sorted(
             (first, name)
@@ -436,6 +451,7 @@ class Oracle:
             elif first != next_seq:
                 raise Violation("hole", f"{when}: {stream}/{name} comes after {next_seq - 1}")
             next_seq = segment.last + 1
+            announced += segment.announced
             if segment.prev is not None:
                 if seal is not None and segment.prev != seal:
                     raise Violation("seals not chained", f"{when}: {stream}/{name}")
@@ -444,10 +460,7 @@ class Oracle:
                 sent = self.sent[who]
                 before = last.get(who)
                 if before is None:
-                    begins = sent.following(0)
-                    if low > max(begins, sent.following(sent.trimmed)) and (
-                        not sent.is_unsure_of_gaps
-                    ):
+                    if low > max(sent.following(0), sent.following(sent.trimmed)):
                         raise Violation(
                             "lost", f"{when}: {stream} has {sent.name} from {low} on only"
                         )
@@ -456,9 +469,16 @@ class Oracle:
                         "twice or out of order",
                         f"{when}: {stream}/{name} has {sent.name} {low} after {before}",
                     )
-                elif low != sent.following(before) and not sent.is_unsure_of_gaps:
+                elif not sent.may_follow(before, low):
                     raise Violation(
                         "a hole", f"{when}: {stream}/{name} has {sent.name} {low} after {before}"
                     )
                 last[who] = high
         kept.update(last)
+        least = 0 if known.trims else self.dropped_and_told[stream]
+        if not least <= announced <= self.dropped[stream]:
+            raise Violation(
+                "not announced",
+                f"{when}: {stream} tells of {announced} dropped records; {self.dropped[stream]}"
+                f" were, {least} of them before a stop",
+            )

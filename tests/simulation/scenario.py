@@ -8,34 +8,42 @@ A scenario is a value; one with fewer senders, faults or events is a scenario, t
 import errno
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from logengine.daemon.config_sections import (
-    CommitConfig,
-    CompactionConfig,
     Config,
-    Duration,
-    LimitsConfig,
     ListenConfig,
     QuotaConfig,
     QuotasConfig,
     RecordsPerSecond,
     RetentionConfig,
-    Size,
     StreamConfig,
 )
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.units import Duration, Size
+from logengine.upkeep.compaction import CompactionConfig
+from logengine.upkeep.retention import RetentionRule
 from tests.simulation.calls import Fault, Space
 from tests.simulation.disk import ROOT
 from tests.simulation.senders import ANSWERED, ASKING, NAMED, NAMELESS, SenderPlan
 
 STREAMS = ("s", "t", "u", "v", "w", "x")
 DATA = f"{ROOT}/data"
+PATIENT_S = 10.0  # in which a stop is done if nothing fails
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _COMMIT_CALLS = ("create", "write", "fsync", "replace", "sync directory")
 _OTHER_CALLS = ("open", "read", "list", "stat", "statvfs", "unlink", "mkdir", "rmdir")
 _UNREAD_CHANCE = 0.2
 _UNREAD_ONCE_CHANCE = 0.5
+_HURRIED_CHANCE = 0.15
+_HURRIED_TURNS_MIN = 50  # which a stop takes where nothing is left to be done
+_DROPPING_CHANCE = 0.15
+_RETAINING_CHANCE = 0.15
+_ENVELOPE_BYTES = 120  # about
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
 
 
@@ -94,13 +102,27 @@ class Scenario:
         """The full disks, none of which was met."""
         return [replace(space, limit_bytes=None) for space in self.spaces]
 
+    @property
+    def hurries(self) -> bool:
+        """Whether a stop may run out of time by what the disk takes, though nothing fails."""
+        return self.config.stop_timeout < PATIENT_S
+
+    @property
+    def drops(self) -> bool:
+        """Whether a quota drops what is over it."""
+        quota = self.config.quota
+        return "drop" in (quota.stream.over, quota.uid.over)
+
     def trims(self, stream: str) -> bool:
         """Whether the oldest segments of a stream may go."""
         said = self.config.stream.get(stream)
         retention = self.config.retention
         on_full = said.on_full if said and said.on_full else self.config.on_full
         return on_full == "drop_oldest" or bool(
-            retention.max_bytes or retention.max_age or retention.keep_free != "0B"
+            retention.max_bytes
+            or retention.max_age
+            or retention.keep_free != "0B"
+            or (said and said.retention)
         )
 
     def keeps_what_is_unread(self, stream: str) -> bool:
@@ -108,6 +130,11 @@ class Scenario:
         said = self.config.stream.get(stream)
         on_full = said.on_full if said and said.on_full else self.config.on_full
         return on_full != "drop_oldest" and self.config.retention.keep_free == "0B"
+
+
+def _about(source: random.Random) -> Callable[[float, float], float]:
+    """Draws between two numbers, each order of magnitude alike."""
+    return lambda least, most: math.exp(source.uniform(math.log(least), math.log(most)))
 
 
 class _Drawing:
@@ -139,21 +166,15 @@ class _Drawing:
         spaces = self._spaces() if self._is_on(0.3) else ()
         config = self._config(max_record)
         events = self._events(senders)
-        ends_s = max(
-            [self.length_s]
-            + [fault.end_s for fault in faults if math.isfinite(fault.end_s)]
-            + [space.end_s for space in spaces]
-            + [event.at_s for event in events]
-        )
         slow = [s for s in self.streams if self._is_on(0.3)] if self._is_on(0.6) else []
-        return Scenario(
+        drawn = Scenario(
             seed=self.seed,
             config=config,
             senders=senders,
             faults=faults,
             spaces=spaces,
             events=events,
-            ends_s=ends_s,
+            ends_s=0.0,
             sync_s=self.sync_s,
             call_s=self._log(1e-7, 1e-4) if self._is_on() else 1e-6,
             spread=source.choice((0.1, 1.0, 3.0, 10.0)),
@@ -163,6 +184,117 @@ class _Drawing:
             buffer_bytes=buffer_bytes,
             short_writes=source.choice((0.0, 0.0, 0.1, 0.5)),
             inherits_listener=self._is_on(),
+        )
+        drawn = self._retaining(self._dropping(self._hurried(drawn)))
+        return replace(drawn, ends_s=self._ends_s(drawn))
+
+    def _ends_s(self, drawn: Scenario) -> float:
+        return max(
+            [self.length_s]
+            + [fault.end_s for fault in drawn.faults if math.isfinite(fault.end_s)]
+            + [space.end_s for space in drawn.spaces]
+            + [event.at_s for event in drawn.events]
+        )
+
+    def _hurried(self, drawn: Scenario) -> Scenario:
+        """Stops that run out of time, with senders half closed that wait for the end of file.
+
+        Drawn by itself, so that all else of a scenario stays what it was.
+        """
+        source = random.Random(f"hurried {self.seed}")
+        if source.random() > _HURRIED_CHANCE:
+            return drawn
+        about = _about(source)
+
+        patience_s = max(self.sync_s * about(0.1, 30), _HURRIED_TURNS_MIN * drawn.turn_s)
+        senders, faults, events = list(drawn.senders), list(drawn.faults), list(drawn.events)
+        stream = self.streams[0]
+        for _ in range(source.randint(1, 3)):
+            stop_s = source.random() * self.length_s
+            events.append(Event(stop_s, "stop"))
+            for _ in range(source.randint(1, 3)):
+                before_s = self.sync_s * about(0.1, 10)
+                bursts = [
+                    (before_s * source.random(), tuple(source.choices(range(90), k=size)))
+                    for size in source.choices(range(1, 6), k=source.randint(1, 3))
+                ]
+                senders.append(
+                    SenderPlan(
+                        number=len(senders),
+                        kind=source.choice((NAMELESS, NAMELESS, ANSWERED)),
+                        stream=stream,
+                        bursts=tuple(bursts),
+                        refused=frozenset(),
+                        begins_s=max(0.0, stop_s - before_s),
+                        piece_bytes=source.choice((0, 50)),
+                        hangs_up=0.0,
+                        half_closes=1.0,
+                        tells_first=0.0,
+                        waits_for_ack=0.0,
+                        read_s=0.0,
+                        uid=0,
+                        ends_open=source.random() < 0.3,
+                    )
+                )
+            fails, once = source.random() < 0.5, source.random() < 0.3
+            faults.append(
+                Fault(
+                    len(faults),
+                    frozenset([source.choice(_COMMIT_CALLS)]),
+                    source.choice((stream, stream, None)),
+                    max(0.0, stop_s - self.sync_s * about(1, 30)),
+                    stop_s + patience_s * about(0.3, 5),
+                    errno=source.choice(ERRORS) if fails else 0,
+                    slow_s=0.0 if fails else patience_s * about(0.3, 10),
+                    once=once,
+                )
+            )
+        return replace(
+            drawn,
+            config=structs.replace(drawn.config, stop_timeout=Duration(patience_s)),
+            senders=tuple(senders),
+            faults=tuple(faults),
+            events=tuple(sorted(events, key=lambda event: event.at_s)),
+        )
+
+    def _dropping(self, drawn: Scenario) -> Scenario:
+        """Quotas that drop, of a stream or a user; drawn by itself, as the stops are."""
+        source = random.Random(f"dropping {self.seed}")
+        if source.random() > _DROPPING_CHANCE:
+            return drawn
+        about = _about(source)
+        sizes = [size for plan in drawn.senders for _, burst in plan.bursts for size in burst]
+        per_s = len(sizes) / self.length_s * about(0.05, 3)
+        line_bytes = _ENVELOPE_BYTES + sum(sizes) / max(1, len(sizes))
+        limits = source.sample(("records", "bytes", "space"), source.choice((1, 1, 2)))
+        quota = QuotaConfig(
+            records_per_s=RecordsPerSecond(max(1, int(per_s)) if "records" in limits else 0),
+            bytes_per_s=Size(max(1, int(per_s * line_bytes)) if "bytes" in limits else 0),
+            burst=Duration(self.length_s * about(0.001, 0.3)),
+            max_bytes=Size(int(about(500, 30_000)) if "space" in limits else 0),
+            over="drop",
+        )
+        of_whom = source.choice((("stream",), ("uid",), ("stream", "uid")))
+        quotas = structs.replace(
+            drawn.config.quota,
+            report_every=Duration(self.length_s * about(0.01, 1)),
+            **dict.fromkeys(of_whom, quota),
+        )
+        return replace(drawn, config=structs.replace(drawn.config, quota=quotas))
+
+    def _retaining(self, drawn: Scenario) -> Scenario:
+        """Streams that keep so many bytes each; drawn by itself, too."""
+        source = random.Random(f"retaining {self.seed}")
+        if source.random() > _RETAINING_CHANCE:
+            return drawn
+        about = _about(source)
+        streams = dict(drawn.config.stream)
+        for stream in source.sample(self.streams, source.randint(1, len(self.streams))):
+            kept = RetentionRule(max_bytes=Size(int(about(300, 20_000))))
+            streams[stream] = structs.replace(streams.get(stream, StreamConfig()), retention=kept)
+        compaction = structs.replace(drawn.config.compaction, enabled=True)
+        return replace(
+            drawn, config=structs.replace(drawn.config, stream=streams, compaction=compaction)
         )
 
     def _senders(self, max_record: int) -> tuple[SenderPlan, ...]:
@@ -392,7 +524,7 @@ class _Drawing:
         seal_after = self.length_s * self._log(0.05, 3)
         return Config(
             data=DATA,
-            stop_timeout=Duration(max(10.0, 100 * self.length_s)),
+            stop_timeout=Duration(max(PATIENT_S, 100 * self.length_s)),
             reserve=Size(pick((0, 0, 2000))),
             commit=CommitConfig(
                 linger=Duration(self.sync_s if self._is_on(0.1) else 0.0),

@@ -38,6 +38,7 @@ class SenderPlan:
     waits_for_ack: float
     read_s: float  # it reads its answers so late
     uid: int
+    ends_open: bool = False  # its last record has no newline: the end of what it sends ends it
 
     @cached_property
     def records(self) -> int:
@@ -96,6 +97,7 @@ class Connection:
         self.is_half_closed = False
         self.was_warned = False
         self.was_cut_off = False  # not all of it came to the daemon
+        self.dropped: set[int] = set()  # by a quota, of which it is not told yet
         self._write_is_due = False
         self._read_at = 0.0
 
@@ -158,8 +160,18 @@ class Connection:
             if line.startswith(b'{"ack":'):
                 number = int(line[7:-1])
                 self.outside.oracle.promise(self.sent, number, "an ack")
+                if self.dropped and min(self.dropped) <= number:
+                    what = f"{self.sent.name} is acked {number}, of {sorted(self.dropped)} not told"
+                    raise Violation("dropped and not told", what)
             elif b'"stalled"' in line or b'"not_durable"' in line:
                 self.was_warned = True
+            elif b'"over_quota"' in line:
+                answer = json.loads(line)
+                told = set(range(answer["first"], answer["last"] + 1))
+                if not told or told - self.dropped:
+                    what = f"{self.sent.name} of {sorted(told)}, and {sorted(self.dropped)} were"
+                    raise Violation("told of what was not dropped", what)
+                self.dropped -= told
             elif line.startswith(b'{"welcome"'):
                 answer = json.loads(line)
                 self.sender.on_next(self, answer["next"])
@@ -409,7 +421,8 @@ class Sender:
             return b"x" * (self.outside.max_record + 1 + number % 7) + b"\n"
         name = (self.connection.sent if self.connection else self.sent).name
         size = self._sizes[number - 1]
-        return b'{"p":"%s","n":%d,"x":"%s"}\n' % (name.encode(), number, _PAYLOAD[:size])
+        end = b"" if self.plan.ends_open and number == self.plan.records else b"\n"
+        return b'{"p":"%s","n":%d,"x":"%s"}%s' % (name.encode(), number, _PAYLOAD[:size], end)
 
     def _send_half(self, connection: Connection) -> None:
         """The beginning of the next record, which is never to be seen."""

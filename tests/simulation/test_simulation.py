@@ -95,6 +95,9 @@ def test_runs_from_a_fixed_seed_break_no_promise():
     assert outcome.counts.kills
     assert outcome.counts.cuts
     assert outcome.counts.failures
+    assert outcome.counts.out_of_time
+    assert outcome.counts.over_quota
+    assert outcome.counts.removed
 
 
 def test_a_stop_commits_what_was_received_where_the_socket_cannot_be_removed():

@@ -16,21 +16,20 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from logengine.daemon import daemon, upkeep
-from logengine.daemon.config_sections import Config
-from logengine.daemon.socket_watch import ListeningSocket
+from logengine.daemon import daemon, open_store, service, sockets, upkeep
 from logengine.disk import atomic, file_system, writes
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
 from logengine.format.record import Peer
 from logengine.intake import connection, poller
+from logengine.intake.quota import Admitted
+from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.server import Server
-from logengine.reading import follow
+from logengine.reading import follower as follower_module
 from logengine.store.committer import Committer
 from logengine.upkeep import retainer, rewrite
 from logengine.upkeep.compactor import Compactor
@@ -40,9 +39,9 @@ from tests.simulation.coverage import Coverage, State
 from tests.simulation.disk import Directory, Inode
 from tests.simulation.inotify import Notifications
 from tests.simulation.loop import SimulatedExecutor, SimulatedLoop
-from tests.simulation.oracle import Oracle, Violation
+from tests.simulation.oracle import Oracle, Segment, Violation
 from tests.simulation.readers import Follows, Reader
-from tests.simulation.scenario import ERRORS, STREAMS, Event, Scenario
+from tests.simulation.scenario import ERRORS, PATIENT_S, STREAMS, Event, Scenario
 from tests.simulation.senders import ANSWERED, ASKING, NAMELESS, Outside, Sender
 from tests.simulation.sockets import End, Epoll, Listener, Network
 
@@ -76,6 +75,7 @@ class Counts:
     kills: int = 0
     cuts: int = 0
     stops: int = 0
+    out_of_time: int = 0  # stops that were
     restarts: int = 0
     reads: int = 0
     shown: int = 0
@@ -83,6 +83,7 @@ class Counts:
     seals: int = 0
     removed: int = 0
     dropped: int = 0
+    over_quota: int = 0
     fenced: int = 0
     failures: int = 0
     simulated_s: float = 0.0
@@ -164,6 +165,13 @@ class Life:
         self.has_moved = False  # the data directory could not be used for a while
         self.failed_logs: Counter[str] = Counter()
         self.told: dict[str, str] = {}  # of each stream that fails, the reason
+        self.dropped: Counter[str] = Counter()  # records, by quotas
+        self.told_over_quota: Counter[str] = Counter()
+        self.ran_out = False  # its stop ran out of time
+        self.trimmed: list[tuple[str, str, int]] = []  # the segments that went: stream, name, last
+        self.told_removed: set[tuple[str, str]] = set()
+        self.told_dropped: Counter[str] = Counter()  # up to which number of each stream
+        self.trimming_failed = False
         self.injected: Counter[str] = Counter()
         self.outcome: BaseException | str | None = None
         main = Thread(self.process, self._main)
@@ -175,13 +183,17 @@ class Life:
         executor: Any = SimulatedExecutor(self.process, config.commit.threads, "commit")
         compacting: Any = SimulatedExecutor(self.process, 1, "compact")
         try:
-            with daemon._opened_store(config, executor) as store:
+            with open_store.opened_store(config, executor) as store:
                 self.recovered = store.ready_streams()
                 world.network.loop = self.loop
                 world.listener.loop = self.loop
-                sockets = [_Socket.of(world.listener, config, world.scenario)]
+                inherited = world.scenario.inherits_listener
+                listener: Any = world.listener
+                listeners: list[sockets.Listening] = [
+                    _Listening(listener, config.listen[0], inherited=inherited)
+                ]
                 self.loop.run_until_complete(
-                    daemon._serve(config, {}, store, compacting, None, sockets)
+                    daemon.serve(config, {}, store, compacting, None, listeners)
                 )
                 self._wait_for_threads("default")  # as a loop does that is closed
                 self.known_at_stop = store.ready_streams()
@@ -202,6 +214,18 @@ class Life:
         """SIGTERM."""
         self.is_stopping = True
         self.loop.signal(signal.SIGTERM)
+
+    def hear_of_removals(self, event: str, fields: dict[str, Any]) -> None:
+        """Notes what the log says of segments and records that went for good."""
+        match event:
+            case "segment_removed":
+                self.told_removed.add((fields["stream"], fields["segment"]))
+            case "oldest_segments_dropped":
+                self.told_dropped[fields["stream"]] = fields["last"]
+            case "over_quota":
+                self.told_over_quota[fields["stream"]] += fields["records"]
+            case "retention_failed" | "oldest_segments_not_dropped":
+                self.trimming_failed = True
 
     def _gone(self) -> None:
         """Nobody goes on with what it was about to do."""
@@ -233,6 +257,7 @@ class World:
         self._clock_step_ns = 0
         self.calls.wall_ns = self._wall_ns
         self.oracle = Oracle(lambda: self.calls.disk, scenario.trims, scenario.keeps_what_is_unread)
+        self.oracle.on_trimmed = self._on_trimmed
         disk = self.calls.disk
         # As a file system has it that was just made: so its root is not empty.
         disk.mkdir(disk.root, "lost+found")
@@ -361,6 +386,7 @@ class World:
             self.counts.records += totals.records
             self.counts.failures += totals.failures
             self.counts.dropped += totals.dropped_records
+        self.counts.over_quota += life.dropped.total()
         if life.compactor is not None:
             self.counts.merges += life.compactor.totals.merges
             self.counts.seals += life.compactor.totals.seals
@@ -381,6 +407,9 @@ class World:
                 raise Violation("descriptors left", f"{left} are open after a stop")
             self._hold_failures(life)
             self._hold_temps(life)
+            self._hold_removed(life)
+            if not life.ran_out:
+                self.oracle.dropped_and_told += life.dropped
             self.oracle.look_at_all("after a stop")
             if self._is_through:
                 self.kernel.after(_FOLLOWED_S, lambda: self._finish(life.known_at_stop))
@@ -548,9 +577,9 @@ class World:
             self._is_through = True
             self._hold_nothing_left(life)
             life.stop()
-            self.kernel.after(
-                self.scenario.config.stop_timeout + 1.0, lambda: self._not_stopped(life)
-            )
+            # What is merged or sealed just then has as long as in any other scenario.
+            enough_s = max(self.scenario.config.stop_timeout, PATIENT_S) + 1.0
+            self.kernel.after(enough_s, lambda: self._not_stopped(life))
             return
         if self.kernel.now > deadline_s:
             waiting = [str(s.plan) + f", acked {s.acked}" for s in self.senders if not s.is_done]
@@ -594,6 +623,17 @@ class World:
             if count and not life.failed_logs[stream]:
                 raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
 
+    def _hold_removed(self, life: Life) -> None:
+        """The log has all that a quota dropped, and what retention, or a full disk, took."""
+        if life.told_over_quota != life.dropped:
+            what = f"{dict(life.dropped)} were, and the log has {dict(life.told_over_quota)}"
+            raise Violation("dropped untold", what)
+        if life.trimming_failed:
+            return
+        for stream, name, last in life.trimmed:
+            if (stream, name) not in life.told_removed and last > life.told_dropped[stream]:
+                raise Violation("removed untold", f"{stream}/{name}")
+
     def _hold_nothing_left(self, life: Life) -> None:
         """Where nobody waits, nothing is kept in mind of anybody."""
         committer, held = life.committer, life.server
@@ -602,11 +642,11 @@ class World:
         left = {
             "pending": committer.pending_bytes,
             "waiting": committer._waiting_bytes,
-            "held": held._held_bytes,
+            "held": held.admission.held_bytes,
             "queues": len(committer._pending),
             "failing": len(committer.failing()),
-            "paused": len(held._paused),
-            "producers": len(held._producers),
+            "paused": held.admission.paused,
+            "producers": held.producers.connected,
         }
         if any(left.values()):
             raise Violation("something is left", f"where nobody waits: {left}")
@@ -617,7 +657,7 @@ class World:
         if committer is None or held is None:
             return
         limits = self.scenario.config.limits
-        pending_bytes = committer.pending_bytes + held._held_bytes
+        pending_bytes = committer.pending_bytes + held.admission.held_bytes
         # A line takes more when it is stored, by the envelope, and the shortest many times more.
         most = limits.max_pending + _STORED_TIMES * self.scenario.buffer_bytes + limits.max_record
         if pending_bytes > most:
@@ -667,6 +707,25 @@ class World:
         self.oracle.name_changed(directory, name, before, after)
         if self.life is not None:
             self._hold_memory(self.life)
+
+    def _on_trimmed(self, stream: str, name: str, segment: Segment) -> None:
+        if self.life is not None:
+            self.life.trimmed.append((stream, name, segment.last))
+
+    def _on_admitted(self, sender: Any, body: bytes, count: int, admitted: Admitted) -> None:
+        """A quota let pass what it let pass of a connection's lines."""
+        oracle = self.oracle
+        passed = admitted.body
+        for who, number in oracle.rows(passed):
+            oracle.sent[who].dropped.discard(number)
+        if admitted.over is None or self.life is None:
+            return
+        dropped = oracle.rows(body[len(passed) :])
+        for who, number in dropped:
+            oracle.sent[who].dropped.add(number)
+        self.outside.by_end[sender._socket.number].dropped.update(number for _, number in dropped)
+        self.life.dropped[sender.stream] += count - admitted.records
+        oracle.dropped[sender.stream] += count - admitted.records
 
     def _on_fault(self, call: str, stream: str, fault: Fault | Space | None, error: int) -> None:
         kind = "short write" if fault is None else "slow"
@@ -726,6 +785,7 @@ class World:
             self.violate(Violation("records missing", f"{fields}"))
         if life is None:
             return
+        life.hear_of_removals(event, fields)
         if event in ("commit_failed", "stream_not_recovered"):
             self._hold_told_once(life, level, fields)
         elif event == "data_directory_unusable":
@@ -738,7 +798,16 @@ class World:
             self.outside.is_listening = True
         elif event == "stopping" and not self.scenario.inherits_listener:
             self.outside.is_listening = False
-        elif event == "stop_timeout" and self._is_calm:
+        elif event == "stop_timeout":
+            self._hold_out_of_time()
+
+    def _hold_out_of_time(self) -> None:
+        """A stop ran out of time: it may where something failed, or where it has hardly any."""
+        self.counts.out_of_time += 1
+        if self.life is not None:
+            self.life.ran_out = True
+        is_idle = self._is_through and not self.scenario.drops  # which a stop reports
+        if is_idle or (self._is_calm and not self.scenario.hurries):
             self.violate(Violation("stuck", "a stop ran out of time, and nothing fails"))
 
     def _hold_told_once(self, life: Life, level: str, fields: dict[str, Any]) -> None:
@@ -812,16 +881,18 @@ class World:
             )
             for of_files in ("FileIO", "TempFile"):
                 enter(patch.object(atomic, of_files, self.calls.raw_file))
-            enter(patch.object(follow, "Inotify", self.notifications.begin))
+            enter(patch.object(follower_module, "Inotify", self.notifications.begin))
             enter(patch.object(connection, "peer_of", _peer_of))
             enter(patch.object(connection.Connection, "__hash__", _hash_of_connection))
             enter(patch.object(daemon, "gc", SimpleNamespace(freeze=lambda: None)))
             enter(patch.object(writes, "_ALIGNMENT", 512))
             enter(patch.object(writes, "_STAGING_BYTES", 1024))
             enter(patch.object(writes, "_staging_areas", type(writes._staging_areas)()))
-            enter(patch.object(daemon, "Committer", self._noted("committer", Committer)))
-            enter(patch.object(daemon, "Server", self._noted("server", Server)))
+            enter(patch.object(service, "Committer", self._noted("committer", Committer)))
+            enter(patch.object(service, "Server", self._noted("server", Server)))
             enter(patch.object(upkeep, "Compactor", self._noted("compactor", Compactor)))
+            if self.scenario.drops:
+                enter(patch.object(QuotaGate, "admit", self._watched(QuotaGate.admit)))
             enter(patch.object(file_system, "_read", _nothing_to_read))
             enter(patch.object(sys, "unraisablehook", lambda _: None))
             level = logging.root.manager.disable
@@ -835,6 +906,14 @@ class World:
                 logging.disable(level)
                 asyncio._set_running_loop(None)
 
+    def _watched(self, admit: Callable[..., Admitted]) -> Callable[..., Admitted]:
+        def watched(gate: QuotaGate, sender: Any, body: bytes, count: int) -> Admitted:
+            admitted = admit(gate, sender, body, count)
+            self._on_admitted(sender, body, count, admitted)
+            return admitted
+
+        return watched
+
     def _noted(self, name: str, make: Callable[..., Any]) -> Callable[..., Any]:
         def noting(*args: Any, **kwargs: Any) -> Any:
             made = make(*args, **kwargs)
@@ -845,19 +924,10 @@ class World:
         return noting
 
 
-class _Socket(ListeningSocket):
+class _Listening(sockets.Listening):
     """A socket whose name nobody takes away but the daemon."""
 
     is_named = True
-
-    @classmethod
-    def of(cls, listener: Any, config: Config, scenario: Scenario) -> Any:
-        """The one that a daemon with this configuration listens at."""
-        (listen,) = config.listen
-        is_inherited = scenario.inherits_listener
-        return cls(
-            listener, Path(listen.path), listen.mode, listen.stream, is_inherited=is_inherited
-        )
 
 
 def _nothing_to_read(path: str) -> str:

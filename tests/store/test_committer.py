@@ -17,9 +17,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
 from logengine.store.plan import PlannedSegment
+from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream import Recovery
 from tests.whole_path import whole_path
@@ -51,7 +52,7 @@ async def committing(data: Path, **limits: Any) -> AsyncIterator[tuple[Committer
         store.open()
         async with asyncio.TaskGroup() as tasks:
             # A disk that is held would hold the loop, and so the test.
-            commit_limits = CommitLimits(**{"in_loop_below": 0, "retry_min": 0.005, **limits})
+            commit_limits = CommitConfig(**{"in_loop_below": 0, "retry_min": 0.005, **limits})
             committer = Committer(store, commit_limits, tasks)
             yield committer, store
             await committer.close()
@@ -626,7 +627,7 @@ async def test_an_entry_without_records_leaves_the_times_of_its_segment_alone(
 
 
 class StreamGate:
-    """Holds the fsyncs of one stream's files until it is opened; the first ones then fail."""
+    """Holds the fsyncs of one stream's files until it is opened; the first to come then fail."""
 
     def __init__(
         self,
@@ -651,10 +652,12 @@ class StreamGate:
         if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(f"{self._stream}/"):
             self._real(descriptor)
             return
+        # Which of them fail is settled now: they go on in any order.
+        fails = self._failures > 0
+        self._failures -= fails
         self.waiting += 1
         assert self._open.wait(60)
-        if self._failures:
-            self._failures -= 1
+        if fails:
             raise OSError(self._error, os.strerror(self._error))
         self._real(descriptor)
 
@@ -733,6 +736,34 @@ async def test_a_stream_whose_disk_hangs_and_fails_again_holds_up_no_other(
         second.open()
         await committer.drained()
         assert numbers_in(tmp_path, "bad") == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_stream_that_goes_again_fails_no_longer_though_more_of_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, retry_max=0.001) as (committer, _):
+        failing: list[list[str]] = []
+
+        class Looking(Acks):
+            def durable(self, number: int) -> None:
+                super().durable(number)
+                failing.append([each.stream for each in committer.failing()])
+
+        acks = Looking()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        first = StreamGate(monkeypatch, tmp_path / "app", failures=1)
+        committer.add("app", entry(2, acks))
+        await until(lambda: first.waiting == 1)
+        second = StreamGate(monkeypatch, tmp_path / "app", failures=0)
+        first.open()
+        await until(lambda: second.waiting == 1)
+        assert [each.stream for each in committer.failing()] == ["app"]
+        committer.add("app", entry(3, acks))
+        second.open()
+        await committer.drained()
+        assert acks.numbers == [1, 2, 3]
+        assert failing == [[], [], []]
 
 
 async def test_each_batch_that_fails_by_itself_is_counted_and_each_reason_logged_once(

@@ -8,7 +8,8 @@ from logengine.disk.segment_file import list_segments, read_header, read_header_
 from logengine.format.segment import hash_for_successor, segment_name
 from logengine.format.time_range import ALL_TIMES
 from logengine.reading.filter import Filter, Grep
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.problem import Problem
+from logengine.reading.reader import StreamReader
 from logengine.upkeep.erase import Erasure, Wanted
 from logengine.upkeep.erasure import Mark
 from logengine.upkeep.repair import Repair
@@ -16,6 +17,7 @@ from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.retention import RetentionRule, RetentionRules
 from logengine.upkeep.verify import verify_stream
 from tests.store.test_compactor import LIMITS, running
+from tests.unnoted import unnoted
 
 WHEN = "2026-11-25T00:00:00.000001Z"
 
@@ -43,7 +45,7 @@ async def test_nothing_is_merged_or_sealed_across_a_recorded_gap(data: Path, fli
     content = bytearray(path.read_bytes())
     content[flipped] ^= 1
     path.write_bytes(content)
-    Repair(data, "app", WHEN, lambda _: None).run()
+    Repair(data, "app", WHEN, lambda _: None, names=unnoted()).run()
     gap = read_header(data / "app", first).gap
     assert gap
     async with running(data) as at:
@@ -71,8 +73,8 @@ async def test_a_recorded_gap_goes_when_it_is_the_oldest_and_a_seal_is_behind_it
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    Repair(data, "app", WHEN, lambda _: None).run()
-    retainer = Retainer(data, RetentionRules(default=RetentionRule(max_bytes=1)))
+    Repair(data, "app", WHEN, lambda _: None, names=unnoted()).run()
+    retainer = Retainer(data, RetentionRules(default=RetentionRule(max_bytes=1)), names=unnoted())
     retainer.look()
     assert retainer.next_removal() is None  # behind it nothing is sealed yet
     async with running(data) as at:
@@ -96,7 +98,7 @@ async def test_the_chain_goes_on_behind_a_seal_with_erased_records(data: Path) -
     before = hash_for_successor(*read_header_line(data / "app", 1))
     wanted = Wanted(0, None, ALL_TIMES, Filter(Grep(b'"n":7,', fixed=True)))
     mark = Mark(WHEN, "ann")
-    (affected,) = Erasure(data, "app", wanted, lambda _: None).run(mark, 0.0)
+    (affected,) = Erasure(data, "app", wanted, lambda _: None, names=unnoted()).run(mark, 0.0)
     assert affected.seqs == [7]
     erased = read_header(data / "app", 1)
     assert erased.erased

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
@@ -21,14 +21,15 @@ from logengine.disk.directory import Directory
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError
 from logengine.format.segment import segment_name
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.reader import StreamReader
 from logengine.store import opening
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.store.store import Store
 from logengine.store.stream import recover
 from logengine.upkeep import compactor
-from logengine.upkeep.compaction import CompactionLimits
+from logengine.upkeep.compaction import CompactionConfig
 from logengine.upkeep.compactor import Compactor
 from logengine.upkeep.retainer import Retainer
 from logengine.upkeep.retention import RetentionRule, RetentionRules
@@ -36,8 +37,11 @@ from logengine.upkeep.rewrite import CompactionStopped, Pace, Rewriter
 from logengine.upkeep.survey import Survey, survey
 from logengine.upkeep.verify import verify_stream
 
+if TYPE_CHECKING:
+    from logengine.reading.problem import Problem
+
 TIME = "2026-11-23T20:00:00.000001Z"
-LIMITS = CompactionLimits(fanout=4, seal_bytes=64_000, seal_after=100, seal_small_after=1000)
+LIMITS = CompactionConfig(fanout=4, seal_bytes=64_000, seal_after=100, seal_small_after=1000)
 
 
 @dataclass
@@ -107,15 +111,17 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    data: Path, store_limits: StoreLimits | None = None, *, compacts: bool = True
+    data: Path, store_limits: LimitsConfig | None = None, *, compacts: bool = True
 ) -> AsyncIterator[Running]:
     clock = Clock()
     with ThreadPoolExecutor(2) as executor, ThreadPoolExecutor(1) as compacting:
-        store = Store(data, executor, store_limits or StoreLimits(rewrite_limit=1000))
+        store = Store(data, executor, CommitConfig(rewrite_limit=1000), store_limits)
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            committer = Committer(store, CommitLimits(retry_min=0.001, retry_max=0.01), tasks)
-            rewriter = Rewriter(data, Pace(math.inf), direct_above=16_000, level=1)
+            committer = Committer(store, CommitConfig(retry_min=0.001, retry_max=0.01), tasks)
+            rewriter = Rewriter(
+                data, Pace(math.inf), names=store.names, direct_above=16_000, level=1
+            )
             compactor = Compactor(store, committer, rewriter, LIMITS, compacting, clock)
             if compacts:
                 tasks.create_task(compactor.run())
@@ -208,8 +214,7 @@ async def test_a_stream_found_at_the_start_is_compacted(data: Path) -> None:
 
 
 async def test_streams_that_press_on_the_cache_are_compacted_too(data: Path) -> None:
-    limits = StoreLimits(rewrite_limit=1000, active_cache=300)
-    async with running(data, limits) as at:
+    async with running(data, LimitsConfig(active_cache=300)) as at:
         for _ in range(40):
             for stream in ("app", "web", "audit"):
                 await at.commit(stream)
@@ -475,7 +480,9 @@ async def test_retention_passes_over_what_a_drop_took(data: Path) -> None:
         for _ in range(3):
             await at.commit(records=9)
             await at.pass_time(2000)
-        retainer = Retainer(data, RetentionRules(default=RetentionRule(max_age=1.0)))
+        retainer = Retainer(
+            data, RetentionRules(default=RetentionRule(max_age=1.0)), names=at.store.names
+        )
         retainer.look()
         removal = retainer.next_removal()
         assert removal is not None
@@ -498,6 +505,7 @@ async def test_a_compaction_whose_sync_fails_keeps_what_it_covers_from_being_dro
         with patch("logengine.disk.atomic.AtomicWriter.sync_directory", side_effect=failed):
             await at.pass_time(2000)
         assert at.compactor.totals.failures
+        assert at.store.unsynced == {"app"}
         assert await at.store.drop_oldest("app", 1) == []
         await at.pass_time(2000)
         at.check()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from logengine.disk.segment_file import list_segments
-from logengine.reading import follow, reader
-from logengine.reading.follow import Follower
-from logengine.reading.reader import Gone, Problem
+from logengine.reading import follower, reader
+from logengine.reading.follower import Follower
+from logengine.reading.problem import Gone, Problem
 from logengine.store.store import Store
 from tests.crash import oracle
 
@@ -44,7 +44,7 @@ async def test_a_stream_that_was_made_anew_before_it_was_looked_at_is_shown_once
 
 
 @pytest.mark.parametrize(
-    ("module", "step", "begins"), [(follow, "sync_directory", 1), (reader, "read_wanted", 2)]
+    ("module", "step", "begins"), [(follower, "sync_directory", 1), (reader, "read_wanted", 2)]
 )
 async def test_what_goes_with_its_directory_before_it_is_shown_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str, begins: int
@@ -94,7 +94,7 @@ def remove_before(stream: Path, first: int) -> None:
 
 async def write(data: Path, *streams: str) -> None:
     """Stores a record in each of `streams`, in a segment of its own; the process ends well."""
-    store = Store(data, oracle.AtOnce(), oracle.LIMITS)
+    store = Store(data, oracle.AtOnce(), oracle.COMMIT, oracle.LIMITS)
     store.open()
     for number, name in enumerate(streams, 1):
         await store.recover_stream(name)

@@ -17,12 +17,14 @@ from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.segment import segment_name
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
 from logengine.store.room import StoredSegment
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.store.stream import drop_oldest, recover
 from logengine.upkeep.verify import verify_stream
+from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"
 OLD = 40  # records there before the disk is full, each a segment of its own
@@ -71,10 +73,10 @@ def entry(number: int, sender: Acks, producer: str | None = None) -> Entry:
 async def committing(data: Path, drops: Callable[[str], bool]) -> AsyncIterator[Committer]:
     with ThreadPoolExecutor(2) as executor:
         # Every commit a segment of its own.
-        store = Store(data, executor, StoreLimits(rewrite_limit=1))
+        store = Store(data, executor, CommitConfig(rewrite_limit=1))
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            limits = CommitLimits(in_loop_below=0, retry_min=0.001, retry_max=0.01)
+            limits = CommitConfig(in_loop_below=0, retry_min=0.001, retry_max=0.01)
             committer = Committer(store, limits, tasks, drops_oldest=drops)
             yield committer
             await committer.close()
@@ -291,7 +293,7 @@ async def test_streams_that_rest_can_be_tried_at_once(
         store = Store(tmp_path, executor)
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            committer = Committer(store, CommitLimits(retry_min=3600, retry_max=3600), tasks)
+            committer = Committer(store, CommitConfig(retry_min=3600, retry_max=3600), tasks)
             acks = Acks()
             disk.capacity_bytes = -1
             committer.add("app", entry(1, acks))
@@ -320,15 +322,15 @@ async def test_what_went_before_a_failing_sync_is_counted(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fails_at_the_fourth)
-    unsynced: set[str] = set()
-    dropped = drop_oldest(tmp_path / "app", 10 * 4096, OLD + 1, unsynced)
+    names = unnoted()
+    dropped = drop_oldest(tmp_path / "app", 10 * 4096, OLD + 1, names)
     # One sync before the first, and one for each.
     assert [segment.first for segment in dropped] == [1, 2]
     assert list_segments(tmp_path / "app")[0] in (3, 4)
-    assert unsynced == {"app"}
+    assert names.unsynced == {"app"}
     syncs = 3
     with pytest.raises(OSError, match="injected"):
-        drop_oldest(tmp_path / "app", 10 * 4096, OLD + 1, unsynced)
+        drop_oldest(tmp_path / "app", 10 * 4096, OLD + 1, names)
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
@@ -347,17 +349,17 @@ async def test_a_drop_ends_where_the_disk_does_not_read(
 
     monkeypatch.setattr(os, "pread", fails)
     # The second stays too: nobody knows whether it is the last that is durable.
-    assert [each.first for each in drop_oldest(tmp_path / "app", 10**9, OLD + 1, set())] == [1]
+    assert [each.first for each in drop_oldest(tmp_path / "app", 10**9, OLD + 1, unnoted())] == [1]
     at = 2
     with pytest.raises(OSError, match=segment_name(2) if error == errno.EIO else "injected"):
-        drop_oldest(tmp_path / "app", 10**9, OLD + 1, set())
+        drop_oldest(tmp_path / "app", 10**9, OLD + 1, unnoted())
 
 
 async def test_a_drop_goes_past_what_is_damaged(tmp_path: Path) -> None:
     async with committing(tmp_path, lambda _: True) as committer:
         await grow(committer, "app")
     (tmp_path / "app" / segment_name(2)).write_bytes(b"?")
-    gone = [each.first for each in drop_oldest(tmp_path / "app", 10**9, OLD + 1, set())]
+    gone = [each.first for each in drop_oldest(tmp_path / "app", 10**9, OLD + 1, unnoted())]
     assert gone == [1, *range(3, OLD)]
 
 
@@ -391,13 +393,13 @@ async def test_killed_at_any_call_what_is_left_is_the_newest_part_whole(tmp_path
         with pytest.MonkeyPatch.context() as patch:
             die_after(patch, calls_before_death)
             try:
-                drop_oldest(directory, 5 * 4096, OLD + 1, set())
+                drop_oldest(directory, 5 * 4096, OLD + 1, unnoted())
                 was_killed = False
             except Killed:
                 calls_before_death += 1
         firsts = list_segments(directory)
         assert firsts == segments_before[-len(firsts) :]
-        recovery = recover(directory, rewrite_limit=1, active_bytes_max=1)
+        recovery = recover(directory, names=unnoted(), rewrite_limit=1, active_bytes_max=1)
         assert not recovery.gaps
         assert not recovery.damaged
         assert recovery.state.next_seq == OLD + 1

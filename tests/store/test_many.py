@@ -13,9 +13,10 @@ import pytest
 from logengine.format.time_range import TimeRange
 from logengine.format.timestamp import format_timestamp
 from logengine.reading.reader import StreamReader
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.upkeep.verify import verify_stream
 from tests.whole_path import whole_path
 
@@ -46,10 +47,10 @@ def entry(number: int, sender: Acks, seconds: int = NOW_S) -> Entry:
 @asynccontextmanager
 async def committing(data: Path) -> AsyncIterator[Committer]:
     with ThreadPoolExecutor(8) as executor:
-        store = Store(data, executor, StoreLimits(rewrite_limit=200))
+        store = Store(data, executor, CommitConfig(rewrite_limit=200))
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            committer = Committer(store, CommitLimits(in_loop_below=0, retry_min=0.005), tasks)
+            committer = Committer(store, CommitConfig(in_loop_below=0, retry_min=0.005), tasks)
             yield committer
             await committer.close()
         store.close()

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from logengine.disk.directory import create_directories
 from logengine.disk.segment_file import list_segments
 from logengine.errors import OutdatedPlan
 from logengine.store.plan import Addition
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from tests.crash.oracle import addition
 
 NOTHING = Addition([], 0, "", "")
@@ -25,7 +27,7 @@ NOTHING = Addition([], 0, "", "")
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with ThreadPoolExecutor(2) as executor:
-        store = Store(tmp_path, executor, StoreLimits(rewrite_limit=1))
+        store = Store(tmp_path, executor, CommitConfig(rewrite_limit=1))
         store.open()
         asyncio.run(store.recover_stream("app"))
         yield store
@@ -100,7 +102,7 @@ def test_the_active_segment_is_not_ended_under_a_plan_that_goes_on_with_it(
     tmp_path: Path,
 ) -> None:
     with ThreadPoolExecutor(2) as executor:
-        store = Store(tmp_path, executor, StoreLimits(rewrite_limit=100_000))
+        store = Store(tmp_path, executor, CommitConfig(rewrite_limit=100_000))
         store.open()
         asyncio.run(store.recover_stream("app"))
         assert not commit(store, plan(store, 1))
@@ -173,6 +175,21 @@ def test_a_plan_made_on_a_commit_that_failed_stays_outdated_after_another_in_its
     assert store.last_durable("app", "p") == 7
 
 
+def test_a_plan_that_is_outdated_by_what_its_own_commit_awaits_is_not_published(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not commit(store, plan(store, 1))
+    begin = store._begin
+
+    async def begin_meanwhile(commits: Any) -> None:
+        await begin(commits)
+        store._durable["app"] = copy(store._durable["app"])  # somebody else's, of the same number
+
+    monkeypatch.setattr(store, "_begin", begin_meanwhile)
+    assert isinstance(commit(store, plan(store, 2))["app"], OutdatedPlan)
+    assert list_segments(tmp_path / "app") == [1]
+
+
 def test_no_directory_is_made_for_a_plan_that_is_outdated(store: Store, tmp_path: Path) -> None:
     planned = plan(store, 1)
     assert not commit(store, planned)
@@ -185,7 +202,7 @@ def test_a_stream_that_goes_again_after_a_failure_ends_its_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ThreadPoolExecutor(2) as executor:
-        store = Store(tmp_path, executor, StoreLimits(rewrite_limit=100_000))
+        store = Store(tmp_path, executor, CommitConfig(rewrite_limit=100_000))
         store.open()
         asyncio.run(store.recover_stream("app"))
         assert not commit(store, plan(store, 1))

@@ -13,9 +13,10 @@ from logengine.disk.segment_file import list_segments, size_of_segments
 from logengine.intake import quota_looks
 from logengine.intake.quota import Quota, Quotas
 from logengine.intake.quota_looks import QuotaLooks
-from logengine.store.committer import CommitLimits, Committer
+from logengine.store.committer import Committer
 from logengine.store.pending import Entry
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 
 TIME = "2026-11-23T20:00:00.000001Z"
 ANN, BOB = 1000, 1001
@@ -38,7 +39,7 @@ class Engine:
         self.data = store.path
         self.store = store
         self.quotas = quotas
-        limits = CommitLimits(in_loop_below=0, retry_min=0.001, retry_max=0.01)
+        limits = CommitConfig(in_loop_below=0, retry_min=0.001, retry_max=0.01)
         self.committer = Committer(store, limits, tasks, counts_users=True)
         self.looks = QuotaLooks(store, self.committer, quotas, tasks)
 
@@ -62,7 +63,7 @@ def on(quotas: Callable[[], Quotas]) -> Callable[[Test], Any]:
     def decorate(test: Test) -> Any:
         async def main(data: Path) -> None:
             with ThreadPoolExecutor(2) as executor:
-                store = Store(data, executor, StoreLimits(rewrite_limit=1))
+                store = Store(data, executor, CommitConfig(rewrite_limit=1))
                 store.open()
                 async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
                     engine = Engine(store, tasks, quotas())
@@ -224,10 +225,10 @@ async def test_looks_have_their_pause_and_none_begins_after_the_end(engine: Engi
 def test_no_user_is_written_down_where_none_has_such_a_quota(tmp_path: Path) -> None:
     async def main() -> None:
         with ThreadPoolExecutor(2) as executor:
-            store = Store(tmp_path, executor, StoreLimits(rewrite_limit=1))
+            store = Store(tmp_path, executor, CommitConfig(rewrite_limit=1))
             store.open()
             async with asyncio.TaskGroup() as tasks:
-                committer = Committer(store, CommitLimits(), tasks)
+                committer = Committer(store, CommitConfig(), tasks)
                 committer.add("a", Entry(b"{}\n", 1, TIME, 1, Sender(ANN)))
                 await committer.drained()
                 await committer.close()

@@ -1,15 +1,24 @@
 """Where a stream goes on, by the segments that are found."""
 
 import hashlib
+import math
+import os
 from pathlib import Path
 
 import pytest
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header
+from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
+from logengine.reading.problem import Problem
+from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
+from logengine.upkeep.compaction import Part
+from logengine.upkeep.rewrite import Pace, Rewriter
+from tests.crash.drawn_streams import lose_one
+from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"
 
@@ -49,12 +58,20 @@ def write_compressed(directory: Path, first: int, last: int) -> Path:
 def commit(directory: Path, state: StreamState, number: int) -> StreamState:
     addition = Addition([line(number)], 1, TIME, TIME, {"p": number})
     plan, after = append(state, addition, rewrite_limit=65536, max_producers=10)
-    SegmentWriter(directory.parent, plan, direct_above=65536).publish()
+    SegmentWriter(directory.parent, plan, names=unnoted(), direct_above=65536).publish()
     return after
 
 
+def commits(directory: Path, count: int) -> StreamState:
+    """Segments of one record each."""
+    state = StreamState(directory.name)
+    for number in range(1, count + 1):
+        state = commit(directory, state, number).without_active()
+    return state
+
+
 def state_of(directory: Path) -> StreamState:
-    return recover(directory, rewrite_limit=65536, active_bytes_max=65536).state
+    return recover(directory, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536).state
 
 
 def bodies(directory: Path) -> bytes:
@@ -73,11 +90,86 @@ def test_a_stream_goes_on_behind_a_compressed_segment(stream: Path) -> None:
     assert state_of(stream).producers == {"p": 5}
 
 
-def test_covered_segments_of_either_kind_are_removed(stream: Path) -> None:
+def test_covered_segments_of_either_kind_are_removed_with_a_sync_after_each(
+    stream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_compressed(stream, 1, 6)
     write_compressed(stream, 3, 4)
     commit(stream, StreamState("app", next_seq=5, latest=TIME), 5)
-    recovery = recover(stream, rewrite_limit=65536, active_bytes_max=65536)
+    calls: list[str] = []
+    fsync, unlink = os.fsync, os.unlink
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append("fsync")
+        fsync(descriptor)
+
+    def noted_unlink(name: str, *, dir_fd: int) -> None:
+        calls.append("unlink")
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "unlink", noted_unlink)
+    recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
     assert recovery.covered_removed == 2
+    assert calls == ["fsync", "unlink", "fsync", "unlink", "fsync"]
     assert [path.name for path in stream.iterdir()] == [segment_name(1, compressed=True)]
     assert recovery.state.next_seq == 7
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_the_longest_merge_is_found_where_what_it_covers_is_left(stream: Path, behind: int) -> None:
+    count = MERGED_SEGMENTS_MAX + behind
+    state = StreamState("app")
+    for number in range(1, count + 1):
+        state = commit(stream, state.without_active(), number)
+    parts = [Part(seq, seq, len(line(seq))) for seq in range(1, MERGED_SEGMENTS_MAX + 1)]
+    rewriter = Rewriter(stream.parent, Pace(math.inf), names=unnoted(), direct_above=65536, level=1)
+    writer, _ = rewriter.merge("app", parts)
+    writer.publish()
+    assert len(list_segments(stream)) == count
+    problems: list[Problem] = []
+    for seq in range(1, count + 1):
+        reader = StreamReader(stream.parent, "app", problems.append, next_seq=seq)
+        blocks = list(reader.read())
+        assert b"".join(block.body for block in blocks) == b"".join(
+            map(line, range(seq, count + 1))
+        )
+    assert problems == []
+    recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
+    assert recovery.covered_removed == MERGED_SEGMENTS_MAX - 1
+    assert recovery.state.next_seq == count + 1
+
+
+def test_a_stream_goes_on_behind_a_recorded_gap_and_leaves_it_as_it_is(stream: Path) -> None:
+    commits(stream, 3)
+    path = stream / segment_name(3)
+    path.write_bytes(b"{" + path.read_bytes())
+    lose_one(stream.parent)
+    gap = path.read_bytes()
+    state = state_of(stream)
+    commit(stream, state, 4)
+    assert path.read_bytes() == gap
+    assert list_segments(stream) == [1, 2, 3, state.next_seq]
+
+
+def test_a_newest_segment_with_a_damaged_body_is_told_and_left_as_it_is(stream: Path) -> None:
+    commits(stream, 2)
+    path = stream / segment_name(2)
+    damaged = path.read_bytes()[:-2] + b"!\n"
+    path.write_bytes(damaged)
+    recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
+    assert [Path(each.path).name for each in recovery.damaged] == [segment_name(2)]
+    commit(stream, recovery.state, 3)
+    assert path.read_bytes() == damaged
+    assert list_segments(stream) == [1, 2, 3]
+
+
+def test_a_newest_segment_is_kept_in_memory_up_to_a_size_only(stream: Path) -> None:
+    size_bytes = len(line(1))
+    commits(stream, 1)
+    for room_bytes, is_kept in ((size_bytes, False), (size_bytes + 1, True)):
+        state = recover(
+            stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=room_bytes
+        ).state
+        assert (state.active is not None) == is_kept
+        assert state.next_seq == 2

@@ -13,12 +13,14 @@ import pytest
 from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import Directory
 from logengine.disk.durable_mark import DurableMarks, Mark, MarkReader
+from logengine.disk.durable_names import DurableNames
 from logengine.disk.running import RUNNING_NAME
 from logengine.disk.segment_file import list_segments
 from logengine.errors import AtomicWriteError
 from logengine.format.segment import segment_name
 from logengine.store import stream
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from tests.crash import oracle
 from tests.crash.drawn_streams import lose_one
 from tests.store.test_recovery import write_compressed
@@ -27,7 +29,7 @@ BOOT, OTHER_BOOT = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2
 
 
 def opened(data: Path, boot_id: str = BOOT) -> Store:
-    store = Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1), boot_id=boot_id)
+    store = Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1), boot_id=boot_id)
     store.open()
     return store
 
@@ -158,9 +160,9 @@ def test_what_covers_others_is_written_again_before_those_are_removed(tmp_path: 
     order: list[str] = []
     copy, unlink = stream._copy_in_place, os.unlink
 
-    def noted_copy(directory: Directory, name: str, unsynced: set[str]) -> None:
+    def noted_copy(directory: Directory, name: str, names: DurableNames) -> None:
         order.append(f"copy {name}")
-        copy(directory, name, unsynced)
+        copy(directory, name, names)
 
     def noted_unlink(name: str, *, dir_fd: int) -> None:
         order.append(f"unlink {name}")
@@ -180,7 +182,7 @@ def test_what_covers_others_is_written_again_before_those_are_removed(tmp_path: 
 def test_where_writing_again_fails_the_stream_is_tried_again_later(tmp_path: Path) -> None:
     killed_with(tmp_path, 1)
     before = files(tmp_path)
-    with patch.object(stream, "sync_or_note", side_effect=AtomicWriteError(errno.EIO, "injected")):
+    with patch.object(DurableNames, "sync", side_effect=AtomicWriteError(errno.EIO, "injected")):
         store = opened(tmp_path)
     assert not store.is_ready("app")
     # Whoever starts next in this boot must do it as well.
@@ -205,7 +207,7 @@ def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
     assert store.last_durable("app", "p") == 6
     # What may cover them may be lost.
     assert list_segments(tmp_path / "app") == [1, 2, 3, 4, 5, 6]
-    store.unsynced.add("app")
+    store.names.note_failed_sync("app")
     kill(store)
     with patch.object(AtomicWriter, "prepare", side_effect=full):
         store = opened(tmp_path)
@@ -279,8 +281,8 @@ def test_a_note_that_cannot_be_written_goes_with_the_next(tmp_path: Path) -> Non
     for name in ("app", "web"):
         assert not commit(store, 1, name)
     with patch.object(os, "writev", side_effect=OSError(errno.ENOSPC, "injected")):
-        store.unsynced.add("app")
-    store.unsynced.add("web")
+        store.names.note_failed_sync("app")
+    store.names.note_failed_sync("web")
     kill(store)
     store = opened(tmp_path)
     assert store.unsynced == {"app", "web"}
@@ -292,7 +294,7 @@ def test_a_note_that_is_written_in_pieces_is_whole(tmp_path: Path) -> None:
     store = opened(tmp_path / "data")
     real_writev = os.writev
     with patch.object(os, "writev", lambda file, parts: real_writev(file, [parts[0][:3]])):
-        store.unsynced.add("app")
+        store.names.note_failed_sync("app")
     kill(store)
     assert opened(tmp_path / "data").unsynced == {"app"}
 
@@ -302,7 +304,7 @@ def test_followers_hear_of_all_that_is_durable_also_where_the_end_is_in_doubt(
 ) -> None:
     store = opened(tmp_path)
     assert not commit(store, 1)
-    store.unsynced.add("app")
+    store.names.note_failed_sync("app")
     with patch.object(os, "pwrite", side_effect=OSError(errno.ENOSPC, "injected")):
         assert not commit(store, 2)
     store.close()
@@ -349,7 +351,7 @@ def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_pat
 async def test_a_mark_that_a_start_could_not_take_over_is_moved_without_a_commit(
     tmp_path: Path,
 ) -> None:
-    store = Store(tmp_path, oracle.AtOnce(), StoreLimits(rewrite_limit=1), boot_id=BOOT)
+    store = Store(tmp_path, oracle.AtOnce(), CommitConfig(rewrite_limit=1), boot_id=BOOT)
     store.open()
     await store.recover_stream("app")
     for number in (1, 2):

@@ -14,20 +14,25 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from logengine.reading.reader import Problem, StreamReader
+from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.store.store import Store
 from logengine.upkeep.verify import verify_stream
 
+if TYPE_CHECKING:
+    from logengine.reading.problem import Problem
+
 STREAMS = ("app", "audit", "web")
-LIMITS = StoreLimits(rewrite_limit=300, max_producers=2, active_cache=500)
+COMMIT = CommitConfig(rewrite_limit=300)
+LIMITS = LimitsConfig(max_producers=2, active_cache=500)
 
 
 class FailingCalls:
@@ -70,7 +75,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.store = Store(self.data, self.executor, LIMITS)
+        self.store = Store(self.data, self.executor, COMMIT, LIMITS)
         self.store.open()
         for stream in STREAMS:
             asyncio.run(self.store.recover_stream(stream))

@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import _SegmentFile, list_segments
 from logengine.format.segment import segment_name
-from logengine.store.committer import CommitLimits, Committer
-from logengine.store.store import Store, StoreLimits
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.store.stream import recover
 from logengine.upkeep.repair import Repair
 from logengine.upkeep.retainer import Retainer
@@ -25,6 +26,7 @@ from logengine.upkeep.verify import verify_stream
 from tests.crash import oracle
 from tests.store.test_committer import Acks, entry, until
 from tests.store.test_verify import seal
+from tests.unnoted import unnoted
 
 SEGMENTS = 3
 
@@ -53,7 +55,7 @@ def sectors(monkeypatch: pytest.MonkeyPatch) -> BadSectors:
 
 
 def store_of(data: Path) -> Store:
-    return Store(data, oracle.AtOnce(), StoreLimits(rewrite_limit=1), boot_id="boot")
+    return Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1), boot_id="boot")
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ async def started(data: Path) -> AsyncIterator[tuple[Committer, Store]]:
     store = store_of(data)
     store.open()
     async with asyncio.TaskGroup() as tasks:
-        limits = CommitLimits(in_loop_below=0, retry_min=0.001, retry_max=0.005)
+        limits = CommitConfig(in_loop_below=0, retry_min=0.001, retry_max=0.005)
         committer = Committer(store, limits, tasks)
         committer.recover(store.not_recovered())
         yield committer, store
@@ -184,7 +186,9 @@ async def test_nothing_is_taken_from_a_stream_that_was_not_read(
     sectors.names = {segment_name(SEGMENTS)}
     async with started(data) as (_, store):
         assert await store.drop_oldest("app", 10**9) == []
-        retainer = Retainer(data, RetentionRules(max_bytes=1), is_known=store.may_be_trimmed)
+        retainer = Retainer(
+            data, RetentionRules(max_bytes=1), names=store.names, is_known=store.may_be_trimmed
+        )
         retainer.look()
         assert retainer.next_removal() is None
         assert content(data) == before
@@ -215,7 +219,9 @@ def test_where_only_the_records_cannot_be_read_the_stream_goes_on_in_a_new_segme
     store.close()
     before = content(tmp_path)
     monkeypatch.setattr(_SegmentFile, "read_body", _failing)
-    recovery = recover(tmp_path / "app", rewrite_limit=65536, active_bytes_max=65536)
+    recovery = recover(
+        tmp_path / "app", names=unnoted(), rewrite_limit=65536, active_bytes_max=65536
+    )
     assert (recovery.state.next_seq, recovery.state.producers) == (2, {"p": 1})
     assert recovery.state.active is None
     assert [each.path for each in recovery.unread] == [str(tmp_path / "app" / segment_name(1))]
@@ -235,7 +241,7 @@ def test_after_a_repair_a_stream_whose_disk_never_gives_a_segment_goes_on(
     kept = (data / "app" / segment_name(first)).read_bytes()
     inode = (data / "app" / segment_name(first)).stat().st_ino
     _fail_reads_of(monkeypatch, inode, at)
-    Repair(data, "app", "2026-11-28T06:00:00.000000Z", lambda _: None).run()
+    Repair(data, "app", "2026-11-28T06:00:00.000000Z", lambda _: None, names=unnoted()).run()
     assert [finding for finding in verify_stream(data / "app") if not finding.harmless] == []
     store = store_of(data)
     found = store.open()

@@ -13,15 +13,18 @@ import pytest
 
 from logengine.disk import segment_file
 from logengine.disk.directory import AnyDirectory
+from logengine.disk.durable_names import remove_covered
 from logengine.disk.segment_file import list_segments, read_header, read_segment
 from logengine.format.segment import segment_name
 from logengine.reading.reader import StreamReader
-from logengine.store.store import Store, StoreLimits
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
 from logengine.upkeep import verify
 from logengine.upkeep.compaction import Part
 from logengine.upkeep.rewrite import Pace, Rewriter
-from logengine.upkeep.survey import survey, unlink_newest_first
+from logengine.upkeep.survey import survey
 from tests.crash import oracle
+from tests.unnoted import unnoted
 
 RECORDS = 9
 SCHEDULES = 100
@@ -30,7 +33,7 @@ SCHEDULES = 100
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A stream of segments of one record each."""
-    store = Store(tmp_path, oracle.AtOnce(), StoreLimits(rewrite_limit=1))
+    store = Store(tmp_path, oracle.AtOnce(), CommitConfig(rewrite_limit=1))
     store.open()
     asyncio.run(store.recover_stream("app"))
     for number in range(1, RECORDS + 1):
@@ -48,20 +51,22 @@ def parts(data: Path, first: int, last: int) -> list[Part]:
 def merge(data: Path, first: int, last: int) -> None:
     """Merges what begins with numbers `first` to `last`."""
     merged = parts(data, first, last)
-    writer, _ = Rewriter(data, Pace(1e12), direct_above=9999, level=1).merge("app", merged)
+    writer, _ = Rewriter(data, Pace(1e12), names=unnoted(), direct_above=9999, level=1).merge(
+        "app", merged
+    )
     writer.publish()
-    unlink_newest_first(data / "app", [segment_name(part.first) for part in merged[1:]])
+    remove_covered(data / "app", [segment_name(part.first) for part in merged[1:]])
 
 
 def seal(data: Path, first: int, last: int) -> None:
     """Seals what begins with numbers `first` to `last`."""
     before = survey(data / "app", first).sealed
     sealed = parts(data, first, last)
-    writer, _ = Rewriter(data, Pace(1e12), direct_above=9999, level=1).seal(
+    writer, _ = Rewriter(data, Pace(1e12), names=unnoted(), direct_above=9999, level=1).seal(
         "app", sealed, before.first if before else None
     )
     writer.publish()
-    unlink_newest_first(data / "app", [segment_name(part.first) for part in sealed])
+    remove_covered(data / "app", [segment_name(part.first) for part in sealed])
 
 
 def merge_twice(data: Path) -> None:

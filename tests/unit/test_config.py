@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,21 @@ from click.testing import CliRunner, Result
 from logengine.cli.config import command
 from logengine.daemon.config import load_config, parse_config, render_config
 from logengine.daemon.config_sections import (
-    CommitConfig,
     Config,
-    LimitsConfig,
     ListenConfig,
     LogConfig,
     QuotaConfig,
     QuotasConfig,
     RecordsPerSecond,
-    Size,
     StreamConfig,
     UidConfig,
 )
 from logengine.errors import ConfigError
+from logengine.intake.server import ServerLimits
 from logengine.places import default_data, default_socket
+from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.units import Size, format_size
+from logengine.upkeep.compaction import FANOUT_MAX, SMALL_TIMES_LONGER, CompactionConfig
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "logengine.toml"
 ROOT = 0
@@ -67,6 +69,27 @@ def test_the_commented_file_says_exactly_the_defaults_of_the_code() -> None:
 def test_the_commented_file_has_every_key_with_its_default_as_the_code_writes_it() -> None:
     said = tomllib.loads(uncommented(DEFAULT_FILE.read_text()))
     assert said == tomllib.loads(render_config(load()))
+
+
+def test_the_comments_of_the_file_say_the_limits_of_the_code() -> None:
+    text = DEFAULT_FILE.read_text().replace("\n# ", " ")
+    compaction, limits = CompactionConfig(), LimitsConfig()
+    assert f" 2 to {FANOUT_MAX}." in text
+    assert f"Without it, {SMALL_TIMES_LONGER} times seal_after." in text
+    assert f"less than {format_size(compaction.small_bytes)} (seal_bytes through fanout" in text
+    tiers = [*compaction.tiers[1:], compaction.seal_bytes]
+    assert (
+        "of {} each one of {}, of those a sealed one of {}".format(*map(format_size, tiers)) in text
+    )
+    assert 2 * limits.max_pending_stream == limits.max_pending
+    assert "Without it, half of max_pending, and no more than this." in text
+
+
+def test_a_server_that_is_told_nothing_has_the_limits_of_the_configuration() -> None:
+    told = {field: getattr(LimitsConfig(), field) for field in LimitsConfig.__struct_fields__}
+    told["report_dropped_every"] = QuotasConfig().report_every
+    for limit in fields(ServerLimits):
+        assert limit.default == told[limit.name], limit.name
 
 
 def test_the_commented_file_as_it_stands_changes_nothing(tmp_path: Path) -> None:

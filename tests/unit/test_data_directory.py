@@ -187,3 +187,41 @@ async def test_a_store_whose_path_cannot_be_looked_at_for_a_while_says_so_and_go
     assert await store.reopen() is None
     assert not await store.commit({"app": store.plan("app", oracle.addition("p", 1, 9))})
     store.close()
+
+
+async def test_a_store_whose_lock_alone_cannot_be_looked_at_does_not_meet_its_own_lock(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path, oracle.AtOnce())
+    store.open()
+    real = os.stat
+
+    def fails_for_the_lock(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if str(path).endswith(LOCK_NAME):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *args, **kwargs)
+
+    with patch.object(os, "stat", fails_for_the_lock):
+        assert isinstance(store.look(), DataDirectoryUnseen)
+        with pytest.raises(DataDirectoryUnseen, match="cannot be looked at"):
+            await store.reopen()
+    assert await store.reopen() is None
+    store.close()
+
+
+def test_the_name_of_a_stream_that_was_not_synced_is_durable_once_the_directory_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app").mkdir()  # by a process that was killed before its sync
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = Store(tmp_path, oracle.AtOnce())
+    store.open()
+    assert str(tmp_path) in synced
+    store.close()

@@ -6,12 +6,7 @@ import tracemalloc
 import pytest
 
 from logengine.protocols.ndjson import (
-    BadHello,
-    Hello,
-    Lines,
     NdjsonReceiver,
-    StatusRequest,
-    TooLarge,
     ack_answer,
     begins_with_hello,
     begins_with_status_request,
@@ -21,6 +16,7 @@ from logengine.protocols.ndjson import (
     too_large_answer,
     welcome_answer,
 )
+from logengine.protocols.wire import BadHello, Hello, Lines, StatusRequest, TooLarge
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ def test_only_what_did_not_end_well_leaves_a_mark(tmp_path: Path) -> None:
     with alone_with(tmp_path):
         assert (tmp_path / RUNNING_NAME).exists()
     assert not (tmp_path / RUNNING_NAME).exists()
-    with pytest.raises(OSError, match="injected"), alone_with(tmp_path) as unsynced:
-        unsynced.add("app")
+    with pytest.raises(OSError, match="injected"), alone_with(tmp_path) as names:
+        names.note_failed_sync("app")
         raise OSError("injected")
-    with alone_with(tmp_path) as unsynced:
-        assert unsynced == {"app"}
+    with alone_with(tmp_path) as names:
+        assert names.unsynced == {"app"}
     # What a daemon would write again is still to be written again.
     assert (tmp_path / RUNNING_NAME).exists()
 

@@ -41,7 +41,8 @@ def test_what_is_too_old_goes() -> None:
 
 def test_a_stream_has_a_rule_of_its_own() -> None:
     rules = RetentionRules(
-        default=RetentionRule(max_age=10.0), streams={"audit": RetentionRule(100, 20.0)}
+        default=RetentionRule(max_age=10.0),
+        streams={"audit": RetentionRule(max_bytes=100, max_age=20.0)},
     )
     assert going([use("audit", 100)], rules) is None
     assert going([use("audit", 101)], rules) == ("audit", "max_bytes", ())
@@ -56,7 +57,9 @@ def test_of_all_streams_together_the_oldest_records_go_first() -> None:
 
 def test_what_a_cursor_has_not_passed_stays_unless_the_disk_is_full() -> None:
     cursors = {"app": {"relay": 8, "other": 9}}
-    rules = RetentionRules(max_bytes=1, keep_free=50, default=RetentionRule(1, 10.0), streams={})
+    rules = RetentionRules(
+        max_bytes=1, keep_free=50, default=RetentionRule(max_bytes=1, max_age=10.0), streams={}
+    )
     assert going([use("app", 100)], rules, free=50, cursors=cursors) is None
     assert going([use("app", 100)], rules, free=49, cursors=cursors) == (
         "app",
@@ -75,5 +78,5 @@ def test_a_full_disk_takes_what_was_read_before_what_was_not() -> None:
 
 @pytest.mark.parametrize("free", [0, 100])
 def test_a_stream_of_which_nothing_may_go_keeps_all(free: int) -> None:
-    rules = RetentionRules(1, 50, RetentionRule(1, 10.0))
+    rules = RetentionRules(1, 50, RetentionRule(max_bytes=1, max_age=10.0))
     assert going([StreamUse("app", 100, None)], rules, free) is None

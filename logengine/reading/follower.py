@@ -1,9 +1,9 @@
 """Follow mode: new records as soon as they are on disk, without polling.
 
-A file is visible from its rename on, a moment before its directory is synced; what is shown in
-that moment may be gone after a power cut, and its number then belongs to another record. So
-nothing is handed out but what the daemon's mark says to be durable (`durable_mark`). Where there
-is none, as under a daemon that keeps no marks, the directory is synced here.
+A file is visible from its rename on, a moment before its directory is synced. What is shown in
+that moment may be gone after a power cut, and its number then belongs to another record. So only
+records are handed out that the daemon's mark says are durable (`durable_mark`). If there is no
+mark, as with a daemon that keeps none, the directory is synced here.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ from logengine.errors import AtomicWriteError
 from logengine.format.block import Block, Record
 from logengine.format.segment import first_of_name
 from logengine.reading.filter import Filter
-from logengine.reading.reader import Problem, Report, StreamReader, last_records
+from logengine.reading.problem import Problem, Report
+from logengine.reading.reader import StreamReader, last_records
 
 _MARK_MOVED = Mask.MODIFY | Mask.MOVED_TO
 _NEW_SEGMENT = Mask.MOVED_TO | Mask.ONLYDIR
@@ -35,12 +36,12 @@ _REMOVED_STREAMS_MAX = 10_000
 
 
 class Follower:
-    """Hands out what is added to some streams, or to all, from given positions on.
+    """Hands out the records that are added to some streams, or to all, from given positions on.
 
-    `readers` are where each stream goes on; of a stream that is not among them, and is
-    followed, everything is new. A stream whose directory is removed, and made again, goes on
-    after what was handed out if its first segment does: its daemon went on with its numbers.
-    If that segment begins before, it is another stream, and all of it is new.
+    `readers` say where each stream goes on. All records of a followed stream that is not among
+    them are new. If a stream's directory is removed and made again, its first segment decides: if
+    it goes on after what was handed out, the daemon has continued its numbers, and so does this.
+    If it begins before, it is another stream, and all of it is new.
     """
 
     def __init__(
@@ -53,23 +54,23 @@ class Follower:
         self._data = data
         self._streams = streams
         self._readers = readers
-        # Of each followed stream whose directory went, the first number that is still wanted.
+        # The first number still wanted of each followed stream whose directory was removed.
         self._wanted_from: dict[str, int] = {}
         self._report = report
         self._marks = _Marks(data, report)
         self._watches: dict[str, Watch] = {}
-        # Of each stream, or under MARKS_NAME of all.
+        # One for each stream, or one for all under MARKS_NAME.
         self._mark_watches: dict[str, Watch] = {}
 
     async def blocks(self) -> AsyncIterator[Block]:
-        """What is durable and was not handed out yet, for ever. Raises `OSError`."""
+        """Durable records that were not handed out yet. Waits for more. Raises `OSError`."""
         while True:
             await _wait_for_directory(self._data)
             with Inotify() as inotify:
                 self._watches.clear()
                 self._mark_watches.clear()
                 try:
-                    # Watched first and read after: nothing falls in between.
+                    # Watch first, then read: nothing can come in between unseen.
                     data_watch = inotify.add_watch(self._data, _STREAMS)
                     streams = self._watch_streams(inotify)
                 except (FileNotFoundError, NotADirectoryError):
@@ -79,15 +80,15 @@ class Follower:
                         yield block
                 async for block in self._watched_blocks(inotify, data_watch):
                     yield block
-            # Whatever comes under the data directory's name now is another one.
+            # A data directory that comes under this name now is another one.
             self._readers.clear()
             self._wanted_from.clear()
 
     async def _watched_blocks(self, inotify: Inotify, data_watch: Watch) -> AsyncIterator[Block]:
-        """What the watches tell of, until the data directory is removed."""
+        """What is new by the events of the watches, until the data directory is removed."""
         async for event in inotify:
             if not event.mask & Mask.Q_OVERFLOW and event.watch is not data_watch:
-                for stream, first in self._told_by(event):
+                for stream, first in self._changed_by(event):
                     for block in self._new_blocks(inotify, stream, first):
                         yield block
                 continue
@@ -102,32 +103,34 @@ class Follower:
                     yield block
 
     def _changed_streams(self, inotify: Inotify, event: Event) -> list[str]:
-        """The streams to be looked at after an event of the data directory, or a lost one."""
+        """The streams to look at after an event of the data directory, or after a lost event."""
         if event.mask & _STREAM_WENT:
             self._forget(inotify, str(event.name))
         came = self._watch_streams(inotify)
-        # What changed is among what was lost; or all that can be seen is durable from now on.
+        # The changes are among the lost events. After a clean stop, all that is visible is durable.
         is_any = event.mask & Mask.Q_OVERFLOW or (
             event.mask & _STREAM_WENT and str(event.name) == RUNNING_NAME
         )
         return list(self._watches) if is_any else came
 
-    def _told_by(self, event: Event) -> Iterator[tuple[str, int | None]]:
-        """The stream in which something may be new, and the segment that changed, if that is told.
+    def _changed_by(self, event: Event) -> Iterator[tuple[str, int | None]]:
+        """The streams that may have something new after an event, each with the changed segment.
 
-        By an event of a stream's directory, of its mark, or of the directory of marks.
+        The event is of a stream's directory, of its mark, or of the directory of marks; only the
+        first names a segment.
         """
         watch = event.watch
         if watch is None:
             return
         name = watch.path.name
-        if self._watches.get(name) is watch:  # an event of a stream that went may come after that
+        # An event of a stream may come after its directory was removed.
+        if self._watches.get(name) is watch:
             first = first_of_name(str(event.name))
             if first is not None and event.mask & Mask.MOVED_TO:
                 yield name, first
         elif self._mark_watches.get(name) is watch:
             if event.mask & Mask.IGNORED:
-                del self._mark_watches[name]  # the mark was taken away, or is another file now
+                del self._mark_watches[name]  # the mark was removed, or is another file now
             if name != MARKS_NAME:
                 yield name, None
             elif event.name is None:
@@ -138,7 +141,7 @@ class Follower:
     def _new_blocks(
         self, inotify: Inotify, stream: str, first: int | None = None
     ) -> Iterator[Block]:
-        """What is new in a stream, segment `first` being the one that changed, if one is told."""
+        """What is new in a stream; `first` is the segment that changed, if that is known."""
         try:
             self._watch(inotify, stream)
             reader = self._reader_of(stream)
@@ -153,9 +156,9 @@ class Follower:
     def _read_durable(
         self, inotify: Inotify, reader: StreamReader, first: int | None
     ) -> Iterator[Block]:
-        """What is durable from the position of `reader` on. Raises `OSError`."""
+        """The durable records from the position of `reader` on. Raises `OSError`."""
         while True:
-            # Watched first and read after: no move falls in between.
+            # Watch first, then read: no move of the mark can come in between unseen.
             self._watch_mark(inotify, reader.stream)
             mark = self._marks.read(reader.stream)
             if mark is not None:
@@ -167,7 +170,7 @@ class Follower:
             for block in reader.read() if first is None else reader.read_changed(first):
                 if self._marks.read(reader.stream) is not None:
                     reader.next_seq = block.first
-                    break  # a daemon has begun since, and this may be of its making
+                    break  # a daemon has started since, and may have written this
                 try:
                     sync_directory(self._data / reader.stream)
                 except AtomicWriteError:
@@ -179,7 +182,7 @@ class Follower:
                 return
 
     def _reader_of(self, stream: str) -> StreamReader | None:
-        """The reader of a stream; None where its next segment has to show where it goes on.
+        """The reader of a stream; None if only its next segment can show where it goes on.
 
         Raises `OSError`, `FileNotFoundError` if there is no such stream.
         """
@@ -193,13 +196,13 @@ class Follower:
                 return None
             if segments[0] < next_seq:
                 next_seq = 1  # another stream of that name
-        reader = StreamReader(self._data, stream, self._report, next_seq, tells_removed=True)
+        reader = StreamReader(self._data, stream, self._report, next_seq, reports_removed=True)
         self._readers[stream] = reader
         self._wanted_from.pop(stream, None)
         return reader
 
     def _end_reader_of(self, stream: str) -> None:
-        """Drops the reader of a directory that went, and keeps its position."""
+        """Drops the reader of a directory that was removed, and keeps its position."""
         reader = self._readers.pop(stream, None)
         if reader is None:
             return
@@ -208,7 +211,7 @@ class Follower:
             del self._wanted_from[next(iter(self._wanted_from))]
 
     def _watch_mark(self, inotify: Inotify, stream: str) -> None:
-        """Watches the mark of a stream, if there is one; where all are followed, all with one."""
+        """Watches the mark of a stream, if there is one; one watch for all, if all are followed."""
         name = MARKS_NAME if self._streams is None else stream
         if name in self._mark_watches:
             return
@@ -218,7 +221,7 @@ class Follower:
             self._mark_watches[name] = inotify.add_watch(path, _MARK_MOVED)
 
     def _watch_streams(self, inotify: Inotify) -> list[str]:
-        """Watches the streams that have come into being; gives those."""
+        """Watches streams that are not watched yet, and returns them."""
         new = []
         for stream in list_streams(self._data):
             if self._streams is not None and stream not in self._streams:
@@ -229,9 +232,9 @@ class Follower:
         return new
 
     def _watch(self, inotify: Inotify, stream: str) -> bool:
-        """Watches the directory of a stream; whether it is another one than before."""
+        """Watches the directory of a stream. True if it is another directory than before."""
         watch = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
-        # The same directory gives the same watch.
+        # inotify has one watch for a directory.
         if watch is self._watches.get(stream):
             return False
         if stream in self._watches:
@@ -240,10 +243,10 @@ class Follower:
         return True
 
     def _watch_what_was_read(self, inotify: Inotify, stream: str) -> None:
-        """Watches the directory that a block is of.
+        """Watches the directory that a block was read from.
 
-        A commit that fails makes an empty one anew. What was found there is not to be shown
-        again when the end of the empty one is told.
+        A commit that fails makes an empty directory again. When that one is removed, the records
+        read here must not be shown again.
         """
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._watches[stream] = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
@@ -254,18 +257,18 @@ class Follower:
             return
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if inotify.add_watch(self._data / stream, _NEW_SEGMENT) is watch:
-                return  # what went is one before it, which was never watched
+                return  # an earlier directory was removed, which was never watched
         del self._watches[stream]
         self._end_reader_of(stream)
         try:
             inotify.rm_watch(watch)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # it went with its directory
+            if error.errno != errno.EINVAL:  # the watch went with its directory
                 raise
 
 
 class _Marks(MarkReader):
-    """The marks of the daemon, for a follower that goes on without where they are not for it."""
+    """The daemon's marks, for a follower that goes on without those it may not read."""
 
     def __init__(self, data: Path, report: Report) -> None:
         super().__init__(data)
@@ -273,7 +276,7 @@ class _Marks(MarkReader):
         self._is_reported = False
 
     def read(self, stream: str) -> Mark | None:
-        """As `MarkReader`, but None, and reported once, where the mark cannot be read."""
+        """As `MarkReader.read`; None, and one report, if the mark cannot be read."""
         try:
             return super().read(stream)
         except OSError as error:
@@ -288,7 +291,7 @@ class _Marks(MarkReader):
 def last_durable_records(
     data: Path, stream: str, count: int, chosen: Filter, report: Report
 ) -> tuple[StreamReader, list[Record]]:
-    """The last `count` chosen records that are durable, and a reader that goes on behind them.
+    """The last `count` chosen records that are durable, and a reader that goes on after them.
 
     Raises `OSError`, `FileNotFoundError` if there is no such stream.
     """
@@ -300,14 +303,14 @@ def last_durable_records(
         records = last_records(reader, count, chosen, stop)
         if mark is None:
             if marks.read(stream) is not None:
-                continue  # a daemon has begun since, and some may be of its making
+                continue  # a daemon has started since, and may have written some of them
             sync_directory(data / stream)
-        reader.tells_removed = True
+        reader.reports_removed = True
         return reader, records
 
 
 async def _wait_for_directory(path: Path) -> None:
-    """Waits until a directory is there, by watching the nearest one above it that is."""
+    """Waits until a directory is there, by watching the nearest existing one above it."""
     while not path.is_dir():
         existing = _nearest_directory(path)
         with Inotify() as inotify:

@@ -1,4 +1,4 @@
-"""`--resume`: sends what an earlier run did not, as far as the daemon and the notes say."""
+"""One run with `--resume`: sends what earlier runs did not, by the daemon and the notes."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
-import click
 import msgspec
 
 from logengine.errors import AnotherInput, InvalidOption, MalformedInput, NotDurable
@@ -36,7 +35,7 @@ from logengine.resume.log_file import LogFiles, opened, pieces, skip_to
 from logengine.resume.recognition import Step, plan_reading
 from logengine.resume.state_file import StateFile
 
-# A larger file of notes is written anew, without the notes of what is durable.
+# A larger file of notes is written again, without the notes of what is durable.
 _STATE_BYTES_MAX = 4 * 1024 * 1024
 
 
@@ -71,8 +70,9 @@ Convert = Callable[[str, bytes], bytes]
 class ResumedSending:
     """One run. `form` and `convert` say what the inputs are and how their lines become records.
 
-    `read_pipe` reads what is no regular file, `-` for standard input. `records_of_stream` says
-    how many records the stream ever had, if that can be known.
+    `read_pipe` reads what is no regular file, `-` for standard input. `records_of_stream` gives
+    how many records the stream ever had, if that can be known. `report` takes lines for a person:
+    where it goes on, and why there.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class ResumedSending:
         read_pipe: Callable[[str], AsyncIterator[bytes]],
         records_of_stream: Callable[[], int | None],
         progress: Callable[[int], None],
+        report: Callable[[str], None],
     ) -> None:
         self._client = client
         self._state = state
@@ -95,6 +96,7 @@ class ResumedSending:
         self._read_pipe = read_pipe
         self._records_of_stream = records_of_stream
         self._progress = progress
+        self._report = report
         self._name = state.header.producer
         self._stored = 0  # what the daemon has of earlier runs
         self._last = 0  # the number of the last record that is noted
@@ -139,7 +141,7 @@ class ResumedSending:
         self._progress(self._read_bytes)
 
     async def _flush(self) -> None:
-        with contextlib.suppress(NotDurable):  # what is refused is told by who counts it
+        with contextlib.suppress(NotDurable):  # whoever counts what was refused reports it
             await self._client.flush()
 
     def _know(self) -> Known:
@@ -147,7 +149,7 @@ class ResumedSending:
         history = self._state.read()
         if history is None:
             if self._stored and not self._anew:
-                _tell(
+                self._report(
                     f"where {self._name} stopped is not known here ({self._state.path}): going on "
                     f"by count, after {self._stored:,} records. Right only if the input begins "
                     "where it did then"
@@ -185,12 +187,12 @@ class ResumedSending:
                 "user may not ask which. --resume-anew stores the input from its start"
             )
         if records is not None and records >= history.base:
-            _tell(
+            self._report(
                 f"the daemon does not know {self._name} any more, but has its stream: going on "
                 f"after the {history.base:,} records that were stored"
             )
             return history.renumbered()
-        _tell(
+        self._report(
             f"the daemon does not know {self._name} any more, and its data is new: "
             "beginning at the start"
         )
@@ -242,7 +244,7 @@ class ResumedSending:
                     head = file.read(place.stop - place.start)
                     open_line = head
                 if path != step.belongs_to:
-                    _tell(f"{step.belongs_to} was rotated: going on in {path}")
+                    self._report(f"{step.belongs_to} was rotated: going on in {path}")
                 reader = LineReader(
                     place.input,
                     place.identity,
@@ -253,7 +255,7 @@ class ResumedSending:
             for piece in itertools.chain((head,), pieces(file)):
                 await self._send(path, reader.receive(piece))
             await self._send(path, reader.end())
-        self._tell_of_open_line(path, reader)
+        self._report_open_line(path, reader)
 
     async def _read_pipe_input(self, name: str, known: Known) -> None:
         path = name if name == "-" else os.path.abspath(name)
@@ -290,7 +292,7 @@ class ResumedSending:
             await self._send(path, portion)
         if place is not None and reader.has_passed:
             self.skipped += place.lines_stored
-        self._tell_of_open_line(input_name(path), reader)
+        self._report_open_line(input_name(path), reader)
 
     async def _read_journal(self, reader: EntryReader, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:
@@ -330,9 +332,9 @@ class ResumedSending:
     def _line_bytes_max(self) -> int:
         return self._client.max_record + 2  # and CR; so much is refused
 
-    def _tell_of_open_line(self, name: str, reader: LineReader | StreamReader) -> None:
+    def _report_open_line(self, name: str, reader: LineReader | StreamReader) -> None:
         if reader.stored_without_end:
-            _tell(
+            self._report(
                 f"the line that {name} ended in had no newline then, and has gone on since: "
                 "stored again, whole"
             )
@@ -376,7 +378,3 @@ async def _chunks_of(path: str) -> AsyncIterator[bytes]:
     with opened(path, is_compressed=False) as (file, _):
         for piece in pieces(file):
             yield piece
-
-
-def _tell(text: str) -> None:
-    click.echo(f"logengine: {text}", err=True)

@@ -1,0 +1,73 @@
+"""The store of the daemon, opened as far as its disk allows, and what the log says of that."""
+
+import contextlib
+import errno
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+
+from logengine.daemon.config_sections import Config
+from logengine.errors import DataDirectoryIncomplete
+from logengine.store.store import Store
+from logengine.store.stream import Recovery
+from logengine.store.stream_log import report_recovery
+
+log = structlog.get_logger()
+
+# What a disk, or who mounts it, may get over; anything else is a mistake to be mended.
+_PASSING = {
+    *(errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EUCLEAN, errno.ESHUTDOWN),
+    *(errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
+}
+
+
+@contextlib.contextmanager
+def opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Store]:
+    """The store, until the block ends; `unusable` where the disk may come back.
+
+    Raises `LogEngineError` and `OSError` if it cannot be opened for another reason.
+    """
+    store = Store(Path(config.data), executor, config.commit, config.limits)
+    started = time.perf_counter()
+    try:
+        recovered = store.open()
+    except (DataDirectoryIncomplete, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _PASSING:
+            raise
+        # Senders wait, and are told so, and what they send is kept meanwhile.
+        store.unusable = error
+        recovered = {}
+    try:
+        if store.is_open:
+            report_opened(store, recovered, time.perf_counter() - started)
+        yield store
+    finally:
+        store.close()
+
+
+def report_opened(
+    store: Store, found: Mapping[str, Recovery | OSError], took_s: float | None = None
+) -> None:
+    """Logs what recovery found in the directory that `store` has open."""
+    for risk in store.risks:
+        log.warning("file_system_not_safe", data=str(store.path), reason=risk)
+    recovered = []
+    for stream, recovery in found.items():
+        if not isinstance(recovery, OSError):  # else the committer reports it, and tries again
+            recovered.append(recovery)
+            report_recovery(stream, recovery)
+    log.info(
+        "recovered",
+        data=str(store.path),
+        streams=len(recovered),
+        not_recovered=len(found) - len(recovered),
+        records=sum(recovery.records for recovery in recovered),
+        segments=sum(recovery.segments for recovery in recovered),
+        temps_removed=sum(recovery.temps_removed for recovery in recovered),
+        covered_removed=sum(recovery.covered_removed for recovery in recovered),
+        damaged=sum(len(recovery.damaged) for recovery in recovered),
+        took_ms=None if took_s is None else round(took_s * 1000, 1),
+    )

@@ -1,0 +1,214 @@
+"""The parts of a daemon that serve, put together: who is given whom, and who hears of what.
+
+    senders -> Server -> Committer -> Store -> disk
+                  ^          |
+                  +-- room --+-- fares otherwise --> Announcement
+
+Every part is given what it calls when it is made. `Upkeep` works in the directory that the store
+has open, and `DataWatch` begins and ends it.
+"""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+
+import structlog
+
+from logengine.daemon.announcement import Announcement
+from logengine.daemon.config_sections import Config
+from logengine.daemon.data_watch import DataWatch
+from logengine.daemon.open_store import report_opened
+from logengine.daemon.socket_watch import SocketWatch
+from logengine.daemon.sockets import Listening
+from logengine.daemon.upkeep import Upkeep
+from logengine.format.segment import Sign
+from logengine.intake.quota import Quotas
+from logengine.intake.quota_looks import QuotaLooks
+from logengine.intake.server import Server, ServerLimits
+from logengine.protocols.registry import protocols
+from logengine.protocols.status import serving_state
+from logengine.store.committer import Committer
+from logengine.store.store import Store
+
+log = structlog.get_logger()
+
+OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
+
+
+class Service:
+    """Takes what is sent, and commits it to `store`; all its tasks are among `tasks`."""
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        store: Store,
+        compacting: Executor,
+        sign: Sign | None,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._tasks = tasks
+        self._is_stopping = False
+        self._socket_watch: asyncio.Task[None] | None = None
+        quotas = _quotas(config)
+        self._announcement = Announcement(environ, self._state, told=serving_state("", []))
+        self._committer = Committer(
+            store,
+            config.commit,
+            tasks,
+            drops_oldest=_drops_oldest(config),
+            counts_users=quotas.stored.counts_users,
+            on_room=self._has_room,
+            on_failing=self._fares_otherwise,
+        )
+        looks = None
+        if quotas.limits_space:
+            looks = QuotaLooks(store, self._committer, quotas, tasks)
+        self._upkeep = Upkeep(config, store, self._committer, compacting, sign, tasks, looks)
+        self._server = Server(
+            store,
+            self._committer,
+            _server_limits(config),
+            tasks,
+            quotas=None if quotas.limits_nothing else quotas,
+            looks=looks,
+        )
+        self._watch = DataWatch(
+            store,
+            self._committer,
+            self._server,
+            self._upkeep,
+            on_change=self._announcement.renew,
+            report=lambda found: report_opened(store, found),
+        )
+
+    async def begin(self, sockets: Sequence[Listening]) -> None:
+        """Begins to serve on `sockets`."""
+        if self._store.is_open:
+            self._committer.recover(self._store.not_recovered())
+            await self._upkeep.begin()
+        self._tasks.create_task(self._watch.run())
+        for each in sockets:
+            self._listen(each)
+        self._socket_watch = self._tasks.create_task(SocketWatch(sockets, self._listen_again).run())
+
+    def _listen(self, on: Listening) -> None:
+        self._server.listen(
+            on.listener,
+            on.config.stream,
+            protocols()[on.config.protocol],
+            on.config.type,
+            inherited=on.inherited,
+        )
+
+    def _listen_again(self, before: socket.socket, on: Listening) -> None:
+        self._server.listen_no_more(before)
+        self._listen(on)
+
+    def listen_no_more(self) -> None:
+        """Gives no socket another name from now on: theirs are about to be removed."""
+        if self._socket_watch is not None:
+            self._socket_watch.cancel()
+
+    async def stop(self) -> None:
+        """Returns when all that was sent is durable, or after `stop_timeout`."""
+        self._announcement.close()
+        await self._upkeep.close()
+        # What fails only now, as the last of what was sent is taken, may use the reserve too.
+        self._is_stopping = True
+        self._use_reserve()
+        try:
+            async with asyncio.timeout(self._config.stop_timeout):
+                await self._server.stop()
+        except TimeoutError:
+            log.error("stop_timeout", stop_timeout_s=self._config.stop_timeout)
+        self._server.close()
+        dropped = await self._committer.close()
+        if dropped:
+            log.error("records_dropped", records=dropped, reason="not durable in time, never acked")
+
+    def totals(self) -> dict[str, int]:
+        """What was done since the start, as the log says it at the end."""
+        committed, came, compacted = (
+            self._committer.totals,
+            self._server.totals,
+            self._upkeep.totals,
+        )
+        return {
+            "records": committed.records,
+            "bytes": committed.bytes,
+            "batches": committed.batches,
+            "failed_commits": committed.failures,
+            "connections": came.connections,
+            "refused_records": came.refused,
+            "merges": compacted.merges,
+            "seals": compacted.seals,
+            "segments_removed": compacted.removed,
+            "rewritten_bytes": compacted.merged_bytes + compacted.sealed_bytes,
+        }
+
+    def _state(self) -> str:
+        return serving_state(str(self._store.unusable or ""), self._committer.failing())
+
+    def _has_room(self) -> None:
+        self._server.room()
+
+    def _fares_otherwise(self) -> None:
+        if self._is_stopping:
+            self._use_reserve()
+        else:
+            self._announcement.renew()
+
+    def _use_reserve(self) -> None:
+        if self._committer.lacks_space() and self._upkeep.release_reserve():
+            log.warning("reserve_released", reason="the disk is full, and received records wait")
+            asyncio.get_running_loop().call_soon(self._committer.retry_now)
+
+
+def _server_limits(config: Config) -> ServerLimits:
+    return ServerLimits(
+        max_record=config.limits.max_record,
+        max_pending=config.limits.max_pending,
+        max_pending_stream=config.limits.max_pending_stream,
+        max_connections=_connections_max(config.limits.max_connections),
+        stall_timeout=config.limits.stall_timeout,
+        report_dropped_every=config.quota.report_every,
+    )
+
+
+def _connections_max(configured: int) -> int:
+    """How many connections the limit of open files leaves room for, `configured` at most.
+
+    Without some for itself the daemon could commit nothing, and nobody would ever hang up.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return configured
+    room = max(1, limit - min(OTHER_DESCRIPTORS, limit // 2))
+    if room < configured:
+        log.warning(
+            "max_connections_lowered",
+            max_connections=room,
+            configured=configured,
+            reason=f"the limit of open files is {limit}",
+        )
+    return min(room, configured)
+
+
+def _drops_oldest(config: Config) -> Callable[[str], bool]:
+    """Whether a full disk takes the oldest segments of a stream."""
+    said = {name: stream.on_full for name, stream in config.stream.items() if stream.on_full}
+    return lambda stream: said.get(stream, config.on_full) == "drop_oldest"
+
+
+def _quotas(config: Config) -> Quotas:
+    return Quotas(
+        config.quota.stream.quota(),
+        config.quota.uid.quota(),
+        {name: stream.quota.quota() for name, stream in config.stream.items() if stream.quota},
+        {int(uid): user.quota.quota() for uid, user in config.uid.items() if user.quota},
+    )

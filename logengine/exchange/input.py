@@ -1,0 +1,102 @@
+"""Inputs in pieces, as they come: files, pipes and standard input, for asyncio."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from logengine.errors import MalformedInput
+from logengine.exchange.importing import Converter, converter
+
+_READ_BYTES = 1024 * 1024
+
+
+async def read_input(name: str) -> AsyncIterator[bytes]:
+    """The content of a file, or of standard input (`-`), in pieces. Raises `OSError`."""
+    with _opened(name) as descriptor:
+        # A larger pipe makes larger portions, each of which is noted first with --resume.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _READ_BYTES)
+        while chunk := await _read_some(descriptor):
+            yield chunk
+
+
+async def read_inputs(names: Sequence[str]) -> AsyncIterator[bytes]:
+    """Inputs one after the other; each ends with a newline. Raises `OSError`."""
+    for name in names:
+        end = b""
+        async for chunk in read_input(name):
+            yield chunk
+            end = chunk[-1:]
+        if end not in (b"", b"\n"):
+            yield b"\n"  # the next file's first line is a line of its own
+
+
+async def read_converted(names: Sequence[str], form: str) -> AsyncIterator[bytes]:
+    """Inputs of a format of `importing`, as NDJSON. Raises `MalformedInput` and `OSError`."""
+    for name in names:
+        conversion: Converter | None = None
+        try:
+            async for chunk in read_input(name):
+                conversion = conversion or converter(form, chunk, written_at(name))
+                yield conversion.receive(chunk)
+            if conversion is not None:
+                yield conversion.end()
+        except MalformedInput as error:
+            raise MalformedInput(f"{name}: {error}") from None
+
+
+async def complete_lines(chunks: AsyncIterator[bytes], max_record: int) -> AsyncIterator[bytes]:
+    """`chunks` cut at line ends instead. A last line without a newline gets one.
+
+    Only so much of a line longer than `max_record` is passed on that the daemon refuses it.
+    """
+    rest = bytearray()
+    async for chunk in chunks:
+        stop = chunk.rfind(b"\n") + 1
+        if stop:
+            yield bytes(rest) + chunk[:stop]
+            rest.clear()
+        room = max_record + 2 - len(rest)
+        rest += chunk[stop : stop + max(0, room)]
+    if rest:
+        yield bytes(rest) + b"\n"
+
+
+def written_at(name: str) -> datetime:
+    """About when the last line of an input was written, as an aware, local time.
+
+    A line without a year is taken to be from before that.
+    """
+    now = datetime.now().astimezone()
+    if name == "-" or not Path(name).is_file():
+        return now
+    return datetime.fromtimestamp(Path(name).stat().st_mtime).astimezone()
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[int]:
+    if name == "-":
+        yield sys.stdin.fileno()
+        return
+    with open(name, "rb", buffering=0) as file:
+        yield file.fileno()
+
+
+async def _read_some(descriptor: int) -> bytes:
+    """The next bytes. Waits without a thread, for a pipe may be silent for hours."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    try:
+        loop.add_reader(descriptor, readable.set)
+    except PermissionError:  # a regular file: epoll takes none, and none ever blocks for long
+        return os.read(descriptor, _READ_BYTES)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, _READ_BYTES)

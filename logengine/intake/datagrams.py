@@ -1,0 +1,229 @@
+"""A datagram socket: each datagram is complete, and of whom the kernel says.
+
+A datagram cannot be held back once it is read. So the socket is left alone while there is no
+room; the kernel's queue then fills up, and senders block, or get EAGAIN. Nothing that was read is
+dropped but for a quota that drops.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from logengine.format.record import Peer, peer_fields
+from logengine.intake.credentials import (
+    ANCILLARY_BYTES,
+    OVERFLOW_UID,
+    Credentials,
+    credentials_in,
+    peer_of_process,
+)
+from logengine.intake.surroundings import RECEIVE_BYTES, Surroundings
+from logengine.protocols.wire import Lines, TooLarge, WireProtocol
+from logengine.store.pending import Entry
+
+log = structlog.get_logger()
+
+_DATAGRAMS_PER_TURN = 64
+_RETRY_PAUSE_S = 0.5
+# To ask /proc about a process takes ten times as long as all else about a datagram. Not for long,
+# because a process that has exited may give its number to another one.
+_SENDERS_KEPT_S = 0.1
+_SENDERS_KEPT_MAX = 1024
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """A sender of datagrams, as the committer's `Sender`: nobody waits for an answer."""
+
+    stream: str
+    uid: int
+    peer: Peer
+    peer_fields: bytes
+
+    def durable(self, number: int) -> None:
+        """Nobody is told."""
+
+
+class DatagramSocket:
+    """Reads the datagrams of all senders to one socket, as a `Reader` for admission.
+
+    A datagram longer than `max_record`, and than `RECEIVE_BYTES`, is refused. `on_closed` is
+    called once, when nothing more is read.
+    """
+
+    holds_parts = False  # each datagram is read whole
+
+    def __init__(
+        self,
+        around: Surroundings,
+        receiving: socket.socket,
+        stream: str,
+        protocol: WireProtocol,
+        on_closed: Callable[["DatagramSocket"], None],
+        *,
+        inherited: bool,
+    ) -> None:
+        self._poller = around.poller
+        self._admission = around.admission
+        self._arrivals = around.arrivals
+        self._max_record = around.max_record
+        self._socket = receiving
+        self._protocol = protocol
+        self._on_closed = on_closed
+        self._is_inherited = inherited
+        self._loop = asyncio.get_running_loop()
+        self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
+        self._senders: dict[Credentials, _Sender] = {}
+        self._senders_until_s = 0.0
+        self._gathered: list[bytes] = []  # of one sender, to be stamped together
+        self._gathered_of: _Sender | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._is_stopping = False
+        self._is_closed = False
+        self.stream = stream
+        self.uid = OVERFLOW_UID  # of the next datagram's sender, where a quota asks
+        self.held_bytes = 0
+        receiving.setblocking(False)
+        receiving.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+    def is_of(self, receiving: socket.socket) -> bool:
+        """Whether it reads from this socket."""
+        return self._socket is receiving
+
+    def resume(self) -> None:
+        """Reads on, as soon as something is there."""
+        if not (self._is_closed or self._poller.watches(self._socket)):
+            self._poller.add(self._socket, self._on_readable)
+
+    def stall(self) -> None:
+        """Does nothing: it holds no part of a record, and so is never elected."""
+
+    def stop(self) -> None:
+        """Takes what is in the kernel's queue, and no more; then closes.
+
+        An inherited socket keeps its queue, for the next daemon.
+        """
+        if self._is_inherited or self._is_closed:
+            self.close()
+            return
+        self._is_stopping = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)  # whoever sends from now on gets EPIPE
+        self.resume()
+        self._on_readable()
+
+    def close(self) -> None:
+        """Gives the socket back; what was read is committed all the same."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._pause()
+        if self._retry is not None:
+            self._retry.cancel()
+        self._socket.close()
+        self._on_closed(self)
+
+    def _pause(self) -> None:
+        if self._poller.watches(self._socket):
+            self._poller.remove(self._socket)
+
+    def _on_readable(self) -> None:
+        try:
+            try:
+                self._read()
+            finally:
+                self._add_gathered()
+        except BlockingIOError:
+            if self._is_stopping:
+                self.close()  # nothing is left in the queue
+        except OSError as error:
+            # Out of memory, perhaps: what waits in the kernel's queue is read later.
+            log.error(
+                "receive_failed", stream=self.stream, error=str(error), retry_in_s=_RETRY_PAUSE_S
+            )
+            self._pause()
+            self._retry = self._loop.call_later(_RETRY_PAUSE_S, self.resume)
+        except Exception:
+            # Whatever one datagram brought about is not to end, or to occupy, the daemon.
+            log.exception("datagram_failed", stream=self.stream)
+
+    def _read(self) -> None:
+        """Takes some datagrams. Raises `BlockingIOError` when there are no more."""
+        taken_bytes = 0
+        for _ in range(_DATAGRAMS_PER_TURN):
+            if taken_bytes >= RECEIVE_BYTES:
+                return
+            if self._is_stopping or self._admission.asks_who_sends:
+                self._look_at_next()
+            if not self._may_read():
+                self._pause()
+                self._admission.pause(self)
+                return
+            # MSG_TRUNC: the size that was sent, though the buffer may be shorter.
+            size_bytes, ancillary, _, _ = self._socket.recvmsg_into(
+                [self._buffer], ANCILLARY_BYTES, socket.MSG_TRUNC
+            )
+            taken_bytes += size_bytes
+            self._take(self._sender_of(credentials_in(ancillary)), size_bytes)
+
+    def _may_read(self) -> bool:
+        return self._admission.room_for(self) is not None or self._admission.may_finish_records(
+            self
+        )
+
+    def _look_at_next(self) -> None:
+        """Notes who sent the next datagram, and leaves it in the queue."""
+        _, ancillary, _, _ = self._socket.recvmsg(0, ANCILLARY_BYTES, socket.MSG_PEEK)
+        self.uid = credentials_in(ancillary).uid
+
+    def _take(self, sender: _Sender, size_bytes: int) -> None:
+        """Takes a datagram of so many bytes, which is in the buffer unless it is too long."""
+        self._arrivals.datagrams += 1
+        if size_bytes > len(self._buffer):
+            self._arrivals.refuse(self.stream, sender.peer, len(self._buffer))
+            return
+        receiver = self._protocol.receiver(self._max_record)
+        for event in (*receiver.receive(bytes(self._buffer[:size_bytes])), *receiver.end()):
+            match event:
+                case Lines(chunk):
+                    self._gather(sender, chunk)
+                case TooLarge():
+                    self._arrivals.refuse(self.stream, sender.peer, self._max_record)
+
+    def _gather(self, sender: _Sender, chunk: bytes) -> None:
+        """Takes lines together that one sender sent, unless a quota wants to know at once."""
+        if sender is not self._gathered_of:
+            self._add_gathered()
+            self._gathered_of = sender
+        self._gathered.append(chunk)
+        if self._admission.asks_who_sends:
+            self._add_gathered()
+
+    def _add_gathered(self) -> None:
+        sender, chunks = self._gathered_of, self._gathered
+        self._gathered_of, self._gathered = None, []
+        if sender is None:
+            return
+        arrived = self._arrivals.stamp(sender, sender.peer_fields, b"".join(chunks))
+        if arrived.records:
+            self._arrivals.add(
+                self.stream, Entry(arrived.body, arrived.records, arrived.timestamp, 0, sender)
+            )
+
+    def _sender_of(self, credentials: Credentials) -> _Sender:
+        now_s = self._loop.time()
+        if now_s >= self._senders_until_s:
+            self._senders_until_s = now_s + _SENDERS_KEPT_S
+            self._senders.clear()
+        sender = self._senders.get(credentials)
+        if sender is None:
+            if len(self._senders) >= _SENDERS_KEPT_MAX:
+                self._senders.clear()
+            peer = peer_of_process(credentials)
+            sender = _Sender(self.stream, credentials.uid, peer, peer_fields(peer))
+            self._senders[credentials] = sender
+        return sender

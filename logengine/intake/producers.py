@@ -1,0 +1,79 @@
+"""Who speaks for a producer: the newest connection of it, from what is durable on."""
+
+import asyncio
+from typing import Protocol
+
+from logengine.store.committer import Committer
+from logengine.store.store import Store
+
+
+class Speaker(Protocol):
+    """A connection that said a producer's name."""
+
+    stream: str
+    producer: str | None
+
+    def welcome_producer(self, next_number: int) -> None:
+        """Lets it begin at `next_number`: all that is before it is durable."""
+
+    def fence(self) -> None:
+        """Ends it in favour of a newer one."""
+
+
+class Producers:
+    """The connection of each producer in each stream, with its welcomes in `tasks`."""
+
+    def __init__(self, store: Store, committer: Committer, tasks: asyncio.TaskGroup) -> None:
+        self._store = store
+        self._committer = committer
+        self._tasks = tasks
+        self._speakers: dict[tuple[str, str], Speaker] = {}
+        self._welcomes: dict[Speaker, asyncio.Task[None]] = {}
+
+    @property
+    def connected(self) -> int:
+        """How many have a connection."""
+        return len(self._speakers)
+
+    @property
+    def greeted(self) -> int:
+        """How many connections wait for their welcome."""
+        return len(self._welcomes)
+
+    def greet(self, speaker: Speaker, first: int | None) -> None:
+        """Gives a producer to `speaker`, fences the one that had it, and welcomes it soon.
+
+        `first` is the lowest number that the producer still holds, if it said so.
+        """
+        key = _key(speaker)
+        before = self._speakers.get(key)
+        self._speakers[key] = speaker
+        if before is not None:
+            before.fence()
+        self._welcomes[speaker] = self._tasks.create_task(self._welcome(speaker, key, first))
+
+    async def _welcome(self, speaker: Speaker, key: tuple[str, str], first: int | None) -> None:
+        stream, producer = key
+        generation = -1
+        while generation != self._store.generation:
+            generation = self._store.generation
+            # What an earlier connection had delivered is to be counted: `next` is an ack.
+            await self._committer.barrier(stream)
+        del self._welcomes[speaker]
+        known = self._store.last_durable(stream, producer)
+        speaker.welcome_producer(max(known + 1, first or 1))
+
+    def forget(self, speaker: Speaker) -> None:
+        """Lets go of a connection that has ended."""
+        # A stream may fail for hours, and many come and go before it can welcome anybody.
+        if welcome := self._welcomes.pop(speaker, None):
+            welcome.cancel()
+        if speaker.producer is not None:
+            key = _key(speaker)
+            if self._speakers.get(key) is speaker:
+                del self._speakers[key]
+
+
+def _key(speaker: Speaker) -> tuple[str, str]:
+    assert speaker.producer is not None
+    return speaker.stream, speaker.producer

@@ -1,0 +1,24 @@
+"""All wire protocols by name: each module of this package that has a `PROTOCOL`."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+
+from logengine import protocols as package
+from logengine.protocols.wire import WireProtocol
+
+# What a `[[listen]]` speaks that does not say otherwise.
+DEFAULT_PROTOCOL = "ndjson"
+
+
+@cache
+def protocols() -> Mapping[str, WireProtocol]:
+    """The protocols, the default one first, then by name."""
+    found = [
+        protocol
+        for each in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        if (protocol := getattr(importlib.import_module(each.name), "PROTOCOL", None))
+    ]
+    found.sort(key=lambda protocol: (protocol.name != DEFAULT_PROTOCOL, protocol.name))
+    return {protocol.name: protocol for protocol in found}

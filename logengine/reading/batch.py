@@ -1,0 +1,108 @@
+"""Records that were read together: one by one, or as bytes, which is much faster. No I/O."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from logengine.format.block import Block, Record, with_place
+from logengine.reading.problem import Gone, Problem, Report
+
+_GAPS_KEY = b"_gaps"
+# Holes of one stream that wait for a record after them. Above that, the oldest is forgotten: it
+# was reported all the same.
+_PENDING_GAPS_MAX = 1000
+
+Chunk = Block | Sequence[Record]
+
+
+class Batch:
+    """Some records, in the order in which they are to be shown.
+
+    `gaps` are the records that are gone right before some of them, by the number of that record
+    and its stream.
+    """
+
+    def __init__(self, chunk: Chunk, gaps: Mapping[tuple[str, int], Sequence[Gone]]) -> None:
+        self._chunk = chunk
+        self.gaps = gaps
+
+    def __iter__(self) -> Iterator[Record]:
+        chunk = self._chunk
+        return chunk.records() if isinstance(chunk, Block) else iter(chunk)
+
+    def raw(self) -> Iterator[bytes]:
+        """The stored lines, each with its newline, in pieces of any number of lines."""
+        chunk = self._chunk
+        if isinstance(chunk, Block):
+            yield chunk.body
+        else:
+            yield _joined([record.line for record in chunk])
+
+    def json(self) -> Iterator[bytes]:
+        """The records as NDJSON, in pieces of any number of lines.
+
+        Each has `_stream` and `_seq` in front, and after those `_gaps`, where some are gone right
+        before it: the form of `logengine cat --format json`, as `docs/reading.md` says.
+        """
+        chunk = self._chunk
+        if not isinstance(chunk, Block):
+            yield _joined([self._json(record) for record in chunk])
+            return
+        if self.gaps:
+            (first,) = chunk.end_before(chunk.first + 1).records()
+            yield _joined([self._json(first)])
+            chunk = chunk.begin_at(chunk.first + 1)
+        yield from chunk.with_places()
+
+    def _json(self, record: Record) -> bytes:
+        gaps = self.gaps and self.gaps.get((record.stream, record.seq))
+        if not gaps:
+            return with_place(record)
+        return with_place(record, b'"%s":%s,' % (_GAPS_KEY, msgspec.json.encode(gaps)))
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    lines.append(b"")
+    return b"\n".join(lines)
+
+
+class PendingGaps:
+    """The records that were reported to be gone, until there is a record after them."""
+
+    def __init__(self) -> None:
+        self._gone: dict[str, list[Gone]] = {}
+
+    def noting(self, report: Report) -> Report:
+        """`report`, which also notes here what it is given."""
+
+        def note_and_report(problem: Problem) -> None:
+            self.add(problem)
+            report(problem)
+
+        return note_and_report
+
+    def add(self, problem: Problem) -> None:
+        """Notes what is gone by a problem, if its numbers are known."""
+        if problem.gone is None:
+            return
+        gone = self._gone.setdefault(problem.stream, [])
+        gone.append(problem.gone)
+        del gone[:-_PENDING_GAPS_MAX]
+
+    def batch(self, chunk: Chunk) -> Batch:
+        """The batch of some records, which are not empty, with what is gone before them."""
+        if not self._gone:
+            return Batch(chunk, {})
+        places = (
+            [(chunk.stream, chunk.first)]
+            if isinstance(chunk, Block)
+            else [(record.stream, record.seq) for record in chunk]
+        )
+        return Batch(chunk, {place: gone for place in places if (gone := self._take(*place))})
+
+    def _take(self, stream: str, seq: int) -> list[Gone]:
+        # Streams are read ahead where they are merged by time: some may be gone only after `seq`.
+        gone = self._gone.pop(stream, [])
+        if later := [each for each in gone if each.last >= seq]:
+            self._gone[stream] = later
+        return [each for each in gone if each.last < seq]

@@ -1,0 +1,311 @@
+"""New records of a data directory, for a plain loop and for asyncio.
+
+A plain loop must work inside a running event loop, as in a notebook. So a thread waits for records,
+with an event loop of its own. It reads at most a few blocks ahead.
+"""
+
+import contextlib
+import errno
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from logengine.disk.segment_file import list_streams
+from logengine.errors import InvalidOption
+from logengine.format.block import Block, Record
+from logengine.reading.batch import Batch, PendingGaps
+from logengine.reading.filter import Filter
+from logengine.reading.listing import AnyPath, check_stream_names, data_directory
+from logengine.reading.problem import Problem, Report, raise_or_warn
+from logengine.reading.read_records import Cursors, check_cursors, last_merged, parse_cursors
+from logengine.reading.reader import StreamReader
+
+if TYPE_CHECKING:
+    import asyncio
+
+# What the thread has read and the loop has not taken: blocks, which are a few MiB at most, and
+# problems.
+_AHEAD_MAX = 4
+
+
+def follow(
+    *streams: str,
+    data: AnyPath | None = None,
+    after: Cursors = (),
+    last: int = 0,
+    where: Filter | str | Iterable[str] = (),
+    grep: str | bytes | None = None,
+    fixed: bool = False,
+    ignore_case: bool = False,
+    invert: bool = False,
+    timeout_s: float | None = None,
+    on_problem: Report | None = None,
+) -> "Following":
+    """The records that are added to the streams named, or to all, as soon as they are durable.
+
+    Streams and the data directory need not be there yet; all records of a stream that comes later
+    are new.
+    `last`: begins with the last records there are, at most this many.
+    `after`: begins after these cursors, and reads a stream without a cursor from its start. Without
+    `streams`, only streams with a cursor are followed.
+    `timeout_s`: ends after this many seconds; without it, only `stop` ends it.
+    All else is as for `read`.
+
+    Raises `InvalidStreamName`, `InvalidCursor`, `InvalidFilter`, `InvalidOption`.
+    """
+    cursors = parse_cursors(after)
+    check_stream_names(streams)
+    if streams and cursors:
+        check_cursors(cursors, streams)
+    if last < 0:
+        raise InvalidOption(f"last is {last}; expected a number of records, 0 or more")
+    if last and cursors:
+        raise InvalidOption("last and after both say where to begin; give one of them")
+    return Following(
+        data_directory(data).absolute(),
+        tuple(streams or cursors) or None,
+        cursors,
+        last,
+        Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
+        timeout_s,
+        on_problem or raise_or_warn,
+    )
+
+
+class Following:
+    """Records to come. Each pass over it begins at the start, and waits at the end for more.
+
+    Made by `follow`. A pass is a plain loop, or an `async for`. It raises `OSError`, and what
+    `on_problem` raises.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        streams: Sequence[str] | None,
+        after: Mapping[str, int],
+        last: int,
+        chosen: Filter,
+        timeout_s: float | None,
+        on_problem: Report,
+    ) -> None:
+        self.data = data
+        self.streams = streams
+        self._after = after
+        self._last = last
+        self._chosen = chosen
+        self._timeout_s = timeout_s
+        self._on_problem = on_problem
+        self._is_stopped = False
+        self._passes: set[_Pass] = set()
+
+    def stop(self) -> None:
+        """Ends all passes, also those that are still to begin. From any thread or signal handler.
+
+        A pass ends when its next record is asked for, or now, if it is waiting for one.
+        """
+        self._is_stopped = True
+        for each in tuple(self._passes):
+            each.stop()
+
+    def __iter__(self) -> Iterator[Record]:
+        for batch in self.batches():
+            for record in batch:
+                if self._is_stopped:
+                    return
+                yield record
+
+    def batches(self) -> Iterator[Batch]:
+        """The records in batches, for whoever wants many at once, as bytes."""
+        gaps = PendingGaps()
+        note_and_report = gaps.noting(self._on_problem)
+        for item in self._in_thread():
+            if isinstance(item, Problem):
+                note_and_report(item)
+            else:
+                yield gaps.batch(item)
+
+    def with_problems(self) -> Iterator[Record | Problem]:
+        """The records, and each problem before the records of its stream that come after it.
+
+        Nothing is handed to `on_problem`.
+        """
+        for item in self._in_thread():
+            if isinstance(item, Problem):
+                yield item
+            else:
+                yield from Batch(item, {})
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        async with contextlib.aclosing(self.async_batches()) as batches:
+            async for batch in batches:
+                for record in batch:
+                    if self._is_stopped:
+                        return
+                    yield record
+
+    async def async_batches(self) -> AsyncGenerator[Batch, None]:
+        """As `batches`, for asyncio; without a thread."""
+        gaps = PendingGaps()
+        with self._pass() as current:
+            chunks = self._until_stopped(current, gaps.noting(self._on_problem))
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    yield gaps.batch(chunk)
+
+    @contextlib.contextmanager
+    def _pass(self) -> Iterator["_Pass"]:
+        current = _Pass()
+        self._passes.add(current)
+        try:
+            if self._is_stopped:
+                current.stop()
+            yield current
+        finally:
+            current.stop()
+            self._passes.discard(current)
+
+    def _in_thread(self) -> Iterator[Block | Sequence[Record] | Problem]:
+        """What a pass in a thread gives, in order. The thread ends soon after this."""
+        with self._pass() as current:
+            threading.Thread(target=self._run, args=(current,), daemon=True).start()
+            while (item := current.take()) is not None:
+                yield item
+
+    def _run(self, current: "_Pass") -> None:
+        import asyncio
+
+        async def hand_over() -> None:
+            async for chunk in self._until_stopped(current, current.put):
+                current.put(chunk)
+
+        try:
+            asyncio.run(hand_over())
+        except _Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again where the pass is
+            current.end(error)
+        else:
+            current.end(None)
+
+    async def _until_stopped(
+        self, current: "_Pass", report: Report
+    ) -> AsyncGenerator[Block | Sequence[Record], None]:
+        """What there is, until the pass is stopped or its time is over."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        deadline = None if self._timeout_s is None else loop.time() + self._timeout_s
+        current.loop = loop
+        async with contextlib.aclosing(self._chunks(report)) as chunks:
+            while not current.is_stopped and (deadline is None or loop.time() < deadline):
+                try:
+                    async with asyncio.timeout_at(deadline) as current.waiting:
+                        chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if current.waiting is not None and current.waiting.expired():
+                        return
+                    raise
+                finally:
+                    current.waiting = None
+                yield chunk
+
+    async def _chunks(self, report: Report) -> AsyncGenerator[Block | Sequence[Record], None]:
+        # Imports asyncio, which a command that only reads starts faster without.
+        from logengine.reading.follower import Follower
+
+        readers = {
+            stream: StreamReader(self.data, stream, report, seq + 1, reports_removed=True)
+            for stream, seq in self._after.items()
+        }
+        if not self._after:
+            last = self._last_records(readers, report)
+            if last:
+                yield last
+        async for block in Follower(self.data, self.streams, readers, report).blocks():
+            for part in self._chosen.choose(block):
+                yield part
+
+    def _last_records(self, readers: dict[str, StreamReader], report: Report) -> list[Record]:
+        """The last durable records of the streams there are; adds readers that go on after them.
+
+        A stream without one is new as a whole, when it comes.
+        """
+        from logengine.reading.follower import last_durable_records
+
+        last = []
+        for stream in list_streams(self.data) if self.data.is_dir() else []:
+            if self.streams is not None and stream not in self.streams:
+                continue
+            try:
+                readers[stream], records = last_durable_records(
+                    self.data, stream, self._last, self._chosen, report
+                )
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+            else:
+                last.append(records)
+        return last_merged(last, self._last)
+
+
+class _Stopped(Exception):
+    """Nobody takes what is read any more."""
+
+
+class _Pass:
+    """One pass: how its end is asked for, and what its thread hands over, if it has one.
+
+    `SimpleQueue.put` may be called in a signal handler, whatever that interrupted; locks may not.
+    """
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.waiting: asyncio.Timeout | None = None
+        self._items: SimpleQueue[Block | Sequence[Record] | Problem | None] = SimpleQueue()
+        self._places: SimpleQueue[None] = SimpleQueue()
+        self._error: BaseException | None = None
+        for _ in range(_AHEAD_MAX):
+            self._places.put(None)
+
+    def put(self, item: Block | Sequence[Record] | Problem) -> None:
+        """Hands over `item` once there is a place for it. Raises `_Stopped`."""
+        self._places.get()
+        if self.is_stopped:
+            raise _Stopped
+        self._items.put(item)
+
+    def end(self, error: BaseException | None) -> None:
+        """Says that nothing more comes, and why, if that is an error."""
+        self._error = error
+        self._items.put(None)
+
+    def take(self) -> Block | Sequence[Record] | Problem | None:
+        """What was handed over next; None at the end. Raises the error that ended it."""
+        item = None if self.is_stopped else self._items.get()
+        if self.is_stopped:
+            return None
+        if item is not None:
+            self._places.put(None)
+        elif self._error is not None:
+            raise self._error
+        return item
+
+    def stop(self) -> None:
+        """Ends the waits of both sides."""
+        self.is_stopped = True
+        self._items.put(None)
+        self._places.put(None)
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self.loop.call_soon_threadsafe(self._stop_waiting)
+
+    def _stop_waiting(self) -> None:
+        if self.waiting is not None:
+            with contextlib.suppress(RuntimeError):  # what it waited for is there
+                self.waiting.reschedule(0)

@@ -1,0 +1,203 @@
+"""The records that are in a data directory now: of some streams, in a range, chosen by a filter."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+from logengine.errors import InvalidOption
+from logengine.format.block import Block, Record
+from logengine.format.cursor import Cursor
+from logengine.format.time_range import ALL_TIMES, TimeRange
+from logengine.format.timestamp import format_moment, parse_time
+from logengine.reading.batch import Batch, PendingGaps
+from logengine.reading.filter import Filter
+from logengine.reading.listing import AnyPath, data_directory, stream_names
+from logengine.reading.problem import Problem, Report, raise_or_warn
+from logengine.reading.reader import StreamReader, last_records, merge_by_time
+
+# Records merged by time are handed out in batches of at most this many.
+_BATCH_RECORDS = 1024
+
+Cursors = Cursor | str | Iterable[Cursor | str]
+
+
+def read(
+    *streams: str,
+    data: AnyPath | None = None,
+    after: Cursors = (),
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
+    last: int | None = None,
+    where: Filter | str | Iterable[str] = (),
+    grep: str | bytes | None = None,
+    fixed: bool = False,
+    ignore_case: bool = False,
+    invert: bool = False,
+    on_problem: Report | None = None,
+) -> "Reading":
+    """The records of the streams named, or of all; of several streams, merged by time.
+
+    `data`: the data directory; by default `$LOGENGINE_DATA`, else where this user's own daemon or
+    the system's keeps it.
+    `after`: a cursor or several, `"app:5120"`: only records after it of its stream. Without
+    `streams`, only streams with a cursor are read.
+    `since`, `until`: only records from this time on, and before this time, by `_ts`: a `datetime`
+    (one without a zone is local), or what the command line takes, such as `"10m"`.
+    `last`: only the last ones, at most this many.
+    `where`: a condition `"KEY=VALUE"`, or several that must all hold; `grep`: a regular expression
+    that the stored line must match, or must not with `invert`. With `fixed` it is plain text;
+    `ignore_case` is of ASCII letters only.
+    `on_problem`: takes what is gone or cannot be read; reading goes on after it. Without it, damage
+    raises `IncompleteRead`, and what is expected to be gone warns with `RecordsGone`.
+
+    Raises `InvalidStreamName`, `UnknownStream`, `InvalidCursor`, `InvalidFilter`, `InvalidOption`.
+    """
+    cursors = parse_cursors(after)
+    directory = data_directory(data)
+    names = stream_names(*(streams or cursors), data=directory)
+    check_cursors(cursors, names)
+    if last is not None and last < 0:
+        raise InvalidOption(f"last is {last}; expected a number of records, 0 or more")
+    return Reading(
+        directory,
+        names,
+        cursors,
+        TimeRange(_timestamp("since", since), _timestamp("until", until)),
+        last,
+        Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
+        on_problem or raise_or_warn,
+    )
+
+
+class Reading:
+    """Records to be read. Each pass over it begins at the start, and reads what is there then.
+
+    Made by `read`. While it is read, the daemon may commit, merge and remove. Passes raise
+    `OSError`, and what `on_problem` raises.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        streams: Sequence[str],
+        after: Mapping[str, int],
+        times: TimeRange,
+        last: int | None,
+        chosen: Filter,
+        on_problem: Report,
+    ) -> None:
+        self.data = data
+        self.streams = tuple(streams)
+        self._after = after
+        self._times = times
+        self._last = last
+        self._chosen = chosen
+        self._on_problem = on_problem
+
+    def __iter__(self) -> Iterator[Record]:
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[Batch]:
+        """The records in batches, for whoever wants many at once, as bytes."""
+        return self._batches(self._on_problem)
+
+    def with_problems(self) -> Iterator[Record | Problem]:
+        """The records, and each problem before the records of its stream that come after it.
+
+        Nothing is handed to `on_problem`.
+        """
+        problems: deque[Problem] = deque()
+        for batch in self._batches(problems.append):
+            while problems:
+                yield problems.popleft()
+            yield from batch
+        yield from problems
+
+    def _batches(self, on_problem: Report) -> Iterator[Batch]:
+        gaps = PendingGaps()
+        for chunk in self._chunks(gaps.noting(on_problem)):
+            yield gaps.batch(chunk)
+
+    def _chunks(self, report: Report) -> Iterator[Block | Sequence[Record]]:
+        if self._last is not None:
+            if last := self._last_records(self._last, report):
+                yield last
+            return
+        readers = [self._reader(stream, report) for stream in self.streams]
+        if len(readers) == 1:  # there is nothing to merge
+            yield from self._blocks(readers[0])
+            return
+        merged = merge_by_time([self._records(reader) for reader in readers])
+        while batch := list(islice(merged, _BATCH_RECORDS)):
+            yield batch
+
+    def _last_records(self, count: int, report: Report) -> Sequence[Record]:
+        readers = [self._reader(stream, report) for stream in self.streams]
+        return last_merged([self._last_of(reader, count) for reader in readers], count)
+
+    def _last_of(self, reader: StreamReader, count: int) -> Sequence[Record]:
+        if self._after or self._times != ALL_TIMES:
+            return deque(self._records(reader), maxlen=count)
+        with contextlib.suppress(FileNotFoundError):  # as in `_blocks`
+            return last_records(reader, count, self._chosen)
+        return []
+
+    def _reader(self, stream: str, report: Report) -> StreamReader:
+        return StreamReader(
+            self.data,
+            stream,
+            report,
+            self._after.get(stream, 0) + 1,
+            reports_removed=stream in self._after,
+        )
+
+    def _blocks(self, reader: StreamReader) -> Iterator[Block]:
+        begin = reader.next_seq
+        try:
+            if self._times.since is not None:
+                reader.seek_time(self._times.since)
+            begin = reader.next_seq
+            for block in reader.read(self._times):
+                yield from self._chosen.choose(block)
+        except FileNotFoundError:
+            if reader.next_seq != begin:
+                raise
+            # An empty directory: it is being made again for the first record, or was removed.
+
+    def _records(self, reader: StreamReader) -> Iterator[Record]:
+        for block in self._blocks(reader):
+            yield from block.records()
+
+
+def parse_cursors(after: Cursors) -> dict[str, int]:
+    """The cursors as a number for each stream. Raises `InvalidCursor`."""
+    given = [after] if isinstance(after, Cursor | str) else after
+    cursors = (each if isinstance(each, Cursor) else Cursor.parse(each) for each in given)
+    return {cursor.stream: cursor.seq for cursor in cursors}
+
+
+def check_cursors(cursors: Mapping[str, int], streams: Sequence[str]) -> None:
+    """Raises `InvalidOption` for a cursor of a stream that is not read."""
+    if stray := cursors.keys() - set(streams):
+        raise InvalidOption(f"after names {', '.join(sorted(stray))}, which is not to be read")
+
+
+def last_merged(streams: Iterable[Iterable[Record]], count: int) -> list[Record]:
+    """The last `count` records of several streams, merged by time."""
+    merged = list(merge_by_time(streams))
+    return merged[max(0, len(merged) - count) :]
+
+
+def _timestamp(name: str, given: str | datetime | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        if isinstance(given, datetime):
+            return format_moment(given)
+        return parse_time(given, datetime.now().astimezone())
+    except (ValueError, OverflowError) as error:
+        raise InvalidOption(f"{name}: {error}") from None

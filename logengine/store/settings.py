@@ -1,0 +1,42 @@
+"""The settings of the store, and of what stands before it: the sections `[commit]` and `[limits]`.
+
+`config/logengine.toml` explains each key. Who serves takes these structs as they are.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from logengine.units import Duration, KiB, MiB, Size
+
+COUNT_MAX = 1_000_000
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=COUNT_MAX)]
+
+
+class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[commit]`: how batches are made durable."""
+
+    linger: Duration = Duration(0)
+    rewrite_limit: Size = Size(64 * KiB)
+    direct_above: Size = Size(256 * KiB)
+    max_batch: Size = Size(8 * MiB)
+    pipeline_bytes: Size = Size(2 * MiB)
+    in_loop_below: Duration = Duration(0.005)
+    threads: Count = 8
+    retry_min: Duration = Duration(0.05)
+    retry_max: Duration = Duration(5)
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[limits]`: how much anything may take."""
+
+    max_record: Size = Size(1 * MiB)
+    max_pending: Size = Size(64 * MiB)
+    max_pending_stream: Size = Size(32 * MiB)
+    max_connections: Count = 4096
+    max_streams: Count = 4096
+    max_producers: Count = 1024
+    max_users: Count = 1024
+    active_cache: Size = Size(32 * MiB)
+    stall_timeout: Duration = Duration(30)

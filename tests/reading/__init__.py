@@ -1,0 +1,1 @@
+"""The reading API: what a notebook, a test or the command line reads with."""
