@@ -16,6 +16,8 @@ from tests.daemon import Daemon
 PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text()
 MARK = "-- end of command, status"
+# A newcomer reads it at one sitting.
+LINES_OF_ARCHITECTURE_MAX = 150
 
 
 def tour() -> list[tuple[str, str]]:
@@ -99,20 +101,57 @@ def test_the_two_commands_are_on_the_first_screen() -> None:
     assert any(line.startswith("make test") for line in first_screen)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", *map(str, Path("docs").glob("*"))]
+PAGES = sorted(
+    str(page.relative_to(PROJECT))
+    for page in (*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"))
 )
+PAGES_ABOUT_THE_CODE = [
+    page
+    for page in PAGES
+    if page.startswith("docs/decisions")
+    or page in ("ARCHITECTURE.md", "CONTRIBUTING.md", "docs/testing.md")
+]
+
+
+def anchors(text: str) -> set[str]:
+    """What a link into a page may have behind its `#`: its headings, as GitHub has them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (PROJECT / page).read_text()
-    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
-        assert (PROJECT / page).parent.joinpath(target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
+        found = (PROJECT / page).parent / target if target else PROJECT / page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found.read_text()), f"{target}#{anchor}"
 
 
-def test_tests_that_the_architecture_names_are_there() -> None:
-    named = set(re.findall(r"\btest_\w+\b", (PROJECT / "ARCHITECTURE.md").read_text()))
+@pytest.mark.parametrize("page", PAGES_ABOUT_THE_CODE)
+def test_tests_and_files_that_a_page_names_are_there(page: str) -> None:
+    # What is to be written by whoever follows a recipe has a NAME.
+    text = re.sub(r"`[^`]*\bNAME\b[^`]*`|`[^`]*test_NAME[^`]*`", "", (PROJECT / page).read_text())
     tests = "".join(path.read_text() for path in (PROJECT / "tests").rglob("*.py"))
-    for name in named:
+    for name in set(re.findall(r"\btest_\w+\b", text)):
         assert f"def {name}(" in tests or list((PROJECT / "tests").rglob(f"{name}.py")), name
+    for path in set(re.findall(r"\b(?:tests|logengine|config)/[\w/]+(?:\.\w+)?", text)):
+        assert (PROJECT / path).exists() or (PROJECT / f"{path}.py").exists(), path
+
+
+def test_the_architecture_has_a_place_for_every_module() -> None:
+    quoted = " ".join(re.findall(r"`[^`\n]+`", (PROJECT / "ARCHITECTURE.md").read_text()))
+    package = PROJECT / "logengine"
+    of_a_command = {name.replace("-", "_") for name in cli.list_commands(None)}  # type: ignore[arg-type]
+    for path in package.rglob("*.py"):
+        is_command = path.parent.name == "cli" and path.stem.rstrip("_") in of_a_command
+        if not path.stem.startswith("__") and not is_command:
+            assert re.search(rf"\b{path.stem}\b", quoted), path.relative_to(package)
+
+
+def test_the_architecture_is_short() -> None:
+    assert len((PROJECT / "ARCHITECTURE.md").read_text().splitlines()) <= LINES_OF_ARCHITECTURE_MAX
 
 
 def test_the_configuration_that_is_shown_is_right() -> None:

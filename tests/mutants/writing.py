@@ -234,6 +234,7 @@ MUTANTS = (
         "            directory.unlink(name)\n",
         Simulation(),
         _NAMES,
+        _STORE,
     ),
     mutant(
         "covered_removed_in_one_go",
@@ -242,7 +243,7 @@ MUTANTS = (
         "        names.remove(directory, file_names[first])\n",
         "        directory.unlink(file_names[first])\n",
         Simulation(),
-        tests("crash/test_power_cut.py", "store/test_recovery.py"),
+        _STORE,
     ),
     mutant(
         "compressed_newest_active",

@@ -356,6 +356,26 @@ async def test_commits_of_a_held_stream_wait_and_others_go_on(data: Path) -> Non
         at.check()
 
 
+async def test_what_is_compacted_takes_its_name_while_no_commit_touches_the_stream(
+    data: Path,
+) -> None:
+    async with running(data) as at:
+        publish = compactor._publish_in_place_of
+        held: list[bool] = []
+
+        def publish_and_note(*arguments: Any) -> None:
+            held.append(at.committer._holds.is_held("app"))
+            publish(*arguments)
+
+        with patch.object(compactor, "_publish_in_place_of", publish_and_note):
+            for _ in range(2):
+                await at.commit(records=90)
+            await at.pass_time(2000)
+        assert held
+        assert all(held)
+        at.check()
+
+
 async def test_a_stop_ends_a_rewriting_at_once(data: Path) -> None:
     async with running(data) as at:
         at.compactor._rewriter.pace = Pace(1)  # a byte a second

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,6 @@ from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header
 from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
-from logengine.reading.problem import Problem
 from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
@@ -127,7 +127,7 @@ def test_the_longest_merge_is_found_where_what_it_covers_is_left(stream: Path, b
     writer, _ = rewriter.merge("app", parts)
     writer.publish()
     assert len(list_segments(stream)) == count
-    problems: list[Problem] = []
+    problems: list[object] = []
     for seq in range(1, count + 1):
         reader = StreamReader(stream.parent, "app", problems.append, next_seq=seq)
         blocks = list(reader.read())
@@ -173,3 +173,43 @@ def test_a_newest_segment_is_kept_in_memory_up_to_a_size_only(stream: Path) -> N
         ).state
         assert (state.active is not None) == is_kept
         assert state.next_seq == 2
+
+
+@pytest.fixture
+def removals_and_syncs(stream: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to the names of the stream's directory, in order; `sync` makes it durable."""
+    done: list[str] = []
+    unlink, fsync = os.unlink, os.fsync
+
+    def noted_unlink(name: Any, **directory: int) -> None:
+        unlink(name, **directory)
+        done.append(os.path.basename(name))
+
+    def noted_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}") == str(stream):
+            done.append("sync")
+
+    monkeypatch.setattr(os, "unlink", noted_unlink)
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    return done
+
+
+def test_what_is_found_is_durable_before_it_is_told(
+    stream: Path, removals_and_syncs: list[str]
+) -> None:
+    commits(stream, 2)
+    removals_and_syncs.clear()
+    state_of(stream)
+    assert removals_and_syncs == ["sync"]
+
+
+def test_no_covered_segment_is_removed_before_the_removal_of_a_newer_one_is_durable(
+    stream: Path, removals_and_syncs: list[str]
+) -> None:
+    write_compressed(stream, 1, 6)
+    for first in (3, 5):
+        write_compressed(stream, first, first + 1)
+    state_of(stream)
+    newer, older = (segment_name(first, compressed=True) for first in (5, 3))
+    assert removals_and_syncs == ["sync", newer, "sync", older, "sync"]

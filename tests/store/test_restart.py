@@ -80,6 +80,17 @@ def test_after_a_kill_in_the_same_boot_the_newest_segment_is_written_again(tmp_p
     assert not (tmp_path / RUNNING_NAME).exists()
 
 
+def test_a_segment_that_is_written_again_in_pieces_is_whole(tmp_path: Path) -> None:
+    killed_with(tmp_path, 1)
+    before = files(tmp_path)
+    with patch.object(stream, "_COPIED_AT_ONCE_BYTES", 100):
+        opened(tmp_path).close()
+    assert changed(before, tmp_path) == [segment_name(1)]
+    assert [content for _, content in before.values()] == [
+        content for _, content in files(tmp_path).values()
+    ]
+
+
 def test_after_a_kill_every_stream_is_written_again_by_the_threads(tmp_path: Path) -> None:
     store = opened(tmp_path)
     names = [f"s{number}" for number in range(20)]

@@ -56,6 +56,39 @@ def test_what_is_not_acked_is_sent_again() -> None:
     assert sent(box) == b"4\n5\n"
 
 
+def test_chunks_that_are_not_acked_are_sent_again_in_order() -> None:
+    box = outbox()
+    lines = [letter * CHUNK_BYTES + b"\n" for letter in (b"a", b"b", b"c")]
+    for line in lines:
+        box.try_take(line)
+    box.welcome(1)
+    assert sent(box) == b"".join(lines)
+    box.welcome(1)
+    assert sent(box) == b"".join(lines)
+
+
+def test_an_ack_of_less_than_was_acknowledged_takes_nothing_back() -> None:
+    box = outbox(5)
+    box.welcome(1)
+    sent(box)
+    box.acknowledge(4)
+    box.acknowledge(2)
+    assert (box.acked, box.pending) == (4, 1)
+
+
+def test_what_is_acknowledged_takes_no_room_and_is_in_no_spool() -> None:
+    box = Outbox(2, 1_000_000)
+    box.welcome(1)
+    for number in (1, 3):
+        assert box.try_take(b"x\n") == number
+        assert box.try_take(b"x\n") == number + 1
+        assert not box.try_take(b"x\n")
+        assert sent(box) == b"x\nx\n"
+        box.acknowledge(number + 1)
+        assert (box.held_records, box.spooled) == (0, number + 1)
+        assert not box.sends_from_spool
+
+
 def test_memory_is_let_go_of_chunk_by_chunk() -> None:
     box = Outbox(10**6, 10**9)
     line = b"x" * 999 + b"\n"

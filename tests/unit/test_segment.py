@@ -197,3 +197,10 @@ def test_only_streams_and_segments_are_listed(tmp_path: Path) -> None:
     (tmp_path / "app" / "notes").touch()
     assert list_streams(tmp_path) == ["app"]
     assert list_segments(tmp_path / "app") == [1]
+
+
+def test_a_header_of_no_stream_is_damaged(tmp_path: Path) -> None:
+    path = segment_file(tmp_path / "_app")
+    line = path.read_bytes().partition(b"\n")[0]
+    with pytest.raises(DamagedSegment, match="invalid stream '_app'"):
+        decode_header(line, str(path))
