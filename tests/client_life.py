@@ -63,11 +63,12 @@ class World:
     daemon: ModelDaemon = field(default_factory=ModelDaemon)
     safe: set[int] = field(default_factory=set)  # ids that may not be missing
     processes: int = 0
+    told: list[str] = field(default_factory=list)  # by the spool: nobody takes anything from it
 
     def violations(self, *, numbered: bool) -> list[str]:
         """What is wrong once everything was sent."""
         stored = self.daemon.stored
-        found = []
+        found = [f"told: {line}" for line in self.told if "somebody removed" in line]
         if stored != sorted(set(stored)):
             found.append(f"not in order, or twice: {stored}")
         if missing := sorted(self.safe - set(stored)):
@@ -110,7 +111,7 @@ class Life:
             max_bytes=400,
             max_spool_bytes=10_000_000,
         )
-        self._spool = Spool.open(root / "spool", STREAM, PRODUCER)
+        self._spool = Spool.open(root / "spool", STREAM, PRODUCER, tell_damage=world.told.append)
         self.delivery = Delivery(settings, PRODUCER, self._spool)
         self._ids: dict[int, int] = {}  # by place
         self._is_resumed = False
@@ -198,10 +199,10 @@ class Life:
             except OSError as error:
                 self.delivery.spool_failed(step, error)
             else:
-                step.finish(done)
+                self.delivery.spool_done(step, done)
             self._told()
         if self._source.random() < 0.5:
-            self.delivery.is_spool_failing = False
+            self.delivery.try_spool_again()
 
     def _told(self) -> None:
         """What the application may rely on now: what is acked, and what is in the spool."""

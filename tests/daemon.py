@@ -43,9 +43,11 @@ class Daemon:
         *,
         data: Path | None = None,
         program: Sequence[str] = PROGRAM,
+        open_files_max: int | None = None,
     ) -> None:
         self.data = data or root / "data"
         self.program = program
+        self.open_files_max = open_files_max
         self.socket = root / "socket"
         self.config = root / "logengine.toml"
         self.config.write_text(config)
@@ -57,6 +59,7 @@ class Daemon:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self._limits(),
                     *(sys.executable, *self.program, "run"),
                     *("--config", str(self.config)),
                     *("--data", str(self.data), "--socket", str(self.socket)),
@@ -65,6 +68,11 @@ class Daemon:
             )
         eventually(self.listens, "the daemon to listen")
         return self
+
+    def _limits(self) -> list[str]:
+        if self.open_files_max is None:
+            return []
+        return ["prlimit", f"--nofile={self.open_files_max}"]
 
     def listens(self) -> bool:
         assert self.process is not None

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from logengine.client import ending
 from logengine.client.base import BaseClient, noted_on
-from logengine.client.courier import AWAY_TOLD_AFTER_S, SPOOL_RETRY_S, Courier, unavailable
+from logengine.client.courier import (
+    AWAY_TOLD_AFTER_S,
+    SPOOL_RETRY_S,
+    Courier,
+    unavailable,
+    unreached,
+)
 from logengine.client.delivery import Delivery, Step
 from logengine.client.descriptors import RECEIVE_BYTES
 from logengine.client.encoding import encode_record
@@ -52,6 +58,7 @@ class AsyncClient(BaseClient):
         self._task: asyncio.Task[None] | None = None
         self._yield_at = 0
         self._step: tuple[Step, concurrent.futures.Future[Any]] | None = None
+        self._spool_again_at = 0.0
         self._dropped_at = -1  # what was released when it last dropped for want of progress
         self._wakeup = asyncio.Event()  # for the task
         self._changed = asyncio.Event()  # for whoever waits for records or for room
@@ -300,6 +307,7 @@ class AsyncClient(BaseClient):
     async def _run(self) -> None:
         try:
             await self._deliver()
+            self._delivery.try_spool_again()
             await self._take_steps()  # into the spool with what is left
         except LogEngineError as error:
             self.fail(error)
@@ -322,7 +330,7 @@ class AsyncClient(BaseClient):
             try:
                 await self._converse()
             except OSError as error:
-                reason = self._no_daemon(error)
+                reason = unreached(self._settings.socket_path(), error)
             if self._delivery.is_welcomed:
                 pause.reset()
                 away_since = loop.time()
@@ -331,9 +339,6 @@ class AsyncClient(BaseClient):
             if self._away_max_s is not None and away_s >= self._away_max_s:
                 raise unavailable(away_s, reason)
             await self._rest(pause.take(), away_since, reason)
-
-    def _no_daemon(self, error: OSError) -> str:
-        return f"no daemon at {self._settings.socket_path()}: {error.strerror or error}"
 
     async def _rest(self, pause_s: float, away_since: float, reason: str) -> None:
         """Spills while no daemon is there, until it is time to look for one again."""
@@ -389,13 +394,15 @@ class AsyncClient(BaseClient):
     async def _wait(self, timeout_s: float | None) -> None:
         """Returns when something is to be done: answers, room in the socket, records, an end."""
         self._wake_bytes = self._delivery.wake_bytes
+        loop = asyncio.get_running_loop()
         if self._delivery.is_spool_failing:
-            timeout_s = min(SPOOL_RETRY_S, timeout_s or SPOOL_RETRY_S)
-        try:
+            left_s = max(0.0, self._spool_again_at - loop.time())
+            timeout_s = left_s if timeout_s is None else min(left_s, timeout_s)
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._wakeup.wait()
-        except TimeoutError:
-            self._delivery.is_spool_failing = False  # it is tried again
+        if self._delivery.is_spool_failing and loop.time() >= self._spool_again_at:
+            self._delivery.try_spool_again()
         self._wakeup.clear()
 
     async def _take_steps(self) -> None:
@@ -414,9 +421,10 @@ class AsyncClient(BaseClient):
             self._step = None
             error = result.exception()
             if error is None:
-                step.finish(result.result())
+                self._delivery.spool_done(step, result.result())
             elif isinstance(error, OSError):
                 self._delivery.spool_failed(step, error)
+                self._spool_again_at = asyncio.get_running_loop().time() + SPOOL_RETRY_S
             else:
                 raise error
             self._changed.set()

@@ -6,12 +6,14 @@ several may find so at once: of the threads that come of it, the first one stays
 """
 
 import contextlib
+import errno
 import random
 import select
 import time
 from _thread import allocate_lock, get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logengine.client.delivery import Delivery
@@ -41,12 +43,14 @@ _BUSY_S = 0.005
 _BUSY_LOOK_S = 0.001
 _NOTE_BYTES = 100
 _WITHIN_WAIT = 1.125
+_NO_DESCRIPTOR_S = 0.1
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 
 
 class Courier:
     """One process's part of a client.
 
-    `prepare` is called in its thread, before anything else, and `welcomed` at each new welcome.
+    `prepare` is called in its thread before each connection, and `welcomed` at each new welcome.
     `is_ended`: nothing more happens here; `failure` says why, if there is a reason.
     """
 
@@ -70,7 +74,7 @@ class Courier:
         self.has_thread = True  # else all is delivered by whoever ends it, in `run_here`
         self.was_welcomed_ever = False
         self.is_drop_told = False
-        self._progressed_at = time.monotonic()
+        self.made_at = self._progressed_at = time.monotonic()
         self._full_since: float | None = None
         self._settings = settings
         self._away_max_s = away_max_s
@@ -83,6 +87,7 @@ class Courier:
         self._asleep: list[Wakeup] = []  # of each thread that sleeps, one that was replaced too
         self._is_called = False
         self._busy_until = 0.0
+        self._spool_again_at = 0.0
         self._thread = 0
         self._asked_at = -_START_AGAIN_S
         self._until: float | None = None  # where it runs in the thread of who ends it
@@ -286,10 +291,7 @@ class Courier:
         self.is_running = True
         forget("no thread", self.delivery.producer)
         try:
-            self._prepare()
-            if self._wakeup is not None:
-                self._wakeup.close()
-            self._wakeup = Wakeup()
+            self._renew_wakeup()
             self._deliver()
             if self._elected.get("courier") is not me:
                 return  # another thread goes on
@@ -302,10 +304,34 @@ class Courier:
             self.fail(LogEngineError(f"the client ended: {error!r}"))
         self._end()
 
+    def _renew_wakeup(self) -> None:
+        """Makes what ends the waits of this thread; waits itself while no descriptor is to be had.
+
+        Without one where the client ends before.
+        """
+        if self._wakeup is not None:
+            self._wakeup.close()
+            self._wakeup = None
+        while self._wakeup is None and not self._is_over():
+            try:
+                self._wakeup = Wakeup()
+            except OSError as error:
+                tell_once(
+                    "no descriptor",
+                    self.delivery.producer,
+                    f"records of stream {self._settings.stream!r} wait in memory, "
+                    f"the client has no file descriptor: {error.strerror}",
+                )
+                time.sleep(_NO_DESCRIPTOR_S)
+        forget("no descriptor", self.delivery.producer)
+
     def _finish(self) -> None:
         """Into the spool with what is left."""
         self.handover.close()
         self._drain()
+        if self.pending:
+            self._open_spool()  # if it ends before it ever looked for the daemon
+        self.delivery.try_spool_again()
         while self._take_step():
             self._drain()
 
@@ -334,10 +360,11 @@ class Courier:
         away_since = time.monotonic()
         while not self._is_over():
             reason = "the client was closed"
+            self._open_spool()
             try:
                 self._converse()
             except OSError as error:
-                reason = self._no_daemon(error)
+                reason = unreached(self._settings.socket_path(), error)
             if self.delivery.is_welcomed:
                 pause.reset()
                 away_since = time.monotonic()
@@ -347,8 +374,16 @@ class Courier:
                 raise unavailable(away_s, reason)
             self._rest(pause.take(), away_since, reason)
 
-    def _no_daemon(self, error: OSError) -> str:
-        return f"no daemon at {self._settings.socket_path()}: {error.strerror or error}"
+    def _open_spool(self) -> None:
+        """Tries to, where that could not be done yet: it is new, and more will be to go there."""
+        try:
+            self._prepare()
+        except OSError as error:
+            tell_once(
+                "no spool",
+                self.delivery.producer,
+                f"the spool cannot be used, records wait in memory alone: {error}",
+            )
 
     def _rest(self, pause_s: float, away_since: float, reason: str) -> None:
         """Spills while no daemon is there, until it is time to look for one again."""
@@ -444,7 +479,7 @@ class Courier:
         """
         assert self._wakeup is not None
         if self.delivery.is_spool_failing:
-            timeout_s = min(SPOOL_RETRY_S, timeout_s)
+            timeout_s = min(max(0.0, self._spool_again_at - time.monotonic()), timeout_s)
         if self._until is not None:
             timeout_s = min(timeout_s, max(0.0, self._until - time.monotonic()))
         wakeup = self._wakeup
@@ -464,13 +499,12 @@ class Courier:
             raise _Replaced from None
         self.handover.wake()
         self._is_called = False
-        if not ready and timeout_s > _BUSY_LOOK_S:
-            self.delivery.is_spool_failing = False  # it is tried again
+        if self.delivery.is_spool_failing and time.monotonic() >= self._spool_again_at:
+            self.delivery.try_spool_again()
         if is_woken:
             wakeup.clear()
             if not wakeup.is_ours:
-                wakeup.close()
-                self._wakeup = Wakeup()
+                self._renew_wakeup()
                 return True
         return connection is not None and connection.number in ready
 
@@ -483,8 +517,9 @@ class Courier:
             done = step.run()
         except OSError as error:
             self.delivery.spool_failed(step, error)
+            self._spool_again_at = time.monotonic() + SPOOL_RETRY_S
         else:
-            step.finish(done)
+            self.delivery.spool_done(step, done)
         self._changed()
         return True
 
@@ -508,6 +543,14 @@ class Courier:
                 self._waiters.popleft().release()
         except IndexError:
             pass
+
+
+def unreached(socket: Path, error: OSError) -> str:
+    """Why there is no connection to the daemon at `socket`."""
+    why = error.strerror or str(error)
+    if error.errno in _NO_DESCRIPTOR:
+        return f"the daemon at {socket} cannot be reached: {why}"
+    return f"no daemon at {socket}: {why}"
 
 
 def unavailable(away_s: float, reason: str) -> DaemonUnavailable:

@@ -6,21 +6,34 @@ touches nothing of the delivery's, and whose `finish` is quick again.
 """
 
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from logengine.client.conversation import Conversation
 from logengine.client.outbox import Chunk, Outbox
 from logengine.client.settings import MAX_RECORD_BYTES, Settings
 from logengine.client.spool import Spool
-from logengine.errors import LogEngineError, NotDurable, RecordTooLarge
+from logengine.client.telling import forget, tell_once
+from logengine.errors import NotDurable, RecordTooLarge
+
+_UNREAD = "spool not read"
+
+
+class Work(Enum):
+    """What a step does: each kind may fail by itself, and is tried again by itself."""
+
+    SPILL = auto()
+    RELEASE = auto()
+    NUMBER = auto()
+    READ = auto()
 
 
 class Step(NamedTuple):
     """Something to do with the spool; `finish` takes what `run` gave."""
 
+    work: Work
     run: Callable[[], Any]
-    finish: Callable[[Any], None]
-    is_spilling: bool = False
+    finish: Callable[[Any], None] = lambda _: None
 
 
 class Delivery:
@@ -35,8 +48,9 @@ class Delivery:
         self._output = b""  # read from the spool, to be sent
         self.is_pressed = False  # somebody waits for room
         self.is_closing = False
-        self.is_spool_failing = False
-        self.trouble = "no daemon was there yet"
+        self._failing: set[Work] = set()
+        self._spool_errors: dict[Work, str] = {}  # until the same has been done
+        self._no_connection = "no daemon was there yet"
         self._refused_told = 0
         bounds = (settings.max_records, settings.max_bytes)
         self.outbox = (
@@ -93,7 +107,12 @@ class Delivery:
     def lost(self, reason: str) -> None:
         """The connection ended, or none could be made."""
         self._conversation = None
-        self.trouble = reason
+        self._no_connection = reason
+
+    @property
+    def trouble(self) -> str:
+        """Why what is pending is not durable yet."""
+        return next(iter(list(self._spool_errors.values())), self._no_connection)
 
     def check_size(self, line: bytes) -> None:
         """Raises `RecordTooLarge` for a line, with its newline, that the daemon would refuse."""
@@ -119,7 +138,7 @@ class Delivery:
         """Whether what is in memory may go to the spool to make room."""
         return (
             self._spool is not None
-            and not self.is_spool_failing
+            and Work.SPILL not in self._failing
             and self._spool.bytes + self.outbox.held_bytes <= self._settings.max_spool_bytes
         )
 
@@ -141,26 +160,42 @@ class Delivery:
         outbox = self.outbox
         if not spool.last and not outbox.sends_from_spool:
             return None
-        if spool.releases(outbox.acked):
+        releases = spool.releases(outbox.acked)
+        if releases and Work.RELEASE not in self._failing:
             acked = outbox.acked
-            return Step(lambda: spool.release(acked), lambda _: None)
+            return Step(Work.RELEASE, lambda: spool.release(acked))
         if not self.is_welcomed:
             return None
         if spool.numbering_kept != outbox.numbering:
-            numbering = outbox.numbering
-            return Step(lambda: spool.keep_numbering(numbering), lambda _: None)
-        return self._step_to_read(spool) if outbox.sends_from_spool and not self._output else None
+            # Not before what is durable is removed: its numbers are those of before.
+            return None if releases else self._step_to_number(spool)
+        return self._step_to_read(spool)
+
+    def _step_to_number(self, spool: Spool) -> Step | None:
+        if Work.NUMBER in self._failing:
+            return None
+        numbering = self.outbox.numbering
+        return Step(Work.NUMBER, lambda: spool.keep_numbering(numbering))
 
     def _step_to_read(self, spool: Spool) -> Step | None:
         outbox = self.outbox
+        if self._output or not outbox.sends_from_spool or Work.READ in self._failing:
+            return None
         lost = spool.gap_behind(outbox.sent, outbox.spooled)
         if lost == outbox.sent:
             place = outbox.sent + 1
-            return Step(lambda: spool.read(place), self._read)
-        if outbox.in_flight:
+            return Step(Work.READ, lambda: spool.read(place), self._read)
+        offset = outbox.numbering.offset
+        if outbox.in_flight or offset is None:
             return None  # what is lost is passed when all before it is durable
-        outbox.skip(lost)
-        return self._step_back(spool)
+        first, known = outbox.sent + 1, offset
+
+        def skip(_: None) -> None:
+            # Else the connection is another one by now, and it is passed on that.
+            if self.is_welcomed and not outbox.in_flight and outbox.sent == first - 1:
+                outbox.skip(lost)
+
+        return Step(Work.READ, lambda: spool.pass_gap(first, lost, known), skip)
 
     def _read(self, chunk: Chunk | None) -> None:
         # Else it is to be read again, on the next connection or as what was mended.
@@ -185,17 +220,37 @@ class Delivery:
             outbox.is_spooled(chunks[-1].last)
             self.is_pressed = False
 
-        return Step(lambda: spool.add(chunks, numbering), finish, is_spilling=True)
+        return Step(Work.SPILL, lambda: spool.add(chunks, numbering), finish)
+
+    @property
+    def is_spool_failing(self) -> bool:
+        """Whether steps failed and wait for `try_spool_again`."""
+        return bool(self._failing)
+
+    def spool_done(self, step: Step, done: Any) -> None:
+        """`step.run` gave `done`."""
+        if self._spool_errors.pop(step.work, None) and step.work is Work.READ:
+            forget(_UNREAD, self.producer)
+        step.finish(done)
 
     def spool_failed(self, step: Step, error: OSError) -> None:
-        """`step.run` raised `error`. Raises `LogEngineError` where records cannot be had back.
+        """`step.run` raised `error`: nothing like it is a step until `try_spool_again`.
 
-        What could not be spilled stays in memory, until `is_spool_failing` is set back.
+        What could not be spilled stays in memory, and what could not be read in the spool.
         """
-        if not step.is_spilling:
-            raise LogEngineError(f"the spool cannot be used: {error}") from error
-        self.is_spool_failing = True
-        self.trouble = str(error)
+        self._failing.add(step.work)
+        self._spool_errors[step.work] = str(error)
+        if step.work is Work.READ:
+            tell_once(
+                _UNREAD,
+                self.producer,
+                f"records of stream {self._settings.stream!r} cannot be read from the spool, "
+                f"they wait there, and so do those after them; they are tried again: {error}",
+            )
+
+    def try_spool_again(self) -> None:
+        """Some time has passed since a step failed."""
+        self._failing.clear()
 
     def check_refused(self) -> None:
         """Raises `NotDurable` if the daemon refused records since this was asked before."""
@@ -217,6 +272,7 @@ class Delivery:
 
     def end(self) -> None:
         """Lets go of the spool."""
+        forget(_UNREAD, self.producer)
         if self._spool is not None:
             self._spool.close()
 

@@ -31,6 +31,14 @@ class Descriptor:
         except OSError:
             return False
 
+    def is_at(self, path: Path) -> bool:
+        """Whether it means the file at `path`."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
     def close(self) -> None:
         """Closes it, once, and if it is still the same."""
         if self.is_ours:

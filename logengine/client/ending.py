@@ -25,7 +25,9 @@ from logengine.errors import LogEngineError
 
 _TOGETHER_S = 1.0
 _LEAST_S = 0.05
+_LOOKS_S = 0.5  # who began to look after the others gave up may look for so long
 _AFTER_OTHER_FINALIZERS = -1000
+_LIBRARIES = ("multiprocessing", "billiard")
 
 _vain: dict[str, tuple[float, float]] = {}  # by socket: since when it was waited, and until
 _clients: dict[int, "Ending"] = {}
@@ -42,14 +44,23 @@ class Ending(Protocol):
 
 
 def wait_together(
-    where: str, timeout_s: float, began: float | None, wait: Callable[[float], bool]
+    where: str,
+    timeout_s: float,
+    began: float | None,
+    wait: Callable[[float], bool],
+    looks_since: float,
 ) -> bool:
-    """Waits for the daemon at `where`, less what others have just waited for it in vain."""
+    """Waits for the daemon at `where`, less what others have just waited for it in vain.
+
+    The daemon may have come since then: a client that looks for it only `looks_since` has half a
+    second at least, but for the end of the process.
+    """
     now = time.monotonic()
     if began is None:
         since, until = _vain.get(where, (now, now))
         began = since if now - until < _TOGETHER_S else now
-    is_done = wait(min(timeout_s, max(_LEAST_S, began + timeout_s - now)))
+    least_s = _LEAST_S if is_exiting() else max(_LEAST_S, looks_since + _LOOKS_S - now)
+    is_done = wait(min(timeout_s, max(least_s, began + timeout_s - now)))
     if is_done:
         _vain.pop(where, None)
     else:
@@ -59,8 +70,9 @@ def wait_together(
 
 def enter(client: Ending) -> None:
     """From now on the end of the process waits for `client`."""
+    forget_all()
     _clients[id(client)] = client
-    if os.getpid() not in _hooked:
+    if not _hooked:
         _hooked[:] = [os.getpid()]
         _hook_child()
 
@@ -77,6 +89,9 @@ def is_exiting() -> bool:
 
 def forget_all() -> None:
     """In a forked process: it ends only what it uses itself."""
+    if _hooked == [os.getpid()]:
+        return  # what is here was used in this process, perhaps by another hook of the fork
+    _hooked.clear()
     _clients.clear()
     _under_way.clear()
 
@@ -100,9 +115,35 @@ def close_all() -> None:
         _under_way.pop()
 
 
+class _Worker:
+    """What a hook of multiprocessing is registered for: that holds it weakly."""
+
+
+_worker = _Worker()
+_followed: list[_Worker] = []
+
+
+def _follow_worker() -> None:
+    """Before a fork: hooks once more where a worker begins, which drops all finalizers it finds.
+
+    Something may have been logged before that: by another hook of the fork, or by a `__del__`.
+    """
+    if _followed or not any(f"{name}.process" in sys.modules for name in _LIBRARIES):
+        return
+    from multiprocessing import util  # billiard uses that of the other one
+
+    _followed.append(_worker)
+    util.register_after_fork(_worker, _hook_again)
+
+
+def _hook_again(_: _Worker) -> None:
+    if _hooked == [os.getpid()]:
+        _hook_child()
+
+
 def _hook_child() -> None:
     is_child = False
-    for name in ("multiprocessing", "billiard"):
+    for name in _LIBRARIES:
         util = sys.modules.get(f"{name}.util")
         process = sys.modules.get(f"{name}.process")
         if util is None or process is None:
@@ -167,3 +208,4 @@ def _end_by(number: int, _: FrameType | None) -> None:
 
 
 atexit.register(close_all)
+os.register_at_fork(before=_follow_worker)

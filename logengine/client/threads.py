@@ -277,7 +277,7 @@ class Client(BaseClient):
         if self._settings.spool is not None and not courier.was_welcomed_ever:
             timeout_s = min(timeout_s, _NEVER_REACHED_S)  # it is as safe in the spool
         where = os.fspath(self._settings.socket_path())
-        return ending.wait_together(where, timeout_s, began, wait)
+        return ending.wait_together(where, timeout_s, began, wait, courier.made_at)
 
     def _start(self, courier: Courier) -> bool:
         """There is a thread that delivers, or there will be; False if none can be had."""

@@ -18,7 +18,7 @@ import uvloop
 from logengine.daemon.allocator import keep_freed_memory
 from logengine.daemon.config_sections import Config
 from logengine.daemon.open_store import opened_store
-from logengine.daemon.service import Service
+from logengine.daemon.service import OTHER_DESCRIPTORS, Service
 from logengine.daemon.sockets import Listening, listening, remove_paths
 from logengine.daemon.systemd import notify
 from logengine.format.segment import Sign
@@ -26,7 +26,6 @@ from logengine.store.store import Store
 
 log = structlog.get_logger()
 
-_OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
 # No more: on a machine with all cores busy it may hold the interpreter's lock while it waits
 # for one. With 10, two loops beside made the p99 of a commit 18 ms, with 5 and 0 it was 11.
 _COMPACTION_NICE = 5
@@ -70,6 +69,7 @@ async def serve(
             notify("READY=1\nSTATUS=Serving", environ)
             log.info("stopping", signal=(await stopping).name)
             notify("STOPPING=1\nSTATUS=Committing what was received", environ)
+            service.listen_no_more()
             remove_paths(sockets)
             await service.stop()
             served_s = round(time.monotonic() - started, 1)
@@ -106,7 +106,7 @@ def _step_back() -> None:
 
 def _allow_descriptors(config: Config) -> None:
     """Raises the soft limit of open files to what `max_connections` takes, where allowed."""
-    wanted = config.limits.max_connections + _OTHER_DESCRIPTORS
+    wanted = config.limits.max_connections + OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -9,6 +9,8 @@ has open, and `DataWatch` begins and ends it.
 """
 
 import asyncio
+import resource
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
@@ -18,6 +20,7 @@ from logengine.daemon.announcement import Announcement
 from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
 from logengine.daemon.open_store import report_opened
+from logengine.daemon.socket_watch import SocketWatch
 from logengine.daemon.sockets import Listening
 from logengine.daemon.upkeep import Upkeep
 from logengine.format.segment import Sign
@@ -30,6 +33,8 @@ from logengine.store.committer import Committer
 from logengine.store.store import Store
 
 log = structlog.get_logger()
+
+OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
 
 
 class Service:
@@ -48,6 +53,7 @@ class Service:
         self._store = store
         self._tasks = tasks
         self._is_stopping = False
+        self._socket_watch: asyncio.Task[None] | None = None
         quotas = _quotas(config)
         self._announcement = Announcement(environ, self._state, told=serving_state("", []))
         self._committer = Committer(
@@ -86,14 +92,27 @@ class Service:
             self._committer.recover(self._store.not_recovered())
             await self._upkeep.begin()
         self._tasks.create_task(self._watch.run())
-        for listener, listen, inherited in sockets:
-            self._server.listen(
-                listener,
-                listen.stream,
-                protocols()[listen.protocol],
-                listen.type,
-                inherited=inherited,
-            )
+        for each in sockets:
+            self._listen(each)
+        self._socket_watch = self._tasks.create_task(SocketWatch(sockets, self._listen_again).run())
+
+    def _listen(self, on: Listening) -> None:
+        self._server.listen(
+            on.listener,
+            on.config.stream,
+            protocols()[on.config.protocol],
+            on.config.type,
+            inherited=on.inherited,
+        )
+
+    def _listen_again(self, before: socket.socket, on: Listening) -> None:
+        self._server.listen_no_more(before)
+        self._listen(on)
+
+    def listen_no_more(self) -> None:
+        """Gives no socket another name from now on: theirs are about to be removed."""
+        if self._socket_watch is not None:
+            self._socket_watch.cancel()
 
     async def stop(self) -> None:
         """Returns when all that was sent is durable, or after `stop_timeout`."""
@@ -155,10 +174,29 @@ def _server_limits(config: Config) -> ServerLimits:
         max_record=config.limits.max_record,
         max_pending=config.limits.max_pending,
         max_pending_stream=config.limits.max_pending_stream,
-        max_connections=config.limits.max_connections,
+        max_connections=_connections_max(config.limits.max_connections),
         stall_timeout=config.limits.stall_timeout,
         report_dropped_every=config.quota.report_every,
     )
+
+
+def _connections_max(configured: int) -> int:
+    """How many connections the limit of open files leaves room for, `configured` at most.
+
+    Without some for itself the daemon could commit nothing, and nobody would ever hang up.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return configured
+    room = max(1, limit - min(OTHER_DESCRIPTORS, limit // 2))
+    if room < configured:
+        log.warning(
+            "max_connections_lowered",
+            max_connections=room,
+            configured=configured,
+            reason=f"the limit of open files is {limit}",
+        )
+    return min(room, configured)
 
 
 def _drops_oldest(config: Config) -> Callable[[str], bool]:

@@ -5,20 +5,64 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+
+import structlog
 
 from logengine.daemon.config_sections import Config, ListenConfig
 from logengine.daemon.systemd import passed_listeners
 from logengine.errors import ConfigError
 from logengine.intake.listeners import bind_listener, is_of
 
+log = structlog.get_logger()
 
-class Listening(NamedTuple):
-    """A listening socket. One that is `inherited` is somebody else's too, and stays."""
 
-    listener: socket.socket
-    config: ListenConfig
-    inherited: bool
+class Listening:
+    """A listening socket, and the file that is its name.
+
+    One that is `inherited` is somebody else's too, who alone could give it another, and stays.
+    """
+
+    def __init__(self, listener: socket.socket, config: ListenConfig, *, inherited: bool) -> None:
+        self.listener = listener
+        self.config = config
+        self.inherited = inherited
+        self.path = Path(config.path)
+        self._identity = _identity(self.path)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the file at `path` is still the one that leads here."""
+        if self._identity is None:
+            return self.inherited  # where systemd sees it, and this process does not
+        return _identity(self.path) == self._identity
+
+    def bind_again(self) -> socket.socket:
+        """Gives the name to a new socket, which is the `listener` then; gives the one before.
+
+        Raises `ConfigError` as `bind_listener`.
+        """
+        before = self.listener
+        self.listener = bind_listener(self.path, self.config.mode, self.config.type)
+        self._identity = _identity(self.path)
+        return before
+
+    def remove_path(self) -> None:
+        """Takes the name away, if it is the daemon's own; a stop is not to end for that."""
+        if self.inherited or not self.is_named:
+            return
+        try:
+            os.unlink(self.path)
+        except OSError as error:
+            # The next daemon takes it for a dead one's.
+            log.warning("socket_not_removed", socket=str(self.path), error=str(error))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
@@ -33,7 +77,7 @@ def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Liste
         for listen in config.listen:
             inherited = passed.pop(os.path.realpath(listen.path), None)
             listener = inherited or bind_listener(Path(listen.path), listen.mode, listen.type)
-            sockets.append(Listening(listener, listen, inherited is not None))
+            sockets.append(Listening(listener, listen, inherited=inherited is not None))
             if not is_of(listener, listen.type):
                 raise ConfigError(
                     f"systemd passed a socket at {listen.path} that is not of type "
@@ -54,8 +98,5 @@ def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Liste
 
 def remove_paths(sockets: list[Listening]) -> None:
     """Removes the paths of the sockets that the daemon made, so that nobody connects any more."""
-    for _, listen, inherited in sockets:
-        if not inherited:
-            # The next daemon takes one that stays for a dead daemon's: no reason not to stop.
-            with contextlib.suppress(OSError):
-                os.unlink(listen.path)
+    for each in sockets:
+        each.remove_path()

@@ -1,5 +1,11 @@
-"""Who is at the other end of a Unix socket, as the kernel tells."""
+"""Who is at the other end of a Unix socket, as the kernel tells.
 
+A sender may be gone by the time it is looked at, and its number be another process's. The kernel
+knows that by a descriptor of the process that connected (`SO_PEERPIDFD`, since Linux 6.5).
+"""
+
+import errno
+import os
 import re
 import socket
 import struct
@@ -12,6 +18,10 @@ _UCRED = struct.Struct("3i")  # unix(7): pid, uid, gid
 # No more, so that the kernel closes descriptors that somebody sends along.
 ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size)
 OVERFLOW_UID = 65534  # whom the kernel names where it cannot tell the user
+_SO_PEERPIDFD = 77  # socket(7); `socket` has no name for it
+_PIDFD = struct.Struct("i")
+_PID = re.compile(r"^Pid:\s*(-?\d+)$", re.MULTILINE)
+_UIDS = re.compile(r"^Uid:\s*([\d\s]+)$", re.MULTILINE)
 _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket|mount|swap))(?=/|$)", re.MULTILINE)
 
 
@@ -29,7 +39,11 @@ _UNKNOWN = Credentials(0, OVERFLOW_UID, OVERFLOW_UID)
 def peer_of(connection: socket.socket) -> Peer:
     """The process that called connect(2)."""
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return peer_of_process(Credentials(*_UCRED.unpack(packed)))
+    peer = peer_of_process(Credentials(*_UCRED.unpack(packed)))
+    # By now: what was read may be of another process.
+    if peer.pid is not None and not _is_still(connection, peer.pid):
+        peer = Peer(pid=peer.pid, uid=peer.uid, gid=peer.gid)
+    return peer
 
 
 def credentials_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Credentials:
@@ -46,20 +60,48 @@ def credentials_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Credentials:
 def peer_of_process(credentials: Credentials) -> Peer:
     """The peer with these credentials.
 
-    Its name and unit come from /proc, and are None where it has exited meanwhile or its
-    entry is hidden.
+    Its name and unit come from /proc, and are None where it has exited meanwhile, or its
+    entry is hidden or another user's. One of the same user that has its number by now may be
+    taken for it.
     """
     pid, uid, gid = credentials
     if pid <= 0:  # from another pid namespace
         return Peer(uid=uid, gid=gid)
-    comm = _read(f"/proc/{pid}/comm")
+    comm, cgroup = _read(f"/proc/{pid}/comm"), _read(f"/proc/{pid}/cgroup")
+    if not _has_user(_read(f"/proc/{pid}/status") or "", uid):
+        comm = cgroup = None
     return Peer(
         pid=pid,
         uid=uid,
         gid=gid,
         comm=comm.removesuffix("\n") if comm is not None else None,
-        unit=unit_of_cgroup(_read(f"/proc/{pid}/cgroup") or ""),
+        unit=unit_of_cgroup(cgroup or ""),
     )
+
+
+def _is_still(connection: socket.socket, pid: int) -> bool:
+    """Whether the number `pid` is still that of the process that connected, as far as is known."""
+    try:
+        found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, _PIDFD.size)
+    except OSError as error:
+        return error.errno == errno.ENOPROTOOPT  # an older kernel
+    (process,) = _PIDFD.unpack(found)
+    try:
+        return _pid_of(_read(f"/proc/self/fdinfo/{process}") or "") == pid
+    finally:
+        os.close(process)
+
+
+def _pid_of(fdinfo: str) -> int | None:
+    """The process in the text of a /proc/self/fdinfo/FD of one: -1 once it is gone."""
+    found = _PID.search(fdinfo)
+    return int(found[1]) if found else None
+
+
+def _has_user(status: str, uid: int) -> bool:
+    """Whether the process of a /proc/PID/status has this user: real, effective, or saved."""
+    found = _UIDS.search(status)
+    return found is not None and str(uid) in found[1].split()
 
 
 def unit_of_cgroup(cgroup: str) -> str | None:

@@ -90,6 +90,10 @@ class DatagramSocket:
         receiving.setblocking(False)
         receiving.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
+    def is_of(self, receiving: socket.socket) -> bool:
+        """Whether it reads from this socket."""
+        return self._socket is receiving
+
     def resume(self) -> None:
         """Reads on, as soon as something is there."""
         if not (self._is_closed or self._poller.watches(self._socket)):

@@ -43,6 +43,7 @@ class Listeners:
         self._listeners: dict[socket.socket, tuple[str, WireProtocol]] = {}
         self._inherited: set[socket.socket] = set()
         self._accepting = True
+        self._is_failing = False
 
     def add(
         self, listener: socket.socket, stream: str, protocol: WireProtocol, *, inherited: bool
@@ -56,6 +57,19 @@ class Listeners:
         if inherited:
             self._inherited.add(listener)
         self._loop.add_reader(listener, self._accept, listener)
+
+    def remove(self, listener: socket.socket) -> None:
+        """Takes who has connected to one, if it is here, and closes it.
+
+        Who cannot be taken finds his connection closed, with nothing acknowledged.
+        """
+        if listener not in self._listeners:
+            return
+        while self._accept(listener):
+            pass
+        self._loop.remove_reader(listener)
+        del self._listeners[listener]
+        listener.close()
 
     def stop(self) -> None:
         """Takes who has connected so far, and closes all."""
@@ -88,10 +102,15 @@ class Listeners:
                 if error.errno in _NOBODY_TO_ACCEPT:
                     return False
                 # Out of descriptors or memory: who waits in the backlog is taken later.
-                log.error("accept_failed", error=str(error), retry_in_s=_ACCEPT_PAUSE_S)
+                if not self._is_failing:
+                    log.error("accept_failed", error=str(error), retry_every_s=_ACCEPT_PAUSE_S)
+                self._is_failing = True
                 self._stop_accepting()
                 self._loop.call_later(_ACCEPT_PAUSE_S, self.accept_again)
                 return False
+            if self._is_failing:
+                self._is_failing = False
+                log.warning("accepting_again")
             accepted.setblocking(False)
             self._take(accepted, *self._listeners[listener])
         return True

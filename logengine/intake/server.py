@@ -163,6 +163,13 @@ class Server:
         self._all_closed.clear()
         datagrams.resume()
 
+    def listen_no_more(self, listener: socket.socket) -> None:
+        """Takes what has come to a socket by now, and closes it."""
+        self._listeners.remove(listener)
+        for each in list(self._datagram_sockets):
+            if each.is_of(listener):
+                each.stop()
+
     def room(self) -> None:
         """Lets those senders be read for whom there is room again."""
         self.admission.let_go_on()

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +91,22 @@ def under_fire(
         for application in applications:
             assert stored[application.name] == list(range(1, each + 1)), application.name
         assert list((root / "spool").iterdir()) == []
-        interruptions = 0
+        interruptions = ""
         if program == INTERRUPTED:
-            interruptions = check_interruptions(daemon.records("interruptions"))
+            interruptions = check_interruptions(list(daemon.records("interruptions")))
         client_kills_done = sum(application.kills for application in applications)
         return (
             f"{each * PRODUCERS:,} records of {PRODUCERS} producers in {took_s:.0f} s, daemon "
             f"killed {kills} times, applications {client_kills_done} times, socket deleted "
-            f"{deletions} times, interrupted {interruptions:,} times: each stored once, in order"
+            f"{deletions} times{interruptions}: each stored once, in order"
         )
 
 
-def check_interruptions(records: list[dict[str, Any]]) -> int:
-    """Each is there once, and none is missing before another of its process; gives how many."""
+def check_interruptions(records: list[dict[str, Any]]) -> str:
+    """Each is there once, and none is missing before another of its process; gives how many.
+
+    Of a child that ended as it should, none is missing at all.
+    """
     by_process: dict[str, set[int]] = defaultdict(set)
     for record in records:
         assert record["n"] not in by_process[record["process"]], record
@@ -112,7 +115,18 @@ def check_interruptions(records: list[dict[str, Any]]) -> int:
         # One that was interrupted by another had its number, and took its place after that.
         missing = set(range(min(numbers), max(numbers) + 1)) - numbers
         assert len(missing) <= NESTED_MAX, (process, missing)
-    return len(records)
+    last_of = {record["process"] for record in records if record.get("is_last")}
+    ended = [record for record in records if "child" in record]
+    for record in ended:
+        assert record["what"] == "ended", record
+        child = [found["n"] for found in records if found["process"] == record["child"]]
+        assert record["child"] in last_of, (record, child)
+    of = Counter(record["what"] for record in records)
+    ways = Counter(record["way"] for record in ended)
+    return (
+        f", interrupted by {of['signal']:,} signals and {of['collected']:,} collections in "
+        f"{of['main']:,} more records, {ways.total():,} forked children ended in {len(ways)} ways"
+    )
 
 
 def test_every_record_is_stored_once_whoever_is_killed(root: Path) -> None:

@@ -171,6 +171,80 @@ def test_an_application_that_closes_all_descriptors_keeps_its_own_files(
     assert [path.stat().st_size for path in root.glob("own-*")] == [0] * 16
 
 
+EARLY = """
+import os, sys
+def log_early():
+    client.send({"n": 1})
+if %r: os.register_at_fork(after_in_child=log_early)
+import %s as processes, logengine
+if not %r: os.register_at_fork(after_in_child=log_early)
+client = logengine.Client("app")
+def work():
+    for n in range(2, 50): client.send({"n": n})
+worker = processes.get_context("fork").Process(target=work)
+worker.start()
+worker.join()
+assert worker.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["hook first", "client first"])
+@pytest.mark.parametrize("library", ["multiprocessing", "billiard"])
+def test_a_worker_in_which_a_hook_of_its_fork_logged_has_sent_everything(
+    daemon: Daemon, root: Path, library: str, is_first: bool
+) -> None:
+    done = run(EARLY % (is_first, library, is_first), root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert numbers(daemon) == list(range(1, 50))
+
+
+EXHAUSTED = """
+import os, resource, logengine
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+client = logengine.Client("app", spool=%r)
+client.send({"n": 0}) if %r else None
+client.flush(30)
+def application():
+    taken = []
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    for n in range(1, 1000):
+        client.send({"n": n})
+    try:
+        client.flush(2)
+        %s
+    except logengine.NotDurable:
+        pass
+    for descriptor in taken:
+        os.close(descriptor)
+    client.flush(30)
+%s
+"""
+IN_CHILD = """
+if os.fork() == 0:
+    application()
+    client.close()
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.parametrize("spool", [None, "spool"])
+@pytest.mark.parametrize("is_child", [False, True], ids=["first", "child"])
+def test_an_application_without_a_descriptor_left_loses_nothing_and_is_told_once(
+    daemon: Daemon, root: Path, spool: str | None, is_child: bool
+) -> None:
+    code = EXHAUSTED % (spool, is_child, "assert False", IN_CHILD if is_child else "application()")
+    done = run(code, root)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no file descriptor: Too many open files") == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert numbers(daemon) == [*([0] if is_child else []), *range(1, 1000)]
+
+
 def test_a_thread_that_was_replaced_takes_nothing_from_the_one_that_goes_on(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

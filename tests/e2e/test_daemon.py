@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -53,6 +54,65 @@ def test_the_socket_of_a_killed_daemon_is_taken_over(daemon: Daemon) -> None:
     assert daemon.socket.exists()
     daemon.start()
     assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o666
+
+
+def test_a_socket_that_is_removed_is_made_again(daemon: Daemon) -> None:
+    producer = daemon.connect()
+    producer.hello(stream="app", producer="p")
+    daemon.socket.unlink()
+    eventually(daemon.listens, "the socket to be there again")
+    producer.send(b"1\n")
+    producer.wait_for_ack(1)  # who was connected still is
+    daemon.cli("send", "-s", "app", stdin=b"2\n")
+    assert daemon.events().count("socket_removed") == 1
+    assert daemon.stop() == 0
+    assert not daemon.socket.exists()
+
+
+def test_a_directory_of_the_socket_that_is_removed_is_made_again(root: Path) -> None:
+    (root / "run").mkdir()
+    daemon = Daemon(root)
+    daemon.socket = root / "run" / "socket"
+    with contextlib.closing(daemon):
+        daemon.start()
+        shutil.rmtree(root / "run")
+        eventually(daemon.listens, "the socket to be there again")
+        daemon.cli("send", stdin=b"1\n")
+
+
+def test_what_took_the_place_of_the_socket_is_left_alone_and_said_once(daemon: Daemon) -> None:
+    daemon.socket.unlink()
+    daemon.socket.write_text("in the way")
+    eventually(lambda: "socket_gone" in daemon.events(), "it to be said")
+    daemon.socket.rename(daemon.socket.with_name("elsewhere"))
+    eventually(daemon.listens, "the socket to be there again")
+    assert daemon.events().count("socket_gone") == 1
+    daemon.socket.unlink()
+    daemon.socket.write_text("in the way")
+    assert daemon.stop() == 0
+    assert daemon.socket.read_text() == "in the way"
+
+
+@pytest.mark.parametrize("limit", [256, 64])
+def test_connections_leave_descriptors_for_what_is_committed(root: Path, limit: int) -> None:
+    daemon = Daemon(root, open_files_max=limit)
+    with contextlib.closing(daemon):
+        daemon.start()
+        senders = []
+        for number in range(limit + 20):
+            senders.append(daemon.connect())
+            senders[-1].send(b'{"_hello":1,"stream":"app"}\n{"n":%d}\n' % number)
+        (lowered,) = [line for line in daemon.log() if line["event"] == "max_connections_lowered"]
+        accepted = lowered["max_connections"]
+        assert limit / 2 <= accepted < limit
+        for sender in senders[: accepted - 1]:  # one place was taken by the look at the start
+            assert "welcome" in sender.answer()
+            sender.wait_for_ack(1)
+        for sender in senders:
+            sender.close()
+        eventually(lambda: len(daemon.values("app")) == limit + 20, "the others to be taken")
+        assert "commit_failed" not in daemon.events()
+        assert "accept_failed" not in daemon.events()
 
 
 def test_recovery_removes_temps_and_tells_what_it_found(daemon: Daemon) -> None:

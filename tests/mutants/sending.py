@@ -10,6 +10,7 @@ _SPOOL = tests(
     "crash/test_spool.py::test_a_kill_at_any_call_loses_and_doubles_nothing",
 )
 _CLIENT = tests("e2e/test_client.py")
+_SPOOL_LOST = tests("e2e/test_spool.py")
 
 MUTANTS = (
     # The outbox.
@@ -349,6 +350,47 @@ MUTANTS = (
         "        self._put_aside(path)\n        # The last one first",
         "        # The last one first",
         tests("unit/test_client_mending.py", "e2e/test_client.py"),
+    ),
+    mutant(
+        "unreadable_newest_ends_the_start",
+        "a client cannot be made while the newest segment of its spool cannot be read",
+        "client/spool.py",
+        "            if last is None and self._stored.last >= first:\n",
+        "            if False:\n",
+        _SPOOL_LOST,
+    ),
+    mutant(
+        "gap_of_the_spool_not_said",
+        "records that somebody took out of the middle of the spool are passed in silence",
+        "client/spool.py",
+        "        self._tell_missing(without([(first, last)], self._missing), offset)\n",
+        "",
+        _SPOOL_LOST,
+    ),
+    mutant(
+        "sent_records_missed",
+        "what was sent and removed is said to be missing after a kill",
+        "client/spool.py",
+        "                self._store_last(0)  # before it goes: nobody is to miss it\n",
+        "                pass\n",
+        _SPOOL_LOST,
+        _SPOOL,
+    ),
+    mutant(
+        "failing_spool_ends_for_good",
+        "a spool that failed once is not tried again",
+        "client/delivery.py",
+        "        self._failing.clear()\n",
+        "        pass\n",
+        _SPOOL_LOST,
+    ),
+    mutant(
+        "finalizer_of_a_worker_lost",
+        "a worker that logged before it began sends nothing at its end",
+        "client/ending.py",
+        "    if _hooked == [os.getpid()]:\n        _hook_child()\n",
+        "    pass\n",
+        tests("e2e/test_client_in_programs.py"),
     ),
     mutant(
         "two_clients_in_a_spool",

@@ -189,7 +189,9 @@ class Life:
                 world.listener.loop = self.loop
                 inherited = world.scenario.inherits_listener
                 listener: Any = world.listener
-                listeners = [sockets.Listening(listener, config.listen[0], inherited)]
+                listeners: list[sockets.Listening] = [
+                    _Listening(listener, config.listen[0], inherited=inherited)
+                ]
                 self.loop.run_until_complete(
                     daemon.serve(config, {}, store, compacting, None, listeners)
                 )
@@ -920,6 +922,12 @@ class World:
             return made
 
         return noting
+
+
+class _Listening(sockets.Listening):
+    """A socket whose name nobody takes away but the daemon."""
+
+    is_named = True
 
 
 def _nothing_to_read(path: str) -> str:
