@@ -95,6 +95,13 @@ class DamagedSegment(LogEngineError):
 class UnreadableSegment(DamagedSegment):
     """The disk could not read a segment just now; it may be whole, and readable another time."""
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class RepairRefused(LogEngineError):
+    """The disk does not give a file now, which may be whole; its stream was not repaired."""
+
 
 class DataDirectoryLocked(LogEngineError):
     """Another daemon has this data directory; stop that one or use another directory."""

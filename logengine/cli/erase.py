@@ -4,7 +4,6 @@ import getpass
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from msgspec import UNSET
@@ -13,6 +12,7 @@ from logengine.cli.filtering import filter_options
 from logengine.cli.options import data_option, resolve_data
 from logengine.cli.output import escape
 from logengine.cli.selection import range_options
+from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.block import runs
 from logengine.format.cursor import Cursor
 from logengine.format.time_range import ALL_TIMES, TimeRange
@@ -22,9 +22,6 @@ from logengine.upkeep.erase import Affected, Erasure, Wanted
 from logengine.upkeep.erasure import Mark
 from logengine.upkeep.offline import alone_with
 from logengine.upkeep.repair import DAMAGED_DIRECTORY
-
-if TYPE_CHECKING:
-    from logengine.errors import DamagedSegment
 
 _PATIENCE_S = 10.0
 _REASON_CHARACTERS_MAX = 1000
@@ -103,7 +100,9 @@ def command(
         if any((data / DAMAGED_DIRECTORY).glob(f"{stream}-*")):
             click.echo(f"note: {data / DAMAGED_DIRECTORY} has files of {stream}; look there too")
     for damage in damaged:
-        click.echo(escape(f"logengine: {damage}; nothing in it is erased: repair first"), err=True)
+        is_unread = isinstance(damage, UnreadableSegment)
+        advice = "try again when the disk gives it" if is_unread else "repair first"
+        click.echo(escape(f"logengine: {damage}; nothing in it is erased: {advice}"), err=True)
     ctx.exit(1 if damaged else 0)
 
 

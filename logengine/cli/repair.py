@@ -13,6 +13,7 @@ from logengine.format.timestamp import format_timestamp
 from logengine.reading import stream_names
 from logengine.upkeep.offline import alone_with
 from logengine.upkeep.repair import Repair, examine_stream, temps_in
+from logengine.upkeep.repair_plan import RepairPlan
 from logengine.upkeep.verify import verify_stream
 
 
@@ -25,12 +26,19 @@ Examples:
 )
 @streams_argument
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--unreadable-is-damaged",
+    is_flag=True,
+    help="Treat a file that the disk cannot read (EIO) as damaged. Without this option, such a "
+    "stream is not repaired: the file may be whole, and readable another time.",
+)
 @data_option
 @click.pass_context
 def command(
     ctx: click.Context,
     streams: tuple[str, ...],
     dry_run: bool,  # noqa: FBT001 - click passes by name
+    unreadable_is_damaged: bool,  # noqa: FBT001
     data: Path | None,
 ) -> None:
     """Move damaged files of STREAMs away, and record what is gone. Exit 1 if damage is left.
@@ -48,9 +56,19 @@ def command(
     with alone_with(data) as durable_names:
         for stream in names:
             if dry_run:
-                _say_what_would_be_done(data / stream, when)
+                plan = examine_stream(
+                    data / stream, when, unreadable_is_damaged=unreadable_is_damaged
+                )
+                _say_what_would_be_done(data / stream, plan)
                 continue
-            Repair(data, stream, when, _say, names=durable_names).run()
+            Repair(
+                data,
+                stream,
+                when,
+                _say,
+                names=durable_names,
+                unreadable_is_damaged=unreadable_is_damaged,
+            ).run()
             left = [each for each in verify_stream(data / stream) if not each.harmless]
             for finding in left:
                 click.echo(escape(f"not mended: {finding}"))
@@ -65,8 +83,7 @@ def _say(what: str) -> None:
     click.echo(escape(what))
 
 
-def _say_what_would_be_done(directory: Path, when: str) -> None:
-    plan = examine_stream(directory, when)
+def _say_what_would_be_done(directory: Path, plan: RepairPlan) -> None:
     temps = temps_in(directory)
     for name, own_name in plan.links:
         click.echo(escape(f"would name {directory / name} as its header does: {own_name}"))

@@ -161,6 +161,8 @@ def read_provable(directory: AnyDirectory, first: int, *, compressed: bool) -> P
             file.check_names(header)
         except DamagedSegment as damage:
             found = file.read_provable(header, line, body_start)
+            if isinstance(found.damage, UnreadableSegment):
+                return Provable(None, b"", [], found.damage)
             is_ours = (header.stream, header.is_compressed) == (directory.name, compressed)
             if not is_ours or found.damage is not None:
                 return Provable(None, b"", [], damage)
@@ -368,7 +370,8 @@ class _SegmentFile:
                         stored = self._stored_frame(header.frames, start, at)
                 frames.append(ProvenFrame(block.first, block.count, block.body, stored))
             except DamagedSegment as of_frame:
-                damage = damage or of_frame
+                if damage is None or isinstance(of_frame, UnreadableSegment):
+                    damage = of_frame
         if damage is None and header.index is not UNSET:
             try:
                 check_body(header, b"".join(frame.body for frame in frames), self.path)

@@ -74,10 +74,11 @@ class Listeners:
     def stop(self) -> None:
         """Takes who has connected so far, and closes all."""
         for listener in self._listeners:
-            self._loop.remove_reader(listener)
             if listener not in self._inherited:
                 while self._accept(listener):
                     pass  # who connected has perhaps sent already
+        self._stop_accepting()
+        for listener in self._listeners:
             listener.close()
         self._listeners.clear()
 

@@ -24,7 +24,7 @@ from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import Directory, create_directory, sync_directory
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.segment_file import Provable, ProvenFrame, read_provable
-from logengine.errors import AtomicWriteError
+from logengine.errors import AtomicWriteError, DamagedSegment, RepairRefused, UnreadableSegment
 from logengine.format.block import Block
 from logengine.format.compression import (
     RecordFrame,
@@ -55,13 +55,27 @@ _READ_BYTES = 1024 * 1024
 _LEVEL = 3
 
 
-def examine_stream(directory: Path, when: str) -> RepairPlan:
-    """What repairing a stream at the time `when` would do; reads every byte. Raises `OSError`."""
+def examine_stream(
+    directory: Path, when: str, *, unreadable_is_damaged: bool = False
+) -> RepairPlan:
+    """What repairing a stream at the time `when` would do; reads every byte.
+
+    Raises `OSError`, and `RepairRefused` for a file that the disk does not give now, unless
+    `unreadable_is_damaged`.
+    """
     files = []
     for name in sorted(os.listdir(directory)):
         first = first_of_name(name)
         if first is not None:
-            files.append(_examine(directory, first, compressed=name.endswith(COMPRESSED_SUFFIX)))
+            compressed = name.endswith(COMPRESSED_SUFFIX)
+            file, damage = _examine(directory, first, compressed=compressed)
+            if isinstance(damage, UnreadableSegment) and not unreadable_is_damaged:
+                raise RepairRefused(
+                    f"{damage}; it may be whole, so its stream was not repaired. Try again later. "
+                    "If the disk never gives it again, add --unreadable-is-damaged: the file is "
+                    f"moved to {DAMAGED_DIRECTORY}, and its records are recorded as gone"
+                )
+            files.append(file)
     return plan_repair(directory.name, files, when)
 
 
@@ -74,7 +88,8 @@ class Repair:
     """The repair of one stream of a locked data directory, at the time `when`.
 
     `tell` is called with a line for each thing that is done, once it is durable. After a failed
-    sync, `names` ends removals from the stream.
+    sync, `names` ends removals from the stream. With `unreadable_is_damaged`, a file that the disk
+    does not give is moved away as a damaged one.
     """
 
     def __init__(
@@ -85,8 +100,10 @@ class Repair:
         tell: Callable[[str], None],
         *,
         names: DurableNames,
+        unreadable_is_damaged: bool = False,
     ) -> None:
         self._names = names
+        self._unreadable_is_damaged = unreadable_is_damaged
         self._data = data
         self._stream = stream
         self._directory = data / stream
@@ -95,10 +112,15 @@ class Repair:
         self._tell = tell
 
     def run(self) -> None:
-        """All of it; durable when it returns. Raises `OSError`; what was done stays done."""
+        """All of it; durable when it returns.
+
+        Raises `OSError`, where what was done stays done, and `RepairRefused`, where nothing was.
+        """
         # What a killed process renamed and did not sync is to last before anything builds on it.
         self._sync()
-        plan = examine_stream(self._directory, self._when)
+        plan = examine_stream(
+            self._directory, self._when, unreadable_is_damaged=self._unreadable_is_damaged
+        )
         temps = temps_in(self._directory)
         if not (plan.removals or plan.gaps or plan.pieces or temps):
             return
@@ -244,13 +266,20 @@ def _first_of(written: Header | Piece) -> int:
     return written.header.first if isinstance(written, Piece) else written.first
 
 
-def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
+def _examine(
+    directory: Path, first: int, *, compressed: bool
+) -> tuple[Examined, DamagedSegment | None]:
+    """What there is of a file, and what is wrong with it as a file."""
     try:
         found = _read_provable(directory, first, compressed=compressed)
     except FileNotFoundError:
         if not os.path.islink(directory / segment_name(first, compressed=compressed)):
             raise
-        return Examined(first, compressed, None, "it is a link to nothing")
+        return Examined(first, compressed, None, "it is a link to nothing"), None
+    return _examined(first, found, str(directory), compressed=compressed), found.damage
+
+
+def _examined(first: int, found: Provable, path: str, *, compressed: bool) -> Examined:
     header = found.header
     if header is None:
         return Examined(first, compressed, None, found.damage.reason if found.damage else None)
@@ -259,7 +288,7 @@ def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
     is_true = False  # whether the header says of its records what is so
     if is_complete:
         body = b"".join(frame.body for frame in found.frames)
-        findings = check_segment(header, body, str(directory))
+        findings = check_segment(header, body, path)
         fault = next((each.what for each in findings), None)
         is_true = fault is None and body_sha256(body) == header.sha256
         # Frames that cannot be had alone are compressed anew.
@@ -272,15 +301,22 @@ def _examine(directory: Path, first: int, *, compressed: bool) -> Examined:
 
 
 def _read_provable(directory: Path, first: int, *, compressed: bool) -> Provable:
-    """`read_provable`, twice where something is damaged, for a disk may fail now and then."""
+    """`read_provable`, again if something is damaged, because a disk may fail now and then."""
     found = read_provable(directory, first, compressed=compressed)
     if found.damage is None:
         return found
     again = read_provable(directory, first, compressed=compressed)
-    if again.damage is None or found.header is None:
+    if again.damage is None:
         return again
+    # Of two that have a header, or both none, the one that the disk gave says what is damaged.
+    better = min(
+        (found, again),
+        key=lambda each: (each.header is None, isinstance(each.damage, UnreadableSegment)),
+    )
+    if better.header is None:
+        return better
     frames = {frame.first: frame for frame in [*found.frames, *again.frames]}
-    return found._replace(frames=[frames[seq] for seq in sorted(frames)])
+    return better._replace(frames=[frames[seq] for seq in sorted(frames)])
 
 
 def _spans(frames: Iterable[ProvenFrame]) -> Iterator[Span]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, eventually, nices
+from tests.daemon import PATIENCE_S, Daemon, Producer, eventually, nices
 
 
 def refused(daemon: Daemon) -> str:
@@ -113,6 +114,48 @@ def test_connections_leave_descriptors_for_what_is_committed(root: Path, limit: 
         eventually(lambda: len(daemon.values("app")) == limit + 20, "the others to be taken")
         assert "commit_failed" not in daemon.events()
         assert "accept_failed" not in daemon.events()
+
+
+def test_a_stop_commits_what_was_sent_where_no_place_is_left(root: Path) -> None:
+    other, queue = root / "other", root / "queue"
+    listeners = f"""
+        [[listen]]
+        path = "{root / "socket"}"
+        [[listen]]
+        path = "{other}"
+        [[listen]]
+        path = "{queue}"
+        protocol = "lines"
+        type = "datagram"
+        stream = "datagrams"
+        [limits]
+        max_connections = 2
+    """
+    daemon = Daemon(root, listeners)
+    with contextlib.closing(daemon):
+        daemon.start()
+        assert daemon.process is not None
+        named, nameless = daemon.connect(), Producer(other)
+        named.hello(stream="app", producer="p")
+        nameless.send(b"early\n")
+        eventually(lambda: len(daemon.values()) == 1, "the two to have their places")
+        waiting = Producer(other)  # one more than there are places
+        daemon.process.send_signal(signal.SIGSTOP)
+        named.send(b"1\n")
+        nameless.send(b"late\n")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(str(queue))
+            sender.send(b"datagram")
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.process.send_signal(signal.SIGCONT)
+        assert daemon.process.wait(PATIENCE_S) == 0
+        assert named.answer() == {"ack": 1}
+        assert named.answer() == {"goodbye": "stopping"}
+        assert nameless.socket.recv(1) == b""
+        assert [value["message"] for value in daemon.values()] == ["early", "late"]
+        assert [value["message"] for value in daemon.values("datagrams")] == ["datagram"]
+        nameless.close()
+        waiting.close()
 
 
 def test_recovery_removes_temps_and_tells_what_it_found(daemon: Daemon) -> None:

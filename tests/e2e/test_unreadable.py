@@ -23,6 +23,19 @@ def bad_sector(segment: Path) -> Iterator[None]:
     aside.rename(segment)
 
 
+def test_a_repair_waits_for_a_file_that_the_disk_does_not_give(stopped: Daemon) -> None:
+    with bad_sector(newest_of(stopped, "app")):
+        for options in ([], ["--dry-run"]):
+            said = stopped.cli("repair", "app", *options, status=1)
+            assert b"was not repaired" in said.stderr
+            assert said.stderr.count(b"\n") == 1
+        said = stopped.cli("erase", "app", "--up-to", "app:3", "--reason", "x", status=1)
+        assert b"try again when the disk gives it" in said.stderr
+    assert not (stopped.data / ".damaged").exists()
+    stopped.cli("verify")
+    assert len(stopped.values("app")) == 10
+
+
 def newest_of(daemon: Daemon, stream: str) -> Path:
     return max((daemon.data / stream).glob("*.ndjson"))
 
@@ -88,7 +101,7 @@ def test_a_stream_that_its_disk_never_gives_goes_on_after_a_repair(stopped: Daem
     segment.unlink()
     segment.symlink_to("/proc/self/mem")
     stopped.cli("verify", status=1)
-    stopped.cli("repair", "app")
+    stopped.cli("repair", "app", "--unreadable-is-damaged")
     stopped.cli("verify")
     stopped.start()
     assert asked(stopped, 0)["ok"] is True

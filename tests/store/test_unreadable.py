@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import _SegmentFile, list_segments
+from logengine.errors import RepairRefused
 from logengine.format.segment import segment_name
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig
@@ -29,6 +30,7 @@ from tests.store.test_verify import seal
 from tests.unnoted import unnoted
 
 SEGMENTS = 3
+WHEN = "2026-11-28T06:00:00.000000Z"
 
 
 class BadSectors:
@@ -241,7 +243,11 @@ def test_after_a_repair_a_stream_whose_disk_never_gives_a_segment_goes_on(
     kept = (data / "app" / segment_name(first)).read_bytes()
     inode = (data / "app" / segment_name(first)).stat().st_ino
     _fail_reads_of(monkeypatch, inode, at)
-    Repair(data, "app", "2026-11-28T06:00:00.000000Z", lambda _: None, names=unnoted()).run()
+    before = {path: path.read_bytes() for path in (data / "app").iterdir()}
+    with pytest.raises(RepairRefused, match="may be whole"):
+        Repair(data, "app", WHEN, pytest.fail, names=unnoted()).run()
+    assert {path: path.read_bytes() for path in (data / "app").iterdir()} == before
+    Repair(data, "app", WHEN, lambda _: None, names=unnoted(), unreadable_is_damaged=True).run()
     assert [finding for finding in verify_stream(data / "app") if not finding.harmless] == []
     store = store_of(data)
     found = store.open()
