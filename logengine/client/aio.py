@@ -326,7 +326,7 @@ class AsyncClient(BaseClient):
         loop = asyncio.get_running_loop()
         away_since = loop.time()
         while not self._stopping:
-            reason = "the client was closed"
+            reason = "the connection was closed"
             try:
                 await self._converse()
             except OSError as error:
@@ -355,7 +355,7 @@ class AsyncClient(BaseClient):
             await self._wait(left_s)
 
     async def _converse(self) -> None:
-        """One connection, to its end, which is an `OSError`, or to that of the client."""
+        """One connection, to its end: an `OSError`, that of the client, or need of a new one."""
         loop = asyncio.get_running_loop()
         link = _Link(self._received, self._wakeup.set)
         transport: asyncio.WriteTransport | None = None
@@ -371,6 +371,8 @@ class AsyncClient(BaseClient):
                 while not link.is_paused and (output := self._delivery.next_output()):
                     transport.write(output)
                     await self._take_steps()
+                if self._delivery.needs_new_connection:
+                    return
                 await self._wait(None)
         finally:
             # What the transport still holds is held here, too, until it is acknowledged.

@@ -359,7 +359,7 @@ class Courier:
         pause = Pause(random.random)
         away_since = time.monotonic()
         while not self._is_over():
-            reason = "the client was closed"
+            reason = "the connection was closed"
             self._open_spool()
             try:
                 self._converse()
@@ -400,14 +400,14 @@ class Courier:
             self._wait(None, left_s, is_sending=False)
 
     def _converse(self) -> None:
-        """One connection, to its end, which is an `OSError`, or to that of the client."""
+        """One connection, to its end: an `OSError`, that of the client, or need of a new one."""
         connection = connect(self._settings.socket_path())
         self._connection = connection
         try:
             output = memoryview(self.delivery.connected())
             while not self._is_over():
                 output = self._send(connection, output)
-                if self._is_over():
+                if self._is_over() or self.delivery.needs_new_connection:
                     return
                 if self._wait(connection, _LOOK_S, is_sending=bool(output)):
                     self._receive(connection)

@@ -48,6 +48,8 @@ class Delivery:
         self._output = b""  # read from the spool, to be sent
         self.is_pressed = False  # somebody waits for room
         self.is_closing = False
+        # What is sent next has not the number after that of the last: see `Outbox.skip`.
+        self.needs_new_connection = False
         self._failing: set[Work] = set()
         self._spool_errors: dict[Work, str] = {}  # until the same has been done
         self._no_connection = "no daemon was there yet"
@@ -58,7 +60,7 @@ class Delivery:
             if spool is None
             else Outbox(
                 *bounds,
-                spooled_first=spool.first,
+                spooled_first=spool.begin,
                 spooled_last=spool.last,
                 numbering=spool.numbering,
             )
@@ -94,6 +96,7 @@ class Delivery:
         """A connection was made: gives the hello to send on it."""
         self._conversation = Conversation(self.outbox, self._settings.stream, self.producer)
         self._output = b""
+        self.needs_new_connection = False
         return self._conversation.hello()
 
     def received(self, data: bytes) -> None:
@@ -124,7 +127,7 @@ class Delivery:
 
     def next_output(self) -> bytes:
         """What is to be sent now; nothing, if that needs a step first or more to be taken."""
-        if not self.is_welcomed:
+        if not self.is_welcomed or self.needs_new_connection:
             return b""
         if self._output:
             output, self._output = self._output, b""
@@ -181,6 +184,8 @@ class Delivery:
         outbox = self.outbox
         if self._output or not outbox.sends_from_spool or Work.READ in self._failing:
             return None
+        if self.needs_new_connection:
+            return None
         lost = spool.gap_behind(outbox.sent, outbox.spooled)
         if lost == outbox.sent:
             place = outbox.sent + 1
@@ -194,6 +199,7 @@ class Delivery:
             # Else the connection is another one by now, and it is passed on that.
             if self.is_welcomed and not outbox.in_flight and outbox.sent == first - 1:
                 outbox.skip(lost)
+                self.needs_new_connection = True
 
         return Step(Work.READ, lambda: spool.pass_gap(first, lost, known), skip)
 

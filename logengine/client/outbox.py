@@ -74,7 +74,7 @@ class Outbox:
     """See the module. `records_max` and `bytes_max` bound what is in memory.
 
     `spooled_first` to `spooled_last` are the places of what an earlier process left in the
-    spool, and `numbering` is what it knew of their numbers.
+    spool, lost ones among them, and `numbering` is what it knew of their numbers.
     """
 
     def __init__(
@@ -276,11 +276,10 @@ class Outbox:
     def skip(self, place: int) -> None:
         """All up to `place` is lost in the spool; nothing that was sent may be under way.
 
-        What follows takes the numbers of what is lost: none of them is durable.
+        What is lost keeps its numbers, so that those of the application and of the daemon stay
+        the same. What follows is to be sent on a new connection, whose hello leaves them out.
         """
         assert self.sent == self.acked
-        assert self.numbering.offset is not None
-        self.numbering = Numbering(self.numbering.offset - (place - self.sent))
         self.sent = place
         self.acknowledge(place)
 

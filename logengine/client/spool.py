@@ -87,6 +87,7 @@ class Spool:
         self._directory = path / state.stream
         self._stored = state
         self._is_stored = False
+        self._is_state_known = False  # whether it was read
         self._segments: list[_Segment] = []
         self._missing: list[Range] = []  # what is known to be lost between them, and was said
         self.bytes = 0
@@ -125,6 +126,13 @@ class Spool:
             spool._lock.close()
             raise
         return spool
+
+    @property
+    def begin(self) -> int:
+        """The first place that is not known to be durable, of a record that is here or lost."""
+        if self._is_state_known and self._stored.numbering.offset is None:
+            return 1  # where nothing was ever sent, nothing was released
+        return self.first
 
     @property
     def first(self) -> int:
@@ -336,6 +344,7 @@ class Spool:
             sync_directory(self.path)
         try:
             self._stored = _read_state(self.path)
+            self._is_state_known = True
         except FileNotFoundError:
             pass
         except DamagedSegment as damage:
@@ -389,8 +398,8 @@ class Spool:
         """
         offset = self._stored.numbering.offset
         gaps = [(self.last + 1, self._stored.last)] if self._stored.last > self.last else []
-        if offset is None and self.first > 1:
-            gaps.insert(0, (1, self.first - 1))  # where nothing was ever sent, nothing may go
+        if self.begin < self.first:
+            gaps.insert(0, (self.begin, self.first - 1))
         self._tell_missing(
             without(gaps, self._missing),
             offset or 0,

@@ -1,19 +1,39 @@
-"""What `docs/clients.md` says becomes of values, and that it names every option."""
+"""What `docs/clients.md` shows runs, values become what it says, and it names every option."""
 
 import datetime  # noqa: ICN001 - as the page has it
 import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from logengine import Client
 from logengine.client.encoding import encode_record
+from tests.daemon import Daemon
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
 TABLE = PAGE.partition("| you send | is stored as |")[2].partition("\n\n")[0]
 ROWS = re.findall(r"^\| `(.+)` \| `(.+)` \|$", TABLE, re.MULTILINE)
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def test_the_examples_run_as_they_are_and_send_their_records(daemon: Daemon) -> None:
+    for example in EXAMPLES:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", example],
+            env=os.environ | {"LOGENGINE_SOCKET": str(daemon.socket)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), example
+    events = [value.get("event") or value["message"] for value in daemon.values("web")]
+    assert events == ["order 7", "order", "started", "started"]
 
 
 @pytest.mark.parametrize(("expression", "stored"), ROWS)

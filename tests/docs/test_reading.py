@@ -13,6 +13,7 @@ import logengine
 from tests.daemon import Daemon
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reading.md").read_text()
+SENDING = re.findall(r"^\$ (.* \| logengine send .*)$", PAGE, re.MULTILINE)
 EXAMPLES = re.findall(r"^```python\n(.*?)^```\n```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
@@ -22,13 +23,18 @@ def test_the_page_has_examples() -> None:
 
 @pytest.fixture
 def example_daemon(daemon: Daemon) -> Daemon:
-    """A daemon with the records that the page speaks of."""
-    lines = (
-        b'{"level":"info","event":"started","user":"ann"}\n'
-        b'{"level":"error","event":"payment failed","order":7}\n'
-        b"plain text\n"
+    """A daemon with the records that the page's command sends."""
+    (command,) = SENDING
+    subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ
+        | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "LOGENGINE_SOCKET": str(daemon.socket),
+        },
+        timeout=60,
+        check=True,
     )
-    daemon.cli("send", "-s", "app", stdin=lines)
     return daemon
 
 

@@ -200,6 +200,95 @@ def test_a_removed_stream_directory_is_said_once(root: Path, later: Daemon, said
     assert said().count("cannot be sent") == 1
 
 
+def unlink(path: Path) -> None:
+    path.unlink()
+
+
+def replace_by_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("take", [unlink, replace_by_directory])
+@pytest.mark.parametrize("durable_before", [0, 5])
+@pytest.mark.parametrize(
+    "removed",
+    [{0}, {1}, {3}, {0, 1}, {0, 2}, {0, 3}, {0, 1, 2, 3}],
+    ids=["first", "middle", "last", "first-two", "first-and-middle", "ends", "all"],
+)
+def test_an_application_with_numbers_goes_on_exactly_whatever_was_removed(
+    root: Path,
+    later: Daemon,
+    removed: set[int],
+    durable_before: int,
+    take: Callable[[Path], None],
+) -> None:
+    if durable_before:
+        later.start()
+        with Client("app", socket=later.socket, **options(root)) as client:
+            for n in range(1, durable_before + 1):
+                client.send({"n": n})
+            client.flush(PATIENCE_S)
+        later.stop()
+    starts = [durable_before + 1 + EACH * index for index in range(4)]
+    files = left_by(root, *starts)
+    for index in removed:
+        take(files[index])
+    kept = [
+        n
+        for index, start in enumerate(starts)
+        if index not in removed
+        for n in range(start, start + EACH)
+    ]
+    saved = kept[-1] if kept else durable_before
+    later.start()
+    stop = saved + 1
+    for _ in range(2):  # the second process finds no spool, and the daemon's number alone
+        with Client("app", socket=later.socket, **options(root)) as client:
+            assert client.resumed_at(PATIENCE_S) == stop - 1
+            for n in range(stop, stop + EACH):
+                client.send({"n": n})
+            client.flush(PATIENCE_S)
+            assert client.resumed_at(PATIENCE_S) == stop - 1
+        stop += EACH
+    assert numbers(later) == [*range(1, durable_before + 1), *kept, *range(saved + 1, stop)]
+
+
+async def test_an_asyncio_application_with_numbers_goes_on_exactly_after_gaps(
+    root: Path, later: Daemon
+) -> None:
+    first, _, third, _ = left_by(root, 1, 11, 21, 31)
+    first.unlink()
+    third.unlink()
+    later.start()
+    for last in (40, 50):
+        async with AsyncClient("app", socket=later.socket, **options(root)) as client:
+            assert await client.resumed_at(PATIENCE_S) == last
+            for n in range(last + 1, last + 11):
+                await client.send({"n": n})
+            await client.flush(PATIENCE_S)
+    assert numbers(later) == [*range(11, 21), *range(31, 61)]
+
+
+def test_a_spool_without_its_state_begins_with_the_first_record_that_is_there(
+    root: Path, later: Daemon
+) -> None:
+    later.start()
+    with Client("app", socket=later.socket, **options(root)) as client:
+        for n in range(1, 6):
+            client.send({"n": n})
+        client.flush(PATIENCE_S)
+        later.kill()
+        for n in range(6, 11):
+            client.send({"n": n})
+    state_of(root).unlink()
+    later.start()
+    with Client("app", socket=later.socket, **options(root)) as client:
+        assert client.resumed_at(PATIENCE_S) == 10
+        client.flush(PATIENCE_S)
+    assert numbers(later) == list(range(1, 11))
+
+
 def test_numbers_that_the_daemon_gave_are_those_that_are_said(
     root: Path, later: Daemon, said: Said
 ) -> None:
