@@ -14,11 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from unittest.mock import patch
 
 from structlog.testing import capture_logs
 
-from logengine.disk import directory
 from logengine.errors import DamagedSegment
 from tests.crash.cuts import SCRATCH
 from tests.crash.power_cut import Disk, Tree
@@ -134,17 +132,9 @@ def recorded(root: Path, tree: Tree, work: Work, gate: Gate = let_through) -> Sy
     """The calls of `work` on a directory that holds `tree`."""
     disk = Disk(tree)
     calls = SystemCalls(root, names=disk.names(), inode=disk.next_inode, gate=gate)
-    with calls.taken(), _listed_once(), capture_logs():
+    with calls.taken(), capture_logs():
         work(root)
     return calls
-
-
-def _listed_once() -> contextlib.AbstractContextManager[Any]:
-    """Has a directory listed once that nobody changes meanwhile, however lately it was made.
-
-    Otherwise the number of calls would depend on how fast the machine is.
-    """
-    return patch.object(directory, "_LISTINGS_MAX", 1)
 
 
 def cut_everywhere(
@@ -214,7 +204,7 @@ def fail_every_call(
         calls = SystemCalls(root, names=disk.names(), inode=disk.next_inode, gate=gate)
         # What cannot be read is said, and then nothing is promised.
         with capture_logs(), contextlib.suppress(DamagedSegment):
-            with calls.taken(), _listed_once():
+            with calls.taken():
                 with contextlib.suppress(OSError):
                     work(root)
                 if again:
