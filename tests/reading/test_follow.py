@@ -1,6 +1,7 @@
 """`logengine.follow`: a plain loop and an asyncio one, and how they end."""
 
 import asyncio
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -36,6 +37,19 @@ def _no_thread_is_left() -> Iterator[None]:
 
 def taken(following: logengine.reading.Following, count: int) -> list[int]:
     return [record.seq for record in islice(following, count)]
+
+
+def place(shown: logengine.Record | logengine.Problem) -> str:
+    """The cursor after a record, or what a problem says."""
+    return str(shown) if isinstance(shown, logengine.Problem) else str(shown.cursor)
+
+
+def add(data: Path, stream: str, number: int) -> None:
+    """Adds a record in a segment of its own, as a commit does."""
+    written = data.with_name("written")
+    write_stream(written, stream, *[[line(each)] for each in range(1, number + 1)])
+    (written / stream / segment_name(number)).rename(data / stream / segment_name(number))
+    shutil.rmtree(written)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +88,51 @@ def test_a_data_directory_and_a_stream_may_come_later(tmp_path: Path) -> None:
     coming.start()
     assert taken(following, 2) == [1, 2]
     coming.join()
+
+
+@pytest.mark.parametrize("options", [{"last": 2}, {"after": ("app:7", "web:1")}])
+@pytest.mark.parametrize("moved", ["data", "data/app"])
+def test_a_directory_that_was_moved_away_and_comes_back_is_gone_on_with(
+    tmp_path: Path, data: Path, moved: str, options: dict[str, object]
+) -> None:
+    write_stream(data, "web", [line(1)])
+    following = logengine.follow("app", "web", data=data, timeout_s=PATIENCE_S, **options)  # type: ignore[arg-type]
+    shown = following.with_problems()
+    assert [place(each) for each in islice(shown, 2)] == ["app:8", "app:9"]
+    add(data, "web", 2)
+    assert place(next(shown)) == "web:2"
+    (tmp_path / moved).rename(tmp_path / "away")
+    if moved == "data/app":
+        add(data, "web", 3)
+        assert place(next(shown)) == "web:3"
+    (tmp_path / "away").rename(tmp_path / moved)
+    add(data, "app", 10)
+    assert place(next(shown)) == "app:10"
+    following.stop()
+
+
+@pytest.mark.parametrize("moved", ["data", "data/app"])
+def test_another_stream_of_the_same_length_is_shown_from_its_first_record_on(
+    tmp_path: Path, data: Path, moved: str
+) -> None:
+    other = tmp_path / "other"
+    write_stream(other / "data", "app", *[[line(number, number + 1)] for number in range(1, 12)])
+    (other / "data" / "app" / segment_name(1)).unlink()
+    write_stream(data, "web", [line(1)])
+    following = logengine.follow("app", "web", data=data, last=2, timeout_s=PATIENCE_S)
+    shown = following.with_problems()
+    assert [place(each) for each in islice(shown, 2)] == ["app:8", "app:9"]
+    add(data, "app", 10)
+    assert place(next(shown)) == "app:10"
+    add(data, "web", 2)
+    assert place(next(shown)) == "web:2"
+    (tmp_path / moved).rename(tmp_path / "away")
+    if moved == "data/app":
+        add(data, "web", 3)
+        assert place(next(shown)) == "web:3"
+    (other / moved).rename(tmp_path / moved)
+    assert [place(each) for each in islice(shown, 10)] == [f"app:{n}" for n in range(2, 12)]
+    following.stop()
 
 
 def test_it_ends_after_its_timeout(data: Path) -> None:
