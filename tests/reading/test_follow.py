@@ -15,6 +15,7 @@ from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.format.segment import segment_name
 from logengine.reading import follow_records
 from tests.daemon import Daemon, eventually
+from tests.reading.forked import FORKED, said_by_child
 from tests.reading.streams import damage, line, write_stream
 
 PATIENCE_S = 60.0
@@ -166,6 +167,15 @@ def test_nothing_is_shown_after_a_stop(data: Path) -> None:
         if record.seq == 3:
             following.stop()
         assert record.seq <= 3
+
+
+def test_a_loop_begun_before_a_fork_is_an_error_in_the_child(data: Path) -> None:
+    shown = iter(logengine.follow("app", data=data, after="app:0", timeout_s=PATIENCE_S))
+    assert next(shown).seq == 1
+    assert said_by_child(lambda: next(shown)) == FORKED
+    assert said_by_child(shown.close) == "None"  # type: ignore[attr-defined]
+    assert [record.seq for record in islice(shown, 8)] == list(range(2, 10))
+    shown.close()  # type: ignore[attr-defined]
 
 
 def test_a_loop_that_is_left_ends_its_thread(data: Path) -> None:
