@@ -100,6 +100,10 @@ class Block(msgspec.Struct, frozen=True):
         for seq, line in enumerate(self.lines(), self.first):
             yield Record(self.stream, seq, line)
 
+    def last_timestamp(self) -> str:
+        """The `_ts` of the last record; there must be one."""
+        return timestamp_of(self.body[self.body.rfind(b"\n", 0, -1) + 1 :])
+
     def begin_at(self, seq: int) -> "Block":
         """What of the block is at or behind `seq`."""
         skipped = seq - self.first

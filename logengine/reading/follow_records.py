@@ -6,6 +6,7 @@ with an event loop of its own. It reads at most a few blocks ahead.
 
 import contextlib
 import errno
+import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from logengine.reading.batch import Batch, PendingGaps
 from logengine.reading.filter import Filter
 from logengine.reading.listing import AnyPath, check_stream_names, data_directory
 from logengine.reading.problem import Problem, Report, raise_or_warn
+from logengine.reading.read_ahead import begun_before_fork
 from logengine.reading.read_records import Cursors, check_cursors, last_merged, parse_cursors
 from logengine.reading.reader import StreamReader
 
@@ -265,6 +267,7 @@ class _Pass:
 
     def __init__(self) -> None:
         self.is_stopped = False
+        self._process = os.getpid()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.waiting: asyncio.Timeout | None = None
         self._items: SimpleQueue[Block | Sequence[Record] | Problem | None] = SimpleQueue()
@@ -286,7 +289,12 @@ class _Pass:
         self._items.put(None)
 
     def take(self) -> Block | Sequence[Record] | Problem | None:
-        """What was handed over next; None at the end. Raises the error that ended it."""
+        """What was handed over next; None at the end. Raises the error that ended it.
+
+        Raises `LogEngineError` in a process that was forked meanwhile.
+        """
+        if not self.is_stopped and os.getpid() != self._process:
+            raise begun_before_fork()
         item = None if self.is_stopped else self._items.get()
         if self.is_stopped:
             return None
@@ -299,6 +307,8 @@ class _Pass:
     def stop(self) -> None:
         """Ends the waits of both sides."""
         self.is_stopped = True
+        if os.getpid() != self._process:
+            return  # the thread is the parent's, and so is the socket that would wake it
         self._items.put(None)
         self._places.put(None)
         if self.loop is not None:

@@ -39,9 +39,11 @@ class Follower:
     """Hands out the records that are added to some streams, or to all, from given positions on.
 
     `readers` say where each stream goes on. All records of a followed stream that is not among
-    them are new. If a stream's directory is removed and made again, its first segment decides: if
-    it goes on after what was handed out, the daemon has continued its numbers, and so does this.
-    If it begins before, it is another stream, and all of it is new.
+    them are new. If a stream's directory is removed and another one comes, or the same one comes
+    back, its records decide. If they begin after what was handed out, the daemon has continued its
+    numbers, and so does this. If it holds the record that was handed out last, it is the same
+    stream, and only what comes after that is new. Otherwise it is another stream, and all of it is
+    new.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Follower:
         self._readers = readers
         # The first number still wanted of each followed stream whose directory was removed.
         self._wanted_from: dict[str, int] = {}
+        # The number and the time of a record of each stream, by which the stream is known again.
+        self._known: dict[str, tuple[int, str]] = {}
         self._report = report
         self._marks = _Marks(data, report)
         self._watches: dict[str, Watch] = {}
@@ -66,6 +70,9 @@ class Follower:
         """Durable records that were not handed out yet. Waits for more. Raises `OSError`."""
         while True:
             await _wait_for_directory(self._data)
+            # A data directory that comes under this name may be another one.
+            for stream in self._watches:
+                self._end_reader_of(stream)
             with Inotify() as inotify:
                 self._watches.clear()
                 self._mark_watches.clear()
@@ -76,13 +83,12 @@ class Follower:
                 except (FileNotFoundError, NotADirectoryError):
                     continue  # removed again
                 for stream in streams:
+                    self._know(stream)
+                for stream in streams:
                     for block in self._new_blocks(inotify, stream):
                         yield block
                 async for block in self._watched_blocks(inotify, data_watch):
                     yield block
-            # A data directory that comes under this name now is another one.
-            self._readers.clear()
-            self._wanted_from.clear()
 
     async def _watched_blocks(self, inotify: Inotify, data_watch: Watch) -> AsyncIterator[Block]:
         """What is new by the events of the watches, until the data directory is removed."""
@@ -146,7 +152,10 @@ class Follower:
             self._watch(inotify, stream)
             reader = self._reader_of(stream)
             if reader is not None:
-                yield from self._read_durable(inotify, reader, first)
+                for block in self._read_durable(inotify, reader, first):
+                    last = block.first + block.count - 1
+                    self._known[stream] = last, block.last_timestamp()
+                    yield block
         except FileNotFoundError:
             return  # the stream was removed
         except AtomicWriteError as error:
@@ -194,8 +203,9 @@ class Follower:
             segments = list_segments(self._data / stream)
             if not segments:
                 return None
-            if segments[0] < next_seq:
-                next_seq = 1  # another stream of that name
+            if segments[0] < next_seq and not self._is_known(stream):
+                next_seq = segments[0]  # another stream of that name
+                self._known.pop(stream, None)
         reader = StreamReader(self._data, stream, self._report, next_seq, reports_removed=True)
         self._readers[stream] = reader
         self._wanted_from.pop(stream, None)
@@ -208,7 +218,44 @@ class Follower:
             return
         self._wanted_from[stream] = reader.first_unreported
         if len(self._wanted_from) > _REMOVED_STREAMS_MAX:
-            del self._wanted_from[next(iter(self._wanted_from))]
+            forgotten = next(iter(self._wanted_from))
+            del self._wanted_from[forgotten]
+            self._known.pop(forgotten, None)
+
+    def _know(self, stream: str) -> None:
+        """Remembers the record before the position of a reader that has handed out nothing yet.
+
+        Raises `OSError`.
+        """
+        reader = self._readers.get(stream)
+        if reader is None or stream in self._known or reader.next_seq == 1:
+            return
+        last = reader.next_seq - 1
+        with contextlib.suppress(FileNotFoundError):  # the stream was removed
+            timestamp = self._timestamp_of(stream, last)
+            if timestamp is not None:
+                self._known[stream] = last, timestamp
+
+    def _is_known(self, stream: str) -> bool:
+        """True if a directory holds the record that was seen last of its stream.
+
+        An inode does not show that: the file system may give its number to the next directory.
+        Raises `OSError`.
+        """
+        if stream not in self._known:
+            return False
+        last, timestamp = self._known[stream]
+        return self._timestamp_of(stream, last) == timestamp
+
+    def _timestamp_of(self, stream: str, seq: int) -> str | None:
+        """The `_ts` of a record; None if it cannot be read. Raises `OSError`.
+
+        Erasing, merging and sealing leave it as it is.
+        """
+        reader = StreamReader(self._data, stream, _ignore, seq)
+        for block in reader.read(stop=seq + 1):
+            return block.last_timestamp()
+        return None
 
     def _watch_mark(self, inotify: Inotify, stream: str) -> None:
         """Watches the mark of a stream, if there is one; one watch for all, if all are followed."""
@@ -307,6 +354,10 @@ def last_durable_records(
             sync_directory(data / stream)
         reader.reports_removed = True
         return reader, records
+
+
+def _ignore(problem: Problem) -> None:
+    """Takes problems with a record that is only looked for."""
 
 
 async def _wait_for_directory(path: Path) -> None:

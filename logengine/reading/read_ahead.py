@@ -3,10 +3,13 @@
 Reading, hashing and decompressing release the GIL, so two threads keep two cores busy.
 """
 
+import os
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
+
+from logengine.errors import LogEngineError
 
 _THREADS = 2
 # Bounds of what is read and not taken yet. The last items read may exceed the bytes.
@@ -16,6 +19,11 @@ _BYTES_MAX = 32 * 1024 * 1024
 _BYTES_WORTH_A_THREAD = 512 * 1024
 
 Item = TypeVar("Item")
+
+
+def begun_before_fork() -> LogEngineError:
+    """The error of a loop that a forked process would go on with: its threads are the parent's."""
+    return LogEngineError("this loop was begun before its process forked; begin another one here")
 
 
 class ReadAhead(Generic[Item]):
@@ -31,6 +39,7 @@ class ReadAhead(Generic[Item]):
         self._keys = keys
         self._read = read
         self._size = size
+        self._process = os.getpid()
         self._changed = threading.Condition()
         self._started = False
         self._closed = False
@@ -43,8 +52,11 @@ class ReadAhead(Generic[Item]):
     def take(self, key: int) -> Item:
         """The item of `key`; items before it are dropped. Raises what `read` raises.
 
-        A key that is not in the list, or was passed, is read at once.
+        A key that is not in the list, or was passed, is read at once. Raises `LogEngineError` in a
+        process that was forked meanwhile.
         """
+        if os.getpid() != self._process:
+            raise begun_before_fork()
         index = bisect_left(self._keys, key)
         is_ahead = self._to_take <= index < len(self._keys) and self._keys[index] == key
         if self._started and is_ahead:
@@ -58,6 +70,8 @@ class ReadAhead(Generic[Item]):
 
     def close(self) -> None:
         """Ends each thread after the item it is reading."""
+        if os.getpid() != self._process:
+            return  # the threads are the parent's, and one of them may have held the lock
         with self._changed:
             self._closed = True
             self._items.clear()

@@ -1,6 +1,7 @@
 """`logengine.follow`: a plain loop and an asyncio one, and how they end."""
 
 import asyncio
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.format.segment import segment_name
 from logengine.reading import follow_records
 from tests.daemon import Daemon, eventually
+from tests.reading.forked import FORKED, said_by_child
 from tests.reading.streams import damage, line, write_stream
 
 PATIENCE_S = 60.0
@@ -36,6 +38,19 @@ def _no_thread_is_left() -> Iterator[None]:
 
 def taken(following: logengine.reading.Following, count: int) -> list[int]:
     return [record.seq for record in islice(following, count)]
+
+
+def place(shown: logengine.Record | logengine.Problem) -> str:
+    """The cursor after a record, or what a problem says."""
+    return str(shown) if isinstance(shown, logengine.Problem) else str(shown.cursor)
+
+
+def add(data: Path, stream: str, number: int) -> None:
+    """Adds a record in a segment of its own, as a commit does."""
+    written = data.with_name("written")
+    write_stream(written, stream, *[[line(each)] for each in range(1, number + 1)])
+    (written / stream / segment_name(number)).rename(data / stream / segment_name(number))
+    shutil.rmtree(written)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +91,51 @@ def test_a_data_directory_and_a_stream_may_come_later(tmp_path: Path) -> None:
     coming.join()
 
 
+@pytest.mark.parametrize("options", [{"last": 2}, {"after": ("app:7", "web:1")}])
+@pytest.mark.parametrize("moved", ["data", "data/app"])
+def test_a_directory_that_was_moved_away_and_comes_back_is_gone_on_with(
+    tmp_path: Path, data: Path, moved: str, options: dict[str, object]
+) -> None:
+    write_stream(data, "web", [line(1)])
+    following = logengine.follow("app", "web", data=data, timeout_s=PATIENCE_S, **options)  # type: ignore[arg-type]
+    shown = following.with_problems()
+    assert [place(each) for each in islice(shown, 2)] == ["app:8", "app:9"]
+    add(data, "web", 2)
+    assert place(next(shown)) == "web:2"
+    (tmp_path / moved).rename(tmp_path / "away")
+    if moved == "data/app":
+        add(data, "web", 3)
+        assert place(next(shown)) == "web:3"
+    (tmp_path / "away").rename(tmp_path / moved)
+    add(data, "app", 10)
+    assert place(next(shown)) == "app:10"
+    following.stop()
+
+
+@pytest.mark.parametrize("moved", ["data", "data/app"])
+def test_another_stream_of_the_same_length_is_shown_from_its_first_record_on(
+    tmp_path: Path, data: Path, moved: str
+) -> None:
+    other = tmp_path / "other"
+    write_stream(other / "data", "app", *[[line(number, number + 1)] for number in range(1, 12)])
+    (other / "data" / "app" / segment_name(1)).unlink()
+    write_stream(data, "web", [line(1)])
+    following = logengine.follow("app", "web", data=data, last=2, timeout_s=PATIENCE_S)
+    shown = following.with_problems()
+    assert [place(each) for each in islice(shown, 2)] == ["app:8", "app:9"]
+    add(data, "app", 10)
+    assert place(next(shown)) == "app:10"
+    add(data, "web", 2)
+    assert place(next(shown)) == "web:2"
+    (tmp_path / moved).rename(tmp_path / "away")
+    if moved == "data/app":
+        add(data, "web", 3)
+        assert place(next(shown)) == "web:3"
+    (other / moved).rename(tmp_path / moved)
+    assert [place(each) for each in islice(shown, 10)] == [f"app:{n}" for n in range(2, 12)]
+    following.stop()
+
+
 def test_it_ends_after_its_timeout(data: Path) -> None:
     assert [record.seq for record in logengine.follow(data=data, last=1, timeout_s=0.2)] == [9]
 
@@ -107,6 +167,15 @@ def test_nothing_is_shown_after_a_stop(data: Path) -> None:
         if record.seq == 3:
             following.stop()
         assert record.seq <= 3
+
+
+def test_a_loop_begun_before_a_fork_is_an_error_in_the_child(data: Path) -> None:
+    shown = iter(logengine.follow("app", data=data, after="app:0", timeout_s=PATIENCE_S))
+    assert next(shown).seq == 1
+    assert said_by_child(lambda: next(shown)) == FORKED
+    assert said_by_child(shown.close) == "None"  # type: ignore[attr-defined]
+    assert [record.seq for record in islice(shown, 8)] == list(range(2, 10))
+    shown.close()  # type: ignore[attr-defined]
 
 
 def test_a_loop_that_is_left_ends_its_thread(data: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from logengine.reading.read_ahead import ReadAhead
 from tests.daemon import eventually
+from tests.reading.forked import FORKED, said_by_child
 
 LARGE = 1024 * 1024
 
@@ -58,6 +59,16 @@ def test_no_more_is_read_ahead_than_has_room(size: int) -> None:
     eventually(lambda: len(source.read) >= wanted + 1)
     ahead.close()
     assert len(source.read) <= (10 if size == LARGE else 4)
+
+
+def test_a_forked_child_does_not_wait_for_the_threads_of_its_parent() -> None:
+    ahead = Source().ahead(range(100, 200))
+    ahead.take(100)
+    assert said_by_child(lambda: ahead.take(150)) == FORKED
+    with ahead._changed:  # as a thread may at the fork
+        assert said_by_child(ahead.close) == "None"
+    assert ahead.take(150) == 150
+    ahead.close()
 
 
 def test_small_items_are_read_when_they_are_taken() -> None:
