@@ -108,6 +108,9 @@ class QuotaLooks:
             self.on_looked()
 
     async def _look(self, wanted: Sequence[_Wanted]) -> None:
+        if not self._store.is_open:
+            self._may_look_at = self._loop.time() + LOOK_EVERY_S
+            return  # all streams are looked at once it is
         began = time.monotonic()
         generation = self._store.generation
         seen = await asyncio.to_thread(_look, self._store.data, wanted)
