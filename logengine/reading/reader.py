@@ -27,7 +27,7 @@ from logengine.disk.segment_file import (
 )
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, Record
-from logengine.format.cover import COVER_SEGMENTS_MAX as _COVER_SEGMENTS_MAX
+from logengine.format.cover import COVER_SEGMENTS_MAX
 from logengine.format.segment import (
     Gap,
     Header,
@@ -197,7 +197,7 @@ class StreamReader:
         # The segment that covers others stands before them and has a later `latest`. A sealed
         # segment is never covered.
         start = firsts[found] if found < len(firsts) else self._end(firsts)
-        for first in firsts[max(0, found - _COVER_SEGMENTS_MAX) : found][::-1]:
+        for first in firsts[max(0, found - COVER_SEGMENTS_MAX) : found][::-1]:
             header = self._header(first)
             if header is not None and header.latest >= since:
                 start = first
@@ -247,7 +247,7 @@ class StreamReader:
 
     def _end(self, firsts: Sequence[int]) -> int:
         # The segments with the last names may be covered by one before them.
-        headers = map(self._header, firsts[-_COVER_SEGMENTS_MAX - 1 :])
+        headers = map(self._header, firsts[-COVER_SEGMENTS_MAX - 1 :])
         end = max((header.last + 1 for header in headers if header is not None), default=None)
         return end if end is not None else firsts[-1] if firsts else 1
 
@@ -348,7 +348,7 @@ class StreamReader:
             if twin is not None:
                 yield from _blocks(twin[1])
         start, stop = bisect_right(firsts, header.first), bisect_right(firsts, lost.last)
-        for first in firsts[start:stop][:_COVER_SEGMENTS_MAX]:
+        for first in firsts[start:stop][:COVER_SEGMENTS_MAX]:
             covered = self._checked(first, lambda first: self._read(first, wanted))
             if covered is not None:
                 yield from _blocks(covered[1])
@@ -410,7 +410,7 @@ class StreamReader:
         while True:
             index = bisect_right(firsts, self.next_seq) - 1
             is_newest = index + 1 == len(firsts)
-            for candidate in firsts[max(0, index - _COVER_SEGMENTS_MAX) : index + 1][::-1]:
+            for candidate in firsts[max(0, index - COVER_SEGMENTS_MAX) : index + 1][::-1]:
                 segment = self._checked(candidate, read)
                 if segment is None:
                     continue

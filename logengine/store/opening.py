@@ -39,11 +39,6 @@ class OpenedData:
         """The directory, open."""
         return self.locked.directory
 
-    @property
-    def had_streams(self) -> bool:
-        """Whether there were any when it was opened."""
-        return bool(self.recovered)
-
     def recover(self, stream: str, active_bytes_max: int) -> Recovery:
         """Makes one stream ready, be it there or not. Raises `OSError`."""
         try:

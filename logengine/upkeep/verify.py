@@ -17,7 +17,7 @@ from logengine.disk.segment_file import (
 )
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, runs
-from logengine.format.cover import MERGED_SEGMENTS_MAX
+from logengine.format.cover import COVER_SEGMENTS_MAX
 from logengine.format.seal_chain import SealChain
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
@@ -126,7 +126,7 @@ class _Verification:
         may be a covered one.
         """
         end = bisect_right(firsts, self.position)
-        for index in range(end - 1, max(-1, end - 2 - MERGED_SEGMENTS_MAX), -1):
+        for index in reversed(range(max(0, end - COVER_SEGMENTS_MAX), end)):
             if firsts[index] in self._damaged:
                 continue
             try:
