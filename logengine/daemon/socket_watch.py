@@ -1,7 +1,7 @@
-"""Sees to it that senders find the daemon under its sockets' names.
+"""Binds a socket again if its file is removed while the daemon runs.
 
-Whoever cleans `/tmp`, a shared volume, or a directory below `/run` may remove the file of a socket
-while the daemon listens at it: nobody could connect any more, and nobody would say why.
+A job that cleans `/tmp`, a shared volume or a directory below `/run` may remove the file. Without
+it no sender can connect, and nothing reports that.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ _LOOK_EVERY_S = 2.0
 
 
 class SocketWatch:
-    """Looks at the names now and then, and listens again where one is gone.
+    """Checks the sockets' files at intervals, and listens again where one is gone.
 
-    `moved` is called with the listener before, and with what has another one now.
+    `moved` is called with the old listener, and with the `Listening` that has a new one.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class SocketWatch:
         self._told: dict[Path, str] = {}
 
     async def run(self) -> None:
-        """Watches for ever."""
+        """Watches until it is cancelled."""
         while True:
             await asyncio.sleep(self._look_every_s)
             for each in self._sockets:
@@ -52,7 +52,7 @@ class SocketWatch:
             self._tell(each.path, "it is systemd's: restart the socket unit")
             return
         try:
-            # It asks whether anybody listens there, who may take his time.
+            # It connects to the path, to see whether another process listens there: that may block.
             before = await asyncio.to_thread(each.bind_again)
         except (ConfigError, OSError) as error:
             self._tell(each.path, str(error))

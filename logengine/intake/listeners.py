@@ -59,9 +59,9 @@ class Listeners:
         self._loop.add_reader(listener, self._accept, listener)
 
     def remove(self, listener: socket.socket) -> None:
-        """Takes who has connected to one, if it is here, and closes it.
+        """Accepts all that wait at a listener, if it is one of these, and closes it.
 
-        Who cannot be taken finds his connection closed, with nothing acknowledged.
+        A connection for which there is no place is closed, with nothing acknowledged.
         """
         if listener not in self._listeners:
             return
@@ -72,7 +72,7 @@ class Listeners:
         listener.close()
 
     def stop(self) -> None:
-        """Takes who has connected so far, and closes all."""
+        """Accepts all that wait at a listener that is not inherited, and closes all listeners."""
         for listener in self._listeners:
             if listener not in self._inherited:
                 while self._accept(listener):
@@ -137,7 +137,7 @@ def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> soc
     """A Unix socket at `path` that is listened at, in place of one that a dead daemon left.
 
     Raises `ConfigError` if something else is there, somebody listens there already, or the
-    directory is another user's, who could put a socket of his own in place of this one.
+    directory belongs to another user, who could replace this socket by another one.
     """
     _remove_stale_socket(path)
     try:
