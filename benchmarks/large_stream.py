@@ -14,7 +14,7 @@ from benchmarks.records import real_looking
 from logengine.disk.durable_names import DurableNames
 from logengine.format.segment import FORMAT_VERSION, Header, encode_header, segment_name
 from logengine.format.timestamp import format_timestamp
-from logengine.upkeep.compaction import Part
+from logengine.upkeep.compaction_plan import EndedSegment
 from logengine.upkeep.rewrite import Pace, Rewriter
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
@@ -68,13 +68,13 @@ def write_stream(
             file.write(encode_header(header) + joined)
         written_bytes += len(joined)
         if sealed and written_bytes < total_bytes:
-            seal(Part(first, header.last, len(joined)))
+            seal(EndedSegment(first, header.last, len(joined)))
         first += count
     os.sync()
     return first - 1
 
 
-def _sealing(directory: Path) -> Callable[[Part], None]:
+def _sealing(directory: Path) -> Callable[[EndedSegment], None]:
     """What seals one segment after the other."""
     rewriter = Rewriter(
         directory.parent,
@@ -85,7 +85,7 @@ def _sealing(directory: Path) -> Callable[[Part], None]:
     )
     before: int | None = None
 
-    def seal(part: Part) -> None:
+    def seal(part: EndedSegment) -> None:
         nonlocal before
         writer, _ = rewriter.seal(directory.name, [part], before)
         writer.publish()

@@ -24,10 +24,10 @@ from logengine.store.committer import Committer
 from logengine.store.pending import Entry
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from logengine.upkeep.compaction import CompactionConfig
-from logengine.upkeep.compactor import CompactionTotals, Compactor
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.compaction import CompactionTotals, Compactor
+from logengine.upkeep.compaction_plan import CompactionConfig
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 from logengine.upkeep.verify import verify_stream
 

@@ -18,7 +18,7 @@ from aiofiles.base import wrap
 
 from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import StrPath
-from logengine.disk.leaving import Leaving
+from logengine.disk.exit_guard import ExitGuard
 
 Result = TypeVar("Result")
 
@@ -104,7 +104,7 @@ class AsyncAtomicWriter:
     if TYPE_CHECKING:
         __aexit__ = _leave
     else:
-        __aexit__ = Leaving(_leave)
+        __aexit__ = ExitGuard(_leave)
 
     async def _finish(self, exc_type: type[BaseException] | None) -> None:
         self._is_finishing = True

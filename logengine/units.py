@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     # Whoever makes settings in code gives plain numbers.
     Size = int
     Duration = float
+    RecordsPerSecond = int
 else:
 
     class Size(int):
@@ -17,6 +18,9 @@ else:
 
     class Duration(float):
         """Seconds, written as `250ms`."""
+
+    class RecordsPerSecond(int):
+        """A number, 0 for no limit."""
 
 
 _SIZE_BYTES = {

@@ -14,7 +14,7 @@ from logengine.format.segment import (
     header_sha256,
     segment_name,
 )
-from logengine.upkeep.compaction import earlier_seals
+from logengine.upkeep.compaction_plan import earlier_seals
 
 
 def compressed(content: bytes) -> bytes:

@@ -26,7 +26,7 @@ from benchmarks.log_lines import LogLines
 from benchmarks.paced import Load, Paced, pace
 from benchmarks.scenario import Aim, Bench, Scenario, Section, say
 from benchmarks.simulation import SILENCES_S, Host, simulated
-from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 
 # On a disk the commits of a year would wait for it for the most of an hour.
 _IN_MEMORY = Path("/dev/shm")

@@ -13,9 +13,9 @@ from logengine.cli.options import Duration
 from logengine.cli.status import ask_status
 from logengine.client.aio import AsyncClient
 from logengine.client.settings import process_producer
+from logengine.default_paths import resume_directory
 from logengine.errors import AtomicWriteError, LogEngineError, NotDurable
 from logengine.exchange.input import complete_lines, read_input
-from logengine.places import resume_directory
 from logengine.protocols.status import Status
 from logengine.reading import newest_seq
 from logengine.resume.sending import Convert, ResumedSending

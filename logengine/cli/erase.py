@@ -19,8 +19,8 @@ from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.format.timestamp import format_timestamp
 from logengine.reading import Filter, stream_names
 from logengine.upkeep.erase import Affected, Erasure, Wanted
-from logengine.upkeep.erasure import Mark
-from logengine.upkeep.offline import alone_with
+from logengine.upkeep.erase_plan import Mark
+from logengine.upkeep.exclusive_access import exclusive_access
 from logengine.upkeep.repair import DAMAGED_DIRECTORY
 
 _PATIENCE_S = 10.0
@@ -89,7 +89,7 @@ def command(
         from logengine.upkeep.signing import load_signer  # takes longer to load than all the rest
 
         sign = load_signer(seal_key)
-    with alone_with(data) as names:
+    with exclusive_access(data) as names:
         erasure = Erasure(data, stream, wanted, damaged.append, sign, names=names)
         verb = "would erase" if dry_run else "erased"
         total = 0

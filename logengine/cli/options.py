@@ -8,8 +8,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from logengine.default_paths import find_data, find_socket
 from logengine.errors import UnknownStream
-from logengine.places import find_data, find_socket
 from logengine.units import parse_duration
 
 Command = Callable[..., Any]

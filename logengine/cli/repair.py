@@ -11,7 +11,7 @@ from logengine.cli.output import escape
 from logengine.format.segment import describe_gap
 from logengine.format.timestamp import format_timestamp
 from logengine.reading import stream_names
-from logengine.upkeep.offline import alone_with
+from logengine.upkeep.exclusive_access import exclusive_access
 from logengine.upkeep.repair import Repair, examine_stream, temps_in
 from logengine.upkeep.repair_plan import RepairPlan
 from logengine.upkeep.verify import verify_stream
@@ -53,7 +53,7 @@ def command(
     names = stream_names(*streams, data=data)
     when = format_timestamp(time.time_ns())
     sound = True
-    with alone_with(data) as durable_names:
+    with exclusive_access(data) as durable_names:
         for stream in names:
             if dry_run:
                 plan = examine_stream(

@@ -33,15 +33,15 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     from logengine.daemon.config import load_config
     from logengine.daemon.upkeep import retention_rules
     from logengine.disk.durable_names import DurableNames
-    from logengine.upkeep.offline import alone_with
-    from logengine.upkeep.retainer import Retainer
+    from logengine.upkeep.exclusive_access import exclusive_access
+    from logengine.upkeep.retention import Retainer
 
     config = load_config(config_path, data=data, socket=None, environ=os.environ, uid=os.getuid())
     where = Path(config.data)
     if not where.is_dir():
         raise UnknownStream(f"there is no data directory {where}; name the daemon's with --data")
     looking = DurableNames(note=lambda _: None)
-    with nullcontext(looking) if dry_run else alone_with(where, _ADVICE) as names:
+    with nullcontext(looking) if dry_run else exclusive_access(where, _ADVICE) as names:
         for stream in sorted(names.unsynced):
             click.echo(f"{stream}: left alone until the next boot: a sync of its directory failed")
         retainer = Retainer(where, retention_rules(config, str(where)), names=names)

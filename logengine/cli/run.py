@@ -26,8 +26,8 @@ def command(config_path: Path | None, data: Path | None, socket: Path | None) ->
     """
     from logengine.daemon.config import load_config
     from logengine.daemon.daemon import run_daemon
-    from logengine.daemon.logs import configure_logs
+    from logengine.daemon.daemon_log import configure_daemon_log
 
     config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
-    configure_logs(config.log.level, config.log.format)
+    configure_daemon_log(config.log.level, config.log.format)
     run_daemon(config, os.environ)

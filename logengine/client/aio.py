@@ -10,22 +10,22 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from logengine.client import ending
+from logengine.client import shutdown
+from logengine.client.backoff import Backoff
 from logengine.client.base import BaseClient, noted_on
-from logengine.client.courier import (
+from logengine.client.delivery import Delivery, Step
+from logengine.client.delivery_thread import (
     AWAY_TOLD_AFTER_S,
     SPOOL_RETRY_S,
-    Courier,
+    DeliveryThread,
     unavailable,
     unreached,
 )
-from logengine.client.delivery import Delivery, Step
 from logengine.client.descriptors import RECEIVE_BYTES
 from logengine.client.encoding import encode_record
 from logengine.client.handover import NEVER
-from logengine.client.pause import Pause
 from logengine.client.process_mark import process_mark
-from logengine.client.telling import forget, tell_once
+from logengine.client.stderr_notices import forget, notice_once
 from logengine.client.threads import Client
 from logengine.errors import ClientFull, LogEngineError, renewed
 
@@ -205,7 +205,7 @@ class AsyncClient(BaseClient):
             if self._orphans is not None:
                 await asyncio.to_thread(self._orphans.stop, self._close_timeout_s)
             delivery.end()
-            ending.leave(self)
+            shutdown.leave(self)
         self._raise_what_is_lost(error)
 
     def close_at_exit(self, began: float) -> None:
@@ -222,8 +222,8 @@ class AsyncClient(BaseClient):
             concurrent.futures.wait([self._step[1]], self._close_timeout_s)
         delivery.lost("its event loop ended")
         delivery.is_closing = True
-        courier = Courier(self._settings, delivery, away_max_s=None)
-        courier.run_here(max(0.0, began + self._close_timeout_s - time.monotonic()))
+        delivery_thread = DeliveryThread(self._settings, delivery, away_max_s=None)
+        delivery_thread.run_here(max(0.0, began + self._close_timeout_s - time.monotonic()))
         delivery.end()
         if delivery.outbox.pending > delivery.spooled:
             raise delivery.not_durable(delivery.trouble)
@@ -287,7 +287,7 @@ class AsyncClient(BaseClient):
             self._loop = loop
             self._task = None
             self._wakeup, self._changed = asyncio.Event(), asyncio.Event()
-            ending.enter(self)
+            shutdown.enter(self)
         if self._failure is None and (self._task is None or self._task.done()):
             self._delivery.lost("the client's task was cancelled")
             self._task = loop.create_task(self._run(), name="logengine-client")
@@ -322,7 +322,7 @@ class AsyncClient(BaseClient):
         self._changed.set()
 
     async def _deliver(self) -> None:
-        pause = Pause(random.random)
+        pause = Backoff(random.random)
         loop = asyncio.get_running_loop()
         away_since = loop.time()
         while not self._stopping:
@@ -349,7 +349,9 @@ class AsyncClient(BaseClient):
             away_s = loop.time() - away_since
             if self.pending and away_s >= AWAY_TOLD_AFTER_S:
                 if self.tells_when_away:
-                    tell_once("away", str(self._settings.socket_path()), f"{reason}; records wait")
+                    notice_once(
+                        "away", str(self._settings.socket_path()), f"{reason}; records wait"
+                    )
             elif away_s < AWAY_TOLD_AFTER_S:
                 left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
             await self._wait(left_s)

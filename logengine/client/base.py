@@ -12,7 +12,7 @@ from logengine.client.orphans import OrphanDrain
 from logengine.client.outbox import Refusal
 from logengine.client.settings import OnFull, Settings, StrPath, process_producer
 from logengine.client.spool import Spool
-from logengine.client.telling import tell
+from logengine.client.stderr_notices import tell
 from logengine.errors import ClientClosed, LogEngineError, NotDurable, renewed
 
 SomeClient = TypeVar("SomeClient", bound="BaseClient")

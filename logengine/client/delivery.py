@@ -13,7 +13,7 @@ from logengine.client.conversation import Conversation
 from logengine.client.outbox import Chunk, Outbox
 from logengine.client.settings import MAX_RECORD_BYTES, Settings
 from logengine.client.spool import Spool
-from logengine.client.telling import forget, tell_once
+from logengine.client.stderr_notices import forget, notice_once
 from logengine.errors import NotDurable, RecordTooLarge
 
 _UNREAD = "spool not read"
@@ -247,7 +247,7 @@ class Delivery:
         self._failing.add(step.work)
         self._spool_errors[step.work] = str(error)
         if step.work is Work.READ:
-            tell_once(
+            notice_once(
                 _UNREAD,
                 self.producer,
                 f"records of stream {self._settings.stream!r} cannot be read from the spool, "

@@ -12,7 +12,7 @@ from operator import length_hint
 from typing import Any
 
 from logengine.client.encoding import encode_record, represent
-from logengine.client.telling import tell
+from logengine.client.stderr_notices import tell
 from logengine.client.threads import Client
 from logengine.errors import InvalidOption, LogEngineError, RecordTooLarge, SpoolInUse
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from logengine.default_paths import find_socket
 from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
-from logengine.places import find_socket
 from logengine.protocols.ndjson import PRODUCER_CHARACTERS_MAX, is_producer_name
 
 OnFull = Literal["block", "drop", "raise"]

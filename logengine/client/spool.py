@@ -33,8 +33,8 @@ import msgspec
 
 from logengine.client.descriptors import Descriptor
 from logengine.client.gaps import Range, as_text, gaps_between, joined, without
-from logengine.client.mending import whole_parts
 from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
+from logengine.client.spool_salvage import whole_parts
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import create_directory, sync_directory
 from logengine.disk.durable_names import DurableNames

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from logengine.client import ending
+from logengine.client import shutdown
 from logengine.client.base import BaseClient, clients_of, noted_on
-from logengine.client.courier import Courier
 from logengine.client.delivery import Delivery
+from logengine.client.delivery_thread import DeliveryThread
 from logengine.client.encoding import encode_record
 from logengine.client.settings import process_producer
 from logengine.client.signal_context import is_in_signal_handler
@@ -36,14 +36,14 @@ class Client(BaseClient):
     """
 
     def _begin(self, delivery: Delivery) -> None:
-        self._couriers: dict[int, Courier] = {}
+        self._threads: dict[int, DeliveryThread] = {}
         self._ended_at_exit = False
-        self._courier = self._couriers.setdefault(os.getpid(), self._new_courier(delivery))
+        self._thread = self._threads.setdefault(os.getpid(), self._new_thread(delivery))
         if delivery.outbox.pending:
-            self._start(self._courier)
+            self._start(self._thread)
 
-    def _new_courier(self, delivery: Delivery) -> Courier:
-        return Courier(
+    def _new_thread(self, delivery: Delivery) -> DeliveryThread:
+        return DeliveryThread(
             self._settings,
             delivery,
             away_max_s=self._away_max_s,
@@ -81,11 +81,11 @@ class Client(BaseClient):
         Waits for the daemon. Raises `NotDurable` if none is there in time, and what ended the
         client.
         """
-        courier = self._here()
+        thread = self._here()
         delivery = self._usable()
-        self._start(courier)
-        if not courier.wait_for(lambda: delivery.was_welcomed, timeout):
-            raise courier.not_durable()
+        self._start(thread)
+        if not thread.wait_for(lambda: delivery.was_welcomed, timeout):
+            raise thread.not_durable()
         self._usable()
         return delivery.resumed_at
 
@@ -98,76 +98,76 @@ class Client(BaseClient):
         what ended the client, such as `ProducerFenced`.
         """
         line = encode_record(record)
-        courier = self._courier
-        handover = courier.handover
+        thread = self._thread
+        handover = thread.handover
         if not (
-            courier.mark[0]
-            and courier.is_running
-            and 0 < len(line) <= courier.line_bytes_max
+            thread.mark[0]
+            and thread.is_running
+            and 0 < len(line) <= thread.line_bytes_max
             and handover.has_room(len(line))
         ):
             return self._send_past_obstacles(line)
         cell = handover.take(line)
-        if handover.taken_bytes >= handover.wake_bytes and not courier.keeps(cell):
+        if handover.taken_bytes >= handover.wake_bytes and not thread.keeps(cell):
             return self._send_past_obstacles(line)
         place: int = cell[1]
         return place
 
     def _send_past_obstacles(self, line: bytes) -> int:
         while True:
-            courier = self._here()
+            thread = self._here()
             if self._ended_at_exit:
                 return self._send_late(line)
             delivery = self._usable()
-            if courier.is_ended:
+            if thread.is_ended:
                 raise ClientClosed(f"the client of stream {self.stream!r} is being closed")
-            self._start(courier)
+            self._start(thread)
             if not line:
                 return 0
             delivery.check_size(line)
             me = get_ident()
-            has_room = courier.has_room(len(line))
-            is_within = not has_room and (me in courier.waiting or is_in_signal_handler())
-            if has_room or (is_within and courier.takes_within_wait()):
-                cell = courier.handover.take(line)
-                if courier.keeps(cell):
+            has_room = thread.has_room(len(line))
+            is_within = not has_room and (me in thread.waiting or is_in_signal_handler())
+            if has_room or (is_within and thread.takes_within_wait()):
+                cell = thread.handover.take(line)
+                if thread.keeps(cell):
                     place: int = cell[1]
                     return place
                 continue
-            is_outermost = me not in courier.waiting
-            courier.waiting.add(me)
+            is_outermost = me not in thread.waiting
+            thread.waiting.add(me)
             try:
-                if not self._waits_for_room(courier, len(line), is_within=is_within):
+                if not self._waits_for_room(thread, len(line), is_within=is_within):
                     return 0
             finally:
                 if is_outermost:
-                    courier.waiting.discard(me)
+                    thread.waiting.discard(me)
 
-    def _waits_for_room(self, courier: Courier, size: int, *, is_within: bool) -> bool:
+    def _waits_for_room(self, thread: DeliveryThread, size: int, *, is_within: bool) -> bool:
         """Whether to try again; without it, the record was dropped, or `ClientFull` raised."""
-        settings, delivery = self._settings, courier.delivery
+        settings, delivery = self._settings, thread.delivery
 
         def is_worth_waiting() -> bool:
             return delivery.may_spill() or settings.on_full == "block"
 
         if is_worth_waiting():
-            left_s = 0.0 if is_within else courier.patience_s(settings.block_max)
+            left_s = 0.0 if is_within else thread.patience_s(settings.block_max)
             if left_s != 0:
                 delivery.is_pressed = True
-                courier.wake()
-            if courier.wait_for(lambda: courier.has_room(size) or not is_worth_waiting(), left_s):
+                thread.wake()
+            if thread.wait_for(lambda: thread.has_room(size) or not is_worth_waiting(), left_s):
                 return True
-            is_patient = courier.patience_s(settings.block_max) != 0
-            if is_patient and not (is_within or courier.is_in_own_thread):
+            is_patient = thread.patience_s(settings.block_max) != 0
+            if is_patient and not (is_within or thread.is_in_own_thread):
                 return True  # something went on meanwhile
         elif settings.on_full == "raise":
             raise ClientFull(
-                f"{courier.held_records} records of {courier.held_bytes} "
+                f"{thread.held_records} records of {thread.held_bytes} "
                 f"bytes wait for the daemon, and no more may: {delivery.trouble}"
             )
-        courier.handover.drop()
-        if not courier.is_drop_told:
-            courier.is_drop_told = True
+        thread.handover.drop()
+        if not thread.is_drop_told:
+            thread.is_drop_told = True
             self._tell_of_drops()
         return False
 
@@ -182,7 +182,7 @@ class Client(BaseClient):
         )
         # What an object's `__del__` logs while the interpreter ends: no thread runs any more then,
         # although one can be started.
-        late._courier.has_thread = False
+        late._thread.has_thread = False
         try:
             return late.send(line)
         finally:
@@ -194,15 +194,15 @@ class Client(BaseClient):
         Raises `NotDurable` if it is not within `timeout` seconds, or if the daemon refused
         records since the last flush, and what ended the client.
         """
-        courier = self._here()
+        thread = self._here()
         self._usable()
-        self._flush(courier, lambda wait: wait(timeout))
+        self._flush(thread, lambda wait: wait(timeout))
 
     def flush_in_time(self) -> None:
         """As `flush`, for `close_timeout` seconds, less if others waited in vain just now."""
-        courier = self._here()
+        thread = self._here()
         self._usable()
-        self._flush(courier, lambda wait: self._wait_together(courier, None, wait))
+        self._flush(thread, lambda wait: self._wait_together(thread, None, wait))
 
     def close(self, timeout: float | None = None) -> None:
         """Waits for what is pending, then ends; what is not durable by then goes to the spool.
@@ -213,34 +213,34 @@ class Client(BaseClient):
         time.
         """
         if timeout is None:
-            self._close(lambda courier, wait: self._wait_together(courier, None, wait))
+            self._close(lambda thread, wait: self._wait_together(thread, None, wait))
         else:
             self._close(lambda _, wait: wait(timeout))
 
     def close_at_exit(self, began: float) -> None:
         """Closes it, and has what is sent later all the same sent at once."""
-        self._close(lambda courier, wait: self._wait_together(courier, began, wait))
+        self._close(lambda thread, wait: self._wait_together(thread, began, wait))
 
     def _close(self, patiently: Any) -> None:
-        courier = self._here()
+        thread = self._here()
         if self._closed:
             return
         self._closed = True
-        self._ended_at_exit = ending.is_exiting()
-        courier.close()
+        self._ended_at_exit = shutdown.is_exiting()
+        thread.close()
         error: LogEngineError | None = None
         try:
-            if courier.failure is None and (courier.pending or courier.is_running):
-                self._flush(courier, lambda wait: patiently(courier, wait), is_end=True)
+            if thread.failure is None and (thread.pending or thread.is_running):
+                self._flush(thread, lambda wait: patiently(thread, wait), is_end=True)
         except LogEngineError as raised:
             error = raised
         finally:
-            is_ended = courier.stop(_SPILL_S_MAX)
+            is_ended = thread.stop(_SPILL_S_MAX)
             if self._orphans is not None:
                 self._orphans.stop(_SPILL_S_MAX)
             if is_ended:
-                courier.delivery.end()
-            ending.leave(self)
+                thread.delivery.end()
+            shutdown.leave(self)
         self._raise_what_is_lost(error)
 
     def __enter__(self) -> Self:
@@ -255,59 +255,59 @@ class Client(BaseClient):
         with noted_on(exc):
             self.close()
 
-    def _flush(self, courier: Courier, patiently: Any, *, is_end: bool = False) -> None:
-        outbox = courier.delivery.outbox
-        place = courier.taken
+    def _flush(self, thread: DeliveryThread, patiently: Any, *, is_end: bool = False) -> None:
+        outbox = thread.delivery.outbox
+        place = thread.taken
 
         def wait(timeout_s: float | None) -> bool:
             if outbox.acked < place:
-                if not self._start(courier) and is_end:
-                    courier.run_here(self._close_timeout_s if timeout_s is None else timeout_s)
-                courier.wake()
-            return courier.wait_for(lambda: outbox.acked >= place, timeout_s)
+                if not self._start(thread) and is_end:
+                    thread.run_here(self._close_timeout_s if timeout_s is None else timeout_s)
+                thread.wake()
+            return thread.wait_for(lambda: outbox.acked >= place, timeout_s)
 
         if not patiently(wait) or outbox.acked < place:
-            if courier.failure is not None:
-                raise renewed(courier.failure)
-            raise courier.not_durable()
-        courier.delivery.check_refused()
+            if thread.failure is not None:
+                raise renewed(thread.failure)
+            raise thread.not_durable()
+        thread.delivery.check_refused()
 
-    def _wait_together(self, courier: Courier, began: float | None, wait: Any) -> bool:
+    def _wait_together(self, thread: DeliveryThread, began: float | None, wait: Any) -> bool:
         timeout_s = self._close_timeout_s
-        if self._settings.spool is not None and not courier.was_welcomed_ever:
+        if self._settings.spool is not None and not thread.was_welcomed_ever:
             timeout_s = min(timeout_s, _NEVER_REACHED_S)  # it is as safe in the spool
         where = os.fspath(self._settings.socket_path())
-        return ending.wait_together(where, timeout_s, began, wait, courier.made_at)
+        return shutdown.wait_together(where, timeout_s, began, wait, thread.made_at)
 
-    def _start(self, courier: Courier) -> bool:
+    def _start(self, thread: DeliveryThread) -> bool:
         """There is a thread that delivers, or there will be; False if none can be had."""
-        if courier.is_running:
+        if thread.is_running:
             return True
-        ending.enter(self)
-        return courier.ensure_running()
+        shutdown.enter(self)
+        return thread.ensure_running()
 
     def give_up(self) -> None:
         """Ends what waits for the daemon, with `NotDurable`; to be closed all the same."""
-        self._courier.fail(NotDurable("given up", self.pending))
+        self._thread.fail(NotDurable("given up", self.pending))
 
     # What follows is for a process that was forked.
 
-    def _here(self) -> Courier:
+    def _here(self) -> DeliveryThread:
         """What is of the process that asks."""
-        courier = self._courier
-        if courier.mark[0]:
-            return courier
+        thread = self._thread
+        if thread.mark[0]:
+            return thread
         pid = os.getpid()
         name = process_producer(self._settings.producer or "")
         self._adoptable = True
-        mine = self._new_courier(Delivery(self._settings, name, None))
+        mine = self._new_thread(Delivery(self._settings, name, None))
         # Several threads of a child may come here at once; one of them is the first.
-        if self._couriers.setdefault(pid, mine) is mine:
+        if self._threads.setdefault(pid, mine) is mine:
             self._orphans = None
-            self._couriers = {pid: mine}
-            self._courier = mine
-            courier.forget()
-        return self._couriers[pid]
+            self._threads = {pid: mine}
+            self._thread = mine
+            thread.forget()
+        return self._threads[pid]
 
     def begin_here(self) -> None:
         """In a forked process: what was taken is the parent's; from here on it is another one."""
@@ -316,7 +316,7 @@ class Client(BaseClient):
 
 
 def _begin_here() -> None:
-    ending.forget_all()
+    shutdown.forget_all()
     for client in clients_of(Client):
         client.begin_here()
 

@@ -19,21 +19,21 @@ from logengine.daemon.config_sections import (
     Config,
     ListenConfig,
     Mode,
-    QuotaConfig,
-    RecordsPerSecond,
     RetentionConfig,
     StreamConfig,
     UidConfig,
 )
+from logengine.default_paths import default_data, default_socket
 from logengine.errors import ConfigError
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
-from logengine.places import default_data, default_socket
+from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
 from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
     KiB,
+    RecordsPerSecond,
     Size,
     format_duration,
     format_mode,
@@ -44,7 +44,7 @@ from logengine.units import (
     parse_mode,
     parse_size,
 )
-from logengine.upkeep.compaction import SMALL_TIMES_LONGER
+from logengine.upkeep.compaction_plan import SMALL_TIMES_LONGER
 
 SYSTEM_CONFIG = Path("/etc/logengine/logengine.toml")
 _ABSOLUTE = "an absolute path without NUL"

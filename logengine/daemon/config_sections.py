@@ -8,17 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from logengine.intake.quota import Over, Quota
+from logengine.intake.quota import QuotaConfig, QuotasConfig
 from logengine.protocols.registry import DEFAULT_PROTOCOL
 from logengine.protocols.wire import Transport
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.units import Duration, MiB, Size
-from logengine.upkeep.compaction import CompactionConfig
-from logengine.upkeep.retention import RetentionRule
-
-
-class RecordsPerSecond(int):
-    """A number, 0 for no limit."""
+from logengine.upkeep.compaction_plan import CompactionConfig
+from logengine.upkeep.retention_plan import RetentionRule
 
 
 class Mode(int):
@@ -48,30 +44,6 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
-
-
-class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[quota.stream]`, `[quota.uid]`, `[stream.NAME.quota]`, `[uid.NUMBER.quota]`."""
-
-    records_per_s: RecordsPerSecond = RecordsPerSecond(0)
-    bytes_per_s: Size = Size(0)
-    burst: Duration = Duration(1)
-    max_bytes: Size = Size(0)
-    over: Over = "block"
-
-    def quota(self) -> Quota:
-        """What the core makes of it."""
-        return Quota(
-            self.records_per_s, self.bytes_per_s, self.burst, self.over, int(self.max_bytes)
-        )
-
-
-class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[quota]`: how much each stream, and each user, may be sent or send, and have."""
-
-    report_every: Duration = Duration(10)
-    stream: QuotaConfig = QuotaConfig()
-    uid: QuotaConfig = QuotaConfig()
 
 
 OnFull = Literal["block", "drop_oldest"]

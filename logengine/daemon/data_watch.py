@@ -21,7 +21,7 @@ from logengine.store.stream import Recovery
 
 log = structlog.get_logger()
 
-_LOOK_EVERY_S = 1.0
+_SCAN_EVERY_S = 1.0
 
 
 class DataWatch:
@@ -40,7 +40,7 @@ class DataWatch:
         *,
         on_change: Callable[[], None],
         report: Callable[[Mapping[str, Recovery | OSError]], None],
-        look_every_s: float = _LOOK_EVERY_S,
+        look_every_s: float = _SCAN_EVERY_S,
     ) -> None:
         self._store = store
         self._committer = committer

@@ -13,7 +13,7 @@ from logengine.daemon.config_sections import Config
 from logengine.errors import DataDirectoryIncomplete
 from logengine.store.store import Store
 from logengine.store.stream import Recovery
-from logengine.store.stream_log import report_recovery
+from logengine.store.stream_events import report_recovery
 
 log = structlog.get_logger()
 

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
+import msgspec
 import structlog
 
 from logengine.daemon.announcement import Announcement
@@ -25,11 +26,12 @@ from logengine.daemon.sockets import Listening
 from logengine.daemon.upkeep import Upkeep
 from logengine.format.segment import Sign
 from logengine.intake.quota import Quotas
-from logengine.intake.quota_looks import QuotaLooks
-from logengine.intake.server import Server, ServerLimits
+from logengine.intake.server import Server
+from logengine.intake.usage_scan import UsageScan
 from logengine.protocols.registry import protocols
 from logengine.protocols.status import serving_state
 from logengine.store.committer import Committer
+from logengine.store.settings import LimitsConfig
 from logengine.store.store import Store
 
 log = structlog.get_logger()
@@ -65,17 +67,20 @@ class Service:
             on_room=self._has_room,
             on_failing=self._fares_otherwise,
         )
-        looks = None
+        self._usage_scan: UsageScan | None = None
         if quotas.limits_space:
-            looks = QuotaLooks(store, self._committer, quotas, tasks)
-        self._upkeep = Upkeep(config, store, self._committer, compacting, sign, tasks, looks)
+            self._usage_scan = UsageScan(store, self._committer, quotas, tasks, self._has_room)
+        self._upkeep = Upkeep(
+            config, store, self._committer, compacting, sign, tasks, self._usage_scan
+        )
         self._server = Server(
             store,
             self._committer,
-            _server_limits(config),
+            _limits(config),
             tasks,
             quotas=None if quotas.limits_nothing else quotas,
-            looks=looks,
+            report_dropped_every_s=config.quota.report_every,
+            scan_soon=self._usage_scan.scan_soon if self._usage_scan else None,
         )
         self._watch = DataWatch(
             store,
@@ -127,6 +132,8 @@ class Service:
         except TimeoutError:
             log.error("stop_timeout", stop_timeout_s=self._config.stop_timeout)
         self._server.close()
+        if self._usage_scan is not None:
+            self._usage_scan.close()
         dropped = await self._committer.close()
         if dropped:
             log.error("records_dropped", records=dropped, reason="not durable in time, never acked")
@@ -169,14 +176,9 @@ class Service:
             asyncio.get_running_loop().call_soon(self._committer.retry_now)
 
 
-def _server_limits(config: Config) -> ServerLimits:
-    return ServerLimits(
-        max_record=config.limits.max_record,
-        max_pending=config.limits.max_pending,
-        max_pending_stream=config.limits.max_pending_stream,
-        max_connections=_connections_max(config.limits.max_connections),
-        stall_timeout=config.limits.stall_timeout,
-        report_dropped_every=config.quota.report_every,
+def _limits(config: Config) -> LimitsConfig:
+    return msgspec.structs.replace(
+        config.limits, max_connections=_connections_max(config.limits.max_connections)
     )
 
 
@@ -207,8 +209,8 @@ def _drops_oldest(config: Config) -> Callable[[str], bool]:
 
 def _quotas(config: Config) -> Quotas:
     return Quotas(
-        config.quota.stream.quota(),
-        config.quota.uid.quota(),
-        {name: stream.quota.quota() for name, stream in config.stream.items() if stream.quota},
-        {int(uid): user.quota.quota() for uid, user in config.uid.items() if user.quota},
+        config.quota.stream,
+        config.quota.uid,
+        {name: stream.quota for name, stream in config.stream.items() if stream.quota},
+        {int(uid): user.quota for uid, user in config.uid.items() if user.quota},
     )

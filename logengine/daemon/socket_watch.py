@@ -16,7 +16,7 @@ from logengine.errors import ConfigError
 
 log = structlog.get_logger()
 
-_LOOK_EVERY_S = 2.0
+_SCAN_EVERY_S = 2.0
 
 
 class SocketWatch:
@@ -30,7 +30,7 @@ class SocketWatch:
         sockets: Iterable[Listening],
         moved: Callable[[socket.socket, Listening], None],
         *,
-        look_every_s: float = _LOOK_EVERY_S,
+        look_every_s: float = _SCAN_EVERY_S,
     ) -> None:
         self._sockets = list(sockets)
         self._moved = moved

@@ -13,13 +13,13 @@ import structlog
 from logengine.daemon.config_sections import Config
 from logengine.disk.reserve import Reserve
 from logengine.format.segment import Sign
-from logengine.intake.quota_looks import QuotaLooks
+from logengine.intake.usage_scan import UsageScan
 from logengine.store.committer import Committer
 from logengine.store.store import Store
 from logengine.units import parse_free_space
-from logengine.upkeep.compactor import CompactionTotals, Compactor
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.compaction import CompactionTotals, Compactor
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ class Upkeep:
         executor: Executor,
         sign: Sign | None,
         tasks: asyncio.TaskGroup,
-        looks: QuotaLooks | None,
+        usage_scan: UsageScan | None,
     ) -> None:
         self._config = config
         self._store = store
@@ -47,7 +47,7 @@ class Upkeep:
         self._executor = executor
         self._sign = sign
         self._tasks = tasks
-        self._looks = looks
+        self._usage_scan = usage_scan
         self._compactor: Compactor | None = None
         self._holding: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
@@ -61,9 +61,9 @@ class Upkeep:
             return
         self._reserve = Reserve(self._store.data, self._config.reserve)
         self._holding = self._tasks.create_task(_hold(self._reserve))
-        if self._looks is not None:
+        if self._usage_scan is not None:
             try:
-                await self._looks.look_at_all()
+                await self._usage_scan.scan_all()
             except OSError as error:
                 log.warning("quota_not_looked_at", error=str(error))
         if self._config.compaction.enabled and not self._closed:
@@ -90,8 +90,8 @@ class Upkeep:
 
     async def end(self) -> None:
         """Lets go of the directory; nothing of ours is done in it any more."""
-        if self._looks is not None:
-            self._looks.forget()
+        if self._usage_scan is not None:
+            self._usage_scan.forget()
         await self._end_work()
 
     async def _end_work(self) -> None:

@@ -12,7 +12,7 @@ when the block ends by an exception. What each step guarantees, and on which fil
 
 An exception may come at any bytecode: Ctrl-C, a time limit that a signal handler raises. So
 whatever is to be undone is noted before it is done, what undoes it may be called twice, and
-somebody is left to call it: see `Leaving`.
+somebody is left to call it: see `ExitGuard`.
 
 Sources: rename(2), fsync(2); Pillai et al., "All File Systems Are Not Created Equal",
 OSDI 2014; Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.
@@ -30,10 +30,10 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from logengine.disk.directory import Directory, StrPath, errors_name
-from logengine.disk.exclusive import rename_exclusively
-from logengine.disk.leaving import Leaving
+from logengine.disk.exclusive_rename import rename_exclusively
+from logengine.disk.exit_guard import ExitGuard
+from logengine.disk.file_identity import FileIdentity, give, look_at, status_of, umask
 from logengine.disk.links import follow_links, open_parent
-from logengine.disk.replaced import Replaced, give, look_at, status_of, umask
 from logengine.disk.temp_file import TEMP_PREFIX, TEMP_SUFFIX, TempFile, temp_name_for
 from logengine.disk.writes import write_all, write_all_directly
 from logengine.errors import AtomicWriteError
@@ -114,7 +114,7 @@ class AtomicWriter:
         self._name = os.path.basename(self.path)
         self._open_directory = open_directory
         self._directory: Directory | None = None
-        self._replaced: Replaced | None = None
+        self._replaced: FileIdentity | None = None
         self._file: IO[Any] | None = None
         self._prepared = False
         self._is_publishing = False
@@ -147,7 +147,7 @@ class AtomicWriter:
     if TYPE_CHECKING:
         __exit__ = _leave
     else:
-        __exit__ = Leaving(_leave)
+        __exit__ = ExitGuard(_leave)
 
     def __del__(self) -> None:
         if getattr(self, "temp_path", None) is None or self._open_directory is not None:
@@ -255,16 +255,16 @@ class AtomicWriter:
         buffers: Sequence[bytes],
         *,
         directly: bool = False,
-        spend: Callable[[int], None] | None = None,
+        pace: Callable[[int], None] | None = None,
     ) -> int:
         """Writes all of `buffers` with as few system calls as it takes; how many bytes.
 
         For an unbuffered writer of bytes (`buffering=0`). `directly` is for a large file,
-        written at once: past the page cache, and with `spend` as `write_all_directly` says.
+        written at once: past the page cache, and with `pace` as `write_all_directly` says.
         """
         with _FailingStep(self, "write"):
             if directly:
-                return write_all_directly(self.file.fileno(), buffers, spend)
+                return write_all_directly(self.file.fileno(), buffers, pace)
             return write_all(self.file.fileno(), buffers)
 
     def prepare(self) -> None:
@@ -285,7 +285,7 @@ class AtomicWriter:
             self.file.close()
         self._prepared = True
 
-    def _give(self, descriptor: int, replaced: Replaced) -> None:
+    def _give(self, descriptor: int, replaced: FileIdentity) -> None:
         permissions = self._permissions
         with _FailingStep(self, "keep the owner and the mode of"):
             give(descriptor, replaced, None if permissions is None else permissions & ~umask())

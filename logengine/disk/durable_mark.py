@@ -4,7 +4,7 @@ DATA/.durable/STREAM   there once something was committed to the stream since a 
 
 A segment can be seen from its rename on, and the sync of its directory may fail after that. The
 daemon is told so; whoever else syncs that directory later is told ok, although the name is lost
-(`running`). So a follower does not sync beside a daemon, it goes by the mark, one line of a length
+(`crash_mark`). So a follower does not sync beside a daemon, it goes by the mark, one line of a length
 that stays the same:
 
     last 00000000000000000412 first 00000000000000000401 boot 1f0c… inode 000…4711 crc32 9b3c1d2e
@@ -24,8 +24,8 @@ import time
 import zlib
 from typing import NamedTuple
 
+from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
 from logengine.disk.directory import AnyDirectory, Directory, opened
-from logengine.disk.running import RUNNING_NAME, read_boot_id
 from logengine.format.segment import is_stream_name
 
 MARKS_NAME = ".durable"
@@ -79,7 +79,7 @@ class MarkReader:
         durable, or comes from a writer that keeps no marks. Raises `OSError`.
         """
         # Missing where a daemon ended well, whatever it may have left.
-        return self.read_left(stream) if self._is_there(RUNNING_NAME) else None
+        return self.read_left(stream) if self._is_there(CRASH_MARK_NAME) else None
 
     def read_left(self, stream: str) -> Mark | None:
         """The mark that is there, be its writer one that ended well or not. Raises `OSError`."""

@@ -102,17 +102,17 @@ class DurableNames:
 
 
 def remove_covered(
-    directory: AnyDirectory, names: Collection[str], spend: Callable[[int], None] | None = None
+    directory: AnyDirectory, names: Collection[str], pace: Callable[[int], None] | None = None
 ) -> None:
     """Removes segments whose records another one holds, which is durable. Raises `OSError`.
 
     The newest goes first. Those that are gone already were removed together with that one.
-    Nothing is synced: what a power cut brings back is covered as before. `spend` is called after
+    Nothing is synced: what a power cut brings back is covered as before. `pace` is called after
     each removal, as for so many bytes, and may wait.
     """
     with opened(directory) as within:
         for name in sorted(names, reverse=True):
             with contextlib.suppress(FileNotFoundError):
                 within.unlink(name)
-            if spend is not None:
-                spend(_REMOVAL_BYTES)
+            if pace is not None:
+                pace(_REMOVAL_BYTES)

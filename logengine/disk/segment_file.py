@@ -98,17 +98,17 @@ def read_header(directory: AnyDirectory, first: int) -> Header:
 
 
 def read_segment(
-    directory: AnyDirectory, first: int, spend: Callable[[int], None] | None = None
+    directory: AnyDirectory, first: int, pace: Callable[[int], None] | None = None
 ) -> tuple[Header, bytes]:
     """Header and body of segment `first`, checked to the bit.
 
-    With `spend` it is read in pieces; that is called behind each, with its bytes, and may rest.
+    With `pace` it is read in pieces; that is called behind each, with its bytes, and may rest.
     Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
     """
     with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, body_start = file.read_header()
         file.check_size(header, body_start)
-        return header, file.read_body(header, body_start, spend)
+        return header, file.read_body(header, body_start, pace)
 
 
 class ProvenFrame(NamedTuple):
@@ -260,10 +260,10 @@ def read_content(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
             return header, whole.read()
 
 
-def _pieces(file: io.FileIO, spend: Callable[[int], None]) -> Iterator[bytes]:
+def _pieces(file: io.FileIO, pace: Callable[[int], None]) -> Iterator[bytes]:
     while piece := file.read(_PIECE_BYTES):
         yield piece
-        spend(len(piece))
+        pace(len(piece))
 
 
 @dataclass(frozen=True)
@@ -317,7 +317,7 @@ class _SegmentFile:
         self,
         header: Header,
         start: int,
-        spend: Callable[[int], None] | None = None,
+        pace: Callable[[int], None] | None = None,
         *,
         is_last: bool = True,
     ) -> bytes:
@@ -327,7 +327,7 @@ class _SegmentFile:
         """
         with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(start)
-            body = file.read() if spend is None else b"".join(_pieces(file, spend))
+            body = file.read() if pace is None else b"".join(_pieces(file, pace))
         if not is_last and len(body) > header.stored_bytes:
             body = body[: header.stored_bytes]
         if header.frames is not UNSET:

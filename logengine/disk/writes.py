@@ -51,11 +51,11 @@ def write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
 def write_all_directly(
     descriptor: int,
     buffers: Sequence[bytes | memoryview],
-    spend: Callable[[int], None] | None = None,
+    pace: Callable[[int], None] | None = None,
 ) -> int:
     """`write_all` into a file that is still empty, past the page cache but for its end.
 
-    With `spend` it is written in smaller pieces; that is called behind each, with its bytes,
+    With `pace` it is written in smaller pieces; that is called behind each, with its bytes,
     and may rest, so that the disk has time for others.
 
     Where the file system has no such writes, or the disk wants them at other borders, all
@@ -68,7 +68,7 @@ def write_all_directly(
     is_direct = True
     total = 0
     with _staging_area() as whole_area:
-        area = whole_area if spend is None else whole_area[:_PACED_BYTES]
+        area = whole_area if pace is None else whole_area[:_PACED_BYTES]
         for block in _staged(buffers, area):
             written = 0
             if is_direct:
@@ -78,8 +78,8 @@ def write_all_directly(
                 if not is_direct:
                     _set_direct(descriptor, on=False)
             total += written + write_all(descriptor, [block[written:]])
-            if spend is not None:
-                spend(len(block))
+            if pace is not None:
+                pace(len(block))
     if is_direct:
         _set_direct(descriptor, on=False)
     return total

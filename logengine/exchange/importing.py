@@ -21,7 +21,7 @@ import msgspec
 from logengine.exchange.text_time import leading_time
 from logengine.format.record import split_lines
 from logengine.format.timestamp import format_moment
-from logengine.protocols.journal_export import Entry, JournalExportParser
+from logengine.protocols.journal_export import JournalEntry, JournalExportParser
 
 FORMATS = ("auto", "text", "ndjson", "journal")
 
@@ -161,7 +161,7 @@ def _with_nul_bytes(record: bytes, count: int) -> bytes:
     return b'{"_nul_bytes":%d%s%s' % (count, b"" if inside == b"}" else b",", inside)
 
 
-def journal_entry(entry: Entry) -> bytes:
+def journal_entry(entry: JournalEntry) -> bytes:
     """The record of a journal's entry: `MESSAGE` as `message`, other fields under their own name.
 
     A field that is there more than once becomes a list. `_left_out` names fields that were too
@@ -184,7 +184,7 @@ def journal_entry(entry: Entry) -> bytes:
     return msgspec.json.encode(record)
 
 
-def _joined(entries: Iterable[Entry]) -> bytes:
+def _joined(entries: Iterable[JournalEntry]) -> bytes:
     return b"".join(journal_entry(entry) + b"\n" for entry in entries)
 
 

@@ -81,11 +81,11 @@ def compress_lines(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]
 
 
 def compress_body(
-    chunks: Iterable[bytes], level: int, spend: Callable[[int], None] = _free
+    chunks: Iterable[bytes], level: int, pace: Callable[[int], None] = _free
 ) -> Iterator[RecordFrame]:
     """The frames of a body, cut as `compress_lines` does it.
 
-    `spend` is called behind every piece of a frame, with its bytes, and may rest.
+    `pace` is called behind every piece of a frame, with its bytes, and may rest.
     """
     compressor = _compressor(level)
     for body in _frame_bodies(chunks):
@@ -97,7 +97,7 @@ def compress_body(
             piece = memoryview(body)[start : start + _PIECE_BYTES]
             pieces.append(frame.compress(piece))
             times.update(_TIMESTAMPS.findall(body, start, start + len(piece) + _LOOK_AHEAD))
-            spend(len(piece))
+            pace(len(piece))
         pieces.append(frame.flush())
         yield _with_entry(_stored(b"".join(pieces), body), body, times)
 

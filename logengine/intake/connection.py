@@ -17,8 +17,8 @@ from logengine.format.record import peer_fields
 from logengine.intake.admission import UNLIMITED, Room
 from logengine.intake.answer_writer import AnswerWriter
 from logengine.intake.connection_state import Happening, State, state_after
+from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
-from logengine.intake.surroundings import RECEIVE_BYTES, Surroundings
 from logengine.protocols.wire import (
     BadHello,
     Event,
@@ -44,7 +44,7 @@ class Connection:
 
     def __init__(
         self,
-        around: Surroundings,
+        around: IntakeContext,
         connection: socket.socket,
         stream: str,
         protocol: WireProtocol,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from logengine.format.record import Peer, peer_fields
+from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import (
     ANCILLARY_BYTES,
     OVERFLOW_UID,
@@ -21,7 +22,6 @@ from logengine.intake.credentials import (
     credentials_in,
     peer_of_process,
 )
-from logengine.intake.surroundings import RECEIVE_BYTES, Surroundings
 from logengine.protocols.wire import Lines, TooLarge, WireProtocol
 from logengine.store.pending import Entry
 
@@ -59,7 +59,7 @@ class DatagramSocket:
 
     def __init__(
         self,
-        around: Surroundings,
+        around: IntakeContext,
         receiving: socket.socket,
         stream: str,
         protocol: WireProtocol,

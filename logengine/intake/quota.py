@@ -1,6 +1,6 @@
 """How much a stream and a user may send and store, and what was dropped of more than that.
 
-Rates are token buckets; what may be stored is told by what is (`stored`).
+Rates are token buckets; what may be stored, by what is stored (`stored_bytes`).
 No clock and no timers: `now_s` is an argument, of any clock that never goes back.
 """
 
@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from logengine.intake.stored import Space, Stored
+from logengine.intake.stored_bytes import Space, StoredBytes
+from logengine.units import Duration, RecordsPerSecond, Size
 
 Over = Literal["block", "drop"]
 Limit = Literal["records_per_s", "bytes_per_s", "max_bytes"]
@@ -18,26 +19,35 @@ Limit = Literal["records_per_s", "bytes_per_s", "max_bytes"]
 # So many users are remembered before those are forgotten who could send a whole burst again.
 _USERS_BEFORE_PRUNING = 4096
 # Who has no room is asked again, and looked at again, no sooner.
-LOOK_EVERY_S = 2.0
+SCAN_EVERY_S = 2.0
 
 
-class Quota(msgspec.Struct, frozen=True):
-    """What may be sent per second, `burst_s` seconds' worth at once, and stored in all.
+class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[quota.stream]`, `[quota.uid]`, `[stream.NAME.quota]`, `[uid.NUMBER.quota]`.
 
-    0 is as much as comes. Bytes per second are those of the stored lines, envelope included;
-    `max_bytes` are those of a stream's files, or of a user's stored lines.
+    At most `burst` seconds' worth of the rates may be sent at once. 0 is no limit. Bytes per second
+    are those of the stored lines, envelope included; `max_bytes` are those of a stream's files, or
+    of a user's stored lines.
     """
 
-    records_per_s: int = 0
-    bytes_per_s: int = 0
-    burst_s: float = 1.0
+    records_per_s: RecordsPerSecond = RecordsPerSecond(0)
+    bytes_per_s: Size = Size(0)
+    burst: Duration = Duration(1)
+    max_bytes: Size = Size(0)
     over: Over = "block"
-    max_bytes: int = 0
 
     @property
     def limits_nothing(self) -> bool:
         """Whether it lets everything pass."""
         return not (self.records_per_s or self.bytes_per_s or self.max_bytes)
+
+
+class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[quota]`: how much each stream, and each user, may be sent or send, and have."""
+
+    report_every: Duration = Duration(10)
+    stream: QuotaConfig = QuotaConfig()
+    uid: QuotaConfig = QuotaConfig()
 
 
 class TokenBucket:
@@ -86,11 +96,13 @@ class TokenBucket:
 class Allowance:
     """What is left of one quota: of records, bytes and space; `of` is "stream" or "uid"."""
 
-    def __init__(self, quota: Quota, of: str, space: Space[str] | Space[int], now_s: float) -> None:
+    def __init__(
+        self, quota: QuotaConfig, of: str, space: Space[str] | Space[int], now_s: float
+    ) -> None:
         self.of = of
         self.blocks = quota.over == "block"
-        self.records = TokenBucket(quota.records_per_s, quota.burst_s, now_s)
-        self.bytes = TokenBucket(quota.bytes_per_s, quota.burst_s, now_s)
+        self.records = TokenBucket(quota.records_per_s, quota.burst, now_s)
+        self.bytes = TokenBucket(quota.bytes_per_s, quota.burst, now_s)
         self.space = space
 
     def lacks(self, records: int, size_bytes: int, now_s: float) -> Limit | None:
@@ -120,7 +132,7 @@ class Allowance:
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until there is some of each, or until space is to be asked for again."""
-        for_space_s = LOOK_EVERY_S if self.space.left() <= 0 else 0.0
+        for_space_s = SCAN_EVERY_S if self.space.left() <= 0 else 0.0
         return max(self.records.wait_s(now_s), self.bytes.wait_s(now_s), for_space_s)
 
     def is_full(self, now_s: float) -> bool:
@@ -157,10 +169,10 @@ class Quotas:
 
     def __init__(
         self,
-        stream: Quota,
-        user: Quota,
-        streams: Mapping[str, Quota],
-        users: Mapping[int, Quota],
+        stream: QuotaConfig,
+        user: QuotaConfig,
+        streams: Mapping[str, QuotaConfig],
+        users: Mapping[int, QuotaConfig],
     ) -> None:
         self._stream = stream
         self._user = user
@@ -169,7 +181,7 @@ class Quotas:
         self._of_streams: dict[str, Allowance] = {}
         self._of_users: dict[int, Allowance] = {}
         self._dropped: dict[tuple[str, int, str, Limit], Dropped] = {}
-        self.stored = Stored(
+        self.stored = StoredBytes(
             counts_streams=_any_has_max_bytes(stream, *streams.values()),
             counts_users=_any_has_max_bytes(user, *users.values()),
         )
@@ -266,10 +278,10 @@ class Quotas:
                 self._of_users[uid] = allowance
             yield allowance
 
-    def _of_stream(self, stream: str) -> Quota:
+    def _of_stream(self, stream: str) -> QuotaConfig:
         return self._streams.get(stream, self._stream)
 
-    def _of_user(self, uid: int) -> Quota:
+    def _of_user(self, uid: int) -> QuotaConfig:
         return self._users.get(uid, self._user)
 
     def _prune(self, now_s: float) -> None:
@@ -300,5 +312,5 @@ def _those_that_fit(
     return passed, stop, None
 
 
-def _any_has_max_bytes(*quotas: Quota) -> bool:
+def _any_has_max_bytes(*quotas: QuotaConfig) -> bool:
     return any(quota.max_bytes for quota in quotas)

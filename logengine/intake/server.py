@@ -14,18 +14,18 @@ from logengine.format.timestamp import format_timestamp
 from logengine.intake.admission import Admission
 from logengine.intake.arrivals import Arrivals
 from logengine.intake.connection import Connection
+from logengine.intake.context import IntakeContext
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.listeners import Listeners
 from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
-from logengine.intake.quota import Quotas
+from logengine.intake.quota import Quotas, QuotasConfig
 from logengine.intake.quota_gate import QuotaGate
-from logengine.intake.quota_looks import QuotaLooks
-from logengine.intake.surroundings import Surroundings
 from logengine.protocols.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
 from logengine.protocols.wire import Transport, WireProtocol
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry
+from logengine.store.settings import LimitsConfig
 from logengine.store.store import Store
 
 log = structlog.get_logger()
@@ -43,18 +43,6 @@ class _Nobody:
 _OWN_FIELDS = peer_fields(Peer(os.getpid(), os.geteuid(), os.getegid(), "logengine"))
 
 
-@dataclass(frozen=True)
-class ServerLimits:
-    """What senders may take; sizes in bytes, times in seconds."""
-
-    max_record: int = 1024 * 1024
-    max_pending: int = 64 * 1024 * 1024
-    max_pending_stream: int = 32 * 1024 * 1024
-    max_connections: int = 4096
-    stall_timeout: float = 30.0
-    report_dropped_every: float = 10.0
-
-
 @dataclass
 class ServerTotals:
     """What came in since the start."""
@@ -68,18 +56,19 @@ class Server:
 
     With `quotas`, a sender that is over one that blocks is not read until it has tokens
     again, and what is over one that drops is dropped, counted, and reported in its stream.
-    `looks` keeps them informed of what is stored, where they limit that.
+    `scan_soon` is called when somebody has hardly any room left of a quota's `max_bytes`.
     """
 
     def __init__(
         self,
         store: Store,
         committer: Committer,
-        limits: ServerLimits,
+        limits: LimitsConfig,
         tasks: asyncio.TaskGroup,
         clock_ns: Callable[[], int] = time.time_ns,
         quotas: Quotas | None = None,
-        looks: QuotaLooks | None = None,
+        report_dropped_every_s: float = QuotasConfig().report_every,
+        scan_soon: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
         self._committer = committer
@@ -88,16 +77,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._started_s = self._loop.time()
         self._connections_taken = 0
-        self._quotas = QuotaGate(
-            quotas,
-            limits.report_dropped_every,
-            self.room,
-            self._write,
-            looks.look_soon if looks else None,
-        )
-        self._looks = looks
-        if looks is not None:
-            looks.on_looked = self.room
+        self._quotas = QuotaGate(quotas, report_dropped_every_s, self.room, self._write, scan_soon)
         self._poller = Poller()
         self.admission = Admission(
             committer,
@@ -108,7 +88,7 @@ class Server:
         )
         self.arrivals = Arrivals(committer, self._quotas, self._poller, clock_ns)
         self.producers = Producers(store, committer, tasks)
-        self._surroundings = Surroundings(
+        self._surroundings = IntakeContext(
             self._poller,
             self.admission,
             self.arrivals,
@@ -199,8 +179,6 @@ class Server:
             each.close()
         self._quotas.report()  # after a stop that ran out of time it is in the log at least
         self._quotas.close()
-        if self._looks is not None:
-            self._looks.close()
         self._poller.close()
 
     def _take(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:

@@ -22,7 +22,7 @@ _NAME_BYTES_MAX = 256
 _LENGTH_BYTES = 8
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """The fields of an entry, in order, and the names of those that were left out."""
 
     fields: list[tuple[str, bytes]]
@@ -39,13 +39,13 @@ class JournalExportParser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._offset = 0  # of the buffer's first byte in the input
-        self._entry = Entry([], [])
+        self._entry = JournalEntry([], [])
         self._entry_bytes = 0
         # Of a field that is left out: how many bytes, with its LF, are to come; or all up to LF.
         self._skipping = 0
         self._skips_text = False
 
-    def receive(self, data: bytes) -> Iterator[Entry]:
+    def receive(self, data: bytes) -> Iterator[JournalEntry]:
         """The entries that are complete with `data`."""
         self._buffer += data
         place = 0
@@ -59,15 +59,15 @@ class JournalExportParser:
         del self._buffer[:place]
         self._offset += place
 
-    def end(self) -> Iterator[Entry]:
+    def end(self) -> Iterator[JournalEntry]:
         """The last entry, if no empty line ended it."""
         if self._buffer or self._skipping or self._skips_text:
             raise self._malformed(0, "it ends within a field")
         if self._entry.fields or self._entry.left_out:
             yield self._take()
 
-    def _take(self) -> Entry:
-        entry, self._entry, self._entry_bytes = self._entry, Entry([], []), 0
+    def _take(self) -> JournalEntry:
+        entry, self._entry, self._entry_bytes = self._entry, JournalEntry([], []), 0
         return entry
 
     def _step(self, place: int) -> tuple[int, bool] | None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from asyncinotify import Event, Inotify, Mask, Watch
 
+from logengine.disk.crash_mark import CRASH_MARK_NAME
 from logengine.disk.directory import sync_directory
 from logengine.disk.durable_mark import MARKS_NAME, Mark, MarkReader
-from logengine.disk.running import RUNNING_NAME
 from logengine.disk.segment_file import list_segments, list_streams
 from logengine.errors import AtomicWriteError
 from logengine.format.block import Block, Record
@@ -115,7 +115,7 @@ class Follower:
         came = self._watch_streams(inotify)
         # The changes are among the lost events. After a clean stop, all that is visible is durable.
         is_any = event.mask & Mask.Q_OVERFLOW or (
-            event.mask & _STREAM_WENT and str(event.name) == RUNNING_NAME
+            event.mask & _STREAM_WENT and str(event.name) == CRASH_MARK_NAME
         )
         return list(self._watches) if is_any else came
 

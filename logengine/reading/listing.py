@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from logengine.default_paths import find_data
 from logengine.disk.segment_file import list_streams
 from logengine.errors import InvalidStreamName, UnknownStream
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
-from logengine.places import find_data
 
 # A stream may be away for so long while its directory is made again.
 _PATIENCE_S = 0.3

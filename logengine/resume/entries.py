@@ -8,7 +8,7 @@ import msgspec
 from logengine.errors import MalformedInput
 from logengine.exchange.importing import begins_journal, journal_entry
 from logengine.format.record import split_lines
-from logengine.protocols.journal_export import Entry, JournalExportParser
+from logengine.protocols.journal_export import JournalEntry, JournalExportParser
 from logengine.resume.cursor import Cursor, SeenEntries, parse_cursor
 from logengine.resume.history import EntriesPortion
 
@@ -136,7 +136,7 @@ class JsonReader(_Seen):
         return portion
 
 
-def _export_cursor(entry: Entry) -> Cursor | None:
+def _export_cursor(entry: JournalEntry) -> Cursor | None:
     text = next((value for name, value in entry.fields if name == "__CURSOR"), b"")
     return parse_cursor(text.decode("utf-8", "replace"))
 

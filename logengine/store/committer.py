@@ -22,17 +22,17 @@ import structlog
 
 from logengine.errors import OutdatedPlan
 from logengine.protocols.status import FailingStream
-from logengine.store.holds import Holds
 from logengine.store.pending import Barrier, Entry, Pending, Sender, addition_of
 from logengine.store.plan import PlannedSegment
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from logengine.store.stream_log import (
+from logengine.store.stream_events import (
     report_dropped,
     report_failure,
     report_recovery,
     report_success,
 )
+from logengine.store.stream_locks import StreamLocks
 
 log = structlog.get_logger()
 
@@ -95,7 +95,7 @@ class Committer:
         self._under_way: list[_Batch] = []  # in the order of their start
         self._tasks: set[asyncio.Task[None]] = set()  # of the group, those of this committer
         self._timers: set[asyncio.TimerHandle] = set()
-        self._holds = Holds(self._is_busy, lambda: self._pump_soon(0))
+        self._stream_locks = StreamLocks(self._is_busy, lambda: self._pump_soon(0))
         self._pump_due = False
         self._closed = False
         self._dropped = 0
@@ -206,7 +206,7 @@ class Committer:
         has just renamed, and his own sync, a moment later, would not tell. One at a time:
         whoever comes second waits. A full disk's drop of the oldest is one of them.
         """
-        return self._holds.hold(stream)
+        return self._stream_locks.hold(stream)
 
     def _is_busy(self, stream: str) -> bool:
         pending = self._pending.get(stream)
@@ -278,7 +278,7 @@ class Committer:
                 break
             if (stream in self._failing) is not failing:
                 continue
-            is_waiting = pending.resting or pending.recovering or self._holds.is_held(stream)
+            is_waiting = pending.resting or pending.recovering or self._stream_locks.is_held(stream)
             if is_waiting or not (pending.entries or pending.wants_recovery):
                 continue
             if not self._store.is_ready(stream):
@@ -328,7 +328,7 @@ class Committer:
                 self._succeeded(stream, entries)
             else:
                 self._failed(stream, entries, error)
-        self._holds.let_through(batch.taken)
+        self._stream_locks.let_through(batch.taken)
         if any(planned.plan for planned in batch.planned.values()):
             self.totals.batches += 1
         batch.done.set_result(None)
@@ -443,7 +443,7 @@ class Committer:
             recovery = await self._store.recover_stream(stream)
         except Exception as error:  # noqa: BLE001 - tried again, whatever it is
             pending.recovering = False
-            self._holds.let_through({stream})
+            self._stream_locks.let_through({stream})
             if pending.wants_recovery:
                 pending.drop_unwanted()
             self._note_failure(stream, pending, error)
@@ -452,7 +452,7 @@ class Committer:
             return
         pending.recovering = False
         pending.wants_recovery = False
-        self._holds.let_through({stream})
+        self._stream_locks.let_through({stream})
         report_recovery(stream, recovery)
         if pending.is_empty:
             # Nobody waits for a commit that would say so.

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import structlog
 
+from logengine.disk.crash_mark import CRASH_MARK_NAME, CrashMark
 from logengine.disk.data_directory import LOCK_NAME, LockedDirectory
 from logengine.disk.directory import Directory
 from logengine.disk.durable_mark import DurableMarks
-from logengine.disk.running import RUNNING_NAME, Running
 from logengine.disk.segment_file import list_streams
 from logengine.errors import DataDirectoryIncomplete
 from logengine.store.plan import StreamState
@@ -29,7 +29,7 @@ class OpenedData:
     """
 
     locked: LockedDirectory
-    running: Running
+    crash_mark: CrashMark
     marks: DurableMarks
     rewrite_limit: int
     recovered: dict[str, Recovery | OSError] = field(default_factory=dict)
@@ -50,8 +50,8 @@ class OpenedData:
                 directory,
                 rewrite_limit=self.rewrite_limit,
                 active_bytes_max=active_bytes_max,
-                writes_again=self.running.died_before,
-                names=self.running.names,
+                writes_again=self.crash_mark.died_before,
+                names=self.crash_mark.names,
             )
         self.marks.recovered(stream, recovery.state.next_seq - 1)
         return recovery
@@ -60,14 +60,14 @@ class OpenedData:
         """`recover` for one that was not recovered, or not there, at the opening."""
         recovery = self.recover(stream, active_bytes_max)
         if recovery.segments:
-            self.running.note_streams([stream])
+            self.crash_mark.note_streams([stream])
         return recovery
 
     def close(self, *, is_in_doubt: bool) -> None:
         """Gives the directory free; unless it `is_in_doubt`, this process ended well there."""
-        if not (is_in_doubt or self.running.names.unsynced):
+        if not (is_in_doubt or self.crash_mark.names.unsynced):
             self.marks.end()
-            self.running.end()
+            self.crash_mark.end()
         else:
             self.marks.catch_up()  # nobody else does it while no daemon runs
         self.locked.close()
@@ -85,18 +85,18 @@ def open_data(
     """
     locked = LockedDirectory.lock(path)
     try:
-        running = Running(locked.directory, boot_id, _tell_of_unsynced)
-        running.look()
+        crash_mark = CrashMark(locked.directory, boot_id, _tell_of_unsynced)
+        crash_mark.look()
         # A stream's directory that somebody put here may not be on the disk yet.
         locked.directory.sync()
         streams = list_streams(locked.directory)
-        _check_that_all_is_there(locked.directory, streams, running.streams)
-        running.begin()
+        _check_that_all_is_there(locked.directory, streams, crash_mark.streams)
+        crash_mark.begin()
         marks = DurableMarks(locked.directory, boot_id)
-        opened = OpenedData(locked, running, marks, rewrite_limit)
+        opened = OpenedData(locked, crash_mark, marks, rewrite_limit)
         found = _recoveries(opened, streams, executor, active_cache)
         opened.recovered.update(zip(streams, found, strict=True))
-        running.note_streams(
+        crash_mark.note_streams(
             stream
             for stream, recovery in opened.recovered.items()
             if not isinstance(recovery, OSError) and recovery.segments
@@ -135,7 +135,7 @@ def _check_that_all_is_there(
         raise DataDirectoryIncomplete(
             f"{directory} has none of the {len(before)} streams that a daemon left there which did "
             f"not end by itself; if they were removed on purpose, remove "
-            f"{directory.path_of(RUNNING_NAME)} too"
+            f"{directory.path_of(CRASH_MARK_NAME)} too"
         )
 
 
@@ -143,7 +143,7 @@ def _recoveries(
     opened: OpenedData, streams: Sequence[str], executor: Executor, active_cache: int
 ) -> Iterable[Recovery | OSError]:
     """What recovery gives of each of `streams`, or why it does not."""
-    if opened.running.died_before:
+    if opened.crash_mark.died_before:
         # Each its share: what the others take of the cache is not known meanwhile.
         share_bytes = active_cache // max(1, len(streams))
         return executor.map(lambda stream: _try_to_recover(opened, stream, share_bytes), streams)

@@ -1,7 +1,7 @@
 """All streams of a data directory, under one lock, and the commit of a batch.
 
 DATA/.lock      held by the one daemon of this directory
-DATA/.running   there until it ends well (`running`)
+DATA/.running   there until it ends well (`crash_mark`)
 DATA/.durable/  what of each stream is durable, for followers (`durable_mark`)
 DATA/STREAM/    one directory per stream
 """
@@ -20,18 +20,18 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from msgspec import UNSET, UnsetType
 
+from logengine.disk.crash_mark import read_boot_id
 from logengine.disk.data_directory import create_data_directory
 from logengine.disk.directory import Directory, create_directories
 from logengine.disk.durable_mark import DurableMarks
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.file_system import risks_at
-from logengine.disk.running import read_boot_id
 from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
 from logengine.format.user_bytes import Users
+from logengine.store.drop_oldest import StoredSegment
 from logengine.store.opening import OpenedData, open_data
 from logengine.store.plan import Addition, PlannedSegment, SegmentPlan, StreamState, append
 from logengine.store.publication import Publication, StreamCommit
-from logengine.store.room import StoredSegment
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
 
@@ -231,7 +231,7 @@ class Store:
     def names(self) -> DurableNames:
         """What every change of names in the streams' directories goes through."""
         assert self._opened is not None, "the store is not open"
-        return self._opened.running.names
+        return self._opened.crash_mark.names
 
     @property
     def unsynced(self) -> frozenset[str]:
@@ -249,7 +249,7 @@ class Store:
 
     def _is_in_doubt(self, opened: OpenedData) -> bool:
         are_all_known = self._admitted <= self._planned.keys()
-        is_unknown = opened.running.died_before and not are_all_known
+        is_unknown = opened.crash_mark.died_before and not are_all_known
         return bool(self._under_way or self._uncertain or is_unknown)
 
     @property
@@ -516,7 +516,7 @@ class Store:
         """Why the next process could not be told if this one is killed; None if it is."""
         try:
             assert self._opened is not None, "the store is not open"
-            self._opened.running.mark()
+            self._opened.crash_mark.mark()
         except OSError as error:
             return error
         return None
@@ -611,7 +611,7 @@ class Store:
                 self._removed.discard(stream)
                 self._durable[stream] = segment.after
                 if segment.plan.begins_stream and self._opened is not None:
-                    self._opened.running.note_streams([stream])
+                    self._opened.crash_mark.note_streams([stream])
                 if self._observer is not None:
                     self._observer.segment_committed(segment.plan)
         self.tell_followers()

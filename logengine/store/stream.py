@@ -25,8 +25,8 @@ from logengine.disk.segment_file import (
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.cover import COVER_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
+from logengine.store.drop_oldest import StoredSegment, oldest_to_drop
 from logengine.store.plan import Found, RecoveryPlan, StreamState, plan_recovery, with_active
-from logengine.store.room import StoredSegment, oldest_to_drop
 
 _COPIED_AT_ONCE_BYTES = 1024 * 1024
 _LACKS_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -308,9 +308,9 @@ class SegmentWriter:
     The stream's directory must be there, and durable, before the first of them.
     A step that was done is not done again, so that a caller may ask for any step and
     gets those before it too. A file of more than `direct_above` bytes is written past the
-    page cache; `spend` is called behind every piece of it, with its bytes, and may rest.
+    page cache; `pace` is called behind every piece of it, with its bytes, and may rest.
     `on_durable` is called once the segment is, and does not raise. Raises
-    `AtomicWriteError`, and what `spend` raises; after that only `abort` is left.
+    `AtomicWriteError`, and what `pace` raises; after that only `abort` is left.
     """
 
     def __init__(
@@ -320,12 +320,12 @@ class SegmentWriter:
         *,
         names: DurableNames,
         direct_above: int,
-        spend: Callable[[int], None] | None = None,
+        pace: Callable[[int], None] | None = None,
         on_durable: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
         self._on_durable = on_durable
-        self._spend = spend
+        self._pace = pace
         self._names = names
         self._direct_above = direct_above
         self._writer = AtomicWriter(
@@ -351,7 +351,7 @@ class SegmentWriter:
             self._writer.open()
             pieces = self.plan.render()
             directly = sum(map(len, pieces)) > self._direct_above
-            self._writer.write_buffers(pieces, directly=directly, spend=self._spend)
+            self._writer.write_buffers(pieces, directly=directly, pace=self._pace)
             self._writer.prepare()
         except BaseException:
             self.abort()

@@ -1,186 +1,436 @@
-"""Pure decisions about a stream's ended segments: which become one, and which are sealed.
+"""Compaction beside the commits: carries out what `compaction` decided, one step at a time.
 
-    64 KiB … 64 KiB -> 1 MiB … 1 MiB -> sealed, 16 MiB
-
-A segment belongs to the tier whose limit it is below; limits are `fanout` apart. Neighbours
-are merged as soon as they make one of a higher tier, and sealed as soon as they make
-`seal_bytes`: a record is written again once per tier that it climbs, whatever the rate. Those
-that cannot become more, because what is behind them is of a higher tier already, are merged
-too, once, and climb with that. One that came in a full segment of 64 KiB is written twice
-more, sealing included, one in a segment of at least 4 KiB three times. No files, no clock.
+The work is done in a thread of its own, at a pace. Of each stream its ended segments are
+kept in mind, as the commits tell of them, so that a directory is listed only where that is
+not known: at first, after a failure, and when a stream has gone quiet. A result takes its
+name while no commit is under way in its stream, and only when it is durable the segments
+that it covers are removed. A full disk may take the oldest segments meanwhile: what was made
+of them is given up then.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
-from typing import Annotated
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-import msgspec
-from msgspec import UNSET
+import structlog
 
-from logengine.format.cover import MERGED_SEGMENTS_MAX
-from logengine.format.segment import Earlier, Header
-from logengine.format.user_bytes import merged_users
-from logengine.units import Duration, MiB, Size
+from logengine.disk.directory import Directory
+from logengine.disk.durable_names import remove_covered
+from logengine.errors import DamagedSegment, LogEngineError
+from logengine.format.segment import first_of_name, segment_name
+from logengine.store.committer import Committer
+from logengine.store.plan import SegmentPlan
+from logengine.store.store import Store
+from logengine.store.stream import SegmentWriter
+from logengine.upkeep.compaction_plan import (
+    CompactionConfig,
+    EndedSegment,
+    Merge,
+    Seal,
+    choose,
+    choose_when_quiet,
+    quiet_after,
+)
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.rewrite import CompactionStopped, Rewriter
+from logengine.upkeep.survey import Leftover, Survey, survey
 
-FANOUT_MAX = MERGED_SEGMENTS_MAX // 2
-# For how much longer than others a small stream must be quiet to be sealed.
-SMALL_TIMES_LONGER = 24
-# Tiers below that of a seal: 1 MiB, 64 KiB and 4 KiB with the defaults.
-_TIERS = 3
+log = structlog.get_logger()
 
+# How often it is seen whether something is to be kept no longer, if nothing is sealed.
+_RETAIN_EVERY_S = 30.0
+# A stream whose compaction failed rests before the next attempt; the pause doubles.
+_RETRY_S_MIN = 1.0
+_RETRY_S_MAX = 60.0
+# How often streams are looked at for having gone quiet, or for being tried again.
+_SCAN_EVERY_S_MIN = 0.001
+_SCAN_EVERY_S_MAX = 5.0
 
-class Part(msgspec.Struct, frozen=True):
-    """An ended segment, of `bytes` bytes of body. No commit writes it any more."""
-
-    first: int
-    last: int
-    bytes: int
-    is_compressed: bool = False
-
-
-class Merge(msgspec.Struct, frozen=True):
-    """Neighbours that are to become one plain segment."""
-
-    parts: Sequence[Part]
-
-
-class Seal(msgspec.Struct, frozen=True):
-    """Neighbours that are to become one sealed segment."""
-
-    parts: Sequence[Part]
-
-
-class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[compaction]`: how segments are merged and sealed."""
-
-    enabled: bool = True
-    fanout: Annotated[int, msgspec.Meta(ge=2, le=FANOUT_MAX)] = 16
-    seal_bytes: Size = Size(16 * MiB)
-    seal_after: Duration = Duration(3600)
-    seal_small_after: Duration = Duration(SMALL_TIMES_LONGER * 3600)
-    max_rate: Size = Size(96 * MiB)
-    level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
-    seal_key: str = ""
-
-    @property
-    def small_bytes(self) -> int:
-        """A quiet stream with less than this is left alone for longer."""
-        return self.seal_bytes // self.fanout**2
-
-    @property
-    def tiers(self) -> list[int]:
-        """The limits of the tiers below a seal, in bytes, ascending."""
-        return [max(1, self.seal_bytes // self.fanout**power) for power in range(_TIERS, 0, -1)]
+Result = TypeVar("Result")
 
 
-def choose(
-    parts: Sequence[Part], seal_from: int | None, config: CompactionConfig
-) -> Merge | Seal | None:
-    """What to do next with the unsealed segments of a stream that goes on; None if nothing.
+@dataclass
+class CompactionTotals:
+    """What was done since the start; bytes are those of the bodies that were written again."""
 
-    `parts` are in the order of their names; where one does not begin behind the one before
-    it there is damage, which nothing is merged over. `seal_from` is where the next sealed
-    segment has to begin, None where none may: what is behind damage is merged all the same.
+    merges: int = 0
+    merged_bytes: int = 0
+    seals: int = 0
+    sealed_bytes: int = 0
+    failures: int = 0
+    removed: int = 0
+
+
+@dataclass
+class _Known:
+    """What is known of one stream.
+
+    `survey` is of a moment; `newest` is the last segment that a commit wrote since then, and
+    `ended` are those before it.
     """
-    for run in _runs(parts):
-        if run[0].first == seal_from and (ready := _reaching(run, config.seal_bytes)):
-            return Seal(ready)
-    for tier in (*config.tiers, config.seal_bytes):
-        for run in _runs(parts, below=tier):
-            if tier == config.seal_bytes and run[0].first == seal_from:
-                continue  # it will be sealed, and need not be merged that far
-            window = _reaching(run, tier)
-            is_ended = run[-1] is not parts[-1]
-            # So small that sixteen do not fill the lowest tier: not too many of them either.
-            are_tiny = tier == config.tiers[0] and len(run) >= 2 * config.fanout
-            if window is None and (is_ended or are_tiny):
-                window = run[:MERGED_SEGMENTS_MAX]
-            if window is not None and len(window) > 1:
-                return Merge(window)
-    return None
+
+    touched_at: float
+    survey: Survey | None = None
+    newest: EndedSegment | None = None
+    ended: list[EndedSegment] = field(default_factory=list)
+    commits: int = 0
+    is_settled: bool = False  # quiet, and nothing to do until the next commit
+    failures: int = 0
+    retry_at: float = 0.0
+    damaged: set[int] = field(default_factory=set)
+    drops: int = 0  # times that a full disk took the oldest segments
+
+    def unsealed_bytes(self) -> int:
+        """The bytes that are in no sealed segment, about."""
+        parts = [*(self.survey.parts if self.survey else []), *self.ended]
+        if self.newest is not None:
+            parts.append(self.newest)
+        # By their names, for what has ended since may be in the survey already.
+        return sum({part.first: part.bytes for part in parts}.values())
+
+    def current_survey(self, ended_before: int) -> Survey | None:
+        """The survey with what has ended since, if that is all before `ended_before`."""
+        ended, self.ended = self.ended, []
+        # One that was full at once has ended before the next commit says so.
+        if self.newest is not None and self.newest.first < ended_before:
+            ended.append(self.newest)
+        if self.survey is not None and self.survey.is_complete:
+            for part in ended:
+                if part.first == self.survey.ended_before:
+                    self.survey.parts.append(part)
+                    self.survey.ended_before = part.last + 1
+            if self.survey.ended_before != ended_before:
+                self.survey = None
+        # One that is not complete is of the oldest, and what has ended since is not among them.
+        return self.survey
 
 
-def choose_when_quiet(
-    parts: Sequence[Part], seal_from: int | None, config: CompactionConfig
-) -> Merge | Seal | None:
-    """What to do next with the unsealed segments of a stream that has gone quiet.
+class Compactor:
+    """Merges and seals the ended segments of a store's streams.
 
-    What was left to be done while it went on comes first: a long run of segments is merged tier
-    by tier, for a seal can be made of so many only. Then all of it is sealed.
+    Runs on the committer's event loop and blocks it nowhere; `executor` is for this alone. It
+    works in the directory that the store has open now, also where that opens another one: then
+    it is to be stopped, and another one made. `totals` are counted on.
     """
-    if (action := choose(parts, seal_from, config)) is not None:
-        return action
-    for run in _runs(parts):
-        if run[0].first == seal_from:
-            return Seal(run[:MERGED_SEGMENTS_MAX])
-    return None
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        rewriter: Rewriter,
+        config: CompactionConfig,
+        executor: Executor,
+        clock: Callable[[], float] = time.monotonic,
+        retainer: Retainer | None = None,
+        totals: CompactionTotals | None = None,
+        retry_min_s: float = _RETRY_S_MIN,
+        retry_max_s: float = _RETRY_S_MAX,
+    ) -> None:
+        self._store = store
+        self._data = store.data
+        self._committer = committer
+        self._rewriter = rewriter
+        self._config = config
+        self._executor = executor
+        self._clock = clock
+        self._retainer = retainer
+        self._retry_min_s = retry_min_s
+        self._retry_max_s = retry_max_s
+        self._retain_at = 0.0
+        self._retention_failures = 0
+        self._known = {stream: _Known(clock()) for stream in store.ready_streams()}
+        # In the order of their turns; a dict, so that each is there once.
+        self._due = dict.fromkeys(self._known)
+        quiet_s = min(config.seal_after, config.seal_small_after)
+        self._look_every_s = min(_SCAN_EVERY_S_MAX, max(quiet_s / 2, _SCAN_EVERY_S_MIN))
+        self._look_at = 0.0
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._ended = asyncio.Event()
+        self.totals = CompactionTotals() if totals is None else totals
+
+    async def run(self) -> None:
+        """Works until it is told to stop; the store reports to it meanwhile."""
+        try:
+            with self._store.observed_by(self):
+                while not self._stopping:
+                    await self._work()
+        finally:
+            self._ended.set()
+            self._idle.set()
+
+    async def _work(self) -> None:
+        """Does one thing that is due, or waits for one."""
+        if self._clock() >= self._look_at:
+            self.look()
+        if self._retainer is not None and self._clock() >= self._retain_at:
+            self._retain_at = self._clock() + _RETAIN_EVERY_S
+            await self._retain(self._retainer)
+        if self._due:
+            stream = next(iter(self._due))
+            del self._due[stream]
+            await self._take_turn(stream, self._known[stream])
+        else:
+            await self._wait()
+
+    async def idle(self) -> None:
+        """Returns when there is nothing to do for now, or what there is has failed."""
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Ends what is being rewritten, and returns when `run` has ended."""
+        self._stopping = True
+        self._rewriter.pace.stop()
+        self._woken.set()
+        await self._ended.wait()
+
+    def segment_committed(self, plan: SegmentPlan) -> None:
+        """Keeps in mind a segment that is durable, and what has ended by it."""
+        known = self._known.get(plan.stream)
+        if known is None:
+            known = self._known[plan.stream] = _Known(0.0)
+        known.touched_at = self._clock()
+        known.commits += 1
+        known.is_settled = False
+        if known.newest is not None and known.newest.first != plan.first:
+            known.ended.append(known.newest)
+            self._make_due(plan.stream, known)
+        known.newest = EndedSegment(plan.first, plan.last, plan.body_bytes)
+
+    def oldest_dropped(self, stream: str) -> None:
+        """Forgets what was known of the oldest segments of a stream."""
+        known = self._known.get(stream)
+        if known is not None:
+            known.drops += 1
+            known.survey = None
+
+    def _make_due(self, stream: str, known: _Known) -> None:
+        if known.retry_at <= self._clock():
+            self._due[stream] = None
+            self._idle.clear()
+            self._woken.set()
+
+    def look(self) -> None:
+        """Makes those due that have gone quiet, or are to be tried again."""
+        self._look_at = self._clock() + self._look_every_s
+        for stream in self._store.ready_streams():
+            if stream not in self._known and self._store.has_records(stream):
+                # It could not be recovered at the start.
+                self._known[stream] = _Known(self._clock())
+                self._make_due(stream, self._known[stream])
+        for stream, known in self._known.items():
+            if known.failures or self._is_quiet(known):
+                self._make_due(stream, known)
+
+    async def _wait(self) -> None:
+        self._idle.set()
+        self._woken.clear()
+        if not self._stopping:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._look_every_s):
+                    await self._woken.wait()
+
+    def _is_quiet(self, known: _Known) -> bool:
+        quiet_s = self._clock() - known.touched_at
+        # Most streams end here, without a look at their segments.
+        if known.is_settled or quiet_s < self._config.seal_after:
+            return False
+        return quiet_s >= quiet_after(known.unsealed_bytes(), self._config)
+
+    async def _take_turn(self, stream: str, known: _Known) -> None:
+        """One step of a stream; it is due again if there may be more."""
+        drops = known.drops
+        try:
+            may_have_more = await self._step(stream, known)
+        except CompactionStopped:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            async with self._committer.held(stream):
+                pass  # a drop that is under way is told of when it ends
+            if known.drops == drops and not isinstance(error, DamagedSegment | _Outdated):
+                self._failed(stream, known, error)
+                return
+            # What was just being dropped may look damaged.
+            if known.drops == drops and isinstance(error, DamagedSegment):
+                self._report(stream, known, [error])
+            known.survey = None
+            may_have_more = True
+        if known.drops != drops:
+            known.survey = None
+        if known.failures:
+            log.info("compaction_recovered", stream=stream, failed_attempts=known.failures)
+            known.failures = 0
+        if may_have_more:
+            self._make_due(stream, known)
+
+    def _failed(self, stream: str, known: _Known, error: Exception) -> None:
+        known.survey = None
+        pause_s = min(self._retry_max_s, self._retry_min_s * 2 ** min(known.failures, 30))
+        known.retry_at = self._clock() + pause_s
+        known.failures += 1
+        self.totals.failures += 1
+        if known.failures == 1:
+            log.error(
+                "compaction_failed",
+                stream=stream,
+                error=str(error),
+                retry_in_s=pause_s,
+                exc_info=None if isinstance(error, OSError) else error,
+            )
+
+    def _report(self, stream: str, known: _Known, damages: Sequence[DamagedSegment]) -> None:
+        for damage in damages:
+            first = first_of_name(os.path.basename(damage.path))
+            if first is not None and first not in known.damaged:
+                known.damaged.add(first)
+                log.error("segment_damaged", stream=stream, path=damage.path, reason=damage.reason)
+
+    async def _step(self, stream: str, known: _Known) -> bool:
+        """Does the next thing there is to do in a stream; whether there may be more."""
+        is_quiet, commits = self._is_quiet(known), known.commits
+        if is_quiet:
+            self._store.end_active(stream)
+        ended_before = self._store.ended_before(stream)
+        found = known.current_survey(ended_before)
+        if found is None:
+            found = known.survey = await self._in_thread(
+                _survey, self._data, stream, ended_before, frozenset(known.damaged)
+            )
+            self._report(stream, known, found.damaged)
+        if found.leftover is not None:
+            await self._clear_up(stream, found.leftover)
+            known.survey = None
+            return True
+        decide = choose_when_quiet if is_quiet else choose
+        action = decide(found.parts, found.seal_from, self._config)
+        if action is not None:
+            await self._carry_out(stream, found, action)
+            return True
+        if not found.is_complete:
+            known.survey = None
+            return found.has_room()
+        if is_quiet and commits == known.commits:
+            known.is_settled = True
+        return False
+
+    async def _retain(self, retainer: Retainer) -> None:
+        """Removes what is to be kept no longer, one segment after the other."""
+        try:
+            await self._in_thread(retainer.look)
+            while not self._stopping:
+                removal = await self._in_thread(retainer.next_removal)
+                if removal is None:
+                    break
+                async with self._committer.held(removal.stream):
+                    is_removed = await self._in_thread(retainer.remove, removal)
+                if not is_removed:
+                    continue
+                self.totals.removed += 1
+                if removal.passed_over:
+                    log.warning(
+                        "removed_before_it_was_read",
+                        stream=removal.stream,
+                        cursors=removal.passed_over,
+                        segment=removal.oldest.name,
+                    )
+                log.info(
+                    "segment_removed",
+                    stream=removal.stream,
+                    segment=removal.oldest.name,
+                    because=removal.reason,
+                    bytes=removal.oldest.bytes,
+                )
+        except Exception as error:
+            self._retention_failures += 1
+            if self._retention_failures == 1:
+                is_told = isinstance(error, OSError | LogEngineError)
+                log.error("retention_failed", error=str(error), exc_info=None if is_told else error)
+            return
+        self._retention_failures = 0
+
+    async def _carry_out(self, stream: str, found: Survey, action: Merge | Seal) -> None:
+        parts = action.parts
+        names = [segment_name(part.first, compressed=part.is_compressed) for part in parts]
+        covered = names[1:]
+        at = found.parts.index(parts[0])
+        if isinstance(action, Merge):
+            writer, header = await self._in_thread(self._rewriter.merge, stream, parts)
+            await self._publish(stream, writer, names, covered)
+            found.parts[at : at + len(parts)] = [
+                EndedSegment(header.first, header.last, header.bytes)
+            ]
+            self.totals.merges += 1
+            self.totals.merged_bytes += header.bytes
+            return
+        after = None
+        if found.sealed is not None:
+            after = found.sealed.first
+            names.append(found.sealed.file_name)
+        writer, header = await self._in_thread(self._rewriter.seal, stream, parts, after)
+        if not parts[0].is_compressed:
+            covered.append(segment_name(header.first))
+        await self._publish(stream, writer, names, covered)
+        found.sealed, found.seal_from = header, found.behind_empty(header.last + 1)
+        del found.parts[at : at + len(parts)]
+        self.totals.seals += 1
+        self.totals.sealed_bytes += header.bytes
+        self._retain_at = 0.0
+
+    async def _clear_up(self, stream: str, leftover: Leftover) -> None:
+        """Removes what a compaction left that was cut short.
+
+        The one that covers it is written once more: its directory may never have been synced,
+        and where that failed a later sync would say ok all the same.
+        """
+        writer = await self._in_thread(self._rewriter.copy, stream, leftover.first)
+        await self._publish(stream, writer, [writer.plan.file_name], leftover.names)
+
+    async def _publish(
+        self, stream: str, writer: SegmentWriter, needed: Sequence[str], covered: Sequence[str]
+    ) -> None:
+        """The segment is durable under its name, and what it covers is removed.
+
+        Raises `_Outdated` if the files that it was made of, `needed`, are not all there.
+        """
+        try:
+            async with self._committer.held(stream):
+                await self._in_thread(_publish_in_place_of, writer, self._data, needed)
+        except BaseException:
+            writer.abort()
+            raise
+        pace = self._rewriter.pace.rest_or_hurry
+        await self._in_thread(_remove_covered, self._data, stream, covered, pace)
+
+    async def _in_thread(self, call: Callable[..., Result], *arguments: Any) -> Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, call, *arguments)
 
 
-def quiet_after(unsealed_bytes: int, config: CompactionConfig) -> float:
-    """For how many seconds a stream must be quiet until what it has is sealed.
-
-    Longer where there is little: a record every two hours would otherwise make a sealed file
-    every two hours, which stays as small as it is.
-    """
-    is_small = unsealed_bytes < config.small_bytes
-    return max(config.seal_after, config.seal_small_after) if is_small else config.seal_after
+class _Outdated(Exception):
+    """What was rewritten is not all there any more."""
 
 
-def merged_header(headers: Sequence[Header], sha256: str) -> Header:
-    """The header of the plain segment that has the records of `headers`, which are neighbours.
-
-    `sha256` is the hash of their bodies, one after the other. How far producers are is said by
-    the last of them.
-    """
-    return msgspec.structs.replace(
-        headers[-1],
-        first=headers[0].first,
-        count=sum(header.count for header in headers),
-        bytes=sum(header.bytes for header in headers),
-        since=min(header.since for header in headers),
-        until=max(header.until for header in headers),
-        sha256=sha256,
-        users=merged_users(headers),
-        frames=UNSET,
-        index=UNSET,
-        erased=UNSET,
-    )
+def _survey(data: Directory, stream: str, ended_before: int, damaged: Collection[int]) -> Survey:
+    with data.subdirectory(stream) as directory:
+        return survey(directory, ended_before, damaged)
 
 
-def earlier_seals(before: Header, farther: Header | None) -> Earlier:
-    """What the seal behind `before`, which is one too, says of the seals before it.
-
-    `farther` is the seal at which what `before` says begins; None if that one is not there.
-    Spans of 1, 3, 7, 15 … seals, as in a random-access list (Myers, "An applicative
-    random-access stack", 1983): a reader that goes by them from any seal to any before it looks
-    at as many as the logarithm of their number, and no seal is ever written again for it.
-    """
-    nearer = before.earlier
-    if nearer is not UNSET and farther is not None and farther.earlier is not UNSET:
-        far = farther.earlier
-        if far.seals == nearer.seals:
-            since = min(before.since, nearer.since, far.since)
-            return Earlier(first=far.first, since=since, seals=1 + nearer.seals + far.seals)
-    return Earlier(first=before.first, since=before.since, seals=1)
+def _publish_in_place_of(writer: SegmentWriter, data: Directory, needed: Sequence[str]) -> None:
+    # Published over segments that were dropped, it would stand before a hole.
+    with data.subdirectory(writer.plan.stream) as directory:
+        if not all(directory.has(name) for name in needed):
+            raise _Outdated
+    writer.publish()
 
 
-def _runs(parts: Sequence[Part], below: int | None = None) -> Iterator[Sequence[Part]]:
-    """Neighbours, each run as long as can be; with `below` only plain ones of fewer bytes."""
-    run: list[Part] = []
-    for part in parts:
-        is_wanted = below is None or (part.bytes < below and not part.is_compressed)
-        if run and not (is_wanted and part.first == run[-1].last + 1):
-            yield run
-            run = []
-        if is_wanted:
-            run.append(part)
-    if run:
-        yield run
-
-
-def _reaching(run: Sequence[Part], size: int) -> Sequence[Part] | None:
-    """As many of `run`, from its first, as have `size` bytes; None if all do not, or too many."""
-    for count, total in enumerate(accumulate(part.bytes for part in run[:MERGED_SEGMENTS_MAX]), 1):
-        if total >= size:
-            return run[:count]
-    return None
+def _remove_covered(
+    data: Directory, stream: str, names: Collection[str], pace: Callable[[int], None]
+) -> None:
+    with data.subdirectory(stream) as directory:
+        remove_covered(directory, names, pace)

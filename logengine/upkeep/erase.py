@@ -26,7 +26,7 @@ from logengine.format.segment import COMPRESSED_SUFFIX, Header, Sign, first_of_n
 from logengine.format.time_range import TimeRange
 from logengine.reading.filter import Filter
 from logengine.reading.reader import in_range
-from logengine.upkeep.erasure import Mark, erase, to_be_erased
+from logengine.upkeep.erase_plan import Mark, erase, to_be_erased
 
 ERASING_DIRECTORY = ".erasing"
 _ZEROS = bytes(1024 * 1024)

@@ -44,7 +44,7 @@ from logengine.format.segment import (
     segment_name,
     timestamp_of,
 )
-from logengine.upkeep.repair_plan import Examined, Piece, Removal, RepairPlan, Span, plan_repair
+from logengine.upkeep.repair_plan import Examined, FileRemoval, Piece, RepairPlan, Span, plan_repair
 from logengine.upkeep.salvage import SalvageReport, encode_salvage, fault_of_line, salvage
 from logengine.upkeep.verify import check_segment
 
@@ -165,7 +165,7 @@ class Repair:
         for name in temps_in(self._damaged):
             os.unlink(self._damaged / name)
 
-    def _keep_segment(self, removal: Removal) -> None:
+    def _keep_segment(self, removal: FileRemoval) -> None:
         file = removal.file
         kept_as = self._keep(file.name)
         told = f"{self._stream}/{file.name} is kept as {self._damaged / kept_as}: {removal.why}"

@@ -87,7 +87,7 @@ class Examined(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Removal:
+class FileRemoval:
     """A file that has to go, and why. A `leftover` is no damage: others hold all it holds."""
 
     file: Examined
@@ -114,7 +114,7 @@ class RepairPlan:
     """
 
     links: list[tuple[str, str]]
-    removals: list[Removal]
+    removals: list[FileRemoval]
     gaps: list[Header]
     pieces: list[Piece]
 
@@ -123,7 +123,7 @@ class RepairPlan:
         written = [*self.gaps, *(piece.header for piece in self.pieces)]
         return {header.file_name for header in written}
 
-    def replaces(self, removal: Removal) -> bool:
+    def replaces(self, removal: FileRemoval) -> bool:
         """Whether what is written takes the name of the file that has to go."""
         return removal.file.name in self._names
 
@@ -157,7 +157,7 @@ class _Hole(NamedTuple):
 
     first: int
     last: int
-    owner: Removal | None
+    owner: FileRemoval | None
     is_open: bool  # whether the last number is only the highest that it can be
 
 
@@ -194,7 +194,7 @@ def plan_repair(stream: str, files: Sequence[Examined], when: str) -> RepairPlan
 class _Planning:
     def __init__(self, stream: str, files: Sequence[Examined], when: str) -> None:
         self._stream = stream
-        self._removals: list[Removal] = []
+        self._removals: list[FileRemoval] = []
         self._links: list[tuple[str, str]] = []
         # Of a segment that is there twice, the compressed one counts.
         self._files = sorted(
@@ -243,7 +243,7 @@ class _Planning:
             elif file.is_intact and header.file_name not in names:
                 names.add(header.file_name)
                 self._links.append((file.name, header.file_name))
-                self._removals.append(Removal(file, file.damage or "", leftover=True))
+                self._removals.append(FileRemoval(file, file.damage or "", leftover=True))
                 yield file._replace(first=header.first, damage=None, proven=())
             else:
                 yield file._replace(header=None, proven=())
@@ -259,7 +259,7 @@ class _Planning:
         for part in parts:
             self._numbers.take(part.first, part.last)
         if header is None:
-            self._removals.append(Removal(file, file.damage or "its header is damaged", False))
+            self._removals.append(FileRemoval(file, file.damage or "its header is damaged", False))
             return
         has_all = [(part.first, part.last) for part in parts] == [(header.first, header.last)]
         if not header.count:
@@ -268,13 +268,13 @@ class _Planning:
             self._elements.append(_Element(header, file, file.line, is_there=True))
             return
         if not file.is_whole:
-            self._removals.append(Removal(file, file.damage or "", leftover=False))
+            self._removals.append(FileRemoval(file, file.damage or "", leftover=False))
         elif not parts:
             why = "covered by the segment before it"
-            self._removals.append(Removal(file, why, leftover=True))
+            self._removals.append(FileRemoval(file, why, leftover=True))
         else:
             why = "another has some of its records too; the others are kept"
-            self._removals.append(Removal(file, why, leftover=True))
+            self._removals.append(FileRemoval(file, why, leftover=True))
         if file.is_intact and has_all:
             self._elements.append(_Element(header, file, file.line))
             return
@@ -323,13 +323,13 @@ class _Planning:
         for first, last in free:
             self._numbers.take(first, last)
         if file.damage is not None:
-            self._removals.append(Removal(file, file.damage, leftover=False))
+            self._removals.append(FileRemoval(file, file.damage, leftover=False))
         elif free == [(header.first, gap.last)]:
             self._elements.append(_Element(header, file, file.line, is_there=True))
             return
         else:
             why = "what it records as gone is there"
-            self._removals.append(Removal(file, why, leftover=True))
+            self._removals.append(FileRemoval(file, why, leftover=True))
         for first, last in free:
             rest = msgspec.structs.replace(
                 header, first=first, gap=msgspec.structs.replace(gap, last=last)
@@ -380,7 +380,7 @@ class _Planning:
             if is_empty and behind is not None and element.source is not None:
                 why = "it has no records, and is not the newest"
                 if element.is_there:
-                    self._removals.append(Removal(element.source, why, leftover=True))
+                    self._removals.append(FileRemoval(element.source, why, leftover=True))
             else:
                 kept.append(element)
         self._elements = kept
@@ -475,7 +475,7 @@ class _Planning:
         header = msgspec.structs.replace(element.header, signature=UNSET, **changes)
         if element.is_there:
             assert file is not None
-            self._removals.append(Removal(file, f"written anew: {why}", leftover=True))
+            self._removals.append(FileRemoval(file, f"written anew: {why}", leftover=True))
         if header.is_sealed:
             assert file is not None
             header = self._restored(header, file, why)
@@ -561,7 +561,7 @@ def _times_in(header: Header, first: int, last: int) -> tuple[str, str]:
     return min(entry.since for entry in entries), max(entry.until for entry in entries)
 
 
-def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[Removal]) -> list[_Hole]:
+def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[FileRemoval]) -> list[_Hole]:
     holes: list[_Hole] = []
     place = min(
         [first for first, _ in taken[:1]] + [removal.file.first for removal in damaged],
@@ -580,7 +580,7 @@ def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[Removal]) -> list
     return holes + _split(place, end, damaged)
 
 
-def _split(first: int, last: int, damaged: Sequence[Removal]) -> list[_Hole]:
+def _split(first: int, last: int, damaged: Sequence[FileRemoval]) -> list[_Hole]:
     """The numbers from `first` to `last`, cut where a damaged file began or ended."""
     if last < first:
         return []
@@ -602,7 +602,7 @@ def _split(first: int, last: int, damaged: Sequence[Removal]) -> list[_Hole]:
     return holes
 
 
-def _owner(seq: int, damaged: Sequence[Removal]) -> Removal | None:
+def _owner(seq: int, damaged: Sequence[FileRemoval]) -> FileRemoval | None:
     """The last damaged file that may have held `seq`."""
     return next(
         (
@@ -614,6 +614,6 @@ def _owner(seq: int, damaged: Sequence[Removal]) -> Removal | None:
     )
 
 
-def _last_possible(removal: Removal) -> int:
+def _last_possible(removal: FileRemoval) -> int:
     known = removal.file.last_known
     return removal.file.first + SEGMENT_RECORDS_MAX - 1 if known is None else known

@@ -19,7 +19,7 @@ from logengine.errors import DamagedSegment, LogEngineError
 from logengine.format.compression import compress_body, encode_compressed_header, with_frames
 from logengine.format.segment import Header, Sign, encode_header, hash_for_successor, signed
 from logengine.store.stream import SegmentWriter
-from logengine.upkeep.compaction import Part, earlier_seals, merged_header
+from logengine.upkeep.compaction_plan import EndedSegment, earlier_seals, merged_header
 
 
 class CompactionStopped(LogEngineError):
@@ -38,14 +38,14 @@ class Pace:
         self._free_at = 0.0
         self._stopping = threading.Event()
 
-    def spend(self, count: int) -> None:
+    def rest(self, count: int) -> None:
         """Waits until `count` bytes more are within the rate. Raises `CompactionStopped`."""
-        self.spend_or_hurry(count)
+        self.rest_or_hurry(count)
         if self._stopping.is_set():
             raise CompactionStopped("the daemon stops")
 
-    def spend_or_hurry(self, count: int) -> None:
-        """`spend` for what is to be ended all the same: it waits no longer then."""
+    def rest_or_hurry(self, count: int) -> None:
+        """`rest` for what is to be ended all the same: it waits no longer then."""
         now = self._clock()
         # What was not used is not saved up: it would be spent in one go.
         self._free_at = max(self._free_at, now) + count / self._rate_max
@@ -92,17 +92,17 @@ class Rewriter:
         self._level = level
         self._sign = sign
 
-    def merge(self, stream: str, parts: Sequence[Part]) -> tuple[SegmentWriter, Header]:
+    def merge(self, stream: str, parts: Sequence[EndedSegment]) -> tuple[SegmentWriter, Header]:
         """One plain segment of all `parts`, which are neighbours."""
         header, bodies = self._read(stream, parts)
         return self._prepared(header, [encode_header(header), *bodies]), header
 
     def seal(
-        self, stream: str, parts: Sequence[Part], after: int | None
+        self, stream: str, parts: Sequence[EndedSegment], after: int | None
     ) -> tuple[SegmentWriter, Header]:
         """One sealed segment of all `parts`; `after` is the sealed one before it, if any."""
         header, bodies = self._read(stream, parts)
-        frames = list(compress_body(bodies, self._level, self.pace.spend))
+        frames = list(compress_body(bodies, self._level, self.pace.rest))
         header = self._chained(with_frames(header, frames), after)
         if self._sign is not None:
             header = signed(header, self._sign)
@@ -132,13 +132,13 @@ class Rewriter:
             header, content = read_content(directory, first)
         return self._prepared(header, [content])
 
-    def _read(self, stream: str, parts: Sequence[Part]) -> tuple[Header, list[bytes]]:
+    def _read(self, stream: str, parts: Sequence[EndedSegment]) -> tuple[Header, list[bytes]]:
         """The header of all `parts` as one plain segment, and their bodies."""
         headers, bodies = [], []
         digest = hashlib.sha256()
         with self._data.subdirectory(stream) as directory:
             for part in parts:
-                header, body = read_segment(directory, part.first, self.pace.spend)
+                header, body = read_segment(directory, part.first, self.pace.rest)
                 assert (header.last, header.is_compressed) == (part.last, part.is_compressed)
                 digest.update(body)
                 headers.append(header)
@@ -152,7 +152,7 @@ class Rewriter:
             rendered,
             names=self._names,
             direct_above=self._direct_above,
-            spend=self.pace.spend,
+            pace=self.pace.rest,
         )
         writer.prepare()
         return writer

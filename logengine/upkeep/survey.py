@@ -7,7 +7,7 @@ from logengine.disk.directory import AnyDirectory, Directory, opened
 from logengine.disk.segment_file import read_header, segments_among
 from logengine.errors import DamagedSegment
 from logengine.format.segment import Header, segment_name
-from logengine.upkeep.compaction import Part
+from logengine.upkeep.compaction_plan import EndedSegment
 
 # So many unsealed segments are looked at, at a time; of more, the oldest.
 _SEGMENTS_MAX = 512
@@ -34,7 +34,7 @@ class Survey:
     ended_before: int
     seal_from: int | None = None
     sealed: Header | None = None
-    parts: list[Part] = field(default_factory=list)
+    parts: list[EndedSegment] = field(default_factory=list)
     leftover: Leftover | None = None
     damaged: list[DamagedSegment] = field(default_factory=list)
     is_complete: bool = True
@@ -131,7 +131,7 @@ def _add(found: Survey, header: Header) -> None:
         found.sealed = header
         found.seal_from = header.last + 1
     elif header.count:
-        part = Part(header.first, header.last, header.bytes, header.is_compressed)
+        part = EndedSegment(header.first, header.last, header.bytes, header.is_compressed)
         found.parts.append(part)
     else:
         found.empty[header.first] = header.last + 1

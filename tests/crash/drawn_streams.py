@@ -21,13 +21,13 @@ from logengine.reading.filter import Filter
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from logengine.upkeep.compaction import CompactionConfig, Part
-from logengine.upkeep.compactor import Compactor
+from logengine.upkeep.compaction import Compactor
+from logengine.upkeep.compaction_plan import CompactionConfig, EndedSegment
 from logengine.upkeep.erase import Erasure, Wanted
-from logengine.upkeep.erasure import Mark
+from logengine.upkeep.erase_plan import Mark
 from logengine.upkeep.repair import Repair
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 from logengine.upkeep.verify import verify_stream
 from tests.crash.oracle import AtOnce, addition
@@ -137,7 +137,8 @@ def _compact(data: Path, source: random.Random, count: int) -> None:
     while first < count and (seals or source.random() < 0.5):
         last = min(count - 1, first + source.randint(0, 3))
         parts = [
-            Part(seq, seq, read_header(directory, seq).bytes) for seq in range(first, last + 1)
+            EndedSegment(seq, seq, read_header(directory, seq).bytes)
+            for seq in range(first, last + 1)
         ]
         names = [segment_name(part.first) for part in parts]
         is_seal = seals > 0

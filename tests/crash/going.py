@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from logengine.disk.segment_file import list_segments
 from logengine.store.store import Store
 from logengine.store.stream import drop_oldest
-from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.verify import verify_stream
 from tests.crash import cuts
 from tests.crash.drawn_streams import (

@@ -21,15 +21,15 @@ from logengine.errors import AtomicWriteError, OutdatedPlan
 from logengine.reading import follower
 from logengine.store import plan, store, stream
 from logengine.store.committer import Committer
+from logengine.store.drop_oldest import StoredSegment
 from logengine.store.plan import PlannedSegment
 from logengine.store.publication import StreamCommit
-from logengine.store.room import StoredSegment
 from logengine.store.store import Store
 from logengine.store.stream import SegmentWriter
-from logengine.upkeep import retainer
-from logengine.upkeep.compactor import Compactor
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import Oldest
+from logengine.upkeep import retention
+from logengine.upkeep.compaction import Compactor
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import Oldest
 from logengine.upkeep.survey import Leftover
 
 Mutant = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -450,7 +450,7 @@ def unsealed_removed() -> Any:
 
 def cursors_overlooked() -> Any:
     """Retention removes what a registered cursor has not passed."""
-    return patch.object(retainer, "read_cursors", lambda _data: {})
+    return patch.object(retention, "read_cursors", lambda _data: {})
 
 
 def failed_sync_forgotten() -> Any:

@@ -23,9 +23,9 @@ from logengine.store.committer import Committer
 from logengine.store.plan import Addition
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
-from logengine.upkeep.compaction import CompactionConfig
-from logengine.upkeep.compactor import Compactor
-from logengine.upkeep.retainer import Retainer
+from logengine.upkeep.compaction import Compactor
+from logengine.upkeep.compaction_plan import CompactionConfig
+from logengine.upkeep.retention import Retainer
 from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash.walker import decompressed, fault_of
 

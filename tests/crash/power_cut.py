@@ -29,8 +29,8 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from logengine.disk.crash_mark import CRASH_MARK_NAME
 from logengine.disk.durable_mark import MARKS_NAME
-from logengine.disk.running import RUNNING_NAME
 from tests.crash.system_calls import (
     ROOT,
     Emptied,
@@ -44,7 +44,7 @@ from tests.crash.system_calls import (
 )
 
 SECTOR_BYTES = 512
-_OF_ONE_BOOT = frozenset({RUNNING_NAME, MARKS_NAME})
+_OF_ONE_BOOT = frozenset({CRASH_MARK_NAME, MARKS_NAME})
 # Where more combinations are legal, this many are drawn.
 STATES_PER_CUT_MAX = 4096
 _SECTORS_COMBINED_MAX = 4

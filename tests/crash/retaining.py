@@ -11,8 +11,8 @@ from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import AnyDirectory, create_directory
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.registered_cursors import CURSORS_NAME
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from tests.crash.oracle import Reads
 
 # All that the campaign stores is older than a second by then.

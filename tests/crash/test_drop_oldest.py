@@ -17,7 +17,7 @@ from logengine.format.segment import segment_name
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream import drop_oldest
-from logengine.upkeep.compaction import Part
+from logengine.upkeep.compaction_plan import EndedSegment
 from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash import oracle
 from tests.crash.going import broken_by_cuts, cut_goings, dropped, fail_goings
@@ -40,7 +40,7 @@ def compacted_stream(data: Path, kind: str, left: int) -> None:
         assert not asyncio.run(store.commit({"app": planned}))
     store.close()
     rewriter = Rewriter(data, Pace(1e12), names=unnoted(), direct_above=1000, level=1)
-    parts = [Part(first, first, 100) for first in range(1, COMPACTED + 1)]
+    parts = [EndedSegment(first, first, 100) for first in range(1, COMPACTED + 1)]
     names = [segment_name(part.first) for part in parts]
     if kind == "seal":
         writer, _ = rewriter.seal("app", parts, None)

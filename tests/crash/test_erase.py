@@ -18,7 +18,7 @@ from logengine.format.segment import segment_name, timestamp_of
 from logengine.format.time_range import ALL_TIMES
 from logengine.reading.filter import Filter, Grep
 from logengine.upkeep.erase import ERASING_DIRECTORY, Erasure, Wanted
-from logengine.upkeep.erasure import Mark, is_tombstone
+from logengine.upkeep.erase_plan import Mark, is_tombstone
 from logengine.upkeep.verify import verify_stream
 from tests.compressed import compress_file
 from tests.crash.power_cut import Disk, Tree

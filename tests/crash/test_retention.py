@@ -27,10 +27,10 @@ from logengine.errors import AtomicWriteError
 from logengine.format.segment import encode_header, segment_name
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from logengine.upkeep.compaction import Part
+from logengine.upkeep.compaction_plan import EndedSegment
 from logengine.upkeep.repair import Repair
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash import oracle
 from tests.crash.going import broken_by_cuts, cut_goings, fail_goings, retained
@@ -55,7 +55,7 @@ def store_and_seal(data: Path, seals: Iterable[Sequence[int]]) -> None:
     rewriter = Rewriter(data, Pace(math.inf), names=unnoted(), direct_above=1000, level=1)
     after = None
     for numbers in seals:
-        parts = [Part(n, n, read_header(data / "app", n).bytes) for n in numbers]
+        parts = [EndedSegment(n, n, read_header(data / "app", n).bytes) for n in numbers]
         writer, header = rewriter.seal("app", parts, after)
         writer.publish()
         remove_covered(data / "app", [segment_name(n) for n in numbers])

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from greenlet import getcurrent, greenlet
 
-from logengine.disk import durable_mark, running
+from logengine.disk import crash_mark, durable_mark
 
 
 class TurnExecutor(Executor):
@@ -68,7 +68,7 @@ class TurnExecutor(Executor):
         threads = SimpleNamespace(Lock=lambda: TurnLock(self))
         with (
             patch.object(durable_mark, "threading", threads),
-            patch.object(running, "threading", threads),
+            patch.object(crash_mark, "threading", threads),
         ):
             yield
 

@@ -25,15 +25,15 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from logengine.disk import writes
-from logengine.intake.server import Server, ServerLimits
+from logengine.intake.server import Server
 from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.reading.follower import Follower
 from logengine.store.committer import Committer
-from logengine.store.settings import CommitConfig
+from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
-from logengine.upkeep.compaction import CompactionConfig
-from logengine.upkeep.compactor import Compactor
-from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.compaction import Compactor
+from logengine.upkeep.compaction_plan import CompactionConfig
+from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash import retaining
 from tests.crash.oracle import (
@@ -299,7 +299,7 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
             server = Server(
                 store,
                 committer,
-                ServerLimits(max_record=MAX_RECORD),
+                LimitsConfig(max_record=MAX_RECORD),
                 tasks,
                 clock_ns=lambda: _NANOSECONDS,
             )

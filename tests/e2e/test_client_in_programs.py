@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from logengine import AsyncClient, Client, LogEngineHandler, NotDurable, StructlogFactory
-from logengine.client import courier
+from logengine.client import delivery_thread
 from logengine.errors import ProducerFenced, renewed
 from tests.daemon import Daemon, eventually
 
@@ -251,9 +251,9 @@ def test_a_thread_that_was_replaced_takes_nothing_from_the_one_that_goes_on(
     client = Client("app", socket=daemon.socket)
     client.send({"n": 1})
     client.flush(PATIENCE_S)
-    of_client = client._courier
+    of_client = client._thread
     first = of_client._thread
-    real = courier._wait_for_any
+    real = delivery_thread._wait_for_any
     held, released = threading.Event(), threading.Event()
 
     def wait(wakeup: Any, *arguments: Any, **options: Any) -> list[int]:
@@ -263,7 +263,7 @@ def test_a_thread_that_was_replaced_takes_nothing_from_the_one_that_goes_on(
         assert released.wait(PATIENCE_S)
         return [wakeup.number]
 
-    monkeypatch.setattr(courier, "_wait_for_any", wait)
+    monkeypatch.setattr(delivery_thread, "_wait_for_any", wait)
     client.send({"n": 2})
     assert held.wait(PATIENCE_S)
     assert of_client._wakeup is not None
@@ -280,10 +280,10 @@ def test_a_thread_that_was_replaced_takes_nothing_from_the_one_that_goes_on(
 
 
 NO_THREADS = """
-import _thread, logengine.client.courier as courier, logengine
-real = courier.start_new_thread
+import _thread, logengine.client.delivery_thread as module, logengine
+real = module.start_new_thread
 def refuse(*_): raise RuntimeError("can't start new thread")
-courier.start_new_thread = refuse
+module.start_new_thread = refuse
 client = logengine.Client("app")
 for n in range(1, 4): client.send({"n": n})
 %s
@@ -292,7 +292,7 @@ for n in range(1, 4): client.send({"n": n})
 
 @pytest.mark.parametrize(
     "later",
-    ["courier.start_new_thread = real; client.send({'n': 4}); client.flush(30)", "client.close()"],
+    ["module.start_new_thread = real; client.send({'n': 4}); client.flush(30)", "client.close()"],
 )
 def test_a_thread_that_cannot_be_had_is_tried_again_and_at_the_end_done_without(
     daemon: Daemon, root: Path, later: str

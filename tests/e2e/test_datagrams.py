@@ -24,11 +24,11 @@ import pytest
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
 from logengine.intake import datagrams
+from logengine.intake.context import RECEIVE_BYTES
 from logengine.intake.credentials import peer_of_process
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.listeners import bind_listener
-from logengine.intake.quota import Quota, Quotas
-from logengine.intake.surroundings import RECEIVE_BYTES
+from logengine.intake.quota import QuotaConfig, Quotas
 from logengine.protocols.ndjson import NdjsonReceiver
 from logengine.protocols.wire import NoAnswers, WireProtocol
 from tests.e2e.test_server import A_MOMENT_S, PATIENCE_S, Served, numbered, serving
@@ -242,7 +242,7 @@ async def test_a_socket_that_holds_nothing_is_never_elected(root: Path) -> None:
 async def test_a_quota_that_blocks_holds_up_the_socket_until_there_are_tokens(
     root: Path,
 ) -> None:
-    quotas = Quotas(Quota(), Quota(records_per_s=5), {}, {})
+    quotas = Quotas(QuotaConfig(), QuotaConfig(records_per_s=5), {}, {})
     async with receiving(root, quotas=quotas) as there:
         last = await there.send_until_held_up(1)
         assert last < 50
@@ -251,7 +251,7 @@ async def test_a_quota_that_blocks_holds_up_the_socket_until_there_are_tokens(
 
 
 async def test_what_is_over_a_quota_that_drops_is_dropped_and_reported(root: Path) -> None:
-    quotas = Quotas(Quota(records_per_s=1, burst_s=5, over="drop"), Quota(), {}, {})
+    quotas = Quotas(QuotaConfig(records_per_s=1, burst=5, over="drop"), QuotaConfig(), {}, {})
     async with receiving(root, quotas=quotas, report_dropped_every=0.01) as there:
         there.sender.send(numbered(1, 9))
         await there.stored(6)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
 from logengine.disk.durable_mark import MARKS_NAME, DurableMarks
-from logengine.disk.running import RUNNING_NAME, read_boot_id
 from tests.daemon import PATIENCE_S, Daemon, eventually
 
 MERGING = """
@@ -337,7 +337,7 @@ def test_without_marks_a_follower_syncs_for_itself(killed: Daemon) -> None:
 def test_a_copy_is_followed_without_the_marks_of_the_original(killed: Daemon) -> None:
     copy = killed.data.with_name("copy")
     shutil.copytree(killed.data, copy)
-    assert (copy / RUNNING_NAME).exists()
+    assert (copy / CRASH_MARK_NAME).exists()
     with tail(copy) as follower:
         follower.show_until(3)
         assert follower.said() == ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from logengine.disk.running import RUNNING_NAME, read_boot_id
+from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
 from tests.daemon import Daemon, eventually
 
 SEALING = """
@@ -86,12 +86,12 @@ def test_a_stream_whose_directory_could_not_be_synced_in_this_boot_is_left_alone
 ) -> None:
     daemon = stopped_with_seals(make_daemon)
     before = sealed(daemon)
-    (daemon.data / RUNNING_NAME).write_text(f"boot {read_boot_id()}\nunsynced app\n")
+    (daemon.data / CRASH_MARK_NAME).write_text(f"boot {read_boot_id()}\nunsynced app\n")
     (root / "retain.toml").write_text(ONE_SEAL)
     command = ("retain", "--config", str(root / "retain.toml"), "--data", str(daemon.data))
     assert b"app: left alone until the next boot" in daemon.cli(*command).stdout
     assert sealed(daemon) == before
-    (daemon.data / RUNNING_NAME).write_text("boot before-this-one\nunsynced app\n")
+    (daemon.data / CRASH_MARK_NAME).write_text("boot before-this-one\nunsynced app\n")
     daemon.cli(*command)
     assert len(sealed(daemon)) == 1
 

@@ -28,10 +28,10 @@ import uvloop
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
+from logengine.intake.context import RECEIVE_BYTES
 from logengine.intake.listeners import bind_listener
-from logengine.intake.quota import Admitted, Quota, Quotas
-from logengine.intake.server import Server, ServerLimits
-from logengine.intake.surroundings import RECEIVE_BYTES
+from logengine.intake.quota import Admitted, QuotaConfig, Quotas
+from logengine.intake.server import Server
 from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig, LimitsConfig
@@ -227,7 +227,7 @@ async def serving(
                 commit_limits = CommitConfig(in_loop_below=0, retry_min=0.005, retry_max=0.02)
                 served.committer = Committer(store, commit_limits, tasks, on_room=served.has_room)
                 served.server = Server(
-                    store, served.committer, ServerLimits(**limits), tasks, quotas=quotas
+                    store, served.committer, LimitsConfig(**limits), tasks, quotas=quotas
                 )
                 served.server.listen(listener, "default", NDJSON)
                 try:
@@ -998,7 +998,7 @@ class TokensComeAtOnce(Quotas):
     """Has no tokens after each chunk, and some when it is asked once more."""
 
     def __init__(self) -> None:
-        super().__init__(Quota(records_per_s=1), Quota(), {}, {})
+        super().__init__(QuotaConfig(records_per_s=1), QuotaConfig(), {}, {})
         self._has_tokens = False
 
     def wait_s(self, stream: str, uid: int, now_s: float) -> float:
@@ -1021,7 +1021,7 @@ async def test_a_sender_whose_tokens_come_as_it_pauses_goes_on(served: Served) -
 
 
 @serve(
-    quotas=lambda: Quotas(Quota(records_per_s=1000, burst_s=0.001), Quota(), {}, {}),
+    quotas=lambda: Quotas(QuotaConfig(records_per_s=1000, burst=0.001), QuotaConfig(), {}, {}),
     max_pending=100,
     max_record=60,
 )

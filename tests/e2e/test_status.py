@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from logengine.disk.running import RUNNING_NAME, read_boot_id
+from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
 from tests.daemon import Daemon, Producer, eventually
 
 SMALL = """
@@ -84,7 +84,7 @@ def test_a_stream_of_which_nothing_is_removed_is_named(root: Path) -> None:
     daemon = Daemon(root)
     daemon.data.mkdir()
     # What a daemon leaves that was killed after the sync of a directory had failed.
-    (daemon.data / RUNNING_NAME).write_text(f"boot {read_boot_id()}\nunsynced app\n")
+    (daemon.data / CRASH_MARK_NAME).write_text(f"boot {read_boot_id()}\nunsynced app\n")
     try:
         daemon.start()
         assert asked(daemon, 0)["unsynced_streams"] == ["app"]

@@ -3,7 +3,7 @@
 from tests.mutants.making import mutant, then
 from tests.mutants.mutant import Change, Mutant, Simulation, tests
 
-_HOLDS = "unit/test_holds.py::test_"
+_HOLDS = "unit/test_stream_locks.py::test_"
 _COMMITTER = "store/test_committer.py::test_"
 
 # As it was: without the assertion that came with the mend, too.
@@ -56,7 +56,7 @@ MUTANTS = then(
             "held_stream_taken",
             "a commit starts in a stream that somebody holds",
             "store/committer.py",
-            "pending.resting or pending.recovering or self._holds.is_held(stream)",
+            "pending.resting or pending.recovering or self._stream_locks.is_held(stream)",
             "pending.resting or pending.recovering",
             Simulation(),
             tests(f"{_COMMITTER}what_is_held_waits_while_others_are_committed"),
@@ -65,15 +65,15 @@ MUTANTS = then(
             "resting_stream_taken",
             "a stream that rests after a failure is tried at once",
             "store/committer.py",
-            "pending.resting or pending.recovering or self._holds.is_held(stream)",
-            "pending.recovering or self._holds.is_held(stream)",
+            "pending.resting or pending.recovering or self._stream_locks.is_held(stream)",
+            "pending.recovering or self._stream_locks.is_held(stream)",
         ),
         mutant(
             "recovering_stream_taken",
             "a stream that is being recovered is recovered once more",
             "store/committer.py",
-            "pending.resting or pending.recovering or self._holds.is_held(stream)",
-            "pending.resting or self._holds.is_held(stream)",
+            "pending.resting or pending.recovering or self._stream_locks.is_held(stream)",
+            "pending.resting or self._stream_locks.is_held(stream)",
         ),
         mutant(
             "failing_beside_others",
@@ -129,7 +129,7 @@ MUTANTS = then(
             "hold_not_let_through",
             "who waits for a stream is not told that a commit of it is through",
             "store/committer.py",
-            "        self._holds.let_through(batch.taken)\n",
+            "        self._stream_locks.let_through(batch.taken)\n",
             "",
         ),
         mutant(
@@ -267,9 +267,9 @@ MUTANTS = then(
             "recovers_for_ever",
             "a recovery that failed counts as under way",
             "store/committer.py",
-            "            pending.recovering = False\n            self._holds.let_through({stream})\n"
+            "            pending.recovering = False\n            self._stream_locks.let_through({stream})\n"
             "            if pending",
-            "            self._holds.let_through({stream})\n            if pending",
+            "            self._stream_locks.let_through({stream})\n            if pending",
         ),
         mutant(
             "unread_streams_wait_for_a_sender",
@@ -291,7 +291,7 @@ MUTANTS = then(
             "recovered_stream_not_let_through",
             "who waits for a stream is not told that its recovery is through",
             "store/committer.py",
-            "        self._holds.let_through({stream})\n        report_recovery",
+            "        self._stream_locks.let_through({stream})\n        report_recovery",
             "        report_recovery",
             Simulation(),
             tests(f"{_COMMITTER}whoever_asks_for_a_stream_while_it_is_recovered_has_it_afterwards"),
@@ -461,7 +461,7 @@ MUTANTS = then(
         mutant(
             "held_by_two",
             "two have a stream for themselves",
-            "store/holds.py",
+            "store/stream_locks.py",
             "            await other.ended.wait()",
             "            break",
             Simulation(),
@@ -470,7 +470,7 @@ MUTANTS = then(
         mutant(
             "held_while_busy",
             "who asks for a stream has it while a commit of it is under way",
-            "store/holds.py",
+            "store/stream_locks.py",
             "            if self._is_busy(stream):\n                await hold.through.wait()\n",
             "",
             Simulation(),
@@ -479,7 +479,7 @@ MUTANTS = then(
         mutant(
             "let_through_by_the_first",
             "who asks for a stream has it when one of its commits is through",
-            "store/holds.py",
+            "store/stream_locks.py",
             "            if stream in streams and not self._is_busy(stream):",
             "            if stream in streams:",
             Simulation(),
@@ -488,7 +488,7 @@ MUTANTS = then(
         mutant(
             "end_of_a_hold_not_told",
             "nothing starts again when a hold ends",
-            "store/holds.py",
+            "store/stream_locks.py",
             "            self._on_ended()\n",
             "",
         ),

@@ -3,8 +3,8 @@
 from tests.mutants.making import mutant
 from tests.mutants.mutant import Simulation, tests
 
-_COMPACTOR = tests("store/test_compactor.py")
-_SEALS = tests("store/test_compactor.py", "property/test_compaction.py")
+_COMPACTOR = tests("store/test_compaction.py")
+_SEALS = tests("store/test_compaction.py", "property/test_compaction.py")
 _NAMES = tests("unit/test_durable_names.py")
 _RETENTION = tests("unit/test_retention.py", "crash/test_retention.py")
 
@@ -12,7 +12,7 @@ MUTANTS = (
     mutant(
         "published_without_a_hold",
         "a merge takes its name while a commit is under way in its stream",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "            async with self._committer.held(stream):\n"
         "                await self._in_thread(_publish_in_place_of",
         "            if True:\n                await self._in_thread(_publish_in_place_of",
@@ -22,7 +22,7 @@ MUTANTS = (
     mutant(
         "published_in_place_of_nothing",
         "a merge takes its name although what it is made of was dropped",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "            raise _Outdated\n",
         "            pass\n",
         Simulation(),
@@ -42,7 +42,7 @@ MUTANTS = (
     mutant(
         "failed_result_not_aborted",
         "a merge that could not take its name leaves its temp",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "            writer.abort()\n            raise",
         "            raise",
         Simulation(),
@@ -51,7 +51,7 @@ MUTANTS = (
     mutant(
         "active_ended_whenever",
         "the active segment is ended in a stream that is not quiet",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "        if is_quiet:\n            self._store.end_active(stream)",
         "        self._store.end_active(stream)",
         _COMPACTOR,
@@ -60,7 +60,7 @@ MUTANTS = (
     mutant(
         "active_never_ended",
         "a quiet stream keeps its active segment, and is never sealed",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "        if is_quiet:\n            self._store.end_active(stream)\n",
         "",
         _COMPACTOR,
@@ -68,7 +68,7 @@ MUTANTS = (
     mutant(
         "leftover_left",
         "what a compaction left that was cut short stays",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "        if found.leftover is not None:\n",
         "        if False:\n",
         Simulation(),
@@ -77,18 +77,18 @@ MUTANTS = (
     mutant(
         "leftover_removed_at_once",
         "what a compaction left goes, and what covers it is believed to be durable",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "        await self._publish(stream, writer, [writer.plan.file_name], leftover.names)",
         "        writer.abort()\n"
-        "        spend = self._rewriter.pace.spend_or_hurry\n"
-        "        await self._in_thread(_remove_covered, self._data, stream, leftover.names, spend)",
+        "        pace = self._rewriter.pace.rest_or_hurry\n"
+        "        await self._in_thread(_remove_covered, self._data, stream, leftover.names, pace)",
         Simulation(),
         _COMPACTOR,
     ),
     mutant(
         "plain_kept_beside_its_seal",
         "a seal leaves the plain segment of its first number",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "            covered.append(segment_name(header.first))\n",
         "            pass\n",
         _COMPACTOR,
@@ -96,7 +96,7 @@ MUTANTS = (
     mutant(
         "survey_kept_after_a_drop",
         "what was dropped counts as there",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "            known.drops += 1\n            known.survey = None\n",
         "            known.drops += 1\n",
         Simulation(),
@@ -107,7 +107,7 @@ MUTANTS = (
     mutant(
         "failure_not_tried_again",
         "a compaction that failed is the last of its stream",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "            if known.failures or self._is_quiet(known):",
         "            if not known.failures and self._is_quiet(known):",
         _COMPACTOR,
@@ -115,7 +115,7 @@ MUTANTS = (
     mutant(
         "retention_without_a_hold",
         "retention removes while a commit is under way in its stream",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "                async with self._committer.held(removal.stream):\n"
         "                    is_removed",
         "                if True:\n                    is_removed",
@@ -195,7 +195,7 @@ MUTANTS = (
     mutant(
         "removed_before_a_sync",
         "retention removes before what a compaction removed is synced",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "            # would come back after a power cut.\n"
         "            self._names.sync(directory)\n",
         "            # would come back after a power cut.\n",
@@ -205,7 +205,7 @@ MUTANTS = (
     mutant(
         "removal_not_synced",
         "retention does not sync what it removed",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "            is_removed = self._names.remove(directory, removal.oldest.name)\n",
         "            directory.unlink(removal.oldest.name)\n            is_removed = True\n",
         Simulation(),
@@ -214,7 +214,7 @@ MUTANTS = (
     mutant(
         "retained_though_unsynced",
         "retention removes from a directory in which removed ones may come back",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "            if self._names.may_remove_from(use.stream) and self._is_known(use.stream)",
         "            if self._is_known(use.stream)",
         Simulation(),
@@ -224,7 +224,7 @@ MUTANTS = (
     mutant(
         "retained_though_not_recovered",
         "retention removes from a stream of which nobody knows where it ends",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "            if self._names.may_remove_from(use.stream) and self._is_known(use.stream)",
         "            if self._names.may_remove_from(use.stream)",
         tests("store/test_unreadable.py"),
@@ -232,7 +232,7 @@ MUTANTS = (
     mutant(
         "removed_though_unsynced",
         "retention removes what it chose before a sync failed",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "        if not self._names.may_remove_from(removal.stream):\n            return False\n",
         "",
         Simulation(),
@@ -241,7 +241,7 @@ MUTANTS = (
     mutant(
         "seal_removed_before_its_plain",
         "retention removes a seal beside which its plain segment is left",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "        if is_there_twice or covers_others or not",
         "        if covers_others or not",
         Simulation(),
@@ -250,7 +250,7 @@ MUTANTS = (
     mutant(
         "seal_removed_before_covered",
         "retention removes a seal that covers segments which are left",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "        if is_there_twice or covers_others or not",
         "        if is_there_twice or not",
         Simulation(),
@@ -259,7 +259,7 @@ MUTANTS = (
     mutant(
         "unsealed_retained_away",
         "retention removes what is not sealed",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "        if is_there_twice or covers_others or not (header.is_sealed or header.gap is not UNSET):",
         "        if is_there_twice or covers_others:",
         Simulation(),
@@ -268,7 +268,7 @@ MUTANTS = (
     mutant(
         "newest_seal_removed",
         "retention removes the newest seal, which the next one names",
-        "upkeep/retainer.py",
+        "upkeep/retention.py",
         "        if not seals or firsts[0] == seals[-1]:",
         "        if not seals:",
         Simulation(),
@@ -277,7 +277,7 @@ MUTANTS = (
     mutant(
         "removed_and_not_told",
         "the log does not have what retention removed",
-        "upkeep/compactor.py",
+        "upkeep/compaction.py",
         "                if not is_removed:\n                    continue\n",
         "                if True:\n                    continue\n",
         Simulation(),

@@ -387,7 +387,7 @@ MUTANTS = (
     mutant(
         "finalizer_of_a_worker_lost",
         "a worker that logged before it began sends nothing at its end",
-        "client/ending.py",
+        "client/shutdown.py",
         "    if _hooked == [os.getpid()]:\n        _hook_child()\n",
         "    pass\n",
         tests("e2e/test_client_in_programs.py"),

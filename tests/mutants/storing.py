@@ -100,7 +100,7 @@ MUTANTS = then(
             "                    self._observer.segment_committed(segment.plan)\n",
             "                    pass\n",
             Simulation(),
-            tests("store/test_compactor.py"),
+            tests("store/test_compaction.py"),
         ),
         mutant(
             "settled_not_counted",
@@ -222,7 +222,7 @@ MUTANTS = then(
             "        finally:\n            self._report_dropped(stream)",
             "        return await self._in_thread(drop)",
             Simulation(),
-            tests("store/test_compactor.py"),
+            tests("store/test_compaction.py"),
         ),
         mutant(
             "ready_though_not_recovered",
@@ -273,7 +273,7 @@ MUTANTS = then(
             "nothing_written_again",
             "what a failed sync lost is taken for durable after a kill",
             "store/opening.py",
-            "writes_again=self.running.died_before",
+            "writes_again=self.crash_mark.died_before",
             "writes_again=False",
         ),
         # Publication.

@@ -10,7 +10,7 @@ _WRITES = tests("unit/test_writes.py")
 _RUNNING = tests("store/test_restart.py")
 _RESTART = tests("crash/test_restart.py")
 _STORE = tests("store/test_recovery.py", "store/test_compaction_of_mended_streams.py")
-_FULL_DISK = tests("store/test_full_disk.py", "property/test_room.py")
+_FULL_DISK = tests("store/test_full_disk.py", "property/test_drop_oldest.py")
 _DROPS = tests("crash/test_drop_oldest.py")
 
 MUTANTS = (
@@ -198,7 +198,7 @@ MUTANTS = (
         Simulation(),
         _NAMES,
         _FULL_DISK,
-        tests("store/test_compactor.py", "store/test_restart.py"),
+        tests("store/test_compaction.py", "store/test_restart.py"),
     ),
     mutant(
         "written_again_by_each_step",
@@ -214,7 +214,7 @@ MUTANTS = (
         "        except BaseException:\n            self.abort()\n            raise\n",
         "        except BaseException:\n            raise\n",
         Simulation(),
-        tests("store/test_committer.py", "store/test_compactor.py"),
+        tests("store/test_committer.py", "store/test_compaction.py"),
         harmless="every step of an AtomicWriter aborts itself, and whoever has a SegmentWriter"
         " that failed aborts it",
     ),
@@ -394,7 +394,7 @@ MUTANTS = (
     mutant(
         "newest_durable_dropped",
         "a drop takes the newest segment that is durable",
-        "store/room.py",
+        "store/drop_oldest.py",
         "            if segment.first >= next_seq:\n                break\n",
         "",
         _FULL_DISK,
@@ -402,7 +402,7 @@ MUTANTS = (
     mutant(
         "covered_dropped_after",
         "what covers others is dropped before them",
-        "store/room.py",
+        "store/drop_oldest.py",
         "            dropped += reversed(group)",
         "            dropped += group",
         _FULL_DISK,
@@ -410,7 +410,7 @@ MUTANTS = (
     mutant(
         "covered_not_dropped",
         "a drop leaves what is covered, and its records come back",
-        "store/room.py",
+        "store/drop_oldest.py",
         "            group.append(segment)\n            continue",
         "            continue",
         _FULL_DISK,
@@ -430,7 +430,7 @@ MUTANTS = (
     mutant(
         "boot_not_compared",
         "a mark of another boot counts as one of this",
-        "disk/running.py",
+        "disk/crash_mark.py",
         "self._is_of_another_boot = bool(self._boot_id and boots) and self._boot_id not in boots",
         "self._is_of_another_boot = False",
         _RUNNING,
@@ -438,7 +438,7 @@ MUTANTS = (
     mutant(
         "every_mark_of_another_boot",
         "a mark of this boot counts as one of another",
-        "disk/running.py",
+        "disk/crash_mark.py",
         "        self.died_before = found is not None and not self._is_of_another_boot",
         "        self.died_before = False",
         Simulation(),
@@ -447,7 +447,7 @@ MUTANTS = (
     mutant(
         "note_not_written",
         "a failed sync is noted in memory only",
-        "disk/running.py",
+        "disk/crash_mark.py",
         '            self._not_written.append(f"{_UNSYNCED} {stream}")\n',
         "",
         Simulation(),
@@ -456,7 +456,7 @@ MUTANTS = (
     mutant(
         "mark_taken_for_left",
         "a mark that could not be left is taken for left",
-        "disk/running.py",
+        "disk/crash_mark.py",
         "        os.close(self._open())\n        self.is_marked = True\n",
         "        self.is_marked = True\n        os.close(self._open())\n",
         Simulation(),
@@ -466,8 +466,8 @@ MUTANTS = (
     mutant(
         "mark_stays_after_a_good_end",
         "a process that ended well leaves its mark",
-        "disk/running.py",
-        "            self._data.unlink(RUNNING_NAME)\n            self.is_marked = False\n",
+        "disk/crash_mark.py",
+        "            self._data.unlink(CRASH_MARK_NAME)\n            self.is_marked = False\n",
         "            self.is_marked = False\n",
         _RUNNING,
     ),

@@ -11,10 +11,10 @@ from msgspec import UNSET
 
 from logengine.format.cover import MERGED_SEGMENTS_MAX
 from logengine.format.segment import FORMAT_VERSION, Header
-from logengine.upkeep.compaction import (
+from logengine.upkeep.compaction_plan import (
     CompactionConfig,
+    EndedSegment,
     Merge,
-    Part,
     Seal,
     choose,
     choose_when_quiet,
@@ -31,7 +31,7 @@ class Stream:
 
     def __init__(self, limits: CompactionConfig = LIMITS) -> None:
         self.limits = limits
-        self.parts: list[Part] = []
+        self.parts: list[EndedSegment] = []
         self.rewrites: dict[int, int] = {}  # by the first number of what was committed
         self.committed: dict[int, int] = {}
         self.sealed_to = 0
@@ -40,7 +40,7 @@ class Stream:
 
     def commit(self, size: int) -> None:
         seq = self.parts[-1].last + 1 if self.parts else self.sealed_to + 1
-        self.parts.append(Part(seq, seq, size))
+        self.parts.append(EndedSegment(seq, seq, size))
         self.committed[seq] = size
         self.rewrites[seq] = 0
         self.compact()
@@ -67,7 +67,7 @@ class Stream:
             self.parts[at : at + len(parts)] = []
         else:
             assert len(parts) > 1
-            self.parts[at : at + len(parts)] = [Part(parts[0].first, parts[-1].last, size)]
+            self.parts[at : at + len(parts)] = [EndedSegment(parts[0].first, parts[-1].last, size)]
 
     def amplification(self) -> float:
         written = sum(self.committed[seq] * times for seq, times in self.rewrites.items())
@@ -170,7 +170,7 @@ def test_what_piled_up_before_a_stream_went_quiet_costs_no_more_than_what_did_no
     count: int, size: int
 ) -> None:
     stream = Stream()
-    stream.parts = [Part(seq, seq, size) for seq in range(1, count + 1)]
+    stream.parts = [EndedSegment(seq, seq, size) for seq in range(1, count + 1)]
     stream.committed = dict.fromkeys(range(1, count + 1), size)
     stream.rewrites = dict.fromkeys(range(1, count + 1), 0)
     stream.compact(quiet=True)
@@ -187,7 +187,7 @@ def test_large_batches_are_only_sealed() -> None:
 
 def test_where_nothing_can_be_sealed_segments_become_no_more_than_there_must_be() -> None:
     stream = Stream()
-    stream.parts, stream.rewrites = [Part(7, 7, 64 * KiB)], {7: 0}  # behind damage
+    stream.parts, stream.rewrites = [EndedSegment(7, 7, 64 * KiB)], {7: 0}  # behind damage
     stream.committed[7] = 64 * KiB
     for _ in range(2559):
         stream.commit(64 * KiB)
@@ -222,7 +222,7 @@ def test_a_gap_is_never_merged_over_and_it_comes_to_an_end(
         if gap:
             gaps.add(seq)
         seq += gap
-        stream.parts.append(Part(seq, seq + count - 1, size, is_compressed))
+        stream.parts.append(EndedSegment(seq, seq + count - 1, size, is_compressed))
         stream.rewrites |= dict.fromkeys(range(seq, seq + count), 0)
         seq += count
     stream.sealed_to = stream.parts[0].first - 1 if stream.parts else 0
@@ -239,7 +239,7 @@ def test_nothing_is_sealed_but_behind_what_is_sealed(
 ) -> None:
     parts, seq = [], 10
     for count, size, gap, is_compressed in found:
-        parts.append(Part(seq + gap, seq + gap + count - 1, size, is_compressed))
+        parts.append(EndedSegment(seq + gap, seq + gap + count - 1, size, is_compressed))
         seq += gap + count
     for decide in (choose, choose_when_quiet):
         for seal_from in (None, 1, seq):

@@ -12,7 +12,7 @@ from logengine.format.block import Block, runs
 from logengine.format.compression import compress_body, split_header
 from logengine.format.record import envelope, stamp
 from logengine.format.segment import check_body, decode_header, header_sha256, timestamp_of
-from logengine.upkeep.erasure import Mark, erase, is_tombstone, to_be_erased
+from logengine.upkeep.erase_plan import Mark, erase, is_tombstone, to_be_erased
 from tests.property.test_salvage import FIRST, stored
 
 MARK = Mark("2026-11-25T00:00:00.000001Z", 'ann "the boss"', "a password\n")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine.intake.quota import Quota, Quotas
+from logengine.intake.quota import QuotaConfig, Quotas
 
 Chunk = tuple[float, list[int]]
 chunks = st.lists(st.tuples(st.floats(0, 5), st.lists(st.integers(0, 40), min_size=1)), max_size=30)
@@ -14,8 +14,10 @@ TOLERANCE = 1e-6
 def test_what_passes_is_within_burst_and_rate_and_the_rest_is_counted(
     records_per_s: int, bytes_per_s: int, burst_s: float, sent: list[Chunk]
 ) -> None:
-    quota = Quota(records_per_s, bytes_per_s, burst_s, "drop")
-    quotas = Quotas(quota, Quota(), {}, {})
+    quota = QuotaConfig(
+        records_per_s=records_per_s, bytes_per_s=bytes_per_s, burst=burst_s, over="drop"
+    )
+    quotas = Quotas(quota, QuotaConfig(), {}, {})
     now_s = 0.0
     records = passed = passed_bytes = largest = 0
     for pause_s, sizes in sent:
@@ -38,7 +40,7 @@ def test_what_passes_is_within_burst_and_rate_and_the_rest_is_counted(
 
 @given(st.integers(1, 50), st.floats(0.1, 5), st.integers(1, 60))
 def test_who_waits_as_long_as_told_may_go_on(rate: int, burst_s: float, taken: int) -> None:
-    quotas = Quotas(Quota(records_per_s=rate, burst_s=burst_s), Quota(), {}, {})
+    quotas = Quotas(QuotaConfig(records_per_s=rate, burst=burst_s), QuotaConfig(), {}, {})
     quotas.admit("app", 1, b"x\n" * taken, taken, 0)
     wait_s = quotas.wait_s("app", 1, 0)
     if wait_s:
@@ -57,7 +59,10 @@ def test_what_is_stored_is_within_its_space_and_what_was_removed_makes_room(
     stream_max: int, user_max: int, steps: list[tuple[str, int, list[int] | float]]
 ) -> None:
     quotas = Quotas(
-        Quota(max_bytes=stream_max, over="drop"), Quota(max_bytes=user_max, over="drop"), {}, {}
+        QuotaConfig(max_bytes=stream_max, over="drop"),
+        QuotaConfig(max_bytes=user_max, over="drop"),
+        {},
+        {},
     )
     disk: dict[str, list[tuple[int, int]]] = {"a": [], "b": []}
     sent = dropped = 0

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from logengine.format.segment import Header, UserBytes, decode_header
 from logengine.format.user_bytes import stored_bytes_of
 from logengine.store.plan import Addition, StreamState, append, state_after, with_active
-from logengine.upkeep.compaction import merged_header
+from logengine.upkeep.compaction_plan import merged_header
 
 TIME = "2026-11-23T20:00:00.000001Z"
 MANY = 100

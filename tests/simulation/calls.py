@@ -22,7 +22,7 @@ from unittest.mock import patch
 from asyncinotify import Mask
 from greenlet import getcurrent
 
-from logengine.disk.running import RUNNING_NAME
+from logengine.disk.crash_mark import CRASH_MARK_NAME
 from logengine.format.segment import first_of_name
 from tests.simulation.clock import Kernel, Process, ProcessGone, Thread
 from tests.simulation.disk import ROOT, Directory, Disk, Inode
@@ -366,7 +366,7 @@ class SystemCalls:
         stream = self._stream(start, parts)
         creates = flags & os.O_CREAT
         call = "create" if creates else "open"
-        if flags & os.O_APPEND and parts[-1] == RUNNING_NAME:
+        if flags & os.O_APPEND and parts[-1] == CRASH_MARK_NAME:
             call = _NOTE
         process = self._begin(call, stream, self.latency.call_s)
         disk = self.disk
@@ -457,7 +457,7 @@ class SystemCalls:
 
     def _write(self, descriptor: int, data: bytes, at: int | None = None) -> int:
         opened = self._of(descriptor)
-        call = _NOTE if opened.name == RUNNING_NAME else "write"
+        call = _NOTE if opened.name == CRASH_MARK_NAME else "write"
         self._begin(call, opened.directory, self.latency.call_s)
         if len(data) > 1 and self.short_writes and self._source.random() < self.short_writes:
             data = data[: self._source.randint(1, len(data) - 1)]

@@ -17,16 +17,14 @@ from msgspec import structs
 from logengine.daemon.config_sections import (
     Config,
     ListenConfig,
-    QuotaConfig,
-    QuotasConfig,
-    RecordsPerSecond,
     RetentionConfig,
     StreamConfig,
 )
+from logengine.intake.quota import QuotaConfig, QuotasConfig
 from logengine.store.settings import CommitConfig, LimitsConfig
-from logengine.units import Duration, Size
-from logengine.upkeep.compaction import CompactionConfig
-from logengine.upkeep.retention import RetentionRule
+from logengine.units import Duration, RecordsPerSecond, Size
+from logengine.upkeep.compaction_plan import CompactionConfig
+from logengine.upkeep.retention_plan import RetentionRule
 from tests.simulation.calls import Fault, Space
 from tests.simulation.disk import ROOT
 from tests.simulation.senders import ANSWERED, ASKING, NAMED, NAMELESS, SenderPlan

@@ -31,8 +31,8 @@ from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.server import Server
 from logengine.reading import follower as follower_module
 from logengine.store.committer import Committer
-from logengine.upkeep import retainer, rewrite
-from logengine.upkeep.compactor import Compactor
+from logengine.upkeep import retention, rewrite
+from logengine.upkeep.compaction import Compactor
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
 from tests.simulation.clock import Kernel, Process, Thread, current_thread
 from tests.simulation.coverage import Coverage, State
@@ -58,7 +58,7 @@ _CALM_S = 120.0  # in which everything is acknowledged once nothing fails any mo
 _CRITICAL = frozenset({"create", "write", "fsync", "replace", "sync directory"})
 _MODULES = [m for name, m in sorted(sys.modules.items()) if name.startswith("logengine.")]
 # What takes a clock by default took the real one when it was defined.
-_CLOCKS = [each.__init__ for each in (Server, Compactor, rewrite.Pace, retainer.Retainer)]
+_CLOCKS = [each.__init__ for each in (Server, Compactor, rewrite.Pace, retention.Retainer)]
 
 
 @dataclass
@@ -766,7 +766,7 @@ class World:
         pending = committer._pending.get(stream)
         if pending is not None and pending.recovering:
             return "recovery"
-        if committer._holds.is_held(stream):
+        if committer._stream_locks.is_held(stream):
             return "drop" if pending is not None and pending.attempts else "compactor"
         return "nobody"
 

@@ -11,12 +11,12 @@ from logengine.reading.filter import Filter, Grep
 from logengine.reading.problem import Problem
 from logengine.reading.reader import StreamReader
 from logengine.upkeep.erase import Erasure, Wanted
-from logengine.upkeep.erasure import Mark
+from logengine.upkeep.erase_plan import Mark
 from logengine.upkeep.repair import Repair
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from logengine.upkeep.verify import verify_stream
-from tests.store.test_compactor import LIMITS, running
+from tests.store.test_compaction import LIMITS, running
 from tests.unnoted import unnoted
 
 WHEN = "2026-11-25T00:00:00.000001Z"

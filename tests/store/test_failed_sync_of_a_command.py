@@ -15,9 +15,9 @@ from logengine.format.segment import segment_name
 from logengine.format.time_range import ALL_TIMES
 from logengine.reading.filter import Filter, Grep
 from logengine.upkeep.erase import Erasure, Wanted
-from logengine.upkeep.erasure import Mark
+from logengine.upkeep.erase_plan import Mark
 from logengine.upkeep.repair import Repair
-from tests.store.test_compactor import running
+from tests.store.test_compaction import running
 from tests.unnoted import unnoted
 
 WHEN = "2026-11-25T00:00:00.000001Z"

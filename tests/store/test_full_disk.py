@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.segment import segment_name
 from logengine.store.committer import Committer
+from logengine.store.drop_oldest import StoredSegment
 from logengine.store.pending import Entry
-from logengine.store.room import StoredSegment
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream import drop_oldest, recover

@@ -15,7 +15,7 @@ from logengine.format.segment import Header, segment_name
 from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
-from logengine.upkeep.compaction import Part
+from logengine.upkeep.compaction_plan import EndedSegment
 from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash.drawn_streams import lose_one
 from tests.unnoted import unnoted
@@ -122,7 +122,7 @@ def test_the_longest_merge_is_found_where_what_it_covers_is_left(stream: Path, b
     state = StreamState("app")
     for number in range(1, count + 1):
         state = commit(stream, state.without_active(), number)
-    parts = [Part(seq, seq, len(line(seq))) for seq in range(1, MERGED_SEGMENTS_MAX + 1)]
+    parts = [EndedSegment(seq, seq, len(line(seq))) for seq in range(1, MERGED_SEGMENTS_MAX + 1)]
     rewriter = Rewriter(stream.parent, Pace(math.inf), names=unnoted(), direct_above=65536, level=1)
     writer, _ = rewriter.merge("app", parts)
     writer.publish()

@@ -11,10 +11,10 @@ from unittest.mock import patch
 import pytest
 
 from logengine.disk.atomic import AtomicWriter
+from logengine.disk.crash_mark import CRASH_MARK_NAME
 from logengine.disk.directory import Directory
 from logengine.disk.durable_mark import DurableMarks, Mark, MarkReader
 from logengine.disk.durable_names import DurableNames
-from logengine.disk.running import RUNNING_NAME
 from logengine.disk.segment_file import list_segments
 from logengine.errors import AtomicWriteError
 from logengine.format.segment import segment_name
@@ -77,7 +77,7 @@ def test_after_a_kill_in_the_same_boot_the_newest_segment_is_written_again(tmp_p
     assert store.last_durable("app", "p") == 3
     assert not commit(store, 4)
     store.close()
-    assert not (tmp_path / RUNNING_NAME).exists()
+    assert not (tmp_path / CRASH_MARK_NAME).exists()
 
 
 def test_a_segment_that_is_written_again_in_pieces_is_whole(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_after_a_kill_every_stream_is_written_again_by_the_threads(tmp_path: Pat
 def test_after_a_clean_stop_nothing_is_written_again(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert not commit(store, 1)
-    assert (tmp_path / RUNNING_NAME).exists()
+    assert (tmp_path / CRASH_MARK_NAME).exists()
     store.close()
     before = files(tmp_path)
     opened(tmp_path).close()
@@ -129,7 +129,7 @@ def test_after_a_boot_nothing_is_written_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "boot\n", "\0" * 42])
 def test_a_mark_that_names_no_boot_counts_as_one_of_this_boot(tmp_path: Path, text: str) -> None:
     killed_with(tmp_path, 1)
-    (tmp_path / RUNNING_NAME).write_text(text)
+    (tmp_path / CRASH_MARK_NAME).write_text(text)
     before = files(tmp_path)
     store = opened(tmp_path)
     assert changed(before, tmp_path) == [segment_name(1)]
@@ -198,7 +198,7 @@ def test_where_writing_again_fails_the_stream_is_tried_again_later(tmp_path: Pat
     assert not store.is_ready("app")
     # Whoever starts next in this boot must do it as well.
     store.close()
-    assert (tmp_path / RUNNING_NAME).exists()
+    assert (tmp_path / CRASH_MARK_NAME).exists()
     with patch.object(AtomicWriter, "publish", side_effect=AtomicWriteError(errno.EIO, "injected")):
         store = opened(tmp_path)
     assert not store.is_ready("app")
@@ -344,7 +344,7 @@ def test_nothing_is_committed_by_whom_the_next_process_would_not_know_of(tmp_pat
     real = os.open
 
     def full(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if Path(path).name == RUNNING_NAME and flags & os.O_CREAT:
+        if Path(path).name == CRASH_MARK_NAME and flags & os.O_CREAT:
             raise OSError(errno.ENOSPC, "injected")
         return real(path, flags, mode, dir_fd=dir_fd)
 

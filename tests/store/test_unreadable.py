@@ -21,8 +21,8 @@ from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream import recover
 from logengine.upkeep.repair import Repair
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import RetentionRules
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.verify import verify_stream
 from tests.crash import oracle
 from tests.store.test_committer import Acks, entry, until

@@ -20,7 +20,7 @@ from logengine.reading.reader import StreamReader
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.upkeep import verify
-from logengine.upkeep.compaction import Part
+from logengine.upkeep.compaction_plan import EndedSegment
 from logengine.upkeep.rewrite import Pace, Rewriter
 from logengine.upkeep.survey import survey
 from tests.crash import oracle
@@ -43,7 +43,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def parts(data: Path, first: int, last: int) -> list[Part]:
+def parts(data: Path, first: int, last: int) -> list[EndedSegment]:
     found = survey(data / "app", last + 1).parts
     return [part for part in found if part.first >= first]
 

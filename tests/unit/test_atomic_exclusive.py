@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
-from logengine.disk import exclusive
+from logengine.disk import exclusive_rename
 from logengine.errors import AtomicWriteError, TargetExists
 
 
@@ -19,7 +19,7 @@ from logengine.errors import AtomicWriteError, TargetExists
 def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The call that gives the name: the second one is for kernels without the first."""
     if request.param == "link":
-        monkeypatch.setattr(exclusive, "_renameat2", lambda: None)
+        monkeypatch.setattr(exclusive_rename, "_renameat2", lambda: None)
     return str(request.param)
 
 
@@ -116,7 +116,7 @@ def test_of_many_that_make_one_file_one_succeeds(tmp_path: Path, by: str) -> Non
 def test_where_the_file_system_has_no_exclusive_rename_a_link_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exclusive, "_renameat2", lambda: lambda *_: False)
+    monkeypatch.setattr(exclusive_rename, "_renameat2", lambda: lambda *_: False)
     with AtomicWriter(tmp_path / "file", "x") as writer:
         writer.write("new")
     assert os.listdir(tmp_path) == ["file"]

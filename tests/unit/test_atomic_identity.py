@@ -17,7 +17,7 @@ import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
 from logengine.disk.atomic import is_temp_name
-from logengine.disk.replaced import narrowed_acl, narrowed_mode, umask
+from logengine.disk.file_identity import narrowed_acl, narrowed_mode, umask
 from logengine.disk.temp_file import temp_name_for
 
 ACL = "system.posix_acl_access"

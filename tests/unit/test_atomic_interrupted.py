@@ -17,7 +17,7 @@ import pytest
 
 import logengine
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
-from logengine.disk import exclusive
+from logengine.disk import exclusive_rename
 
 SOURCES = os.path.dirname(logengine.__file__)
 
@@ -129,7 +129,7 @@ def test_an_exception_at_any_instruction_leaves_old_or_new_and_nothing_else(
 ) -> None:
     # By a link, so that following one is tried too.
     path = directory / "link" if mode == "w" else directory / "file"
-    exclusive._renameat2()  # loads ctypes, which is not ours to try
+    exclusive_rename._renameat2()  # loads ctypes, which is not ours to try
     seen = set()
     number = 0
     while True:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from logengine.client.mending import whole_parts
+from logengine.client.spool_salvage import whole_parts
 
 HEADER = b'{"_segment":1}\n'
 LINES = [b'{"n":%d}' % n for n in range(5, 10)]

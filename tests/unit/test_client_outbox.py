@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from logengine.client.backoff import MAX_S, MIN_S, Backoff
 from logengine.client.conversation import Conversation
 from logengine.client.outbox import CHUNK_BYTES, Chunk, Numbering, Outbox
-from logengine.client.pause import MAX_S, MIN_S, Pause
 from logengine.errors import ProducerFenced, ProtocolError, TooManyStreams
 
 
@@ -285,10 +285,10 @@ def test_records_may_be_refused_together() -> None:
 
 
 def test_a_pause_doubles_up_to_a_limit_and_differs() -> None:
-    pause = Pause(lambda: 1.0)
+    pause = Backoff(lambda: 1.0)
     taken = [pause.take() for _ in range(12)]
     assert taken[:3] == [MIN_S, 2 * MIN_S, 4 * MIN_S]
     assert taken[-1] == MAX_S
     pause.reset()
     assert pause.take() == MIN_S
-    assert Pause(lambda: 0.0).take() == MIN_S / 2
+    assert Backoff(lambda: 0.0).take() == MIN_S / 2

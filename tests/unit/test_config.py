@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,15 @@ from logengine.daemon.config_sections import (
     Config,
     ListenConfig,
     LogConfig,
-    QuotaConfig,
-    QuotasConfig,
-    RecordsPerSecond,
     StreamConfig,
     UidConfig,
 )
+from logengine.default_paths import default_data, default_socket
 from logengine.errors import ConfigError
-from logengine.intake.server import ServerLimits
-from logengine.places import default_data, default_socket
+from logengine.intake.quota import QuotaConfig, QuotasConfig
 from logengine.store.settings import CommitConfig, LimitsConfig
-from logengine.units import Size, format_size
-from logengine.upkeep.compaction import FANOUT_MAX, SMALL_TIMES_LONGER, CompactionConfig
+from logengine.units import RecordsPerSecond, Size, format_size
+from logengine.upkeep.compaction_plan import FANOUT_MAX, SMALL_TIMES_LONGER, CompactionConfig
 
 DEFAULT_FILE = Path(__file__).parents[2] / "config" / "logengine.toml"
 ROOT = 0
@@ -83,13 +79,6 @@ def test_the_comments_of_the_file_say_the_limits_of_the_code() -> None:
     )
     assert 2 * limits.max_pending_stream == limits.max_pending
     assert "Without it, half of max_pending, and no more than this." in text
-
-
-def test_a_server_that_is_told_nothing_has_the_limits_of_the_configuration() -> None:
-    told = {field: getattr(LimitsConfig(), field) for field in LimitsConfig.__struct_fields__}
-    told["report_dropped_every"] = QuotasConfig().report_every
-    for limit in fields(ServerLimits):
-        assert limit.default == told[limit.name], limit.name
 
 
 def test_the_commented_file_as_it_stands_changes_nothing(tmp_path: Path) -> None:

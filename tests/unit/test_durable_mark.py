@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import pytest
 
+from logengine.disk.crash_mark import CRASH_MARK_NAME
 from logengine.disk.durable_mark import MARKS_NAME, DurableMarks, Mark, MarkReader
-from logengine.disk.running import RUNNING_NAME
 
 BOOT, OTHER_BOOT = "1f0c6f0e-79c8-4a1c-8f93-6b1a0e6b6a55", "00000000-0000-4000-8000-000000000000"
 
@@ -18,7 +18,7 @@ BOOT, OTHER_BOOT = "1f0c6f0e-79c8-4a1c-8f93-6b1a0e6b6a55", "00000000-0000-4000-8
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / RUNNING_NAME).touch()
+    (tmp_path / "data" / CRASH_MARK_NAME).touch()
     return tmp_path / "data"
 
 
@@ -73,7 +73,7 @@ def test_nobody_goes_by_a_copy(data: Path, marks: DurableMarks) -> None:
 
 
 def test_nobody_goes_by_what_a_clean_end_left(data: Path, marks: DurableMarks) -> None:
-    (data / RUNNING_NAME).unlink()
+    (data / CRASH_MARK_NAME).unlink()
     assert read(data) is None
 
 
@@ -180,10 +180,10 @@ def test_what_was_committed_meanwhile_is_not_said_to_be_less(
 
 def test_a_mark_that_a_clean_end_left_is_gone_on_with(data: Path, marks: DurableMarks) -> None:
     marks.begin("app", 2)
-    (data / RUNNING_NAME).unlink()
+    (data / CRASH_MARK_NAME).unlink()
     after = DurableMarks(data, BOOT)
     after.recovered("app", 9)
-    (data / RUNNING_NAME).touch()
+    (data / CRASH_MARK_NAME).touch()
     assert MarkReader(data, BOOT).read("app") == Mark(9, 10)
 
 
@@ -198,5 +198,5 @@ def test_marks_of_another_boot_are_not_taken_over(data: Path, marks: DurableMark
 def test_an_end_leaves_nothing(data: Path, marks: DurableMarks) -> None:
     (data / MARKS_NAME / ".web.tmp").touch()  # of a process that was killed
     marks.end()
-    assert os.listdir(data) == [RUNNING_NAME]
+    assert os.listdir(data) == [CRASH_MARK_NAME]
     marks.end()

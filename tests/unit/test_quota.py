@@ -4,17 +4,17 @@ from math import inf
 
 import pytest
 
-from logengine.intake.quota import LOOK_EVERY_S, Dropped, Quota, Quotas, TokenBucket
+from logengine.intake.quota import SCAN_EVERY_S, Dropped, QuotaConfig, Quotas, TokenBucket
 
-FREE = Quota()
+FREE = QuotaConfig()
 APP, USER = "app", 1000
 
 
-def of_streams(quota: Quota, **streams: Quota) -> Quotas:
+def of_streams(quota: QuotaConfig, **streams: QuotaConfig) -> Quotas:
     return Quotas(quota, FREE, streams, {})
 
 
-def of_users(quota: Quota, users: dict[int, Quota] | None = None) -> Quotas:
+def of_users(quota: QuotaConfig, users: dict[int, QuotaConfig] | None = None) -> Quotas:
     return Quotas(FREE, quota, {}, users or {})
 
 
@@ -57,7 +57,7 @@ def test_a_rate_below_one_record_in_a_burst_still_lets_one_pass() -> None:
 
 
 def test_who_blocks_is_never_dropped_and_waits_for_what_it_took() -> None:
-    quotas = of_streams(Quota(records_per_s=10))
+    quotas = of_streams(QuotaConfig(records_per_s=10))
     lines = body(*[b"x"] * 30)
     assert quotas.admit(APP, USER, lines, 30, 0) == (lines, 30, None)
     assert quotas.wait_s(APP, USER, 0) == pytest.approx(2.1)
@@ -66,7 +66,7 @@ def test_who_blocks_is_never_dropped_and_waits_for_what_it_took() -> None:
 
 
 def test_who_drops_is_never_kept_waiting_and_loses_the_end_of_what_it_sent() -> None:
-    quotas = of_streams(Quota(records_per_s=2, over="drop"))
+    quotas = of_streams(QuotaConfig(records_per_s=2, over="drop"))
     admitted = quotas.admit(APP, USER, body(b"a", b"bb", b"ccc"), 3, 0)
     assert admitted == (body(b"a", b"bb"), 2, "stream")
     assert quotas.wait_s(APP, USER, 0) == 0
@@ -75,14 +75,14 @@ def test_who_drops_is_never_kept_waiting_and_loses_the_end_of_what_it_sent() -> 
 
 
 def test_bytes_are_counted_as_records_are() -> None:
-    quotas = of_streams(Quota(bytes_per_s=10, over="drop"))
+    quotas = of_streams(QuotaConfig(bytes_per_s=10, over="drop"))
     assert quotas.admit(APP, USER, body(b"1234", b"1234", b"1"), 3, 0).records == 2
     assert quotas.admit(APP, USER, body(b"1234"), 1, 0.4).records == 0
     assert quotas.admit(APP, USER, body(b"1234"), 1, 0.5).records == 1
 
 
 def test_a_record_larger_than_a_burst_passes_a_full_bucket_alone() -> None:
-    quotas = of_streams(Quota(bytes_per_s=10, over="drop"))
+    quotas = of_streams(QuotaConfig(bytes_per_s=10, over="drop"))
     large = b"x" * 100
     assert quotas.admit(APP, USER, body(large, b"1"), 2, 0).records == 1
     assert quotas.admit(APP, USER, body(b"1"), 1, 9).records == 0
@@ -90,13 +90,13 @@ def test_a_record_larger_than_a_burst_passes_a_full_bucket_alone() -> None:
 
 
 def test_a_carriage_return_ends_no_record() -> None:
-    quotas = of_streams(Quota(records_per_s=1, over="drop"))
+    quotas = of_streams(QuotaConfig(records_per_s=1, over="drop"))
     lines = body(b'{"a":\r1}', b"{}")
     assert quotas.admit(APP, USER, lines, 2, 0) == (body(b'{"a":\r1}'), 1, "stream")
 
 
 def test_a_user_has_one_quota_for_all_streams() -> None:
-    quotas = of_users(Quota(records_per_s=2, over="drop"))
+    quotas = of_users(QuotaConfig(records_per_s=2, over="drop"))
     assert quotas.admit("a", USER, body(b"1"), 1, 0).over is None
     assert quotas.admit("b", USER, body(b"1", b"2"), 2, 0) == (body(b"1"), 1, "uid")
     assert quotas.admit("a", USER + 1, body(b"1"), 1, 0).over is None
@@ -104,26 +104,28 @@ def test_a_user_has_one_quota_for_all_streams() -> None:
 
 
 def test_what_one_quota_drops_takes_nothing_of_another() -> None:
-    quotas = Quotas(Quota(records_per_s=10), Quota(records_per_s=1, over="drop"), {}, {})
+    quotas = Quotas(
+        QuotaConfig(records_per_s=10), QuotaConfig(records_per_s=1, over="drop"), {}, {}
+    )
     quotas.admit(APP, USER, body(*[b"x"] * 100), 100, 0)
     assert quotas.wait_s(APP, USER, 0) == 0
     assert quotas.room(APP, USER, 0)[0] == 9
 
 
 def test_a_table_of_its_own_stands_for_itself() -> None:
-    quotas = of_streams(Quota(records_per_s=1, over="drop"), free=FREE)
+    quotas = of_streams(QuotaConfig(records_per_s=1, over="drop"), free=FREE)
     assert quotas.admit("free", USER, body(b"1", b"2"), 2, 0).records == 2
-    quotas = of_users(Quota(records_per_s=1, over="drop"), {0: FREE})
+    quotas = of_users(QuotaConfig(records_per_s=1, over="drop"), {0: FREE})
     assert quotas.admit(APP, 0, body(b"1", b"2"), 2, 0).records == 2
 
 
 def test_only_quotas_that_limit_something_count() -> None:
     assert Quotas(FREE, FREE, {"a": FREE}, {0: FREE}).limits_nothing
-    assert not Quotas(FREE, FREE, {"a": Quota(bytes_per_s=1)}, {}).limits_nothing
+    assert not Quotas(FREE, FREE, {"a": QuotaConfig(bytes_per_s=1)}, {}).limits_nothing
 
 
 def test_users_who_may_send_a_whole_burst_are_forgotten() -> None:
-    quotas = of_users(Quota(records_per_s=1, over="drop"))
+    quotas = of_users(QuotaConfig(records_per_s=1, over="drop"))
     for uid in range(10_000):
         quotas.admit(APP, uid, body(b"1"), 1, now_s=uid)
     assert len(quotas._of_users) <= 4096
@@ -134,11 +136,11 @@ def test_users_who_may_send_a_whole_burst_are_forgotten() -> None:
 
 
 def test_who_has_no_space_left_and_blocks_waits_until_some_is_seen() -> None:
-    quotas = of_streams(Quota(max_bytes=10))
+    quotas = of_streams(QuotaConfig(max_bytes=10))
     assert quotas.room(APP, USER, 0)[1] == 10
     lines = body(*[b"x"] * 6)
     assert quotas.admit(APP, USER, lines, 6, 0) == (lines, 6, None)
-    assert quotas.wait_s(APP, USER, 0) == quotas.wait_s(APP, USER, 1000) == LOOK_EVERY_S
+    assert quotas.wait_s(APP, USER, 0) == quotas.wait_s(APP, USER, 1000) == SCAN_EVERY_S
     assert quotas.wait_s("other", USER, 0) == 0
     assert quotas.without_space() == ([APP], [])
     quotas.stored.saw_stream(APP, 9)
@@ -148,7 +150,7 @@ def test_who_has_no_space_left_and_blocks_waits_until_some_is_seen() -> None:
 
 
 def test_what_finds_no_space_is_dropped_to_the_byte_and_told_of_by_its_limit() -> None:
-    quotas = of_streams(Quota(max_bytes=10, over="drop"))
+    quotas = of_streams(QuotaConfig(max_bytes=10, over="drop"))
     assert quotas.admit(APP, USER, body(b"1234", b"1234", b"1"), 3, 0).records == 2
     assert quotas.admit(APP, USER, body(b""), 1, 0) == (b"", 0, "stream")
     assert quotas.wait_s(APP, USER, 0) == 0
@@ -156,12 +158,12 @@ def test_what_finds_no_space_is_dropped_to_the_byte_and_told_of_by_its_limit() -
 
 
 def test_a_record_larger_than_all_the_space_never_passes() -> None:
-    quotas = of_streams(Quota(max_bytes=10, over="drop"))
+    quotas = of_streams(QuotaConfig(max_bytes=10, over="drop"))
     assert quotas.admit(APP, USER, body(b"x" * 10), 1, 0).records == 0
 
 
 def test_each_limit_is_told_of_by_itself() -> None:
-    quotas = of_streams(Quota(records_per_s=2, max_bytes=4, over="drop"))
+    quotas = of_streams(QuotaConfig(records_per_s=2, max_bytes=4, over="drop"))
     quotas.admit(APP, USER, body(b"1", b"1", b"1"), 3, 0)
     quotas.admit(APP, USER, body(b"1"), 1, 1)
     limits = [(dropped.limit, dropped.records) for dropped in quotas.take_dropped()]
@@ -169,7 +171,7 @@ def test_each_limit_is_told_of_by_itself() -> None:
 
 
 def test_a_user_has_one_space_in_all_streams() -> None:
-    quotas = of_users(Quota(max_bytes=4, over="drop"))
+    quotas = of_users(QuotaConfig(max_bytes=4, over="drop"))
     assert quotas.admit("a", USER, body(b"1"), 1, 0).over is None
     assert quotas.admit("b", USER, body(b"1", b"2"), 2, 0) == (body(b"1"), 1, "uid")
     assert quotas.admit("b", USER + 1, body(b"1"), 1, 0).over is None
@@ -179,14 +181,14 @@ def test_a_user_has_one_space_in_all_streams() -> None:
 
 
 def test_nothing_is_counted_where_nobody_has_a_max_bytes() -> None:
-    quotas = Quotas(Quota(bytes_per_s=100), Quota(bytes_per_s=100), {}, {})
+    quotas = Quotas(QuotaConfig(bytes_per_s=100), QuotaConfig(bytes_per_s=100), {}, {})
     quotas.admit(APP, USER, body(b"1"), 1, 0)
     assert not quotas.limits_space
     assert (quotas.stored.streams, quotas.stored.users) == ({}, {})
 
 
 def test_only_whoever_is_near_the_end_of_the_space_is_to_be_looked_at() -> None:
-    quotas = Quotas(FREE, Quota(max_bytes=100), {APP: Quota(max_bytes=50)}, {})
+    quotas = Quotas(FREE, QuotaConfig(max_bytes=100), {APP: QuotaConfig(max_bytes=50)}, {})
     for stream, uid, size in ((APP, 1, 20), ("b", 1, 20), ("b", 2, 90), ("c", 3, 20)):
         quotas.admit(stream, uid, body(b"x" * (size - 1)), 1, 0)
         quotas.wait_s(stream, uid, 0)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from logengine.upkeep.retention import (
+from logengine.upkeep.retention_plan import (
     Oldest,
     RetentionRule,
     RetentionRules,

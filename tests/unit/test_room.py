@@ -1,6 +1,6 @@
 """Which segments go when a stream makes room on a full disk."""
 
-from logengine.store.room import StoredSegment, oldest_to_drop
+from logengine.store.drop_oldest import StoredSegment, oldest_to_drop
 
 BLOCK = 4096
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 
-class Leaving:
+class ExitGuard:
     """The `__exit__` of a class: a method, but an object of its own for each `with`.
 
     The `with` statement takes it before it calls `__enter__`, and nobody else holds it. So it

@@ -37,7 +37,7 @@ class Space(Generic[Key]):
         return left
 
 
-class Stored:
+class StoredBytes:
     """The bytes of all streams, and of all users in all streams together.
 
     Of a stream those of its files, of a user those of his lines. Only those are counted that

@@ -6,7 +6,7 @@ MIN_S = 0.02
 MAX_S = 2.0
 
 
-class Pause:
+class Backoff:
     """Grows with each attempt that failed, and differs from client to client.
 
     `chance` gives a number from 0 to 1; without it a thousand clients would come back to a

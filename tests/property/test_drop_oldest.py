@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logengine.store.room import StoredSegment, oldest_to_drop
+from logengine.store.drop_oldest import StoredSegment, oldest_to_drop
 
 
 @st.composite

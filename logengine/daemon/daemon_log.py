@@ -13,7 +13,7 @@ from structlog.typing import EventDict, WrappedLogger
 _LEVELS = logging.getLevelNamesMapping()
 
 
-def configure_logs(level: str, form: str, stream: TextIO | None = None) -> None:
+def configure_daemon_log(level: str, form: str, stream: TextIO | None = None) -> None:
     """Sends the log to `stream`, standard error by default.
 
     `level` is debug, info, warning or error. `form` is console, json, or auto: console

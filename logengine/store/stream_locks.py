@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class _Hold:
+class _StreamLock:
     through: asyncio.Event = field(default_factory=asyncio.Event)  # nothing of it is under way
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Holds:
+class StreamLocks:
     """The streams that are held.
 
     `is_busy` tells whether a commit touches the directory of a stream; whoever knows that none
@@ -23,7 +23,7 @@ class Holds:
     def __init__(self, is_busy: Callable[[str], bool], on_ended: Callable[[], None]) -> None:
         self._is_busy = is_busy
         self._on_ended = on_ended
-        self._held: dict[str, _Hold] = {}
+        self._held: dict[str, _StreamLock] = {}
 
     def is_held(self, stream: str) -> bool:
         """Whether somebody has `stream`, or waits for what is under way in it."""
@@ -34,7 +34,7 @@ class Holds:
         """Has `stream`, as soon as nobody else has it and nothing of it is under way."""
         while (other := self._held.get(stream)) is not None:
             await other.ended.wait()
-        hold = self._held[stream] = _Hold()
+        hold = self._held[stream] = _StreamLock()
         try:
             if self._is_busy(stream):
                 await hold.through.wait()

@@ -34,7 +34,7 @@ def tell(text: str) -> None:
         pass
 
 
-def tell_once(about: str, which: str, text: str) -> None:
+def notice_once(about: str, which: str, text: str) -> None:
     """As `tell`, but only once until `forget` is called with the same two words."""
     if (about, which) not in _told:
         _told[about, which] = True

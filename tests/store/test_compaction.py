@@ -28,11 +28,11 @@ from logengine.store.pending import Entry
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
 from logengine.store.stream import recover
-from logengine.upkeep import compactor
-from logengine.upkeep.compaction import CompactionConfig
-from logengine.upkeep.compactor import Compactor
-from logengine.upkeep.retainer import Retainer
-from logengine.upkeep.retention import RetentionRule, RetentionRules
+from logengine.upkeep import compaction
+from logengine.upkeep.compaction import Compactor
+from logengine.upkeep.compaction_plan import CompactionConfig
+from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import CompactionStopped, Pace, Rewriter
 from logengine.upkeep.survey import Survey, survey
 from logengine.upkeep.verify import verify_stream
@@ -308,7 +308,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         directories.append(Path(directory.path))
         return survey(directory, *arguments)
 
-    monkeypatch.setattr(compactor, "survey", noted)
+    monkeypatch.setattr(compaction, "survey", noted)
     return directories
 
 
@@ -360,14 +360,14 @@ async def test_what_is_compacted_takes_its_name_while_no_commit_touches_the_stre
     data: Path,
 ) -> None:
     async with running(data) as at:
-        publish = compactor._publish_in_place_of
+        publish = compaction._publish_in_place_of
         held: list[bool] = []
 
         def publish_and_note(*arguments: Any) -> None:
-            held.append(at.committer._holds.is_held("app"))
+            held.append(at.committer._stream_locks.is_held("app"))
             publish(*arguments)
 
-        with patch.object(compactor, "_publish_in_place_of", publish_and_note):
+        with patch.object(compaction, "_publish_in_place_of", publish_and_note):
             for _ in range(2):
                 await at.commit(records=90)
             await at.pass_time(2000)
@@ -394,14 +394,14 @@ async def test_a_stop_ends_a_writing_and_leaves_no_temp(
         await at.commit(records=400)
         monkeypatch.setattr(at.compactor._rewriter, "_direct_above", 0)
         pace = at.compactor._rewriter.pace
-        real = pace.spend
+        real = pace.rest
 
-        def spend(count: int) -> None:
+        def stop_or_rest(count: int) -> None:
             if any((data / "app").glob(".*")):  # the temp of what is written
                 pace.stop()
             real(count)
 
-        monkeypatch.setattr(pace, "spend", spend)
+        monkeypatch.setattr(pace, "rest", stop_or_rest)
         at.clock.now += 101
         at.compactor.look()
         assert await asyncio.to_thread(pace._stopping.wait, 20)
@@ -413,9 +413,9 @@ async def test_a_stop_ends_a_writing_and_leaves_no_temp(
 def test_a_pace_that_was_stopped_waits_no_longer() -> None:
     pace = Pace(1, clock=lambda: 0.0)  # a byte a second
     pace.stop()
-    pace.spend_or_hurry(1_000_000)
+    pace.rest_or_hurry(1_000_000)
     with pytest.raises(CompactionStopped):
-        pace.spend(1_000_000)
+        pace.rest(1_000_000)
 
 
 @pytest.mark.parametrize("kind", ["merge", "seal"])

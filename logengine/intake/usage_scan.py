@@ -18,14 +18,14 @@ from logengine.disk.directory import Directory
 from logengine.disk.segment_file import list_segments, list_streams, read_header, size_of_segments
 from logengine.errors import DamagedSegment
 from logengine.format.user_bytes import Users, stored_bytes_of
-from logengine.intake.quota import LOOK_EVERY_S, Quotas
+from logengine.intake.quota import SCAN_EVERY_S, Quotas
 from logengine.store.committer import Committer
 from logengine.store.store import Store
 
 log = structlog.get_logger()
 
 # A look that took long, because of thousands of streams, is not taken again at once.
-_REST_PER_LOOK = 9
+_REST_PER_SCAN = 9
 # Of a stream that begins with damaged segments the first one that is whole tells, among these.
 _HEADERS_MAX = 64
 
@@ -46,15 +46,20 @@ class _Seen(NamedTuple):
     oldest: Users | UnsetType | None
 
 
-class QuotaLooks:
+class UsageScan:
     """Keeps what `quotas` knows of the space that is used near to the truth.
 
-    Of a stream or directory that cannot be read it stays as it was. `on_looked` is called after
+    Of a stream or directory that cannot be read it stays as it was. `on_scanned` is called after
     each look that was asked for. Runs on the committer's event loop, with its tasks in `tasks`.
     """
 
     def __init__(
-        self, store: Store, committer: Committer, quotas: Quotas, tasks: asyncio.TaskGroup
+        self,
+        store: Store,
+        committer: Committer,
+        quotas: Quotas,
+        tasks: asyncio.TaskGroup,
+        on_scanned: Callable[[], None],
     ) -> None:
         self._store = store
         self._committer = committer
@@ -62,26 +67,26 @@ class QuotaLooks:
         self._stored = quotas.stored
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
-        self._may_look_at = 0.0
+        self._may_scan_at = 0.0
         self._timer: asyncio.TimerHandle | None = None  # of the look that is due, or under way
         self._closed = False
-        self.on_looked: Callable[[], None] = lambda: None
+        self._on_scanned = on_scanned
 
-    async def look_at_all(self) -> None:
+    async def scan_all(self) -> None:
         """Looks at all streams that there are."""
         streams = await asyncio.to_thread(list_streams, self._store.data)
         counts_users = self._stored.counts_users
         wanted = [_Wanted(s, self._quotas.has_max_bytes(s), counts_users) for s in streams]
-        await self._look([each for each in wanted if each.size or each.users])
+        await self._scan([each for each in wanted if each.size or each.users])
 
     def forget(self) -> None:
         """Knows nothing of what is stored any more: the data directory is another one."""
         self._stored.clear()
 
-    def look_soon(self) -> None:
+    def scan_soon(self) -> None:
         """Has those looked at who are near the end of their room, once that may be."""
         if self._stored.anybody_is_near and self._timer is None and not self._closed:
-            due_s = max(self._loop.time(), self._may_look_at)
+            due_s = max(self._loop.time(), self._may_scan_at)
             self._timer = self._loop.call_at(due_s, self._begin)
 
     def close(self) -> None:
@@ -91,25 +96,25 @@ class QuotaLooks:
             self._timer.cancel()
 
     def _begin(self) -> None:
-        self._tasks.create_task(self._look_at_near())
+        self._tasks.create_task(self._scan_near())
 
-    async def _look_at_near(self) -> None:
+    async def _scan_near(self) -> None:
         streams, of_users = self._stored.take_near()
         wanted = [
             _Wanted(stream, stream in streams, stream in of_users) for stream in streams | of_users
         ]
         try:
-            await self._look(wanted)
+            await self._scan(wanted)
         except Exception:
             # Whatever it is, what is known stays as it was, and it is tried again.
             log.exception("quota_look_failed")
         self._timer = None
         if not self._closed:
-            self.on_looked()
+            self._on_scanned()
 
-    async def _look(self, wanted: Sequence[_Wanted]) -> None:
+    async def _scan(self, wanted: Sequence[_Wanted]) -> None:
         if not self._store.is_open:
-            self._may_look_at = self._loop.time() + LOOK_EVERY_S
+            self._may_scan_at = self._loop.time() + SCAN_EVERY_S
             return  # all streams are looked at once it is
         began = time.monotonic()
         generation = self._store.generation
@@ -125,7 +130,7 @@ class QuotaLooks:
                 users = stored_bytes_of(self._store.users_of(stream), oldest)
                 self._stored.saw_users(stream, users)
         took_s = time.monotonic() - began
-        self._may_look_at = self._loop.time() + max(LOOK_EVERY_S, took_s * _REST_PER_LOOK)
+        self._may_scan_at = self._loop.time() + max(SCAN_EVERY_S, took_s * _REST_PER_SCAN)
 
 
 def _look(data: Directory, wanted: Sequence[_Wanted]) -> list[_Seen]:

@@ -16,15 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logengine.client.backoff import Backoff
 from logengine.client.delivery import Delivery
 from logengine.client.descriptors import OwnSocket, Wakeup, connect
 from logengine.client.encoding import encode_record
 from logengine.client.handover import Cell, Handover
 from logengine.client.outbox import drops_record
-from logengine.client.pause import Pause
 from logengine.client.process_mark import process_mark
 from logengine.client.settings import Settings
-from logengine.client.telling import forget, tell_once
+from logengine.client.stderr_notices import forget, notice_once
 from logengine.errors import DaemonUnavailable, LogEngineError, NotDurable
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _NO_DESCRIPTOR_S = 0.1
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 
 
-class Courier:
+class DeliveryThread:
     """One process's part of a client.
 
     `prepare` is called in its thread before each connection, and `welcomed` at each new welcome.
@@ -207,7 +207,7 @@ class Courier:
             start_new_thread(self._run, ())
         except RuntimeError as error:
             self._asked_at = -_START_AGAIN_S
-            tell_once(
+            notice_once(
                 "no thread",
                 self.delivery.producer,
                 f"records of stream {self._settings.stream!r} wait in memory, "
@@ -285,7 +285,7 @@ class Courier:
 
     def _run(self) -> None:
         me = object()
-        if self._elected.setdefault("courier", me) is not me or self.is_ended:
+        if self._elected.setdefault("delivery", me) is not me or self.is_ended:
             return
         self._thread = get_ident()
         self.is_running = True
@@ -293,7 +293,7 @@ class Courier:
         try:
             self._renew_wakeup()
             self._deliver()
-            if self._elected.get("courier") is not me:
+            if self._elected.get("delivery") is not me:
                 return  # another thread goes on
             self._finish()
         except _Replaced:
@@ -316,7 +316,7 @@ class Courier:
             try:
                 self._wakeup = Wakeup()
             except OSError as error:
-                tell_once(
+                notice_once(
                     "no descriptor",
                     self.delivery.producer,
                     f"records of stream {self._settings.stream!r} wait in memory, "
@@ -356,7 +356,7 @@ class Courier:
         return self._until is not None and (not self.pending or time.monotonic() >= self._until)
 
     def _deliver(self) -> None:
-        pause = Pause(random.random)
+        pause = Backoff(random.random)
         away_since = time.monotonic()
         while not self._is_over():
             reason = "the connection was closed"
@@ -379,7 +379,7 @@ class Courier:
         try:
             self._prepare()
         except OSError as error:
-            tell_once(
+            notice_once(
                 "no spool",
                 self.delivery.producer,
                 f"the spool cannot be used, records wait in memory alone: {error}",
@@ -394,7 +394,7 @@ class Courier:
                 self._drain()
             away_s = time.monotonic() - away_since
             if self.pending and away_s >= AWAY_TOLD_AFTER_S:
-                tell_once("away", str(self._settings.socket_path()), f"{reason}; records wait")
+                notice_once("away", str(self._settings.socket_path()), f"{reason}; records wait")
             elif away_s < AWAY_TOLD_AFTER_S:
                 left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
             self._wait(None, left_s, is_sending=False)

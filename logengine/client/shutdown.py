@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
-from logengine.client.telling import tell
+from logengine.client.stderr_notices import tell
 from logengine.errors import LogEngineError
 
 _TOGETHER_S = 1.0

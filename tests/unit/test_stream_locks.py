@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from logengine.store.holds import Holds
+from logengine.store.stream_locks import StreamLocks
 
 
 class Streams:
@@ -13,7 +13,7 @@ class Streams:
     def __init__(self) -> None:
         self.busy: set[str] = set()
         self.held_by: list[str] = []
-        self.holds = Holds(self.busy.__contains__, lambda: None)
+        self.holds = StreamLocks(self.busy.__contains__, lambda: None)
 
     @asynccontextmanager
     async def asking(self, who: str, stream: str) -> AsyncIterator[asyncio.Event]:

@@ -51,7 +51,7 @@ _NOT_PERMITTED = frozenset(
 )
 
 
-class Replaced(NamedTuple):
+class FileIdentity(NamedTuple):
     """What a file was when it was looked at; `attributes` are those to be kept, without an ACL."""
 
     status: os.stat_result
@@ -83,7 +83,7 @@ def status_of(directory: Directory, name: str) -> os.stat_result | None:
     return status
 
 
-def look_at(directory: Directory, name: str, status: os.stat_result) -> Replaced:
+def look_at(directory: Directory, name: str, status: os.stat_result) -> FileIdentity:
     """All that is to be kept of the file called `name`. Raises `OSError`."""
     # By the open directory, where /proc is there: its path may mean another one by now.
     path = f"/proc/self/fd/{directory.descriptor}/{name}"
@@ -91,7 +91,7 @@ def look_at(directory: Directory, name: str, status: os.stat_result) -> Replaced
         found = dict(_attributes_of(path))
     except (FileNotFoundError, NotADirectoryError):
         found = dict(_attributes_of(directory.path_of(name)))
-    return Replaced(status, found.pop(_ACL, None), tuple(found.items()))
+    return FileIdentity(status, found.pop(_ACL, None), tuple(found.items()))
 
 
 def _attributes_of(path: str) -> Iterator[tuple[str, bytes]]:
@@ -107,7 +107,7 @@ def _attributes_of(path: str) -> Iterator[tuple[str, bytes]]:
                 yield name, os.getxattr(path, name, follow_symlinks=False)
 
 
-def give(descriptor: int, replaced: Replaced, permissions: int | None) -> None:
+def give(descriptor: int, replaced: FileIdentity, permissions: int | None) -> None:
     """Makes an open file, of mode 0600 and the process's own, what `replaced` was.
 
     With `permissions`, those take the place of its mode and ACL. At no moment has anybody access

@@ -22,7 +22,7 @@ from logengine.disk.directory import Directory
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.writes import write_all
 
-RUNNING_NAME = ".running"
+CRASH_MARK_NAME = ".running"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BOOT = "boot"
 _UNSYNCED = "unsynced"
@@ -36,7 +36,7 @@ def read_boot_id() -> str:
     return ""
 
 
-class Running:
+class CrashMark:
     """The mark of a process that writes in `data`, whose lock it has.
 
     `boot_id` is empty where nobody knows it: then a mark that is found counts as one of this
@@ -94,7 +94,7 @@ class Running:
         if self.is_marked:
             return
         if self._is_of_another_boot:
-            self._data.unlink(RUNNING_NAME)
+            self._data.unlink(CRASH_MARK_NAME)
             self._is_of_another_boot = False
         # That it is there says enough; on a full disk it is an empty file.
         os.close(self._open())
@@ -113,7 +113,7 @@ class Running:
     def end(self) -> None:
         """Takes the mark away: every name that this process gave or took away is durable."""
         with contextlib.suppress(OSError):
-            self._data.unlink(RUNNING_NAME)
+            self._data.unlink(CRASH_MARK_NAME)
             self.is_marked = False
 
     def _note(self, stream: str) -> None:
@@ -124,7 +124,7 @@ class Running:
 
     def _read(self) -> str | None:
         try:
-            descriptor = self._data.open_file(RUNNING_NAME, os.O_RDONLY)
+            descriptor = self._data.open_file(CRASH_MARK_NAME, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -135,7 +135,7 @@ class Running:
             os.close(descriptor)
 
     def _open(self) -> int:
-        return self._data.open_file(RUNNING_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return self._data.open_file(CRASH_MARK_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def _write(self) -> None:
         """Writes what is to be in it. What cannot be written now goes with the next."""

@@ -5,17 +5,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from logengine.disk.crash_mark import CrashMark, read_boot_id
 from logengine.disk.data_directory import lock_data_directory
 from logengine.disk.directory import Directory
 from logengine.disk.durable_names import DurableNames
-from logengine.disk.running import Running, read_boot_id
 from logengine.errors import DataDirectoryLocked
 
 _ADVICE = "stop it, run this again, and start it"
 
 
 @contextlib.contextmanager
-def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[DurableNames]:
+def exclusive_access(data: Path, advice: str = _ADVICE) -> Iterator[DurableNames]:
     """Holds the lock of a data directory, and works as its owner, until the block ends.
 
     What root writes would else be root's, and no daemon could read it. Gives what every change of
@@ -29,11 +29,11 @@ def alone_with(data: Path, advice: str = _ADVICE) -> Iterator[DurableNames]:
         except DataDirectoryLocked:
             raise DataDirectoryLocked(f"{data} is in use by a running daemon; {advice}") from None
         try:
-            running = Running(directory, read_boot_id())
-            running.begin()
-            yield running.names
-            if not (running.died_before or running.names.unsynced):
-                running.end()
+            crash_mark = CrashMark(directory, read_boot_id())
+            crash_mark.begin()
+            yield crash_mark.names
+            if not (crash_mark.died_before or crash_mark.names.unsynced):
+                crash_mark.end()
         finally:
             os.close(lock)
 

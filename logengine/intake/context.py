@@ -15,7 +15,7 @@ RECEIVE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class IntakeContext:
     """The parts of a server that whoever reads a socket works with.
 
     `max_record` is in bytes. `add_stream` gives a stream its place, or raises `TooManyStreams`.

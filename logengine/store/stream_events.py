@@ -8,8 +8,8 @@ import structlog
 from logengine.disk.directory import Directory
 from logengine.disk.registered_cursors import cursors_behind
 from logengine.errors import LogEngineError
+from logengine.store.drop_oldest import StoredSegment
 from logengine.store.pending import Pending
-from logengine.store.room import StoredSegment
 from logengine.store.stream import Recovery
 
 log = structlog.get_logger()

@@ -1,0 +1,99 @@
+"""Pure decisions about what is kept no longer: the oldest segment of a stream, or none.
+
+One segment at a time, for what goes changes what is left. No files, no clock.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from logengine.units import Duration, Size
+
+
+class Oldest(msgspec.Struct, frozen=True):
+    """The oldest segment of a stream, where that may go.
+
+    It is sealed and not the newest seal, or a recorded gap with a seal behind it.
+    """
+
+    name: str
+    last: int
+    bytes: int
+    until: str
+
+
+class StreamUse(msgspec.Struct, frozen=True):
+    """What a stream takes on the disk, and what of it could go first."""
+
+    stream: str
+    bytes: int
+    oldest: Oldest | None
+
+
+class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[stream.NAME.retention]`: what one stream keeps, in its files. 0 is no limit."""
+
+    max_bytes: Size = Size(0)
+    max_age: Duration = Duration(0)
+
+
+class RetentionRules(msgspec.Struct, frozen=True):
+    """What all streams together may keep, and each; `keep_free` is in bytes, 0 is no limit."""
+
+    max_bytes: int = 0
+    keep_free: int = 0
+    default: RetentionRule = RetentionRule()
+    streams: Mapping[str, RetentionRule] = {}
+
+    def of(self, stream: str) -> RetentionRule:
+        """The rule of one stream."""
+        return self.streams.get(stream, self.default)
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """A segment that is to go, and why; `passed_over` are cursors that had not passed it."""
+
+    stream: str
+    oldest: Oldest
+    reason: str
+    passed_over: Sequence[str] = ()
+
+
+def next_removal(
+    uses: Sequence[StreamUse],
+    rules: RetentionRules,
+    cutoffs: Mapping[float, str],
+    free_bytes: int,
+    cursors: Mapping[str, Mapping[str, int]],
+) -> Removal | None:
+    """The segment that is to go next, None if all may stay.
+
+    `cutoffs` has, for each `max_age`, the time before which all is too old. `cursors` are, by
+    stream and name, up to where somebody has read. What none of a stream's may lack goes only
+    for `keep_free`.
+    """
+
+    def waiting(use: StreamUse, oldest: Oldest) -> list[str]:
+        known = cursors.get(use.stream, {})
+        return sorted(name for name, seq in known.items() if seq < oldest.last)
+
+    heads = [(use, use.oldest) for use in uses if use.oldest is not None]
+    free_to_go = [(use, oldest) for use, oldest in heads if not waiting(use, oldest)]
+    for use, oldest in free_to_go:
+        rule = rules.of(use.stream)
+        if rule.max_age and oldest.until < cutoffs[rule.max_age]:
+            return Removal(use.stream, oldest, "max_age")
+        if rule.max_bytes and use.bytes > rule.max_bytes:
+            return Removal(use.stream, oldest, "max_bytes")
+    if rules.max_bytes and sum(use.bytes for use in uses) > rules.max_bytes and free_to_go:
+        use, oldest = min(free_to_go, key=_age)
+        return Removal(use.stream, oldest, "max_bytes of all streams")
+    if free_bytes < rules.keep_free and heads:
+        use, oldest = min(free_to_go or heads, key=_age)
+        return Removal(use.stream, oldest, "keep_free", waiting(use, oldest))
+    return None
+
+
+def _age(head: tuple[StreamUse, Oldest]) -> tuple[str, str]:
+    use, oldest = head
+    return oldest.until, use.stream
