@@ -2,10 +2,10 @@
 
 DATA/.durable/STREAM   there once something was committed to the stream since a clean start
 
-A segment can be seen from its rename on, and the sync of its directory may fail after that. The
-daemon is told so; whoever else syncs that directory later is told ok, although the name is lost
-(`crash_mark`). So a follower does not sync beside a daemon, it goes by the mark, one line of a length
-that stays the same:
+A segment is visible from its rename on, and the sync of its directory may fail after that. The
+daemon learns of the failure; a later sync by anybody else reports success, although the name is
+lost (`crash_mark`). So while a daemon runs, a follower does not sync. It goes by the mark, one
+line of constant length:
 
     last 00000000000000000412 first 00000000000000000401 boot 1f0c… inode 000…4711 crc32 9b3c1d2e
 

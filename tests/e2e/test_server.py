@@ -30,7 +30,7 @@ from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
 from logengine.intake.context import RECEIVE_BYTES
 from logengine.intake.listeners import bind_listener
-from logengine.intake.quota import Admitted, QuotaConfig, Quotas
+from logengine.intake.quota import Admitted, QuotaConfig, Quotas, QuotasConfig
 from logengine.intake.server import Server
 from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.store.committer import Committer
@@ -226,8 +226,14 @@ async def serving(
                 # A disk that is held would hold the loop, and so the test.
                 commit_limits = CommitConfig(in_loop_below=0, retry_min=0.005, retry_max=0.02)
                 served.committer = Committer(store, commit_limits, tasks, on_room=served.has_room)
+                report_s = limits.pop("report_dropped_every", QuotasConfig().report_every)
                 served.server = Server(
-                    store, served.committer, LimitsConfig(**limits), tasks, quotas=quotas
+                    store,
+                    served.committer,
+                    LimitsConfig(**limits),
+                    tasks,
+                    quotas=quotas,
+                    report_dropped_every_s=report_s,
                 )
                 served.server.listen(listener, "default", NDJSON)
                 try:
