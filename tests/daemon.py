@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.crash.walker import decompressed
+from tests.crash.rig.walker import decompressed
 
 PATIENCE_S = 20
 PROGRAM = ("-m", "logengine")  # what Python is to run

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import click
 
-from tests.crash.going import cut_goings, dropped, fail_goings, retained
-from tests.crash.image import image, missing
-from tests.crash.load import Load
+from tests.crash.rig.going import cut_goings, dropped, fail_goings, retained
+from tests.crash.rig.image import image, missing
+from tests.crash.rig.load import Load
 from tests.crash.test_bit_rot import all_damages, rot, store_records
 from tests.crash.test_erase import cut_erasures, fail_erasures
 from tests.crash.test_faults import fail_runs

@@ -15,8 +15,8 @@ import pytest
 from logengine import AtomicWriter
 from logengine.disk.segment_file import list_segments
 from logengine.format.segment import segment_name
-from tests.crash import image
-from tests.crash.cuts import SCRATCH
+from tests.crash.rig import image
+from tests.crash.rig.cuts import SCRATCH
 
 ACL = "system.posix_acl_access"
 KINDS = ["ext4", "ext4 without a journal", "xfs", "btrfs", "tmpfs", "overlay on ext4"]

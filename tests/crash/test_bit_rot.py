@@ -27,10 +27,10 @@ from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.upkeep.verify import verify_stream
 from tests.compressed import compress_file
-from tests.crash import oracle
-from tests.crash.cuts import SCRATCH
-from tests.crash.seed import SEED
-from tests.crash.walker import fault_of
+from tests.crash.rig import oracle
+from tests.crash.rig.cuts import SCRATCH
+from tests.crash.rig.seed import SEED
+from tests.crash.rig.walker import fault_of
 from tests.daemon import Daemon
 
 STREAM = "app"

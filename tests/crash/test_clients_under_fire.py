@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.crash.seed import SEED
+from tests.crash.rig.seed import SEED
 from tests.daemon import Daemon
 
 PRODUCERS = 8
 # A process may be killed while its records are under way that others of it interrupted.
 NESTED_MAX = 10
-NUMBERING, INTERRUPTED = "tests.crash.numbering_process", "tests.crash.interrupted_process"
+NUMBERING, INTERRUPTED = "tests.crash.rig.numbering_process", "tests.crash.rig.interrupted_process"
 
 
 class Application:

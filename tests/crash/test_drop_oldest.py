@@ -19,11 +19,11 @@ from logengine.store.store import Store
 from logengine.store.stream import drop_oldest
 from logengine.upkeep.compaction_plan import EndedSegment
 from logengine.upkeep.rewrite import Pace, Rewriter
-from tests.crash import oracle
-from tests.crash.going import broken_by_cuts, cut_goings, dropped, fail_goings
-from tests.crash.mutants import nothing
-from tests.crash.seed import SEED
-from tests.crash.system_calls import SystemCalls
+from tests.crash.rig import oracle
+from tests.crash.rig.going import broken_by_cuts, cut_goings, dropped, fail_goings
+from tests.crash.rig.mutants import nothing
+from tests.crash.rig.seed import SEED
+from tests.crash.rig.system_calls import SystemCalls
 from tests.unnoted import unnoted
 
 LAST = 6

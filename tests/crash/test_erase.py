@@ -21,11 +21,10 @@ from logengine.upkeep.erase import ERASING_DIRECTORY, Erasure, Wanted
 from logengine.upkeep.erase_plan import Mark, is_tombstone
 from logengine.upkeep.verify import verify_stream
 from tests.compressed import compress_file
-from tests.crash.power_cut import Disk, Tree
-from tests.crash.seed import SEED
-from tests.crash.system_calls import Attempt, SystemCalls
-from tests.crash.test_bit_rot import STREAM, read, store_records
-from tests.crash.withstanding import (
+from tests.crash.rig.power_cut import Disk, Tree
+from tests.crash.rig.seed import SEED
+from tests.crash.rig.system_calls import Attempt, SystemCalls
+from tests.crash.rig.withstanding import (
     Cut,
     Tried,
     cut_everywhere,
@@ -36,6 +35,7 @@ from tests.crash.withstanding import (
     scratch_place,
     tree_of,
 )
+from tests.crash.test_bit_rot import STREAM, read, store_records
 from tests.unnoted import unnoted
 
 MARK = Mark("2026-11-25T00:00:00.000001Z", "ann", "a password")

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 import pytest
 
-from tests.crash import faults, workload
-from tests.crash.cuts import Report
-from tests.crash.recorded import recorded
-from tests.crash.seed import SEED
-from tests.crash.system_calls import CHANGING, LOOKING
+from tests.crash.rig import faults, workload
+from tests.crash.rig.cuts import Report
+from tests.crash.rig.recorded import recorded
+from tests.crash.rig.seed import SEED
+from tests.crash.rig.system_calls import CHANGING, LOOKING
 
 
 def fail_runs(

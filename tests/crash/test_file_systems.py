@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.crash.image import Image, image, missing
-from tests.crash.load import Load
-from tests.crash.seed import SEED
+from tests.crash.rig.image import Image, image, missing
+from tests.crash.rig.load import Load
+from tests.crash.rig.seed import SEED
 from tests.daemon import PROGRAM, Daemon, Producer, eventually
 
 PRODUCERS = [("app", "p0"), ("app", "p1"), ("web", "p2"), ("audit", "p3")]

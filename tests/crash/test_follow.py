@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.crash import faults, mutants, workload
-from tests.crash.cuts import Report
-from tests.crash.mutants import Mutant
-from tests.crash.recorded import recorded
-from tests.crash.seed import SEED
+from tests.crash.rig import faults, mutants, workload
+from tests.crash.rig.cuts import Report
+from tests.crash.rig.mutants import Mutant
+from tests.crash.rig.recorded import recorded
+from tests.crash.rig.seed import SEED
 
 SEEDS = range(1, 5)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash.image import Image, image, missing
+from tests.crash.rig.image import Image, image, missing
 from tests.daemon import Daemon, Producer, eventually
 
 CONFIG = """

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.crash import hostile
-from tests.crash.seed import SEED
+from tests.crash.rig import hostile
+from tests.crash.rig.seed import SEED
 from tests.crash.test_kill import expected_of
 from tests.daemon import Daemon, Producer, eventually
 

@@ -52,7 +52,7 @@ def _under_fire(
     source: random.Random,
 ) -> str:
     walker = subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.walker", str(daemon.data)],
+        [sys.executable, "-m", "tests.crash.rig.walker", str(daemon.data)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from tests.crash.seed import SEED
+from tests.crash.rig.seed import SEED
 
 
 def kill_runs(first: int, seeds: int, *, threads: int, share: float) -> dict[str, int]:
     """Sweeps the runs of so many seeds in a process that can fork; how often it killed."""
     arguments = map(str, (first, seeds, threads, share))
     result = subprocess.run(
-        [sys.executable, "-m", "tests.crash.kill_points", *arguments],
+        [sys.executable, "-m", "tests.crash.rig.kill_points", *arguments],
         stdout=subprocess.PIPE,
         check=True,
     )

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.crash import cuts, workload
-from tests.crash.cuts import Report
-from tests.crash.power_cut import SECTOR_BYTES, Disk, contents_after_cut
-from tests.crash.recorded import recorded
-from tests.crash.seed import SEED
-from tests.crash.system_calls import ROOT, Made, Removed, Renamed, Synced, SyncFailed, Written
+from tests.crash.rig import cuts, workload
+from tests.crash.rig.cuts import Report
+from tests.crash.rig.power_cut import SECTOR_BYTES, Disk, contents_after_cut
+from tests.crash.rig.recorded import recorded
+from tests.crash.rig.seed import SEED
+from tests.crash.rig.system_calls import ROOT, Made, Removed, Renamed, Synced, SyncFailed, Written
 
 KILLS = 0.02
 

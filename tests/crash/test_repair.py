@@ -20,13 +20,12 @@ from logengine.format.segment import segment_name
 from logengine.store.store import Store
 from logengine.upkeep.repair import DAMAGED_DIRECTORY, Repair
 from logengine.upkeep.verify import verify_stream
-from tests.crash import oracle
-from tests.crash.accidents import Accidents
-from tests.crash.drawn_streams import Life, drawn_life, findings, live
-from tests.crash.power_cut import Tree
-from tests.crash.seed import SEED
-from tests.crash.test_bit_rot import LIMITS, STREAM, read, store_records
-from tests.crash.withstanding import (
+from tests.crash.rig import oracle
+from tests.crash.rig.accidents import Accidents
+from tests.crash.rig.drawn_streams import Life, drawn_life, findings, live
+from tests.crash.rig.power_cut import Tree
+from tests.crash.rig.seed import SEED
+from tests.crash.rig.withstanding import (
     Cut,
     Tried,
     cut_everywhere,
@@ -37,6 +36,7 @@ from tests.crash.withstanding import (
     scratch_place,
     tree_of,
 )
+from tests.crash.test_bit_rot import LIMITS, STREAM, read, store_records
 from tests.unnoted import unnoted
 
 WHEN = "2026-11-26T00:00:00.{:06d}Z"

@@ -32,11 +32,11 @@ from logengine.upkeep.repair import Repair
 from logengine.upkeep.retention import Retainer
 from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
-from tests.crash import oracle
-from tests.crash.going import broken_by_cuts, cut_goings, fail_goings, retained
-from tests.crash.mutants import nothing
-from tests.crash.seed import SEED
-from tests.crash.system_calls import Attempt, SystemCalls
+from tests.crash.rig import oracle
+from tests.crash.rig.going import broken_by_cuts, cut_goings, fail_goings, retained
+from tests.crash.rig.mutants import nothing
+from tests.crash.rig.seed import SEED
+from tests.crash.rig.system_calls import Attempt, SystemCalls
 from tests.unnoted import unnoted
 
 SEALS = 5

@@ -19,9 +19,9 @@ from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.segment import encode_header, segment_name
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from tests.crash import cuts, faults, mutants, oracle
-from tests.crash.mutants import Mutant
-from tests.crash.system_calls import SystemCalls
+from tests.crash.rig import cuts, faults, mutants, oracle
+from tests.crash.rig.mutants import Mutant
+from tests.crash.rig.system_calls import SystemCalls
 from tests.crash.test_faults import fail_runs
 from tests.crash.test_power_cut import cut_runs
 

@@ -20,11 +20,11 @@ from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
 from logengine.client.spool import Spool
 from logengine.errors import DamagedSegment, LogEngineError
 from tests.client_life import Life, World, last_life
-from tests.crash.cuts import SCRATCH
-from tests.crash.kill_points import in_a_process
-from tests.crash.power_cut import Disk
-from tests.crash.seed import SEED
-from tests.crash.system_calls import Attempt, Gate, SystemCalls
+from tests.crash.rig.cuts import SCRATCH
+from tests.crash.rig.kill_points import in_a_process
+from tests.crash.rig.power_cut import Disk
+from tests.crash.rig.seed import SEED
+from tests.crash.rig.system_calls import Attempt, Gate, SystemCalls
 
 ACTIONS = 60
 ENDS_WELL = 0.3

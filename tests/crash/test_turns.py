@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.crash.turns import TurnExecutor, TurnLock
+from tests.crash.rig.turns import TurnExecutor, TurnLock
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.walker import fault_of, segments_under
+from tests.crash.rig.walker import fault_of, segments_under
 
 NAME = "00000000000000000001.ndjson"
 

@@ -20,7 +20,7 @@ from logengine.exchange.exporting import export_file, zstd_frames
 from logengine.format.segment import segment_name
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from tests.crash.oracle import addition
+from tests.crash.rig.oracle import addition
 from tests.daemon import Daemon, eventually
 from tests.e2e.test_cli import LOGENGINE
 

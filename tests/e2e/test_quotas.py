@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash.walker import decompressed
+from tests.crash.rig.walker import decompressed
 from tests.daemon import Daemon, Producer, eventually
 
 MakeDaemon = Callable[[str], Daemon]

@@ -16,8 +16,8 @@ from logengine.disk.directory import Directory
 from logengine.disk.file_system import risks_at
 from logengine.errors import DataDirectoryIncomplete
 from logengine.store.store import Store
-from tests.crash.image import image, missing
-from tests.crash.oracle import AtOnce
+from tests.crash.rig.image import image, missing
+from tests.crash.rig.oracle import AtOnce
 from tests.daemon import Daemon, Producer, eventually
 
 LINES = b"".join(b'{"n":%d}\n' % number for number in range(1, 101))

@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def _simulate(seconds: float, seed: int, patched: str = "") -> int:
-    from tests.crash import mutants
+    from tests.crash.rig import mutants
     from tests.simulation.scenario import Scenario
     from tests.simulation.search import run
 

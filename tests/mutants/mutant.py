@@ -69,7 +69,7 @@ class Mutant:
     changes: tuple[Change, ...] = ()
     finders: tuple[Finder, ...] = (Simulation(),)
     harmless: str = ""
-    patched: str = ""  # one of `tests.crash.mutants`
+    patched: str = ""  # one of `tests.crash.rig.mutants`
 
     def __str__(self) -> str:
         return self.name

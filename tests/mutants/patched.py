@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.crash import mutants
+from tests.crash.rig import mutants
 from tests.mutants.mutant import Mutant, Rig, Simulation
 
 _RIG = "tests/crash/test_rig.py::"

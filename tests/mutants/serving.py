@@ -3,9 +3,9 @@
 from tests.mutants.making import mutant
 from tests.mutants.mutant import Simulation, tests
 
-_SERVER = tests("e2e/test_server.py", "e2e/test_protocol.py")
-_FENCING = tests("e2e/test_fencing.py", "e2e/test_server.py")
-_DATAGRAMS = tests("e2e/test_datagrams.py")
+_SERVER = tests("server/test_server.py", "e2e/test_protocol.py")
+_FENCING = tests("e2e/test_fencing.py", "server/test_server.py")
+_DATAGRAMS = tests("server/test_datagrams.py")
 _QUOTAS = tests("e2e/test_quotas.py")
 
 MUTANTS = (
@@ -105,7 +105,9 @@ MUTANTS = (
         "            del self._waiting[:sent]\n",
         "            self._waiting.clear()\n",
         Simulation(),
-        tests("e2e/test_server.py::test_an_answer_that_the_kernel_takes_in_pieces_arrives_whole"),
+        tests(
+            "server/test_server.py::test_an_answer_that_the_kernel_takes_in_pieces_arrives_whole"
+        ),
     ),
     mutant(
         "ack_kept_back",
@@ -123,7 +125,7 @@ MUTANTS = (
         "                self._loop.add_writer(self._socket, self._on_writable)\n",
         "",
         Simulation(),
-        tests("e2e/test_server.py::test_a_sender_that_never_reads_gets_only_the_latest_ack"),
+        tests("server/test_server.py::test_a_sender_that_never_reads_gets_only_the_latest_ack"),
     ),
     mutant(
         "not_read_on_after_answers",
@@ -159,7 +161,7 @@ MUTANTS = (
         "        is_durable = self._durable >= self._arrived and not self.held_bytes\n",
         "        is_durable = self._durable >= self._arrived\n",
         tests(
-            "e2e/test_server.py::test_closing_at_once_tells_a_sender_without_a_hello_that_"
+            "server/test_server.py::test_closing_at_once_tells_a_sender_without_a_hello_that_"
             "half_a_record_is_not_durable"
         ),
     ),
@@ -204,7 +206,7 @@ MUTANTS = (
         "        if state.is_closed or not state.is_ended or state.is_greeting:",
         "        if state.is_closed or not (state.is_ended or state.is_stopping) or state.is_greeting:",
         Simulation(),
-        tests("e2e/test_server.py", "e2e/test_daemon.py"),
+        tests("server/test_server.py", "e2e/test_daemon.py"),
     ),
     mutant(
         "memory_of_the_closed_stays",
@@ -378,7 +380,7 @@ MUTANTS = (
         "        await self._all_closed.wait()\n",
         "",
         Simulation(),
-        tests("e2e/test_server.py::test_stopping_commits_acks_and_says_goodbye"),
+        tests("server/test_server.py::test_stopping_commits_acks_and_says_goodbye"),
     ),
     mutant(
         "stop_does_not_wait_for_commits",
@@ -387,7 +389,7 @@ MUTANTS = (
         "        self._quotas.report()\n        await self._committer.drained()\n",
         "        self._quotas.report()\n",
         Simulation(),
-        tests("e2e/test_server.py", "e2e/test_daemon.py"),
+        tests("server/test_server.py", "e2e/test_daemon.py"),
     ),
     mutant(
         "no_place_given_back",

@@ -1,6 +1,6 @@
 """A file system in memory, which knows of every name and byte whether a power cut leaves it.
 
-The model is that of `tests.crash.power_cut`: a change of names is durable once a sync of its
+The model is that of `tests.crash.rig.power_cut`: a change of names is durable once a sync of its
 directory has begun after it and said ok; what a file holds is durable once a sync of the file
 has. Before that any subset of the changes may be there after a cut, in any combination, and a
 sync that failed leaves what it was to make durable in that state for good. Here it is kept as
@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.crash.power_cut import contents_after_cut
+from tests.crash.rig.power_cut import contents_after_cut
 
 ROOT = "/simulated"
 _INODE_BYTES = 256  # what a file takes besides its content

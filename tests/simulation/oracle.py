@@ -2,7 +2,7 @@
 
 The oracle knows every record that was sent, and hears of each name of a segment that is given
 or taken away, of each answer that leaves the daemon, and of each line of its log. Segments are
-judged by the documented format alone (`tests.crash.walker`).
+judged by the documented format alone (`tests.crash.rig.walker`).
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from logengine.format.segment import first_of_name
-from tests.crash.walker import decompressed, fault_of
+from tests.crash.rig.walker import decompressed, fault_of
 from tests.simulation.disk import Directory, Disk, Inode
 
 _ROW = re.compile(rb'"p":"([^"]+)","n":(\d+)')

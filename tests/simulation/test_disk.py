@@ -3,7 +3,7 @@
 import random
 import stat
 
-from tests.crash import power_cut, system_calls
+from tests.crash.rig import power_cut, system_calls
 from tests.simulation.disk import Directory, Disk
 
 _NAMES = ("a", "b", "c.tmp")

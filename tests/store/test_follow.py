@@ -12,7 +12,7 @@ from logengine.reading import follower, reader
 from logengine.reading.follower import Follower
 from logengine.reading.problem import Gone, Problem
 from logengine.store.store import Store
-from tests.crash import oracle
+from tests.crash.rig import oracle
 
 if TYPE_CHECKING:
     from logengine.format.block import Block

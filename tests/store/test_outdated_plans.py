@@ -19,7 +19,7 @@ from logengine.errors import OutdatedPlan
 from logengine.store.plan import Addition
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from tests.crash.oracle import addition
+from tests.crash.rig.oracle import addition
 
 NOTHING = Addition([], 0, "", "")
 

@@ -17,7 +17,7 @@ from logengine.store.plan import Addition, StreamState, append
 from logengine.store.stream import SegmentWriter, recover
 from logengine.upkeep.compaction_plan import EndedSegment
 from logengine.upkeep.rewrite import Pace, Rewriter
-from tests.crash.drawn_streams import lose_one
+from tests.crash.rig.drawn_streams import lose_one
 from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"

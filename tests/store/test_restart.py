@@ -21,8 +21,8 @@ from logengine.format.segment import segment_name
 from logengine.store import stream
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
-from tests.crash import oracle
-from tests.crash.drawn_streams import lose_one
+from tests.crash.rig import oracle
+from tests.crash.rig.drawn_streams import lose_one
 from tests.store.test_recovery import write_compressed
 
 BOOT, OTHER_BOOT = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"

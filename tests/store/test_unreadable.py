@@ -24,7 +24,7 @@ from logengine.upkeep.repair import Repair
 from logengine.upkeep.retention import Retainer
 from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.verify import verify_stream
-from tests.crash import oracle
+from tests.crash.rig import oracle
 from tests.store.test_committer import Acks, entry, until
 from tests.store.test_verify import seal
 from tests.unnoted import unnoted

@@ -23,7 +23,7 @@ from logengine.upkeep import verify
 from logengine.upkeep.compaction_plan import EndedSegment
 from logengine.upkeep.rewrite import Pace, Rewriter
 from logengine.upkeep.survey import survey
-from tests.crash import oracle
+from tests.crash.rig import oracle
 from tests.unnoted import unnoted
 
 RECORDS = 9

@@ -43,7 +43,7 @@ from logengine.format.segment import (
 )
 from logengine.upkeep.verify import verify_stream
 from tests.compressed import compress_file
-from tests.crash.walker import fault_of
+from tests.crash.rig.walker import fault_of
 from tests.unit.test_segment import BODY, segment_file
 
 COUNT = 30_000

@@ -15,7 +15,7 @@ from logengine.disk.data_directory import LOCK_NAME, LockedDirectory, create_dat
 from logengine.disk.segment_file import read_header
 from logengine.errors import AtomicWriteError, DataDirectoryReplaced, DataDirectoryUnseen
 from logengine.store.store import Store
-from tests.crash import oracle
+from tests.crash.rig import oracle
 
 
 def test_a_lock_is_given_free_where_the_directory_cannot_be_looked_at(tmp_path: Path) -> None:

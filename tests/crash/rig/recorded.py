@@ -10,10 +10,10 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from tests.crash import workload
-from tests.crash.cuts import SCRATCH
-from tests.crash.system_calls import Gate, SystemCalls, let_through
-from tests.crash.turns import TurnExecutor
+from tests.crash.rig import workload
+from tests.crash.rig.cuts import SCRATCH
+from tests.crash.rig.system_calls import Gate, SystemCalls, let_through
+from tests.crash.rig.turns import TurnExecutor
 
 PATIENCE_S = 20
 

@@ -27,7 +27,7 @@ from logengine.upkeep.compaction import Compactor
 from logengine.upkeep.compaction_plan import CompactionConfig
 from logengine.upkeep.retention import Retainer
 from logengine.upkeep.rewrite import Pace, Rewriter
-from tests.crash.walker import decompressed, fault_of
+from tests.crash.rig.walker import decompressed, fault_of
 
 # Small enough that active segments end, and are evicted, within a few records.
 COMMIT = CommitConfig(rewrite_limit=1024, direct_above=700)

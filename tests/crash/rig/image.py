@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.crash.cuts import SCRATCH
+from tests.crash.rig.cuts import SCRATCH
 
 # linux/fs/ext4/ext4.h and linux/fs/xfs/libxfs/xfs_fs.h: _IOR('X', 125, __u32)
 _SHUTDOWN = 0x8004587D

@@ -1,6 +1,6 @@
 """A process killed at its N-th file-system call, for every N.
 
-Run as `python -m tests.crash.kill_points FIRST_SEED SEEDS THREADS SHARE`: it has one thread,
+Run as `python -m tests.crash.rig.kill_points FIRST_SEED SEEDS THREADS SHARE`: it has one thread,
 so that it can fork a process for each point. With 0 threads the order of the calls is drawn
 from the seed, with more it is as it comes. After each kill the data is recovered and held
 against what was promised; after a share of them each recovery is itself killed at every one
@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 
 from structlog.testing import capture_logs
 
-from tests.crash import oracle, workload
-from tests.crash.cuts import SCRATCH
-from tests.crash.oracle import Promises
-from tests.crash.system_calls import Attempt, Gate, SystemCalls
-from tests.crash.turns import TurnExecutor
+from tests.crash.rig import oracle, workload
+from tests.crash.rig.cuts import SCRATCH
+from tests.crash.rig.oracle import Promises
+from tests.crash.rig.system_calls import Attempt, Gate, SystemCalls
+from tests.crash.rig.turns import TurnExecutor
 
 _RETAINS_EVERY = 8  # of the seeds
 

@@ -31,7 +31,7 @@ from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import QuotaConfig, Quotas
 from logengine.protocols.ndjson import NdjsonReceiver
 from logengine.protocols.wire import NoAnswers, WireProtocol
-from tests.e2e.test_server import A_MOMENT_S, PATIENCE_S, Served, numbered, serving
+from tests.server.test_server import A_MOMENT_S, PATIENCE_S, Served, numbered, serving
 
 BARE = WireProtocol("bare", ("datagram",), NdjsonReceiver, NoAnswers())
 STREAM = "datagrams"

@@ -13,7 +13,7 @@ from logengine.disk.durable_names import DurableNames
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.upkeep.retention import Retainer
 from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
-from tests.crash.oracle import Reads
+from tests.crash.rig.oracle import Reads
 
 # All that the campaign stores is older than a second by then.
 _NOW_NS = 1_900_000_000_000_000_000

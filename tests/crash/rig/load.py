@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 from logengine.upkeep.verify import verify_stream
-from tests.crash.oracle import Durable, Promises, Sent, look_at, record_line
-from tests.crash.oracle import Producer as ProducerName
+from tests.crash.rig.oracle import Durable, Promises, Sent, look_at, record_line
+from tests.crash.rig.oracle import Producer as ProducerName
 from tests.daemon import Producer
 
 _BURSTS = (1, 1, 2, 10, 40)

@@ -30,11 +30,11 @@ from logengine.upkeep.retention import Retainer
 from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 from logengine.upkeep.verify import verify_stream
-from tests.crash.oracle import AtOnce, addition
-from tests.crash.power_cut import Tree
-from tests.crash.retaining import retainer
+from tests.crash.rig.oracle import AtOnce, addition
+from tests.crash.rig.power_cut import Tree
+from tests.crash.rig.retaining import retainer
+from tests.crash.rig.withstanding import tree_of
 from tests.crash.test_bit_rot import read
-from tests.crash.withstanding import tree_of
 from tests.unnoted import unnoted
 
 STREAM = "app"

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 from structlog.testing import capture_logs
 
 from logengine.errors import DamagedSegment
-from tests.crash.cuts import SCRATCH
-from tests.crash.power_cut import Disk, Tree
-from tests.crash.system_calls import (
+from tests.crash.rig.cuts import SCRATCH
+from tests.crash.rig.power_cut import Disk, Tree
+from tests.crash.rig.system_calls import (
     CHANGING,
     LOOKING,
     Attempt,

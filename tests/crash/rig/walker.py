@@ -1,6 +1,6 @@
 """A reader that walks a data directory in a loop and takes nothing on trust.
 
-Run as `python -m tests.crash.walker DATA`; when its standard input ends, it prints what it
+Run as `python -m tests.crash.rig.walker DATA`; when its standard input ends, it prints what it
 saw as JSON: how many files, and which were broken. It knows the documented format alone.
 """
 

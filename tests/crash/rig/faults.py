@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logengine.errors import LogEngineError
-from tests.crash import cuts, oracle, workload
-from tests.crash.cuts import Report
-from tests.crash.oracle import Durable, Producer
-from tests.crash.recorded import recorded
-from tests.crash.system_calls import Attempt
+from tests.crash.rig import cuts, oracle, workload
+from tests.crash.rig.cuts import Report
+from tests.crash.rig.oracle import Durable, Producer
+from tests.crash.rig.recorded import recorded
+from tests.crash.rig.system_calls import Attempt
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EROFS, errno.EINTR)
 SHORT = 0  # no error: a write that takes only part of what it was given

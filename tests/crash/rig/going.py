@@ -17,8 +17,8 @@ from logengine.store.store import Store
 from logengine.store.stream import drop_oldest
 from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.verify import verify_stream
-from tests.crash import cuts
-from tests.crash.drawn_streams import (
+from tests.crash.rig import cuts
+from tests.crash.rig.drawn_streams import (
     STREAM,
     Case,
     drawn_case,
@@ -27,11 +27,11 @@ from tests.crash.drawn_streams import (
     newest_seal,
     stored_lines,
 )
-from tests.crash.oracle import AtOnce
-from tests.crash.power_cut import Disk
-from tests.crash.retaining import drawn_rules, retainer
-from tests.crash.system_calls import Attempt, SystemCalls
-from tests.crash.withstanding import (
+from tests.crash.rig.oracle import AtOnce
+from tests.crash.rig.power_cut import Disk
+from tests.crash.rig.retaining import drawn_rules, retainer
+from tests.crash.rig.system_calls import Attempt, SystemCalls
+from tests.crash.rig.withstanding import (
     Cut,
     Tried,
     cut_everywhere,

@@ -1,8 +1,9 @@
 """A numbering process whose sends are interrupted: by signals, by collections, and by forks.
 
-Run as `python -m tests.crash.interrupted_process SOCKET SPOOL PRODUCER N PAUSE_S`. The records of
-its own have numbers, as those of `numbering_process`. Beside them it logs to another stream, and
-so does what interrupts it, by the same client: n, n + 1, … in each process. Signal handlers log
+Run as `python -m tests.crash.rig.interrupted_process SOCKET SPOOL PRODUCER N PAUSE_S`.
+Its own records are numbered like those of `numbering_process`. Meanwhile it logs to another
+stream, and so does what interrupts it, through the same client: n, n + 1, … in each process.
+Signal handlers log
 there, what a collection finds, and children that are forked in the midst of it all, which end in
 each of the ways that `docs/clients.md` says lose nothing. Of a child that ended as it should the
 parent says so: then all of its records have to be there.
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import logengine
-from tests.crash import numbering_process
+from tests.crash.rig import numbering_process
 
 _EVERY_S = 0.003
 _COLLECTIONS_EVERY = 10  # signals

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from logengine.disk.crash_mark import CRASH_MARK_NAME
 from logengine.disk.durable_mark import MARKS_NAME
-from tests.crash.system_calls import (
+from tests.crash.rig.system_calls import (
     ROOT,
     Emptied,
     Linked,

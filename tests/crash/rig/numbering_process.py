@@ -1,6 +1,6 @@
 """A process that may be killed at any time: sends records 1 to N of one producer, once each.
 
-Run as `python -m tests.crash.numbering_process SOCKET SPOOL PRODUCER N PAUSE_S`. Started again,
+Run as `python -m tests.crash.rig.numbering_process SOCKET SPOOL PRODUCER N PAUSE_S`. Started again,
 it goes on behind what is safe. It pauses behind every 100 records.
 """
 

@@ -35,8 +35,8 @@ from logengine.upkeep.compaction import Compactor
 from logengine.upkeep.compaction_plan import CompactionConfig
 from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
-from tests.crash import retaining
-from tests.crash.oracle import (
+from tests.crash.rig import retaining
+from tests.crash.rig.oracle import (
     COMMIT,
     LIMITS,
     Durable,

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.crash import oracle
-from tests.crash.oracle import Found, MakeRetainer, Producer, Promises
-from tests.crash.power_cut import Disk, Tree
-from tests.crash.system_calls import SyncFailed, SystemCalls, Written
+from tests.crash.rig import oracle
+from tests.crash.rig.oracle import Found, MakeRetainer, Producer, Promises
+from tests.crash.rig.power_cut import Disk, Tree
+from tests.crash.rig.system_calls import SyncFailed, SystemCalls, Written
 
 # Where there is memory that looks like a disk, states are made many times faster.
 SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
