@@ -60,9 +60,10 @@ def recover(
     When it returns, everything that the returned state says is durable: what a killed
     process renamed and did not sync is synced here, before anybody is told of it. Where that
     process may have been told that a sync failed, `writes_again` has what may have lost its
-    name by that written once more. Costs a listing and at most `COVER_SEGMENTS_MAX` headers, and
-    the body of the newest segment if that is smaller than `rewrite_limit` and
-    `active_bytes_max`; with `writes_again` a copy of it, whatever its size. Damaged segments
+    name by that written once more. Costs a listing and the headers of the newest
+    `COVER_SEGMENTS_MAX` segments, or twice as many if records seem to be missing, and the body of
+    the newest segment if that is smaller than `rewrite_limit` and `active_bytes_max`; with
+    `writes_again` a copy of it, whatever its size. Damaged segments
     are reported and stay as they are. Running it twice does no harm.
 
     Raises `OSError`. A segment that the disk does not give just now is no damaged one: it may be
@@ -87,10 +88,7 @@ def _recovered(
     names.remove_together(directory, temps)
     firsts = segments_among(listed)
     damaged: list[DamagedSegment] = []
-    # Among these is what an interrupted merge left covered at the end of a stream. Older ones
-    # harm no reader and need no look at the start.
-    found = [_found(directory, first, damaged) for first in firsts[-COVER_SEGMENTS_MAX:]]
-    plan = plan_recovery(stream, found)
+    found, plan = _newest(directory, stream, firsts, damaged)
     if writes_again and not _write_again(directory, found, plan, names):
         plan = replace(plan, covered=[])
     file_names = {each.first: each.header.file_name for each in found if each.header}
@@ -128,6 +126,27 @@ def _recovered(
         damaged=damaged,
         unread=unread,
     )
+
+
+def _newest(
+    directory: Directory, stream: str, firsts: list[int], damaged: list[DamagedSegment]
+) -> tuple[list[Found], RecoveryPlan]:
+    """The newest segments, and what to do with them.
+
+    Among these is what an interrupted merge left covered at the end of a stream. Older leftovers
+    harm no reader.
+    """
+    found = [_found(directory, first, damaged) for first in firsts[-COVER_SEGMENTS_MAX:]]
+    plan = plan_recovery(stream, found)
+    if plan.gaps:
+        # The first of these may be leftovers. What covers them, and the records that seem to be
+        # missing, is then among as many segments before them.
+        older = firsts[-2 * COVER_SEGMENTS_MAX : -COVER_SEGMENTS_MAX]
+        since = found[0].first
+        found = [_found(directory, first, damaged) for first in older] + found
+        plan = plan_recovery(stream, found)
+        plan = replace(plan, gaps=[gap for gap in plan.gaps if gap[0] > since])
+    return found, plan
 
 
 def _found(directory: Directory, first: int, damaged: list[DamagedSegment]) -> Found:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header
-from logengine.format.cover import MERGED_SEGMENTS_MAX
+from logengine.format.cover import COVER_SEGMENTS_MAX, MERGED_SEGMENTS_MAX
 from logengine.format.segment import Header, segment_name
 from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition, StreamState, append
@@ -70,6 +71,16 @@ def commits(directory: Path, count: int) -> StreamState:
     return state
 
 
+def merge_all(directory: Path) -> None:
+    """Publishes the longest merge there is, and removes nothing."""
+    parts = [EndedSegment(seq, seq, len(line(seq))) for seq in range(1, MERGED_SEGMENTS_MAX + 1)]
+    rewriter = Rewriter(
+        directory.parent, Pace(math.inf), names=unnoted(), direct_above=65536, level=1
+    )
+    writer, _ = rewriter.merge(directory.name, parts)
+    writer.publish()
+
+
 def state_of(directory: Path) -> StreamState:
     return recover(directory, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536).state
 
@@ -122,10 +133,7 @@ def test_the_longest_merge_is_found_where_what_it_covers_is_left(stream: Path, b
     state = StreamState("app")
     for number in range(1, count + 1):
         state = commit(stream, state.without_active(), number)
-    parts = [EndedSegment(seq, seq, len(line(seq))) for seq in range(1, MERGED_SEGMENTS_MAX + 1)]
-    rewriter = Rewriter(stream.parent, Pace(math.inf), names=unnoted(), direct_above=65536, level=1)
-    writer, _ = rewriter.merge("app", parts)
-    writer.publish()
+    merge_all(stream)
     assert len(list_segments(stream)) == count
     problems: list[object] = []
     for seq in range(1, count + 1):
@@ -138,6 +146,39 @@ def test_the_longest_merge_is_found_where_what_it_covers_is_left(stream: Path, b
     recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
     assert recovery.covered_removed == MERGED_SEGMENTS_MAX - 1
     assert recovery.state.next_seq == count + 1
+
+
+# A kill leaves the oldest of what was to be removed, a power cut may leave any.
+@pytest.mark.parametrize("left", [range(2, 31), (7, 8, 20, 41), (MERGED_SEGMENTS_MAX,)])
+def test_leftovers_of_a_merge_before_many_new_segments_are_not_taken_for_missing_records(
+    stream: Path, left: Collection[int]
+) -> None:
+    count = MERGED_SEGMENTS_MAX + COVER_SEGMENTS_MAX - 2
+    commits(stream, count)
+    merge_all(stream)
+    for number in set(range(2, MERGED_SEGMENTS_MAX + 1)) - set(left):
+        (stream / segment_name(number)).unlink()
+    recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
+    assert recovery.gaps == []
+    assert recovery.state.next_seq == count + 1
+    problems: list[object] = []
+    assert b"".join(
+        block.body for block in StreamReader(stream.parent, "app", problems.append).read()
+    ) == b"".join(map(line, range(1, count + 1)))
+    assert problems == []
+
+
+@pytest.mark.parametrize("missing", [MERGED_SEGMENTS_MAX + 1, MERGED_SEGMENTS_MAX + 9])
+def test_records_missing_after_the_leftovers_of_a_merge_are_reported(
+    stream: Path, missing: int
+) -> None:
+    count = MERGED_SEGMENTS_MAX + COVER_SEGMENTS_MAX - 2
+    commits(stream, count)
+    merge_all(stream)
+    for number in [*range(31, MERGED_SEGMENTS_MAX + 1), missing]:
+        (stream / segment_name(number)).unlink()
+    recovery = recover(stream, names=unnoted(), rewrite_limit=65536, active_bytes_max=65536)
+    assert recovery.gaps == [(missing, missing)]
 
 
 def test_a_stream_goes_on_behind_a_recorded_gap_and_leaves_it_as_it_is(stream: Path) -> None:
