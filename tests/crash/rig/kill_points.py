@@ -21,6 +21,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,8 +120,9 @@ def _work(root: Path, plan: workload.Plan, threads: int, kill: _Kill) -> list[An
     def work(note: Callable[[Any], None]) -> None:
         turns = TurnExecutor(random.Random(plan.seed))
         executor: Executor = ThreadPoolExecutor(threads) if threads else turns
+        locks = nullcontext() if threads else turns.locks_taken()
         calls = SystemCalls(root, gate=kill.gate(note), pause=turns.pause)
-        with calls.taken(), capture_logs():
+        with calls.taken(), locks, capture_logs():
             asyncio.run(workload.run(root / "data", plan, executor, note))
 
     return in_a_process(root, work)
