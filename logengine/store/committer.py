@@ -193,11 +193,11 @@ class Committer:
 
     def retry_now(self) -> None:
         """Tries the streams again that rest after a failure."""
-        for pending in list(self._pending.values()):
+        for stream, pending in list(self._pending.items()):
             if pending.retry is not None:
                 pending.retry.cancel()
                 self._timers.discard(pending.retry)
-                self._retry(pending)
+                self._retry(stream, pending)
 
     def held(self, stream: str) -> AbstractAsyncContextManager[None]:
         """While inside, no commit touches the directory of `stream`; its senders wait.
@@ -362,9 +362,7 @@ class Committer:
         assert not pending.returned, "what failed before it comes before it"
         goes_again = pending.attempts > 0
         if goes_again:
-            report_success(stream, pending, self._loop.time())
-            pending.goes_again()
-            self._failing.discard(stream)
+            self._goes_again(stream, pending)
         self._perhaps_forget(stream, pending)
         if goes_again:
             self._on_failing()
@@ -405,7 +403,7 @@ class Committer:
         if pending.lacks_space and self._drops_oldest(stream) and not self._closed:
             self._spawn(self._make_room(stream, pending, pause_s))
         else:
-            self._retry_later(pending, pause_s)
+            self._retry_later(stream, pending, pause_s)
 
     async def _make_room(self, stream: str, pending: Pending, pause_s: float) -> None:
         """Drops the stream's oldest segments, as many as what waits takes, and tries again."""
@@ -423,16 +421,33 @@ class Committer:
             await report_dropped(self._store.data, stream, dropped)
         # At once only the first time: where somebody else takes what is freed, or it is not
         # space that is short, a history of years is not to be gone in a second.
-        self._retry_later(pending, 0 if dropped and pending.attempts == 1 else pause_s)
+        self._retry_later(stream, pending, 0 if dropped and pending.attempts == 1 else pause_s)
 
-    def _retry_later(self, pending: Pending, delay_s: float) -> None:
+    def _retry_later(self, stream: str, pending: Pending, delay_s: float) -> None:
         if not self._closed:
-            pending.retry = self._later(delay_s, self._retry, pending)
+            pending.retry = self._later(delay_s, self._retry, stream, pending)
 
-    def _retry(self, pending: Pending) -> None:
+    def _retry(self, stream: str, pending: Pending) -> None:
         pending.retry = None
         pending.resting = False
+        if pending.is_empty and not pending.wants_recovery:
+            # Nobody waits for what failed. The next entry is the next try, and its sender may be
+            # one that is not read while the stream fails.
+            self._nothing_waits(stream, pending)
         self._pump()
+
+    def _nothing_waits(self, stream: str, pending: Pending) -> None:
+        """No commit will say that a stream goes again."""
+        if pending.attempts:
+            self._goes_again(stream, pending)
+        self._perhaps_forget(stream, pending)
+        self._on_failing()
+        self._on_room()
+
+    def _goes_again(self, stream: str, pending: Pending) -> None:
+        report_success(stream, pending, self._loop.time())
+        pending.goes_again()
+        self._failing.discard(stream)
 
     def _recover(self, stream: str, pending: Pending) -> None:
         pending.recovering = True
@@ -455,12 +470,7 @@ class Committer:
         self._stream_locks.let_through({stream})
         report_recovery(stream, recovery)
         if pending.is_empty:
-            # Nobody waits for a commit that would say so.
-            if pending.attempts:
-                report_success(stream, pending, self._loop.time())
-            self._perhaps_forget(stream, pending)
-            self._on_failing()
-            self._on_room()
+            self._nothing_waits(stream, pending)
         self._pump()
 
     def _later(

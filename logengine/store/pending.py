@@ -144,10 +144,8 @@ class Pending:
     def drop_producers(self) -> int:
         """Forgets what waits of producers with a name; gives its bytes."""
         assert not self.under_way, "what is under way is nobody's to forget"
-        left = [entry for entry in self.entries if entry.producer is None]
         dropped_bytes = sum(len(entry.body) for entry in self.entries if entry.producer)
-        # Something has to wait in it, or it would not be tried again.
-        self.entries = deque(left or [Entry(b"", 0, "", 0, Barrier())])
+        self.entries = deque(entry for entry in self.entries if entry.producer is None)
         return dropped_bytes
 
     def failed(self, error: Exception, now_s: float) -> bool:

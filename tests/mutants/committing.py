@@ -93,8 +93,8 @@ MUTANTS = then(
             "not_taken_from_failing",
             "a stream that goes again is still among the failing ones",
             "store/committer.py",
-            "            self._failing.discard(stream)\n",
-            "",
+            "        self._failing.discard(stream)\n\n    def _recover(",
+            "\n    def _recover(",
         ),
         mutant(
             "acked_though_failed",
@@ -182,7 +182,7 @@ MUTANTS = then(
             "failing_for_ever",
             "a stream that goes again counts as failing for its senders",
             "store/committer.py",
-            "            pending.goes_again()\n",
+            "        pending.goes_again()\n",
             "",
         ),
         mutant(

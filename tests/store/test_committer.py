@@ -421,6 +421,31 @@ async def test_a_barrier_waits_for_what_was_added_before_and_not_for_more(
         assert acks.numbers == [1]
 
 
+async def test_a_stream_that_failed_for_a_barrier_nobody_waits_for_is_read_again(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    async with committing(data, retry_min=0.01, retry_max=0.01) as (committer, store):
+        room_again = asyncio.Event()
+        committer._on_room = room_again.set
+        await committer.barrier("app")
+        data.rename(tmp_path / "away")
+        barrier = asyncio.ensure_future(committer.barrier("app"))
+        await asyncio.sleep(0)
+        barrier.cancel()  # the connection that asked for it is gone
+        await until(lambda: committer.totals.failures > 0)
+        (tmp_path / "away").rename(data)
+        await store.reopen()
+        # Every sender of the stream may be one that is not read while it fails.
+        await until(lambda: not committer.failing())
+        assert committer.has_room("app", 1)
+        await room_again.wait()
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        assert acks.numbers == [1]
+
+
 async def test_a_barrier_in_a_failing_stream_waits_until_it_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
