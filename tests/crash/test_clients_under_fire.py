@@ -130,13 +130,13 @@ def check_interruptions(records: list[dict[str, Any]]) -> str:
 
 
 def test_every_record_is_stored_once_whoever_is_killed(root: Path) -> None:
-    print(under_fire(root, 80_000, kill_every_s=(0.05, 0.4), client_kills=0.3, pause_s=0.05))
+    print(under_fire(root, 40_000, kill_every_s=(0.05, 0.4), client_kills=0.3, pause_s=0.05))
 
 
 def test_every_record_is_stored_once_whatever_interrupts_it(root: Path) -> None:
     fire = under_fire(
         root,
-        24_000,
+        12_000,
         kill_every_s=(0.2, 0.8),
         client_kills=0.1,
         pause_s=0.05,

@@ -47,7 +47,7 @@ def fail_runs(
 
 
 def test_no_failing_call_breaks_a_promise() -> None:
-    report = fail_runs(range(SEED, SEED + 12), share=0.04, cut=0.1, records=6)
+    report = fail_runs(range(SEED, SEED + 6), share=0.04, cut=0.1, records=6)
     print(report)
     assert not report.violations
     assert report.faults > 100

@@ -223,8 +223,8 @@ def test_after_a_commit_whose_sync_failed_nothing_of_the_stream_goes(tmp_path: P
 
 
 def test_no_cut_and_no_failing_call_spoils_a_retention() -> None:
-    assert cut_goings(range(SEED, SEED + 20), retained).trees > 50
-    assert fail_goings(range(SEED, SEED + 2), retained, cut=0).failing_calls > 10
+    assert cut_goings(range(SEED, SEED + 10), retained).trees > 50
+    assert fail_goings(range(SEED, SEED + 1), retained, cut=0).failing_calls > 10
 
 
 @pytest.mark.campaign

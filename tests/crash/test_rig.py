@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -39,7 +40,24 @@ PRODUCER = ("app", "p")
 RECORDS = 5
 
 
-@pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_CUTS)
+# Found by the last of the runs only: half a minute each, and more.
+CAUGHT_LATE = {
+    mutants.uncertain_forgotten,
+    mutants.leftover_trusted,
+    mutants.directory_of_failed_sync_kept,
+    mutants.state_not_set_back,
+}
+
+
+def early_and_late(found: Iterable[Mutant]) -> list[Any]:
+    """The mutants, those that are found late for the campaign."""
+    return [
+        pytest.param(mutant, marks=[pytest.mark.campaign] if mutant in CAUGHT_LATE else [])
+        for mutant in found
+    ]
+
+
+@pytest.mark.parametrize("mutant", early_and_late(mutants.CAUGHT_BY_CUTS))
 def test_power_cuts_catch(mutant: Mutant) -> None:
     with mutant():
         assert cut_violations(), f"not caught: {mutant.__doc__}"
@@ -52,30 +70,18 @@ def test_many_power_cuts_catch(mutant: Mutant) -> None:
         assert cut_violations(MANY_SEEDS), f"not caught: {mutant.__doc__}"
 
 
-# A minute each, for they are found by the last of the runs.
-CAUGHT_LATE = {
-    mutants.uncertain_forgotten,
-    mutants.leftover_trusted,
-    mutants.directory_of_failed_sync_kept,
-}
-
-
-@pytest.mark.parametrize(
-    "mutant",
-    [
-        pytest.param(mutant, marks=[pytest.mark.campaign] if mutant in CAUGHT_LATE else [])
-        for mutant in mutants.CAUGHT_BY_FAULTS
-    ],
-)
+@pytest.mark.parametrize("mutant", early_and_late(mutants.CAUGHT_BY_FAULTS))
 def test_faults_catch(mutant: Mutant) -> None:
     with mutant():
         assert fault_violations(), f"not caught: {mutant.__doc__}"
 
 
+@pytest.mark.campaign
 def test_the_engine_as_it_is_passes_the_cuts_that_catch_mutants() -> None:
     assert not cut_violations()
 
 
+@pytest.mark.campaign
 def test_the_engine_as_it_is_passes_the_faults_that_catch_mutants() -> None:
     assert not fault_violations()
 

@@ -31,6 +31,12 @@ ENDS_WELL = 0.3
 CUTS_PER_POINT_MAX = 6
 
 
+def seeds(count: int, *, campaign_from: int) -> list[Any]:
+    """That many seeds, those from the place `campaign_from` on for the campaign."""
+    marks = [[pytest.mark.campaign] if place >= campaign_from else [] for place in range(count)]
+    return [pytest.param(SEED + place, marks=marks[place]) for place in range(count)]
+
+
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="logengine-spool-", dir=SCRATCH) as name:
@@ -84,22 +90,22 @@ def lives_until(number: int, seed: int, root: Path) -> list[Any]:
     return in_a_process(root, work)
 
 
-def test_a_kill_at_any_call_loses_and_doubles_nothing() -> None:
+@pytest.mark.parametrize("seed", seeds(4, campaign_from=2))
+def test_a_kill_at_any_call_loses_and_doubles_nothing(seed: int) -> None:
     kills = 0
-    for seed in range(SEED, SEED + 4):
-        for number in range(1, 10_000):
-            with scratch() as root:
-                events = lives_until(number, seed, root)
-                worlds = [event for event in events if isinstance(event, World)]
-                world = worlds[-1] if worlds else World()
-                source = random.Random(number)
-                world.daemon.disconnect(source)
-                found = last_life(root, world, source, numbered=is_numbered(seed))
-                assert found == [], (seed, number)
-            if events[-1] != "killed":
-                break
-            kills += 1
-    assert kills > 100
+    for number in range(1, 10_000):
+        with scratch() as root:
+            events = lives_until(number, seed, root)
+            worlds = [event for event in events if isinstance(event, World)]
+            world = worlds[-1] if worlds else World()
+            source = random.Random(number)
+            world.daemon.disconnect(source)
+            found = last_life(root, world, source, numbered=is_numbered(seed))
+            assert found == [], (seed, number)
+        if events[-1] != "killed":
+            break
+        kills += 1
+    assert kills > 20
 
 
 class Failing:
@@ -267,20 +273,20 @@ def lives_after_a_failed_sync(seed: int, at: int, root: Path) -> tuple[list[Any]
         return calls.trace, begin
 
 
-def test_what_a_failed_sync_lost_is_written_again_before_a_power_cut() -> None:
+@pytest.mark.parametrize("seed", seeds(4, campaign_from=1))
+def test_what_a_failed_sync_lost_is_written_again_before_a_power_cut(seed: int) -> None:
     failures = trees = 0
-    for seed in range(SEED, SEED + 4):
-        for at in range(1, 1000):
-            with scratch() as root:
-                lived = lives_after_a_failed_sync(seed, at, root)
-            if lived is None:
-                break
-            failures += 1
-            cut, found = cut_from(*lived, random.Random(at), numbered=is_numbered(seed))
-            trees += cut
-            assert found == [], (seed, at)
-    assert failures > 50
-    assert trees > 1000
+    for at in range(1, 1000):
+        with scratch() as root:
+            lived = lives_after_a_failed_sync(seed, at, root)
+        if lived is None:
+            break
+        failures += 1
+        cut, found = cut_from(*lived, random.Random(at), numbered=is_numbered(seed))
+        trees += cut
+        assert found == [], (seed, at)
+    assert failures > 10
+    assert trees > 200
 
 
 def test_a_disk_with_no_room_for_a_second_copy_keeps_nobody_from_starting() -> None:
