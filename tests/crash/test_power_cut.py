@@ -60,7 +60,7 @@ def test_no_cut_breaks_a_promise() -> None:
         pytest.param(1500, 3, 10, KILLS, id="many runs"),
         pytest.param(300, 4, 25, KILLS, id="longer runs"),
         # Every event of these is also a kill, with a second daemon that is cut everywhere.
-        pytest.param(30, 3, 5, 1, id="kills"),
+        pytest.param(40, 3, 5, 1, id="kills"),
     ],
 )
 def test_no_cut_of_many_breaks_a_promise(

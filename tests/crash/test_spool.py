@@ -285,8 +285,8 @@ def test_what_a_failed_sync_lost_is_written_again_before_a_power_cut(seed: int) 
         cut, found = cut_from(*lived, random.Random(at), numbered=is_numbered(seed))
         trees += cut
         assert found == [], (seed, at)
-    assert failures > 10
-    assert trees > 200
+    assert failures > 5
+    assert trees > 100
 
 
 def test_a_disk_with_no_room_for_a_second_copy_keeps_nobody_from_starting() -> None:
