@@ -56,7 +56,7 @@ class AtomicWriteError(LogEngineError, OSError):
     def __str__(self) -> str:
         text = f"cannot {self.verb} {self.filename}: {self.strerror}"
         if self.published:
-            text += "; the new content is visible, but a power cut may restore the old one"
+            text += "; the new content is there, but a power cut may restore the old one"
         return text
 
 

@@ -360,7 +360,7 @@ class Committer:
         self.pending_bytes -= size
         pending.bytes -= size
         pending.under_way -= 1
-        assert not pending.returned, "a later batch succeeded before returned entries"
+        assert not pending.returned, "what failed before it comes before it"
         goes_again = pending.attempts > 0
         if goes_again:
             report_success(stream, pending, self._loop.time())
