@@ -276,7 +276,7 @@ class AtomicWriter:
             return
         if self._buffering != 0:
             with _FailingStep(self, "write"):
-                self.file.flush()  # Python's own buffer, which fsync does not include
+                self.file.flush()  # Python's own buffer, which fsync knows nothing of
         if self._replaced is not None:
             self._give(self.file.fileno(), self._replaced)
         with _FailingStep(self, "fsync"):

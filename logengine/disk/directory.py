@@ -227,8 +227,8 @@ class Directory:
         descriptor = self.descriptor
         with errors_name(self.path, "sync the directory"):
             os.fsync(descriptor)
-            # An xfs that has shut down (its log failed) discards what it had to log. The fsync of
-            # a directory then succeeds, but fstat always fails. Without this fstat, 29 of 300
+            # xfs that has shut down (its log failed) discards what it had to log. The fsync of a
+            # directory then succeeds, but fstat always fails. Without this fstat, 29 of 300
             # shutdowns under load lost a name that was synced.
             os.fstat(descriptor)
 

@@ -97,7 +97,7 @@ class StreamCommit:
         """Runs a step of the writer; an error there fails this stream only."""
         try:
             step()
-        except Exception as error:  # noqa: BLE001 - any error fails this stream only
+        except Exception as error:  # noqa: BLE001 - whatever it is, only this stream failed
             self.failure = error
 
     async def __aenter__(self) -> Self:
