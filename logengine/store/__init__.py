@@ -7,14 +7,13 @@ recovers what is durable in each stream before anything is added to it.
     committer      when to commit: batches, retries, back-off; one event loop
     pending        the queue of one stream
     stream_locks   exclusive access to a stream between commits
-    plan           pure: the next segment of a stream; what recovery keeps
-    drop_oldest    pure: which segments to remove on a full disk
+    plan           the next segment of a stream; what recovery keeps
+    drop_oldest    which segments to remove on a full disk
     store          all streams of a data directory; commits a batch
     publication    the writers of one commit, and the step that publishes them
     opening        locks the data directory, checks it, recovers its streams
     stream         one stream's directory: recovery, writing a segment, removing old ones
     stream_events  what the daemon's log reports about a stream
-    settings       `[commit]` and `[limits]`
 
 Constraints on code here:
 

@@ -103,7 +103,7 @@ class Pending:
         return isinstance(self.error, OSError) and self.error.errno in _NO_SPACE
 
     def take(self, room_bytes: int) -> tuple[list[Entry], int]:
-        """Takes the next entries for a batch, until `room_bytes` are used up; and their bytes.
+        """Takes the next entries until `room_bytes` are used up; returns them and their bytes.
 
         The last entry may exceed the room.
         """

@@ -275,7 +275,7 @@ class Store:
         }
 
     def may_be_trimmed(self, stream: str) -> bool:
-        """Whether `stream` does not still await recovery."""
+        """Whether `stream` is not awaiting recovery."""
         if stream in self._durable or self._opened is None:
             return True
         return not isinstance(self._opened.recovered.get(stream), OSError)
