@@ -1,7 +1,7 @@
 """`AtomicWriter` for asyncio, on aiofiles: each step runs in a thread.
 
-As in the blocking one, an exception may come at any bytecode, and then somebody is left who
-removes the temp: whoever takes a step just then, or the `async with` statement itself.
+As in the blocking writer, an exception may come at any bytecode. The temp file is removed
+nevertheless: by the thread that is running a step, or by the `async with` statement itself.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ Result = TypeVar("Result")
 
 
 class AsyncAtomicWriter:
-    """`AtomicWriter` for asyncio: what that one says of a file holds here too.
+    """`AtomicWriter` for asyncio, with the same guarantees for the file.
 
-    Leaving the `async with` by an exception or by cancellation removes the temp and
-    leaves the target untouched. When the cancellation comes after the replace, the file
-    is new and complete, and the directory sync is waited for before the cancellation
-    goes on. `executor` None means the loop's own.
+    Leaving the `async with` by an exception or by cancellation removes the temp file and leaves
+    the target untouched. If the cancellation comes after the rename, the file is new and
+    complete, and the directory sync finishes before the cancellation continues. `executor` None
+    means the loop's default executor.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class AsyncAtomicWriter:
             permissions=permissions,
         )
         self._executor = executor
-        # A step that an exception left behind in its thread goes on; the next one waits for it.
+        # A step that an exception left running in its thread continues; the next one waits.
         self._stepping = threading.Lock()
         self._is_abandoned = False
         self.leaving: Callable[[], object] | None = None
-        # What is being left by, until the `async with` statement has it.
+        # The coroutine of `__aexit__`, until the `async with` statement has it.
         self._handing_over: list[Coroutine[Any, Any, None]] | None = None
         self._is_finishing = False
         self._watches: list[object] = []
@@ -70,12 +70,12 @@ class AsyncAtomicWriter:
 
     @property
     def temp_path(self) -> str | None:
-        """The temp file, while there is one."""
+        """The path of the temp file, while it exists."""
         return self._writer.temp_path
 
     @property
     def published(self) -> bool:
-        """Whether the file has taken its name, be that durable or not."""
+        """Whether the file has taken its name, durably or not."""
         return self._writer.published
 
     async def __aenter__(self) -> Self:
@@ -96,7 +96,7 @@ class AsyncAtomicWriter:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> Coroutine[Any, Any, None]:
-        # No variable has the coroutine: a traceback would keep it from going with its `await`.
+        # No variable holds the coroutine: a traceback would keep it alive after its `await`.
         self._handing_over = [self._finish(exc_type)]
         self._watches.append(weakref.ref(self._handing_over[0], self._abandon))
         return self._handing_over.pop()
@@ -124,15 +124,15 @@ class AsyncAtomicWriter:
         self._watches = []
 
     async def write(self, data: Any) -> int:
-        """Writes all of `data`, text or bytes as `mode` says; how much that was."""
+        """Writes all of `data`, text or bytes depending on `mode`; returns its length."""
         return await self._run(self._writer.write, data)
 
     async def prepare(self) -> None:
-        """Writes out and fsyncs the temp. The target is still untouched."""
+        """Flushes and fsyncs the temp file. The target is still untouched."""
         await self._run(self._writer.prepare)
 
     async def publish(self) -> None:
-        """Gives the temp the target's name. Durable only after `sync_directory`."""
+        """Renames the temp file to the target. Durable only after `sync_directory`."""
         await self._run(self._writer.publish)
 
     async def sync_directory(self) -> None:
@@ -140,7 +140,7 @@ class AsyncAtomicWriter:
         await self._run(self._writer.sync_directory)
 
     async def abort(self) -> None:
-        """Removes the temp; does nothing once the file is published."""
+        """Removes the temp file; does nothing once the file is published."""
         await self._run(self._writer.abort)
         self._watches = []
 
@@ -157,11 +157,11 @@ class AsyncAtomicWriter:
                     self._writer.abort()
 
     def _left(self, leaving: object) -> None:
-        """The `async with` has let go of `__aexit__`: it was called, or never will be."""
+        """The `async with` has released `__aexit__`: it was called, or never will be."""
         if self._handing_over != []:
             self._abandon(leaving)
             return
-        # Handed over, or all but: a debugger may hold what `__aexit__` was about to give.
+        # Handed over, or almost: a debugger may hold what `__aexit__` was about to return.
         with contextlib.suppress(RuntimeError):  # no loop runs any more
             asyncio.get_running_loop().call_soon(self._abandon_unless_finishing)
 
@@ -170,7 +170,7 @@ class AsyncAtomicWriter:
             self._abandon(None)
 
     def _abandon(self, _gone: object) -> None:
-        """Removes the temp, now or when the step that a thread is taking has ended."""
+        """Removes the temp file, now or when the step that a thread is running has ended."""
         self._is_abandoned = True
         if self._stepping.acquire(blocking=False):
             try:
@@ -180,10 +180,10 @@ class AsyncAtomicWriter:
 
 
 async def _finished(work: Awaitable[Result]) -> Result:
-    """What `work` gives; a cancellation goes on only when its thread is through.
+    """Returns the result of `work`. A cancellation continues only when its thread has finished.
 
-    A thread cannot be interrupted: removing the temp beneath one that still writes or
-    renames would leave the outcome to chance.
+    A thread cannot be interrupted: removing the temp file while the thread still writes or renames
+    would leave the outcome to chance.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -193,5 +193,5 @@ async def _finished(work: Awaitable[Result]) -> Result:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         if not task.cancelled():
-            task.exception()  # looked at, so that it is not reported as forgotten
+            task.exception()  # retrieved, so that asyncio does not report it as unhandled
         raise

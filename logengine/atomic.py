@@ -1,4 +1,4 @@
-"""The name that programs have imported `is_temp_name` by; `logengine` has both names itself."""
+"""Kept for programs that import `is_temp_name` from here; `logengine` exports both names."""
 
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 

@@ -1,7 +1,7 @@
-"""Where the data and the socket are if nobody says otherwise: for the daemon, and for others.
+"""Default paths of the data and the socket, for the daemon and for other programs.
 
-A daemon of root's is the system's; any other is its user's own. Whoever looks for a daemon
-takes the user's own, and the system's where there is no such.
+A daemon run by root is the system's; any other belongs to its user. A program that looks for a
+daemon uses the user's own, or the system's if the user has none.
 """
 
 from collections.abc import Mapping
@@ -13,37 +13,37 @@ SYSTEM_STATE = Path("/var/lib/logengine")
 
 
 def default_data(environ: Mapping[str, str], uid: int) -> Path:
-    """Where a daemon keeps records; systemd may say so by `$LOGS_DIRECTORY`."""
+    """Where a daemon keeps records; systemd may set it with `$LOGS_DIRECTORY`."""
     if given := environ.get("LOGS_DIRECTORY"):
         return Path(given.split(":")[0])
     return _own_data(environ, uid)
 
 
 def default_socket(environ: Mapping[str, str], uid: int) -> Path:
-    """Where a daemon listens; systemd may say so by `$RUNTIME_DIRECTORY`."""
+    """Where a daemon listens; systemd may set it with `$RUNTIME_DIRECTORY`."""
     if given := environ.get("RUNTIME_DIRECTORY"):
         return Path(given.split(":")[0], "socket")
     return _own_socket(environ, uid)
 
 
 def find_data(environ: Mapping[str, str], uid: int) -> Path:
-    """The data directory to read, there or not: `$LOGENGINE_DATA`, or where one is looked for."""
+    """The data directory to read: `$LOGENGINE_DATA`, or a default path. It may not exist."""
     if given := environ.get("LOGENGINE_DATA"):
         return Path(given)
     return _there(_own_data(environ, uid), SYSTEM_DATA)
 
 
 def find_socket(environ: Mapping[str, str], uid: int) -> Path:
-    """The socket to send to, there or not: `$LOGENGINE_SOCKET` says, or it is looked for."""
+    """The socket to send to: `$LOGENGINE_SOCKET`, or a default path. It may not exist."""
     if given := environ.get("LOGENGINE_SOCKET"):
         return Path(given)
     return _there(_own_socket(environ, uid), SYSTEM_SOCKET)
 
 
 def resume_directory(environ: Mapping[str, str], uid: int) -> Path:
-    """Where a sender keeps how far it is: `$LOGENGINE_STATE` says, or systemd, or it is the user's.
+    """Where a sender stores its progress: by `$LOGENGINE_STATE`, by systemd, or per user.
 
-    No daemon's data directory, where each directory is a stream.
+    Not in a daemon's data directory, where each directory is a stream.
     """
     if given := environ.get("LOGENGINE_STATE"):
         return Path(given).absolute() / "resume"
@@ -70,7 +70,7 @@ def _own_state(environ: Mapping[str, str]) -> Path:
 
 
 def _own_socket(environ: Mapping[str, str], uid: int) -> Path:
-    """Without `$XDG_RUNTIME_DIR` that is below `/tmp`, where all of a user's processes look."""
+    """Without `$XDG_RUNTIME_DIR` it is below `/tmp`, where all of a user's processes look."""
     if uid == 0:
         return SYSTEM_SOCKET
     runtime = _xdg_directory(environ, "XDG_RUNTIME_DIR")
@@ -78,6 +78,6 @@ def _own_socket(environ: Mapping[str, str], uid: int) -> Path:
 
 
 def _xdg_directory(environ: Mapping[str, str], name: str) -> str | None:
-    """The directory that `name` gives; a relative one is to be ignored, says the standard."""
+    """The directory in `name`; the standard says that a relative path must be ignored."""
     given = environ.get(name, "")
     return given if given.startswith("/") else None

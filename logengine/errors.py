@@ -1,4 +1,4 @@
-"""Everything that logengine raises on purpose: one type for each thing a caller can do."""
+"""The errors that logengine raises on purpose: one type for each possible reaction of a caller."""
 
 import copy
 import errno
@@ -8,7 +8,7 @@ Error = TypeVar("Error", bound="LogEngineError")
 
 
 def renewed(error: Error) -> Error:
-    """The same error to be raised once more: one that is raised again drags its traceback along."""
+    """A copy of an error, to raise again without the traceback of the first time."""
     return copy.copy(error)
 
 
@@ -19,31 +19,30 @@ def _made_again(kind: type[Error], args: tuple[Any, ...], attributes: dict[str, 
 
 
 class LogEngineError(Exception):
-    """The root: catch this to catch all of logengine's own errors."""
+    """The base class: catch this to catch all of logengine's own errors."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles it without its constructor, whose arguments are not its `args`."""
+        """Copies and pickles without the constructor, whose arguments differ from `args`."""
         return _made_again, (type(self), self.args, self.__dict__)
 
 
 class ConfigError(LogEngineError):
-    """The configuration says something that cannot be; mend the file or the option named."""
+    """The configuration is invalid; correct the file or option that the message names."""
 
 
 class AtomicWriteError(LogEngineError, OSError):
     """A file could not be written; its old content, if any, is untouched, or `published` is true.
 
-    `errno`, `strerror` and `filename` are those of the failed call; `verb` says what was
-    being done. `published` is true where it was the directory that could not be synced after
-    the file had taken its name: readers see the new content, and a power cut may bring the old
-    one back.
+    `errno`, `strerror` and `filename` are those of the failed call; `verb` names the failed
+    operation. `published` is true if the file has taken its name, but its directory could not be
+    synced: readers see the new content, and a power cut may restore the old one.
     """
 
     verb = "write"
     published = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As `OSError`, which keeps more than its `args`."""
+        """Reduces like `OSError`, which keeps more than its `args`."""
         return cast("tuple[Any, ...]", OSError.__reduce__(self))
 
     @classmethod
@@ -57,31 +56,31 @@ class AtomicWriteError(LogEngineError, OSError):
     def __str__(self) -> str:
         text = f"cannot {self.verb} {self.filename}: {self.strerror}"
         if self.published:
-            text += "; the new content is there, but a power cut may bring the old one back"
+            text += "; the new content is there, but a power cut may restore the old one"
         return text
 
 
 class TargetExists(AtomicWriteError, FileExistsError):
-    """A file was to be written that is not there yet, and something has its name."""
+    """A file should have been created, but its name is already taken."""
 
 
 class OutdatedPlan(LogEngineError):
-    """A commit was planned on a state of its stream that did not come about; plan it again.
+    """A commit was planned on a stream state that never became durable; plan it again.
 
-    It is never published: its records would stand after a hole.
+    It is never published: its records would be stored after a hole.
     """
 
 
 class InvalidStreamName(LogEngineError):
-    """No stream can have this name; choose one that fits the rule in the message."""
+    """The stream name is invalid; choose one that follows the rule in the message."""
 
 
 class TooManyStreams(LogEngineError):
-    """One more stream would pass `max_streams`; use another stream or raise the limit."""
+    """A new stream would exceed `max_streams`; use an existing stream or raise the limit."""
 
 
 class DamagedSegment(LogEngineError):
-    """A file under a segment's name is not what a commit wrote: a disk or a hand changed it."""
+    """A segment file is not what a commit wrote: the disk or somebody changed it."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -93,91 +92,91 @@ class DamagedSegment(LogEngineError):
 
 
 class UnreadableSegment(DamagedSegment):
-    """The disk could not read a segment just now; it may be whole, and readable another time."""
+    """The disk could not read a segment; it may be whole, and readable later."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
 
 class RepairRefused(LogEngineError):
-    """The disk does not give a file now, which may be whole; its stream was not repaired."""
+    """The disk cannot read a file that may be whole; its stream was not repaired."""
 
 
 class DataDirectoryLocked(LogEngineError):
-    """Another daemon has this data directory; stop that one or use another directory."""
+    """Another daemon uses this data directory; stop that daemon or use another directory."""
 
 
 class DataDirectoryReplaced(LogEngineError):
-    """The path of the data directory means another one than is locked, or none.
+    """The path of the data directory no longer leads to the locked directory.
 
-    Nothing is committed until the one that is there is recovered; nothing need be called.
+    Nothing is committed until the directory that is there is recovered; that happens by itself.
     """
 
 
 class DataDirectoryUnseen(LogEngineError):
-    """The path of the data directory cannot be looked at just now; it is looked at again."""
+    """The path of the data directory cannot be checked now; it is checked again later."""
 
 
 class DataDirectoryIncomplete(LogEngineError):
-    """Less is in the data directory than the last daemon left; the message says what to do."""
+    """The data directory contains less than the last daemon left; the message says what to do."""
 
 
 class ProtocolError(LogEngineError):
-    """The other end of a socket said something that the protocol does not know."""
+    """The peer sent something that the protocol does not define."""
 
 
 class DaemonUnavailable(LogEngineError):
-    """No daemon answers at the socket; start it, or name its socket."""
+    """No daemon answers on the socket; start it, or specify the right socket."""
 
 
 class MalformedInput(LogEngineError):
-    """What is to be imported is not of the format it is said to be of; name another format."""
+    """The input of an import does not have the specified format; specify another format."""
 
 
 class AnotherInput(LogEngineError):
-    """An input is not the one that an earlier run stopped in; the message says what it is."""
+    """The input is not the one in which an earlier run stopped; the message describes it."""
 
 
 class ResumeInUse(LogEngineError):
-    """Another run with the same `--resume` name is under way; wait for its end."""
+    """Another run with the same `--resume` name is active; wait until it exits."""
 
 
 class DamagedResumeState(LogEngineError):
-    """The file that says where a run with `--resume` stopped is not what was written."""
+    """The file that records where a run with `--resume` stopped is damaged."""
 
 
 class OldBytesRemain(LogEngineError):
-    """Erased records are still on the disk, in a file that the message names; try again."""
+    """Erased records are still on disk, in the file that the message names; try again."""
 
 
 class IncompleteExport(LogEngineError):
-    """Records that were to be exported cannot be read; repair the stream, or export the rest."""
+    """Some records to export cannot be read; repair the stream, or export the rest."""
 
 
 class NotInstalled(LogEngineError):
-    """A package that is optional would be needed; install it, or do it another way."""
+    """An optional package is needed; install it, or use another option."""
 
 
 class InvalidCursor(LogEngineError):
-    """A cursor is not of the form `stream:seq`."""
+    """A cursor does not have the form `stream:seq`."""
 
 
 class InvalidFilter(LogEngineError):
-    """A pattern or a condition that no record can be held against; the message says why."""
+    """A pattern or condition is invalid; the message says why."""
 
 
 class UnknownStream(LogEngineError):
-    """There is no such stream, or no data directory; look at `logengine ls`."""
+    """The stream or the data directory does not exist; see `logengine ls`."""
 
 
 class InvalidOption(LogEngineError, ValueError):
-    """A client cannot be made with this option; the message says what it may be."""
+    """A client option is invalid; the message says which values are allowed."""
 
 
 class RecordTooLarge(LogEngineError):
-    """A record is longer than the daemon takes; shorten it, or raise `max_record` there.
+    """A record is longer than the daemon accepts; shorten it, or raise the daemon's `max_record`.
 
-    `limit` is what it takes, in bytes, without a newline.
+    `limit` is the daemon's maximum, in bytes, without a newline.
     """
 
     def __init__(self, message: str, limit: int) -> None:
@@ -186,18 +185,18 @@ class RecordTooLarge(LogEngineError):
 
 
 class ClientFull(LogEngineError):
-    """A client with `on_full="raise"` holds all it may; the record was not taken."""
+    """The queue of a client with `on_full="raise"` is full; the record was not accepted."""
 
 
 class ClientClosed(LogEngineError):
-    """The client was closed; records are to be sent before that."""
+    """The client is closed; send records before closing it."""
 
 
 class NotDurable(LogEngineError):
-    """Records that a client took are not known to be on the daemon's disk; the message says why.
+    """Records accepted by a client are not known to be on the daemon's disk; see the message.
 
-    `count` is how many. `spooled` is how many of them are safe in the client's spool, from
-    where they are still sent; the others are lost if the process ends now.
+    `count` is their number. `spooled` of them are safe in the client's spool and will still be
+    sent; the others are lost if the process exits now.
     """
 
     def __init__(self, message: str, count: int, spooled: int = 0) -> None:
@@ -207,19 +206,19 @@ class NotDurable(LogEngineError):
 
 
 class ProducerFenced(LogEngineError):
-    """Another sender took over the producer's name; give each its own."""
+    """Another sender took over the producer's name; give each sender its own name."""
 
 
 class SpoolInUse(LogEngineError):
-    """Another client has this spool of this producer open; give each its own name."""
+    """Another client has this producer's spool open; give each client its own producer name."""
 
 
 class InvalidKey(LogEngineError):
-    """A file is no key that signs or checks seals, or there is one already."""
+    """A file is not a key for signing or checking seals, or a key already exists."""
 
 
 class CommandNotStarted(LogEngineError):
-    """A command is not there or cannot be run; `status` is what a shell would exit with."""
+    """A command does not exist or cannot be run; `status` is what a shell would exit with."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)

@@ -7,7 +7,7 @@ KiB = 1024
 MiB = 1024 * KiB
 
 if TYPE_CHECKING:
-    # Whoever makes settings in code gives plain numbers.
+    # Settings made in code use plain numbers.
     Size = int
     Duration = float
     RecordsPerSecond = int
@@ -44,10 +44,10 @@ _DURATION_US = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
-# So many digits hold what is allowed; more would only cost time, or pass what a float holds.
+# Enough digits for every allowed value; more would only cost time, or exceed a float.
 _QUANTITY = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?\s*([A-Za-z]*)")
 _SIZE_BYTES_MAX = 2**60
-_DURATION_US_MAX = 36_525 * _DURATION_US["d"]  # a century; timers take no more either
+_DURATION_US_MAX = 36_525 * _DURATION_US["d"]  # a century; timers do not accept more either
 _COUNT = re.compile(r"[0-9]{1,10}")
 _COUNT_MAX = 1_000_000_000
 _PERCENT = re.compile(r"([0-9]{1,2})%")
@@ -55,7 +55,7 @@ _MODE = re.compile(r"0?[0-7]{3}")
 
 
 def parse_size(text: str) -> int:
-    """The bytes that `text`, such as `64KiB` or `0B`, stands for; a bare number is bytes.
+    """Parses a size such as `64KiB` or `0B` into bytes; a bare number is bytes.
 
     Raises `ValueError` saying what is allowed.
     """
@@ -66,7 +66,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size_bytes: int) -> str:
-    """The shortest exact form that `parse_size` reads, such as `64KiB`."""
+    """The shortest exact form that `parse_size` accepts, such as `64KiB`."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size_bytes and size_bytes % _SIZE_BYTES[unit] == 0:
             return f"{size_bytes // _SIZE_BYTES[unit]}{unit}"
@@ -74,7 +74,7 @@ def format_size(size_bytes: int) -> str:
 
 
 def format_size_rounded(size_bytes: int) -> str:
-    """A size for reading, with three digits or so: `1.2MiB`."""
+    """A size for people to read, rounded to one decimal: `1.2MiB`."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size_bytes >= _SIZE_BYTES[unit]:
             return f"{size_bytes / _SIZE_BYTES[unit]:.1f}{unit}"
@@ -82,7 +82,7 @@ def format_size_rounded(size_bytes: int) -> str:
 
 
 def parse_free_space(text: str, total_bytes: int) -> int:
-    """The bytes that `text` stands for: a size, or a share of `total_bytes` such as `5%`.
+    """Parses a size, or a share of `total_bytes` such as `5%`, into bytes.
 
     Raises `ValueError` saying what is allowed.
     """
@@ -95,7 +95,7 @@ def parse_free_space(text: str, total_bytes: int) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """The seconds, to the microsecond, that `text`, such as `250ms` or `30d`, stands for.
+    """Parses a duration such as `250ms` or `30d` into seconds, to the microsecond.
 
     Raises `ValueError` saying what is allowed.
     """
@@ -106,8 +106,8 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(duration_s: float) -> str:
-    """The shortest form that `parse_duration` reads, exact to the microsecond: `250ms`."""
-    # Exactly: a float product is off by one for some durations of decades.
+    """The shortest form that `parse_duration` accepts, exact to the microsecond: `250ms`."""
+    # In integers: a float product is off by one for some durations of decades.
     seconds, per = float(duration_s).as_integer_ratio()
     duration_us = (2 * seconds * 1_000_000 + per) // (2 * per)
     if not duration_us:
@@ -119,14 +119,14 @@ def format_duration(duration_s: float) -> str:
 
 
 def parse_count(text: str) -> int:
-    """The number that `text` is, up to a billion. Raises `ValueError` saying what is allowed."""
+    """Parses a number up to a billion. Raises `ValueError` saying what is allowed."""
     if not _COUNT.fullmatch(text) or int(text) > _COUNT_MAX:
         raise ValueError(f"{text!r}; expected a whole number from 0 to {_COUNT_MAX}")
     return int(text)
 
 
 def parse_mode(text: str) -> int:
-    """The permissions that `text`, such as `0666`, stands for, as chmod takes them.
+    """Parses octal permissions such as `0666` into a mode for chmod.
 
     Raises `ValueError` saying what is allowed.
     """
@@ -136,12 +136,12 @@ def parse_mode(text: str) -> int:
 
 
 def format_mode(mode: int) -> str:
-    """The form that `parse_mode` reads: `0666`."""
+    """The form that `parse_mode` accepts: `0666`."""
     return f"{mode:04o}"
 
 
 def _quantity(text: str, units: dict[str, int], expected: str) -> int:
-    """What `text` says in the smallest unit, rounded to a whole number of it."""
+    """The value of `text` in the smallest unit, rounded to a whole number."""
     match = _QUANTITY.fullmatch(text.strip())
     if match is None or match[3] not in units:
         named = ", ".join(unit for unit in units if unit)

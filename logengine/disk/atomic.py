@@ -1,18 +1,18 @@
-"""Files that are replaced as a whole or not at all: temp, fsync, replace, directory sync.
+"""Replaces files as a whole or not at all: temp file, fsync, rename, directory sync.
 
-A writer goes through three steps, which many writers can share:
+A writer takes three steps, which many writers can take together:
 
-    prepare          everything is written to a temp file beside the target, and fsynced
-    publish          the temp takes the target's name (rename(2) is atomic)
-    sync_directory   the new name is on the disk
+    prepare          writes everything to a temp file next to the target, and fsyncs it
+    publish          gives the temp file the target's name (rename(2) is atomic)
+    sync_directory   makes the new name durable
 
-Used alone in a `with`, a writer does all three when the block ends, and removes its temp
-when the block ends by an exception. What each step guarantees, and on which file systems:
+A writer used alone in a `with` takes all three steps when the block ends, or removes its temp
+file if the block ends with an exception. What each step guarantees, and on which file systems:
 `docs/atomic.md`.
 
-An exception may come at any bytecode: Ctrl-C, a time limit that a signal handler raises. So
-whatever is to be undone is noted before it is done, what undoes it may be called twice, and
-somebody is left to call it: see `ExitGuard`.
+An exception may come at any bytecode: Ctrl-C, or a time limit that a signal handler raises. So
+each action is noted before it is done, undoing it twice is harmless, and something always remains
+that undoes it: see `ExitGuard`.
 
 Sources: rename(2), fsync(2); Pillai et al., "All File Systems Are Not Created Equal",
 OSDI 2014; Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020.
@@ -39,41 +39,40 @@ from logengine.disk.writes import write_all, write_all_directly
 from logengine.errors import AtomicWriteError
 
 DEFAULT_MODE = 0o640
-# Until it is whole, what takes the place of another file is nobody else's business.
+# No other user may read the replacement of a file until it is complete.
 _TEMP_MODE = 0o600
 _PERMISSIONS_MAX = 0o777
 _MODES = ("w", "wt", "wb", "x", "xt", "xb")
 
 
 def is_temp_name(name: str) -> bool:
-    """Whether a file of this name is a temp of a writer, perhaps of one that was killed."""
+    """Whether a file of this name is a writer's temp file, perhaps left by a killed process."""
     return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
 
 
 class AtomicWriter:
-    """Writes a file that is complete under its name, or not there, whatever happens.
+    """Writes a file that appears complete under its name or not at all, whatever happens.
 
-    `mode` is "w" or "wb", which replace what is there, or "x" or "xb", which never do; it,
-    `buffering`, `encoding` (UTF-8 unless told), `errors` and `newline` are those of `open`.
-    Inside the `with`, the writer has the `write` of a file, and the file itself as `file`;
-    leaving it normally makes the file durable under its name, leaving it by an exception removes
-    the temp and leaves the target untouched.
+    `mode` is "w" or "wb", which replace an existing file, or "x" or "xb", which never do. `mode`,
+    `buffering`, `encoding` (default UTF-8), `errors` and `newline` are those of `open`. Inside the
+    `with`, the writer has a file's `write`, and the file itself as `file`. Leaving the block
+    normally makes the file durable under its name; leaving it with an exception removes the temp
+    file and does not touch the target.
 
-    What is replaced is what `path` leads to, also by symbolic links. Its owner, group, mode, ACL
-    and extended attributes are kept as far as the process may, and access is never wider than it
-    was; set-user-ID and the like are not kept. `permissions` (0 to 0o777, less the umask) take
-    the place of mode and ACL; a new file has 0640 less the umask. What is no regular file is
-    refused.
+    If `path` is a symbolic link, the file that it leads to is replaced. Its owner, group, mode,
+    ACL and extended attributes are kept as far as the process may set them, and access is never
+    wider than before; set-user-ID and the like are not kept. `permissions` (0 to 0o777, less the
+    umask) replace mode and ACL. A new file has 0640 less the umask. Anything but a regular file
+    is refused.
 
-    `path` counts from where the process was when the writer was made. The directory is opened
-    once, and every step is taken in that one, whatever its path comes to mean meanwhile.
-    `open_directory` is for an owner of the directory, who has a better hold of it than its path:
-    then the last part of `path` is no link, and with `permissions` nothing of a file that it
-    names is looked at.
+    A relative `path` is resolved when the writer is made. The directory is opened once, and every
+    step uses that directory, even if its path leads elsewhere meanwhile. `open_directory` is for
+    callers that already hold the directory: then the last part of `path` is not followed if it is
+    a link, and with `permissions` an existing file of that name is not inspected.
 
-    Raises `AtomicWriteError` (an `OSError`) naming the path. In a process that was forked from
-    the one that opened it, a writer neither publishes nor removes anything; its steps raise. Not
-    for use by two threads at once.
+    Raises `AtomicWriteError` (an `OSError`) naming the path. In a process forked from the one that
+    opened it, a writer neither publishes nor removes anything, and its steps raise. Not
+    thread-safe.
     """
 
     def __init__(
@@ -151,15 +150,15 @@ class AtomicWriter:
 
     def __del__(self) -> None:
         if getattr(self, "temp_path", None) is None or self._open_directory is not None:
-            return  # who holds the directory looks after it, also after a kill
+            return  # the holder of the directory removes the temp file, even after a kill
         self.abort()
         if self.process == os.getpid():
-            message = f"{self.path}: a writer was dropped that was neither published nor aborted"
+            message = f"{self.path}: a writer was dropped without being published or aborted"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     @property
     def file(self) -> IO[Any]:
-        """The open temp file, as `open` gives it."""
+        """The open temp file, of the type that `open` returns."""
         if self._file is None:
             raise ValueError(f"{self.path}: the writer is not open")
         return self._file
@@ -174,10 +173,10 @@ class AtomicWriter:
         return self._directory
 
     def close_directory(self) -> None:
-        """Closes the directory until the next step, which opens it as `open_directory` does.
+        """Closes the directory until the next step, which opens it with `open_directory`.
 
-        For thousands of writers that are prepared at once. If that opens another directory by
-        then, there is no temp in that one, and the step fails.
+        For thousands of writers that are prepared at the same time. If `open_directory` then opens
+        another directory, that one has no temp file, and the step fails.
         """
         if self._open_directory is not None:
             self._let_go()
@@ -188,9 +187,9 @@ class AtomicWriter:
             self._directory = None
 
     def open(self) -> None:
-        """Makes the temp file, in the target's own directory: only there is a rename atomic."""
+        """Makes the temp file in the target's own directory: only there is a rename atomic."""
         if self._file is not None:
-            raise ValueError(f"{self.path}: a writer is used once; make another one")
+            raise ValueError(f"{self.path}: a writer can be used only once; make another one")
         self.process = os.getpid()
         with _FailingStep(self, "make a temp file for"):
             self._find_target()
@@ -203,7 +202,7 @@ class AtomicWriter:
             if self._permissions is not None and not self._is_exclusive:
                 return
         elif self._is_exclusive:
-            # A link is a file that is there, whether or not it leads anywhere.
+            # A link counts as an existing file, even if it is dangling.
             self._directory, self._name = open_parent(self.path)
         else:
             self._directory, self._name = follow_links(self.path)
@@ -221,20 +220,20 @@ class AtomicWriter:
             mode = _TEMP_MODE
         name = temp_name_for(self._name)
         directory = self.directory
-        # Known before it is there. `FileIO` calls `os.open` itself, so that the file has an
-        # owner, which closes it, from its first moment on.
+        # Noted before the file exists. `FileIO` calls `os.open` itself, so from the start the file
+        # has an owner that closes it.
         self.temp_path = directory.path_of(name)
         opener = partial(os.open, mode=mode, dir_fd=directory.descriptor)
         try:
             file = (FileIO if self._buffering == 0 else TempFile)(name, "xb", opener=opener)
         except FileExistsError:
-            self.temp_path = None  # it is another one's
+            self.temp_path = None  # another writer's
             raise
         file.name = self.temp_path
         return file
 
     def _buffered(self, file: FileIO) -> IO[Any]:
-        """What `open` makes of a raw file."""
+        """Wraps a raw file as `open` does."""
         size = self._buffering if self._buffering > 1 else DEFAULT_BUFFER_SIZE
         buffer = BufferedWriter(file, size)
         if self._is_binary:
@@ -244,7 +243,7 @@ class AtomicWriter:
         )
 
     def write(self, data: Any) -> int:
-        """Writes all of `data`, text or bytes as `mode` says; how much that was."""
+        """Writes all of `data`, text or bytes depending on `mode`; returns its length."""
         with _FailingStep(self, "write"):
             if isinstance(self.file, RawIOBase):
                 return self.write_buffers([data])
@@ -257,10 +256,10 @@ class AtomicWriter:
         directly: bool = False,
         pace: Callable[[int], None] | None = None,
     ) -> int:
-        """Writes all of `buffers` with as few system calls as it takes; how many bytes.
+        """Writes all of `buffers` with as few system calls as possible; returns the bytes written.
 
-        For an unbuffered writer of bytes (`buffering=0`). `directly` is for a large file,
-        written at once: past the page cache, and with `pace` as `write_all_directly` says.
+        For an unbuffered binary writer (`buffering=0`). `directly` is for a large file that is
+        written in one call: it bypasses the page cache; for `pace` see `write_all_directly`.
         """
         with _FailingStep(self, "write"):
             if directly:
@@ -268,10 +267,10 @@ class AtomicWriter:
             return write_all(self.file.fileno(), buffers)
 
     def prepare(self) -> None:
-        """Writes out and fsyncs the temp, and closes it. The target is still untouched.
+        """Flushes, fsyncs and closes the temp file. The target is still untouched.
 
-        When the fsync fails, the temp is removed at once: on Linux a second fsync would
-        say ok although the data is lost.
+        If the fsync fails, the temp file is removed immediately: on Linux a second fsync would
+        succeed although the data is lost.
         """
         if self._prepared:
             return
@@ -291,9 +290,9 @@ class AtomicWriter:
             give(descriptor, replaced, None if permissions is None else permissions & ~umask())
 
     def publish(self) -> None:
-        """Gives the temp the target's name. Durable only after `sync_directory`."""
+        """Renames the temp file to the target. Durable only after `sync_directory`."""
         if not self._prepared or self.temp_path is None:
-            raise ValueError(f"{self.path}: publish comes after prepare, and once")
+            raise ValueError(f"{self.path}: call publish once, after prepare")
         temp_name = os.path.basename(self.temp_path)
         with _FailingStep(self, "replace"):
             self._is_publishing = True
@@ -311,7 +310,7 @@ class AtomicWriter:
         self.published = True
 
     def _look_again(self, temp_name: str) -> None:
-        """Gives the temp what the target has become since it was looked at."""
+        """Applies the target's owner, mode and attributes if they changed since `open`."""
         status = status_of(self.directory, self._name)
         if status is None or (self._replaced is not None and self._replaced.is_still(status)):
             return
@@ -327,7 +326,7 @@ class AtomicWriter:
     def sync_directory(self) -> None:
         """Makes the target's new name durable.
 
-        If that fails, the error's `published` says that the new content is there all the same.
+        If that fails after `publish`, the error's `published` is true: the new content is visible.
         """
         try:
             if self._directory is None:
@@ -341,12 +340,12 @@ class AtomicWriter:
             self._let_go()
 
     def abort(self) -> None:
-        """Removes the temp, if the file is not published yet. Never raises.
+        """Removes the temp file if it is not published yet. Never raises.
 
-        In a process that was forked meanwhile, only lets go of what it has of the writer.
+        In a process forked meanwhile, only closes that process's copies of the descriptors.
         """
         if self._file is not None:
-            # The buffer's rest may fail to be written here; nobody wants it any more.
+            # Closing may fail to write the rest of the buffer, which is not needed any more.
             with contextlib.suppress(OSError, ValueError):
                 self._file.close()
         self._remove_temp()
@@ -357,7 +356,7 @@ class AtomicWriter:
     def _remove_temp(self) -> None:
         if self.temp_path is not None:
             if self.process == os.getpid():
-                # On a file system gone read-only it stays; the next start removes it.
+                # On a file system that became read-only it stays; the next start removes it.
                 with contextlib.suppress(OSError, ValueError):
                     self._unlink(self.temp_path)
             self.temp_path = None
@@ -366,16 +365,16 @@ class AtomicWriter:
         try:
             self.directory.unlink(os.path.basename(temp_path))
         except FileNotFoundError:
-            # An exception came just behind the call that renamed it.
+            # An exception came immediately after the call that renamed it.
             self.published = self._is_publishing
         except OSError:
-            # The directory cannot be opened again, as where descriptors have run out. In any
-            # other one that the path may mean by now, nothing has this name.
+            # The directory cannot be opened again, for example because descriptors ran out. If
+            # the path now leads to another directory, nothing in it has this name.
             os.unlink(temp_path)
 
 
 class _FailingStep(errors_name):
-    """One step of a writer, taken by the process that opened it: where it fails, the temp goes."""
+    """One step of a writer, in the process that opened it. A failure removes the temp file."""
 
     def __init__(self, writer: AtomicWriter, verb: str) -> None:
         super().__init__(writer.path, verb)
@@ -386,8 +385,8 @@ class _FailingStep(errors_name):
         if process != mine and process:
             error = AtomicWriteError(
                 errno.EPERM,
-                f"process {process} opened it, and {mine} was forked from that one; make a writer "
-                "here",
+                f"process {process} opened the writer, and process {mine} was forked from it; "
+                "make a new writer in this process",
                 self._path,
             )
             error.verb = self._verb

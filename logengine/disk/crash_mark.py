@@ -1,15 +1,15 @@
-"""Whether the process before ended well, told to the next one of the same boot. Blocking calls.
+"""Tells the next process of the same boot whether the last one stopped cleanly. Blocking calls.
 
-DATA/.running   there while a process writes in DATA, and after one that did not end well
+DATA/.running   exists while a process writes in DATA, and after one that did not stop cleanly
 
-A sync of a directory that failed may have lost a name for good, and no later sync tells. The
-process that it failed for knows, and writes again what it lost; one that starts after it was
-killed does not, unless the machine was booted in between: then what can be seen is durable.
-So the file needs no sync. Its lines are
+A failed directory sync may have lost a name permanently, and no later sync reports it. The process
+whose sync failed knows that and rewrites what was lost. A process that starts after that one was
+killed does not know, unless the machine was rebooted in between: then everything visible is
+durable. So the file itself needs no sync. Its lines are
 
-    boot 1f0c6f0e-…     the kernel's name of this boot
-    stream app          stream "app" has a segment that is durable
-    unsynced app        of stream "app" nothing more may be removed in this boot
+    boot 1f0c6f0e-…     the kernel's identifier of this boot
+    stream app          stream "app" has a durable segment
+    unsynced app        nothing more may be removed from stream "app" in this boot
 """
 
 import contextlib
@@ -30,18 +30,18 @@ _STREAM = "stream"
 
 
 def read_boot_id() -> str:
-    """What the kernel calls this boot; empty where it does not say."""
+    """The kernel's identifier of this boot; empty if unavailable."""
     with contextlib.suppress(OSError):
         return _BOOT_ID.read_text().strip()
     return ""
 
 
 class CrashMark:
-    """The mark of a process that writes in `data`, whose lock it has.
+    """The mark of a process that writes in `data` and has its lock.
 
-    `boot_id` is empty where nobody knows it: then a mark that is found counts as one of this
-    boot. `died_before` tells, after `begin`, whether one was found. A failed sync of `names` is
-    noted in it; `on_unsynced` is called with each such stream, also with those noted before.
+    `boot_id` is empty if unknown; every mark found then counts as one of this boot. After `begin`,
+    `died_before` is true if a mark of this boot was found. Failed syncs by `names` are noted in
+    the mark; `on_unsynced` is called with each such stream, including those noted before.
     """
 
     def __init__(
@@ -54,28 +54,28 @@ class CrashMark:
         self._is_of_another_boot = False
         self._not_written: list[str] = []
         self._has_looked = False
-        # Streams that a process before, in this boot, or this one had on the disk.
+        # Streams that this process, or an earlier one in this boot, had on disk.
         self.streams: set[str] = set()
         self.is_marked = False
         self.died_before = False
         self.names = DurableNames(self._note)
 
     def begin(self) -> None:
-        """Looks for the mark of a process before, and leaves one; where it can be, that is.
+        """Looks for the mark of an earlier process, and leaves this process's mark if possible.
 
-        Raises `OSError` if one is there that cannot be read.
+        Raises `OSError` if a mark exists but cannot be read.
         """
         self.look()
         with contextlib.suppress(OSError):
             self.mark()
 
     def look(self) -> None:
-        """Looks for the mark of a process before, and changes nothing. Raises as `begin`."""
+        """Looks for the mark of an earlier process; changes nothing. Raises as `begin`."""
         if self._has_looked:
             return
         found = self._read()
         self._has_looked = True
-        # What is behind the last end of a line was cut short.
+        # Text after the last newline was cut short.
         whole = (found or "").split("\n")[:-1]
         lines = [line.split(" ", 1) for line in whole if " " in line]
         boots = [rest for key, rest in lines if key == _BOOT]
@@ -90,19 +90,19 @@ class CrashMark:
             self._not_written.append(f"{_BOOT} {self._boot_id}")
 
     def mark(self) -> None:
-        """Leaves the mark, before anything takes a name. Raises `OSError`."""
+        """Leaves the mark; must precede every rename. Raises `OSError`."""
         if self.is_marked:
             return
         if self._is_of_another_boot:
             self._data.unlink(CRASH_MARK_NAME)
             self._is_of_another_boot = False
-        # That it is there says enough; on a full disk it is an empty file.
+        # Its existence suffices; on a full disk it is an empty file.
         os.close(self._open())
         self.is_marked = True
         self._write()
 
     def note_streams(self, streams: Iterable[str]) -> None:
-        """Notes streams of which something is durable; a mark without them says less."""
+        """Notes streams that contain something durable. Without them, the mark only says less."""
         with self._lock:
             new = sorted(set(streams) - self.streams)
             if new:
@@ -111,7 +111,7 @@ class CrashMark:
                 self._write()
 
     def end(self) -> None:
-        """Takes the mark away: every name that this process gave or took away is durable."""
+        """Removes the mark: every rename and removal of this process is durable."""
         with contextlib.suppress(OSError):
             self._data.unlink(CRASH_MARK_NAME)
             self.is_marked = False
@@ -129,7 +129,7 @@ class CrashMark:
             return None
         try:
             size = os.fstat(descriptor).st_size
-            # After a power cut there may be anything in it.
+            # After a power cut it may contain anything.
             return os.pread(descriptor, size, 0).decode(errors="replace")
         finally:
             os.close(descriptor)
@@ -138,11 +138,11 @@ class CrashMark:
         return self._data.open_file(CRASH_MARK_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def _write(self) -> None:
-        """Writes what is to be in it. What cannot be written now goes with the next."""
+        """Writes the pending lines. Lines that cannot be written now are written with the next."""
         with contextlib.suppress(OSError):
             descriptor = self._open()
             try:
-                # A line before them may have been cut short.
+                # The previous line may have been cut short.
                 text = "".join(f"\n{line}\n" for line in self._not_written).encode()
                 write_all(descriptor, [text])
                 self._not_written.clear()

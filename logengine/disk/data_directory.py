@@ -1,10 +1,10 @@
-"""The data directory that a process has locked: which one it is, and whether its path means it.
+"""The data directory that a process has locked, and whether its path still leads to it.
 
 DATA/.lock      held by the one process that writes in this directory
 
-A volume may be mounted over the directory or away from beneath it, or somebody moves or removes
-it. What has been opened goes on being the old one; its path means another one by then, with
-records and numbers of its own. Blocking calls.
+A volume may be mounted over the directory or unmounted, or somebody may move or remove the
+directory. The open directory stays the old one, but its path then leads to another one, with its
+own records and numbers. Blocking calls.
 """
 
 import contextlib
@@ -26,20 +26,20 @@ from logengine.errors import (
 LOCK_NAME = ".lock"
 
 
-# Why a directory keeps its name: it is a volume's own, or not in our hands.
+# Errors for which a directory keeps its name: it is a mount point, or not ours to rename.
 _NOT_TO_BE_RENAMED = {
     *(errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV, errno.EROFS),
-    errno.ENOENT,  # another daemon is about to, and one of the two gets the lock
+    errno.ENOENT,  # another daemon is renaming it; one of the two gets the lock
 }
 
 
 def create_data_directory(path: StrPath) -> None:
-    """`create_directory` for a data directory; its name is durable whatever came before.
+    """`create_directory` for a data directory; its name is durable whatever happened before.
 
-    Whoever made one that is still empty may have been killed before the sync of its name, and the
-    next one's sync have failed: a later one says ok then, although the name is lost. So an empty
-    one is given its name once more; where there is none, so is the one that it is to be in.
-    Raises `AtomicWriteError`.
+    The process that made a still empty directory may have been killed before the sync of its name,
+    and the sync of the next process may have failed: a later sync then succeeds although the name
+    is lost. So an empty directory is renamed away and back; if it does not exist yet, so is its
+    nearest existing parent if that is empty. Raises `AtomicWriteError`.
     """
     path = os.path.abspath(path)
     _put_back(path)
@@ -54,7 +54,7 @@ def create_data_directory(path: StrPath) -> None:
 
 
 def _put_back(path: str) -> None:
-    """Gives a directory its name that somebody was killed over in `_name_again`."""
+    """Renames a directory back if a process was killed in `_name_again`."""
     if os.path.lexists(path) or not os.path.isdir(os.path.dirname(path)):
         return
     above, name = os.path.split(path)
@@ -67,7 +67,7 @@ def _put_back(path: str) -> None:
 
 
 def _name_again(path: str) -> None:
-    """Gives an empty directory its name once more, so that the next sync is of that."""
+    """Renames an empty directory away and back, so that the next sync covers its name."""
     above, name = os.path.split(path)
     with errors_name(path, "make the directory"):
         try:
@@ -82,7 +82,7 @@ def _name_again(path: str) -> None:
 
 
 def _sync_name(path: str) -> None:
-    """Has a directory's name durable, if that is for us to see to."""
+    """Makes a directory's name durable, unless that is not ours to do."""
     try:
         create_directory(path)
     except AtomicWriteError as error:
@@ -95,18 +95,18 @@ def _aside(name: str) -> str:
 
 
 def _is_empty_directory(path: str) -> bool:
-    """Whether it is an empty directory, and no link to one."""
+    """Whether `path` is an empty directory, and not a link to one."""
     with contextlib.suppress(OSError):
         return stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path)
     return False
 
 
 def lock_data_directory(data: Directory) -> int:
-    """Takes the lock that says who writes in `data`; a descriptor, closing it gives it free.
+    """Takes the write lock of `data`; returns a descriptor, and closing that releases the lock.
 
-    Raises `DataDirectoryLocked` if a daemon has it, and `OSError`.
+    Raises `DataDirectoryLocked` if a daemon has the lock, and `OSError`.
     """
-    # For reading: a file open for writing keeps its file system from being remounted so.
+    # For reading: a file open for writing prevents a read-only remount of its file system.
     lock = data.open_file(LOCK_NAME, os.O_RDONLY | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +114,7 @@ def lock_data_directory(data: Directory) -> int:
         os.close(lock)
         raise DataDirectoryLocked(
             f"{data} is in use by another logengine daemon; "
-            "stop that one, or give this one a directory of its own with --data"
+            "stop that daemon, or give this one another directory with --data"
         ) from None
     except BaseException:
         os.close(lock)
@@ -135,7 +135,7 @@ class LockedDirectory:
 
     @classmethod
     def lock(cls, path: StrPath) -> Self:
-        """What `path` means now. Raises `DataDirectoryLocked` and `OSError`."""
+        """Opens and locks the directory at `path`. Raises `DataDirectoryLocked` and `OSError`."""
         directory = Directory.open(path)
         try:
             lock = lock_data_directory(directory)
@@ -149,12 +149,12 @@ class LockedDirectory:
             raise
 
     def why_not_in_place(self) -> DataDirectoryReplaced | DataDirectoryUnseen | None:
-        """Why nothing may be committed; None if the path still means this directory.
+        """Why nothing may be committed; None if the path still leads to this directory.
 
-        What cannot be looked at may well be this one: it is not replaced, it is to be looked at
-        again.
+        A path that cannot be checked may well lead here: it counts as unseen, not as replaced,
+        and is to be checked again.
 
-        One look at the lock tells both: that the path leads here, and that nobody else could
+        One stat of the lock shows both that the path leads here and that no other process could
         have taken a new lock. It costs a microsecond.
         """
         try:
@@ -167,7 +167,7 @@ class LockedDirectory:
         return self._what_happened()
 
     def why_gone(self) -> DataDirectoryReplaced | DataDirectoryUnseen | None:
-        """Why what the path means now is no place for a new directory; None if it may be one."""
+        """Why no new data directory may be begun at the path; None if one may be."""
         try:
             os.stat(self.directory.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -176,7 +176,7 @@ class LockedDirectory:
             return self._unseen(error)
         if self._is_unmounted():
             return DataDirectoryReplaced(
-                f"{self.directory.path}: the volume that was mounted there is not any more; "
+                f"{self.directory.path}: the volume that was mounted there is no longer mounted; "
                 "nothing is stored until it is mounted again"
             )
         return None
@@ -188,24 +188,24 @@ class LockedDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return DataDirectoryReplaced(
                 f"{path} is gone: it was removed or moved away, or its volume is not mounted; "
-                "nothing is stored until there is a directory again"
+                "nothing is stored until the directory exists again"
             )
         except OSError as error:
             return self._unseen(error)
         if _identity(found) == self._is:
-            what = f"{self._lock_path} was removed or replaced; it is locked once more"
+            what = f"{self._lock_path} was removed or replaced; it is locked again"
         else:
             what = f"{path} is another directory now: a volume was mounted there, or it was moved"
         return DataDirectoryReplaced(what)
 
     def _unseen(self, error: OSError) -> DataDirectoryUnseen:
         return DataDirectoryUnseen(
-            f"{self.directory.path} cannot be looked at just now: [Errno {error.errno}] "
-            f"{error.strerror}; nothing is stored until it can"
+            f"{self.directory.path} cannot be checked now: [Errno {error.errno}] "
+            f"{error.strerror}; nothing is stored until it can be"
         )
 
     def _is_unmounted(self) -> bool:
-        """Whether this was a volume's own directory, and the path means what was beneath it."""
+        """Whether this was a mount point, and the path now leads to the directory beneath it."""
         if not self._is_volume:
             return False
         with contextlib.suppress(OSError), Directory.open(self.directory.path) as now:
@@ -213,7 +213,7 @@ class LockedDirectory:
         return False
 
     def close(self) -> None:
-        """Gives the lock free. The directory is closed when nobody works in it any more."""
+        """Releases the lock. The directory is closed when its last user is gone."""
         os.close(self._lock)
 
 
@@ -222,7 +222,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _is_mounted(directory: Directory) -> bool:
-    """Whether something is mounted just here; False where the kernel does not say."""
+    """Whether the directory is a mount point; False if the kernel does not say."""
     with contextlib.suppress(OSError, ValueError), directory.subdirectory("..") as parent:
         return mount_id_of(parent.descriptor) != mount_id_of(directory.descriptor)
     return False

@@ -1,8 +1,8 @@
-"""Directories: held by a descriptor, their names and their own names made durable.
+"""Directories: held by a descriptor; makes their names and the names in them durable.
 
-A path may mean another directory tomorrow: a volume is mounted over it, or somebody moves it
-away and makes a new one. Whoever goes on by path then writes over what is stored there. A
-`Directory` stays the one that was opened.
+A path may lead to another directory later: a volume is mounted over it, or somebody moves the
+directory away and makes a new one. A program that continues by path then overwrites what is
+stored there. A `Directory` stays the one that was opened.
 
 Sources: fsync(2), mkdir(2), openat(2).
 """
@@ -22,7 +22,7 @@ from logengine.errors import AtomicWriteError
 
 StrPath = str | os.PathLike[str]
 
-# Of a name that is replaced all the time, btrfs leaves one listing in 160 out at the most.
+# btrfs omits a name that is replaced all the time from at most one listing in 160.
 _LISTINGS_MAX = 4
 _TICK_NS = 10_000_000  # of a kernel with 100 Hz, the slowest
 
@@ -30,12 +30,12 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Directory:
-    """An open directory; every name given to it is looked up in that one, never by its path.
+    """An open directory. Every name is looked up in this directory, never by its path.
 
-    `path` is what it was opened by, and only for messages. It is closed by `close`, or when
-    nobody refers to it any more: so no thread ever works with a descriptor whose number is
-    another file's by now. Methods raise `OSError` with the whole path in it, those that say so
-    `AtomicWriteError`.
+    `path` is the path that it was opened by, for messages only. The directory is closed by
+    `close`, or when the last reference to it is gone: no thread ever uses a descriptor number that
+    was reused for another file. Methods raise `OSError` with the whole path in it; those that say
+    so raise `AtomicWriteError`.
     """
 
     __slots__ = ("_held", "path")
@@ -46,33 +46,33 @@ class Directory:
 
     @classmethod
     def open(cls, path: StrPath) -> Self:
-        """The directory that `path` means now."""
+        """Opens the directory that `path` leads to now."""
         directory = cls(os.fspath(path))
         directory.hold(path, _FLAGS)
         return directory
 
     def hold(self, path: StrPath, flags: int, *, dir_fd: int | None = None) -> None:
-        """Opens what this is to stand for. Raises `OSError`.
+        """Opens the descriptor of this object. Raises `OSError`.
 
-        Within one call into C: an exception that comes between two instructions, as Ctrl-C
-        does, finds the descriptor in its place, or not yet open.
+        This is one call into C. So when an exception comes between two instructions, as with
+        Ctrl-C, the descriptor is either stored or not yet open.
         """
         self._held.extend(map(partial(os.open, flags=flags | os.O_CLOEXEC, dir_fd=dir_fd), [path]))
 
     def subdirectory(self, name: str) -> "Directory":
-        """The directory called `name` in this one; a symbolic link is none."""
+        """Opens the directory `name` in this one; refuses a symbolic link."""
         return self._opened(name, _FLAGS | os.O_NOFOLLOW)
 
     def opened_again(self) -> "Directory":
-        """The same directory, for somebody who closes it."""
+        """Opens the same directory once more; the caller closes it."""
         return self._opened(os.curdir, _FLAGS, self.path)
 
     def walk(self, path: str) -> "Directory":
-        """The directory that `path` means from this one, through links too."""
+        """Opens the directory at `path`, relative to this one; follows links."""
         return self._opened(path, _FLAGS)
 
     def place_of(self, name: str) -> "Directory":
-        """What is called `name`, whatever it is: to be looked at, and neither read nor listed."""
+        """Opens `name`, whatever its type, for inspection only: it cannot be read or listed."""
         return self._opened(name, os.O_PATH | os.O_NOFOLLOW)
 
     def _opened(self, name: str, flags: int, path: str | None = None) -> "Directory":
@@ -95,7 +95,7 @@ class Directory:
         self.close()
 
     def __del__(self) -> None:
-        # Nobody is left to be told that it failed.
+        # No caller is left to report a failure to.
         with contextlib.suppress(OSError):
             self.close()
 
@@ -112,24 +112,24 @@ class Directory:
 
     @property
     def descriptor(self) -> int:
-        """What it is open as. Raises `ValueError` once it is closed."""
+        """The open file descriptor. Raises `ValueError` once it is closed."""
         if not self._held:
             raise ValueError(f"{self.path}: the directory is closed")
         return self._held[0]
 
     def close(self) -> None:
-        """Lets go of it; done twice, it does nothing."""
+        """Closes it; a second call does nothing."""
         if self._held:
-            # Taken and closed within one call into C, as it was opened.
+            # Removed and closed within one call into C, for the same reason as in `hold`.
             next(map(os.close, iter(self._held.pop, None)))
 
     def path_of(self, name: str) -> str:
-        """How `name` is called in messages."""
+        """The path of `name`, for messages."""
         return os.path.join(self.path, name)
 
     def names(self) -> list[str]:
-        """The names in it, in no order."""
-        # Opened once more: a listing has its place in the open file, which threads would share.
+        """The names in it, in no particular order."""
+        # Opened again: a listing's position belongs to the open file, which threads would share.
         with self.opened_again() as mine:
             try:
                 return os.listdir(mine.descriptor)
@@ -138,26 +138,26 @@ class Directory:
 
     @contextlib.contextmanager
     def entries(self) -> Iterator[Iterator["os.DirEntry[str]"]]:
-        """What is in it, as `os.scandir` gives it."""
+        """The entries in it, as from `os.scandir`."""
         with self.opened_again() as mine, os.scandir(mine.descriptor) as entries:
             yield entries
 
     def open_file(self, name: str, flags: int, mode: int = 0o640) -> int:
-        """A descriptor of the file called `name`, which no child process inherits."""
+        """Opens the file `name`; returns a descriptor that child processes do not inherit."""
         try:
             return os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
         except OSError as error:
             raise self._named(error, name) from None
 
     def stat(self, name: str, *, follow_links: bool = True) -> os.stat_result:
-        """What `stat` gives for `name`."""
+        """The `os.stat` of `name`."""
         try:
             return os.stat(name, dir_fd=self.descriptor, follow_symlinks=follow_links)
         except OSError as error:
             raise self._named(error, name) from None
 
     def has(self, name: str) -> bool:
-        """Whether there is something called `name`."""
+        """Whether `name` exists; a dangling link does not."""
         try:
             self.stat(name)
         except FileNotFoundError:
@@ -165,7 +165,7 @@ class Directory:
         return True
 
     def is_taken(self, name: str) -> bool:
-        """Whether there is something called `name`, be it a link that leads nowhere."""
+        """Whether `name` exists, even as a dangling link."""
         try:
             self.stat(name, follow_links=False)
         except FileNotFoundError:
@@ -173,14 +173,14 @@ class Directory:
         return True
 
     def permissions_of(self, name: str) -> int | None:
-        """The permission bits of what is called `name`, or None if there is nothing."""
+        """The permission bits of `name`, or None if it does not exist."""
         try:
             return stat.S_IMODE(self.stat(name).st_mode)
         except FileNotFoundError:
             return None
 
     def replace(self, source: str, target: str) -> None:
-        """Gives the file called `source` the name `target`, in place of what had it."""
+        """Renames `source` to `target`, and replaces an existing `target`."""
         descriptor = self.descriptor
         try:
             os.replace(source, target, src_dir_fd=descriptor, dst_dir_fd=descriptor)
@@ -188,7 +188,7 @@ class Directory:
             raise self._named(error, target) from None
 
     def link(self, source: str, target: str) -> None:
-        """Gives the file called `source` one more name, which must be free."""
+        """Gives the file `source` another name, `target`, which must be free."""
         descriptor = self.descriptor
         try:
             os.link(
@@ -202,7 +202,7 @@ class Directory:
             raise self._named(error, target) from None
 
     def unlink(self, name: str) -> None:
-        """Takes the name `name` from a file."""
+        """Removes the name `name` of a file."""
         try:
             os.unlink(name, dir_fd=self.descriptor)
         except OSError as error:
@@ -227,24 +227,24 @@ class Directory:
         descriptor = self.descriptor
         with errors_name(self.path, "sync the directory"):
             os.fsync(descriptor)
-            # xfs that has shut itself down (its log failed) lets go of what was to be logged,
-            # and then says ok to the fsync of a directory, but never to a look at it. Without
-            # this look, 29 of 300 shutdowns under load lost a name that was synced.
+            # xfs that has shut down (its log failed) discards what it had to log. The fsync of a
+            # directory then succeeds, but fstat always fails. Without this fstat, 29 of 300
+            # shutdowns under load lost a name that was synced.
             os.fstat(descriptor)
 
     def _named(self, error: OSError, name: str) -> OSError:
         error.filename = self.path_of(name) if name else self.path
-        del error.filename2  # set to None, it would be printed
+        del error.filename2  # if set to None, it would be printed
         return error
 
 
-# What reads may be given: the daemon has its directories open, who only reads goes by path.
+# What read functions accept: the daemon has its directories open, readers use paths.
 AnyDirectory = Path | Directory
 
 
 @contextlib.contextmanager
 def opened(directory: AnyDirectory) -> Iterator[Directory]:
-    """The directory open: as it was given, or by its path until the block ends."""
+    """Yields the directory itself, or the one opened from its path until the block ends."""
     if isinstance(directory, Directory):
         yield directory
         return
@@ -253,16 +253,16 @@ def opened(directory: AnyDirectory) -> Iterator[Directory]:
 
 
 def directory_at(directory: AnyDirectory) -> Directory:
-    """The directory as it was given, or as its path means now. Raises `OSError`."""
+    """Returns the directory itself, or opens the one at its path. Raises `OSError`."""
     return directory if isinstance(directory, Directory) else Directory.open(directory)
 
 
 def names_during_changes(directory: AnyDirectory) -> set[str]:
-    """The names in a directory that others may change now. Raises `OSError`.
+    """The names in a directory that others may be changing. Raises `OSError`.
 
-    btrfs and tmpfs leave a name out of a listing if its file is replaced meanwhile: there it gets
-    a new place, after the last one that was there when the directory was opened. So a directory
-    that changes is listed more than once. A name that was given up meanwhile may be among them.
+    btrfs and tmpfs omit a name from a listing if its file is replaced meanwhile: the name moves to
+    a new place, after the last one that existed when the directory was opened. So a directory
+    that changes is listed more than once. The result may contain names removed meanwhile.
     """
     names: set[str] = set()
     with opened(directory) as within:
@@ -283,11 +283,11 @@ def sync_directory(path: StrPath) -> None:
 
 
 def create_directory(path: StrPath, mode: int = 0o750) -> None:
-    """Makes directory `path` and what is missing above it, and its name durable.
+    """Makes directory `path` and its missing parents, and makes its name durable.
 
-    A file in a directory whose own name was never synced is lost with it in a power cut,
-    so the parent is synced even if the directory is there already: whoever made it may
-    have been killed, or have failed, before the sync. Raises `AtomicWriteError`.
+    A power cut loses a directory whose name was never synced, with all files in it. So the parent
+    is synced even if the directory exists: the process that made it may have been killed, or have
+    failed, before the sync. Raises `AtomicWriteError`.
     """
     path = os.path.abspath(path)
     parent = os.path.dirname(path)
@@ -300,7 +300,7 @@ def create_directory(path: StrPath, mode: int = 0o750) -> None:
     try:
         sync_directory(parent)
     except AtomicWriteError:
-        # A second fsync could say ok although the name is lost: it is to be made anew.
+        # A second fsync could succeed although the name is lost: the directory must be made again.
         if made:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
@@ -310,12 +310,12 @@ def create_directory(path: StrPath, mode: int = 0o750) -> None:
 def create_directories(
     parent: AnyDirectory, names: Sequence[str], mode: int = 0o750
 ) -> dict[str, AtomicWriteError]:
-    """Makes directories in `parent`, and their names durable by one sync; gives who failed.
+    """Makes directories in `parent`, durable with one sync; returns the failures by name.
 
-    An empty one that is there already is made once more: the sync of its name may have failed,
-    and the next one could say ok although the name is lost. One that is not empty was
-    durable before anything was put into it. Not to be called twice at once for the same
-    parent: a sync that fails for one caller may have lost what another one made.
+    An existing empty directory is made again: the sync of its name may have failed, and the next
+    sync could succeed although the name is lost. A directory that is not empty was durable before
+    anything was put into it. Never call this concurrently for the same parent: a sync that fails
+    for one caller may have lost what the other one made.
     """
     failed: dict[str, AtomicWriteError] = {}
     with opened(parent) as within:
@@ -349,9 +349,9 @@ def _remove_if_empty(parent: Directory, name: str) -> None:
 
 
 class errors_name:  # noqa: N801 - a context manager used like a function
-    """Turns an `OSError` within into an `AtomicWriteError` that names `path` and what failed.
+    """Turns an `OSError` in the block into an `AtomicWriteError` that names `path` and `verb`.
 
-    A class, because a generator's costs are seen in the latency of a single record.
+    A class, because the cost of a generator shows in the latency of a single record.
     """
 
     def __init__(self, path: StrPath, verb: str) -> None:

@@ -1,18 +1,18 @@
-"""What the daemon knows to be durable, told to followers. Blocking calls.
+"""Marks that tell followers how much of each stream is durable. Blocking calls.
 
-DATA/.durable/STREAM   there once something was committed to the stream since a clean start
+DATA/.durable/STREAM   exists once something was committed to the stream since a clean start
 
-A segment is visible from its rename on, and the sync of its directory may fail after that. The
-daemon learns of the failure; a later sync by anybody else reports success, although the name is
-lost (`crash_mark`). So while a daemon runs, a follower does not sync. It goes by the mark, one
-line of constant length:
+A segment is visible from its rename on, but the sync of its directory may still fail. The daemon
+learns of the failure; a later sync by another process succeeds although the name is lost
+(`crash_mark`). So while a daemon runs, a follower does not sync. It relies on the mark, one line
+of constant length:
 
     last 00000000000000000412 first 00000000000000000401 boot 1f0c… inode 000…4711 crc32 9b3c1d2e
 
-The daemon makes the mark before the first segment of a stream takes its name, and writes it in
-place behind each sync that succeeded, which inotify tells. It needs no sync: what it says holds
-for this boot. Whoever has read a segment, and then finds `.running` or the mark missing, has read
-nothing that a daemon with marks had still to make durable.
+The daemon makes the mark before the first segment of a stream takes its name, and overwrites it in
+place after each successful sync, which inotify reports. The mark needs no sync: it is valid for
+this boot only. If a reader has read a segment and then finds `.running` or the mark missing, no
+daemon with marks still had to make that segment durable.
 """
 
 import contextlib
@@ -34,15 +34,15 @@ _LINE = re.compile(
     rb"(last (\d{20}) first (\d{20}) boot (\S+) inode (\d{20})) crc32 ([0-9a-f]{8})\n"
 )
 _LINE_BYTES_MAX = 4096
-# A line may be read while it is written. One that stays wrong could not be written in full.
+# A line may be read while it is written. A line that stays wrong was not written in full.
 _READS_MAX = 20
 _READ_AGAIN_S = 0.001
 
 
 class Mark(NamedTuple):
-    """All of a stream up to `last` is durable; segment `first` has been the last to become so.
+    """The stream is durable up to number `last`; segment `first` was the last to become durable.
 
-    That one may be merged into another since, and none of that number may ever have been there.
+    That segment may have been merged into another one since, or may never have existed.
     """
 
     last: int
@@ -53,10 +53,10 @@ _NOTHING_KNOWN = Mark(0, 1)
 
 
 class _Line(NamedTuple):
-    """What a mark's file says; `boot_id` is empty where its writer did not know that.
+    """The content of a mark's file; `boot_id` is empty if its writer did not know it.
 
-    One that is not `is_whole` is of the file and the boot that it says, for those stay the same,
-    but its numbers may be of two lines.
+    If `is_whole` is false, inode and boot are still right, because they never change, but the
+    numbers may come from two different lines.
     """
 
     mark: Mark
@@ -66,23 +66,23 @@ class _Line(NamedTuple):
 
 
 class MarkReader:
-    """Reads the marks in `data`, of this boot. `boot_id` is empty where nobody knows it."""
+    """Reads the marks of this boot in `data`. `boot_id` is empty if unknown."""
 
     def __init__(self, data: AnyDirectory, boot_id: str | None = None) -> None:
         self._data = data
         self._boot_id = read_boot_id() if boot_id is None else boot_id
 
     def read(self, stream: str) -> Mark | None:
-        """The mark of a stream; None if nobody says what of it is durable.
+        """The mark of a stream; None if there is no valid mark.
 
-        To be asked behind the reading of a segment: then, if it gives None, what was read was
-        durable, or comes from a writer that keeps no marks. Raises `OSError`.
+        Call this after reading a segment: if it then returns None, what was read was durable, or
+        comes from a writer that keeps no marks. Raises `OSError`.
         """
-        # Missing where a daemon ended well, whatever it may have left.
+        # Missing after a clean stop, even if that daemon left marks.
         return self.read_left(stream) if self._is_there(CRASH_MARK_NAME) else None
 
     def read_left(self, stream: str) -> Mark | None:
-        """The mark that is there, be its writer one that ended well or not. Raises `OSError`."""
+        """The mark in the file, whether or not its writer stopped cleanly. Raises `OSError`."""
         for _ in range(_READS_MAX):
             try:
                 descriptor = _open(self._data, _path_of(stream), os.O_RDONLY)
@@ -94,9 +94,9 @@ class MarkReader:
             finally:
                 os.close(descriptor)
             if found is None:
-                return None  # a power cut has left it, for in one boot it is whole from the first
+                return None  # left by a power cut: within one boot it is complete from the start
             is_of_another_boot = self._boot_id and found.boot_id not in ("", self._boot_id)
-            # A copy of a data directory has no daemon that goes on with its marks.
+            # No daemon continues the marks in a copy of a data directory.
             if is_of_another_boot or found.inode != inode:
                 return None
             if found.is_whole:
@@ -108,7 +108,7 @@ class MarkReader:
         if isinstance(self._data, Directory):
             return self._data.has(name)
         try:
-            # Unlike `os.path.lexists`, which takes every error for a no.
+            # Not `os.path.lexists`, which treats every error as a no.
             os.lstat(self._data / name)
         except (FileNotFoundError, NotADirectoryError):
             return False
@@ -118,8 +118,8 @@ class MarkReader:
 class DurableMarks:
     """The marks of the process that has the lock of `data`.
 
-    A mark is `begin`-ned before anything takes a name in its stream. Different streams may be
-    handled by different threads at once, one stream by one alone, and `catch_up` by any.
+    `begin` must precede the first rename in a stream. Different threads may handle different
+    streams concurrently, but only one thread each stream; any thread may call `catch_up`.
     """
 
     def __init__(self, data: AnyDirectory, boot_id: str) -> None:
@@ -127,21 +127,21 @@ class DurableMarks:
         self._boot_id = boot_id
         self._begun: dict[str, _Begun] = {}
         self._behind: set[str] = set()
-        # Streams with a mark that could not be gone on with, or perhaps with one: how far they are.
+        # Last numbers of streams that have, or may have, an old mark that is not taken over yet.
         self._left_behind: dict[str, int] = {}
         self._beginning = threading.Lock()
         self._reader = MarkReader(data, boot_id)
 
     def has_begun(self, stream: str) -> bool:
-        """Whether followers are told of `stream`."""
+        """Whether the mark of `stream` was begun."""
         return stream in self._begun
 
     def recovered(self, stream: str, last: int) -> None:
-        """Goes on with the mark that a process killed in this boot left of a stream, if it did.
+        """Takes over the mark of a stream that a process killed in this boot left, if any.
 
-        `last` is the stream's last number. The marks of streams that are not recovered are as
-        true as they were. Marks of another boot are left, for nobody goes by them. Never raises:
-        one that cannot be gone on with says too little until the next `begin` or `catch_up`.
+        `last` is the stream's last number. Marks of streams that are not recovered stay valid.
+        Marks of another boot are left alone, because no reader uses them. Never raises: a mark
+        that cannot be taken over lags behind until the next `begin` or `catch_up`.
         """
         self._left_behind[stream] = last
         self._take_over(stream)
@@ -150,8 +150,8 @@ class DurableMarks:
         with self._beginning, contextlib.suppress(OSError):
             last = self._left_behind.get(stream)
             if last is None:
-                return  # somebody else was here
-            # Also one that nobody goes by yet: they do as soon as there is a `.running` again.
+                return  # another thread was faster
+            # Even if no reader uses the mark yet: they will as soon as `.running` exists again.
             if not self.has_begun(stream) and self._reader.read_left(stream) is not None:
                 self._begin(stream, last)
             self._left_behind.pop(stream, None)
@@ -169,7 +169,7 @@ class DurableMarks:
             with data.subdirectory(MARKS_NAME) as directory:
                 begun = self._written_as(directory, temp, last)
                 try:
-                    # Under its name it is complete from the first moment.
+                    # It must be complete from the moment it has its name.
                     directory.replace(temp, stream)
                 except OSError:
                     with contextlib.suppress(OSError):
@@ -191,9 +191,9 @@ class DurableMarks:
         return begun
 
     def move(self, stream: str, last: int, first: int) -> None:
-        """Says that all up to `last` is durable, as it is by segment `first`.
+        """Marks everything up to `last` as durable, after segment `first` became durable.
 
-        Never raises: what cannot be said now is said by the next `move` or `catch_up`.
+        Never raises: what cannot be written now is written by the next `move` or `catch_up`.
         """
         begun = self._begun.get(stream)
         if begun is not None:
@@ -201,11 +201,11 @@ class DurableMarks:
 
     @property
     def is_behind(self) -> bool:
-        """Whether something is durable that followers could not be told of."""
+        """Whether a mark lags behind what is durable, because it could not be written."""
         return bool(self._behind or self._left_behind)
 
     def catch_up(self) -> None:
-        """Tries again to say what could not be said."""
+        """Tries again to write the marks that could not be written."""
         for stream in list(self._left_behind):
             self._take_over(stream)
         for stream in list(self._behind):
@@ -220,7 +220,7 @@ class DurableMarks:
             self._behind.discard(stream)
 
     def end(self) -> None:
-        """Takes all marks away: what can be seen is durable."""
+        """Removes all marks: everything visible is durable."""
         self._begun.clear()
         self._behind.clear()
         self._left_behind.clear()
@@ -233,7 +233,7 @@ class DurableMarks:
 
 
 class _Begun:
-    """The mark of one stream, under `name` below the data directory, and what it is to say."""
+    """The mark of one stream, at `name` below the data directory, and its intended content."""
 
     def __init__(self, data: AnyDirectory, name: str, boot_id: str, inode: int) -> None:
         self.name = name
@@ -243,9 +243,9 @@ class _Begun:
         self._lock = threading.Lock()
 
     def move(self, mark: Mark | None) -> None:
-        """Writes `mark`, or once more the last one that was given.
+        """Writes `mark`, or the last given one again.
 
-        Raises `OSError`, also if not all of it could be written.
+        Raises `OSError`, also if it could not be written in full.
         """
         with self._lock:
             self._mark = mark or self._mark
@@ -254,8 +254,8 @@ class _Begun:
     def _write(self) -> None:
         text = b"last %020d first %020d%s" % (*self._mark, self._same)
         line = b"%s crc32 %08x\n" % (text, zlib.crc32(text))
-        # Open for this moment alone: a file that stays open for writing keeps its file system
-        # from being remounted read-only.
+        # Opened only for this write: a file that stays open for writing prevents a read-only
+        # remount of its file system.
         descriptor = _open(self._data, self.name, os.O_WRONLY)
         try:
             if os.pwrite(descriptor, line, 0) != len(line):
@@ -265,7 +265,7 @@ class _Begun:
 
 
 def _path_of(stream: str) -> str:
-    """Where the mark of a stream is below the data directory."""
+    """The path of a stream's mark below the data directory."""
     return f"{MARKS_NAME}/{stream}"
 
 
@@ -276,7 +276,7 @@ def _open(data: AnyDirectory, name: str, flags: int) -> int:
 
 
 def _create(directory: Directory, name: str) -> int:
-    """Makes an empty file, in the place of one that may be there; gives its inode."""
+    """Makes an empty file, or truncates an existing one; returns its inode."""
     descriptor = directory.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
     try:
         return os.fstat(descriptor).st_ino

@@ -1,11 +1,11 @@
-"""The names in the directories of streams, and which of them may be in doubt. Blocking calls.
+"""Durable changes of names in stream directories, and the streams whose sync failed.
 
-A sync of a directory that failed may have lost a name for good, or may bring back one that was
-removed, and no later sync reports it: fsync(2), Rebello et al. (ATC 2020). After that, nothing
-more may be removed from the stream until the machine is booted again: what comes back would
-stand before a hole, or without the segment that covers it.
+Blocking calls. A failed directory sync may have lost a name permanently, or may bring a removed
+name back, and no later sync reports it: fsync(2), Rebello et al. (ATC 2020). After a failed sync,
+nothing more may be removed from the stream until the next boot: a segment that comes back would
+be followed by a hole, or lack the segment that covers it.
 
-All that removes a file from a stream's directory, or renames one in it, goes through this module.
+Every removal and rename of a file in a stream's directory goes through this module.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import AnyDirectory, Directory, opened
 
-# What a removal is held to cost the disk, as much as so many bytes.
+# The assumed disk cost of a removal: the same as writing this many bytes.
 _REMOVAL_BYTES = 32 * 1024
 
 
 class DurableNames:
-    """Makes changes of names durable, and keeps the streams for which that failed.
+    """Makes changes of names durable, and remembers the streams for which that failed.
 
-    `note` is called once for each stream, in the thread whose sync failed. Methods that sync
-    raise `AtomicWriteError`, and the stream is among the `unsynced` by then.
+    `note` is called once per stream, in the thread whose sync failed. Methods that sync raise
+    `AtomicWriteError`; the stream is then already in `unsynced`.
     """
 
     def __init__(self, note: Callable[[str], None]) -> None:
@@ -31,7 +31,7 @@ class DurableNames:
 
     @property
     def unsynced(self) -> frozenset[str]:
-        """The streams of which nothing more may be removed in this boot."""
+        """The streams from which nothing more may be removed in this boot."""
         return frozenset(self._unsynced)
 
     def may_remove_from(self, stream: str) -> bool:
@@ -39,17 +39,17 @@ class DurableNames:
         return stream not in self._unsynced
 
     def take_over(self, streams: Iterable[str]) -> None:
-        """Adds streams that an earlier process of this boot noted."""
+        """Adds streams noted by an earlier process of this boot."""
         self._unsynced.update(streams)
 
     def note_failed_sync(self, stream: str) -> None:
-        """Ends removals from a stream until the machine is booted again."""
+        """Stops removals from a stream until the next boot."""
         if stream not in self._unsynced:
             self._unsynced.add(stream)
             self._note(stream)
 
     def sync(self, directory: Directory) -> None:
-        """Makes all names in a stream's directory durable, whoever changed them."""
+        """Makes all names in a stream's directory durable, whichever process changed them."""
         try:
             directory.sync()
         except BaseException:
@@ -57,18 +57,18 @@ class DurableNames:
             raise
 
     def publish(self, writer: AtomicWriter, stream: str) -> None:
-        """Gives a file that is prepared its name in the stream's directory, durably."""
+        """Gives a prepared file its name in the stream's directory, durably."""
         writer.publish()
         try:
             writer.sync_directory()
         except BaseException:
-            # With its own name it may have lost what a compaction removed just before.
+            # Besides its own name, the sync may have lost removals that a compaction just made.
             self.note_failed_sync(stream)
             raise
 
     @contextlib.contextmanager
     def published_by(self, writer: AtomicWriter, stream: str) -> Iterator[AtomicWriter]:
-        """The writer inside its own `with`: its file is durable under its name after that."""
+        """Yields the writer inside its own `with`; after that, its file is durable."""
         try:
             with writer:
                 yield writer
@@ -78,10 +78,10 @@ class DurableNames:
             raise
 
     def remove(self, directory: Directory, name: str) -> bool:
-        """Removes one file; durable when it returns. False if it was gone already.
+        """Removes one file durably. Returns False if it was already gone.
 
-        That is synced all the same: whoever removed it may not have done so. One file at a time,
-        because unlinks without a sync between them have no order in a power cut. Raises `OSError`.
+        The directory is synced even then: the earlier removal may not have been. One file at a
+        time, because a power cut may reorder unlinks without a sync between them. Raises `OSError`.
         """
         is_removed = True
         try:
@@ -92,9 +92,9 @@ class DurableNames:
         return is_removed
 
     def remove_together(self, directory: Directory, names: Iterable[str]) -> None:
-        """Removes files that may come back in any order, such as temps, with one sync.
+        """Removes files that may come back in any order, such as temp files, with one sync.
 
-        The directory is synced also if there are none. Raises `OSError`.
+        The directory is synced even if there are none. Raises `OSError`.
         """
         for name in names:
             directory.unlink(name)
@@ -104,11 +104,11 @@ class DurableNames:
 def remove_covered(
     directory: AnyDirectory, names: Collection[str], pace: Callable[[int], None] | None = None
 ) -> None:
-    """Removes segments whose records another one holds, which is durable. Raises `OSError`.
+    """Removes segments whose records a durable segment contains. Raises `OSError`.
 
-    The newest goes first. Those that are gone already were removed together with that one.
-    Nothing is synced: what a power cut brings back is covered as before. `pace` is called after
-    each removal, as for so many bytes, and may wait.
+    Newest first. Segments already gone were removed together with the covering one. Nothing is
+    synced: what a power cut brings back is covered as before. `pace` is called after each removal
+    with its assumed cost in bytes, and may wait.
     """
     with opened(directory) as within:
         for name in sorted(names, reverse=True):

@@ -1,4 +1,4 @@
-"""Giving a file a name that no file has yet, and none can get in between.
+"""Renames a file only if no other file has the new name, without a race.
 
 Sources: rename(2), RENAME_NOREPLACE; link(2).
 """
@@ -11,15 +11,15 @@ from collections.abc import Callable
 from logengine.disk.directory import Directory
 
 _RENAME_NOREPLACE = 1
-# The kernel, or the file system, has no such call.
+# The kernel or the file system does not support the call.
 _UNKNOWN = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM})
 
 
 def rename_exclusively(directory: Directory, source: str, target: str) -> None:
-    """Gives the file called `source` the name `target`. Raises `FileExistsError`, and `OSError`.
+    """Renames `source` to `target`. Raises `FileExistsError` if that is taken, and `OSError`.
 
-    In one call where the file system has it; elsewhere the file has both names for a moment,
-    and keeps both where the process is killed just then.
+    Uses one call if the file system supports it. Otherwise the file has both names for a moment,
+    and keeps both if the process is killed at that moment.
     """
     rename = _renameat2()
     if rename is None or not rename(directory.descriptor, source, target):
@@ -29,9 +29,9 @@ def rename_exclusively(directory: Directory, source: str, target: str) -> None:
 
 @functools.cache
 def _renameat2() -> Callable[[int, str, str], bool] | None:
-    """A function that says whether it could; None where the C library has no `renameat2`."""
+    """A function that returns whether it could; None if the C library has no `renameat2`."""
     try:
-        import ctypes  # only who needs it waits for it to be loaded
+        import ctypes  # loaded only if needed
 
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (ImportError, OSError, AttributeError):

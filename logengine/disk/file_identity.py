@@ -1,8 +1,8 @@
-"""What a file that is replaced is to others, given to the file that takes its place.
+"""Gives the file that replaces another one its owner, group, mode, ACL and extended attributes.
 
-Its owner, group, mode, ACL and extended attributes, as far as the process may give them. What it
-may not give makes the access narrower, never wider. Not kept: set-user-ID, set-group-ID and file
-capabilities, for they vouch for the old content, and what is computed from that content.
+This is done as far as the process may. Whatever it may not set makes access narrower, never wider.
+Not kept: set-user-ID, set-group-ID and file capabilities, which vouch for the old content, and
+attributes that are computed from that content.
 
 Sources: acl(5), xattr(7), chown(2), capabilities(7); linux/posix_acl_xattr.h.
 """
@@ -24,20 +24,20 @@ _ACL_ENTRY = struct.Struct("<HHI")
 _ACL_VERSION = 2
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
-# Capabilities as set-user-ID; ima and evm sign the old content; what overlayfs keeps of a file
-# of one of its layers is false of another file.
+# Capabilities are like set-user-ID; ima and evm sign the old content; what overlayfs stores about
+# a file of one of its layers is false for another file.
 _NOT_KEPT = re.compile(r"security\.(capability|ima|evm)$|(trusted|user)\.overlay\.")
 
 _KINDS = {
     stat.S_IFDIR: (errno.EISDIR, "a directory"),
-    stat.S_IFLNK: (errno.ELOOP, "a symbolic link, made just now"),
+    stat.S_IFLNK: (errno.ELOOP, "a symbolic link that was just made"),
     stat.S_IFIFO: (errno.EINVAL, "a FIFO"),
     stat.S_IFSOCK: (errno.EINVAL, "a socket"),
     stat.S_IFCHR: (errno.EINVAL, "a device"),
     stat.S_IFBLK: (errno.EINVAL, "a device"),
 }
 
-# What says that something cannot be had here, or not by us.
+# Errors that mean: not supported here, or not permitted for this process.
 _NOT_PERMITTED = frozenset(
     {
         errno.EPERM,
@@ -52,14 +52,14 @@ _NOT_PERMITTED = frozenset(
 
 
 class FileIdentity(NamedTuple):
-    """What a file was when it was looked at; `attributes` are those to be kept, without an ACL."""
+    """A file's state when it was inspected; `attributes` are those to keep, without an ACL."""
 
     status: os.stat_result
     acl: bytes | None
     attributes: tuple[tuple[str, bytes], ...]
 
     def is_still(self, status: os.stat_result | None) -> bool:
-        """Whether a later look shows the same file, with nothing of this changed."""
+        """Whether a later `status` is of the same file, with its mode and attributes unchanged."""
         return status is not None and _changing(status) == _changing(self.status)
 
 
@@ -68,9 +68,9 @@ def _changing(status: os.stat_result) -> tuple[int, ...]:
 
 
 def status_of(directory: Directory, name: str) -> os.stat_result | None:
-    """The status of the regular file called `name`, or None if nothing is.
+    """The status of the regular file called `name`, or None if it does not exist.
 
-    Raises `OSError` for what is no file that can be replaced as a whole.
+    Raises `OSError` if `name` is not a file that can be replaced as a whole.
     """
     try:
         status = directory.stat(name, follow_links=False)
@@ -78,14 +78,14 @@ def status_of(directory: Directory, name: str) -> os.stat_result | None:
         return None
     kind = stat.S_IFMT(status.st_mode)
     if kind != stat.S_IFREG:
-        number, what = _KINDS.get(kind, (errno.EINVAL, "no regular file"))
+        number, what = _KINDS.get(kind, (errno.EINVAL, "not a regular file"))
         raise OSError(number, f"it is {what}; only a regular file can be replaced as a whole")
     return status
 
 
 def look_at(directory: Directory, name: str, status: os.stat_result) -> FileIdentity:
-    """All that is to be kept of the file called `name`. Raises `OSError`."""
-    # By the open directory, where /proc is there: its path may mean another one by now.
+    """Everything to keep of the file called `name`. Raises `OSError`."""
+    # Through the open directory if /proc exists: its path may lead to another one by now.
     path = f"/proc/self/fd/{directory.descriptor}/{name}"
     try:
         found = dict(_attributes_of(path))
@@ -108,10 +108,10 @@ def _attributes_of(path: str) -> Iterator[tuple[str, bytes]]:
 
 
 def give(descriptor: int, replaced: FileIdentity, permissions: int | None) -> None:
-    """Makes an open file, of mode 0600 and the process's own, what `replaced` was.
+    """Gives an open file, which the process owns and which has mode 0600, the state of `replaced`.
 
-    With `permissions`, those take the place of its mode and ACL. At no moment has anybody access
-    who had none to `replaced`. Raises `OSError` where it cannot be made narrow enough.
+    `permissions` replace the mode and ACL if given. At no moment does anyone have access who had
+    none to `replaced`. Raises `OSError` if access cannot be made narrow enough.
     """
     status = replaced.status
     for name, value in replaced.attributes:
@@ -124,7 +124,7 @@ def give(descriptor: int, replaced: FileIdentity, permissions: int | None) -> No
         return
     others = [each for each in replaced.attributes if each[0].startswith("system.")]
     if not all(_gives(descriptor, *each) for each in others):
-        # ACLs of another kind, of which we know only that one is lost.
+        # ACLs of another kind: it is only known that one is lost.
         _set_mode(descriptor, status.st_mode & stat.S_IRWXU)
     elif replaced.acl is None:
         _set_mode(
@@ -137,7 +137,7 @@ def give(descriptor: int, replaced: FileIdentity, permissions: int | None) -> No
 
 
 def _give_owner(descriptor: int, status: os.stat_result) -> tuple[bool, bool]:
-    """Gives the file its owner and group; whether it has them, which is not always the same."""
+    """Sets owner and group as far as permitted; returns whether the file now has each of them."""
     mine = os.fstat(descriptor)
     if (mine.st_uid, mine.st_gid) == (status.st_uid, status.st_gid):
         return True, True
@@ -153,7 +153,7 @@ def _give_owner(descriptor: int, status: os.stat_result) -> tuple[bool, bool]:
 
 
 def _set_mode(descriptor: int, mode: int) -> None:
-    """Sets the permission bits, and those alone: an ACL that the directory gave is taken away."""
+    """Sets the permission bits alone: removes an ACL inherited from the directory."""
     with _as_far_as_permitted():
         os.removexattr(descriptor, _ACL)
     os.fchmod(descriptor, mode & 0o777)
@@ -176,7 +176,7 @@ def _as_far_as_permitted() -> Iterator[None]:
 
 
 def umask() -> int:
-    """The umask of the process, without setting it where that can be avoided: threads share it."""
+    """The umask of the process; avoids setting it if possible, because threads share it."""
     with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
         for line in file:
             if line.startswith(b"Umask:"):
@@ -187,10 +187,10 @@ def umask() -> int:
 
 
 def narrowed_mode(mode: int, *, with_owner: bool, with_group: bool) -> int:
-    """The permission bits of a file whose owner or group could not be given.
+    """The permission bits of a file whose owner or group could not be set.
 
-    Who was the owner is one of the group or of the others now, who was of the group one of the
-    others, and one of the others may be of the new group.
+    The old owner now counts as group or other, members of the old group count as other, and
+    others may be members of the new group.
     """
     user, group, other = mode >> 6 & 7, mode >> 3 & 7, mode & 7
     if not with_owner:
@@ -202,7 +202,7 @@ def narrowed_mode(mode: int, *, with_owner: bool, with_group: bool) -> int:
 
 
 def narrowed_acl(acl: bytes, *, with_owner: bool, with_group: bool) -> bytes | None:
-    """The ACL of a file whose owner or group could not be given; None if it is of no known form."""
+    """The ACL of a file whose owner or group could not be set; None if its form is unknown."""
     entries = _entries(acl)
     if entries is None:
         return None
@@ -214,7 +214,7 @@ def narrowed_acl(acl: bytes, *, with_owner: bool, with_group: bool) -> bytes | N
             bits &= user  # noqa: PLW2901
         if not with_group:
             if tag == _GROUP_OBJ:
-                # One of the new group may be kept out by name of another one.
+                # A named entry may exclude a member of the new group.
                 bits = 0  # noqa: PLW2901
             elif tag == _OTHER:
                 bits &= group  # noqa: PLW2901
@@ -223,12 +223,12 @@ def narrowed_acl(acl: bytes, *, with_owner: bool, with_group: bool) -> bytes | N
 
 
 def _mode_within(acl: bytes, mode: int) -> int:
-    """The permission bits that give nobody more than an ACL did that cannot be set."""
+    """The permission bits that grant nobody more than an ACL that cannot be set."""
     common = 0o7
     for tag, bits, _ in _entries(acl) or [(_OTHER, 0, 0)]:
         if tag != _MASK:
             common &= bits
-    # The bits of the group are the mask, where there is an ACL.
+    # With an ACL, the group bits are its mask.
     common &= mode >> 3 & 7
     return mode & stat.S_IRWXU | common << 3 | common
 

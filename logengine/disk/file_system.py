@@ -1,6 +1,6 @@
-"""The file system beneath an open directory: whether it is known to break the promise.
+"""Whether the file system of an open directory is known to break the durability promise.
 
-Looks at /proc and /sys, never at the disk; what cannot be found out is no risk. Blocking calls.
+Reads /proc and /sys, never the disk. What cannot be determined is not a risk. Blocking calls.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ _NO_JOURNAL = "<none>"
 
 
 def risks_at(directory: Directory) -> list[str]:
-    """What may break the promise for what is stored in `directory`, one reason each."""
+    """The known risks to the durability of data in `directory`, one reason each."""
     with contextlib.suppress(OSError, ValueError):
         mounts = parse_mounts(_read(_MOUNTS))
         mount = mount_called(mounts, mount_id_of(directory.descriptor))
@@ -24,9 +24,9 @@ def risks_at(directory: Directory) -> list[str]:
 
 
 def mount_id_of(descriptor: int) -> int:
-    """The number of the mount that an open file is in.
+    """The number of the mount that an open file is on.
 
-    Raises `OSError`, and `ValueError` where the kernel does not say.
+    Raises `OSError`, and `ValueError` if the kernel does not say.
     """
     for line in _read(f"/proc/self/fdinfo/{descriptor}").splitlines():
         if line.startswith("mnt_id:"):
@@ -35,7 +35,7 @@ def mount_id_of(descriptor: int) -> int:
 
 
 def _has_journal(mount: Mount) -> bool | None:
-    """Whether an ext3 or ext4 has one; None where the kernel does not say."""
+    """Whether an ext3 or ext4 has a journal; None if the kernel does not say."""
     with contextlib.suppress(OSError):
         name = os.path.basename(os.readlink(f"/sys/dev/block/{mount.device}"))
         return _read(f"/sys/fs/ext4/{name}/journal_task").strip() != _NO_JOURNAL

@@ -1,4 +1,4 @@
-"""Where a path leads, by the symbolic links at its end: a directory, opened, and a name in it.
+"""Resolves the symbolic links at the end of a path to an open directory and a name in it.
 
 Sources: path_resolution(7); proc(5), "/proc/sys/fs/protected_symlinks".
 """
@@ -14,11 +14,11 @@ _LINKS_MAX = 40  # as many as the kernel follows
 
 
 def follow_links(path: str) -> tuple[Directory, str]:
-    """The directory and the name in it that `path` means; nothing need have that name yet.
+    """The directory that `path` leads to, and the name in it, which need not exist yet.
 
-    A relative link counts from the directory that it is in, a dangling one means the file that
-    it names. Raises `OSError`: for a name that only a directory can have, for a loop, and for
-    a link of another user in a directory where anybody may make one, such as `/tmp`.
+    A relative link is resolved from its own directory; a dangling one leads to the file that it
+    names. Raises `OSError`: for a name that only a directory can have, for a loop, and for
+    another user's link in a directory where anybody may make one, such as `/tmp`.
     """
     directory, name = open_parent(path)
     try:
@@ -39,13 +39,13 @@ def follow_links(path: str) -> tuple[Directory, str]:
 
 
 def _check_that_it_is_meant(path: str, directory: Directory, name: str) -> None:
-    """Refuses links that say something else than they mean, as /proc has them of open files."""
+    """Refuses links whose text differs from their target, such as those of open files in /proc."""
     with contextlib.suppress(FileNotFoundError):
         meant = os.stat(path)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(meant, directory.stat(name, follow_links=False)):
                 return
-        raise OSError(errno.EINVAL, "what it leads to has no name that another file could take")
+        raise OSError(errno.EINVAL, "the link leads to a file that has no name to replace")
 
 
 def open_parent(path: str) -> tuple[Directory, str]:
@@ -57,18 +57,18 @@ def open_parent(path: str) -> tuple[Directory, str]:
 def _split(path: str) -> tuple[str, str]:
     parent, name = os.path.split(path)
     if name in ("", os.curdir, os.pardir):
-        raise OSError(errno.EISDIR, "that is the name of a directory")
+        raise OSError(errno.EISDIR, "the path names a directory; expected a file")
     return parent, name
 
 
 def _link_at(directory: Directory, name: str) -> str | None:
-    """What the link called `name` says, or None if nothing or something else is there."""
+    """The text of the link called `name`, or None if `name` is missing or not a link."""
     try:
         if not stat.S_ISLNK(directory.stat(name, follow_links=False).st_mode):
             return None
     except FileNotFoundError:
         return None
-    # Opened, so that what is looked at is what is followed.
+    # Opened, so that the link that is checked is the one that is followed.
     with directory.place_of(name) as link:
         status = os.fstat(link.descriptor)
         if not stat.S_ISLNK(status.st_mode):
@@ -79,7 +79,7 @@ def _link_at(directory: Directory, name: str) -> str | None:
         if is_public and status.st_uid not in (os.geteuid(), around.st_uid):
             raise OSError(
                 errno.EACCES,
-                f"it is a symbolic link of user {status.st_uid} in {directory}, where anybody may "
-                "make one; it is not followed",
+                f"a symbolic link of user {status.st_uid} in {directory}, where anybody may "
+                "make one, is not followed",
             )
         return os.readlink("", dir_fd=link.descriptor)

@@ -1,6 +1,6 @@
-"""What is mounted, and what is known to break the promise there: from the kernel's own text.
+"""Parses the kernel's list of mounts, and knows which mounts break the durability promise.
 
-Source: proc_pid_mountinfo(5); what was tried is in `docs/guarantees.md`.
+Source: proc_pid_mountinfo(5); what was tested is in `docs/guarantees.md`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _IN_MEMORY = {"tmpfs", "ramfs", "rootfs"}
 _NO_JOURNAL = {"ext2", "vfat", "msdos", "exfat", "hfs", "hfsplus", "minix", "udf", "ufs"}
 _NO_BARRIERS = {"nobarrier", "barrier=0", "fsync_mode=nobarrier"}
 _MAY_HAVE_JOURNAL = {"ext3", "ext4"}
-_OVERLAYS_MAX = 16  # one upon the other; the kernel allows fewer
+_OVERLAYS_MAX = 16  # stacked; the kernel allows fewer
 
 
 class Mount(NamedTuple):
@@ -28,7 +28,7 @@ class Mount(NamedTuple):
 
 
 def parse_mounts(text: str) -> list[Mount]:
-    """The mounts of /proc/PID/mountinfo; lines of another shape are left out."""
+    """The mounts of /proc/PID/mountinfo; lines of another form are skipped."""
     mounts = []
     for line in text.splitlines():
         before, _, behind = line.partition(" - ")
@@ -43,25 +43,25 @@ def parse_mounts(text: str) -> list[Mount]:
 
 
 def mount_called(mounts: Sequence[Mount], mount_id: int) -> Mount | None:
-    """The mount of that number, if it is there."""
+    """The mount with that number, if it exists."""
     return next((mount for mount in mounts if mount.mount_id == mount_id), None)
 
 
 def mount_of_path(mounts: Sequence[Mount], path: str) -> Mount | None:
-    """The mount that an absolute path without links leads into."""
+    """The mount that contains an absolute path without links."""
     found = None
     for mount in mounts:
         is_above = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
-        # The last one mounted at a point hides those before it.
+        # The last mount at a mount point hides the earlier ones.
         if is_above and (found is None or len(mount.point) >= len(found.point)):
             found = mount
     return found
 
 
 def base_of(mounts: Sequence[Mount], mount: Mount) -> Mount:
-    """The mount that keeps what is written: of an overlay the one of its upper directory.
+    """The mount that stores what is written: for an overlay, the mount of its upper directory.
 
-    The overlay itself where that cannot be seen from here, as from within a container.
+    Returns the overlay itself if its upper directory is not visible, as inside a container.
     """
     for _ in range(_OVERLAYS_MAX):
         upper = next((o for o in mount.options if o.startswith("upperdir=/")), None)
@@ -75,39 +75,39 @@ def base_of(mounts: Sequence[Mount], mount: Mount) -> Mount:
 
 
 def risks_of(mounts: Sequence[Mount], mount: Mount, *, has_journal: bool | None) -> list[str]:
-    """What may break the promise on `mount`, one reason each; nothing where it is not known to.
+    """The known risks to durability on `mount`, one reason each.
 
-    `has_journal` tells it of the ext3 or ext4 that keeps what is written, None if unknown.
+    `has_journal` says whether the ext3 or ext4 that stores the data has a journal; None if unknown.
     """
     base = base_of(mounts, mount)
     risks = []
     if base.kind in _NETWORK:
         risks.append(
-            f"{base.kind} is a network file system: whether a sync reaches the disk, and who "
-            "else writes there, is the server's to say"
+            f"{base.kind} is a network file system: the server decides whether a sync reaches the "
+            "disk, and who else writes there"
         )
     elif base.kind.startswith("fuse"):
-        risks.append(f"{base.kind} is a FUSE file system: a sync does what its program does")
+        risks.append(f"{base.kind} is a FUSE file system: its program decides what a sync does")
     elif base.kind in _IN_MEMORY:
-        risks.append(f"{base.kind} is memory: all of it is lost when the power fails, or at a boot")
+        risks.append(f"{base.kind} is memory: a power cut or a reboot loses everything")
     elif base.kind in _NO_JOURNAL:
         risks.append(f"{base.kind} has no journal: a power cut may break whole files")
     elif base.kind in _MAY_HAVE_JOURNAL and has_journal is False:
         risks.append(
-            f"this {base.kind} has no journal: after a power cut files may have other files' "
-            "bytes; `tune2fs -O has_journal` gives it one"
+            f"this {base.kind} has no journal: after a power cut, files may contain other files' "
+            "bytes; add a journal with `tune2fs -O has_journal`"
         )
     if "volatile" in mount.options and mount.kind == "overlay":
         risks.append("the overlay is mounted with `volatile`: a sync does nothing")
     if barriers := sorted(base.options & _NO_BARRIERS):
         risks.append(
-            f"it is mounted with `{barriers[0]}`: what is synced may still be in the disk's cache"
+            f"it is mounted with `{barriers[0]}`: synced data may still be in the disk's cache"
         )
     return risks
 
 
 def _unescaped(field: str) -> str:
-    """A path of mountinfo, where some characters stand as three octal digits."""
+    """A path from mountinfo with its octal escapes decoded."""
     if "\\" not in field:
         return field
     first, *parts = field.split("\\")

@@ -1,7 +1,7 @@
 """The cursors of readers that must not miss a record. Blocking calls.
 
-DATA/.cursors/NAME holds a cursor, `stream:seq` and a newline: how far NAME has read. Retention
-keeps what it has not.
+DATA/.cursors/NAME contains a cursor, `stream:seq` and a newline: how far NAME has read. Retention
+keeps what NAME has not read.
 """
 
 import os
@@ -27,8 +27,8 @@ def cursors_behind(data: AnyDirectory, stream: str, seq: int) -> list[str]:
 def read_cursors(data: AnyDirectory) -> dict[str, dict[str, int]]:
     """The registered cursors, by stream and by their own name.
 
-    Raises `OSError`, and `InvalidCursor` naming the file: whose reader would miss something
-    cannot be told then.
+    Raises `OSError`, and `InvalidCursor` naming the file: it is then unknown what its reader would
+    miss.
     """
     cursors: dict[str, dict[str, int]] = defaultdict(dict)
     with opened(data) as within:
@@ -45,8 +45,8 @@ def read_cursors(data: AnyDirectory) -> dict[str, dict[str, int]]:
                 cursor = Cursor.parse(text)
             except InvalidCursor:
                 raise InvalidCursor(
-                    f"{directory.path_of(name)}: {text[:80]!r} is no cursor; "
-                    "expected STREAM:SEQ, such as app:5120; nothing is removed until then"
+                    f"{directory.path_of(name)}: {text[:80]!r} is no cursor; expected "
+                    "STREAM:SEQ, such as app:5120; nothing is removed until it is corrected"
                 ) from None
             cursors[cursor.stream][name] = cursor.seq
     return cursors

@@ -1,10 +1,10 @@
-"""Space kept back on the disk, so that a stop on a full disk can commit what was received.
+"""Space reserved on the disk, so that a stop on a full disk can commit what was received.
 
-DATA/.reserve   a file of nothing, there for the space that it takes
+DATA/.reserve   a file without content that only occupies space
 
-Unlinking and its directory sync need none of it: on a full ext4 and xfs both succeed, and
-give back what the file took. But a commit needs space for what it writes, and what its
-senders were not acknowledged, and will not send again, waits in memory for just that.
+Unlinking and its directory sync do not need the reserve: on a full ext4 and xfs both succeed and
+free the file's space. But a commit needs space for what it writes. Records that were not
+acknowledged, and that their senders will not send again, wait in memory for that commit.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ RESERVE_NAME = ".reserve"
 
 
 class Reserve:
-    """A file of `size_bytes` in the data directory; 0 is none. Blocking calls, from any thread."""
+    """A file of `size_bytes` in the data directory; 0 means none. Blocking calls; thread-safe."""
 
     def __init__(self, data: AnyDirectory, size_bytes: int) -> None:
         self._data = directory_at(data)
@@ -26,10 +26,10 @@ class Reserve:
         self._is_released = False
 
     def hold(self) -> bool:
-        """Makes the file, or makes it as long as it should be; False if there is no room now.
+        """Makes the file, or changes its length to `size_bytes`; False if there is no room now.
 
-        There is room if as much again is left for the records. Raises `OSError` if that is
-        not what keeps it from being made.
+        There is room if `size_bytes` more remain free for records. Raises `OSError` for any other
+        failure.
         """
         with self._lock:
             if self._is_released:
@@ -54,7 +54,7 @@ class Reserve:
             return True
 
     def release(self) -> bool:
-        """Gives the space back, until the next start; whether there was any."""
+        """Frees the space until the next start; returns whether there was any."""
         with self._lock:
             self._is_released = True
             with contextlib.suppress(OSError):

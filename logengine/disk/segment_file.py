@@ -1,8 +1,7 @@
 """Segments as files in a stream's directory: list, read, check. Blocking calls.
 
-The first place where names and bytes of `segment` meet the file system; the store and
-the reader both read through here. Whether a segment is compressed is known here and not
-further on.
+This module connects the names and bytes of `segment` with the file system; the store and the
+reader both read through it. Callers need not know whether a segment is compressed.
 """
 
 import errno
@@ -33,14 +32,14 @@ from logengine.format.segment import (
     segment_name,
 )
 
-# A header names at most max_producers producers; far more than that is no header.
+# A header names at most max_producers producers; anything far larger is not a header.
 _HEADER_BYTES_MAX = 64 * 1024 * 1024
 _PIECE_BYTES = 128 * 1024
 _STAT_BLOCK_BYTES = 512  # stat(2): the unit of st_blocks, whatever the file system's
 
 
 def list_streams(data: AnyDirectory) -> list[str]:
-    """The streams in a data directory, by name. Raises `OSError`."""
+    """The streams in a data directory, sorted by name. Raises `OSError`."""
     with opened(data) as within, within.entries() as entries:
         return sorted(
             entry.name
@@ -52,19 +51,19 @@ def list_streams(data: AnyDirectory) -> list[str]:
 def list_segments(directory: AnyDirectory) -> list[int]:
     """The first sequence numbers of a stream's segments, ascending. Raises `OSError`.
 
-    A segment that is there twice, as one that is being compressed is, is listed once. One that was
-    just removed may be listed.
+    A segment that exists twice, for example while it is being compressed, is listed once. A
+    segment that was just removed may be listed.
     """
     return segments_among(names_during_changes(directory))
 
 
 def segments_among(names: Iterable[str]) -> list[int]:
-    """What `list_segments` gives for a directory that holds `names`."""
+    """What `list_segments` returns for a directory that contains `names`."""
     return sorted({first for name in names if (first := first_of_name(name))})
 
 
 def size_of_segments(directory: AnyDirectory) -> int:
-    """The bytes of a stream's files, about: others may come and go. Raises `OSError`."""
+    """The approximate bytes of a stream's files, which may change meanwhile. Raises `OSError`."""
     total = 0
     with opened(directory) as within, within.entries() as entries:
         for entry in entries:
@@ -75,7 +74,7 @@ def size_of_segments(directory: AnyDirectory) -> int:
 
 
 def disk_bytes_of(directory: AnyDirectory, first: int) -> int:
-    """What the files of segment `first` take on the disk. Raises `OSError`."""
+    """The bytes that the files of segment `first` occupy on disk. Raises `OSError`."""
     taken = 0
     with opened(directory) as within:
         for compressed in (False, True):
@@ -86,10 +85,10 @@ def disk_bytes_of(directory: AnyDirectory, first: int) -> int:
 
 
 def read_header(directory: AnyDirectory, first: int) -> Header:
-    """The header of segment `first`, held to its name and to the size of its file.
+    """The header of segment `first`, checked against the file's name and size.
 
     Reads a few kilobytes, whatever the size of the segment. Raises `DamagedSegment`, and
-    `OSError` where the file cannot be opened.
+    `OSError` if the file cannot be opened.
     """
     with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, body_start = file.read_header()
@@ -102,8 +101,8 @@ def read_segment(
 ) -> tuple[Header, bytes]:
     """Header and body of segment `first`, checked to the bit.
 
-    With `pace` it is read in pieces; that is called behind each, with its bytes, and may rest.
-    Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
+    With `pace`, reads in pieces and calls `pace` after each with its size in bytes; `pace` may
+    sleep. Raises `DamagedSegment`, and `OSError` if the file cannot be opened.
     """
     with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, body_start = file.read_header()
@@ -112,9 +111,9 @@ def read_segment(
 
 
 class ProvenFrame(NamedTuple):
-    """Records of a segment, from number `first` on, that are as its header says.
+    """Records of a segment, from number `first` on, that match its header.
 
-    `stored` is the frame that they are in, None if they are in none that can be had alone.
+    `stored` is the frame that contains them, None if no frame can be read separately.
     """
 
     first: int
@@ -129,10 +128,10 @@ class ProvenFrame(NamedTuple):
 
 
 class Provable(NamedTuple):
-    """What a file proves: its header with its line, and records; and the damage, if there is any.
+    """What a file proves: its header and header line, its records, and the damage, if any.
 
-    Without a header, which is damaged then, there are none. One that tells another number than
-    the file's name is given where all else is whole; the damage is then the name.
+    If the header is None, it is damaged, and there are no records. A header with another number
+    than the file's name is returned if everything else is whole; the damage is then the name.
     """
 
     header: Header | None
@@ -142,9 +141,9 @@ class Provable(NamedTuple):
 
 
 def read_provable(directory: AnyDirectory, first: int, *, compressed: bool) -> Provable:
-    """What one of the files that segment `first` may be proves of itself.
+    """What one file of segment `first`, plain or `compressed`, proves by itself.
 
-    Raises `OSError` where the file cannot be opened.
+    Raises `OSError` if the file cannot be opened.
     """
     try:
         file = _open_as(directory, first, compressed=compressed)
@@ -171,7 +170,7 @@ def read_provable(directory: AnyDirectory, first: int, *, compressed: bool) -> P
 
 
 class Content(NamedTuple):
-    """Everything of a segment's file: `stored` is what `body` is stored as."""
+    """The content of a segment's file: `stored` is the stored form of `body`."""
 
     header: Header
     header_sha256: str
@@ -182,9 +181,9 @@ class Content(NamedTuple):
 def read_as_stored(
     directory: AnyDirectory, first: int, wants: Callable[[Header], bool], *, compressed: bool
 ) -> Content | None:
-    """One of the files that segment `first` may be, checked to the bit; None if not wanted.
+    """One file of segment `first`, plain or `compressed`, checked to the bit; None if not wanted.
 
-    Raises `DamagedSegment`, and `OSError` where the file cannot be opened.
+    Raises `DamagedSegment`, and `OSError` if the file cannot be opened.
     """
     with closing(_open_as(directory, first, compressed=compressed)) as file:
         with file.errors_are_damage():
@@ -201,9 +200,9 @@ def read_as_stored(
 
 
 class DamagedRecords(NamedTuple):
-    """Records that a segment should hold, from `first` to `last`, and does not, and why.
+    """Records from `first` to `last` that are missing from a segment, and the damage.
 
-    None of them, `last` being less than `first`, where the file is damaged and they are not.
+    `last` is less than `first` if the file is damaged but no record is.
     """
 
     first: int
@@ -217,12 +216,12 @@ Parts = list[Block | DamagedRecords]
 def read_wanted(
     directory: AnyDirectory, first: int, wanted: Callable[[Header], range]
 ) -> tuple[Header, Parts]:
-    """The header of segment `first`, and its records that are `wanted`, in order.
+    """The header of segment `first` and its `wanted` records, in order.
 
-    Those are of neighbouring frames, of which a plain segment has one. They are checked to the
-    bit. Where that fails, what can be proven is given all the same: of a compressed segment the
-    frames that match the index in the header, of a plain one all or nothing. Raises
-    `DamagedSegment` if the header is damaged, and `OSError` where the file cannot be opened.
+    `wanted` selects neighbouring frames; a plain segment has one frame. The records are checked to
+    the bit. If the check fails, the provable parts are returned: the frames of a compressed
+    segment that match the index in the header, and all or nothing of a plain segment. Raises
+    `DamagedSegment` if the header is damaged, and `OSError` if the file cannot be opened.
     """
     with closing(_open(directory, first)) as file:
         return file.read_wanted(wanted)
@@ -231,7 +230,7 @@ def read_wanted(
 def read_wanted_plain(
     directory: AnyDirectory, first: int, wanted: Callable[[Header], range]
 ) -> tuple[Header, Parts] | None:
-    """`read_wanted` of the plain file of a segment that has a compressed one too; None if not."""
+    """`read_wanted` for the plain file of a segment that is compressed too; None if missing."""
     try:
         file = _open_as(directory, first, compressed=False)
     except FileNotFoundError:
@@ -241,14 +240,14 @@ def read_wanted_plain(
 
 
 def read_header_line(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
-    """The header of segment `first`, and the line it stands in. Raises as `read_header`."""
+    """The header of segment `first`, and the line that contains it. Raises as `read_header`."""
     with closing(_open(directory, first)) as file, file.errors_are_damage():
         header, _ = file.read_header()
         return header, file.header_line()[0]
 
 
 def read_content(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
-    """The header of segment `first` and all bytes of its file, checked to the bit.
+    """The header of segment `first`, and all bytes of its file, checked to the bit.
 
     Raises as `read_segment`.
     """
@@ -268,7 +267,7 @@ def _pieces(file: io.FileIO, pace: Callable[[int], None]) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class _SegmentFile:
-    """A segment that is open."""
+    """An open segment file."""
 
     path: str
     descriptor: int
@@ -277,22 +276,22 @@ class _SegmentFile:
     is_compressed: bool
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         os.close(self.descriptor)
 
     def read_header(self) -> tuple[Header, int]:
-        """The header, and where the body begins in the file."""
+        """The header, and the offset of the body in the file."""
         line, length = self.header_line()
         header = decode_header(line, self.path)
         self.check_names(header)
         return header, length
 
     def check_names(self, header: Header) -> None:
-        """Raises `DamagedSegment` unless the header is of what the file's path tells."""
+        """Raises `DamagedSegment` unless the header matches the file's path."""
         check_header_of(header, self.stream, self.first, self.path, compressed=self.is_compressed)
 
     def header_line(self) -> tuple[bytes, int]:
-        """The line that the header stands in, and where the body begins in the file."""
+        """The line that contains the header, and the offset of the body in the file."""
         start = os.pread(self.descriptor, HEADER_READ_BYTES, 0)
         while (found := self._split_header(start)) is None:
             if len(start) > _HEADER_BYTES_MAX:
@@ -305,7 +304,7 @@ class _SegmentFile:
         return found
 
     def check_size(self, header: Header, body_start: int) -> None:
-        """Raises `DamagedSegment` unless the file is as long as its header says."""
+        """Raises `DamagedSegment` unless the file has the length that its header says."""
         found_bytes = os.fstat(self.descriptor).st_size
         expected_bytes = body_start + header.stored_bytes
         if found_bytes != expected_bytes:
@@ -321,9 +320,9 @@ class _SegmentFile:
         *,
         is_last: bool = True,
     ) -> bytes:
-        """The body, which begins at `start` in the file, checked to the bit.
+        """The body, which begins at offset `start`, checked to the bit.
 
-        It has to be the last of the file, or what is behind it is not looked at.
+        With `is_last`, the file must end after the body; otherwise later bytes are ignored.
         """
         with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(start)
@@ -338,7 +337,7 @@ class _SegmentFile:
         return body
 
     def read_wanted(self, wanted: Callable[[Header], range]) -> tuple[Header, Parts]:
-        """The header, and of the records that are `wanted` what can be proven."""
+        """The header, and the provable parts of the `wanted` records."""
         with self.errors_are_damage():
             header, body_start = self.read_header()
         frames = wanted(header)
@@ -352,7 +351,7 @@ class _SegmentFile:
             return header, self._read_parts(header, body_start, frames, damage)
 
     def read_provable(self, header: Header, line: bytes, start: int) -> Provable:
-        """What can be proven of the body, which begins at `start`, by the header in `line`."""
+        """What the header in `line` proves about the body, which begins at offset `start`."""
         damage: DamagedSegment | None = None
         try:
             with self.errors_are_damage():
@@ -386,7 +385,7 @@ class _SegmentFile:
     def _read_parts(
         self, header: Header, start: int, wanted: range, damage: DamagedSegment
     ) -> Parts:
-        """What of the `wanted` frames is as the header says, though the file has `damage`."""
+        """The `wanted` frames that match the header, although the file has `damage`."""
         parts: Parts = []
         one_by_one = [wanted]
         if header.frames is not UNSET and header.index is not UNSET:
@@ -407,10 +406,10 @@ class _SegmentFile:
         return parts
 
     def read_frames(self, header: Header, start: int, wanted: range) -> Block:
-        """The records of some neighbouring frames of the body, which begins at `start`.
+        """The records of neighbouring frames of the body, which begins at offset `start`.
 
-        Each is held to the header's index, in place of the hash of the whole body; where there
-        is no index, all are given. What is behind the body in the file is not looked at.
+        Checks each frame against the header's index, instead of the hash of the whole body.
+        Without an index, returns all records. Ignores bytes after the body.
         """
         if header.frames is UNSET or header.index is UNSET:
             body = self.read_body(header, start, is_last=False)
@@ -432,7 +431,7 @@ class _SegmentFile:
 
     @contextmanager
     def errors_are_damage(self) -> Iterator[None]:
-        """Turns an error of the disk under the file into `UnreadableSegment`."""
+        """Turns a disk error (EIO) on the file into `UnreadableSegment`."""
         try:
             yield
         except OSError as error:
@@ -452,7 +451,7 @@ class _SegmentFile:
 
 
 def _seqs_of(header: Header, frames: range) -> tuple[int, int]:
-    """The first and the last number of the records in neighbouring frames that are read alone."""
+    """The first and last number of the records in neighbouring frames."""
     if header.frames is UNSET or header.index is UNSET:
         return header.first, header.last
     first = header.first + sum(frame.count for frame in header.frames[: frames.start])
@@ -462,9 +461,9 @@ def _seqs_of(header: Header, frames: range) -> tuple[int, int]:
 
 
 def _open(directory: AnyDirectory, first: int) -> _SegmentFile:
-    """Segment `first`, open; compressed, if it is there so."""
-    # A plain segment is removed once a compressed one is there. If neither is found, that
-    # happened between the two looks, or there is none.
+    """Opens segment `first`: the compressed file if it exists, otherwise the plain one."""
+    # A plain segment is removed once the compressed one exists. If neither is found, that
+    # happened between the two attempts, or there is none.
     for compressed in (True, False):
         with suppress(FileNotFoundError):
             return _open_as(directory, first, compressed=compressed)
@@ -474,7 +473,7 @@ def _open(directory: AnyDirectory, first: int) -> _SegmentFile:
 def _open_as(directory: AnyDirectory, first: int, *, compressed: bool) -> _SegmentFile:
     name = segment_name(first, compressed=compressed)
     path = os.path.join(str(directory), name)
-    # Without waiting: of a FIFO nobody may ever open the other end.
+    # Non-blocking: if it is a FIFO, its other end may never be opened.
     flags = os.O_RDONLY | os.O_NONBLOCK
     if isinstance(directory, Directory):
         descriptor = directory.open_file(name, flags)
@@ -482,7 +481,7 @@ def _open_as(directory: AnyDirectory, first: int, *, compressed: bool) -> _Segme
         descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DamagedSegment(path, "it is no regular file")
+            raise DamagedSegment(path, "it is not a regular file")
     except BaseException:
         os.close(descriptor)
         raise

@@ -1,10 +1,10 @@
-"""Whole buffers into an open file: through the page cache, or past it.
+"""Writes whole buffers to an open file: through the page cache, or past it.
 
-What is past it costs no page: the kernel neither makes one for every 4 KiB nor copies into
-it, and a log is seldom read as soon as it is written. On a virtual machine, whose pages the
-host may have to make too, that was 40 percent of the daemon's time under load: 24 ms of CPU
-for 8 MiB with their fsync, against 0.5. Small files stay in the cache, where they are
-quicker, and where a follower finds them.
+Writes past the cache need no pages: the kernel neither allocates one for every 4 KiB nor copies
+into it, and a log is seldom read right after it is written. On a virtual machine, whose host may
+have to allocate the pages too, pages took 40 percent of the daemon's time under load: 24 ms of CPU
+for 8 MiB with their fsync, against 0.5 ms. Small files stay in the cache, where writing them is
+faster and a follower finds them.
 
 Source: open(2), "O_DIRECT".
 """
@@ -17,18 +17,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 _BUFFERS_PER_WRITE = 1024  # IOV_MAX of Linux
-# The largest block of any disk, and of any file system's that is commonly met.
+# The largest block size of any disk, and of any common file system.
 _ALIGNMENT = 4096
 _STAGING_BYTES = 1024 * 1024
 _PACED_BYTES = 128 * 1024
 
-# Memory at the border of a page, as direct writes take it: as many areas as there were
-# such writes at once.
+# Page-aligned memory, which direct writes require. There are as many areas as there were
+# concurrent direct writes.
 _staging_areas: list[memoryview] = []
 
 
 def write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
-    """Writes all of `buffers` with as few system calls as it takes; how many bytes.
+    """Writes all of `buffers` with as few system calls as possible; returns the bytes written.
 
     Raises `OSError`.
     """
@@ -38,7 +38,7 @@ def write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
         written = os.writev(descriptor, left[:_BUFFERS_PER_WRITE])
         total += written
         done = 0
-        # A short write is no error: it is gone on with.
+        # A short write is not an error: continue after it.
         while done < len(left) and written >= len(left[done]):
             written -= len(left[done])
             done += 1
@@ -53,13 +53,13 @@ def write_all_directly(
     buffers: Sequence[bytes | memoryview],
     pace: Callable[[int], None] | None = None,
 ) -> int:
-    """`write_all` into a file that is still empty, past the page cache but for its end.
+    """Writes all of `buffers` to an empty file, past the page cache except for the file's end.
 
-    With `pace` it is written in smaller pieces; that is called behind each, with its bytes,
-    and may rest, so that the disk has time for others.
+    With `pace`, writes smaller pieces and calls `pace` after each with its size in bytes; `pace`
+    may sleep to leave the disk to others.
 
-    Where the file system has no such writes, or the disk wants them at other borders, all
-    of it, or the rest, goes through the cache. Durable after an fsync, as ever.
+    If the file system does not support direct writes, or the disk needs another alignment, all
+    or the rest goes through the cache. Durable after an fsync, as usual.
     """
     try:
         _set_direct(descriptor, on=True)
@@ -87,7 +87,7 @@ def write_all_directly(
 
 @contextlib.contextmanager
 def _staging_area() -> Iterator[memoryview]:
-    """An area that nobody else has until the block ends."""
+    """An area for exclusive use until the block ends."""
     try:
         area = _staging_areas.pop()
     except IndexError:
@@ -99,7 +99,7 @@ def _staging_area() -> Iterator[memoryview]:
 
 
 def _staged(buffers: Sequence[bytes | memoryview], area: memoryview) -> Iterator[memoryview]:
-    """The bytes of `buffers`, put into `area` until that is full; the last are fewer."""
+    """Copies `buffers` into `area` and yields it whenever it is full; the last part is shorter."""
     filled = 0
     for buffer in buffers:
         left = memoryview(buffer).cast("B")
@@ -116,7 +116,7 @@ def _staged(buffers: Sequence[bytes | memoryview], area: memoryview) -> Iterator
 
 
 def _write_directly(descriptor: int, block: memoryview) -> int:
-    """How many bytes were written: none where the disk does not take them like this."""
+    """Returns the bytes written; 0 if the disk does not accept this alignment."""
     try:
         return os.write(descriptor, block)
     except OSError as error:

@@ -1,14 +1,14 @@
-"""Group commit: gathers what arrived, commits it as one batch, and tells the senders.
+"""Group commit: gathers what arrived, commits it as one batch, and notifies the senders.
 
-A batch starts as soon as the one before lets it, and holds whatever arrived meanwhile:
-one record at idle, megabytes under load. While a batch is in fsync and enough has
-arrived (`pipeline_bytes`), the next one is prepared already; three are under way at most.
-A batch waits, stream by stream, for the last batch before it that holds the stream, however
-far back that is. What was planned on a batch that then failed comes back too, in order.
+A batch starts as soon as its predecessor permits and contains whatever arrived meanwhile:
+one record at idle, megabytes under load. While a batch is in fsync and enough has arrived
+(`pipeline_bytes`), the next one is prepared; at most three are under way. For each of its
+streams, a batch waits for the last earlier batch that contains the stream, however far back
+that is. Entries planned on a batch that then fails return to the queue too, in order.
 
-A stream that fails keeps its records and tries again after a pause that doubles, in a batch
-that holds failing streams only: the others neither wait for it nor share its fate. One that
-may drop its oldest segments on a full disk does so before it tries again.
+A failing stream keeps its records and retries after a pause that doubles, in a batch of failing
+streams only. The other streams neither wait for it nor fail with it. A stream that may drop its
+oldest segments on a full disk does so before it retries.
 """
 
 import asyncio
@@ -38,37 +38,37 @@ log = structlog.get_logger()
 
 _BATCHES_UNDER_WAY_MAX = 3
 _IN_LOOP_BYTES_MAX = 16 * 1024
-# More than the active segment and a header of a thousand producers, which a commit writes too.
+# A commit also writes the active segment and a header of a thousand producers; this is more.
 _ROOM_MARGIN_BYTES = 256 * 1024
 
 
 @dataclass
 class Totals:
-    """What was committed since the start."""
+    """Counters since the start."""
 
     records: int = 0
     bytes: int = 0
     batches: int = 0
     failures: int = 0
-    dropped_records: int = 0  # stored ones, whose stream drops its oldest on a full disk
+    dropped_records: int = 0  # stored records dropped as the oldest of a stream on a full disk
 
 
 @dataclass(eq=False)
 class _Batch:
     taken: Mapping[str, list[Entry]]
     planned: Mapping[str, PlannedSegment]
-    done: asyncio.Future[None]  # its senders were told, or its entries are in the queue again
-    retries: bool  # it holds failing streams, and nothing else
+    done: asyncio.Future[None]  # its senders are notified, or its entries are queued again
+    retries: bool  # it contains failing streams only
 
 
 class Committer:
-    """Takes entries, makes them durable in order, stream by stream.
+    """Accepts entries and makes them durable, in order within each stream.
 
-    Runs on one event loop, which no call here blocks, with its tasks in `tasks`. `on_room`
-    is called whenever pending bytes have become fewer, or a stream that failed goes again;
-    `on_failing` whenever a stream failed, or goes again. Of a stream for which `drops_oldest`
-    holds, a full disk takes the oldest segments. `counts_users` has the bytes of each user noted
-    in the streams.
+    Runs on one event loop, with its tasks in `tasks`. No call here blocks the loop, except a
+    commit of a single small entry on a quick disk (`in_loop_below`). `on_room` is called when
+    pending bytes decrease or a failed stream works again; `on_failing` when a stream fails or
+    works again. On a full disk, the oldest segments of streams for which `drops_oldest` is true
+    are removed. `counts_users` stores each user's bytes in the streams.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[str, Pending] = {}
         self._failing: set[str] = set()
-        self._under_way: list[_Batch] = []  # in the order of their start
-        self._tasks: set[asyncio.Task[None]] = set()  # of the group, those of this committer
+        self._under_way: list[_Batch] = []  # in start order
+        self._tasks: set[asyncio.Task[None]] = set()  # this committer's tasks in the group
         self._timers: set[asyncio.TimerHandle] = set()
         self._stream_locks = StreamLocks(self._is_busy, lambda: self._pump_soon(0))
         self._pump_due = False
@@ -103,11 +103,11 @@ class Committer:
         self._idle = asyncio.Event()
         self._idle.set()
         self.pending_bytes = 0
-        self._waiting_bytes = 0  # of pending bytes, those in no batch yet
+        self._waiting_bytes = 0  # the pending bytes that are in no batch yet
         self.totals = Totals()
 
     def add(self, stream: str, entry: Entry) -> None:
-        """Queues `entry`; its sender hears of it once it is durable."""
+        """Queues `entry`; notifies its sender once it is durable."""
         pending = self._pending.get(stream)
         if pending is None:
             pending = self._pending[stream] = Pending()
@@ -120,9 +120,10 @@ class Committer:
         self._pump_soon(self._config.linger)
 
     def recover(self, failed: Mapping[str, OSError]) -> None:
-        """Has streams recovered that could not be when the data directory was opened, and why.
+        """Schedules recovery of the streams that failed it when the data directory was opened.
 
-        Each is tried again after pauses that double, whether anybody sends to it or not.
+        `failed` has the reasons. Each stream is retried after pauses that double, whether or not
+        anything is sent to it.
         """
         for stream, pending in list(self._pending.items()):
             if stream not in failed:
@@ -136,7 +137,7 @@ class Committer:
                 self._rest(stream, pending)
 
     def _perhaps_forget(self, stream: str, pending: Pending) -> None:
-        """Lets go of a stream that nothing is to be done for."""
+        """Forgets a stream that has nothing to commit and needs no recovery."""
         if not pending.is_empty or pending.wants_recovery or pending.recovering:
             return
         if pending.retry is not None:
@@ -146,44 +147,44 @@ class Committer:
         del self._pending[stream]
 
     async def barrier(self, stream: str) -> None:
-        """Returns when all that was added to `stream` before is durable."""
+        """Returns when everything previously added to `stream` is durable."""
         pending = self._pending.get(stream)
         last = pending.entries[-1].sender if pending and pending.entries else None
         if isinstance(last, Barrier):
-            barrier = last  # many wait at one place: their number must not grow the queue
+            barrier = last  # shared, so that many waiters at one place do not grow the queue
         else:
             barrier = Barrier()
             self.add(stream, Entry(b"", 0, "", 0, barrier))
         await barrier.wait()
 
     def has_room(self, stream: str, pending_max: int) -> bool:
-        """Whether `stream` does not fail, and has fewer than `pending_max` bytes waiting."""
+        """Whether `stream` is not failing and has fewer than `pending_max` bytes waiting."""
         pending = self._pending.get(stream)
         return pending is None or (not pending.attempts and pending.bytes < pending_max)
 
     def bytes_waiting(self, stream: str) -> int:
-        """What was added to `stream` and is not durable yet."""
+        """The bytes added to `stream` that are not durable yet."""
         pending = self._pending.get(stream)
         return pending.bytes if pending else 0
 
     def failing(self) -> list[FailingStream]:
-        """The streams that cannot be committed now, and why, in the order of their names."""
+        """The streams that cannot be committed now, and why, sorted by name."""
         now_s = self._loop.time()
         return [self._pending[stream].failing(stream, now_s) for stream in sorted(self._failing)]
 
     def failing_bytes(self) -> int:
-        """What waits in the streams that cannot be committed now. O(those)."""
+        """The bytes waiting in streams that cannot be committed now. O(failing streams)."""
         return sum(self._pending[stream].bytes for stream in self._failing)
 
     def lacks_space(self) -> bool:
-        """Whether a stream fails because the disk, or the quota on it, is full."""
+        """Whether a stream fails because the disk or the disk quota is full."""
         return any(self._pending[stream].lacks_space for stream in self._failing)
 
     def forget_producers(self) -> None:
-        """Drops what named producers sent and no ack passed: they send it again.
+        """Drops the unacknowledged entries of named producers; they send them again.
 
-        For a data directory that is another one now, while no batch is under way. What others
-        sent stays, in order.
+        For use after the data directory was replaced, while no batch is under way. Entries of
+        other senders stay, in order.
         """
         for pending in self._pending.values():
             size_bytes = pending.drop_producers()
@@ -192,7 +193,7 @@ class Committer:
             self._waiting_bytes -= size_bytes
 
     def retry_now(self) -> None:
-        """Tries the streams again that rest after a failure."""
+        """Retries the streams that are backing off after a failure."""
         for stream, pending in list(self._pending.items()):
             if pending.retry is not None:
                 pending.retry.cancel()
@@ -200,11 +201,11 @@ class Committer:
                 self._retry(stream, pending)
 
     def held(self, stream: str) -> AbstractAsyncContextManager[None]:
-        """While inside, no commit touches the directory of `stream`; its senders wait.
+        """Inside the block, no commit touches the directory of `stream`; its senders wait.
 
-        For whoever changes names there besides: a sync that fails may lose what somebody else
-        has just renamed, and his own sync, a moment later, would not tell. One at a time:
-        whoever comes second waits. A full disk's drop of the oldest is one of them.
+        For other code that changes names there, such as the drop of the oldest segments on a full
+        disk: a failed sync may lose a name that another task has just made, and that task's own
+        sync, a moment later, would not report it. One holder at a time; others wait.
         """
         return self._stream_locks.hold(stream)
 
@@ -214,17 +215,17 @@ class Committer:
 
     @property
     def is_idle(self) -> bool:
-        """Whether all that was added is durable."""
+        """Whether everything added is durable."""
         return self._idle.is_set()
 
     async def drained(self) -> None:
-        """Returns when all that was added is durable, also what was added meanwhile."""
+        """Returns when everything added is durable, including what is added meanwhile."""
         await self._idle.wait()
 
     async def close(self) -> int:
-        """Waits for the batches under way; drops, unacknowledged, what waits behind them.
+        """Waits for the batches under way; drops the entries in no batch, unacknowledged.
 
-        Gives the number of records dropped.
+        Returns the number of records dropped.
         """
         for pending in self._pending.values():
             self._dropped += pending.drop()
@@ -242,7 +243,7 @@ class Committer:
         if delay_s > 0:
             self._later(delay_s, self._pump)
         else:
-            # Not at once: what else is ready to be read belongs to the same batch.
+            # Not immediately: other sockets that are ready to be read belong to the same batch.
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
@@ -253,7 +254,7 @@ class Committer:
             self._start(taken, retries=True)
         while self._may_start() and (taken := self._take(failing=False)):
             self._start(taken, retries=False)
-        # A stream that is to be recovered and has nothing to commit keeps nobody waiting.
+        # A stream that only awaits recovery does not prevent idle.
         if not self._under_way and all(each.is_empty for each in self._pending.values()):
             self._idle.set()
 
@@ -270,7 +271,7 @@ class Committer:
         )
 
     def _take(self, *, failing: bool) -> dict[str, list[Entry]]:
-        """The next batch: of each stream that can go, what waits, up to `max_batch` in all."""
+        """The next batch: the waiting entries of each eligible stream, up to `max_batch` in all."""
         taken: dict[str, list[Entry]] = {}
         room = self._config.max_batch
         for stream, pending in list(self._pending.items()):
@@ -288,7 +289,7 @@ class Committer:
                 continue
             taken[stream], taken_bytes = pending.take(room)
             room -= taken_bytes
-            # Whoever was served goes to the end, so that a full batch starves nobody.
+            # Move the stream to the end, so that full batches starve no stream.
             del self._pending[stream]
             self._pending[stream] = pending
         self._waiting_bytes -= self._config.max_batch - room
@@ -306,7 +307,7 @@ class Committer:
         self._spawn(self._commit(batch, before, in_loop=in_loop))
 
     def _last_under_way(self, streams: Collection[str]) -> list[asyncio.Future[None]]:
-        """What a batch of `streams` depends on: of each stream the last batch that holds it."""
+        """What a batch of `streams` depends on: the last batch that contains each stream."""
         last = {
             stream: batch.done
             for batch in self._under_way
@@ -336,11 +337,11 @@ class Committer:
         self._on_room()
 
     def _may_wait_for(self, batch: _Batch) -> bool:
-        """Whether the event loop has nothing better to do than to commit `batch` itself.
+        """Whether the event loop commits `batch` itself instead of using a thread.
 
-        A single record at idle is acknowledged a third sooner than by way of a thread. The
-        loop stands still meanwhile, so it is done only on a disk that was quick the last time,
-        and not for a chunk of many records, behind which more will have arrived.
+        This acknowledges a single record at idle a third sooner. The loop blocks meanwhile, so
+        the previous commit must have been quick. A chunk of many records goes to a thread: more
+        will have arrived after it.
         """
         if not self._was_quick or self._waiting_bytes or len(batch.taken) > 1:
             return False
@@ -372,7 +373,7 @@ class Committer:
     def _failed(self, stream: str, entries: list[Entry], error: Exception) -> None:
         pending = self._pending[stream]
         waiting_bytes = pending.give_back(entries)
-        # What was planned on a batch that failed comes back without a failure of its own.
+        # A batch planned on a failed one returns its entries without counting a failure.
         if not (pending.has_failed and isinstance(error, OutdatedPlan)):
             self._note_failure(stream, pending, error)
         if self._closed:
@@ -382,7 +383,7 @@ class Committer:
             self._rest(stream, pending)
 
     def _note_failure(self, stream: str, pending: Pending, error: Exception) -> None:
-        """Counts a failure, and logs it once: again only where the reason is another."""
+        """Counts a failure. Logs it as an error only if the reason changed."""
         self.totals.failures += 1
         self._failing.add(stream)
         is_news = pending.failed(error, self._loop.time())
@@ -392,12 +393,12 @@ class Committer:
         self._on_failing()
 
     def _pause_s(self, attempts: int) -> float:
-        """How long a stream rests after so many failed attempts in a row."""
+        """How long a stream backs off after `attempts` failed attempts in a row."""
         doubled_s = self._config.retry_min * 2.0 ** min(attempts - 1, 30)
         return min(self._config.retry_max, doubled_s)
 
     def _rest(self, stream: str, pending: Pending) -> None:
-        """Has a stream that failed try again later; nothing of it is under way any more."""
+        """Schedules the retry of a failed stream that has no batch under way."""
         pending.has_failed = False
         pause_s = self._pause_s(pending.attempts)
         if pending.lacks_space and self._drops_oldest(stream) and not self._closed:
@@ -406,21 +407,21 @@ class Committer:
             self._retry_later(stream, pending, pause_s)
 
     async def _make_room(self, stream: str, pending: Pending, pause_s: float) -> None:
-        """Drops the stream's oldest segments, as many as what waits takes, and tries again."""
+        """Drops enough of the stream's oldest segments for the waiting entries, then retries."""
         try:
-            # A compaction that is to replace some of them waits, and then finds them gone.
+            # A compaction that wants to replace some of them waits, and then finds them gone.
             async with self.held(stream):
                 if self._closed:
                     return
                 dropped = await self._store.drop_oldest(stream, pending.bytes + _ROOM_MARGIN_BYTES)
-        except Exception as error:  # noqa: BLE001 - tried again, whatever it is
+        except Exception as error:  # noqa: BLE001 - any error is retried
             log.error("oldest_segments_not_dropped", stream=stream, error=str(error))
             dropped = []
         if dropped:
             self.totals.dropped_records += sum(segment.count for segment in dropped)
             await report_dropped(self._store.data, stream, dropped)
-        # At once only the first time: where somebody else takes what is freed, or it is not
-        # space that is short, a history of years is not to be gone in a second.
+        # Retry immediately only the first time: if another program takes the freed space, or
+        # space is not what is short, years of history must not vanish within a second.
         self._retry_later(stream, pending, 0 if dropped and pending.attempts == 1 else pause_s)
 
     def _retry_later(self, stream: str, pending: Pending, delay_s: float) -> None:
@@ -431,13 +432,13 @@ class Committer:
         pending.retry = None
         pending.resting = False
         if pending.is_empty and not pending.wants_recovery:
-            # Nobody waits for what failed. The next entry is the next try, and its sender may be
-            # one that is not read while the stream fails.
+            # Nobody waits for what failed. The next entry will be the next attempt, and its sender
+            # may be one that is not read while the stream is failing.
             self._nothing_waits(stream, pending)
         self._pump()
 
     def _nothing_waits(self, stream: str, pending: Pending) -> None:
-        """No commit will say that a stream goes again."""
+        """Ends the failure of an empty stream; no commit follows that would report it."""
         if pending.attempts:
             self._goes_again(stream, pending)
         self._perhaps_forget(stream, pending)
@@ -456,7 +457,7 @@ class Committer:
     async def _recover_stream(self, stream: str, pending: Pending) -> None:
         try:
             recovery = await self._store.recover_stream(stream)
-        except Exception as error:  # noqa: BLE001 - tried again, whatever it is
+        except Exception as error:  # noqa: BLE001 - any error is retried
             pending.recovering = False
             self._stream_locks.let_through({stream})
             if pending.wants_recovery:

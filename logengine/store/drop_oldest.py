@@ -1,7 +1,7 @@
-"""Which segments go when a stream is to make room: pure decisions.
+"""Which segments to remove from a stream on a full disk: pure decisions.
 
-A stream whose disk is full may drop its oldest segments (`on_full = "drop_oldest"`). Whole
-segments only, so that what is left is as continuous as it was.
+A stream whose disk is full may drop its oldest segments (`on_full = "drop_oldest"`). Only whole
+segments are dropped; the rest stays as continuous as it was.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ import msgspec
 
 
 class StoredSegment(msgspec.Struct, frozen=True):
-    """A segment as it lies on the disk, of which it takes `disk_bytes`."""
+    """A segment on disk, where it uses `disk_bytes`."""
 
     first: int
     count: int
@@ -25,17 +25,17 @@ class StoredSegment(msgspec.Struct, frozen=True):
 def oldest_to_drop(
     segments: Iterable[StoredSegment], wanted_bytes: int, next_seq: int
 ) -> list[StoredSegment]:
-    """The segments to remove, in the order to do it, for `wanted_bytes` of room or somewhat more.
+    """The segments to remove to free `wanted_bytes` or somewhat more, in order of removal.
 
-    `segments` are in the order of their names, and are looked at no further than needed. None
-    is removed unless a segment behind it begins before `next_seq`, where the durable records
-    end: so the last durable segment stays, and with it the numbers and producers of the stream,
-    although what is behind it may vanish. One that a merge left covered goes before the one
-    that covers it, or its records would come back.
+    `segments` are in name order and are read no further than needed. A segment is removed only if
+    a later one begins before `next_seq`, where the durable records end. So the last durable
+    segment stays, with the stream's numbers and producers, even if later ones vanish. A segment
+    that a merge left covered is removed before the covering one; otherwise its records would
+    reappear.
     """
     dropped: list[StoredSegment] = []
     freed_bytes = 0
-    group: list[StoredSegment] = []  # a segment, and those that it covers
+    group: list[StoredSegment] = []  # a segment and those that it covers
     for segment in segments:
         if group and segment.last <= group[0].last and segment.count:
             group.append(segment)

@@ -1,4 +1,4 @@
-"""A data directory opened to be written: locked, marked, its streams recovered. Blocking calls."""
+"""Opens a data directory for writing: locks it, marks it, recovers its streams. Blocking calls."""
 
 import errno
 import os
@@ -23,9 +23,9 @@ log = structlog.get_logger()
 
 @dataclass
 class OpenedData:
-    """A data directory that this process writes in, until it is closed.
+    """A data directory that this process writes to, until it is closed.
 
-    `recovered` is what was found of each stream, or why it could not be recovered now.
+    `recovered` is the result for each stream, or the error if it could not be recovered.
     """
 
     locked: LockedDirectory
@@ -40,7 +40,7 @@ class OpenedData:
         return self.locked.directory
 
     def recover(self, stream: str, active_bytes_max: int) -> Recovery:
-        """Makes one stream ready, be it there or not. Raises `OSError`."""
+        """Makes one stream ready, whether or not it exists. Raises `OSError`."""
         try:
             directory = self.directory.subdirectory(stream)
         except FileNotFoundError:
@@ -57,37 +57,37 @@ class OpenedData:
         return recovery
 
     def recover_late(self, stream: str, active_bytes_max: int) -> Recovery:
-        """`recover` for one that was not recovered, or not there, at the opening."""
+        """Recovers a stream that was missing or not recoverable when the directory was opened."""
         recovery = self.recover(stream, active_bytes_max)
         if recovery.segments:
             self.crash_mark.note_streams([stream])
         return recovery
 
     def close(self, *, is_in_doubt: bool) -> None:
-        """Gives the directory free; unless it `is_in_doubt`, this process ended well there."""
+        """Unlocks the directory; records a clean stop unless the directory `is_in_doubt`."""
         if not (is_in_doubt or self.crash_mark.names.unsynced):
             self.marks.end()
             self.crash_mark.end()
         else:
-            self.marks.catch_up()  # nobody else does it while no daemon runs
+            self.marks.catch_up()  # the last chance until a daemon runs again
         self.locked.close()
 
 
 def open_data(
     path: Path, executor: Executor, *, boot_id: str, rewrite_limit: int, active_cache: int
 ) -> OpenedData:
-    """Locks and recovers the directory that `path` means now.
+    """Locks and recovers the directory at `path`.
 
-    After a process that was killed in this boot, the threads of `executor` share the streams,
-    because each has to be written to. Active segments of up to `active_cache` bytes in all are
-    kept. Raises `DataDirectoryLocked` if another daemon has it, `DataDirectoryIncomplete` if it
-    shows less than is in it, and `OSError`.
+    If an earlier process was killed in this boot, the threads of `executor` share the streams,
+    because each needs writes. Keeps active segments of up to `active_cache` bytes in all. Raises
+    `DataDirectoryLocked` if another daemon has the directory, `DataDirectoryIncomplete` if it
+    lists less than it contains, and `OSError`.
     """
     locked = LockedDirectory.lock(path)
     try:
         crash_mark = CrashMark(locked.directory, boot_id, _tell_of_unsynced)
         crash_mark.look()
-        # A stream's directory that somebody put here may not be on the disk yet.
+        # A stream's directory that somebody placed here may not be on disk yet.
         locked.directory.sync()
         streams = list_streams(locked.directory)
         _check_that_all_is_there(locked.directory, streams, crash_mark.streams)
@@ -111,30 +111,31 @@ def open_data(
 def _check_that_all_is_there(
     directory: Directory, streams: Collection[str], before: Collection[str]
 ) -> None:
-    """Raises where the directory shows less than is in it, or `before` was.
+    """Raises if the directory lists less than it contains, or none of the streams in `before`.
 
-    A file system that has given up may show nothing: btrfs, after a failed flush, lists its
-    directories as empty, and says ok to their sync. Whoever believes it begins at number 1.
+    A file system that has shut down may list nothing: btrfs, after a failed flush, lists its
+    directories as empty and reports success for their sync. A daemon that believes it would begin
+    at number 1.
     """
     if os.fstatvfs(directory.descriptor).f_flag & os.ST_RDONLY:
-        # The kernel makes it so, too, where it has given up. Nothing could be committed anyway.
+        # The kernel also remounts read-only after errors. Nothing could be committed anyway.
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), directory.path)
     if LOCK_NAME not in directory.names():
         raise DataDirectoryIncomplete(
-            f"{directory} does not list {LOCK_NAME}, which is in it: its file system has given up; "
-            "see the kernel's log, and mount it anew"
+            f"{directory} does not list {LOCK_NAME}, which is in it: its file system has failed; "
+            "see the kernel's log, and mount it again"
         )
     hidden = [stream for stream in before if stream not in streams and directory.has(stream)]
     if hidden:
         raise DataDirectoryIncomplete(
-            f"{directory} does not list {hidden[0]}, which is in it: its file system has given up; "
-            "see the kernel's log, and mount it anew"
+            f"{directory} does not list {hidden[0]}, which is in it: its file system has failed; "
+            "see the kernel's log, and mount it again"
         )
-    # One that was removed by hand is gone, and another daemon need not be told. But all of them?
+    # A single stream may have been removed by hand; that is no error. All of them is suspicious.
     if before and not any(stream in streams for stream in before):
         raise DataDirectoryIncomplete(
-            f"{directory} has none of the {len(before)} streams that a daemon left there which did "
-            f"not end by itself; if they were removed on purpose, remove "
+            f"{directory} has none of the {len(before)} streams of an earlier daemon, which did "
+            f"not stop cleanly; if they were removed on purpose, remove "
             f"{directory.path_of(CRASH_MARK_NAME)} too"
         )
 
@@ -142,9 +143,9 @@ def _check_that_all_is_there(
 def _recoveries(
     opened: OpenedData, streams: Sequence[str], executor: Executor, active_cache: int
 ) -> Iterable[Recovery | OSError]:
-    """What recovery gives of each of `streams`, or why it does not."""
+    """The recovery of each of `streams`, or its error."""
     if opened.crash_mark.died_before:
-        # Each its share: what the others take of the cache is not known meanwhile.
+        # An equal share each: how much of the cache the other threads use is not known.
         share_bytes = active_cache // max(1, len(streams))
         return executor.map(lambda stream: _try_to_recover(opened, stream, share_bytes), streams)
 

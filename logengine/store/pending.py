@@ -1,4 +1,4 @@
-"""What waits to be committed in one stream: its entries in order, and how its last tries went."""
+"""The queue of one stream: its entries in order, and the outcome of its last attempts."""
 
 import asyncio
 import errno
@@ -18,23 +18,22 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Sender(Protocol):
-    """Whoever waits for an entry to be durable."""
+    """The sender of an entry, which waits for the entry to be durable."""
 
     @property
     def uid(self) -> int:
-        """The user whose lines they are."""
+        """The user that the lines belong to."""
 
     def durable(self, number: int) -> None:
-        """Every entry of this sender's up to the one with `number` is durable."""
+        """Every entry of this sender up to `number` is durable."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """Stored lines of one sender that arrived together.
 
-    `number` is the sender's number of the last of them; `producer` the name under which
-    that number outlives the connection. `count` may be 0: then the entry only marks a
-    number as used, or a place in the stream. It is in no cycle, which the collector need
-    not find out.
+    `number` is the sender's number of the last line; `producer` is the name under which that
+    number outlives the connection. If `count` is 0, the entry only marks a number as used, or a
+    place in the stream. An entry is in no reference cycle, so the collector does not track it.
     """
 
     body: bytes
@@ -47,14 +46,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(eq=False)
 class Barrier:
-    """The sender of an entry that only marks a place, and those who wait for it."""
+    """The sender of an entry that only marks a place, and the tasks that wait for it."""
 
-    uid: int = 0  # it has no lines
+    uid: int = 0  # a barrier has no lines
     waiting: int = 0  # tasks in `wait`
     _reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     def durable(self, number: int) -> None:
-        """Wakes whoever waits."""
+        """Wakes the waiting tasks."""
         self._reached.set()
 
     async def wait(self) -> None:
@@ -68,43 +67,46 @@ class Barrier:
 
 @dataclass
 class Pending:
-    """The queue of one stream, and whether it may be tried now."""
+    """The queue of one stream, and its retry state."""
 
     entries: deque[Entry] = field(default_factory=deque)
-    bytes: int = 0  # also of entries in batches under way
-    under_way: int = 0  # batches that hold entries of this stream
-    returned: list[Entry] = field(default_factory=list)  # of failed batches, oldest first
-    attempts: int = 0  # failed ones in a row
-    has_failed: bool = False  # a batch of the attempt that is still under way in part
-    error: Exception | None = None  # of the last failure
+    bytes: int = 0  # includes entries in batches under way
+    under_way: int = 0  # batches that contain entries of this stream
+    returned: list[Entry] = field(default_factory=list)  # from failed batches, oldest first
+    attempts: int = 0  # failed attempts in a row
+    has_failed: bool = False  # a batch of an attempt that is still partly under way has failed
+    error: Exception | None = None  # the last failure
     failing_since: float = 0.0  # by the loop's clock
     retry: asyncio.TimerHandle | None = None
     resting: bool = False  # until the next attempt is due
     recovering: bool = False
-    wants_recovery: bool = False  # also with no entry: the stream was not recovered at the start
+    wants_recovery: bool = False  # even without entries: the stream was not recovered at the start
 
     @property
     def is_busy(self) -> bool:
-        """Whether something goes on in its directory."""
+        """Whether a commit or recovery is using its directory."""
         return self.under_way > 0 or self.recovering
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to be committed."""
+        """Whether there is nothing to commit."""
         return not (self.entries or self.returned or self.under_way)
 
     @property
     def records(self) -> int:
-        """How many wait, those in batches under way left out. O(entries)."""
+        """The number of waiting records, without those in batches under way. O(entries)."""
         return sum(entry.count for entry in chain(self.returned, self.entries))
 
     @property
     def lacks_space(self) -> bool:
-        """Whether it fails because the disk, or the quota on it, is full."""
+        """Whether it fails because the disk or the disk quota is full."""
         return isinstance(self.error, OSError) and self.error.errno in _NO_SPACE
 
     def take(self, room_bytes: int) -> tuple[list[Entry], int]:
-        """The next entries, for a batch, and their bytes: while there is room before each."""
+        """Takes the next entries until `room_bytes` are used up; returns them and their bytes.
+
+        The last entry may exceed the room.
+        """
         entries: list[Entry] = []
         left_bytes = room_bytes
         while self.entries and left_bytes > 0:
@@ -115,12 +117,12 @@ class Pending:
         return entries, room_bytes - left_bytes
 
     def give_back(self, entries: Sequence[Entry]) -> int:
-        """Takes back what a failed batch held; the bytes that wait once more.
+        """Takes back the entries of a failed batch; returns the bytes that are queued again.
 
-        That is 0 until the batches after it, which were planned on this one, are back too.
+        Returns 0 until the later batches, which were planned on this one, are back too.
         """
         self.under_way -= 1
-        # A stream may fail for days: places for which nobody waits any more are let go of.
+        # A stream may fail for days: forget places that no task waits for any more.
         self.returned += (entry for entry in entries if _is_wanted(entry))
         self.resting = True
         if self.under_way:
@@ -131,25 +133,25 @@ class Pending:
         return size_bytes
 
     def drop_unwanted(self) -> None:
-        """Forgets places for which nobody waits any more: a stream may fail for days."""
+        """Forgets places that no task waits for any more: a stream may fail for days."""
         self.entries = deque(entry for entry in self.entries if _is_wanted(entry))
 
     def drop(self) -> int:
-        """Forgets what waits, and gives the number of records."""
+        """Drops the waiting entries; returns the number of records."""
         records = self.records
         self.entries.clear()
         self.returned.clear()
         return records
 
     def drop_producers(self) -> int:
-        """Forgets what waits of producers with a name; gives its bytes."""
-        assert not self.under_way, "what is under way is nobody's to forget"
+        """Drops the waiting entries of named producers; returns their bytes."""
+        assert not self.under_way, "entries under way must not be dropped"
         dropped_bytes = sum(len(entry.body) for entry in self.entries if entry.producer)
         self.entries = deque(entry for entry in self.entries if entry.producer is None)
         return dropped_bytes
 
     def failed(self, error: Exception, now_s: float) -> bool:
-        """Notes that a batch failed; whether for another reason than the one before.
+        """Notes that a batch failed; returns whether the reason differs from the last one.
 
         Several batches of one attempt may fail.
         """
@@ -163,12 +165,12 @@ class Pending:
         return is_news
 
     def goes_again(self) -> None:
-        """Notes that a try succeeded."""
+        """Notes that an attempt succeeded."""
         self.attempts = 0
         self.error = None
 
     def failing(self, stream: str, now_s: float) -> FailingStream:
-        """What is told of it while it fails."""
+        """The status report of this failing stream."""
         return FailingStream(
             stream=stream,
             error=str(self.error),
@@ -180,9 +182,9 @@ class Pending:
 
 
 def addition_of(entries: Sequence[Entry], *, counts_users: bool) -> Addition:
-    """What a batch adds to the stream in which these waited."""
+    """What a batch of these entries adds to its stream."""
     times = [entry.timestamp for entry in entries if entry.count]
-    # Of refused records alone, too, something is stored: how far their producer is, and when.
+    # Even if all records were refused, the producer's progress and its time are stored.
     times = times or [entry.timestamp for entry in entries if entry.timestamp]
     return Addition(
         chunks=[entry.body for entry in entries if entry.body],
@@ -195,7 +197,7 @@ def addition_of(entries: Sequence[Entry], *, counts_users: bool) -> Addition:
 
 
 def _bytes_of_users(entries: Sequence[Entry]) -> dict[int, int]:
-    """How many bytes of lines each user has here, the least recently active first."""
+    """The bytes of each user's lines, least recently active user first."""
     users: dict[int, int] = {}
     for entry in entries:
         if entry.body:
@@ -209,5 +211,5 @@ def _is_wanted(entry: Entry) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Why it failed, without the file that it failed at."""
+    """The reason for a failure, without the file name."""
     return (isinstance(error, OSError) and error.strerror) or str(error)

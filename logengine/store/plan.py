@@ -1,7 +1,7 @@
 """Pure decisions about a stream's segments: what a commit writes, what recovery keeps.
 
-No files, no clock. A commit goes `append` -> `SegmentPlan.render` -> bytes to write; the
-state that `append` gives holds once those bytes are durable, and not before.
+No files, no clock. A commit goes `append` -> `SegmentPlan.render` -> bytes to write. The state
+that `append` returns is valid only once those bytes are durable.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ from logengine.format.user_bytes import Users, advance_users
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-# No segment holds as many records as this, so that this far behind a name whose file
-# cannot be read no sequence number was ever given out.
+# Every segment has fewer records than this. If a file cannot be read, no sequence number this far
+# after the one in its name was ever assigned.
 SEGMENT_RECORDS_MAX = 100_000_000
 
 
 class BodyDigest:
-    """The sha256 of a body that grows: computed once, in whichever thread asks first.
+    """The sha256 of a growing body: computed once, in the first thread that asks.
 
-    A body that continues another's takes over its hash, so that rewriting an active
-    segment hashes only what is new.
+    A body that continues another one continues its hash: rewriting an active segment hashes only
+    the new bytes.
     """
 
     def __init__(self, chunks: Sequence[bytes], continues: "BodyDigest | None" = None) -> None:
@@ -48,7 +48,7 @@ class BodyDigest:
 
 
 class ActiveSegment(msgspec.Struct, frozen=True):
-    """The newest segment, still small enough to be written again with more records."""
+    """The newest segment, still small enough to be rewritten with more records."""
 
     first: int
     count: int
@@ -59,10 +59,10 @@ class ActiveSegment(msgspec.Struct, frozen=True):
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """What the next commit of a stream must know of all the ones before.
+    """What the next commit of a stream must know about all earlier ones.
 
-    `producers` is ordered, the least recently active first; so are `users`, of whom it has what
-    the newest segment says.
+    `producers` and `users` are ordered, least recently active first. `users` is what the newest
+    segment says.
     """
 
     stream: str
@@ -73,16 +73,16 @@ class StreamState(msgspec.Struct, frozen=True):
     users: Users | UnsetType = UNSET
 
     def without_active(self) -> "StreamState":
-        """The same state, so that the next commit begins a new segment."""
+        """The same state without an active segment: the next commit begins a new one."""
         return msgspec.structs.replace(self, active=None)
 
 
 class Addition(msgspec.Struct, frozen=True):
-    """What a batch adds to one stream: stored lines in order, and how far producers got.
+    """What a batch adds to one stream: stored lines in order, and the producers' progress.
 
-    `since` and `until` are the least and greatest `_ts` of the lines. `count` may be 0
-    where a producer's records were all refused: their numbers are used up even so. `users`
-    has the bytes of each user's lines, if they are to be counted.
+    `since` and `until` are the smallest and largest `_ts` of the lines. `count` is 0 if all of a
+    producer's records were refused; their numbers are used up nevertheless. `users` has the bytes
+    of each user's lines if they are counted.
     """
 
     chunks: Sequence[bytes]
@@ -94,9 +94,9 @@ class Addition(msgspec.Struct, frozen=True):
 
 
 class SegmentPlan(msgspec.Struct, frozen=True):
-    """One segment to be written: everything of it but the hash.
+    """One segment to write: everything except the hash.
 
-    `begins_stream` says that nothing of the stream is durable yet, not even its directory.
+    `begins_stream` means that nothing of the stream is durable yet, not even its directory.
     """
 
     stream: str
@@ -114,12 +114,12 @@ class SegmentPlan(msgspec.Struct, frozen=True):
 
     @property
     def file_name(self) -> str:
-        """The name of the file it is to be."""
+        """The name of the file to write."""
         return segment_name(self.first)
 
     @property
     def last(self) -> int:
-        """The sequence number of its last record; `first` - 1 where there is none."""
+        """The sequence number of its last record; `first` - 1 if it has none."""
         return self.first + self.count - 1
 
     def render(self) -> list[bytes]:
@@ -143,8 +143,8 @@ class SegmentPlan(msgspec.Struct, frozen=True):
 class PlannedSegment(NamedTuple):
     """What a commit adds to a stream: a segment, and the stream's state before and after it.
 
-    `plan` is None where there is nothing to be written. Both states are those very objects:
-    what was planned on a state that is not the durable one must not be published.
+    `plan` is None if there is nothing to write. The states are compared by identity: a plan made
+    on a state that is not the durable one must not be published.
     """
 
     plan: SegmentPlan | None
@@ -162,15 +162,15 @@ def append(
 ) -> tuple[SegmentPlan, StreamState]:
     """The segment that adds `addition` to a stream, and the state once it is durable.
 
-    An active segment is written again under its own name with the addition behind it:
-    replacing it is then an append that cannot tear. Otherwise a new segment begins.
-    `rewrite_limit` is in bytes of body.
+    An active segment is rewritten under its own name with the addition appended; replacing the
+    file makes that an append that cannot tear. Otherwise a new segment begins. `rewrite_limit` is
+    in bytes of body.
     """
     producers = _advance(state.producers, addition.producers, max_producers)
     active = state.active
     users = state.users
     if users is not UNSET or addition.users is not UNSET:
-        # Also where they are not counted any more: what was counted may still be stored.
+        # Even if users are not counted any more: what was counted may still be stored.
         users = advance_users(
             users or {}, addition.users or {}, max_users, begins_segment=active is None
         )
@@ -224,14 +224,14 @@ def _advance(
 
 
 def state_after(header: Header) -> StreamState:
-    """The state of a stream whose newest segment has `header`, nothing of it active."""
+    """The state of a stream whose newest segment has `header`, without an active segment."""
     return StreamState(
         header.stream, header.last + 1, header.latest, header.producers, users=header.users
     )
 
 
 def with_active(state: StreamState, header: Header, body: bytes) -> StreamState:
-    """`state_after` the segment of `header`, whose `body` was checked and is still small."""
+    """`state` with the segment of `header` active; its `body` was checked and is still small."""
     active = ActiveSegment(
         header.first, header.count, body, header.since, header.until, BodyDigest([body])
     )
@@ -240,7 +240,7 @@ def with_active(state: StreamState, header: Header, body: bytes) -> StreamState:
 
 @dataclass(frozen=True)
 class Found:
-    """A segment that recovery found: by its name, and by its header if that could be read."""
+    """A segment that recovery found: the number in its name, and its header if readable."""
 
     first: int
     header: Header | None
@@ -248,12 +248,11 @@ class Found:
 
 @dataclass(frozen=True)
 class RecoveryPlan:
-    """What to do with the newest segments of a stream, before anything is added to it.
+    """What to do with the newest segments of a stream before anything is added to it.
 
-    `covered` hold only records that a segment before them holds too; they are to be
-    removed, newest first. `gaps` are (first, last) of sequence numbers that no segment
-    holds. `state` is where the stream goes on; `newest` is the segment it goes on from,
-    None where that one cannot be read.
+    `covered` segments contain only records that an earlier segment contains too; remove them,
+    newest first. `gaps` are the (first, last) sequence numbers that no segment contains. The
+    stream continues from `state`, after segment `newest`, which is None if unreadable.
     """
 
     covered: list[int]
@@ -263,22 +262,22 @@ class RecoveryPlan:
 
 
 def plan_recovery(stream: str, found: Sequence[Found]) -> RecoveryPlan:
-    """Decides on the newest segments of a stream, in the order of their names.
+    """Decides what to do with the newest segments of a stream; `found` is in name order.
 
-    A merge writes its result under the first one's name and then unlinks the others,
-    in an order that a crash may cut short anywhere: what it left is within the range of
-    a segment before it, and is covered. Damaged segments are left where they are.
+    A merge writes its result under the name of the first segment and then unlinks the others. A
+    crash may interrupt that anywhere: segments that it left are within the range of an earlier
+    segment, and so are covered. Damaged segments stay where they are.
     """
     state = StreamState(stream)
     covered: list[int] = []
     gaps: list[tuple[int, int]] = []
     newest: Header | None = None
-    next_seq = 1  # behind all that was seen to be stored
+    next_seq = 1  # after everything found so far
     is_continued = False  # whether the next segment is known to begin there
     for segment in found:
         header = segment.header
         if header is None:
-            if segment.first >= next_seq:  # else it is what a merge left, covered though damaged
+            if segment.first >= next_seq:  # else a merge left it: it is covered, though damaged
                 newest = None
                 is_continued = False
                 state = msgspec.structs.replace(state, next_seq=segment.first + SEGMENT_RECORDS_MAX)

@@ -1,4 +1,4 @@
-"""The writers of one commit, as parts of its exit stack, and the step that publishes them."""
+"""The writers of one commit, as members of its exit stack, and the step that publishes them."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,10 @@ from logengine.store.stream import SegmentWriter
 class Publication:
     """What the writers of one commit share: threads, and the last step.
 
-    It is entered before the writers, so it is left after them: by then each writer has
-    handed itself over, or was aborted. Leaving normally publishes all that were handed
-    over, each replaced and its directory synced in one thread hop; an exception on the
-    way out of the stack publishes none. Without an `executor` a step is taken there and
-    then, by the event loop's own thread.
+    It is entered before the writers and left after them; by then each writer was handed over or
+    aborted. Leaving normally publishes every writer that was handed over: its file is replaced
+    and its directory synced in one thread hop. An exception on the way out of the stack publishes
+    none. Without an `executor`, the event loop's own thread runs each step immediately.
     """
 
     def __init__(self, executor: Executor | None, threads: int) -> None:
@@ -37,17 +36,17 @@ class Publication:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Let go of at once: a cycle would keep the batch in memory until the collector comes.
+        # Release them now: a cycle would keep the batch in memory until the collector runs.
         commits, self._handed_over = self._handed_over, []
         if exc_type is None:
             await self.step([(commit, commit.writer.publish) for commit in commits])
 
     def hand_over(self, commit: "StreamCommit") -> None:
-        """Takes a writer whose part of the stack ended well."""
+        """Accepts a writer whose part of the stack exited without failure."""
         self._handed_over.append(commit)
 
     async def step(self, steps: Sequence[tuple["StreamCommit", Callable[[], None]]]) -> None:
-        """Takes one step of each writer, in parallel; one that fails fails alone."""
+        """Runs one step of each writer, in parallel. A failure affects only its own writer."""
         left = deque(steps)
 
         def take_what_is_left() -> None:
@@ -59,7 +58,7 @@ class Publication:
         if self._executor is None:
             take_what_is_left()
             return
-        # A job for each thread and not for each stream: handing one over costs 30 us.
+        # One job per thread, not per stream: submitting one costs 30 us.
         loop = asyncio.get_running_loop()
         jobs = [
             loop.run_in_executor(self._executor, take_what_is_left)
@@ -70,9 +69,9 @@ class Publication:
 
 
 class StreamCommit:
-    """One stream's part of a commit: an atomic writer in the stack, and how it fared.
+    """One stream's part of a commit: an atomic writer in the stack, and its failure, if any.
 
-    `why_outdated` is asked as the last thing before it is handed over for publication.
+    `why_outdated` is called last, just before the writer is handed over for publication.
     """
 
     def __init__(
@@ -91,11 +90,11 @@ class StreamCommit:
 
     @property
     def begins_stream(self) -> bool:
-        """Whether nothing of the stream is durable before it, not even its directory."""
+        """Whether nothing of the stream is durable yet, not even its directory."""
         return self.planned.plan is not None and self.planned.plan.begins_stream
 
     def take(self, step: Callable[[], None]) -> None:
-        """Takes a step of the writer; what fails there is this stream's failure, no other's."""
+        """Runs a step of the writer; an error there fails this stream only."""
         try:
             step()
         except Exception as error:  # noqa: BLE001 - whatever it is, only this stream failed

@@ -1,6 +1,6 @@
-"""The settings of the store, and of what stands before it: the sections `[commit]` and `[limits]`.
+"""The settings of the store and of its callers: the sections `[commit]` and `[limits]`.
 
-`config/logengine.toml` explains each key. Who serves takes these structs as they are.
+`config/logengine.toml` explains each key. The parts that serve use these structs directly.
 """
 
 from typing import Annotated
@@ -29,7 +29,7 @@ class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[limits]`: how much anything may take."""
+    """`[limits]`: maximum sizes and counts."""
 
     max_record: Size = Size(1 * MiB)
     max_pending: Size = Size(64 * MiB)

@@ -1,8 +1,8 @@
 """All streams of a data directory, under one lock, and the commit of a batch.
 
 DATA/.lock      held by the one daemon of this directory
-DATA/.running   there until it ends well (`crash_mark`)
-DATA/.durable/  what of each stream is durable, for followers (`durable_mark`)
+DATA/.running   exists until the daemon stops cleanly (`crash_mark`)
+DATA/.durable/  how much of each stream is durable, for followers (`durable_mark`)
 DATA/STREAM/    one directory per stream
 """
 
@@ -38,32 +38,33 @@ from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
-# How soon it is tried again to tell followers what they could not be told; the pause doubles.
+# The first pause before a mark that could not be written is tried again; the pause doubles.
 _CATCH_UP_S = 0.1
 _CATCH_UP_S_MAX = 5.0
 
 
 class StoreObserver(Protocol):
-    """What follows the segments of a store, such as a compactor."""
+    """An observer of a store's segments, such as a compactor."""
 
     def segment_committed(self, plan: SegmentPlan) -> None:
-        """A segment is durable; called in the order of the commits."""
+        """A segment is durable; called in commit order."""
 
     def oldest_dropped(self, stream: str) -> None:
-        """The oldest segments of a stream are gone, or some of those that were to go."""
+        """Some of the oldest segments of a stream may have been removed."""
 
 
 class Store:
-    """The streams of a data directory. One daemon's; readers need none of it.
+    """The streams of a data directory. One daemon owns it; readers do not need it.
 
-    Between `plan` and the end of its `commit` a stream's state runs ahead of the disk, so
-    that the next batch can be planned and prepared meanwhile. A plan carries the state that it
-    was made on, and is published only where that very state is durable by then: whatever its
-    caller got wrong, no record takes its place after a hole. A failed commit sets the state
-    back to what is durable: what was planned on top must be planned again.
+    Between `plan` and the end of its `commit`, the state of a stream runs ahead of the disk.
+    Meanwhile the next batch can be planned and prepared. A plan carries the state that it was
+    made on and is published only if that same state is durable by then. Whatever the caller gets
+    wrong, no record is stored after a hole. A failed commit resets the state to the durable one;
+    everything planned on top must be planned again.
 
-    All of it goes on in the directory that was opened. Where its path means another one, or
-    none, nothing is committed: `unusable` says why, until `reopen` has recovered what is there.
+    The store works in the directory that it opened. If the path no longer leads to that
+    directory, nothing is committed; `unusable` contains the reason until `reopen` has recovered
+    the directory that is there.
     """
 
     def __init__(
@@ -75,37 +76,37 @@ class Store:
         *,
         boot_id: str | None = None,
     ) -> None:
-        """`boot_id` names the boot of the machine, where that is not for the kernel to say."""
+        """`boot_id` overrides the kernel's identifier of this boot."""
         self.path = data
         self._opened: OpenedData | None = None
-        # Why nothing is committed now, to any stream.
+        # Why no stream can be committed now.
         self.unusable: Exception | None = None
-        # What is known to break the promise on this file system, one reason each.
+        # What is known to break the durability promise on this file system, one reason each.
         self.risks: Sequence[str] = ()
-        # Counts the directories that were opened: what is known of one is not so of the next.
+        # Counts the directories opened: knowledge about one does not apply to the next.
         self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._executor = executor
         self._config = commit or CommitConfig()
         self._limits = limits or LimitsConfig()
         self._durable: dict[str, StreamState] = {}
-        # In the order of their last use, for the cache of active segments.
+        # Ordered by last use, for the cache of active segments.
         self._planned: OrderedDict[str, StreamState] = OrderedDict()
         self._active_bytes = 0
-        # All that have a place among `max_streams`, also those that are not ready.
+        # All streams counted against `max_streams`, including those that are not ready.
         self._admitted: set[str] = set()
-        # Streams whose last commit failed: what it wrote may be visible or not.
+        # Streams whose last commit failed: what it wrote may or may not be visible.
         self._uncertain: set[str] = set()
-        # How many plans of each stream are not settled yet: its states stay as they are.
+        # Number of unsettled plans per stream; while there are any, its states do not change.
         self._unsettled: Counter[str] = Counter()
-        # Directories of new streams are made by one commit at a time.
+        # One commit at a time makes directories of new streams.
         self._beginning = asyncio.Lock()
-        # Commits that did not return, be it for an exception: what they left is not known.
+        # Commits that have not returned, or that raised: what they left is unknown.
         self._under_way = 0
-        # Threads that recover a stream, or drop segments of one.
+        # Threads that are recovering a stream or dropping its segments.
         self._in_threads = 0
         self._left_alone: asyncio.Future[None] | None = None
-        # Streams whose directory somebody removed: it is made again by the next commit.
+        # Streams whose directory was removed from outside; the next commit makes it again.
         self._removed: set[str] = set()
         self._catching_up: asyncio.TimerHandle | None = None
         self._catch_up_s = _CATCH_UP_S
@@ -114,7 +115,7 @@ class Store:
 
     @contextlib.contextmanager
     def observed_by(self, observer: StoreObserver) -> Iterator[None]:
-        """Reports to `observer`, of which there may be one, until the block ends."""
+        """Reports to `observer` until the block ends. A store has at most one observer."""
         assert self._observer is None, "the store has an observer"
         self._observer = observer
         try:
@@ -123,22 +124,22 @@ class Store:
             self._observer = None
 
     def open(self) -> dict[str, Recovery | OSError]:
-        """Locks the data directory, making it if need be, and recovers every stream.
+        """Locks the data directory, makes it if necessary, and recovers every stream.
 
-        Gives what was found of each. A stream that cannot be recovered now has its error
-        there, and is tried again when something is sent to it. Raises `DataDirectoryLocked` if
-        another daemon has the directory, and `OSError`.
+        Returns the result for each stream. For a stream that cannot be recovered now, the result
+        is the error; recovery is retried when something is sent to the stream. Raises
+        `DataDirectoryLocked` if another daemon has the directory, and `OSError`.
         """
         create_data_directory(self.path)
         return self._adopt_all(self._open_what_is_there())
 
     async def reopen(self) -> dict[str, Recovery | OSError] | None:
-        """Locks and recovers what the path means now, in place of what was open before.
+        """Locks and recovers the directory at the path now, and closes the previous one.
 
-        Gives what was found of each stream; None where it means the same directory again, and
-        nothing has to be known anew. Raises `DataDirectoryReplaced`, `DataDirectoryUnseen`,
-        `DataDirectoryLocked` and `OSError` where nothing can be committed yet; `unusable` is that
-        error then.
+        Returns the result for each stream, or None if the path leads to the same directory again
+        and nothing has to be recovered. Raises `DataDirectoryReplaced`, `DataDirectoryUnseen`,
+        `DataDirectoryLocked` or `OSError` if nothing can be committed yet; `unusable` is then
+        that error.
         """
         if self.unusable is None:
             return None
@@ -183,8 +184,8 @@ class Store:
 
     def _open_in_place_of(self, before: OpenedData | None) -> OpenedData:
         if before is not None:
-            # A name that is gone is no place for a new directory: there was data, and whoever
-            # took it away is to say what becomes of it.
+            # Do not make a new directory where one is gone: it contained data, and the
+            # administrator who removed it must decide what happens to it.
             if (gone := before.locked.why_gone()) is not None:
                 raise gone
         else:
@@ -192,7 +193,7 @@ class Store:
         return self._open_what_is_there()
 
     async def _until_left_alone(self) -> None:
-        """Returns when no commit and no thread has to do with the directory any more."""
+        """Returns when no commit and no thread uses the directory any more."""
         while self._unsettled.total() or self._in_threads:
             self._left_alone = asyncio.get_running_loop().create_future()
             await self._left_alone
@@ -213,7 +214,7 @@ class Store:
 
     @property
     def data(self) -> Directory:
-        """The data directory that was locked and recovered last."""
+        """The data directory that was last locked and recovered."""
         assert self._opened is not None, "the store is not open"
         return self._opened.directory
 
@@ -229,17 +230,17 @@ class Store:
 
     @property
     def names(self) -> DurableNames:
-        """What every change of names in the streams' directories goes through."""
+        """The gate for every change of names in the streams' directories."""
         assert self._opened is not None, "the store is not open"
         return self._opened.crash_mark.names
 
     @property
     def unsynced(self) -> frozenset[str]:
-        """The streams of which nothing more is removed until the machine is booted again."""
+        """The streams from which nothing more is removed until the next boot."""
         return self.names.unsynced if self._opened else frozenset()
 
     def close(self) -> None:
-        """Gives the data directory free, and says that this process ended well, if it did."""
+        """Unlocks the data directory, and records a clean stop if nothing is in doubt."""
         opened, self._opened = self._opened, None
         if self._catching_up is not None:
             self._catching_up.cancel()
@@ -254,17 +255,17 @@ class Store:
 
     @property
     def streams(self) -> int:
-        """How many streams have a place."""
+        """The number of admitted streams."""
         return len(self._admitted)
 
     def is_ready(self, stream: str) -> bool:
-        """Whether it is known where `stream` goes on."""
+        """Whether `stream` is recovered or new, and can be committed to."""
         return stream in self._planned and self.unusable is None
 
     def not_recovered(self) -> dict[str, OSError]:
         """The streams that could not be recovered when the directory was opened, and why.
 
-        Nothing is known of them: they are not to be told of, added to, or taken from.
+        Nothing is known about them: do not report on them, add to them or remove from them.
         """
         found = self._opened.recovered if self._opened is not None else {}
         return {
@@ -274,27 +275,27 @@ class Store:
         }
 
     def may_be_trimmed(self, stream: str) -> bool:
-        """Whether `stream` is none of those that could not be recovered yet."""
+        """Whether `stream` is not awaiting recovery."""
         if stream in self._durable or self._opened is None:
             return True
         return not isinstance(self._opened.recovered.get(stream), OSError)
 
     def has_records(self, stream: str) -> bool:
-        """Whether something durable is known to be in `stream`."""
+        """Whether `stream` is known to contain a durable record."""
         return stream in self._durable and self._durable[stream].next_seq > 1
 
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.
 
-        One that is known stays as it is. Raises `OSError`, what `unusable` says, and
-        `TooManyStreams` for a new one above the limit.
+        A stream that is already known stays as it is. Raises `OSError`, the error in `unusable`,
+        and `TooManyStreams` for a new stream above the limit.
         """
         if self.unusable is not None:
             raise self.unusable
         assert self._opened is not None, "the store is not open"
         if (known := self._durable.get(stream)) is not None:
-            # Only the directory could not be used for a while. What a commit that failed has left
-            # would be taken for durable: it can be seen, and its own sync says ok now.
+            # Only the directory was unusable for a while. Do not recover from disk: the remains
+            # of a failed commit are visible and a new sync succeeds, so they would look durable.
             return Recovery(known)
         self.admit(stream)
         recovery = await self._in_thread(
@@ -314,19 +315,20 @@ class Store:
             self._perhaps_left_alone()
 
     def admit(self, stream: str) -> None:
-        """Gives `stream` its place. Raises `TooManyStreams` if there are `max_streams` others."""
+        """Admits `stream`. Raises `TooManyStreams` if there are `max_streams` others already."""
         if stream not in self._admitted and len(self._admitted) >= self._limits.max_streams:
             raise TooManyStreams(
                 f"stream {stream!r} would be one more than max_streams "
-                f"({self._limits.max_streams}); use one of those, or raise [limits] max_streams"
+                f"({self._limits.max_streams}); use an existing stream, or raise [limits] "
+                "max_streams"
             )
         self._admitted.add(stream)
 
     async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:
-        """Removes the oldest segments of a stream, for `wanted_bytes` of room; gives them.
+        """Removes the oldest segments of a stream to free `wanted_bytes`; returns those removed.
 
-        Not the newest one that is durable, and none if `stream` is not ready, or is one of the
-        `unsynced`. Nobody else may change names in its directory meanwhile. Raises `OSError`.
+        Keeps the newest durable segment. Removes nothing if `stream` is not ready or is in
+        `unsynced`. The caller needs exclusive access to the stream's directory. Raises `OSError`.
         """
         state = self._durable.get(stream)
         if state is None or state.next_seq == 1:
@@ -349,19 +351,19 @@ class Store:
             self._observer.oldest_dropped(stream)
 
     def ready_streams(self) -> list[str]:
-        """The streams of which it is known where they go on."""
+        """The streams that were recovered or begun."""
         return list(self._planned)
 
     def ended_before(self, stream: str) -> int:
-        """The sequence number below which no commit writes any more: all there is ended."""
+        """The sequence number below which no commit writes any more: all segments there ended."""
         state = self._durable[stream]
         return state.active.first if state.active else state.next_seq
 
     def end_active(self, stream: str) -> None:
-        """Ends the active segment, so that the next commit begins a new one.
+        """Ends the active segment; the next commit then begins a new one.
 
-        Not of a stream that is being committed, or whose last commit failed, nor one that
-        holds no record: its name is the next one's, too.
+        Does nothing while the stream is being committed, after a failed commit, or if the active
+        segment has no records: the next segment would have the same name.
         """
         state = self._planned[stream]
         if self._may_end(stream) and state.active and state.active.count:
@@ -369,20 +371,20 @@ class Store:
             self._set_planned(stream, self._durable[stream])
 
     def _may_end(self, stream: str) -> bool:
-        # One that failed may be visible all the same, and is then to be replaced under its
-        # name, never to be followed.
+        # A failed segment may be visible nevertheless. It must be replaced under its own name,
+        # never followed by another segment.
         return not self._unsettled[stream] and stream not in self._uncertain
 
     def users_of(self, stream: str) -> Users | UnsetType:
-        """How many bytes of each user are in `stream` and its batches under way, as counted."""
+        """The counted bytes of each user in `stream` and its batches under way."""
         state = self._planned.get(stream)
         return state.users if state else UNSET
 
     def last_durable(self, stream: str, producer: str) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it has none there.
 
-        Not to be asked of a stream that was not recovered: `next` is an ack, and what nobody
-        has read is not acknowledged.
+        Only for recovered streams: `next` is an ack, and records that were not read must not be
+        acknowledged.
         """
         is_known = stream in self._durable or stream not in self._admitted
         assert is_known, f"stream {stream!r} was not recovered"
@@ -390,10 +392,9 @@ class Store:
         return state.producers.get(producer, 0) if state else 0
 
     def plan(self, stream: str, addition: Addition) -> PlannedSegment:
-        """Plans the next segment of a stream that is ready; it is to be committed next.
+        """Plans the next segment of a ready stream. The caller must commit it next.
 
-        Of an addition of nothing there is no segment. It is durable once the plans of this
-        stream before it are.
+        An empty addition has no segment. It is durable once the stream's earlier plans are.
         """
         before = self._planned[stream]
         self._unsettled[stream] += 1
@@ -416,14 +417,14 @@ class Store:
         *,
         in_loop: bool = False,
     ) -> dict[str, Exception]:
-        """Makes the planned segments durable; gives the streams that failed, with the reason.
+        """Makes the planned segments durable; returns the streams that failed, with the reason.
 
-        `in_loop` has it done by the event loop's own thread, which then does nothing else:
-        two thread hops less, for who can afford to wait.
-        `before` are the commits that are still under way of which a stream is `planned` here
-        too. Nothing is published before everything of this commit is written and fsynced, nor
-        before those are through. A stream that failed there fails here by `OutdatedPlan`: its
-        plan was made on what did not come about.
+        `in_loop` commits in the event loop's own thread, which blocks meanwhile but saves two
+        thread hops.
+        `before` are earlier commits under way that share a stream with `planned`. Nothing is
+        published until everything in this commit is written and fsynced and those commits have
+        finished. A stream that failed in one of them fails here with `OutdatedPlan`: its plan was
+        made on a state that never became durable.
         """
         self._under_way += 1
         before = list(before)
@@ -438,7 +439,7 @@ class Store:
                 for segment in planned.values()
                 if segment.plan is not None
             ]
-            # A single writer with nobody to wait for takes all its steps in one hop, later.
+            # A single writer that waits for no other commit takes all its steps in one hop, later.
             if (before or len(commits) > 1) and self.unusable is None:
                 await publication.step(
                     [
@@ -467,10 +468,10 @@ class Store:
         try:
             return self.data.has(stream)
         except OSError:
-            return True  # nobody knows
+            return True  # unknown
 
     def look(self) -> Exception | None:
-        """Why nothing is committed; None if the path still means the directory that was opened."""
+        """Why nothing is committed; None if the path still leads to the opened directory."""
         if self.unusable is None and self._opened is not None:
             self.unusable = self._opened.locked.why_not_in_place()
             if self.unusable is not None:
@@ -478,17 +479,17 @@ class Store:
         return self.unusable
 
     async def until_unusable(self) -> None:
-        """Returns when a look has found that nothing can be committed any more."""
+        """Returns when `look` has found that nothing can be committed any more."""
         await self._seen_unusable.wait()
 
     def _has_directory(self, stream: str) -> bool:
-        """Whether there is one, or was; of a stream that just begins it may not be made yet."""
+        """Whether the stream should have a directory; that of a new stream may not exist yet."""
         return self._durable[stream].next_seq > 1 and stream not in self._removed
 
     def _note_removed(self, failed: Mapping[str, Exception]) -> None:
-        """Looks for whose directory is gone, of what `failed`: what was in it does not come back.
+        """Finds the failed streams whose directory is gone, with everything in it.
 
-        The stream goes on with its next number in a new one.
+        Such a stream continues with its next number in a new directory.
         """
         for stream, error in failed.items():
             is_missing = isinstance(error, OSError) and error.errno == errno.ENOENT
@@ -501,19 +502,19 @@ class Store:
             self._report_dropped(stream)
 
     def _outdated(self, planned: PlannedSegment) -> OutdatedPlan | None:
-        """Why `planned` must not be published: what it was planned on is not what is durable."""
+        """Why `planned` must not be published: the state it was made on is not the durable one."""
         stream = planned.before.stream
         durable = self._durable[stream]
         if planned.before is durable:
             return None
         return OutdatedPlan(
-            f"stream {stream!r}: a commit was planned to go on at number "
-            f"{planned.before.next_seq}, and what is durable goes on at {durable.next_seq}; "
-            "it is not published, and planned again"
+            f"stream {stream!r}: a commit was planned to continue at number "
+            f"{planned.before.next_seq}, but the durable state continues at {durable.next_seq}; "
+            "it is not published, but planned again"
         )
 
     def _mark(self) -> OSError | None:
-        """Why the next process could not be told if this one is killed; None if it is."""
+        """Leaves the crash mark for the next process. The error if that fails, otherwise None."""
         try:
             assert self._opened is not None, "the store is not open"
             self._opened.crash_mark.mark()
@@ -532,10 +533,10 @@ class Store:
         )
 
     async def _begin(self, commits: Sequence[StreamCommit]) -> None:
-        """Makes the directories of streams that begin with these; what fails is noted there.
+        """Makes the directories of streams that begin here; stores each failure in its commit.
 
-        In one thread and by one commit at a time, because a sync of the data directory
-        that fails may have lost any name that was made before it.
+        One thread of one commit at a time: a failed sync of the data directory may lose any name
+        that was made before it.
         """
         beginning = {
             commit.stream: commit
@@ -553,10 +554,10 @@ class Store:
             beginning[stream].failure = error
 
     async def _begin_marks(self, commits: Sequence[StreamCommit]) -> None:
-        """Has followers wait for what these streams are told to be durable.
+        """Leaves the durable marks of these streams, so that followers go by the marks.
 
-        Before anything of theirs takes a name: a follower that finds no mark syncs for itself.
-        What fails is noted there.
+        This precedes every rename in the stream: a follower that finds no mark syncs itself.
+        Stores each failure in its commit.
         """
         marks = self._marks
         silent = [
@@ -577,7 +578,7 @@ class Store:
         await asyncio.get_running_loop().run_in_executor(self._executor, begin)
 
     def tell_followers(self) -> None:
-        """Has followers told in a moment of what they could not be told, until they are."""
+        """Schedules another try for durable marks that are behind, until none is."""
         if self._opened is None or not self._marks.is_behind:
             self._catch_up_s = _CATCH_UP_S
             return
@@ -629,7 +630,7 @@ class Store:
         self._planned.move_to_end(stream)
 
     def _evict_active_segments(self) -> None:
-        """Ends the active segments of the streams used least recently, above the cache's limit."""
+        """Ends active segments, least recently used first, until the cache is within its limit."""
         for stream in list(self._planned):
             if self._active_bytes <= self._limits.active_cache:
                 return

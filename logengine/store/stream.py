@@ -1,4 +1,4 @@
-"""One stream's directory: what is in it after a crash, and writing one segment into it.
+"""One stream's directory: recovery, writing one segment, and removal of the oldest segments.
 
 Blocking calls, made from the store's threads.
 """
@@ -34,7 +34,7 @@ _LACKS_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 @dataclass
 class Recovery:
-    """What was found and done when a stream was opened. `records` counts sequence numbers."""
+    """The result of opening a stream. `records` counts sequence numbers."""
 
     state: StreamState
     segments: int = 0
@@ -43,7 +43,7 @@ class Recovery:
     covered_removed: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
     damaged: list[DamagedSegment] = field(default_factory=list)
-    # Segments of which the header was read and the records were not: the disk did not give them.
+    # Segments whose header was read but whose records the disk could not read.
     unread: list[UnreadableSegment] = field(default_factory=list)
 
 
@@ -55,19 +55,18 @@ def recover(
     names: DurableNames,
     writes_again: bool = False,
 ) -> Recovery:
-    """Makes a stream's directory clean, and tells where the stream goes on.
+    """Cleans up a stream's directory, and returns the state from which the stream continues.
 
-    When it returns, everything that the returned state says is durable: what a killed
-    process renamed and did not sync is synced here, before anybody is told of it. Where that
-    process may have been told that a sync failed, `writes_again` has what may have lost its
-    name by that written once more. Costs a listing and the headers of the newest
-    `COVER_SEGMENTS_MAX` segments, or twice as many if records seem to be missing, and the body of
-    the newest segment if that is smaller than `rewrite_limit` and `active_bytes_max`; with
-    `writes_again` a copy of it, whatever its size. Damaged segments
-    are reported and stay as they are. Running it twice does no harm.
+    Everything in the returned state is durable: renames that a killed process did not sync are
+    synced here, before they are reported to anyone. If a sync may have failed in that process,
+    `writes_again` rewrites the segments whose names may be lost. Costs a listing, the headers of
+    the newest `COVER_SEGMENTS_MAX` segments, or twice as many if records seem to be missing, and
+    the body of the newest segment if it is smaller than `rewrite_limit` and `active_bytes_max`;
+    with `writes_again`, a copy of that segment, whatever its size. Damaged segments are reported
+    and stay as they are. Recovery is idempotent.
 
-    Raises `OSError`. A segment that the disk does not give just now is no damaged one: it may be
-    whole, and the stream is to be recovered when it can be read.
+    Raises `OSError`. A segment that the disk cannot read now is not damaged: it may be whole, and
+    the stream must be recovered once it can be read.
     """
     with opened(directory) as within:
         return _recovered(
@@ -84,7 +83,7 @@ def _recovered(
     stream = directory.name
     listed = directory.names()
     temps = [name for name in listed if is_temp_name(name)]
-    # The sync is also for what a killed process renamed.
+    # This also syncs what a killed process renamed.
     names.remove_together(directory, temps)
     firsts = segments_among(listed)
     damaged: list[DamagedSegment] = []
@@ -93,13 +92,13 @@ def _recovered(
         plan = replace(plan, covered=[])
     file_names = {each.first: each.header.file_name for each in found if each.header}
     for first in plan.covered:
-        # One at a time: after a power cut no older one may be gone before a newer one.
+        # One at a time: after a power cut, no older one may be gone while a newer one remains.
         names.remove(directory, file_names[first])
     state = plan.state
     unread: list[UnreadableSegment] = []
     newest = plan.newest
-    # A compressed one is never written again: under a plain name it would be a second file.
-    # Nor is a gap: records in its place would take the numbers of those that are gone.
+    # Never rewrite a compressed segment: under its plain name it would be a second file. Nor a
+    # gap: records in its place would take the numbers of the lost ones.
     if (
         newest is not None
         and not newest.is_compressed
@@ -109,10 +108,10 @@ def _recovered(
         try:
             header, body = read_segment(directory, newest.first)
         except UnreadableSegment as error:
-            # By its header it is known where the stream goes on: in a segment after this one.
+            # The header says where the stream continues: in a new segment after this one.
             unread.append(error)
         except DamagedSegment as error:
-            # Its header is whole, so the numbers it used are known; its body stays as evidence.
+            # The header is whole, so the numbers used are known; the body stays as evidence.
             damaged.append(error)
         else:
             state = with_active(state, header, body)
@@ -133,14 +132,14 @@ def _newest(
 ) -> tuple[list[Found], RecoveryPlan]:
     """The newest segments, and what to do with them.
 
-    Among these is what an interrupted merge left covered at the end of a stream. Older leftovers
-    harm no reader.
+    These include the covered segments that an interrupted merge left at the end of a stream. Older
+    leftovers harm no reader.
     """
     found = [_found(directory, first, damaged) for first in firsts[-COVER_SEGMENTS_MAX:]]
     plan = plan_recovery(stream, found)
     if plan.gaps:
-        # The first of these may be leftovers. What covers them, and the records that seem to be
-        # missing, is then among as many segments before them.
+        # The oldest of these may be leftovers. The segment that covers them, and the records that
+        # seem to be missing, is then among as many segments before them.
         older = firsts[-2 * COVER_SEGMENTS_MAX : -COVER_SEGMENTS_MAX]
         since = found[0].first
         found = [_found(directory, first, damaged) for first in older] + found
@@ -153,7 +152,7 @@ def _found(directory: Directory, first: int, damaged: list[DamagedSegment]) -> F
     try:
         return Found(first, read_header(directory, first))
     except UnreadableSegment as error:
-        # Taken for damaged, its producers would be forgotten, and their records come twice.
+        # If it were treated as damaged, its producers would be forgotten and records duplicated.
         raise _of_disk(error) from error
     except DamagedSegment as error:
         damaged.append(error)
@@ -161,25 +160,25 @@ def _found(directory: Directory, first: int, damaged: list[DamagedSegment]) -> F
 
 
 def _of_disk(error: UnreadableSegment) -> OSError:
-    """What the disk said, for whoever is to try again and not to take it for damage."""
+    """The disk's error, so that callers retry and do not treat the segment as damaged."""
     return OSError(errno.EIO, os.strerror(errno.EIO), error.path)
 
 
 def _write_again(
     directory: Directory, found: list[Found], plan: RecoveryPlan, names: DurableNames
 ) -> bool:
-    """Gives the names that a failed sync may have lost once more to the same bytes.
+    """Rewrites the segments whose names a failed sync may have lost, with the same bytes.
 
-    False where the disk is full and it is not noted that a sync failed: it is done without then,
-    and nothing may be removed. Raises `OSError`.
+    Returns False if the disk is full and no failed sync is noted: a segment was then not
+    rewritten, and nothing may be removed. Raises `OSError`.
     """
     may_remove = True
     for header in _perhaps_lost(found, plan):
         try:
             _copy_in_place(directory, header.file_name, names)
         except OSError as error:
-            # A full disk has room for the note of a failed sync, and there is none. To wait
-            # for room would be for ever, where only this stream's oldest can give some.
+            # A full disk has room for the note of a failed sync, and there is no note. Waiting
+            # for room could last forever if only this stream's oldest segments can free some.
             is_noted = not names.may_remove_from(directory.name)
             if error.errno not in _LACKS_ROOM or is_noted:
                 raise
@@ -188,10 +187,10 @@ def _write_again(
 
 
 def _perhaps_lost(found: list[Found], plan: RecoveryPlan) -> list[Header]:
-    """The segments whose name may be lost by a sync that failed.
+    """The segments whose names a failed sync may have lost.
 
-    The newest, which a commit goes on with until it is durable, and those that cover others,
-    which a compaction removes only then.
+    These are the newest, which a commit retries until it is durable, and those that cover others:
+    a compaction removes the covered ones only after the covering one is durable.
     """
     covered = set(plan.covered)
     lost: dict[int, Header] = {}
@@ -207,10 +206,7 @@ def _perhaps_lost(found: list[Found], plan: RecoveryPlan) -> list[Header]:
 
 
 def _copy_in_place(directory: Directory, name: str, names: DurableNames) -> None:
-    """Writes a file's bytes once more under its name, as they are; durable when it returns.
-
-    Raises `OSError`.
-    """
+    """Replaces a file with a copy of itself; durable when it returns. Raises `OSError`."""
     path = directory.path_of(name)
     writer = AtomicWriter(path, "wb", buffering=0, open_directory=directory.opened_again)
     descriptor = directory.open_file(name, os.O_RDONLY)
@@ -238,11 +234,11 @@ def _piece_of(descriptor: int, at: int, path: str) -> bytes:
 def drop_oldest(
     directory: AnyDirectory, wanted_bytes: int, next_seq: int, names: DurableNames
 ) -> list[StoredSegment]:
-    """Removes the oldest segments, for `wanted_bytes` of room; gives those that are gone.
+    """Removes the oldest segments to free `wanted_bytes`; returns those removed.
 
-    What is behind `next_seq` is not known to be durable, and never the reason to remove what
-    is. Costs as many headers as segments go, and one. Raises `OSError` if none could be removed;
-    what comes after one that cannot be, or that the disk does not read just now, is left.
+    Segments from `next_seq` on may not be durable and never justify a removal. Reads one header
+    more than it removes segments. Raises `OSError` if none could be removed; stops at a segment
+    that cannot be removed or that the disk cannot read now.
     """
     with opened(directory) as within:
         return _drop_oldest(within, wanted_bytes, next_seq, names)
@@ -259,8 +255,8 @@ def _drop_oldest(
     for segment in going:
         try:
             if not dropped:
-                # A compaction does not sync what it removed: without what covers it, a part
-                # of that would come back after a power cut.
+                # A compaction does not sync its removals. Sync them first: after a power cut,
+                # some would come back without the segment that covers them.
                 names.sync(directory)
             _remove(directory, segment.first, names)
         except OSError:
@@ -272,11 +268,8 @@ def _drop_oldest(
 
 
 def _remove(directory: Directory, first: int, names: DurableNames) -> None:
-    """Removes a segment; when it returns, that is durable.
-
-    A compaction may remove covered ones at the same time.
-    """
-    # The compressed one last: it may hold more than the plain one, and is the one that counts.
+    """Removes a segment durably. A compaction may remove covered segments concurrently."""
+    # The compressed file last: it may contain more than the plain one, and takes precedence.
     names.remove(directory, segment_name(first))
     compressed = segment_name(first, compressed=True)
     if directory.has(compressed):
@@ -284,10 +277,10 @@ def _remove(directory: Directory, first: int, names: DurableNames) -> None:
 
 
 def _stored(directory: Directory, unread: list[OSError]) -> Iterator[StoredSegment]:
-    """The segments from the oldest on; damaged ones are left out, and so left alone.
+    """Yields the segments, oldest first; skips damaged ones, which are therefore kept.
 
-    It ends where one cannot be looked at, and why is in `unread` then: that one may be whole,
-    and without those behind it there would be a hole.
+    Stops at a segment that cannot be read now, and adds the error to `unread`: that segment may
+    be whole, and removing its successors would leave a hole.
     """
     for first in list_segments(directory):
         try:
@@ -307,29 +300,28 @@ def _stored(directory: Directory, unread: list[OSError]) -> Iterator[StoredSegme
 
 
 class Writable(Protocol):
-    """A segment that is to be written: one of a commit's, or of a compaction's."""
+    """A segment to write, from a commit or a compaction."""
 
     @property
     def stream(self) -> str:
-        """Whose segment it is."""
+        """The stream that the segment belongs to."""
 
     @property
     def file_name(self) -> str:
-        """The name of the file it is to be."""
+        """The name of the file to write."""
 
     def render(self) -> list[bytes]:
-        """The bytes of the file, in pieces."""
+        """Returns the bytes of the file, in pieces."""
 
 
 class SegmentWriter:
-    """Writes one planned segment below `data`, through the steps of an `AtomicWriter`.
+    """Writes one planned segment below `data`, in the steps of an `AtomicWriter`.
 
-    The stream's directory must be there, and durable, before the first of them.
-    A step that was done is not done again, so that a caller may ask for any step and
-    gets those before it too. A file of more than `direct_above` bytes is written past the
-    page cache; `pace` is called behind every piece of it, with its bytes, and may rest.
-    `on_durable` is called once the segment is, and does not raise. Raises
-    `AtomicWriteError`, and what `pace` raises; after that only `abort` is left.
+    The stream's directory must exist, durably, before the first step. Each step runs the steps
+    before it if needed, and none runs twice. A file of more than `direct_above` bytes is written
+    past the page cache; `pace` is called after each piece with its size in bytes, and may sleep.
+    `on_durable` is called once the segment is durable, and must not raise. Raises
+    `AtomicWriteError`, and what `pace` raises; after that, only `abort` may be called.
     """
 
     def __init__(
@@ -359,7 +351,7 @@ class SegmentWriter:
         self._is_written = False
 
     def prepare(self) -> None:
-        """Everything hashed, written and fsynced; nothing visible, and no descriptor kept."""
+        """Hashes, writes and fsyncs the temp file. Nothing is visible; no descriptor stays open."""
         self._write()
         self._writer.close_directory()
 
@@ -378,11 +370,11 @@ class SegmentWriter:
         self._is_written = True
 
     def publish(self) -> None:
-        """The segment is visible and durable under its name."""
+        """Makes the segment visible and durable under its name."""
         self._write()
         self._names.publish(self._writer, self.plan.stream)
         self._on_durable()
 
     def abort(self) -> None:
-        """Removes the temp, if there is one. Never raises."""
+        """Removes the temp file, if any. Never raises."""
         self._writer.abort()

@@ -1,4 +1,4 @@
-"""What the daemon's log says of a stream: that it fails, what is damaged, what was removed."""
+"""The daemon's log events for a stream: failures, damage, removed segments."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 def report_recovery(stream: str, recovery: Recovery) -> None:
-    """Logs what recovery found wrong in a stream; the rest of it is served."""
+    """Logs the problems that recovery found in a stream; the rest of the stream is served."""
     for damage in recovery.damaged:
         log.error("segment_damaged", stream=stream, path=damage.path, reason=damage.reason)
     for unread in recovery.unread:
@@ -28,9 +28,9 @@ def report_recovery(stream: str, recovery: Recovery) -> None:
 def report_failure(
     stream: str, pending: Pending, error: Exception, *, is_news: bool, pause_s: float
 ) -> None:
-    """Logs that a commit failed, or a recovery for which no commit waits.
+    """Logs that a commit failed, or a recovery that no commit waits for.
 
-    Where that is no news, only for who wants to know everything.
+    Unless `is_news`, logs at debug level only.
     """
     is_recovery_alone = pending.wants_recovery and pending.is_empty
     (log.error if is_news else log.debug)(
@@ -45,7 +45,7 @@ def report_failure(
 
 
 def report_success(stream: str, pending: Pending, now_s: float) -> None:
-    """Logs that a stream which failed goes again."""
+    """Logs that a failing stream works again."""
     log.info(
         "stream_recovered",
         stream=stream,
@@ -57,7 +57,7 @@ def report_success(stream: str, pending: Pending, now_s: float) -> None:
 
 
 async def report_dropped(data: Directory, stream: str, dropped: Sequence[StoredSegment]) -> None:
-    """Logs which segments a full disk took, and who had a cursor there and had not read them."""
+    """Logs the segments dropped on a full disk, and the cursors that had not read them."""
     last = max(segment.last for segment in dropped)
     log.warning(
         "oldest_segments_dropped",

@@ -1,4 +1,4 @@
-"""Who has a stream for himself: between commits, and one at a time."""
+"""Exclusive access to a stream: between commits, for one holder at a time."""
 
 import asyncio
 import contextlib
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass
 class _StreamLock:
-    through: asyncio.Event = field(default_factory=asyncio.Event)  # nothing of it is under way
+    through: asyncio.Event = field(default_factory=asyncio.Event)  # no commit is under way
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class StreamLocks:
     """The streams that are held.
 
-    `is_busy` tells whether a commit touches the directory of a stream; whoever knows that none
-    does any more calls `let_through`, and starts none where `is_held`. `on_ended` is called
-    whenever one is let go.
+    `is_busy` returns whether a commit is using a stream's directory. The committer starts no
+    commit while `is_held` is true, and calls `let_through` when a commit has finished. `on_ended`
+    is called whenever a stream is released.
     """
 
     def __init__(self, is_busy: Callable[[str], bool], on_ended: Callable[[], None]) -> None:
@@ -26,12 +26,12 @@ class StreamLocks:
         self._held: dict[str, _StreamLock] = {}
 
     def is_held(self, stream: str) -> bool:
-        """Whether somebody has `stream`, or waits for what is under way in it."""
+        """Whether a holder has `stream`, or waits for its commits to finish."""
         return stream in self._held
 
     @contextlib.asynccontextmanager
     async def hold(self, stream: str) -> AsyncIterator[None]:
-        """Has `stream`, as soon as nobody else has it and nothing of it is under way."""
+        """Holds `stream` inside the block; waits for other holders and for commits under way."""
         while (other := self._held.get(stream)) is not None:
             await other.ended.wait()
         hold = self._held[stream] = _StreamLock()
@@ -45,7 +45,7 @@ class StreamLocks:
             self._on_ended()
 
     def let_through(self, streams: Collection[str]) -> None:
-        """Tells who holds one of `streams` that nothing of it is under way any more."""
+        """Wakes the waiting holders of those `streams` that have no commit under way any more."""
         for stream, hold in self._held.items():
             if stream in streams and not self._is_busy(stream):
                 hold.through.set()

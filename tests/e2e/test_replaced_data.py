@@ -226,7 +226,7 @@ def test_beneath_a_volume_that_was_unmounted_nothing_is_begun(root: Path) -> Non
         subprocess.run(["umount", "--lazy", str(data)], check=True)
         waiting = daemon.connect()
         waiting.send(b'{"n":2}\n')
-        eventually(lambda: "is not any more" in status(daemon, 1)["unusable"])
+        eventually(lambda: "is no longer mounted" in status(daemon, 1)["unusable"])
         assert os.listdir(data) == []
         with mounted(data, "-t", "tmpfs", "none"):
             assert waiting.end() == b""
@@ -310,7 +310,7 @@ def test_the_file_system_is_told_of_where_it_is_not_safe(root: Path) -> None:
     data.mkdir()
     with mounted(data, "-t", "tmpfs", "none"), another(root, data) as daemon:
         (risk,) = status(daemon, 0)["risks"]
-        assert "all of it is lost" in risk
+        assert "loses everything" in risk
         assert risk in daemon.cli("status").stdout.decode()
         (warned,) = (each for each in daemon.log() if each["event"] == "file_system_not_safe")
         assert warned["reason"] == risk

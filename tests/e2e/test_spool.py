@@ -374,7 +374,7 @@ def test_what_is_no_file_under_a_name_of_a_segment_holds_nobody_up(
     with Client("app", socket=later.socket, **options(root)) as client:
         client.flush(PATIENCE_S)
     assert numbers(later) == [*range(1, 11), *range(21, 31)]
-    assert said().count("no regular file; 0 of 10 records") == 1
+    assert said().count("not a regular file; 0 of 10 records") == 1
     assert said().count("cannot be sent") == 0
 
 

@@ -216,7 +216,7 @@ def test_a_writer_that_is_dropped_removes_its_temp_and_warns(tmp_path: Path) -> 
     writer = AtomicWriter(tmp_path / "file")
     writer.open()
     writer.write("new")
-    with pytest.warns(ResourceWarning, match="neither published nor aborted"):
+    with pytest.warns(ResourceWarning, match="without being published or aborted"):
         del writer
     assert os.listdir(tmp_path) == []
 
@@ -416,7 +416,7 @@ async def test_a_step_under_way_in_its_thread_removes_the_temp_that_nobody_waits
     go_on.set()
     await preparing
     assert os.listdir(tmp_path) == []
-    with pytest.raises(ValueError, match="publish comes after prepare"):
+    with pytest.raises(ValueError, match="call publish once, after prepare"):
         await writer.publish()
 
 

@@ -182,7 +182,7 @@ async def test_a_store_whose_path_cannot_be_looked_at_for_a_while_says_so_and_go
     with patch.object(os, "stat", side_effect=OSError(errno.EIO, "Input/output error")):
         assert isinstance(store.look(), DataDirectoryUnseen)
         # It is its own lock that it would find.
-        with pytest.raises(DataDirectoryUnseen, match="cannot be looked at"):
+        with pytest.raises(DataDirectoryUnseen, match="cannot be checked"):
             await store.reopen()
     assert await store.reopen() is None
     assert not await store.commit({"app": store.plan("app", oracle.addition("p", 1, 9))})
@@ -203,7 +203,7 @@ async def test_a_store_whose_lock_alone_cannot_be_looked_at_does_not_meet_its_ow
 
     with patch.object(os, "stat", fails_for_the_lock):
         assert isinstance(store.look(), DataDirectoryUnseen)
-        with pytest.raises(DataDirectoryUnseen, match="cannot be looked at"):
+        with pytest.raises(DataDirectoryUnseen, match="cannot be checked"):
             await store.reopen()
     assert await store.reopen() is None
     store.close()
