@@ -136,6 +136,14 @@ class DurableMarks:
         """Whether the mark of `stream` was begun."""
         return stream in self._begun
 
+    def known_durable(self, stream: str) -> int | None:
+        """The last number that an earlier process of this boot marked as durable.
+
+        None if no process of this boot marked the stream. Raises `OSError`.
+        """
+        mark = self._reader.read_left(stream)
+        return None if mark is None else mark.last
+
     def recovered(self, stream: str, last: int) -> None:
         """Takes over the mark of a stream that a process killed in this boot left, if any.
 

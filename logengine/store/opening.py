@@ -51,6 +51,7 @@ class OpenedData:
                 rewrite_limit=self.rewrite_limit,
                 active_bytes_max=active_bytes_max,
                 writes_again=self.crash_mark.died_before,
+                known_durable=self.marks.known_durable(stream),
                 names=self.crash_mark.names,
             )
         self.marks.recovered(stream, recovery.state.next_seq - 1)

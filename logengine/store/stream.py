@@ -54,6 +54,7 @@ def recover(
     active_bytes_max: int,
     names: DurableNames,
     writes_again: bool = False,
+    known_durable: int | None = None,
 ) -> Recovery:
     """Cleans up a stream's directory, and returns the state from which the stream continues.
 
@@ -62,8 +63,9 @@ def recover(
     `writes_again` rewrites the segments whose names may be lost. Costs a listing, the headers of
     the newest `COVER_SEGMENTS_MAX` segments, or twice as many if records seem to be missing, and
     the body of the newest segment if it is smaller than `rewrite_limit` and `active_bytes_max`;
-    with `writes_again`, a copy of that segment, whatever its size. Damaged segments are reported
-    and stay as they are. Recovery is idempotent.
+    with `writes_again`, a copy of that segment, whatever its size. Records up to `known_durable`,
+    which that process marked as durable, need no copy if the disk has no room for one. Damaged
+    segments are reported and stay as they are. Recovery is idempotent.
 
     Raises `OSError`. A segment that the disk cannot read now is not damaged: it may be whole, and
     the stream must be recovered once it can be read.
@@ -73,12 +75,18 @@ def recover(
             within,
             min(rewrite_limit, active_bytes_max),
             writes_again=writes_again,
+            known_durable=known_durable,
             names=names,
         )
 
 
 def _recovered(
-    directory: Directory, active_bytes_max: int, *, writes_again: bool, names: DurableNames
+    directory: Directory,
+    active_bytes_max: int,
+    *,
+    writes_again: bool,
+    known_durable: int | None,
+    names: DurableNames,
 ) -> Recovery:
     stream = directory.name
     listed = directory.names()
@@ -88,7 +96,7 @@ def _recovered(
     firsts = segments_among(listed)
     damaged: list[DamagedSegment] = []
     found, plan = _newest(directory, stream, firsts, damaged)
-    if writes_again and not _write_again(directory, found, plan, names):
+    if writes_again and not _write_again(directory, found, plan, names, known_durable):
         plan = replace(plan, covered=[])
     file_names = {each.first: each.header.file_name for each in found if each.header}
     for first in plan.covered:
@@ -165,22 +173,29 @@ def _of_disk(error: UnreadableSegment) -> OSError:
 
 
 def _write_again(
-    directory: Directory, found: list[Found], plan: RecoveryPlan, names: DurableNames
+    directory: Directory,
+    found: list[Found],
+    plan: RecoveryPlan,
+    names: DurableNames,
+    known_durable: int | None,
 ) -> bool:
     """Rewrites the segments whose names a failed sync may have lost, with the same bytes.
 
-    Returns False if the disk is full and no failed sync is noted: a segment was then not
-    rewritten, and nothing may be removed. Raises `OSError`.
+    Returns False if the disk is full, no failed sync is noted, and all records are known to be
+    durable, or nothing is known: a segment was then not rewritten, and nothing may be removed.
+    Raises `OSError`.
     """
     may_remove = True
     for header in _perhaps_lost(found, plan):
         try:
             _copy_in_place(directory, header.file_name, names)
         except OSError as error:
-            # A full disk has room for the note of a failed sync, and there is no note. Waiting
-            # for room could last forever if only this stream's oldest segments can free some.
+            # Waiting for room could last forever if only this stream's oldest segments can free
+            # some. A failed sync is noted, if its process was not killed before it could; then the
+            # mark of what is durable was not moved either.
             is_noted = not names.may_remove_from(directory.name)
-            if error.errno not in _LACKS_ROOM or is_noted:
+            is_marked = known_durable is None or plan.state.next_seq - 1 <= known_durable
+            if error.errno not in _LACKS_ROOM or is_noted or not is_marked:
                 raise
             may_remove = False
     return may_remove

@@ -226,6 +226,28 @@ def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
     store.close()
 
 
+def test_on_a_full_disk_what_was_never_marked_as_durable_waits_for_room(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert not commit(store, 1)
+    # Killed in the moment between a failed sync and the note of it.
+    with patch.object(DurableNames, "note_failed_sync"):
+        fail_a_directory_sync(store, 2)
+    kill(store)
+    assert list_segments(tmp_path / "app") == [1, 2]
+    before = files(tmp_path)
+    with patch.object(AtomicWriter, "prepare", side_effect=AtomicWriteError(errno.ENOSPC, "full")):
+        store = opened(tmp_path)
+        assert not store.is_ready("app")
+        with pytest.raises(AtomicWriteError):
+            asyncio.run(store.recover_stream("app"))
+    assert MarkReader(tmp_path, BOOT).read("app") == Mark(1, 1)
+    asyncio.run(store.recover_stream("app"))
+    assert changed(before, tmp_path) == [segment_name(2)]
+    assert store.last_durable("app", "p") == 2
+    assert MarkReader(tmp_path, BOOT).read("app") == Mark(2, 3)
+    store.close()
+
+
 def test_a_newest_segment_that_cannot_be_read_to_be_written_again_is_waited_for(
     tmp_path: Path,
 ) -> None:
