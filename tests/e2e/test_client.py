@@ -193,9 +193,9 @@ def test_a_daemon_that_is_away_too_long_is_given_up(root: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "what"),
     [
-        ({"stream": "No Stream"}, InvalidStreamName, "cannot be a stream"),
+        ({"stream": "No Stream"}, InvalidStreamName, "is not a valid stream name"),
         ({"producer": ""}, InvalidOption, "expected 1 to 128 characters"),
-        ({"producer": "a\nb"}, InvalidOption, "none of them a control"),
+        ({"producer": "a\nb"}, InvalidOption, "without control characters"),
         ({"on_full": "wait"}, InvalidOption, "expected block or drop or raise"),
         ({"max_bytes": 0}, InvalidOption, "max_bytes 0: expected at least 1"),
         ({"socket": "/tmp/" + "x" * 200}, InvalidOption, "at most 107 bytes"),
