@@ -230,8 +230,8 @@ class Outbox:
             # may have sent while no record of ours was in flight. Our numbers start after theirs.
             if until is None and self.acked < self._sent_ever:
                 raise ProducerFenced(
-                    f"another sender has used this producer's name: the daemon has its records up "
-                    f"to {next_number - 1} of it, this client sent {self._sent_ever + offset}"
+                    f"another sender has used this producer's name: the daemon has records up to "
+                    f"{next_number - 1}, this client sent up to {self._sent_ever + offset}"
                 )
             durable = max(sent_at_most, self.acked)
             offset = next_number - 1 - durable
@@ -269,22 +269,22 @@ class Outbox:
         return self.sent < self.spooled
 
     def spool_sent(self, chunk: Chunk) -> None:
-        """`chunk`, which begins behind `sent`, was read from the spool and is being sent."""
+        """Notes that `chunk`, which starts right after `sent`, is being sent from the spool."""
         assert chunk.first == self.sent + 1
         self._note_sent(chunk.last)
 
     def skip(self, place: int) -> None:
-        """All up to `place` is lost in the spool; nothing that was sent may be under way.
+        """Skips records up to `place` that are lost in the spool. Nothing may be in flight.
 
-        What is lost keeps its numbers, so that those of the application and of the daemon stay
-        the same. What follows is to be sent on a new connection, whose hello leaves them out.
+        Lost records keep their numbers, so the application's numbers and the daemon's stay equal.
+        The next records must go out on a new connection, whose hello skips the lost numbers.
         """
         assert self.sent == self.acked
         self.sent = place
         self.acknowledge(place)
 
     def next_chunk(self) -> Chunk | None:
-        """What is to be sent next, from memory; it counts as sent. None if there is none."""
+        """Returns the next chunk to send from memory and marks it as sent; None if none is left."""
         if not self._waiting:
             self._end_chunk()
             if not self._waiting:
@@ -298,13 +298,13 @@ class Outbox:
         return chunk
 
     def to_spool(self) -> Sequence[Chunk]:
-        """All that is in memory and not known to be durable, for the spool to keep."""
+        """Returns all chunks in memory that are not known to be durable, for the spool."""
         self._end_chunk()
         chunks = [chunk.behind(self.acked) for chunk in (*self._in_flight, *self._waiting)]
         return [chunk for chunk in chunks if chunk.first <= chunk.last]
 
     def is_spooled(self, place: int) -> None:
-        """The spool holds all up to `place`: memory lets go of it."""
+        """Notes that the spool contains everything up to `place`, and frees that memory."""
         self.spooled = max(self.spooled, place)
         self._let_go(place)
 

@@ -1,9 +1,9 @@
-"""Sends structlog's events as records.
+"""Sends structlog's events as records. To configure it:
 
-    structlog.configure(
-        processors=logengine.structlog_processors(),
-        logger_factory=logengine.StructlogFactory("app"),
-    )
+structlog.configure(
+    processors=logengine.structlog_processors(),
+    logger_factory=logengine.StructlogFactory("app"),
+)
 """
 
 from typing import Any

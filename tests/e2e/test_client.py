@@ -156,7 +156,7 @@ def test_the_client_tells_what_a_daemon_has_against_it(
         client.send({"n": 1})
     other = Client("other", socket=daemon.socket)
     other.send({"n": 1})
-    with pytest.raises(TooManyStreams, match="takes no more streams"):
+    with pytest.raises(TooManyStreams, match="accepts no more streams"):
         other.flush(PATIENCE_S)
     with pytest.raises(TooManyStreams):
         other.send({"n": 2})
