@@ -350,7 +350,7 @@ class Spool:
         except DamagedSegment as damage:
             self._put_aside(self.path / _STATE_NAME)
             os.unlink(self.path / _STATE_NAME)
-            self._tell(f"{damage}; it was moved aside, its records may be sent twice")
+            self._tell(f"{damage}; it was moved aside, records may be sent twice")
         self._missing = list(self._stored.missing)
         firsts: list[int] = []
         with contextlib.suppress(FileNotFoundError):

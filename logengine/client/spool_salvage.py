@@ -35,7 +35,7 @@ def whole_parts(
 
 
 def _placed(are_whole: list[bool], first: int, count: int, *, ends_whole: bool) -> list[int]:
-    """Returns each line's place: from the front before the breaks, from the end after them, else 0."""
+    """Returns each line's place: from the front before breaks, from the end after them, else 0."""
     broken = [index for index, is_whole in enumerate(are_whole) if not is_whole]
     if broken:
         front, back = broken[0], broken[-1] + 1
