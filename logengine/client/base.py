@@ -22,7 +22,7 @@ _of_token: "weakref.WeakValueDictionary[str, BaseClient]" = weakref.WeakValueDic
 
 @contextlib.contextmanager
 def noted_on(exc: BaseException | None) -> Iterator[None]:
-    """For `__exit__`: if the block raised `exc`, adds the client's error to it as a note."""
+    """For `__exit__`: if the block raised `exc`, a client's error becomes a note on it."""
     try:
         yield
     except LogEngineError as error:

@@ -251,7 +251,7 @@ class DeliveryThread:
         self.handover.close()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread after spooling what is not durable; False if that takes too long."""
+        """Ends the thread after spooling what is not durable; returns whether it ended in time."""
         self.handover.close()
         self.delivery.is_closing = self.is_stopping = True
         self.wake()
@@ -269,7 +269,10 @@ class DeliveryThread:
         return self.is_ended
 
     def run_here(self, timeout_s: float) -> None:
-        """Delivers in the caller's thread, if no other can be started, until all is durable."""
+        """Delivers in the caller's thread, if no other can be started, until all is durable.
+
+        Stops after `timeout_s`.
+        """
         self._until = time.monotonic() + timeout_s
         self._run()
 

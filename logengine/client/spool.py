@@ -184,7 +184,7 @@ class Spool:
             self._store(state)
 
     def add(self, chunks: Sequence[Chunk], numbering: Numbering) -> None:
-        """Writes adjacent `chunks`, which start right after `last`, or later if `last` is durable.
+        """Writes adjacent `chunks`, right after `last`, or later if everything before is durable.
 
         They are durable when it returns. Raises `AtomicWriteError`; then none of them is here.
         """

@@ -206,10 +206,10 @@ class Client(BaseClient):
     def close(self, timeout: float | None = None) -> None:
         """Waits for pending records, then ends; those not durable by then go to the spool.
 
-        Waits for `timeout` seconds, by default `close_timeout`, less if other clients of the same
-        daemon have just waited for it in vain. Raises `NotDurable` for records that are lost with
-        the process (without a spool, all pending ones), and the error that ended the client. The
-        second call does nothing.
+        Waits for `timeout` seconds; by default for `close_timeout`, or less if other clients of the
+        same daemon have just waited for it in vain. Raises `NotDurable` for records that are lost
+        with the process (without a spool, all pending ones), and the error that ended the client.
+        The second call does nothing.
         """
         if timeout is None:
             self._close(lambda thread, wait: self._wait_together(thread, None, wait))
