@@ -17,9 +17,9 @@ async def main(path: str) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             async for line in reader:
                 order = line.decode().strip()
-                # Waits only for room in memory, and so hardly ever.
+                # Waits only for room in memory, so almost never.
                 place = await log.send({"level": "info", "event": "order", "order": order})
-                # Waits for the disk. Leave it out where a log is only a log.
+                # Waits for the disk. Omit this if losing a record is acceptable.
                 await log.durable(place)
                 writer.write(b"accepted %s\n" % order.encode())
             writer.close()

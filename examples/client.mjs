@@ -1,5 +1,5 @@
 // Node without a library: the protocol of docs/protocol.md. Each record is stored once,
-// although the daemon is killed and comes back.   ls | node client.mjs
+// even if the daemon is killed and restarted.   ls | node client.mjs
 import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
 import net from "node:net";
@@ -7,7 +7,7 @@ import readline from "node:readline";
 
 class Client extends EventEmitter {
   first = 1; // the number of the first record in `pending`
-  pending = []; // records that are not known to be durable
+  pending = []; // records not known to be durable
   constructor(path, stream) {
     super();
     this.path = path;
@@ -20,7 +20,7 @@ class Client extends EventEmitter {
     this.say({ ...this.hello, first: this.first });
     const answers = readline.createInterface({ input: this.connection });
     answers.on("line", (line) => line.endsWith("}") && this.take(JSON.parse(line))); // or cut off
-    for (const each of [answers, this.connection]) each.on("error", () => {}); // then it closes
+    for (const each of [answers, this.connection]) each.on("error", () => {}); // "close" follows
     this.connection.on("close", () => setTimeout(() => this.closing || this.connect(), 100));
   }
   say(object) {
@@ -55,7 +55,7 @@ const client = new Client(process.env.LOGENGINE_SOCKET ?? "/run/logengine/socket
 const input = readline.createInterface({ input: process.stdin });
 input.on("line", (line) => {
   client.send({ level: "info", message: line });
-  if (client.pending.length >= 10_000) input.pause(); // a bound for the memory
+  if (client.pending.length >= 10_000) input.pause(); // bounds the memory
 });
 client.on("durable", () => input.resume());
 input.on("close", () => client.close());

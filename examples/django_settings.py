@@ -1,6 +1,6 @@
 """Django: the part of `settings.py` that sends all logs to logengine, with their fields.
 
-Flask and others: `logging.config.dictConfig(LOGGING)` before the application is made.
+Flask and others: call `logging.config.dictConfig(LOGGING)` before creating the application.
 """
 
 LOGGING = {
@@ -10,7 +10,7 @@ LOGGING = {
         "logengine": {
             "class": "logengine.LogEngineHandler",
             "stream": "shop",
-            # While no daemon is there, a request neither waits nor fails because of its log.
+            # Without a daemon, a request neither waits nor fails because of its logs.
             "on_full": "drop",
         },
     },

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Records from a shell that has no logengine, with nc of netcat-openbsd. The last answer says
-# how many are on disk; without the hello there are no answers, and lines alone will do.
+# Sends records from a shell without logengine, with nc from netcat-openbsd. The last answer says
+# how many are on disk. Without the hello, the daemon sends no answers and plain lines suffice.
 set -eu
 : "${LOGENGINE_SOCKET:=/run/logengine/socket}"
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Records from a shell that has no logengine, with socat. The last answer says
-# how many are on disk; without the hello there are no answers, and lines alone will do.
-# -t: how many seconds socat waits for the daemon to end the connection, which is when all is
-# on disk.
+# Sends records from a shell without logengine, with socat. The last answer says
+# how many are on disk. Without the hello, the daemon sends no answers and plain lines suffice.
+# -t: how many seconds socat waits for the daemon to close the connection, which it does once
+# everything is on disk.
 set -eu
 : "${LOGENGINE_SOCKET:=/run/logengine/socket}"
 

@@ -1,4 +1,4 @@
-"""structlog: events go out as records, with the context that was bound."""
+"""structlog: events become records, with the bound context."""
 
 import structlog
 
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 def work(job: int) -> None:
-    """Does a job; all that is logged meanwhile says which one."""
+    """Does a job; every event logged meanwhile names it."""
     with structlog.contextvars.bound_contextvars(job=job):
         log.info("begun")
         try:
@@ -25,4 +25,4 @@ def work(job: int) -> None:
 if __name__ == "__main__":
     for number in (1, 0):
         work(number)
-    # At exit the process waits until all is on disk, for at most `close_timeout` seconds.
+    # At exit the process waits until everything is on disk, at most `close_timeout` seconds.

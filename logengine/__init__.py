@@ -1,4 +1,4 @@
-"""A resilient log-writing daemon: acknowledged records are never lost and never doubled."""
+"""A resilient log-writing daemon: acknowledged records are never lost and never duplicated."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -60,8 +60,8 @@ __all__ = [
     "structlog_processors",
 ]
 
-# Loaded when used: they bring asyncio or structlog, and a command that only reads takes half
-# as long to start without it, an application that only logs has no use for either.
+# Imported on first use, because some of them import asyncio or structlog. Without asyncio a command
+# that only reads starts in half the time, and an application that only logs needs neither.
 _MODULES = {
     "AsyncAtomicWriter": "logengine.aio_atomic",
     "AsyncClient": "logengine.client.aio",

@@ -68,7 +68,7 @@ class World:
     def violations(self, *, numbered: bool) -> list[str]:
         """What is wrong once everything was sent."""
         stored = self.daemon.stored
-        found = [f"told: {line}" for line in self.told if "somebody removed" in line]
+        found = [f"told: {line}" for line in self.told if "were removed from" in line]
         if stored != sorted(set(stored)):
             found.append(f"not in order, or twice: {stored}")
         if missing := sorted(self.safe - set(stored)):

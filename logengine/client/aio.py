@@ -1,4 +1,4 @@
-"""The client for programs on asyncio: one task, and a thread only where a spool is written."""
+"""The client for programs on asyncio: one task, and a thread only for work on the spool."""
 
 import asyncio
 import concurrent.futures
@@ -38,19 +38,19 @@ _SENDS_PER_TURN = 100
 class AsyncClient(BaseClient):
     """`Client` for asyncio: `await client.send(record)` waits only for room in memory.
 
-    For one event loop at a time, on which its task runs from the first call on until `close`,
-    or to the end of an `async with`. A task that was cancelled, and one whose loop has ended,
-    is followed by another with the next call. What is left when the process ends is sent then,
-    as `Client` does. Not to be used in a forked process: make another one there.
+    Works on one event loop at a time. Its task runs there from the first call until `close`, or to
+    the end of an `async with`. If the task was cancelled or its loop has ended, the next call
+    starts another task. Records that remain when the process exits are sent then, as by `Client`.
+    Do not use it in a forked process: create another client there.
     """
 
-    tells_when_away = True  # on standard error, which may be somebody else's
+    tells_when_away = True  # on standard error; `exec` leaves that to its command
 
     def _begin(self, delivery: Delivery) -> None:
         self._own_delivery = delivery
         self._ended_by: LogEngineError | None = None
-        self._obstacle = True  # there is more to a send than to take the record
-        self._wake_bytes = NEVER  # from how much in memory on `_wake` is to be called
+        self._obstacle = True  # `send` cannot take its fast path
+        self._wake_bytes = NEVER  # at how many bytes in memory to call `_wake`
         self._stopping = False
         self._mark = process_mark()
         self._pid = os.getpid()
@@ -59,9 +59,9 @@ class AsyncClient(BaseClient):
         self._yield_at = 0
         self._step: tuple[Step, concurrent.futures.Future[Any]] | None = None
         self._spool_again_at = 0.0
-        self._dropped_at = -1  # what was released when it last dropped for want of progress
+        self._dropped_at = -1  # the released place when it last dropped for lack of progress
         self._wakeup = asyncio.Event()  # for the task
-        self._changed = asyncio.Event()  # for whoever waits for records or for room
+        self._changed = asyncio.Event()  # for callers that wait for acks or for room
 
     @property
     def _delivery(self) -> Delivery:
@@ -72,7 +72,7 @@ class AsyncClient(BaseClient):
         return self._ended_by
 
     async def send(self, record: Mapping[str, Any] | bytes) -> int:
-        """Takes a record, as `Client.send`; waits, if there is no room and `on_full` says so."""
+        """Takes a record, like `Client.send`; waits for room if `on_full` says so."""
         line = encode_record(record)
         delivery = self._own_delivery
         outbox = delivery.outbox
@@ -98,16 +98,15 @@ class AsyncClient(BaseClient):
         return await self._taken(self._delivery.outbox.try_take(line))
 
     async def send_lines(self, lines: bytes) -> int:
-        """Takes complete lines, each a record as `send` takes bytes; gives the last one's place.
+        """Takes complete lines, each a record like bytes in `send`. Returns the last one's place.
 
-        Dropped together where there is no room for all. What is too large is for the daemon to
-        refuse.
+        Drops all of them if there is no room for all. The daemon refuses lines that are too large.
         """
         is_taken = await self._room(len(lines), lines.count(b"\n"))
         return await self._taken(self._delivery.outbox.take_lines(lines) if is_taken else 0)
 
     async def _room(self, size: int, count: int) -> bool:
-        """Whether there is room for so many more records, in the end; else they were dropped."""
+        """Waits for room for `count` records; False if they were dropped instead."""
         delivery = self._start()
         delivery.outbox.tell_of_drops()
         while not delivery.outbox.has_room(size, count):
@@ -119,7 +118,7 @@ class AsyncClient(BaseClient):
         return True
 
     async def _waits_for_room(self, count: int) -> bool:
-        """Whether to try again; without it, the records were dropped, or `ClientFull` raised."""
+        """Returns whether to try again; if not, the records were dropped. Raises `ClientFull`."""
         settings, delivery = self._settings, self._delivery
         outbox = delivery.outbox
         if delivery.may_spill() or settings.on_full == "block":
@@ -137,8 +136,8 @@ class AsyncClient(BaseClient):
                 self._tell_of_drops()
         elif settings.on_full == "raise":
             raise ClientFull(
-                f"{outbox.held_records} records of {outbox.held_bytes} "
-                f"bytes wait for the daemon, and no more may: {delivery.trouble}"
+                f"{outbox.held_records} records of {outbox.held_bytes} bytes wait for the daemon "
+                f"and memory is full: {delivery.trouble}"
             )
         outbox.drop(count)
         self._obstacle = True
@@ -150,22 +149,22 @@ class AsyncClient(BaseClient):
         if self._delivery.outbox.held_bytes >= self._wake_bytes:
             self._wake()
         if place >= self._yield_at:
-            # A loop of sends would let nothing else run, also not what sends them.
+            # Otherwise a loop of sends would let nothing else run, not even the client's task.
             self._yield_at = place + _SENDS_PER_TURN
             await asyncio.sleep(0)
         return place - self._delivery.inherited
 
     async def durable(self, place: int, timeout: float | None = None) -> None:
-        """Returns when the record that `send` gave `place` for is durable. Raises as `flush`."""
+        """Returns when the record with this `place` is durable. Raises like `flush`."""
         await self._until_durable(self._delivery.inherited + place, timeout)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Returns when all that was sent before is durable. Raises as `Client.flush`."""
+        """Returns when everything sent before is durable. Raises like `Client.flush`."""
         self._delivery.outbox.tell_of_drops(regardless=True)
         await self._until_durable(self._delivery.outbox.taken, timeout)
 
     async def resumed_at(self, timeout: float | None = None) -> int:
-        """As `Client.resumed_at`."""
+        """Like `Client.resumed_at`."""
         delivery = self._start()
         if not await self._until(lambda: delivery.was_welcomed, timeout):
             raise delivery.not_durable(delivery.trouble)
@@ -173,13 +172,13 @@ class AsyncClient(BaseClient):
         return delivery.resumed_at
 
     async def failed(self) -> None:
-        """Raises what ended the client, when that happens."""
+        """Waits until an error ends the client, and raises it."""
         self._start()
         await self._until(lambda: False, None)
         self._usable()
 
     async def close(self, timeout: float | None = None) -> None:
-        """Waits for what is pending, then ends, as `Client.close`."""
+        """Waits for pending records, then ends, like `Client.close`."""
         if self._closed:
             return
         self._closed = self._obstacle = True
@@ -200,7 +199,7 @@ class AsyncClient(BaseClient):
             delivery.is_closing = self._stopping = True
             self._wake()
             if self._task is not None and self._pid == os.getpid():
-                self._begin_task()  # if it was cancelled: the spool is still to be written
+                self._begin_task()  # if it was cancelled: the spool must still be written
                 await self._task
             if self._orphans is not None:
                 await asyncio.to_thread(self._orphans.stop, self._close_timeout_s)
@@ -209,7 +208,7 @@ class AsyncClient(BaseClient):
         self._raise_what_is_lost(error)
 
     def close_at_exit(self, began: float) -> None:
-        """Sends what is left where the event loop is gone, in the thread that ends the process."""
+        """Sends the remaining records in the exiting thread, after the event loop has ended."""
         if self._closed or self._pid != os.getpid():
             return
         self._closed = self._obstacle = True
@@ -217,7 +216,7 @@ class AsyncClient(BaseClient):
         if self._failure is not None or not delivery.outbox.pending:
             return
         if self._loop is not None and self._loop.is_running():
-            raise delivery.not_durable("its event loop still runs while the process ends")
+            raise delivery.not_durable("its event loop still runs while the process exits")
         if self._step is not None:
             concurrent.futures.wait([self._step[1]], self._close_timeout_s)
         delivery.lost("its event loop ended")
@@ -255,7 +254,7 @@ class AsyncClient(BaseClient):
         delivery.check_refused()
 
     async def _until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Whether `condition` came true, or the client to its end, in time."""
+        """Waits until `condition` is true or the client has ended; False on timeout."""
         try:
             async with asyncio.timeout(timeout):
                 while not (condition() or self._failure):
@@ -277,12 +276,12 @@ class AsyncClient(BaseClient):
     def _begin_task(self) -> None:
         if os.getpid() != self._pid:
             raise LogEngineError(
-                "this AsyncClient was made before its process forked; make another one here"
+                "this AsyncClient was created before its process forked; create another one here"
             )
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._task is not None and self._loop is not None and not self._loop.is_closed():
-                # That loop may run again, and its connection would be a second sender.
+                # That loop may run again; its connection would then be a second sender.
                 self._task.cancel()
             self._loop = loop
             self._task = None
@@ -302,20 +301,20 @@ class AsyncClient(BaseClient):
         self._wake_bytes = NEVER  # once is enough
         self._wakeup.set()
 
-    # What follows runs in the client's own task.
+    # The rest runs in the client's own task.
 
     async def _run(self) -> None:
         try:
             await self._deliver()
             self._delivery.try_spool_again()
-            await self._take_steps()  # into the spool with what is left
+            await self._take_steps()  # writes the remaining records to the spool
         except LogEngineError as error:
             self.fail(error)
-        except Exception as error:  # noqa: BLE001 - told to whoever sends, whatever it is
-            self.fail(LogEngineError(f"the client ended: {error!r}"))
+        except Exception as error:  # noqa: BLE001 - later calls raise it, whatever it is
+            self.fail(LogEngineError(f"the client failed: {error!r}"))
 
     def fail(self, error: LogEngineError) -> None:
-        """Ends the client for everybody who uses it."""
+        """Ends the client: all its callers get `error`."""
         self._ended_by = error
         self._obstacle = self._stopping = True
         self._wakeup.set()
@@ -341,7 +340,7 @@ class AsyncClient(BaseClient):
             await self._rest(pause.take(), away_since, reason)
 
     async def _rest(self, pause_s: float, away_since: float, reason: str) -> None:
-        """Spills while no daemon is there, until it is time to look for one again."""
+        """Spills while no daemon is reachable, until it is time to reconnect."""
         loop = asyncio.get_running_loop()
         until = loop.time() + pause_s
         while not self._stopping and (left_s := until - loop.time()) > 0:
@@ -357,7 +356,7 @@ class AsyncClient(BaseClient):
             await self._wait(left_s)
 
     async def _converse(self) -> None:
-        """One connection, to its end: an `OSError`, that of the client, or need of a new one."""
+        """Runs one connection until it fails with `OSError`, the client ends or it is replaced."""
         loop = asyncio.get_running_loop()
         link = _Link(self._received, self._wakeup.set)
         transport: asyncio.WriteTransport | None = None
@@ -377,7 +376,7 @@ class AsyncClient(BaseClient):
                     return
                 await self._wait(None)
         finally:
-            # What the transport still holds is held here, too, until it is acknowledged.
+            # The outbox also has the data still in the transport, until it is acknowledged.
             if transport is not None:
                 transport.abort()
             link.close()
@@ -396,7 +395,7 @@ class AsyncClient(BaseClient):
         self._changed.set()
 
     async def _wait(self, timeout_s: float | None) -> None:
-        """Returns when something is to be done: answers, room in the socket, records, an end."""
+        """Returns when there is work: answers, room in the socket, records, or an end."""
         self._wake_bytes = self._delivery.wake_bytes
         loop = asyncio.get_running_loop()
         if self._delivery.is_spool_failing:
@@ -410,9 +409,9 @@ class AsyncClient(BaseClient):
         self._wakeup.clear()
 
     async def _take_steps(self) -> None:
-        """Does what is to be done with the spool, in a thread, one step after the other.
+        """Does the pending work on the spool, in a thread, one step after the other.
 
-        A step goes on when the task is cancelled; the next task waits for its end first.
+        A step continues if the task is cancelled; the next task first waits until it is done.
         """
         while True:
             if self._step is None:
@@ -436,12 +435,12 @@ class AsyncClient(BaseClient):
 
 def _in_a_thread(step: Step) -> concurrent.futures.Future[Any]:
     result: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    result.set_running_or_notify_cancel()  # from here on nobody cancels it
+    result.set_running_or_notify_cancel()  # from here on it cannot be cancelled
 
     def run() -> None:
         try:
             result.set_result(step.run())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - the waiting task raises it
             result.set_exception(error)
 
     asyncio.get_running_loop().run_in_executor(None, run)
@@ -449,7 +448,7 @@ def _in_a_thread(step: Step) -> concurrent.futures.Future[Any]:
 
 
 class _Link(asyncio.Protocol):
-    """The callbacks of one connection; its ends are for the task to notice."""
+    """The callbacks of one connection. The task checks for its end."""
 
     def __init__(self, received: Callable[[bytes], None], wake: Callable[[], None]) -> None:
         self._received = received
@@ -460,7 +459,7 @@ class _Link(asyncio.Protocol):
         self._is_closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._is_closed:  # nobody waits for it any more
+        if self._is_closed:  # the task no longer waits for it
             assert isinstance(transport, asyncio.WriteTransport)
             transport.abort()
             return
@@ -480,20 +479,24 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self._hear_out()
-        self.ended = exc if isinstance(exc, OSError) else ConnectionResetError("the daemon hung up")
+        self.ended = (
+            exc
+            if isinstance(exc, OSError)
+            else ConnectionResetError("the daemon closed the connection")
+        )
         self._wake()
 
     def _hear_out(self) -> None:
-        """Takes the daemon's last answers: a transport that could not write reads no more.
+        """Reads the daemon's last answers: a transport that failed to write stops reading.
 
-        One of them may be that another sender took over the producer's name.
+        One of them may say that another sender took over the producer's name.
         """
         with contextlib.suppress(OSError):
             while self._answers and (data := self._answers.recv(RECEIVE_BYTES)):
                 self._received(data)
 
     def close(self) -> None:
-        """Lets go of the socket."""
+        """Closes the socket."""
         self._is_closed = True
         if self._answers is not None:
             self._answers.close()

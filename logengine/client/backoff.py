@@ -1,4 +1,4 @@
-"""How long to wait before trying again to reach a daemon that is away. No I/O, no clock."""
+"""How long to wait before reconnecting to a daemon. No I/O, no clock."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,10 @@ MAX_S = 2.0
 
 
 class Backoff:
-    """Grows with each attempt that failed, and differs from client to client.
+    """A pause that grows with each failed attempt and differs between clients.
 
-    `chance` gives a number from 0 to 1; without it a thousand clients would come back to a
-    daemon that was restarted all at once.
+    `chance` returns a number from 0 to 1; without it a thousand clients would reconnect to a
+    restarted daemon at the same moment.
     """
 
     def __init__(self, chance: Callable[[], float]) -> None:
@@ -18,11 +18,11 @@ class Backoff:
         self._next_s = MIN_S
 
     def take(self) -> float:
-        """Seconds to wait now; the next one is twice as long, up to `MAX_S`, less some chance."""
+        """Returns the seconds to wait now, with jitter; the next base is doubled, up to `MAX_S`."""
         pause_s = self._next_s * (0.5 + self._chance() / 2)
         self._next_s = min(2 * self._next_s, MAX_S)
         return pause_s
 
     def reset(self) -> None:
-        """The daemon was there: begins with `MIN_S` again."""
+        """Starts at `MIN_S` again, after the daemon was reached."""
         self._next_s = MIN_S

@@ -1,4 +1,4 @@
-"""What both clients are and have, whichever way they wait."""
+"""The base of both clients: what they share, however they wait."""
 
 import contextlib
 import secrets
@@ -22,7 +22,7 @@ _of_token: "weakref.WeakValueDictionary[str, BaseClient]" = weakref.WeakValueDic
 
 @contextlib.contextmanager
 def noted_on(exc: BaseException | None) -> Iterator[None]:
-    """For the end of a `with`: what ended its block is the one to be raised, with a note."""
+    """For `__exit__`: if the block raised `exc`, a client's error becomes a note on it."""
     try:
         yield
     except LogEngineError as error:
@@ -34,24 +34,27 @@ def noted_on(exc: BaseException | None) -> Iterator[None]:
 class BaseClient:
     """A producer of one stream. The options:
 
-    `socket`: the daemon's; without it `$LOGENGINE_SOCKET`, or where `logengine run` listens.
-    `producer`: a name that outlives the process. Whoever comes next under it goes on where
-    this one stopped (`resumed_at`); two at once fence each other. Without it, one is made up.
-    `max_records`, `max_bytes`: what may wait in memory. `on_full` is what `send` does then:
-    "block", "drop" (counted, and a record tells how many), or "raise" `ClientFull`.
+    `socket`: the daemon's socket; by default `$LOGENGINE_SOCKET`, else where `logengine run`
+    listens.
+    `producer`: a name that outlives the process. The next client of that name continues where
+    this one stopped (`resumed_at`); two at the same time fence each other. By default, a name is
+    generated.
+    `max_records`, `max_bytes`: how much may wait in memory. `on_full` is what `send` does when
+    memory is full: "block", "drop" (counts, and sends a record with the count), or "raise"
+    `ClientFull`.
     `block_max`: how many seconds without any progress "block" waits before it drops, until
-    there is room again; None is for ever.
-    `spool`: a directory for what does not fit in memory, and for what is not durable at exit;
-    it is sent by this process or the next one with the same `producer`; that of a process
-    without a name by any other client with this directory. `max_spool_bytes` bounds it.
+    there is room again; None waits forever.
+    `spool`: a directory for records that do not fit in memory, and for those that are not durable
+    at exit. This process sends them, or the next one with the same `producer`; for a process
+    without a name, any other client with this directory. `max_spool_bytes` bounds it.
     `close_timeout`: how many seconds `close`, and so the exit, waits for the daemon.
-    `away_max`: after so many seconds without a daemon it is given up; None is never.
+    `away_max`: after how many seconds without a daemon the client gives up; None is never.
 
-    A copy is the same client. One that is unpickled is the same in the same process, and in
-    another one a client of its own with these options.
+    A copy is the same client. An unpickled client is the same one in the same process, and a
+    separate client with these options in another process.
 
-    Raises `InvalidOption` and `InvalidStreamName` for what cannot be, and with a spool
-    `SpoolInUse` and `OSError`. It does not matter whether a daemon is there.
+    Raises `InvalidOption` and `InvalidStreamName` for invalid options, and with a spool
+    `SpoolInUse` and `OSError`. No daemon needs to be running.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class BaseClient:
         _of_token[self._token] = self
 
     def _begin(self, delivery: Delivery) -> None:
-        """What each process has of its own."""
+        """Sets up the state that each process has of its own."""
         raise NotImplementedError
 
     def _open_spool(self, producer: str) -> Spool | None:
@@ -110,7 +113,7 @@ class BaseClient:
 
     @property
     def _failure(self) -> LogEngineError | None:
-        """What ended the client, if anything did."""
+        """The error that ended the client, if any."""
         raise NotImplementedError
 
     def __copy__(self) -> Self:
@@ -138,27 +141,27 @@ class BaseClient:
 
     @property
     def stream(self) -> str:
-        """The stream that records go to."""
+        """The stream that receives the records."""
         return self._settings.stream
 
     @property
     def producer(self) -> str:
-        """The name under which the daemon knows this process."""
+        """The producer name of this process."""
         return self._delivery.producer
 
     @property
     def close_timeout(self) -> float:
-        """How many seconds `close` waits if it is not told."""
+        """How many seconds `close` waits if it is called without a timeout."""
         return self._close_timeout_s
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes no more records because it was closed."""
+        """Whether the client was closed and takes no more records."""
         return self._closed
 
     @property
     def acked(self) -> int:
-        """How many of the records that this client took are durable."""
+        """How many of this client's records are durable."""
         return max(0, self._delivery.outbox.acked - self._delivery.inherited)
 
     @property
@@ -168,27 +171,27 @@ class BaseClient:
 
     @property
     def pending_bytes(self) -> int:
-        """What the pending records in memory take."""
+        """How many bytes the pending records in memory take."""
         return self._delivery.outbox.held_bytes
 
     @property
     def max_record(self) -> int:
-        """The longest record that the daemon takes, in bytes; 1 MiB while it has not said so."""
+        """The longest record that the daemon accepts, in bytes; 1 MiB until its first welcome."""
         return self._delivery.line_bytes_max - 1
 
     @property
     def dropped(self) -> int:
-        """How many records there was no room for."""
+        """How many records were dropped for lack of room."""
         return self._delivery.outbox.dropped
 
     @property
     def refused(self) -> int:
-        """How many records the daemon did not store: too large for it, or over a quota."""
+        """How many records the daemon did not store: too large, or over a quota."""
         return self._delivery.outbox.refused
 
     @property
     def refusals(self) -> list[Refusal]:
-        """The last hundred of those refusals, by places as `send` gave them."""
+        """The last hundred of those refusals, with the places that `send` returned."""
         inherited = self._delivery.inherited
         return [
             Refusal(first - inherited, last - inherited, reason)
@@ -203,9 +206,9 @@ class BaseClient:
         return self._delivery
 
     def _tell_of_drops(self) -> None:
-        """Says that memory is full, the first time."""
+        """Reports that memory is full."""
         tell(
-            f"the memory for stream {self.stream!r} is full, records are dropped and counted: "
+            f"memory for stream {self.stream!r} is full, records are dropped and counted: "
             f"{self._delivery.trouble}"
         )
 
@@ -217,7 +220,7 @@ class BaseClient:
         self._orphans.start()
 
     def _raise_what_is_lost(self, error: LogEngineError | None) -> None:
-        """At the end: what is in the spool is not lost."""
+        """Raises at the end if pending records are lost: those in the spool are not."""
         error = self._failure or error
         lost = self.pending > self._delivery.spooled
         if error is not None and (lost or not isinstance(error, NotDurable)):
@@ -225,7 +228,7 @@ class BaseClient:
 
 
 def clients_of(kind: type[SomeClient]) -> list[SomeClient]:
-    """Those of this process that are in use somewhere."""
+    """Returns the clients of this kind that are referenced in this process."""
     return [client for client in list(_of_token.values()) if isinstance(client, kind)]
 
 
@@ -233,9 +236,9 @@ def _unpickled(kind: type[BaseClient], token: str, options: dict[str, Any]) -> B
     client = _of_token.get(token)
     if client is None:
         if options["producer"] is not None:
-            # The name is still that of the process that pickled it.
+            # The process that pickled the client still uses this name.
             options = options | {"producer": process_producer(options["producer"])}
         client = kind(**options)
-        client._token = token  # noqa: SLF001 - the same again, when it comes again
+        client._token = token  # noqa: SLF001 - unpickling it again returns the same client
         client = _of_token.setdefault(token, client)
     return client

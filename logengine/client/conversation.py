@@ -1,8 +1,7 @@
-"""A producer's side of one connection, without the socket: bytes in, state of the outbox out.
+"""A producer's side of one connection, without the socket: bytes in, outbox state out.
 
-`docs/protocol.md` is the specification. One conversation is one connection: `hello` is to be
-sent first, everything that arrives goes to `receive`, and once `is_welcomed` what the outbox
-holds may be sent.
+`docs/protocol.md` is the specification. One conversation is one connection: send `hello` first,
+pass all received bytes to `receive`, and send the outbox's records once `is_welcomed` is true.
 """
 
 import msgspec
@@ -12,12 +11,12 @@ from logengine.errors import ProducerFenced, ProtocolError, TooManyStreams
 from logengine.protocols.ndjson import PROTOCOL_VERSION
 
 _ANSWER_BYTES_MAX = 1024 * 1024
-# The daemon hung up on this connection alone; the next may do better.
+# Errors that end only this connection; the next one may succeed.
 _PASSING_ERRORS = {"stalled"}
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """Any answer of the daemon; unknown keys are ignored."""
+    """Any answer from the daemon; unknown keys are ignored."""
 
     welcome: int | None = None
     next: int = 1
@@ -33,7 +32,7 @@ _answers = msgspec.json.Decoder(_Answer)
 
 
 class Conversation:
-    """What the daemon says about the records of `outbox`, on one connection."""
+    """Applies the daemon's answers on one connection to `outbox`."""
 
     def __init__(self, outbox: Outbox, stream: str, producer: str) -> None:
         self._outbox = outbox
@@ -48,7 +47,7 @@ class Conversation:
         return self.max_record > 0
 
     def hello(self) -> bytes:
-        """The first line of the connection."""
+        """Returns the first line of the connection."""
         said: dict[str, object] = {
             "_hello": PROTOCOL_VERSION,
             "stream": self._stream,
@@ -60,14 +59,14 @@ class Conversation:
         return msgspec.json.encode(said) + b"\n"
 
     def receive(self, data: bytes) -> None:
-        """Takes what the daemon said, cut anywhere.
+        """Handles bytes from the daemon, split anywhere.
 
-        Raises what ends the client: `ProducerFenced`, `TooManyStreams`, and `ProtocolError`
-        for a hello that the daemon refuses, and for what is no answer of a daemon's.
+        Raises the errors that end the client: `ProducerFenced`, `TooManyStreams`, and
+        `ProtocolError` for a refused hello and for anything that is not a daemon's answer.
         """
         *lines, self._unfinished = (self._unfinished + data).split(b"\n")
         if len(self._unfinished) > _ANSWER_BYTES_MAX:
-            raise ProtocolError("what is at the socket does not answer in lines: no logengine")
+            raise ProtocolError("not a logengine daemon at the socket: no line end in its answer")
         for line in lines:
             if line.strip(b" \t\r"):
                 self._take(line)
@@ -76,7 +75,7 @@ class Conversation:
         try:
             answer = _answers.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise ProtocolError(f"{_shown(line)} is no answer of logengine's: {error}") from None
+            raise ProtocolError(f"not an answer from logengine: {_shown(line)}: {error}") from None
         if answer.error is not None:
             self._take_error(answer.error, answer, line)
         elif answer.welcome is not None:
@@ -98,16 +97,16 @@ class Conversation:
                 f"{self._producer!r}; give each sender a name of its own"
             )
         elif error == "too_many_streams":
-            raise TooManyStreams(f"the daemon takes no more streams: {_shown(line)}")
+            raise TooManyStreams(f"the daemon accepts no more streams: {_shown(line)}")
         elif error not in _PASSING_ERRORS:
-            raise ProtocolError(f"the daemon says {_shown(line)}")
+            raise ProtocolError(f"the daemon reports {_shown(line)}")
 
     def _place(self, number: int, what: str) -> int:
         if not self.is_welcomed:
-            raise ProtocolError(f"the daemon {what} record {number} before it said welcome")
+            raise ProtocolError(f"the daemon {what} record {number} before its welcome")
         place = self._outbox.number_to_place(number)
         if place > self._outbox.sent:
-            raise ProtocolError(f"the daemon {what} record {number}, which was not sent yet")
+            raise ProtocolError(f"the daemon {what} record {number}, which was not yet sent")
         return place
 
 

@@ -1,8 +1,8 @@
-"""What both clients share: the outbox, its spool, and the conversation with the daemon.
+"""Decides what a client does next with its outbox, its spool and its conversation.
 
-A client asks what is to be done and does it, in a thread or in a task. What is quick is done
-by the methods here; what touches the disk is given out as a `Step`, whose `run` blocks and
-touches nothing of the delivery's, and whose `finish` is quick again.
+Both clients share it: each asks for the next piece of work and does it, in a thread or in a task.
+The methods here are quick. Work on the disk is returned as a `Step`: its `run` blocks and touches
+no state of the delivery, its `finish` is quick again.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _UNREAD = "spool not read"
 
 
 class Work(Enum):
-    """What a step does: each kind may fail by itself, and is tried again by itself."""
+    """The kind of a step. Each kind fails and is retried independently."""
 
     SPILL = auto()
     RELEASE = auto()
@@ -29,7 +29,7 @@ class Work(Enum):
 
 
 class Step(NamedTuple):
-    """Something to do with the spool; `finish` takes what `run` gave."""
+    """One piece of work on the spool; `finish` takes the result of `run`."""
 
     work: Work
     run: Callable[[], Any]
@@ -37,7 +37,7 @@ class Step(NamedTuple):
 
 
 class Delivery:
-    """The records of one producer on their way to the daemon; the spool's are the first."""
+    """The records of one producer on their way to the daemon; those in the spool go first."""
 
     def __init__(self, settings: Settings, producer: str, spool: Spool | None) -> None:
         self.producer = producer
@@ -46,13 +46,13 @@ class Delivery:
         self._conversation: Conversation | None = None
         self.line_bytes_max = MAX_RECORD_BYTES + 1  # how long a line may be, with its newline
         self._output = b""  # read from the spool, to be sent
-        self.is_pressed = False  # somebody waits for room
+        self.is_pressed = False  # a caller waits for room
         self.is_closing = False
-        # What is sent next has not the number after that of the last: see `Outbox.skip`.
+        # The next record's number does not follow the last one's: see `Outbox.skip`.
         self.needs_new_connection = False
         self._failing: set[Work] = set()
-        self._spool_errors: dict[Work, str] = {}  # until the same has been done
-        self._no_connection = "no daemon was there yet"
+        self._spool_errors: dict[Work, str] = {}  # until a step of that kind succeeds
+        self._no_connection = "no daemon was reached yet"
         self._refused_told = 0
         bounds = (settings.max_records, settings.max_bytes)
         self.outbox = (
@@ -68,23 +68,23 @@ class Delivery:
         self.inherited = self.outbox.taken
 
     def use_spool(self, open_spool: Callable[[str], Spool | None]) -> None:
-        """Opens the spool now, if that was not done: one that is new and empty."""
+        """Opens the spool if none is open. It must be new and empty."""
         if self._spool is None:
             self._spool = open_spool(self.producer)
 
     @property
     def is_welcomed(self) -> bool:
-        """Whether a daemon is there and takes records."""
+        """Whether a daemon is connected and accepts records."""
         return self._conversation is not None and self._conversation.is_welcomed
 
     @property
     def was_welcomed(self) -> bool:
-        """Whether it is known which number the first record has."""
+        """Whether the number of the first record is known."""
         return self.outbox.numbering.offset is not None and self.outbox.numbering.until is None
 
     @property
     def resumed_at(self) -> int:
-        """The number of the last record that earlier processes brought to safety."""
+        """The number of the last record that earlier processes saved."""
         return self.inherited + (self.outbox.numbering.offset or 0)
 
     @property
@@ -93,14 +93,14 @@ class Delivery:
         return self.outbox.spooled - self.outbox.acked if self._spool is not None else 0
 
     def connected(self) -> bytes:
-        """A connection was made: gives the hello to send on it."""
+        """Starts a new connection. Returns the hello to send on it."""
         self._conversation = Conversation(self.outbox, self._settings.stream, self.producer)
         self._output = b""
         self.needs_new_connection = False
         return self._conversation.hello()
 
     def received(self, data: bytes) -> None:
-        """The daemon said `data`. Raises as `Conversation.receive`."""
+        """Handles `data` from the daemon. Raises like `Conversation.receive`."""
         assert self._conversation is not None
         self._conversation.receive(data)
         if self._conversation.is_welcomed:
@@ -108,25 +108,26 @@ class Delivery:
         self.outbox.tell_of_drops()
 
     def lost(self, reason: str) -> None:
-        """The connection ended, or none could be made."""
+        """Notes that the connection ended or could not be made, and why."""
         self._conversation = None
         self._no_connection = reason
 
     @property
     def trouble(self) -> str:
-        """Why what is pending is not durable yet."""
+        """Why the pending records are not durable yet."""
         return next(iter(list(self._spool_errors.values())), self._no_connection)
 
     def check_size(self, line: bytes) -> None:
         """Raises `RecordTooLarge` for a line, with its newline, that the daemon would refuse."""
         if len(line) > self.line_bytes_max:
             raise RecordTooLarge(
-                f"a record of {len(line) - 1} bytes; the daemon takes {self.line_bytes_max - 1}",
+                f"a record of {len(line) - 1} bytes is too large; "
+                f"the daemon takes {self.line_bytes_max - 1}",
                 self.line_bytes_max - 1,
             )
 
     def next_output(self) -> bytes:
-        """What is to be sent now; nothing, if that needs a step first or more to be taken."""
+        """Returns the bytes to send now; none if a step or more records must come first."""
         if not self.is_welcomed or self.needs_new_connection:
             return b""
         if self._output:
@@ -138,7 +139,7 @@ class Delivery:
         return chunk.lines if chunk is not None else b""
 
     def may_spill(self) -> bool:
-        """Whether what is in memory may go to the spool to make room."""
+        """Whether the records in memory may go to the spool to make room."""
         return (
             self._spool is not None
             and Work.SPILL not in self._failing
@@ -147,19 +148,19 @@ class Delivery:
 
     @property
     def wake_bytes(self) -> float:
-        """From how much in memory on there is something to do."""
+        """At how many bytes in memory there is something to do."""
         if self.is_welcomed:
             return self.outbox.worth_sending_bytes
         return self._settings.max_bytes // 2 if self.may_spill() else float("inf")
 
     def next_step(self) -> Step | None:
-        """What is to be done with the spool before anything else, if anything."""
+        """Returns the next step for the spool, which comes before anything else, or None."""
         if self._spool is None:
             return None
         return self._step_back(self._spool) or self._step_out(self._spool)
 
     def _step_back(self, spool: Spool) -> Step | None:
-        """Out of the spool: what is durable is removed, what is not is read to be sent."""
+        """Returns a step out of the spool: removes durable records, or reads the next to send."""
         outbox = self.outbox
         if not spool.last and not outbox.sends_from_spool:
             return None
@@ -170,7 +171,7 @@ class Delivery:
         if not self.is_welcomed:
             return None
         if spool.numbering_kept != outbox.numbering:
-            # Not before what is durable is removed: its numbers are those of before.
+            # Only after durable records are removed: they have numbers of the old numbering.
             return None if releases else self._step_to_number(spool)
         return self._step_to_read(spool)
 
@@ -192,11 +193,11 @@ class Delivery:
             return Step(Work.READ, lambda: spool.read(place), self._read)
         offset = outbox.numbering.offset
         if outbox.in_flight or offset is None:
-            return None  # what is lost is passed when all before it is durable
+            return None  # pass a gap only after everything before it is durable
         first, known = outbox.sent + 1, offset
 
         def skip(_: None) -> None:
-            # Else the connection is another one by now, and it is passed on that.
+            # Otherwise the connection has changed meanwhile; the new one passes the gap.
             if self.is_welcomed and not outbox.in_flight and outbox.sent == first - 1:
                 outbox.skip(lost)
                 self.needs_new_connection = True
@@ -204,13 +205,13 @@ class Delivery:
         return Step(Work.READ, lambda: spool.pass_gap(first, lost, known), skip)
 
     def _read(self, chunk: Chunk | None) -> None:
-        # Else it is to be read again, on the next connection or as what was mended.
+        # Otherwise it is read again, on the next connection or after a repair of the segment.
         if chunk is not None and self.is_welcomed:
             self.outbox.spool_sent(chunk)
             self._output = chunk.lines
 
     def _step_out(self, spool: Spool) -> Step | None:
-        """Into the spool: memory is full, or will be, or the process ends."""
+        """Returns a step into the spool if memory is full or nearly full, or the process exits."""
         outbox = self.outbox
         is_due = self.is_closing or self.is_pressed
         if not self.is_welcomed:
@@ -234,15 +235,15 @@ class Delivery:
         return bool(self._failing)
 
     def spool_done(self, step: Step, done: Any) -> None:
-        """`step.run` gave `done`."""
+        """Completes `step` with `done`, the result of its `run`."""
         if self._spool_errors.pop(step.work, None) and step.work is Work.READ:
             forget(_UNREAD, self.producer)
         step.finish(done)
 
     def spool_failed(self, step: Step, error: OSError) -> None:
-        """`step.run` raised `error`: nothing like it is a step until `try_spool_again`.
+        """Notes that `step.run` raised; offers no step of its kind until `try_spool_again`.
 
-        What could not be spilled stays in memory, and what could not be read in the spool.
+        Records that could not be spilled stay in memory; unread ones stay in the spool.
         """
         self._failing.add(step.work)
         self._spool_errors[step.work] = str(error)
@@ -250,16 +251,16 @@ class Delivery:
             notice_once(
                 _UNREAD,
                 self.producer,
-                f"records of stream {self._settings.stream!r} cannot be read from the spool, "
-                f"they wait there, and so do those after them; they are tried again: {error}",
+                f"records of stream {self._settings.stream!r} cannot be read from the spool; "
+                f"they and all later records wait and are retried: {error}",
             )
 
     def try_spool_again(self) -> None:
-        """Some time has passed since a step failed."""
+        """Allows failed kinds of steps again. Called some time after a failure."""
         self._failing.clear()
 
     def check_refused(self) -> None:
-        """Raises `NotDurable` if the daemon refused records since this was asked before."""
+        """Raises `NotDurable` if the daemon refused records since the last call."""
         refused = self.outbox.refused - self._refused_told
         self._refused_told = self.outbox.refused
         if refused:
@@ -267,7 +268,7 @@ class Delivery:
             raise NotDurable(f"the daemon refused {refused} records: {reasons}", refused)
 
     def not_durable(self, why: str, pending: int | None = None) -> NotDurable:
-        """The error for what is pending; `pending` if that is more than is here."""
+        """Returns the error for the pending records; `pending` overrides the outbox's count."""
         count, spooled = self.outbox.pending if pending is None else pending, self.spooled
         in_spool = f", {spooled} of them in the spool" if spooled else ""
         return NotDurable(
@@ -277,12 +278,12 @@ class Delivery:
         )
 
     def end(self) -> None:
-        """Lets go of the spool."""
+        """Closes the spool."""
         forget(_UNREAD, self.producer)
         if self._spool is not None:
             self._spool.close()
 
     def forget(self) -> None:
-        """Lets go of everything in a forked process, without touching what is the parent's."""
+        """Closes everything in a forked process, without touching the parent's files."""
         if self._spool is not None:
             self._spool.forget()

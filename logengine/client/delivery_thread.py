@@ -1,8 +1,9 @@
-"""The thread that brings what a `Client` takes to the daemon, and how others wait for it.
+"""The thread that delivers a `Client`'s records to the daemon, and how other threads wait for it.
 
-It alone touches the `Delivery`, so that needs no lock. Who waits for it waits at a lock of his
-own, which the thread releases and never takes. It is started by whoever finds it missing, and
-several may find so at once: of the threads that come of it, the first one stays.
+Only this thread touches the `Delivery`, so the `Delivery` needs no lock. Each waiting thread waits
+on a lock of its own, which the delivery thread releases and never acquires. Any thread that finds
+the delivery thread missing starts it. If several do so at the same time, the first of the new
+threads stays and the others exit.
 """
 
 import contextlib
@@ -30,14 +31,14 @@ from logengine.errors import DaemonUnavailable, LogEngineError, NotDurable
 if TYPE_CHECKING:
     from _thread import LockType
 
-# Taken together, once: where a program is patched for greenlets later, these still fit together.
+# Looked up together, once: if a program is patched for greenlets later, both still match.
 _poll = getattr(select, "poll", None)  # eventlet takes it away
 _select = select.select
 
 SPOOL_RETRY_S = 1.0
 AWAY_TOLD_AFTER_S = 1.5
 _START_AGAIN_S = 1.0
-_LOOK_S = 5.0  # nothing ought to be missed; if it is, it is found then
+_LOOK_S = 5.0  # no wake-up should be missed; if one is, this bounds the delay
 _WAIT_S = 1.0
 _BUSY_S = 0.005
 _BUSY_LOOK_S = 0.001
@@ -48,10 +49,10 @@ _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 
 
 class DeliveryThread:
-    """One process's part of a client.
+    """The part of a client that belongs to one process.
 
-    `prepare` is called in its thread before each connection, and `welcomed` at each new welcome.
-    `is_ended`: nothing more happens here; `failure` says why, if there is a reason.
+    The thread calls `prepare` before each connection and `welcomed` at each new welcome.
+    `is_ended`: nothing more happens here; `failure` is the reason, if there is one.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class DeliveryThread:
         self.is_running = False
         self.is_ended = False
         self.is_stopping = False
-        self.has_thread = True  # else all is delivered by whoever ends it, in `run_here`
+        self.has_thread = True  # otherwise the closing thread delivers everything, in `run_here`
         self.was_welcomed_ever = False
         self.is_drop_told = False
         self.made_at = self._progressed_at = time.monotonic()
@@ -84,22 +85,22 @@ class DeliveryThread:
         self._wakeup: Wakeup | None = None
         self._connection: OwnSocket | None = None
         self._elected: dict[str, object] = {}
-        self._asleep: list[Wakeup] = []  # of each thread that sleeps, one that was replaced too
+        self._asleep: list[Wakeup] = []  # one per sleeping thread, replaced threads included
         self._is_called = False
         self._busy_until = 0.0
         self._spool_again_at = 0.0
         self._thread = 0
         self._asked_at = -_START_AGAIN_S
-        self._until: float | None = None  # where it runs in the thread of who ends it
+        self._until: float | None = None  # the deadline of `run_here`
         self._drops_told = 0
         self.waiting: set[int] = set()  # the threads that wait for room
         self._bound()
 
-    # For the application's threads.
+    # These are for the application's threads.
 
     @property
     def taken(self) -> int:
-        """The place, as the outbox counts, of the last record taken."""
+        """The place of the last record taken, as the outbox counts."""
         return max(self.delivery.outbox.taken, self.delivery.inherited + self.handover.taken)
 
     @property
@@ -109,17 +110,17 @@ class DeliveryThread:
 
     @property
     def held_bytes(self) -> int:
-        """What is in memory, about."""
+        """How many bytes are in memory, roughly."""
         waiting = self.handover.taken_bytes - self.handover.drained_bytes
         return self.delivery.outbox.held_bytes + max(0, waiting)
 
     @property
     def held_records(self) -> int:
-        """How many records are in memory, about."""
+        """How many records are in memory, roughly."""
         return self.delivery.outbox.held_records + len(self.handover)
 
     def has_room(self, size: int) -> bool:
-        """Whether a line may be taken; what is larger than the bounds has the memory alone."""
+        """Whether there is room; a line larger than the bounds fits only into empty memory."""
         if self._fits(size):
             self._full_since = None
             return True
@@ -131,9 +132,9 @@ class DeliveryThread:
         return handover.has_room(size) or is_empty
 
     def takes_within_wait(self) -> bool:
-        """Whether a record of a signal handler, or of a thread that waits, is taken without room.
+        """Whether to take a record without room, from a signal handler or from within a wait.
 
-        Neither can wait. It is taken beyond the bounds, by an eighth of them at most.
+        Neither can wait. Such records exceed the bounds by at most an eighth.
         """
         handover = self.handover
         return not handover.is_closed and (
@@ -142,7 +143,7 @@ class DeliveryThread:
         )
 
     def patience_s(self, block_max_s: float | None) -> float | None:
-        """How much longer to wait for room: so long after anything went on; None is for ever."""
+        """Returns how long to wait for room, counted from the last progress; None is forever."""
         if block_max_s is None:
             return None
         now = time.monotonic()
@@ -152,48 +153,48 @@ class DeliveryThread:
         return max(0.0, max(self._progressed_at, full_since) + block_max_s - now)
 
     def not_durable(self) -> NotDurable:
-        """The error for what is pending."""
+        """Returns the error for the pending records."""
         return self.delivery.not_durable(self.delivery.trouble, self.pending)
 
     @property
     def is_in_own_thread(self) -> bool:
-        """Whether the client's thread asks, out of a `__del__`: it cannot wait for itself."""
+        """Whether the caller is the delivery thread, in a `__del__`: it cannot wait for itself."""
         return self._thread == get_ident()
 
     def keeps(self, cell: Cell) -> bool:
-        """A record was put in although this has ended or is to be woken; whether it was taken."""
+        """Wakes the thread for the record in `cell`; False if it has ended and did not take it."""
         if self.is_ended:
             return not self.handover.withdraw(cell)
         self.wake()
         return True
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Tells the thread that there is work."""
         self.handover.wake()
         if self._is_called:
             return
         self._is_called = True
-        # A thread that is awake looks for calls before it sleeps. Not to disturb it matters: a
-        # system call gives it the interpreter, in the midst of a signal handler perhaps.
+        # An awake thread checks for calls before it sleeps, so leave it alone: a system call here
+        # would hand it the interpreter, perhaps in the middle of a signal handler.
         wakeup = self._wakeup
         if self._asleep and wakeup is not None and not wakeup.set():
             self._replace(wakeup)
 
     def _replace(self, wakeup: Wakeup) -> None:
-        """The thread waits for a pipe that the application closed, perhaps for ever."""
+        """Starts another thread: the old one waits, perhaps forever, on sockets closed under it."""
         try:
             self._asleep.remove(wakeup)
         except ValueError:
-            return  # it has just woken, and finds out by itself
+            return  # it has just woken up and detects this itself
         self.is_running = False
         self._asked_at = -_START_AGAIN_S
         self._elected.clear()
         self.ensure_running()
 
     def ensure_running(self) -> bool:
-        """Starts the thread if there is none; False if none can be had now.
+        """Starts the thread if there is none; False if none can be started now.
 
-        Calls that come meanwhile start none: the first is on its way, or is tried again later.
+        Calls during the start return True without starting another; the start is retried later.
         """
         if self.is_running or self.is_ended:
             return True
@@ -211,13 +212,13 @@ class DeliveryThread:
                 "no thread",
                 self.delivery.producer,
                 f"records of stream {self._settings.stream!r} wait in memory, "
-                f"a thread is tried again with the next one: {error}",
+                f"the next one retries to start a thread: {error}",
             )
             return False
         return True
 
     def wait_for(self, condition: Callable[[], Any], timeout_s: float | None) -> bool:
-        """Whether `condition` came true, or the client to its end, in time."""
+        """Waits until `condition` is true or the client has ended; False on timeout."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not (condition() or self.failure or self.is_ended):
             if self.is_in_own_thread:
@@ -240,24 +241,24 @@ class DeliveryThread:
         return True
 
     def fail(self, error: LogEngineError) -> None:
-        """Ends the client for everybody who uses it."""
+        """Ends the client: all its callers get `error`."""
         self.failure = error
         self.handover.close()
         self._release_waiters()
 
     def close(self) -> None:
-        """Nothing more is taken."""
+        """Takes no more records."""
         self.handover.close()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread; whether it did in time. What is not durable goes to the spool first."""
+        """Ends the thread after spooling what is not durable; returns whether it ended in time."""
         self.handover.close()
         self.delivery.is_closing = self.is_stopping = True
         self.wake()
         if self.is_in_own_thread:
             return False
         if not self.is_running:
-            self._run()  # nobody ever came: what is left is done here
+            self._run()  # the thread never started: do its remaining work here
         deadline = time.monotonic() + timeout_s
         while not self.is_ended and (left_s := deadline - time.monotonic()) > 0:
             lock = allocate_lock()
@@ -268,12 +269,15 @@ class DeliveryThread:
         return self.is_ended
 
     def run_here(self, timeout_s: float) -> None:
-        """Delivers in the caller's thread, where no other can be had, until all is durable."""
+        """Delivers in the caller's thread, if no other can be started, until all is durable.
+
+        Stops after `timeout_s`.
+        """
         self._until = time.monotonic() + timeout_s
         self._run()
 
     def forget(self) -> None:
-        """In a forked process: lets go of everything without touching what is the parent's."""
+        """Closes everything in a forked process, without touching the parent's files."""
         self.is_ended = True
         self.delivery.forget()
         if self._connection is not None:
@@ -281,7 +285,7 @@ class DeliveryThread:
         if self._wakeup is not None:
             self._wakeup.close()
 
-    # What follows runs in the client's own thread.
+    # The rest runs in the client's own thread.
 
     def _run(self) -> None:
         me = object()
@@ -294,20 +298,20 @@ class DeliveryThread:
             self._renew_wakeup()
             self._deliver()
             if self._elected.get("delivery") is not me:
-                return  # another thread goes on
+                return  # another thread continues
             self._finish()
         except _Replaced:
             return
         except LogEngineError as error:
             self.fail(error)
-        except BaseException as error:  # noqa: BLE001 - told to whoever sends, whatever it is
-            self.fail(LogEngineError(f"the client ended: {error!r}"))
+        except BaseException as error:  # noqa: BLE001 - later calls raise it, whatever it is
+            self.fail(LogEngineError(f"the client failed: {error!r}"))
         self._end()
 
     def _renew_wakeup(self) -> None:
-        """Makes what ends the waits of this thread; waits itself while no descriptor is to be had.
+        """Creates the `Wakeup` of this thread; waits while no file descriptor is available.
 
-        Without one where the client ends before.
+        Returns without one if the client ends first.
         """
         if self._wakeup is not None:
             self._wakeup.close()
@@ -320,17 +324,17 @@ class DeliveryThread:
                     "no descriptor",
                     self.delivery.producer,
                     f"records of stream {self._settings.stream!r} wait in memory, "
-                    f"the client has no file descriptor: {error.strerror}",
+                    f"the process has no free file descriptor: {error.strerror}",
                 )
                 time.sleep(_NO_DESCRIPTOR_S)
         forget("no descriptor", self.delivery.producer)
 
     def _finish(self) -> None:
-        """Into the spool with what is left."""
+        """Writes the remaining records to the spool."""
         self.handover.close()
         self._drain()
         if self.pending:
-            self._open_spool()  # if it ends before it ever looked for the daemon
+            self._open_spool()  # in case it ends before it ever tried to connect
         self.delivery.try_spool_again()
         while self._take_step():
             self._drain()
@@ -338,7 +342,7 @@ class DeliveryThread:
     def _end(self) -> None:
         self.handover.close()
         self.is_ended = True
-        # Whoever put something in after this took it back himself, or it is here.
+        # A caller that adds a record after this withdraws it, unless it is drained here.
         while len(self.handover):
             self._drain()
             if self.failure is None:
@@ -375,18 +379,18 @@ class DeliveryThread:
             self._rest(pause.take(), away_since, reason)
 
     def _open_spool(self) -> None:
-        """Tries to, where that could not be done yet: it is new, and more will be to go there."""
+        """Tries to open the spool of a forked child, which is new, unless it is open already."""
         try:
             self._prepare()
         except OSError as error:
             notice_once(
                 "no spool",
                 self.delivery.producer,
-                f"the spool cannot be used, records wait in memory alone: {error}",
+                f"the spool cannot be used, records wait only in memory: {error}",
             )
 
     def _rest(self, pause_s: float, away_since: float, reason: str) -> None:
-        """Spills while no daemon is there, until it is time to look for one again."""
+        """Spills while no daemon is reachable, until it is time to reconnect."""
         until = time.monotonic() + pause_s
         while not self._is_over() and (left_s := until - time.monotonic()) > 0:
             self._drain()
@@ -400,7 +404,7 @@ class DeliveryThread:
             self._wait(None, left_s, is_sending=False)
 
     def _converse(self) -> None:
-        """One connection, to its end: an `OSError`, that of the client, or need of a new one."""
+        """Runs one connection until it fails with `OSError`, the client ends or it is replaced."""
         connection = connect(self._settings.socket_path())
         self._connection = connection
         try:
@@ -417,7 +421,7 @@ class DeliveryThread:
             connection.close()
 
     def _send(self, connection: OwnSocket, output: memoryview) -> memoryview:
-        """Sends what may be sent now; gives what the socket did not take."""
+        """Sends what may be sent now. Returns what the socket did not take."""
         while True:
             self._drain()
             while self._take_step():
@@ -435,13 +439,13 @@ class DeliveryThread:
             except ConnectionAbortedError:
                 raise
             except ConnectionError:
-                # Its last answers can still be read: perhaps that another took over the name.
+                # The last answers can still be read: one may say that the name was taken over.
                 while self._receive(connection):
                     pass
                 raise
 
     def _receive(self, connection: OwnSocket) -> bool:
-        """Takes what the daemon said; False if that is nothing. Raises `OSError` at its end."""
+        """Reads the daemon's answers; False if there are none. Raises `OSError` at the end."""
         try:
             data = connection.receive()
         except BlockingIOError:
@@ -459,7 +463,7 @@ class DeliveryThread:
         return True
 
     def _drain(self) -> None:
-        """Takes over what the application's threads put in."""
+        """Moves the records of the application's threads to the outbox."""
         handover = self.handover
         if lines := handover.drain():
             self.delivery.outbox.take_batch(lines)
@@ -473,9 +477,9 @@ class DeliveryThread:
             self._drain()
 
     def _wait(self, connection: OwnSocket | None, timeout_s: float, *, is_sending: bool) -> bool:
-        """Returns when something is to be done: data, room in the socket, records, or an end.
+        """Waits until there is work: data, room in the socket, records, or an end.
 
-        Whether it is something at the connection, or may be.
+        Returns whether the connection is, or may be, ready.
         """
         assert self._wakeup is not None
         if self.delivery.is_spool_failing:
@@ -486,7 +490,7 @@ class DeliveryThread:
         self._asleep.append(wakeup)
         outbox = self.delivery.outbox
         if time.monotonic() < self._busy_until and connection and not outbox.in_flight:
-            timeout_s = min(timeout_s, _BUSY_LOOK_S)  # more will come, and wakes nobody
+            timeout_s = min(timeout_s, _BUSY_LOOK_S)  # more will come, without a wake-up
         elif not self.handover.sleep(outbox.held_bytes, self.delivery.wake_bytes):
             timeout_s = 0
         if self._is_called or self._is_over():
@@ -494,7 +498,7 @@ class DeliveryThread:
         ready = _wait_for_any(wakeup, connection, timeout_s, is_sending=is_sending)
         is_woken = wakeup.number in ready
         try:
-            self._asleep.remove(wakeup)  # its own: the one that replaced it may be asleep, too
+            self._asleep.remove(wakeup)  # only its own: its replacement may be asleep too
         except ValueError:
             raise _Replaced from None
         self.handover.wake()
@@ -509,7 +513,7 @@ class DeliveryThread:
         return connection is not None and connection.number in ready
 
     def _take_step(self) -> bool:
-        """Does one thing with the spool; False if there is nothing to be done."""
+        """Does one step on the spool; False if there is none."""
         step = self.delivery.next_step()
         if step is None:
             return False
@@ -533,7 +537,7 @@ class DeliveryThread:
         if self.handover.records_stop != stop_before:
             self._progressed_at = time.monotonic()
         if self._waiters and not self.pending:
-            # Who flushed may be about to fork in C: no child is to find this thread on its way.
+            # The caller of `flush` may be about to fork in C; this thread should be asleep then.
             self._busy_until = 0.0
         self._release_waiters()
 
@@ -546,7 +550,7 @@ class DeliveryThread:
 
 
 def unreached(socket: Path, error: OSError) -> str:
-    """Why there is no connection to the daemon at `socket`."""
+    """Returns why there is no connection to the daemon at `socket`."""
     why = error.strerror or str(error)
     if error.errno in _NO_DESCRIPTOR:
         return f"the daemon at {socket} cannot be reached: {why}"
@@ -554,20 +558,20 @@ def unreached(socket: Path, error: OSError) -> str:
 
 
 def unavailable(away_s: float, reason: str) -> DaemonUnavailable:
-    """The error of a client that gives its daemon up."""
+    """Returns the error of a client that gives up on its daemon."""
     return DaemonUnavailable(
         f"{reason}, for {away_s:.1f} s; is `logengine run` running, and is that its socket?"
     )
 
 
 class _Replaced(Exception):
-    """Another thread goes on where this one was."""
+    """Another thread has replaced this one."""
 
 
 def _wait_for_any(
     wakeup: Wakeup, connection: OwnSocket | None, timeout_s: float, *, is_sending: bool
 ) -> list[int]:
-    """Which of them something came from before the time was up."""
+    """Returns the numbers of the descriptors that became ready within `timeout_s`."""
     numbers = [wakeup.number, *([connection.number] if connection else [])]
     if _poll is None:
         writing = numbers[1:] if is_sending else []

@@ -1,8 +1,8 @@
-"""File descriptors that the application may close, as those do that become daemons.
+"""File descriptors that the application may close, as programs do that become daemons.
 
-`os.closerange(3, …)` takes no notice of whose they are, and the next file that is opened has
-the same number. Before each use it is asked whether the number still means the same thing:
-else records would be written into a file of the application's.
+`os.closerange(3, …)` closes the client's descriptors too, and the next file that is opened gets
+the same number. Before each use, the client checks that the number still refers to its own file or
+socket; otherwise it would write records into one of the application's files.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _COOKIE_BYTES = 8
 
 
 class Descriptor:
-    """A number, and which file, pipe or socket it meant when it was new."""
+    """A number, and the file, pipe or socket that it referred to when it was new."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -25,14 +25,14 @@ class Descriptor:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the number still means the same."""
+        """Whether the number still refers to the same file."""
         try:
             return _identity(self.number) == self._identity
         except OSError:
             return False
 
     def is_at(self, path: Path) -> bool:
-        """Whether it means the file at `path`."""
+        """Whether it refers to the file at `path`."""
         try:
             found = os.stat(path)
         except OSError:
@@ -40,7 +40,7 @@ class Descriptor:
         return (found.st_dev, found.st_ino) == self._identity
 
     def close(self) -> None:
-        """Closes it, once, and if it is still the same."""
+        """Closes the descriptor once, if it still refers to the same file."""
         if self.is_ours:
             self._identity = None
             os.close(self.number)
@@ -52,10 +52,10 @@ def _identity(number: int) -> tuple[int, int]:
 
 
 class OwnSocket:
-    """A socket that never blocks, and knows itself by the kernel's cookie for it.
+    """A socket that never blocks, identified by the kernel's cookie for it.
 
-    Asking for that lets nobody else have the interpreter, where `fstat` would: the client's
-    thread does it before each call, and beside a busy application each time costs 5 ms.
+    The client's thread reads the cookie before each call. That does not release the interpreter's
+    lock; `fstat` would, and getting it back from a busy application takes 5 ms each time.
     """
 
     def __init__(self, of: socket) -> None:
@@ -69,19 +69,19 @@ class OwnSocket:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the number still means the same."""
+        """Whether the number still refers to the same socket."""
         try:
             return self._ask() == self._cookie
         except OSError:
             return False
 
     def send(self, data: bytes | memoryview) -> int:
-        """Sends what is taken at once; gives how many bytes that were. Raises `OSError`."""
+        """Sends what the socket accepts now. Returns how many bytes. Raises `OSError`."""
         self._check()
         return self._socket.send(data)
 
     def receive(self) -> bytes:
-        """What there is, empty at the end. Raises `OSError`."""
+        """Returns the data received, empty at the end. Raises `OSError`."""
         self._check()
         return self._socket.recv(RECEIVE_BYTES)
 
@@ -90,7 +90,7 @@ class OwnSocket:
             raise ConnectionAbortedError("the application closed the client's file descriptor")
 
     def close(self) -> None:
-        """Closes it; a number that is another's by now is left alone."""
+        """Closes the socket, but not a number that refers to another file by now."""
         if self.is_ours:
             self._socket.close()
         else:
@@ -101,8 +101,8 @@ class OwnSocket:
 class Wakeup:
     """Ends the wait of the client's thread: from any thread, a signal handler, a `__del__`.
 
-    A pair of sockets and not an eventfd: those cannot be told apart, and one whose number was
-    closed says nothing, where a socket hangs up.
+    A pair of sockets and not an eventfd: eventfds cannot be told apart, and closing one wakes no
+    waiter, while a closed socket hangs up.
     """
 
     def __init__(self) -> None:
@@ -110,12 +110,12 @@ class Wakeup:
 
     @property
     def number(self) -> int:
-        """What to wait for until it can be read."""
+        """The descriptor to poll until it is readable."""
         return self._reading.number
 
     @property
     def is_ours(self) -> bool:
-        """Whether it still works."""
+        """Whether both sockets are still ours."""
         return self._reading.is_ours and self._writing.is_ours
 
     def set(self) -> bool:
@@ -125,24 +125,24 @@ class Wakeup:
                 return False
             self._writing.send(_WAKE)
         except BlockingIOError:
-            return True  # full: it will be read
+            return True  # full, so the thread wakes up anyway
         except OSError:
             return False
         return True
 
     def clear(self) -> None:
-        """For the thread that was woken."""
+        """Reads the wake-ups, in the thread that was woken."""
         with contextlib.suppress(OSError):
             self._reading.receive()
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Closes both sockets."""
         self._reading.close()
         self._writing.close()
 
 
 def connect(path: Path) -> OwnSocket:
-    """A connection to the daemon that never blocks. Raises `OSError`."""
+    """Returns a non-blocking connection to the daemon. Raises `OSError`."""
     connection = socket(AF_UNIX)
     try:
         connection.setblocking(False)

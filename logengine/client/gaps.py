@@ -1,4 +1,4 @@
-"""Which places of a spool hold nothing although something was there: arithmetic on ranges. No I/O.
+"""Arithmetic on ranges of places, to find the places of a spool whose records are missing. No I/O.
 
 A range is a pair of its first and its last place, both inclusive.
 """
@@ -9,7 +9,7 @@ Range = tuple[int, int]
 
 
 def gaps_between(held: Iterable[Range], begin: int, end: int) -> list[Range]:
-    """What of `begin` to `end` is in none of `held`, which are in order and do not overlap."""
+    """Returns the parts of `begin` to `end` outside `held`, which is sorted without overlaps."""
     gaps: list[Range] = []
     for first, last in held:
         if first > begin:
@@ -20,13 +20,13 @@ def gaps_between(held: Iterable[Range], begin: int, end: int) -> list[Range]:
 
 
 def without(gaps: Iterable[Range], known: Iterable[Range]) -> list[Range]:
-    """What of `gaps` is in none of `known`, which may be in any order, and overlap."""
+    """Returns the parts of `gaps` outside `known`, which may be unsorted and may overlap."""
     in_order = sorted(known)
     return [left for gap in gaps for left in gaps_between(in_order, *gap)]
 
 
 def joined(ranges: Iterable[Range]) -> list[Range]:
-    """The same places in order, neighbours in one range."""
+    """Returns the same places sorted, with adjacent and overlapping ranges merged."""
     found: list[Range] = []
     for first, last in sorted(ranges):
         if found and first <= found[-1][1] + 1:
@@ -37,7 +37,7 @@ def joined(ranges: Iterable[Range]) -> list[Range]:
 
 
 def as_text(gaps: Sequence[Range], offset: int) -> str:
-    """The ranges as they are said to a person, with `offset` added to each place."""
+    """Returns the ranges as text for people, with `offset` added to each place."""
     return ", ".join(
         str(first + offset) if first == last else f"{first + offset} to {last + offset}"
         for first, last in gaps

@@ -1,15 +1,15 @@
-"""How records come from the application's threads to the client's own: without a lock.
+"""Passes records from the application's threads to the client's own thread, without a lock.
 
 The rule of the whole client: **no lock that an application's thread takes is ever held where
 foreign code can run.** Foreign code runs between any two instructions and at any allocation:
-signal handlers, the `__del__` of what a collection finds, other threads. If it logs, it comes
-here again, from within. So a record is handed over by one call into C, which draws its place
-and appends it; nothing can come between the two. Numbering on the wire, chunks and all that
-the daemon says are the business of the client's thread alone, which waits for nobody.
+signal handlers, the `__del__` of collected objects, other threads. If it logs, it reenters this
+module. So one call into C hands a record over: it draws the record's place and appends the record,
+and nothing can run between the two. Only the client's thread, which waits for no other thread,
+deals with numbers on the wire, with chunks and with the daemon's answers.
 
-What is counted beside that call (`taken_bytes`, `taken_records`) may miss a record where two
-threads count at once. It decides when memory is full and when to wake, so an error makes the
-bound a little wider or a wake-up a little later; `settle` puts it right.
+The counters outside that call (`taken_bytes`, `taken_records`) may miss a record if two threads
+count at the same time. They decide when memory is full and when to wake the client's thread, so an
+error makes the bound slightly wider or a wake-up slightly later; `settle` corrects it.
 
 No I/O and no clock.
 """
@@ -24,16 +24,15 @@ _AT_ONCE = 0
 _CLOSED = -1
 _PLACES = 2**62
 
-Cell = list[Any]  # the line, and behind it the place
+Cell = list[Any]  # the line, then the place
 
 
 class Handover:
-    """What was taken, and what the client's thread has not seen yet.
+    """The queue of records that the client's thread has not seen yet, and its counters.
 
-    A record is put in by `take` if `has_room` says so. `wake_bytes`: from how many
-    `taken_bytes` on whoever has put one in wakes the client's thread; it is set before that
-    thread looks a last time and sleeps. `records_max` and `bytes_max` bound what is in memory,
-    here and behind it.
+    Call `take` if `has_room` allows it. A caller that reaches `wake_bytes` (in `taken_bytes`)
+    wakes the client's thread; that thread sets `wake_bytes` before it checks the queue a last time
+    and sleeps. `records_max` and `bytes_max` bound the memory here and in the outbox together.
     """
 
     __slots__ = (
@@ -75,20 +74,20 @@ class Handover:
 
     @property
     def taken(self) -> int:
-        """The place of the last record that was put in; exact."""
+        """The place of the last record taken; exact."""
         return _PLACES - length_hint(self._places)
 
     @property
     def dropped(self) -> int:
-        """How many records there was no room for; exact."""
+        """How many records were dropped for lack of room; exact."""
         return _PLACES - length_hint(self._drops)
 
     def has_room(self, size: int) -> bool:
-        """Whether a line of `size` bytes may be put in; never, once it is closed."""
+        """Whether a line of `size` bytes may be taken; never after `close`."""
         return self.taken_bytes + size <= self.bytes_stop and self.taken_records < self.records_stop
 
     def take(self, line: bytes) -> Cell:
-        """Puts a line in, and gives it with its place behind it."""
+        """Appends a line. Returns its cell, which now contains its place too."""
         cell: Cell = [line]
         self.taken_bytes += len(line)
         # One call: `zip` draws the place, `iadd` writes it into the cell, and that is appended.
@@ -97,7 +96,7 @@ class Handover:
         return cell
 
     def withdraw(self, cell: Cell) -> bool:
-        """Takes back what the client's thread has not seen; False if it has."""
+        """Removes a cell that the client's thread has not seen; False if it has seen it."""
         try:
             self._cells.remove(cell)
         except ValueError:
@@ -105,32 +104,32 @@ class Handover:
         return True
 
     def drop(self) -> None:
-        """Counts a record for which there was no room."""
+        """Counts a record dropped for lack of room."""
         next(self._drops)
 
-    # What follows is for the client's thread.
+    # The rest is for the client's thread.
 
     def drain(self) -> list[bytes]:
-        """All lines that are there now, in the order of their places."""
+        """Removes and returns all lines queued now, in the order of their places."""
         pop = self._cells.popleft
         lines: list[bytes] = []
         try:
             for _ in repeat(None, len(self._cells)):
-                lines.append(pop()[0])  # noqa: PERF401 - what was taken out may not be lost
+                lines.append(pop()[0])  # noqa: PERF401 - keeps what was popped if `pop` raises
         except IndexError:
-            pass  # somebody took the last one back
+            pass  # another thread withdrew the last one
         self.drained_bytes += sum(map(len, lines))
         return lines
 
     def bound(self, held_bytes: int, released_records: int) -> None:
-        """Says what is held behind this, and up to which place nothing is held any more."""
+        """Sets the bounds: the bytes held in the outbox, and the place up to which it is free."""
         self.records_stop = released_records + self.records_max
         self.bytes_stop = self.drained_bytes - held_bytes + self.bytes_max
         if self.is_closed:
             self.bytes_stop = _CLOSED
 
     def sleep(self, held_bytes: int, wake_bytes: float) -> bool:
-        """Asks to be woken when `wake_bytes` are held; whether it may sleep until then."""
+        """Requests a wake-up at `wake_bytes` held; returns whether to sleep until then."""
         at_once = wake_bytes <= 1
         self.wake_bytes = _AT_ONCE if at_once else self.drained_bytes - held_bytes + wake_bytes
         if self.is_closed:
@@ -141,17 +140,17 @@ class Handover:
         return not at_once and self.taken_bytes < self.wake_bytes
 
     def settle(self) -> None:
-        """Puts right what was miscounted, where nothing is under way."""
+        """Corrects the byte count while the queue is empty."""
         if not self._cells:
             self.taken_bytes = self.drained_bytes
 
     def wake(self) -> None:
-        """The client's thread is being woken: once is enough."""
+        """Notes that the client's thread is being woken, so that no other call wakes it again."""
         self.wake_bytes = NEVER
         if self.is_closed:
             self.wake_bytes = _CLOSED
 
     def close(self) -> None:
-        """Nothing more has room; who puts something in all the same calls the client's thread."""
+        """Leaves no room. A caller that still takes a record wakes the client's thread."""
         self.is_closed = True
         self.bytes_stop = self.wake_bytes = _CLOSED

@@ -1,4 +1,4 @@
-"""`LogEngineHandler`: the standard library's logging, as records with fields."""
+"""`LogEngineHandler`: sends the standard library's log records as records with fields."""
 
 import logging
 import traceback
@@ -13,18 +13,18 @@ from logengine.format.timestamp import format_time
 class LogEngineHandler(logging.Handler):
     """Sends log records to a stream, each as one JSON object.
 
-    Fields: `time`, `level`, `logger`, `message`, `file`, `line`, `function`, `thread`; then
-    what `extra` gave, under its own names; with an exception `exception`, the traceback, and
+    Fields: `time`, `level`, `logger`, `message`, `file`, `line`, `function`, `thread`; then the
+    keys of `extra`, under their own names; with an exception `exception` (the traceback),
     `exception_type` and `exception_message`; with stack info `stack`. A value that is not
-    JSON becomes its `repr`; a record too large for the daemon is cut, and has `"cut":true`.
-    A formatter set on the handler is not used: the fields say it all.
+    JSON becomes its `repr`; a record too large for the daemon is truncated and gets `"cut":true`.
+    A formatter set on the handler is not used: the fields contain everything.
 
-    `stream` and `options` are those of `Client`, but that a full memory makes the application
-    wait for at most `block_max` seconds, 1 if that is not given; `on_full="block"` is for ever.
-    Nothing is raised into the application: what goes wrong is said once, in one line on
-    standard error, and what is lost from then on is counted. A handler has no lock: what logs
-    in a signal handler or in a `__del__` does so while somebody else does. `logging.shutdown`
-    waits for what is pending, for `close_timeout` seconds.
+    `stream` and `options` are those of `Client`, except that a full memory makes the application
+    wait for at most `block_max` seconds, by default 1; an explicit `on_full="block"` waits
+    forever. Nothing is raised into the application: the handler reports the first failure in one
+    line on standard error and counts the records lost from then on. A handler has no lock: signal
+    handlers and `__del__` may log while another call is logging. `logging.shutdown` waits for
+    pending records, for `close_timeout` seconds.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class LogEngineHandler(logging.Handler):
 
     @property
     def client(self) -> Client:
-        """What sends the records."""
+        """The client that sends the records."""
         return self._sender.client
 
     def createLock(self) -> None:  # noqa: N802 - logging calls it
-        """None: the client needs none, and where foreign code runs it would be one to wait for."""
+        """Sets no lock: the client needs none, and foreign code could run while it is held."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """As logging has it, without the lock."""
+        """Filters and emits `record` like `logging.Handler.handle`, without the lock."""
         found: Any = self.filter(record)
         if isinstance(found, logging.LogRecord):  # since Python 3.12
             record = found
@@ -55,15 +55,15 @@ class LogEngineHandler(logging.Handler):
         """Sends `record`."""
         try:
             self._sender.send(fields_of(record))
-        except Exception:  # noqa: BLE001 - logging is not to fail because of a log
+        except Exception:  # noqa: BLE001 - a log record must not make the application fail
             self.handleError(record)
 
     def flush(self) -> None:
-        """Waits until all that was logged is durable, and says on standard error if it is not."""
+        """Waits until everything logged is durable; reports on standard error if it is not."""
         self._sender.flush()
 
     def close(self) -> None:
-        """Ends the client, as its `close` does; what is not durable by then is told."""
+        """Closes the client; reports on standard error what is not durable by then."""
         self._sender.close()
         super().close()
 
@@ -73,7 +73,7 @@ _STANDARD_COUNT = len(logging.makeLogRecord({}).__dict__)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What is sent for a log record."""
+    """Returns the fields that are sent for a log record."""
     fields: dict[str, Any] = {
         "time": format_time(record.created),
         "level": record.levelname.lower(),
@@ -100,7 +100,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - arguments that do not fit are no reason to lose the message
+    except Exception:  # noqa: BLE001 - keep the message even if its arguments do not fit
         return f"{record.msg} (with arguments that do not fit: {represent(record.args)})"
 
 
@@ -112,12 +112,12 @@ def _add_exception(fields: dict[str, Any], exc_info: Any) -> None:
     try:
         fields["exception_message"] = str(error)
         fields["exception"] = "".join(traceback.format_exception(*exc_info)).rstrip("\n")
-    except Exception:  # noqa: BLE001 - an exception whose own text cannot be had
+    except Exception:  # noqa: BLE001 - the exception cannot format itself
         fields["exception"] = represent(error)
 
 
 def _free(name: str, fields: dict[str, Any]) -> str:
-    """`name`, or with `_` behind it where a field of ours has it."""
+    """Returns `name`, with `_` appended until no other field has it."""
     while name in fields:
         name += "_"
     return name

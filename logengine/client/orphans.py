@@ -1,7 +1,7 @@
-"""Sends what clients that are no more left in a directory of spools.
+"""Sends the records that clients of dead processes left in a directory of spools.
 
-A process without a name of its own has no successor, and neither has a forked one: what they
-could not send is sent by whoever uses the same directory and finds a daemon.
+A process without a producer name has no successor, and neither has a forked process. Another client
+that uses the same directory and reaches a daemon sends their remaining records.
 """
 
 import contextlib
@@ -23,9 +23,10 @@ _LOOK_S = 0.005
 
 
 class OrphanDrain:
-    """At most one thread, which goes through the orphaned spools one by one and ends.
+    """Runs at most one thread, which drains the orphaned spools one by one and exits.
 
-    Without a lock, as all of the client: what is set first is looked at last.
+    It has no lock, like the rest of the client: each side sets its flag first and checks the
+    other's last.
     """
 
     def __init__(self, settings: Settings, client: "Callable[..., Client]") -> None:
@@ -36,17 +37,17 @@ class OrphanDrain:
         self._stopping = False
 
     def start(self) -> None:
-        """Looks for orphans, if that is not being done. Called by one thread alone."""
+        """Starts the search for orphans unless one is running. Only one thread calls this."""
         if self._stopping or self._is_running:
             return
         self._is_running = True
         try:
             start_new_thread(self._run, ())
-        except RuntimeError:  # no thread to be had: at the next welcome, or by another client
+        except RuntimeError:  # no thread available: the next welcome, or another client, retries
             self._is_running = False
 
     def stop(self, timeout_s: float) -> None:
-        """Returns when nothing goes on any more; what was not sent is still in its spool."""
+        """Waits until the thread has ended, at most `timeout_s`; unsent records stay spooled."""
         self._stopping = True
         deadline = time.monotonic() + timeout_s
         while self._is_running and time.monotonic() < deadline:
@@ -58,7 +59,7 @@ class OrphanDrain:
         assert self._settings.spool is not None
         try:
             for stream, producer in list(orphans(Path(self._settings.spool))):
-                # In use, damaged, or the daemon went away: it is there the next time as well.
+                # In use, damaged, or the daemon went away: the next run finds the spool again.
                 with contextlib.suppress(LogEngineError, OSError):
                     self._drain(stream, producer)
         finally:

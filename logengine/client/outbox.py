@@ -1,16 +1,15 @@
-"""What a client took and does not know to be durable: in memory, and behind it in a spool.
+"""The records that a client took and that are not known to be durable, in memory and in a spool.
 
-Every record that is taken gets the next *place*, from 1. Its *number* is the producer's own,
-as the protocol has it, and differs from the place by an `offset` that the first welcome tells.
-Places in order:
+Each record gets the next *place*, from 1. Its *number* is the producer's number in the protocol;
+it differs from the place by an `offset` that the first welcome determines. Places in order:
 
-    acked        all up to here is durable
-    sent         all up to here was given to the connection that is open now
-    spooled      what is behind `acked`, up to here, is in the spool; behind it, in memory
-    taken        the last one
+    acked        records up to here are durable
+    sent         records up to here were given to the current connection
+    spooled      records after `acked` up to here are in the spool; later ones are in memory
+    taken        the last record
 
-No I/O and no clock. All operations are O(1) in the records held, but those that begin a
-connection again or go to the spool, which are O(bytes held).
+No I/O and no clock. All operations are O(1) in the records held, except those that start a new
+connection or go to the spool, which are O(bytes held).
 """
 
 from collections import deque
@@ -23,20 +22,20 @@ from logengine.client.encoding import encode_record
 from logengine.errors import ProducerFenced, ProtocolError
 from logengine.format.record import count_lines, split_lines
 
-# Memory is given free chunk by chunk as acks come.
+# Acks free memory chunk by chunk.
 CHUNK_BYTES = 64 * 1024
 REFUSALS_MAX = 100
 
 
 class Chunk(NamedTuple):
-    """Lines with their newlines; `first` to `last` are the places of those not blank."""
+    """Lines with their newlines; the non-blank ones have the places `first` to `last`."""
 
     first: int
     last: int
     lines: bytes
 
     def behind(self, place: int) -> "Chunk":
-        """What of it is behind `place`."""
+        """Returns the part of the chunk after `place`."""
         if place < self.first:
             return self
         lines = list(split_lines(self.lines))[place + 1 - self.first :]
@@ -44,7 +43,7 @@ class Chunk(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Records that the daemon did not store, and its word for why, such as `over_quota`."""
+    """Records that the daemon did not store, and its error word, such as `over_quota`."""
 
     first: int
     last: int
@@ -52,10 +51,10 @@ class Refusal(NamedTuple):
 
 
 class Numbering(msgspec.Struct, frozen=True):
-    """How places become numbers: number = place + `offset`, for places up to `until`.
+    """How places map to numbers: number = place + `offset`, for places up to `until`.
 
-    `offset` None: it is not known, and none of the records was ever sent. `until` None: it
-    holds for all; else what is behind was never sent.
+    `offset` None: unknown, and none of the records was ever sent. `until` None: the offset applies
+    to all records; otherwise the records after `until` were never sent.
     """
 
     offset: int | None = None
@@ -66,15 +65,15 @@ NEVER_SENT = Numbering()
 
 
 def drops_record(count: int) -> dict[str, object]:
-    """What says in the stream that so many records are missing there."""
+    """Returns the record that reports `count` dropped records in the stream."""
     return {"level": "warning", "event": "records_dropped", "dropped": count}
 
 
 class Outbox:
-    """See the module. `records_max` and `bytes_max` bound what is in memory.
+    """The pending records; see the module. `records_max` and `bytes_max` bound the memory.
 
-    `spooled_first` to `spooled_last` are the places of what an earlier process left in the
-    spool, lost ones among them, and `numbering` is what it knew of their numbers.
+    `spooled_first` to `spooled_last` are the places of the records that an earlier process left in
+    the spool, including lost ones. `numbering` is what that process knew about their numbers.
     """
 
     def __init__(
@@ -99,18 +98,18 @@ class Outbox:
         self.held_bytes = 0
         self.in_flight_bytes = 0
         self.dropped = 0
-        self.dropped_unsaid = 0  # those of which no record tells yet
+        self.dropped_unsaid = 0  # dropped records that no record reports yet
         self.refused = 0
-        self.refusals: deque[Refusal] = deque(maxlen=REFUSALS_MAX)  # the latest of them
+        self.refusals: deque[Refusal] = deque(maxlen=REFUSALS_MAX)  # the latest ones
 
     @property
     def held_records(self) -> int:
-        """How many records are in memory, about: a chunk is kept until all of it is acked."""
+        """How many records are in memory, roughly: a chunk is kept until all of it is acked."""
         return self.taken - self.spooled
 
     @property
     def pending(self) -> int:
-        """How many of the records that were taken are not known to be durable."""
+        """How many of the records taken are not known to be durable."""
         return self.taken - self.acked
 
     @property
@@ -120,10 +119,11 @@ class Outbox:
 
     @property
     def is_worth_sending(self) -> bool:
-        """Whether to send what waits now, or with more of it once what is under way is acked.
+        """Whether to send now; if not, waiting records are sent once those in flight are acked.
 
-        The pace of the acks makes large writes of many small records, as the daemon's commits
-        make large batches: who sends one record every millisecond is not woken for each.
+        The pace of the acks combines many small records into large writes, as the daemon's commits
+        combine them into large batches. A record every millisecond does not wake the sender each
+        time.
         """
         if not self.in_flight:
             return self.taken > self.sent
@@ -131,11 +131,11 @@ class Outbox:
 
     @property
     def worth_sending_bytes(self) -> int:
-        """From how much in memory on it is worth sending, as it stands."""
+        """At how many bytes in memory it becomes worth sending, in the current state."""
         return self.in_flight_bytes + CHUNK_BYTES if self.in_flight else 1
 
     def has_room(self, lines_bytes: int, count: int = 1) -> bool:
-        """Whether so much may be taken; what is larger than the bounds has the memory alone."""
+        """Whether there is room; input larger than the bounds fits only into empty memory."""
         if not self.held_bytes:
             return True
         return (
@@ -144,13 +144,13 @@ class Outbox:
         )
 
     def try_take(self, line: bytes) -> int:
-        """Takes one record, a line with its newline and not blank; gives its place.
+        """Takes one record, a non-blank line with its newline. Returns its place.
 
-        0 if there is no room for it.
+        Returns 0 if there is no room for it.
         """
         size = len(line)
         held_bytes = self.held_bytes + size
-        # `has_room`, written out: this is what `send` costs the application.
+        # `has_room`, inlined: `send` pays for this in the application.
         if self.held_bytes and (
             held_bytes > self._bytes_max or self.taken - self.spooled >= self._records_max
         ):
@@ -164,11 +164,11 @@ class Outbox:
         return taken
 
     def take_batch(self, lines: Sequence[bytes]) -> None:
-        """Takes records that had room when they came, each a line with its newline, not blank."""
+        """Takes records already admitted, each a non-blank line with its newline."""
         self._end_chunk()
         size = sum(map(len, lines))
         self.held_bytes += size
-        # By their mean length: memory is given free chunk by chunk.
+        # Splits by mean length, because memory is freed chunk by chunk.
         count = max(1, CHUNK_BYTES * len(lines) // max(1, size))
         for start in range(0, len(lines), count):
             some = lines[start : start + count]
@@ -178,7 +178,7 @@ class Outbox:
         self.taken += len(lines)
 
     def take_lines(self, lines: bytes) -> int:
-        """Takes complete lines; gives the place of the last. Blank ones have none."""
+        """Takes complete lines. Returns the place of the last one; blank lines have none."""
         self._end_chunk()
         first, self.taken = self.taken + 1, self.taken + count_lines(lines)
         if self.taken >= first:
@@ -187,12 +187,12 @@ class Outbox:
         return self.taken
 
     def drop(self, count: int = 1) -> None:
-        """Counts records for which there was no room."""
+        """Counts records dropped for lack of room."""
         self.dropped += count
         self.dropped_unsaid += count
 
     def tell_of_drops(self, *, regardless: bool = False) -> None:
-        """Takes a record that says how many were dropped, if there is room, or `regardless`."""
+        """Takes a record that reports the drops, if there is room or `regardless` of room."""
         if self.dropped_unsaid:
             line = encode_record(drops_record(self.dropped_unsaid))
             if regardless:
@@ -202,36 +202,36 @@ class Outbox:
             self.dropped_unsaid = 0
 
     def hello_first(self) -> int | None:
-        """The lowest number still held, or the next to come; None while that is not known."""
+        """The lowest number still held, or the next one; None while the offset is unknown."""
         offset = self.numbering.offset
         return None if offset is None else self.acked + 1 + offset
 
     def welcome(self, next_number: int) -> None:
-        """Begins a connection: all numbers below `next_number` are durable.
+        """Starts a connection: all numbers below `next_number` are durable.
 
-        What is not durable is to be sent again. Raises `ProducerFenced` if the daemon knows
-        numbers that were never sent, and `ProtocolError` if it asks for what it acknowledged.
+        Records that are not durable are sent again. Raises `ProducerFenced` if the daemon has
+        numbers that were never sent, and `ProtocolError` if it asks for acknowledged records.
         """
         offset, until = self.numbering.offset, self.numbering.until
         if offset is None:
             offset = next_number - 1 - self.acked
         durable = next_number - 1 - offset
         if durable < self.acked and until is not None:
-            # What an earlier process left begins further on: a damaged spool lost its first.
+            # The earlier process's records start later: a damaged spool lost the first ones.
             durable, offset = self.acked, next_number - 1 - self.acked
         if durable < self.acked:
             raise ProtocolError(
                 f"the daemon asks for record {next_number} of this producer, "
-                f"after all up to {self.acked + offset} was acknowledged"
+                f"but it has acknowledged all records up to {self.acked + offset}"
             )
         sent_at_most = self._sent_ever if until is None else max(until, self._sent_ever)
         if durable > sent_at_most:
-            # An earlier process may have sent more than it left in the spool, and so may
-            # anybody else while nothing of ours is under way: our numbers begin behind.
+            # An earlier process may have sent more than it left in the spool, and another sender
+            # may have sent while no record of ours was in flight. Our numbers start after theirs.
             if until is None and self.acked < self._sent_ever:
                 raise ProducerFenced(
-                    f"another sender has used this producer's name: the daemon has records up "
-                    f"to {next_number - 1} of it, this client sent {self._sent_ever + offset}"
+                    f"another sender has used this producer's name: the daemon has records up to "
+                    f"{next_number - 1}, this client sent up to {self._sent_ever + offset}"
                 )
             durable = max(sent_at_most, self.acked)
             offset = next_number - 1 - durable
@@ -244,19 +244,19 @@ class Outbox:
         self.in_flight_bytes = 0
 
     def number_to_place(self, number: int) -> int:
-        """The place of the record with a number, after a welcome."""
+        """Returns the place of the record with this number. Requires a welcome."""
         assert self.numbering.offset is not None
         return number - self.numbering.offset
 
     def acknowledge(self, place: int) -> None:
-        """All up to `place` is durable: lets go of it."""
+        """Marks all records up to `place` as durable and frees them."""
         self.acked = max(self.acked, place)
         self.spooled = max(self.spooled, self.acked)
         self._sent_ever = max(self._sent_ever, self.acked)
         self._let_go(self.acked)
 
     def refuse(self, first: int, last: int, reason: str) -> None:
-        """The daemon does not store these places, and may say so again on each connection."""
+        """Counts records that the daemon refused; it may repeat that on each connection."""
         if self.refusals:
             first = max(first, self.refusals[-1].last + 1)
         if first <= last:
@@ -265,26 +265,26 @@ class Outbox:
 
     @property
     def sends_from_spool(self) -> bool:
-        """Whether what is to be sent next is in the spool: give it to `spool_sent`."""
+        """Whether the next record to send is in the spool: read it, then call `spool_sent`."""
         return self.sent < self.spooled
 
     def spool_sent(self, chunk: Chunk) -> None:
-        """`chunk`, which begins behind `sent`, was read from the spool and is being sent."""
+        """Notes that `chunk`, which starts right after `sent`, is being sent from the spool."""
         assert chunk.first == self.sent + 1
         self._note_sent(chunk.last)
 
     def skip(self, place: int) -> None:
-        """All up to `place` is lost in the spool; nothing that was sent may be under way.
+        """Skips records up to `place` that are lost in the spool. Nothing may be in flight.
 
-        What is lost keeps its numbers, so that those of the application and of the daemon stay
-        the same. What follows is to be sent on a new connection, whose hello leaves them out.
+        Lost records keep their numbers, so the application's numbers and the daemon's stay equal.
+        The next records must go out on a new connection, whose hello skips the lost numbers.
         """
         assert self.sent == self.acked
         self.sent = place
         self.acknowledge(place)
 
     def next_chunk(self) -> Chunk | None:
-        """What is to be sent next, from memory; it counts as sent. None if there is none."""
+        """Returns the next chunk to send from memory and marks it as sent; None if none is left."""
         if not self._waiting:
             self._end_chunk()
             if not self._waiting:
@@ -298,13 +298,13 @@ class Outbox:
         return chunk
 
     def to_spool(self) -> Sequence[Chunk]:
-        """All that is in memory and not known to be durable, for the spool to keep."""
+        """Returns all chunks in memory that are not known to be durable, for the spool."""
         self._end_chunk()
         chunks = [chunk.behind(self.acked) for chunk in (*self._in_flight, *self._waiting)]
         return [chunk for chunk in chunks if chunk.first <= chunk.last]
 
     def is_spooled(self, place: int) -> None:
-        """The spool holds all up to `place`: memory lets go of it."""
+        """Notes that the spool contains everything up to `place`, and frees that memory."""
         self.spooled = max(self.spooled, place)
         self._let_go(place)
 

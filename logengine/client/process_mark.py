@@ -1,6 +1,6 @@
-"""Whether this is still the process that something was made in, for twenty nanoseconds.
+"""Detects in twenty nanoseconds whether an object was created in this process.
 
-Hooks of Python's are not run by every fork: uWSGI forks in C, billiard in its own way.
+Not every fork runs Python's fork hooks: uWSGI forks in C, billiard in its own way.
 """
 
 import mmap
@@ -10,10 +10,9 @@ _MADV_WIPEONFORK = 18  # madvise(2), Linux 4.14; `mmap` has no name for it
 
 
 class ProcessMark:
-    """`mark[0]` is true in the process that made it and false in all that are forked from it.
+    """A mark without kernel support, which compares process ids with a system call.
 
-    A page of memory that the kernel gives zeroed to a child; where it cannot, the number of the
-    process is compared, which is a system call.
+    `mark[0]` is true in the process that made the mark and false in all its forked children.
     """
 
     __slots__ = ("_pid",)
@@ -26,7 +25,10 @@ class ProcessMark:
 
 
 def process_mark() -> mmap.mmap | ProcessMark:
-    """A mark of this process."""
+    """Returns a mark of this process: `mark[0]` is true here and false in forked children.
+
+    It is a page of memory that the kernel zeroes in a child; a `ProcessMark` where it cannot.
+    """
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         page.madvise(_MADV_WIPEONFORK)

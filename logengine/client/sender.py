@@ -1,7 +1,7 @@
-"""A client behind a logging library: whatever happens, the application goes on.
+"""A client for a logging library: whatever happens, the application continues.
 
-Nothing is raised into it. What goes wrong is said in one line, once; what is lost from then on
-is counted, and said at the end.
+Nothing is raised into the application. The first failure is reported in one line; records lost
+from then on are counted, and the count is reported at the end.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ _CUT = "… (cut)"
 
 
 class Sender:
-    """A `Client`, made with `options`, for the records of a logging library.
+    """Sends the records of a logging library through a `Client` created with `options`.
 
-    Where `on_full` is not given, a full memory makes the application wait for `block_max`
-    seconds at most, 1 if that is not given. Where the spool cannot be had, it goes on without
-    it, or with one of its own, and says so.
+    Without `on_full`, a full memory makes the application wait for at most `block_max` seconds, by
+    default 1. If the spool cannot be opened, the sender continues without one, or with one of its
+    own, and reports that.
     """
 
     def __init__(self, stream: str = "default", **options: Any) -> None:
@@ -47,11 +47,11 @@ class Sender:
 
     @property
     def lost(self) -> int:
-        """How many records the client did not take because of an error."""
+        """How many records the client rejected with an error."""
         return _COUNTED_MAX - length_hint(self._lost)
 
     def send(self, fields: dict[str, Any]) -> None:
-        """Sends a record; one that is too large is cut."""
+        """Sends a record; truncates it if it is too large."""
         try:
             try:
                 self.client.send(fields)
@@ -63,36 +63,37 @@ class Sender:
             if self._told.setdefault(kind, False) is False:
                 self._told[kind] = True
                 _say(
-                    f"a record of stream {self.client.stream!r} is lost, more are counted: "
+                    f"a record of stream {self.client.stream!r} was lost, later ones are counted: "
                     f"{kind}: {error}"
                 )
 
     def flush(self) -> None:
-        """Waits until all is durable, for `close_timeout`; says so if it is not."""
+        """Waits until everything is durable, at most `close_timeout`; reports if it is not."""
         if not self.client.is_closed:
             self._try(self.client.flush_in_time)
 
     def close(self) -> None:
-        """Ends the client; says what is not durable by then, and what was lost before."""
+        """Closes the client; reports what is not durable by then, and what was lost before."""
         if self.client.is_closed:
             return
         self._try(self.client.close)
         if lost := self.lost:
-            _say(f"{lost} records of stream {self.client.stream!r} were lost in all")
+            _say(f"{lost} records of stream {self.client.stream!r} were lost in total")
 
     def _try(self, end: Callable[[], None]) -> None:
         try:
             end()
         except LogEngineError as error:
             if self._told.setdefault(str(error), False) is False:
-                self._told.clear()  # `logging.shutdown` flushes and closes: it is the same twice
+                # `logging.shutdown` flushes and closes, which may fail with the same error twice.
+                self._told.clear()
                 self._told[str(error)] = True
                 _say(str(error))
 
 
 def _of_client(client: Client) -> Sender:
     sender = Sender.__new__(Sender)
-    sender._begin(client)  # noqa: SLF001 - the rest of its constructor
+    sender._begin(client)  # noqa: SLF001 - this is the second half of its constructor
     return sender
 
 
@@ -102,12 +103,12 @@ def _client(stream: str, options: dict[str, Any]) -> Client:
     except InvalidOption:
         raise
     except SpoolInUse as error:
-        # As for the workers of a server that all are given one name.
-        tell(f"{error}; this one uses a name of its own")
+        # For example, all workers of a server were configured with the same name.
+        tell(f"{error}; this client uses a generated name")
         return Client(stream, **options | {"producer": None})
     except OSError as error:
-        # Under the name of the records that are in it, others would be taken for them.
-        tell(f"the spool cannot be used, records wait in memory alone: {error}")
+        # The records in the spool have numbers of this name: new ones would be mistaken for them.
+        tell(f"the spool cannot be used, records wait only in memory: {error}")
         return Client(stream, **options | {"producer": None, "spool": None})
 
 
@@ -118,7 +119,7 @@ def _say(text: str) -> None:
 
 
 def cut(fields: dict[str, Any], bytes_max: int) -> dict[str, Any]:
-    """`fields` with the large ones cut, so that they are a record of at most `bytes_max`."""
+    """Returns `fields` with the large ones truncated to make a record of at most `bytes_max`."""
     characters_max = bytes_max // 8
     while True:
         shorter = {name: _cut_value(value, characters_max) for name, value in fields.items()}

@@ -1,4 +1,4 @@
-"""What both clients are told, and who they are."""
+"""The options of both clients, checked, and the names of producers."""
 
 import os
 import secrets
@@ -15,15 +15,15 @@ from logengine.protocols.ndjson import PRODUCER_CHARACTERS_MAX, is_producer_name
 OnFull = Literal["block", "drop", "raise"]
 StrPath = str | os.PathLike[str]
 
-# What a daemon takes if it is not configured otherwise; its welcome says.
+# The daemon's default; its welcome says what applies.
 MAX_RECORD_BYTES = 1024 * 1024
 _NAME_CHARACTERS = 40
-_SOCKET_PATH_BYTES_MAX = 107  # what the kernel's sockaddr_un holds, and a NUL
+_SOCKET_PATH_BYTES_MAX = 107  # plus a NUL, this fills the kernel's sockaddr_un
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options of `Client` and `AsyncClient`; see there. Raises on what cannot be."""
+    """The options of `Client` and `AsyncClient`, described there. Raises on invalid ones."""
 
     stream: str
     socket: StrPath | None
@@ -35,17 +35,17 @@ class Settings:
     max_spool_bytes: int
     block_max: float | None = None
     _directory: Path = field(init=False, repr=False)
-    _named: str = field(init=False, repr=False)  # by the environment, when this was made
+    _named: str = field(init=False, repr=False)  # the environment's socket at construction
 
     def __post_init__(self) -> None:
         if not is_stream_name(self.stream):
             raise InvalidStreamName(
-                f"{self.stream!r} cannot be a stream; expected {STREAM_NAME_RULE}"
+                f"{self.stream!r} is not a valid stream name; expected {STREAM_NAME_RULE}"
             )
         if self.producer is not None and not is_producer_name(self.producer):
             raise InvalidOption(
                 f"producer {self.producer!r}: expected 1 to {PRODUCER_CHARACTERS_MAX} "
-                "characters, none of them a control"
+                "characters without control characters"
             )
         if self.on_full not in get_args(OnFull):
             raise InvalidOption(
@@ -56,9 +56,11 @@ class Settings:
                 raise InvalidOption(f"{name} {getattr(self, name)}: expected at least 1")
 
         if self.block_max is not None and not self.block_max >= 0:
-            raise InvalidOption(f"block_max {self.block_max}: expected seconds, or None")
+            raise InvalidOption(
+                f"block_max {self.block_max}: expected a number of seconds, at least 0, or None"
+            )
 
-        # A client goes on where it was when its process changes directory.
+        # Relative paths keep their meaning when the process changes its working directory.
         object.__setattr__(self, "_directory", _working_directory())
         object.__setattr__(self, "_named", os.environ.get("LOGENGINE_SOCKET", ""))
         for name in ("socket", "spool"):
@@ -67,29 +69,29 @@ class Settings:
         if self.socket is not None and len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
             raise InvalidOption(
                 f"socket {os.fspath(self.socket)!r}: expected at most {_SOCKET_PATH_BYTES_MAX} "
-                "bytes, as the kernel has it"
+                "bytes, the kernel's limit for the path of a socket"
             )
 
     @property
     def named_socket(self) -> Path | None:
-        """The socket that it was told, if it was told one."""
+        """The socket that the options or the environment named, if any."""
         named = self.socket or self._named
         return self._directory / named if named else None
 
     def socket_path(self) -> Path:
-        """Where the daemon is to be found now: another one may have been started meanwhile."""
+        """Where to find the daemon now; a different one may have been started meanwhile."""
         return self.named_socket or self._directory / find_socket(os.environ, os.getuid())
 
 
 def _working_directory() -> Path:
     try:
         return Path.cwd()
-    except OSError:  # it was removed, or cannot be entered: a relative path leads nowhere
+    except OSError:  # removed, or not accessible: a relative path leads nowhere
         return Path("/")
 
 
 def process_producer(name: str = "") -> str:
-    """A name that no other process has, beginning with `name`, or the program's."""
+    """Returns a producer name unique to this process; it starts with `name` or the program's."""
     name = name or os.path.basename(sys.argv[0] if sys.argv else "") or "python"
     printable = "".join(c if c.isprintable() else "?" for c in name[:_NAME_CHARACTERS])
     host = os.uname().nodename[:_NAME_CHARACTERS]

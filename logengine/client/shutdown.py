@@ -1,13 +1,13 @@
-"""How the clients of a process end: within one wait for all of them, and after everybody else.
+"""Closes the clients of a process when it exits: with one wait for all, after other exit handlers.
 
-Many clients that end one after the other while their daemon is away wait for it once, not each:
-their threads have been looking for it all the time. What is logged after the last chance to wait,
-as by a function of `atexit` that was registered before, is sent at once by whoever logs it.
+Clients that close one after the other while their daemon is away share one wait: their threads have
+been trying to connect all the time. A record logged after that wait, for example by an `atexit`
+function that was registered earlier, is sent immediately by the thread that logs it.
 
-A child of `multiprocessing` or billiard ends without `atexit`, by its own finalizers, or by the
-SIGTERM of a `Pool`, which is taken there if nobody else did. A worker of billiard's own `Pool`, as
-Celery's are, runs no finalizers either: it is ended by `os._exit`, and by SIGTERM if that takes
-long.
+A child of `multiprocessing` or billiard exits without `atexit`: through its own finalizers, or by
+the SIGTERM of a `Pool`, which is caught here if its action is the default. A worker of billiard's
+own `Pool`, which Celery uses, does not run finalizers either: it exits through `os._exit`, and by
+SIGTERM if that takes long.
 """
 
 import atexit
@@ -25,22 +25,22 @@ from logengine.errors import LogEngineError
 
 _TOGETHER_S = 1.0
 _LEAST_S = 0.05
-_LOOKS_S = 0.5  # who began to look after the others gave up may look for so long
+_LOOKS_S = 0.5  # a client made after the others gave up may try to connect for this long
 _AFTER_OTHER_FINALIZERS = -1000
 _LIBRARIES = ("multiprocessing", "billiard")
 
-_vain: dict[str, tuple[float, float]] = {}  # by socket: since when it was waited, and until
+_vain: dict[str, tuple[float, float]] = {}  # by socket: start and end of the last vain wait
 _clients: dict[int, "Ending"] = {}
 _hooked: list[int] = []
 _under_way: list[float] = []
-_exiting: list[int] = []  # the number of this process, once its clients were ended together
+_exiting: list[int] = []  # the id of this process, once `close_all` was called in it
 
 
 class Ending(Protocol):
-    """A client, as its process sees it at the end."""
+    """A client that is closed at exit."""
 
     def close_at_exit(self, began: float) -> None:
-        """Ends it; it was waited for since `began`. Raises `LogEngineError` for what is lost."""
+        """Closes it; the common wait began at `began`. Raises `LogEngineError` for losses."""
 
 
 def wait_together(
@@ -50,10 +50,10 @@ def wait_together(
     wait: Callable[[float], bool],
     looks_since: float,
 ) -> bool:
-    """Waits for the daemon at `where`, less what others have just waited for it in vain.
+    """Waits for the daemon at `where`, less the time that others have just waited in vain.
 
-    The daemon may have come since then: a client that looks for it only `looks_since` has half a
-    second at least, but for the end of the process.
+    The daemon may have started since then: a client that has been trying only since `looks_since`
+    gets until half a second after that, except at process exit.
     """
     now = time.monotonic()
     if began is None:
@@ -69,7 +69,7 @@ def wait_together(
 
 
 def enter(client: Ending) -> None:
-    """From now on the end of the process waits for `client`."""
+    """Registers `client`, to be closed when the process exits."""
     forget_all()
     _clients[id(client)] = client
     if not _hooked:
@@ -78,26 +78,26 @@ def enter(client: Ending) -> None:
 
 
 def leave(client: Ending) -> None:
-    """It has ended by itself."""
+    """Unregisters `client`, which was closed."""
     _clients.pop(id(client), None)
 
 
 def is_exiting() -> bool:
-    """Whether nobody will wait any more for what is taken from now on."""
+    """Whether the clients were closed at exit: nothing waits for records taken from now on."""
     return _exiting == [os.getpid()]
 
 
 def forget_all() -> None:
-    """In a forked process: it ends only what it uses itself."""
+    """In a forked process, forgets the parent's clients: it closes only those it uses itself."""
     if _hooked == [os.getpid()]:
-        return  # what is here was used in this process, perhaps by another hook of the fork
+        return  # registered in this process already, perhaps by another fork hook
     _hooked.clear()
     _clients.clear()
     _under_way.clear()
 
 
 def close_all() -> None:
-    """Ends all clients of this process."""
+    """Closes all clients of this process."""
     _exiting[:] = [os.getpid()]
     began = time.monotonic()
     _under_way.append(began)
@@ -116,7 +116,7 @@ def close_all() -> None:
 
 
 class _Worker:
-    """What a hook of multiprocessing is registered for: that holds it weakly."""
+    """The object that a hook of multiprocessing is registered with; it keeps a weak reference."""
 
 
 _worker = _Worker()
@@ -124,13 +124,13 @@ _followed: list[_Worker] = []
 
 
 def _follow_worker() -> None:
-    """Before a fork: hooks once more where a worker begins, which drops all finalizers it finds.
+    """Before a fork, arranges to hook again in a new worker, which drops all finalizers it finds.
 
-    Something may have been logged before that: by another hook of the fork, or by a `__del__`.
+    Another fork hook, or a `__del__`, may have logged, and so hooked, before the worker does that.
     """
     if _followed or not any(f"{name}.process" in sys.modules for name in _LIBRARIES):
         return
-    from multiprocessing import util  # billiard uses that of the other one
+    from multiprocessing import util  # billiard uses the same registry
 
     _followed.append(_worker)
     util.register_after_fork(_worker, _hook_again)
@@ -148,7 +148,7 @@ def _hook_child() -> None:
         process = sys.modules.get(f"{name}.process")
         if util is None or process is None:
             continue
-        # multiprocessing hides this from billiard's children, and the other way about.
+        # multiprocessing hides this from billiard's children, and vice versa.
         if getattr(process.current_process(), "_parent_pid", None) not in (None, os.getpid()):
             util.Finalize(None, close_all, exitpriority=_AFTER_OTHER_FINALIZERS)
             is_child = True
@@ -160,9 +160,9 @@ def _hook_child() -> None:
 
 
 def _hook_billiard_worker() -> None:
-    """Ends the clients of a worker of billiard's `Pool` before it asks its parent for SIGTERM."""
+    """Closes the clients of a billiard `Pool` worker before it asks its parent for SIGTERM."""
     worker = getattr(sys.modules.get("billiard.pool"), "Worker", None)
-    end_worker = getattr(worker, "_do_exit", None)  # all ways out of a worker lead through it
+    end_worker = getattr(worker, "_do_exit", None)  # every exit of a worker calls it
     if worker is None or end_worker is None:
         return
 
@@ -170,18 +170,18 @@ def _hook_billiard_worker() -> None:
         on_exit = self.on_exit
 
         def then_close(*exit_arguments: Any) -> None:
-            # It is on its way out, and `Pool.terminate` would end it before all is sent.
+            # The worker is exiting, and `Pool.terminate` would kill it before everything is sent.
             with _sigterm_ignored():
                 try:
                     if on_exit is not None:
-                        on_exit(*exit_arguments)  # Celery's handlers of its end, which may log
+                        on_exit(*exit_arguments)  # Celery's exit handlers, which may log
                 finally:
                     close_all()
 
         self.on_exit = then_close
         return end_worker(self, *arguments, **options)
 
-    worker._do_exit = close_and_end  # noqa: SLF001 - of this process alone
+    worker._do_exit = close_and_end  # noqa: SLF001 - only in this process
 
 
 @contextlib.contextmanager
@@ -199,9 +199,9 @@ def _sigterm_ignored() -> Iterator[None]:
 
 
 def _end_by(number: int, _: FrameType | None) -> None:
-    """Sends what there is, and ends by the signal as if it had not been taken."""
+    """Closes all clients, then lets the signal's default action terminate the process."""
     if _under_way:
-        return  # the process is at its end already, and this came in the midst of it
+        return  # the process is already closing its clients
     close_all()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

@@ -1,8 +1,8 @@
-"""Whether a signal handler is running.
+"""Detects whether a signal handler is running.
 
-Python calls its handlers between two instructions of the main thread, whatever that is doing. A
-handler that waits holds up the program that it interrupted, and is interrupted itself by the next
-signal.
+Python calls its handlers between two instructions of the main thread, whatever it is doing. A
+handler that waits blocks the program that it interrupted, and the next signal interrupts it in
+turn.
 
 Source: the documentation of `signal`, "Execution of Python signal handlers".
 """
@@ -21,7 +21,7 @@ _SIGNALS = tuple(map(int, signal.valid_signals()))
 
 
 def is_in_signal_handler() -> bool:
-    """Whether the caller was called, however deeply, by a handler that `signal.signal` set."""
+    """Returns whether a handler set by `signal.signal` is anywhere in the caller's stack."""
     if threading.current_thread() is not threading.main_thread():
         return False
     found = [_getsignal(number) for number in _SIGNALS]
@@ -35,7 +35,7 @@ def is_in_signal_handler() -> bool:
 
 
 def _code_of(handler: Any) -> CodeType | None:
-    """The code of a handler in Python; None of one in C, such as the default for SIGINT."""
+    """Returns the code of a Python handler; None for one in C, such as the default for SIGINT."""
     while isinstance(handler, partial):
         handler = handler.func
     for found in (handler, getattr(handler, "__func__", None), type(handler).__call__):

@@ -1,20 +1,20 @@
-"""Where a client keeps on disk what it cannot hold or send: a small data directory.
+"""A small data directory, in which a client keeps records that it cannot keep in memory or send.
 
     SPOOL/web-1-4f9d0c…/.lock                               one client at a time
-    SPOOL/web-1-4f9d0c…/spool.json                          whose it is, and its numbering
+    SPOOL/web-1-4f9d0c…/spool.json                          its owner and numbering
     SPOOL/web-1-4f9d0c…/app/00000000000000000001.ndjson     segments, by place, as sent
 
-The segments are written as the daemon writes its own, so `logengine cat --data` reads them,
-and a kill or a power cut leaves whole ones. Records are removed, segment by segment, when the
-daemon has them. Blocking calls.
+The segments have the daemon's format, so `logengine cat --data` reads them, and a kill or a power
+cut leaves them intact. Segments are removed one by one when the daemon has their records. Blocking
+calls.
 
-What makes sending exact: before anything of the spool is sent, its numbering is durable. So a
-process that finds records here knows the numbers under which another one may have sent them.
+Sending is exact because the numbering of the spool is durable before any of its records is sent. A
+process that finds records here knows the numbers under which another process may have sent them.
 
-What is damaged is moved to `.damaged` beside the segments, said once, and what is whole in it
-takes its place: the application is to start, and to log, whatever a disk did. What the disk
-does not give just now is no damage: it stays, and whoever reads it tries again. Segments that
-are gone are said once, with their numbers; so `spool.json` also tells how far they went.
+Damaged files are moved to `.damaged` next to the segments and reported once, and their intact
+records take their place: the application must start and log whatever a disk did. A read error of
+the disk is not damage: the file stays, and the reader retries. Missing segments are reported once,
+with their numbers; for this, `spool.json` also records how far the segments reached.
 """
 
 import contextlib
@@ -47,12 +47,12 @@ from logengine.store.plan import BodyDigest, SegmentPlan
 from logengine.store.stream import SegmentWriter
 
 _LOCK_NAME = ".lock"
-_DAMAGED_NAME = ".damaged"  # no stream's, which begin otherwise
+_DAMAGED_NAME = ".damaged"  # not a valid stream name
 _STATE_NAME = "spool.json"
 _DIRECTORY_MODE = 0o700
 _DIRECT_ABOVE_BYTES = 256 * 1024
 _READABLE_CHARACTERS = 40
-# How long to wait before each further try to open a spool that the disk does not give.
+# The pauses between attempts to open a spool that the disk cannot read.
 _PAUSES_S = (0.02, 0.1, 0.4)
 
 
@@ -61,9 +61,9 @@ class _State(msgspec.Struct, frozen=True):
     producer: str
     adoptable: bool
     numbering: Numbering = NEVER_SENT
-    # The last place that a segment was written for, as far as that was noted; 0 if all is sent.
+    # The last place written to a segment, as far as noted; 0 once everything is sent.
     last: int = 0
-    missing: tuple[Range, ...] = ()  # of which it was said that they are gone
+    missing: tuple[Range, ...] = ()  # reported as missing
 
 
 class _Segment(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ class _Segment(msgspec.Struct, frozen=True):
 class Spool:
     """The records of one producer of one stream that are on disk, by place.
 
-    Opened by `open`, held by a lock until `close`. `bytes` is what their lines take.
+    `open` takes a lock, `close` releases it. `bytes` is the total size of the lines.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Spool:
         self._is_stored = False
         self._is_state_known = False  # whether it was read
         self._segments: list[_Segment] = []
-        self._missing: list[Range] = []  # what is known to be lost between them, and was said
+        self._missing: list[Range] = []  # known to be lost between the segments, and reported
         self.bytes = 0
 
     @classmethod
@@ -102,12 +102,12 @@ class Spool:
         adoptable: bool = False,
         tell_damage: Callable[[str], None] = lambda _: None,
     ) -> Self:
-        """The spool of a producer below `spools`, made if there is none.
+        """Opens the spool of a producer below `spools`; creates it if there is none.
 
-        An `adoptable` one is of a process whose name no other will have: what it leaves may be
-        sent by anybody. What is damaged or gone `tell_damage` hears of, now or when it is read.
-        Raises `SpoolInUse` if another client has it, and `OSError`. What the disk does not give
-        is tried again for half a second.
+        An `adoptable` spool belongs to a process whose name no other process will have: any client
+        may send what it leaves. `tell_damage` receives reports of damaged or missing files, now or
+        when they are read. Raises `SpoolInUse` if another client has it open, and `OSError`.
+        Retries read errors of the disk for half a second.
         """
         path = spools / _directory_name(stream, producer)
         spool = cls(path, _lock(path), _State(stream, producer, adoptable), tell_damage)
@@ -129,9 +129,9 @@ class Spool:
 
     @property
     def begin(self) -> int:
-        """The first place that is not known to be durable, of a record that is here or lost."""
+        """The first place not known to be durable, whether its record is here or lost."""
         if self._is_state_known and self._stored.numbering.offset is None:
-            return 1  # where nothing was ever sent, nothing was released
+            return 1  # nothing was ever sent, so nothing was released
         return self.first
 
     @property
@@ -146,20 +146,20 @@ class Spool:
 
     @property
     def numbering(self) -> Numbering:
-        """What earlier processes knew of the numbers of what is here, for an `Outbox`."""
+        """What earlier processes knew about the numbers of these records, for an `Outbox`."""
         known = self._stored.numbering
         if not self._segments or known.offset is None:
             return NEVER_SENT
-        # Whoever wrote these may have sent them; what is yet to come was sent by nobody.
+        # The process that wrote these may have sent them; later records were never sent.
         return Numbering(known.offset, self.last if known.until is None else known.until)
 
     @property
     def numbering_kept(self) -> Numbering | None:
-        """What is on disk of the numbering, if anything is."""
+        """The numbering on disk, if any."""
         return self._stored.numbering if self._is_stored else None
 
     def keep_numbering(self, numbering: Numbering) -> None:
-        """Makes `numbering` durable, if it is not. Raises `AtomicWriteError`."""
+        """Makes `numbering` durable if it is not yet. Raises `AtomicWriteError`."""
         if self.numbering_kept == numbering:
             return
         self._hold()
@@ -172,7 +172,7 @@ class Spool:
         self._is_stored = True
 
     def _note(self, last: int) -> None:
-        """Notes how far the segments go, if that is possible: no record depends on it."""
+        """Notes how far the segments reach. Ignores errors: no record depends on the note."""
         with contextlib.suppress(OSError):
             self._store_last(last)
 
@@ -184,9 +184,9 @@ class Spool:
             self._store(state)
 
     def add(self, chunks: Sequence[Chunk], numbering: Numbering) -> None:
-        """Keeps `chunks`, neighbours that begin behind `last` or, if all before is durable, later.
+        """Writes adjacent `chunks`, right after `last`, or later if everything before is durable.
 
-        Durable when it returns. Raises `AtomicWriteError`; nothing of them is here then.
+        They are durable when it returns. Raises `AtomicWriteError`; then none of them is here.
         """
         self._hold()
         if self._segments and without([(self.last + 1, chunks[0].first - 1)], self._missing):
@@ -204,7 +204,7 @@ class Spool:
         writer = SegmentWriter(
             self.path,
             _plan(self._stored.stream, segment, chunks),
-            # No note: after a failed sync it is removed below, or written again by `_load`.
+            # No note: after a failed sync the segment is removed below, or rewritten by `_load`.
             names=DurableNames(note=lambda _: None),
             direct_above=_DIRECT_ABOVE_BYTES,
         )
@@ -212,17 +212,17 @@ class Spool:
             writer.publish()
         except BaseException:
             writer.abort()
-            # Its name may be visible already, but is not known to be durable.
+            # Its name may already be visible, but is not known to be durable.
             with contextlib.suppress(OSError):
                 os.unlink(self._directory / segment_name(segment.first))
             raise
         return segment
 
     def read(self, place: int) -> Chunk | None:
-        """The records from `place` to the end of the segment that holds it; None if none does.
+        """Returns the records from `place` to the end of its segment; None if no segment has it.
 
-        Raises `OSError`, also where the disk does not give them just now: nothing was changed
-        then, and they are to be read again.
+        Raises `OSError`, also for a read error of the disk: nothing was changed then, and the
+        caller retries.
         """
         self._hold()
         segment = self._holder(place)
@@ -239,7 +239,7 @@ class Spool:
             self._mend(segment.first, segment.last, damage, instead_of=segment)
             self._note(self.last)
             return self.read(place)
-        if header.last != segment.last:  # when its header could not be read it was guessed
+        if header.last != segment.last:  # a guess, made while its header could not be read
             read = _Segment(segment.first, header.last, header.bytes)
             self._segments[self._segments.index(segment)] = read
             self.bytes += read.bytes - segment.bytes
@@ -247,14 +247,14 @@ class Spool:
         return Chunk(segment.first, segment.last, body).behind(place - 1)
 
     def _forget_removed(self) -> None:
-        """Forgets the segments whose files somebody removed: their places are a gap from now on."""
+        """Forgets segments whose files were removed: their places are a gap from now on."""
         for segment in list(self._segments):
             if not (self._directory / segment_name(segment.first)).exists():
                 self._segments.remove(segment)
                 self.bytes -= segment.bytes
 
     def pass_gap(self, first: int, last: int, offset: int) -> None:
-        """Says once that these places cannot be sent; `offset` makes them numbers. Blocks."""
+        """Reports once that these places cannot be sent, as numbers (place + `offset`). Blocks."""
         self._tell_missing(without([(first, last)], self._missing), offset)
         self._note(self.last)
 
@@ -265,15 +265,15 @@ class Spool:
             return
         which = f"records {as_text(joined(gaps), offset)}"
         if were_some_sent:
-            which = f"what was not sent yet of the records up to {gaps[-1][1] + offset}"
+            which = f"unsent records among those up to {gaps[-1][1] + offset}"
         self._tell(
             f"{self.path}: {which} of producer {self._stored.producer!r} cannot be sent, "
-            f"somebody removed the files from {self._directory}; the rest is sent"
+            f"their files were removed from {self._directory}; the rest is sent"
         )
         self._missing += gaps
 
     def gap_behind(self, place: int, until: int) -> int:
-        """The last of the lost records behind `place`, at most `until`; `place` if none is."""
+        """Returns the last place of the gap right after `place`, at most `until`, or `place`."""
         if self._holder(place + 1) is not None:
             return place
         following = [segment.first for segment in self._segments if segment.first > place]
@@ -290,10 +290,10 @@ class Spool:
         return bool(self._segments) and self._segments[0].last <= acked
 
     def release(self, acked: int) -> None:
-        """Removes the segments of which all is durable, up to place `acked`. Raises `OSError`.
+        """Removes the segments that are durable up to place `acked`. Raises `OSError`.
 
-        One at a time: after a power cut no older one may be there without those behind it,
-        nor any of them under a numbering that came later.
+        Removes and syncs one at a time: after a power cut, no segment may exist without its
+        successors, or under a later numbering.
         """
         self._hold()
         while self.releases(acked):
@@ -301,12 +301,12 @@ class Spool:
                 self._store_last(0)  # before it goes: nobody is to miss it
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._directory / segment_name(self._segments[0].first))
-            if self._directory.exists():  # else somebody removed it, with all that was in it
+            if self._directory.exists():  # otherwise it was removed with its content
                 sync_directory(self._directory)
             self.bytes -= self._segments.pop(0).bytes
 
     def close(self) -> None:
-        """Lets go of the spool; an empty one is removed."""
+        """Closes the spool, and removes an empty one."""
         if not self._segments:
             with contextlib.suppress(OSError):
                 self._remove()
@@ -314,7 +314,7 @@ class Spool:
 
     def _remove(self) -> None:
         if _remove_if_empty(self._directory):
-            # Else a segment whose removal was lost could come back without its numbering.
+            # Otherwise a segment whose removal was lost could return without its numbering.
             sync_directory(self.path)
         for remove, path in (
             (os.unlink, self.path / _STATE_NAME),
@@ -325,17 +325,17 @@ class Spool:
                 remove(path)
 
     def forget(self) -> None:
-        """Closes it in a process that was forked, where it still is the parent's."""
+        """Closes the spool in a forked process; it still belongs to the parent."""
         self._lock.close()
 
     def _load(self) -> None:
-        """Finds what is here.
+        """Loads the state and the segments.
 
-        A sync may have failed in the process before this one, and that may have been killed before
-        it could act on it. The next sync says ok and does not bring back what the first one lost.
-        So what was the last to be written is written once more: the newest segment here, and the
-        numbering before it is needed (`_is_stored` stays False). Where all segments were removed,
-        a new directory cannot bring any of them back.
+        A sync may have failed in the previous process, which may have been killed before it could
+        react. The next sync succeeds but does not restore what the first one lost. So the last
+        writes are repeated: the newest segment here, and the numbering before it is needed
+        (`_is_stored` stays False). If all segments were removed, the directory is replaced by a
+        new one, which cannot bring any of them back.
         """
         self._segments, self.bytes = [], 0
         for directory in (self.path, self._directory):
@@ -350,13 +350,13 @@ class Spool:
         except DamagedSegment as damage:
             self._put_aside(self.path / _STATE_NAME)
             os.unlink(self.path / _STATE_NAME)
-            self._tell(f"{damage}; what it counted may be sent twice, it was moved aside")
+            self._tell(f"{damage}; it was moved aside, records may be sent twice")
         self._missing = list(self._stored.missing)
         firsts: list[int] = []
         with contextlib.suppress(FileNotFoundError):
             firsts = list_segments(self._directory)
         for first in firsts:
-            if first > self.last:  # else it is already there, out of a damaged one
+            if first > self.last:  # otherwise salvaged from a damaged segment and already loaded
                 self._load_segment(
                     first, min((other for other in firsts if other > first), default=None)
                 )
@@ -366,19 +366,19 @@ class Spool:
             sync_directory(self.path)
         self._find_missing()
         if not self._segments or self._write_newest_again():
-            self._note(self.last)  # not before: nobody is to miss what a power cut took
+            self._note(self.last)  # not earlier: what a power cut lost must not count as missing
 
     def _load_segment(self, first: int, following: int | None) -> None:
         last = None if following is None else following - 1
         try:
             header = read_header(self._directory, first)
         except FileNotFoundError:
-            return  # a link to nothing
+            return  # a dangling link
         except UnreadableSegment as error:
             if last is None and self._stored.last >= first:
                 last = self._stored.last
             if last is None:
-                # What comes next has to have places after its records, and those are not known.
+                # Later records need places after this segment's, and those are unknown.
                 raise _of_disk(error) from error
             size = os.stat(self._directory / segment_name(first)).st_size
             segment = _Segment(first, last, size)
@@ -391,10 +391,10 @@ class Spool:
         self.bytes += segment.bytes
 
     def _find_missing(self) -> None:
-        """Says what is gone before the first record or after the last one.
+        """Reports records that are missing before the first one or after the last one.
 
-        A gap between others is said when it is passed: what is in it may have been sent, where
-        what is before it came back by a power cut.
+        A gap between segments is reported when it is passed: its records may have been sent, if a
+        power cut restored older segments.
         """
         offset = self._stored.numbering.offset
         gaps = [(self.last + 1, self._stored.last)] if self._stored.last > self.last else []
@@ -413,8 +413,8 @@ class Spool:
             with AtomicWriter(path, "wb", buffering=0) as writer:
                 writer.write_buffers([content])
         except OSError as error:
-            # As on a full disk. The application is to start all the same.
-            self._tell(f"{error}; a power cut may lose what {path} holds, which is being sent")
+            # For example, the disk is full. The application must start anyway.
+            self._tell(f"{error}; a power cut may lose the records of {path}, which are being sent")
             return False
         return True
 
@@ -426,14 +426,14 @@ class Spool:
         *,
         instead_of: _Segment | None = None,
     ) -> None:
-        """Puts what is whole in a damaged segment in its place, and the file aside.
+        """Replaces a damaged segment with its intact records and moves the file aside.
 
-        Raises `OSError`, also where the disk does not give it just now. The file is there then,
-        under its name, and is to be mended again.
+        Raises `OSError`, also for a read error of the disk. The file then still has its name, and
+        the repair must be tried again.
         """
         path = self._directory / segment_name(first)
         parts: list[Chunk] = []
-        if stat.S_ISREG(os.stat(path).st_mode):  # else nobody wrote records into it
+        if stat.S_ISREG(os.stat(path).st_mode):  # otherwise it never contained records
             provable = read_provable(self._directory, first, compressed=False)
             if isinstance(provable.damage, UnreadableSegment):
                 raise _of_disk(provable.damage)
@@ -442,7 +442,7 @@ class Spool:
                 last = header.last
             parts = whole_parts(path.read_bytes(), first, last, is_header_whole=header is not None)
         self._put_aside(path)
-        # The last one first: the damaged one is replaced by the first, and found again till then.
+        # The last one first: the first one replaces the damaged file, which is found until then.
         written = [self._write([part]) for part in reversed(parts)]
         if not parts or parts[0].first != first:
             with contextlib.suppress(FileNotFoundError):
@@ -456,15 +456,15 @@ class Spool:
         whole = sum(part.last + 1 - part.first for part in parts)
         lost = "" if last is None else f" of {last + 1 - first}"
         self._tell(
-            f"{damage}; {whole}{lost} records in it are whole and are sent, "
-            f"it is kept in {self.path / _DAMAGED_NAME}"
+            f"{damage}; {whole}{lost} records in it are intact and are sent, "
+            f"the file is kept in {self.path / _DAMAGED_NAME}"
         )
         end = max(first, last or self._stored.last)
         held = [(part.first, part.last) for part in parts]
         self._missing += gaps_between(held, first, end)
 
     def _put_aside(self, path: Path) -> None:
-        """Keeps a damaged file under another name, too; what is no file, under that alone."""
+        """Links a damaged file to a second name; renames what is not a regular file."""
         kept = self.path / _DAMAGED_NAME
         create_directory(kept, _DIRECTORY_MODE)
         found = os.stat(path)
@@ -478,10 +478,10 @@ class Spool:
         sync_directory(kept)
 
     def _hold(self) -> None:
-        """The lock is still held, and in the directory that is there.
+        """Ensures that the lock is still held, and in the directory that exists now.
 
-        An application may have closed it with all it did not know, and somebody may have removed
-        the spool.
+        The application may have closed it with all unknown descriptors, and the spool may have been
+        removed.
         """
         if self._lock.is_ours and self._lock.is_at(self.path / _LOCK_NAME):
             return
@@ -491,9 +491,9 @@ class Spool:
 
 
 def orphans(spools: Path) -> Iterator[tuple[str, str]]:
-    """Stream and producer of each spool below `spools` that has records and may be adopted.
+    """Yields stream and producer of each spool below `spools` that is adoptable and has records.
 
-    Some may be in use: opening one tells.
+    Some may be in use, which shows when they are opened.
     """
     with contextlib.suppress(OSError):
         for path in sorted(spools.iterdir()):
@@ -504,7 +504,7 @@ def orphans(spools: Path) -> Iterator[tuple[str, str]]:
 
 
 def _of_disk(error: UnreadableSegment) -> OSError:
-    """What the disk said, for whoever is to try again and not to take it for damage."""
+    """Returns the disk's error, so that the caller retries and does not treat it as damage."""
     return OSError(errno.EIO, os.strerror(errno.EIO), error.path)
 
 
@@ -519,7 +519,7 @@ def _read_state(path: Path) -> _State:
 
 
 def _directory_name(stream: str, producer: str) -> str:
-    """A name that tells people whose it is, and is no other's, whatever a producer is called."""
+    """Returns a readable name that is unique for any stream and producer."""
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", f"{stream}-{producer}")[:_READABLE_CHARACTERS]
     digest = hashlib.sha256(f"{stream}\0{producer}".encode("utf-8", "surrogatepass"))
     return f"{readable}-{digest.hexdigest()[:16]}"
@@ -532,7 +532,7 @@ def _remove_temps(directory: Path) -> None:
 
 
 def _remove_if_empty(path: Path) -> bool:
-    """Takes away a directory, to be made anew when it is needed; whether it did."""
+    """Removes a directory if it is empty; it is created again when needed. True if it did."""
     try:
         os.rmdir(path)
     except OSError:
@@ -547,7 +547,7 @@ def _lock(path: Path) -> int:
         try:
             descriptor = os.open(path / _LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            continue  # removed by a client that ended just now
+            continue  # a client that just closed removed it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             there = os.stat(path / _LOCK_NAME)
@@ -566,7 +566,7 @@ def _lock(path: Path) -> int:
 
 def _plan(stream: str, segment: _Segment, chunks: Sequence[Chunk]) -> SegmentPlan:
     now = format_timestamp(time.time_ns())
-    # Blank lines are no records, and a stored segment has none.
+    # Blank lines are not records, and a stored segment contains none.
     lines = [b"".join(line + b"\n" for line in split_lines(chunk.lines)) for chunk in chunks]
     return SegmentPlan(
         stream=stream,

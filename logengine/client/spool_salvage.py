@@ -1,7 +1,7 @@
-"""What is still whole in a damaged segment of a spool: bytes in, lines and their places out.
+"""Finds the intact lines of a damaged spool segment: bytes in, lines and their places out.
 
-A spool's segment has one hash for all of its lines, so no line can be proven. One counts as
-whole if it is a JSON object, or, where none is, text. No I/O.
+A spool's segment has one hash for all its lines, so no single line can be verified. A line counts
+as intact if it is a JSON object or, if no line is one, text. No I/O.
 """
 
 import msgspec
@@ -12,10 +12,10 @@ from logengine.client.outbox import Chunk
 def whole_parts(
     content: bytes, first: int, last: int | None, *, is_header_whole: bool
 ) -> list[Chunk]:
-    """The lines of a file's `content` that are whole, as neighbours, by place.
+    """Returns the intact lines of a file's `content`, adjacent ones as one chunk, by place.
 
-    `first` and `last` are the places that it held; `last` None if nobody knows. What cannot be
-    placed, because lines are missing on both sides of it, is left out.
+    `first` and `last` are the places in the segment; `last` is None if unknown. Leaves out lines
+    whose place is unknown because lines are missing on both sides.
     """
     _, _, body = content.partition(b"\n")
     *lines, unfinished = body.split(b"\n")
@@ -35,12 +35,12 @@ def whole_parts(
 
 
 def _placed(are_whole: list[bool], first: int, count: int, *, ends_whole: bool) -> list[int]:
-    """The place of each line, 0 for none: up to a break from the front, after it from the end."""
+    """Returns each line's place: from the front before breaks, from the end after them, else 0."""
     broken = [index for index, is_whole in enumerate(are_whole) if not is_whole]
     if broken:
         front, back = broken[0], broken[-1] + 1
     elif ends_whole:
-        front, back = 0, 0  # the first went with the header
+        front, back = 0, 0  # the first lines were lost with the header
     else:
         front, back = len(are_whole), len(are_whole)  # the end is cut off
     stop = first + count

@@ -1,8 +1,7 @@
-"""What a client says where nobody else would: one line on standard error.
+"""The client's own reports: one line each on standard error.
 
-Standard error is the application's, and may be anything: closed, nothing at all, a pipe that
-nobody reads, or an object that logs what is written to it. So nothing is raised, nothing is
-waited for, and nothing is said twice.
+Standard error belongs to the application and may be anything: closed, None, a pipe that nobody
+reads, or an object that logs its input. So a report never raises, never waits, and is not repeated.
 """
 
 import contextlib
@@ -15,7 +14,7 @@ _told: dict[tuple[str, str], bool] = {}
 
 
 def tell(text: str) -> None:
-    """Writes a line about the client, if it can be written just now."""
+    """Writes one line, if standard error accepts it now."""
     line = f"logengine: {text}\n"
     stream = sys.stderr
     if stream is None:
@@ -27,22 +26,22 @@ def tell(text: str) -> None:
         stream.write(line)
         stream.flush()
     except RuntimeError:
-        # A signal handler came while its thread was in there: past the stream's own buffer.
+        # A signal handler interrupted its thread in this stream: bypass the stream's buffer.
         with contextlib.suppress(Exception):
             os.write(stream.fileno(), line.encode("utf-8", "backslashreplace"))
-    except Exception:  # noqa: BLE001, S110 - closed, or it is code of the application's
+    except Exception:  # noqa: BLE001, S110 - closed, or the application's code failed
         pass
 
 
 def notice_once(about: str, which: str, text: str) -> None:
-    """As `tell`, but only once until `forget` is called with the same two words."""
+    """Like `tell`, but only once until `forget` is called with the same two arguments."""
     if (about, which) not in _told:
         _told[about, which] = True
         tell(text)
 
 
 def forget(about: str, which: str) -> None:
-    """It is over: the next time is another one."""
+    """Allows the notice again, because its cause is over."""
     _told.pop((about, which), None)
 
 

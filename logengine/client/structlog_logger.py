@@ -1,8 +1,8 @@
-"""structlog's events as records.
+"""Sends structlog's events as records. To configure it:
 
 structlog.configure(
-processors=logengine.structlog_processors(),
-logger_factory=logengine.StructlogFactory("app"),
+    processors=logengine.structlog_processors(),
+    logger_factory=logengine.StructlogFactory("app"),
 )
 """
 
@@ -16,9 +16,9 @@ from logengine.client.threads import Client
 
 
 def structlog_processors() -> list[Processor]:
-    """What makes an event a record: context variables, `level`, `time`, and text of exceptions.
+    """Returns processors that add context variables, `level`, `time`, and exceptions as text.
 
-    There is no renderer among them: the last one's fields are what is sent.
+    None of them is a renderer: the fields that leave the last one are sent as the record.
     """
     return [
         structlog.contextvars.merge_contextvars,
@@ -30,11 +30,11 @@ def structlog_processors() -> list[Processor]:
 
 
 class StructlogFactory:
-    """Makes loggers that send what they are given to one stream, by one client.
+    """Makes loggers that send their events to one stream, through one client.
 
-    `stream` and `options` are those of `Client`, and what holds for `LogEngineHandler` holds
-    here: nothing is raised into the application, and it waits for at most `block_max` seconds.
-    `client` is to be closed, or is at exit.
+    `stream` and `options` are those of `Client`. As with `LogEngineHandler`, nothing is raised
+    into the application, and it waits for at most `block_max` seconds. Close `client`, or leave
+    that to the exit.
     """
 
     def __init__(self, stream: str = "default", **options: Any) -> None:
@@ -42,22 +42,22 @@ class StructlogFactory:
 
     @property
     def client(self) -> Client:
-        """What sends the events."""
+        """The client that sends the events."""
         return self._sender.client
 
     def __call__(self, *_: Any) -> "StructlogLogger":
-        """A logger; structlog calls this."""
+        """Returns a logger; structlog calls this."""
         return StructlogLogger(self._sender)
 
 
 class StructlogLogger:
-    """What structlog wraps: every method sends its fields. A copy sends by the same client."""
+    """The logger that structlog wraps: each method sends its fields. Copies share the client."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
     def send(self, /, message: str | None = None, **fields: Any) -> None:
-        """Sends the fields of an event, or the text that a renderer made of it."""
+        """Sends the fields of an event, or the text that a renderer made from them."""
         if message is not None:
             fields["event"] = message
         self._sender.send(fields)

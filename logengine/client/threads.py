@@ -1,10 +1,9 @@
 """The client for programs with threads: `send` takes microseconds, a thread does the rest.
 
-The rule that everything here keeps is told, with its reasons, in `handover`: no lock that an
-application's thread takes is ever held where foreign code can run. So `send` may be called from
-a signal handler, from a `__del__`, from within itself, and in a child that was forked in the
-midst of it. Each time it looks whether there is somebody who delivers: its thread, in this
-process.
+Everything here follows the rule that `handover` explains: no lock that an application's thread
+takes is ever held where foreign code can run. So `send` may be called from a signal handler, from
+a `__del__`, from within itself, and in a child forked in the middle of a `send`. Each call checks
+that the thread that delivers exists in this process.
 """
 
 import os
@@ -27,12 +26,12 @@ _NEVER_REACHED_S = 0.5
 
 
 class Client(BaseClient):
-    """Sends records to a stream, each exactly once, whatever becomes of the daemon.
+    """Sends records to a stream, each exactly once, whatever happens to the daemon.
 
-    `send` returns as soon as the record is in memory; a thread, begun with the first one,
-    sends it and keeps it until the daemon says that it is durable. Safe for many threads, for
-    signal handlers and for `__del__`. A process that is forked has a client of its own, with
-    its own producer: what its parent took is its parent's to send. At exit, `close` is called.
+    `send` returns as soon as the record is in memory; a thread, started with the first record,
+    sends it and keeps it until the daemon acknowledges it as durable. Safe to use from many
+    threads, from signal handlers and from `__del__`. A forked process has its own client, with
+    its own producer: the parent sends what the parent took. `close` is called at exit.
     """
 
     def _begin(self, delivery: Delivery) -> None:
@@ -66,20 +65,20 @@ class Client(BaseClient):
 
     @property
     def pending_bytes(self) -> int:
-        """What the pending records in memory take."""
+        """How many bytes the pending records in memory take."""
         return self._here().held_bytes
 
     @property
     def dropped(self) -> int:
-        """How many records there was no room for."""
+        """How many records were dropped for lack of room."""
         return self._here().handover.dropped
 
     def resumed_at(self, timeout: float | None = None) -> int:
-        """The number of the last record that earlier processes with this name brought to safety.
+        """Returns the number of the last record that earlier processes with this name saved.
 
-        It is durable, or in the spool. Whoever numbers his records 1, 2, … goes on after it.
-        Waits for the daemon. Raises `NotDurable` if none is there in time, and what ended the
-        client.
+        That record is durable, or in the spool. A caller that numbers its records 1, 2, …
+        continues after it. Waits for the daemon. Raises `NotDurable` if none answers in time, and
+        the error that ended the client.
         """
         thread = self._here()
         delivery = self._usable()
@@ -92,10 +91,10 @@ class Client(BaseClient):
     def send(self, record: Mapping[str, Any] | bytes) -> int:
         """Takes a record: a dict, or bytes that are one line of JSON or text.
 
-        Gives its place among the records of this client, from 1; 0 if it is blank or was
-        dropped. What it holds may be anything, see `encode_record`. It is copied: the record
-        may be changed afterwards. Raises `RecordTooLarge`, `ClientFull`, `ClientClosed`, and
-        what ended the client, such as `ProducerFenced`.
+        Returns its place among the records of this client, from 1; 0 if the record is blank or
+        was dropped. The record may contain any values, see `encode_record`. It is copied, so the
+        caller may change it afterwards. Raises `RecordTooLarge`, `ClientFull`, `ClientClosed`, and
+        the error that ended the client, such as `ProducerFenced`.
         """
         line = encode_record(record)
         thread = self._thread
@@ -144,7 +143,7 @@ class Client(BaseClient):
                     thread.waiting.discard(me)
 
     def _waits_for_room(self, thread: DeliveryThread, size: int, *, is_within: bool) -> bool:
-        """Whether to try again; without it, the record was dropped, or `ClientFull` raised."""
+        """Returns whether to try again; if not, the record was dropped. Raises `ClientFull`."""
         settings, delivery = self._settings, thread.delivery
 
         def is_worth_waiting() -> bool:
@@ -159,11 +158,11 @@ class Client(BaseClient):
                 return True
             is_patient = thread.patience_s(settings.block_max) != 0
             if is_patient and not (is_within or thread.is_in_own_thread):
-                return True  # something went on meanwhile
+                return True  # there was progress meanwhile
         elif settings.on_full == "raise":
             raise ClientFull(
-                f"{thread.held_records} records of {thread.held_bytes} "
-                f"bytes wait for the daemon, and no more may: {delivery.trouble}"
+                f"{thread.held_records} records of {thread.held_bytes} bytes wait for the daemon "
+                f"and memory is full: {delivery.trouble}"
             )
         thread.handover.drop()
         if not thread.is_drop_told:
@@ -172,7 +171,7 @@ class Client(BaseClient):
         return False
 
     def _send_late(self, line: bytes) -> int:
-        """After the end of all clients at exit: sends it at once, for nobody waits for it later."""
+        """Sends a record immediately, after all clients were closed at exit and none waits."""
         settings = self._settings
         late = Client(
             settings.stream,
@@ -180,8 +179,8 @@ class Client(BaseClient):
             spool=settings.spool,
             close_timeout=self._close_timeout_s,
         )
-        # What an object's `__del__` logs while the interpreter ends: no thread runs any more then,
-        # although one can be started.
+        # During interpreter shutdown, as in an object's `__del__`, a thread can still be started
+        # but no longer runs.
         late._thread.has_thread = False
         try:
             return late.send(line)
@@ -189,28 +188,28 @@ class Client(BaseClient):
             late.close()
 
     def flush(self, timeout: float | None = None) -> None:
-        """Returns when all that was sent before is durable.
+        """Returns when everything sent before is durable.
 
-        Raises `NotDurable` if it is not within `timeout` seconds, or if the daemon refused
-        records since the last flush, and what ended the client.
+        Raises `NotDurable` if that takes longer than `timeout` seconds, or if the daemon refused
+        records since the last flush, and the error that ended the client.
         """
         thread = self._here()
         self._usable()
         self._flush(thread, lambda wait: wait(timeout))
 
     def flush_in_time(self) -> None:
-        """As `flush`, for `close_timeout` seconds, less if others waited in vain just now."""
+        """Like `flush` for `close_timeout` seconds, less if other clients just waited in vain."""
         thread = self._here()
         self._usable()
         self._flush(thread, lambda wait: self._wait_together(thread, None, wait))
 
     def close(self, timeout: float | None = None) -> None:
-        """Waits for what is pending, then ends; what is not durable by then goes to the spool.
+        """Waits for pending records, then ends; those not durable by then go to the spool.
 
-        `timeout` seconds, without it `close_timeout`, less if other clients of the same daemon
-        have just waited for it in vain. Raises `NotDurable` for what is lost with the process:
-        without a spool, all that is pending; and what ended the client. Does nothing the second
-        time.
+        Waits for `timeout` seconds; by default for `close_timeout`, or less if other clients of the
+        same daemon have just waited for it in vain. Raises `NotDurable` for records that are lost
+        with the process (without a spool, all pending ones), and the error that ended the client.
+        The second call does nothing.
         """
         if timeout is None:
             self._close(lambda thread, wait: self._wait_together(thread, None, wait))
@@ -218,7 +217,7 @@ class Client(BaseClient):
             self._close(lambda _, wait: wait(timeout))
 
     def close_at_exit(self, began: float) -> None:
-        """Closes it, and has what is sent later all the same sent at once."""
+        """Closes the client; records sent after that are sent immediately, one by one."""
         self._close(lambda thread, wait: self._wait_together(thread, began, wait))
 
     def _close(self, patiently: Any) -> None:
@@ -275,25 +274,25 @@ class Client(BaseClient):
     def _wait_together(self, thread: DeliveryThread, began: float | None, wait: Any) -> bool:
         timeout_s = self._close_timeout_s
         if self._settings.spool is not None and not thread.was_welcomed_ever:
-            timeout_s = min(timeout_s, _NEVER_REACHED_S)  # it is as safe in the spool
+            timeout_s = min(timeout_s, _NEVER_REACHED_S)  # records are as safe in the spool
         where = os.fspath(self._settings.socket_path())
         return shutdown.wait_together(where, timeout_s, began, wait, thread.made_at)
 
     def _start(self, thread: DeliveryThread) -> bool:
-        """There is a thread that delivers, or there will be; False if none can be had."""
+        """Ensures that a thread delivers or is about to; False if none can be started."""
         if thread.is_running:
             return True
         shutdown.enter(self)
         return thread.ensure_running()
 
     def give_up(self) -> None:
-        """Ends what waits for the daemon, with `NotDurable`; to be closed all the same."""
+        """Ends all waits for the daemon with `NotDurable`. The client must still be closed."""
         self._thread.fail(NotDurable("given up", self.pending))
 
-    # What follows is for a process that was forked.
+    # The rest handles a forked process.
 
     def _here(self) -> DeliveryThread:
-        """What is of the process that asks."""
+        """Returns the delivery thread of the calling process; creates it after a fork."""
         thread = self._thread
         if thread.mark[0]:
             return thread
@@ -301,7 +300,7 @@ class Client(BaseClient):
         name = process_producer(self._settings.producer or "")
         self._adoptable = True
         mine = self._new_thread(Delivery(self._settings, name, None))
-        # Several threads of a child may come here at once; one of them is the first.
+        # Several threads of a child may get here at the same time; only the first one wins.
         if self._threads.setdefault(pid, mine) is mine:
             self._orphans = None
             self._threads = {pid: mine}
@@ -310,7 +309,7 @@ class Client(BaseClient):
         return self._threads[pid]
 
     def begin_here(self) -> None:
-        """In a forked process: what was taken is the parent's; from here on it is another one."""
+        """Gives a forked process its own producer: records taken before are the parent's."""
         if not self._closed:
             self._here()
 
@@ -321,5 +320,5 @@ def _begin_here() -> None:
         client.begin_here()
 
 
-# A fork that runs no hooks is found by the first `send`; by this, files are closed sooner.
+# The first `send` also detects a fork that ran no hooks; this hook closes files sooner.
 os.register_at_fork(after_in_child=_begin_here)

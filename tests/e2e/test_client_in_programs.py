@@ -240,7 +240,7 @@ def test_an_application_without_a_descriptor_left_loses_nothing_and_is_told_once
     code = EXHAUSTED % (spool, is_child, "assert False", IN_CHILD if is_child else "application()")
     done = run(code, root)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("no file descriptor: Too many open files") == 1
+    assert done.stderr.count("no free file descriptor: Too many open files") == 1
     assert len(done.stderr.splitlines()) == 1
     assert numbers(daemon) == [*([0] if is_child else []), *range(1, 1000)]
 

@@ -246,7 +246,7 @@ print(int(status["SigIgn"], 16) >> signal.SIGHUP - 1 & 1)
     [
         (["./no-such-command"], 127, "./no-such-command: No such file"),
         (["/etc/passwd"], 126, "/etc/passwd: Permission denied"),
-        (["-s", "Bad!", "true"], 125, "'Bad!' cannot be a stream"),
+        (["-s", "Bad!", "true"], 125, "'Bad!' is not a valid stream name"),
         (["--producer", "", "true"], 125, "expected 1 to 128 characters"),
         ([], 2, "Missing argument 'COMMAND...'"),
     ],

@@ -143,7 +143,7 @@ def test_a_daemon_that_knows_more_than_was_sent_has_it_from_another() -> None:
     box.welcome(1)
     box.next_chunk()
     box.acknowledge(1)
-    with pytest.raises(ProducerFenced, match="up to 7 of it, this client sent 3"):
+    with pytest.raises(ProducerFenced, match="records up to 7, this client sent up to 3"):
         box.welcome(8)
 
 
@@ -250,7 +250,7 @@ def test_an_answer_may_end_the_client(answer: bytes, error: type[Exception]) -> 
 
 
 def test_no_answer_is_taken_before_the_welcome() -> None:
-    with pytest.raises(ProtocolError, match="before it said welcome"):
+    with pytest.raises(ProtocolError, match="before its welcome"):
         Conversation(outbox(1), "app", "web-1").receive(b'{"ack":1}\n')
 
 
