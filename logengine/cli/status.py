@@ -102,7 +102,7 @@ def _lines_of(status: Status) -> Iterator[str]:
         yield f"  no file of {name} is removed until the next boot: a sync of its directory failed"
     for stream in status.failing:
         yield (
-            f"  {stream.stream} has failed to commit for {stream.for_s:.0f} s, tried "
+            f"  {stream.stream} cannot be committed; failing for {stream.for_s:.0f} s, tried "
             f"{stream.attempts:,} times; {stream.waiting_records:,} records, "
             f"{format_size_rounded(stream.waiting_bytes)} wait: {stream.error}"
         )

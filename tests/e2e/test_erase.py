@@ -88,7 +88,7 @@ def test_in_a_damaged_segment_nothing_is_erased_and_that_is_said(stopped: Daemon
     done = stopped.cli("erase", "app", "--where", "user=ann", status=1)
     assert b"app: erased 2 records" in done.stdout
     assert path.name.encode() in done.stderr
-    assert b"nothing in it is erased" in done.stderr
+    assert b"nothing in it was erased" in done.stderr
     assert path.read_bytes() == content
     # Where nothing is to be erased, nothing is read.
     done = stopped.cli("erase", "app", "--where", "user=ann", "--up-to", "app:3")

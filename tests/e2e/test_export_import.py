@@ -241,7 +241,7 @@ def stored(daemon: Daemon) -> int:
     ("arguments", "status", "said"),
     [
         (["export", "nope"], 1, "no stream 'nope'"),
-        (["export", "--format", "parquet"], 2, "name it with -o"),
+        (["export", "--format", "parquet"], 2, "name a FILE with -o"),
         (["export", "-o", "/dev/null"], 2, "not a regular file"),
         (["export", "-o", "/nonexistent/x"], 1, "/nonexistent/x: No such file or directory"),
         (["import", "-", "-s", "UP"], 1, "cannot be a stream"),

@@ -249,7 +249,7 @@ def test_a_stream_without_space_blocks_alone_and_a_larger_quota_lets_it_go_on(
     tight.send(b"".join(sent.splitlines(keepends=True)[following - 1 :]))
     tight.wait_for_ack(100)
     assert [value["n"] for value in values(daemon, "tight")] == list(range(1, 101))
-    assert b"all the bytes" not in daemon.cli("status").stdout
+    assert b"used up its quota" not in daemon.cli("status").stdout
 
 
 @pytest.mark.parametrize("quota", [of_stream("32KiB"), of_user("32KiB")], ids=["stream", "user"])

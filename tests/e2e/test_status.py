@@ -93,7 +93,7 @@ def test_a_stream_of_which_nothing_is_removed_is_named(root: Path) -> None:
         assert "removals_ended" in daemon.events()
         daemon.stop()
         daemon.start()
-        assert "of app nothing is removed" in daemon.cli("status").stdout.decode()
+        assert "no file of app is removed" in daemon.cli("status").stdout.decode()
     finally:
         daemon.close()
 

@@ -71,14 +71,15 @@ def test_the_comments_of_the_file_say_the_limits_of_the_code() -> None:
     text = DEFAULT_FILE.read_text().replace("\n# ", " ")
     compaction, limits = CompactionConfig(), LimitsConfig()
     assert f" 2 to {FANOUT_MAX}." in text
-    assert f"Without it, {SMALL_TIMES_LONGER} times seal_after." in text
-    assert f"less than {format_size(compaction.small_bytes)} (seal_bytes through fanout" in text
+    assert f"If not set, {SMALL_TIMES_LONGER} times seal_after." in text
+    assert f"less than {format_size(compaction.small_bytes)} (seal_bytes / fanout / fanout)" in text
     tiers = [*compaction.tiers[1:], compaction.seal_bytes]
     assert (
-        "of {} each one of {}, of those a sealed one of {}".format(*map(format_size, tiers)) in text
+        "of {} into one of {}, and those into a sealed one of {}".format(*map(format_size, tiers))
+        in text
     )
     assert 2 * limits.max_pending_stream == limits.max_pending
-    assert "Without it, half of max_pending, and no more than this." in text
+    assert "If not set: half of max_pending, but no more than this." in text
 
 
 def test_the_commented_file_as_it_stands_changes_nothing(tmp_path: Path) -> None:
