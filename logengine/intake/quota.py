@@ -80,7 +80,7 @@ class TokenBucket:
         return amount <= self.tokens(now_s)
 
     def has_for_one(self, amount: float, now_s: float) -> bool:
-        """Like `has_for`, for one record. A full bucket suffices, or a large one would never pass."""
+        """Like `has_for`, for one record: a full bucket suffices, or a large one never passes."""
         return self.has_for(amount, now_s) or self.is_full(now_s)
 
     def take(self, amount: float, now_s: float) -> None:
@@ -142,7 +142,7 @@ class Allowance:
 
 
 class Admitted(NamedTuple):
-    """The stored lines that may pass, their number, and the quota that stopped the others, if any."""
+    """The stored lines that may pass, their number, and the quota that stopped others, if any."""
 
     body: bytes
     records: int
