@@ -79,7 +79,7 @@ class Admission:
 
     @property
     def asks_who_sends(self) -> bool:
-        """Whether it depends on the user if somebody may be read."""
+        """Whether the decision depends on the sender's user, because there are quotas."""
         return self._quotas.are_set
 
     @property

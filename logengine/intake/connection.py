@@ -217,7 +217,7 @@ class Connection:
             return 0
         waiting = self._socket.recv(RECEIVE_BYTES, socket.MSG_PEEK)
         if not waiting:
-            return 1  # end of file, which may be read at any time
+            return 1  # that is the end, and may be read at any time
         if is_new and self._admission.may_read_opening(self, self._receiver.opening(waiting)):
             return self._receiver.bytes_of(waiting, 1)
         return self._receiver.whole_bytes(waiting) if may_finish else 0

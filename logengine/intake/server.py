@@ -179,7 +179,7 @@ class Server:
         """Closes all connections immediately; reads nothing more."""
         for each in self._open():
             each.close()
-        self._quotas.report()  # if the stop timed out, the log at least has the report
+        self._quotas.report()  # after a stop that timed out, the report is at least in the log
         self._quotas.close()
         self._poller.close()
 
