@@ -21,7 +21,7 @@ _COMMANDS = {
     "status": "show the daemon's health: failures, pending records, totals",
     "verify": "read and check every byte of the streams",
     "repair": "move damaged files aside and record which records are gone",
-    "erase": "permanently replace records by tombstones",
+    "erase": "permanently replace records with tombstones",
     "export": "write records to a file: NDJSON, zstd or Parquet",
     "import": "send other programs' logs, and wait until all is on disk",
     "retain": "remove segments past their retention, while the daemon is stopped",

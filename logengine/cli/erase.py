@@ -67,7 +67,7 @@ def command(
     dry_run: bool,  # noqa: FBT001 - click passes by name
     data: Path | None,
 ) -> None:
-    """Replace records of STREAM by tombstones that say when, by whom and why they were erased.
+    """Replace records of STREAM with tombstones that say when, by whom and why they were erased.
 
     Overwrites the old bytes; each record's sequence number and time stay. The daemon must be
     stopped. Cannot reach earlier exports, damaged files that `repair` moved aside, or copies that
