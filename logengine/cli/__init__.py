@@ -1,4 +1,4 @@
-"""The command line: one module per command, loaded when it is called."""
+"""The command line: one module per command, imported when the command is called."""
 
 import importlib
 import keyword
@@ -13,29 +13,29 @@ from logengine.errors import LogEngineError
 
 _COMMANDS = {
     "run": "run the daemon in the foreground",
-    "send": "send lines or NDJSON to the daemon until all is on disk",
-    "exec": "run a command and send what it writes",
-    "tail": "the last records, and with -f new ones as they come",
-    "cat": "records from a point on",
-    "ls": "the streams, with their sizes and times",
-    "status": "how the daemon is: what fails, what waits, what it has done",
-    "verify": "read every byte and check it",
-    "repair": "move damaged files away, and record what is gone",
-    "erase": "take records out of a stream for good",
-    "export": "records to a file: NDJSON, zstd or Parquet",
-    "import": "send logs of other programs until all is on disk",
-    "retain": "remove what is not to be kept any longer",
-    "keygen": "make a key that signs sealed segments",
+    "send": "send lines or NDJSON to the daemon, and wait until all is on disk",
+    "exec": "run a command and send its output",
+    "tail": "print the last records; -f also prints new ones as they arrive",
+    "cat": "print records, optionally from a cursor or a time on",
+    "ls": "list the streams with their sizes and times",
+    "status": "show the daemon's health: failures, pending records, totals",
+    "verify": "read and check every byte of the streams",
+    "repair": "move damaged files aside and record which records are gone",
+    "erase": "permanently replace records with tombstones",
+    "export": "write records to a file: NDJSON, zstd or Parquet",
+    "import": "send other programs' logs, and wait until all is on disk",
+    "retain": "remove segments past their retention, while the daemon is stopped",
+    "keygen": "generate a key that signs sealed segments",
     "config": "check and show the configuration",
 }
 _EXIT_INTERRUPTED = 128 + 2
-# A record may be nested nearly as deep as Python's default limit, and is read on a deeper stack
-# than it was accepted on.
+# A record may be nested nearly as deep as Python's default limit, and readers have more frames on
+# the stack than the code that accepted it.
 _RECURSION_LIMIT = 5000
 
 
 class _Commands(click.Group):
-    """Finds a command in the module of its name, so that `tail` does not import the daemon."""
+    """Imports only the module of the command that is called: `tail` does not import the daemon."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -52,7 +52,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            # On a terminal, click ends the line that shows ^C. In a file nothing should appear.
+            # On a terminal, click ends the line that shows ^C. A file should get nothing.
             if sys.stderr.isatty():
                 raise
             raise click.Abort from None
@@ -78,11 +78,11 @@ Shell completion, for bash (also zsh, fish):
 )
 @click.version_option(__version__, prog_name="logengine")
 def cli() -> None:
-    """A log-writing daemon that loses no acknowledged record, and the tools around it."""
+    """A log-writing daemon that never loses an acknowledged record, and its tools."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Runs the command line. An error becomes one line, and the exit status is that of the run."""
+    """Runs the command line and exits with the command's status. Prints an error as one line."""
     sys.setrecursionlimit(_RECURSION_LIMIT)
     try:
         status = cli.main(arguments, prog_name="logengine", standalone_mode=False)
@@ -93,8 +93,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         status = _EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has enough, as `head` has. What is still in Python's buffer would
-        # fail again at exit.
+        # The reader of our output has closed it, as `head` does. Flushing Python's buffer at exit
+        # would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except LogEngineError as error:

@@ -22,9 +22,9 @@ Examples:
 @data_option
 @click.pass_context
 def command(ctx: click.Context, select: Select, form: str) -> None:
-    """Print records from a point on. Several streams are merged by time.
+    """Print the records of STREAMs. Several streams are merged by time.
 
-    Without STREAM, all streams, or those that --after names.
+    Without STREAM, prints all streams, or only those that --after names. Works without the daemon.
     """
     output = Output(form)
     for batch in select(output.report).batches():

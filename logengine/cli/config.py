@@ -23,9 +23,9 @@ Examples:
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def check(file: Path | None) -> None:
-    """Check FILE.
+    """Check the configuration in FILE.
 
-    Default: /etc/logengine/logengine.toml, or the built-in defaults if there is none.
+    Default: /etc/logengine/logengine.toml, or the built-in defaults if that does not exist.
     """
     if file is None and not SYSTEM_CONFIG.exists():
         load_config(None, data=None, socket=None, environ=os.environ, uid=os.getuid())

@@ -1,4 +1,4 @@
-"""Sends the lines of an input until all are on disk: what `send` and `import` share."""
+"""Sends the lines of an input until all are on disk. Shared by `send` and `import`."""
 
 import asyncio
 import contextlib
@@ -21,36 +21,36 @@ from logengine.reading import newest_seq
 from logengine.resume.sending import Convert, ResumedSending
 from logengine.resume.state_file import StateFile
 
-_WINDOW_BYTES = 8 * 1024 * 1024  # of the input, not yet known to be durable
-_RECORDS_MAX = _WINDOW_BYTES  # the bytes alone bound it
+_WINDOW_BYTES = 8 * 1024 * 1024  # of input that was sent and is not acknowledged yet
+_RECORDS_MAX = _WINDOW_BYTES  # a record has at least one byte: only the bytes limit the window
 
 
 resume_option = click.option(
     "--resume",
     metavar="NAME",
-    help="Go on where an earlier run with this name stopped, even if a file was rotated or a "
+    help="Continue where an earlier run with this name stopped, even if a file was rotated or a "
     "journal vacuumed since.",
 )
 
 resume_anew_option = click.option(
     "--resume-anew",
     is_flag=True,
-    help="With --resume: if an input is not what an earlier run read under its name, store it "
-    "from its start instead of refusing it.",
+    help="With --resume: if an input differs from what an earlier run read under its name, store "
+    "it from its start instead of refusing it.",
 )
 
 
 def check_anew(resume: str | None, *, anew: bool) -> None:
     """Raises `click.UsageError` if the option would have no effect."""
     if anew and resume is None:
-        raise click.UsageError("--resume-anew goes with --resume NAME")
+        raise click.UsageError("--resume-anew needs --resume NAME")
 
 
 timeout_option = click.option(
     "--timeout",
     type=Duration(),
     metavar="DURATION",
-    help="Give up if the daemon is away for longer than this. Default: wait for ever.",
+    help="Give up if the daemon is away for longer than this. Default: wait forever.",
 )
 
 
@@ -62,10 +62,10 @@ def deliver(
     timeout_s: float | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Sends lines, which may be cut anywhere, until all are on disk. Returns the exit status.
+    """Sends lines until all are on disk. Returns the exit status.
 
-    `progress` is called with the number of bytes of the input that are durable. Raises
-    `InvalidStreamName`, `DaemonUnavailable` and `ProtocolError`.
+    `chunks` may cut lines anywhere. `progress` is called with the number of input bytes that are
+    durable. Raises `InvalidStreamName`, `DaemonUnavailable` and `ProtocolError`.
     """
 
     async def send(client: AsyncClient) -> int:
@@ -90,9 +90,9 @@ def deliver_resumed(
     timeout_s: float | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """As `deliver`, for what earlier runs with the name `resume` have not stored of the inputs.
+    """Like `deliver`, but sends only what earlier runs named `resume` did not store of the inputs.
 
-    Raises also `AnotherInput`, `ResumeInUse`, `DamagedResumeState`, `MalformedInput`, `OSError`.
+    Also raises `AnotherInput`, `ResumeInUse`, `DamagedResumeState`, `MalformedInput`, `OSError`.
     """
     directory = resume_directory(os.environ, os.getuid())
 
@@ -117,13 +117,14 @@ def deliver_resumed(
 
     async def run() -> int:
         client = _client(stream, socket, resume, timeout_s)  # checks the names
-        # Before it connects: that would end another run with this name.
+        # Lock the state before connecting: connecting would end another run with this name.
         try:
             with StateFile(directory, stream, resume, socket) as state:
                 return await _deliver(client, lambda client: send(client, state))
         except AtomicWriteError as error:
             raise LogEngineError(
-                f"{error}; --resume keeps there how far it is: $LOGENGINE_STATE names another place"
+                f"{error}; --resume keeps its position there: set $LOGENGINE_STATE to use another "
+                "directory"
             ) from None
 
     return 1 if asyncio.run(run()) else 0
@@ -141,9 +142,9 @@ def _client(stream: str, socket: Path, producer: str, timeout_s: float | None) -
 
 
 async def _deliver(client: AsyncClient, send: Callable[[AsyncClient], Awaitable[int]]) -> int:
-    """Sends all lines until they are durable. Returns how many the daemon refused.
+    """Sends all lines and waits until they are durable. Returns how many the daemon refused.
 
-    `send` returns how many lines there were before the first that was sent.
+    `send` returns how many lines it skipped before the first that it sent.
     """
     try:
         sending = asyncio.ensure_future(send(client))
@@ -172,7 +173,7 @@ def _report_refusal(first: int, last: int, reason: str) -> None:
     lines = f"line {first} is" if first == last else f"lines {first} to {last} are"
     why = {
         "record_too_large": "longer than the daemon's max_record",
-        "over_quota": "over a quota of the daemon's",
+        "over_quota": "over a quota of the daemon",
     }.get(reason, f"refused by the daemon: {reason}")
     click.echo(f"logengine: {lines} {why}; not stored", err=True)
 
@@ -186,13 +187,13 @@ async def _send_all(
         sent_bytes += len(lines)
         await client.send_lines(lines)
         progress(sent_bytes - client.pending_bytes)
-    with contextlib.suppress(NotDurable):  # `_deliver` reports what was refused
+    with contextlib.suppress(NotDurable):  # `_deliver` reports the refused lines
         await client.flush()
     progress(sent_bytes)
 
 
 def _records_of_stream(socket: Path, stream: str) -> int | None:
-    """How many records the stream ever had; None if this user may not know."""
+    """Returns how many records the stream ever had; None if this user may not know."""
     try:
         status = msgspec.json.decode(ask_status(socket), type=Status)
         return newest_seq(stream, data=status.data, on_problem=lambda _: None)

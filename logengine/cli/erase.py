@@ -39,17 +39,19 @@ Examples:
 )
 @click.argument("stream")
 @range_options
-@click.option("--up-to", metavar="CURSOR", help="Only records up to this one, STREAM:SEQ.")
+@click.option(
+    "--up-to", metavar="CURSOR", help="Only records up to and including this cursor, STREAM:SEQ."
+)
 @filter_options
-@click.option("--reason", metavar="TEXT", help="Why; it is stored in each tombstone.")
+@click.option("--reason", metavar="TEXT", help="The reason, stored in each tombstone.")
 @click.option(
     "--seal-key",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The daemon's [compaction] seal_key. Signs the seals that are written again, so that "
-    "`verify --public-key` accepts them too.",
+    help="The daemon's [compaction] seal_key. Signs the seals that erasing rewrites, so that "
+    "`verify --public-key` counts them as signed.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say which records would be erased.")
+@click.option("--dry-run", is_flag=True, help="Only print which records would be erased.")
 @data_option
 @click.pass_context
 def command(
@@ -65,13 +67,14 @@ def command(
     dry_run: bool,  # noqa: FBT001 - click passes by name
     data: Path | None,
 ) -> None:
-    """Replace records of STREAM by tombstones that say when, by whom and why.
+    """Replace records of STREAM with tombstones that say when, by whom and why they were erased.
 
-    The old bytes are overwritten. Numbers and times stay. The daemon must be stopped. Copies that
-    the disk itself may keep, and what was exported or damaged before, are out of reach.
+    Overwrites the old bytes; each record's sequence number and time stay. The daemon must be
+    stopped. Cannot reach earlier exports, damaged files that `repair` moved aside, or copies that
+    the disk itself keeps.
     """
     if reason is not None and len(reason) > _REASON_CHARACTERS_MAX:
-        raise click.UsageError(f"--reason may have {_REASON_CHARACTERS_MAX} characters")
+        raise click.UsageError(f"--reason may have at most {_REASON_CHARACTERS_MAX} characters")
     wanted = Wanted(
         max((_seq_of(cursor, stream) for cursor in cursors), default=0),
         None if up_to is None else _seq_of(up_to, stream),
@@ -79,14 +82,16 @@ def command(
         chosen,
     )
     if chosen.chooses_all and wanted[:3] == (0, None, ALL_TIMES):
-        raise click.UsageError("say which records: --where, --grep, --after, --up-to, --since …")
+        raise click.UsageError(
+            "say which records: --where, --grep, --after, --up-to, --since or --until"
+        )
     data = resolve_data(data)
     stream_names(stream, data=data)
     damaged: list[DamagedSegment] = []
     mark = Mark(format_timestamp(time.time_ns()), _who(), UNSET if reason is None else reason)
     sign = None
     if seal_key is not None:
-        from logengine.upkeep.signing import load_signer  # takes longer to load than all the rest
+        from logengine.upkeep.signing import load_signer  # slower to import than all the rest
 
         sign = load_signer(seal_key)
     with exclusive_access(data) as names:
@@ -98,23 +103,26 @@ def command(
             total += len(affected.seqs)
         click.echo(f"{stream}: {verb} {total} records")
         if any((data / DAMAGED_DIRECTORY).glob(f"{stream}-*")):
-            click.echo(f"note: {data / DAMAGED_DIRECTORY} has files of {stream}; look there too")
+            click.echo(
+                f"note: {data / DAMAGED_DIRECTORY} contains files of {stream}, which this command "
+                "does not erase; check them too"
+            )
     for damage in damaged:
         is_unread = isinstance(damage, UnreadableSegment)
-        advice = "try again when the disk gives it" if is_unread else "repair first"
-        click.echo(escape(f"logengine: {damage}; nothing in it is erased: {advice}"), err=True)
+        advice = "try again when the disk can read it" if is_unread else "run `repair` first"
+        click.echo(escape(f"logengine: {damage}; nothing in it was erased: {advice}"), err=True)
     ctx.exit(1 if damaged else 0)
 
 
 def _seq_of(text: str, stream: str) -> int:
     cursor = Cursor.parse(text)
     if cursor.stream != stream:
-        raise click.UsageError(f"{text} is no cursor of {stream}")
+        raise click.UsageError(f"{text} is not a cursor of {stream}; expected {stream}:SEQ")
     return cursor.seq
 
 
 def _who() -> str:
-    """The user who runs this, also through sudo."""
+    """Returns the name of the user who runs this, also through sudo."""
     return os.environ.get("SUDO_USER") or getpass.getuser()
 
 

@@ -7,7 +7,7 @@ import click
 
 from logengine.cli.options import Duration, socket_option
 
-_STATUS_OWN_FAILURE = 125  # as env and timeout have it
+_STATUS_OWN_FAILURE = 125  # the same as env and timeout
 _STATUS_SIGNAL = 128
 
 
@@ -20,27 +20,28 @@ Examples:
   logengine exec -s report -- sh -c 'produce | sort'
 """,
 )
-@click.option("-s", "--stream", default="default", show_default=True, help="The stream to send to.")
+@click.option("-s", "--stream", default="default", show_default=True, help="Send to this stream.")
 @socket_option
 @click.option(
     "--producer",
     metavar="NAME",
-    help="A name for this sender that outlives it. Two senders with one name fence each other.",
+    help="A name for this sender that outlives the process. A new sender disconnects an older one "
+    "with the same name.",
 )
 @click.option(
     "--spool",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep records here, on disk, while the daemon is away. They are sent later, by this "
-    "command or the next one with the same DIR.",
+    help="Keep records in this directory while the daemon is away. This command, or the next one "
+    "with the same DIR, sends them later.",
 )
 @click.option(
     "--on-full",
     type=click.Choice(["block", "drop"]),
     default="block",
     show_default=True,
-    help="What to do when no more can be kept: block the command's writes, or drop records "
-    "and count them.",
+    help="When no more records can be kept: block the command's writes, or drop records and count "
+    "them.",
 )
 @click.option(
     "--timeout",
@@ -48,7 +49,7 @@ Examples:
     default="10s",
     show_default=True,
     metavar="DURATION",
-    help="How long to wait, after the command has ended, until the daemon has all on disk.",
+    help="After the command has exited, wait at most this long until all is on the daemon's disk.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 @click.pass_context
@@ -62,12 +63,13 @@ def command(
     timeout: float,
     command: tuple[str, ...],
 ) -> None:
-    """Run COMMAND, and send each line of its standard output and error as a record.
+    """Run COMMAND and send each line of its standard output and error as a record.
 
-    A line becomes `{"fd":1,"message":"..."}`; one that is a JSON object is kept, with `fd` added.
-    The end of the command is a record too. Signals are passed on. The exit status is that of the
-    command; 127 if it is not found, 126 if it cannot be run, 125 if it was not started because of
-    the other options. Processes that the command leaves running are read for one more second.
+    A line becomes `{"fd":1,"message":"..."}`; a JSON object is kept and gets `fd` added. One more
+    record reports how the command exited. Signals are passed on to it. The exit status is that of
+    the command; 127 if it is not found, 126 if it cannot be run, 125 if it was not started because
+    of the other options. Output of processes that the command leaves running is read for one more
+    second.
     """
     from logengine.client.aio import AsyncClient
     from logengine.command.child_process import End, die_by

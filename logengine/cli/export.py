@@ -30,20 +30,20 @@ Examples:
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write to FILE, whole or not at all. Default: standard output.",
+    help="Write to FILE atomically: whole or not at all. Default: standard output.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    show_default="as FILE ends: .zst or .parquet; else ndjson",
-    help="zstd: NDJSON as zstd frames, for zstdcat; parquet: a column for each field of the "
-    "envelope, and `record`, the JSON.",
+    show_default="by the suffix of FILE: .zst, .parquet; else ndjson",
+    help="ndjson: one JSON object per line. zstd: NDJSON in zstd frames, for zstdcat. parquet: one "
+    "column per field of the envelope, and `record` with the whole JSON.",
 )
 @click.option(
     "--partial",
     is_flag=True,
-    help="Write FILE even if records cannot be read; the exit status is still 1.",
+    help="Write FILE even if some records cannot be read; the exit status is still 1 then.",
 )
 @data_option
 @click.pass_context
@@ -56,15 +56,17 @@ def command(
 ) -> None:
     """Write records to a file for other programs. Several streams are merged by time.
 
-    Without STREAM, all streams, or those that --after names. Works without the daemon. If a record
-    cannot be read, or is removed before it is read, FILE is not written and the exit status is 1.
-    Records that the stream itself says are gone, as after `repair`, do not count.
+    Without STREAM, exports all streams, or only those that --after names. Works without the daemon.
+    If a record cannot be read, or is removed before it is read, FILE is not written and the exit
+    status is 1. Records that the stream itself reports as gone, as after `repair`, do not count.
     """
     form = form or _FORMATS_OF_NAMES.get(path.suffix if path else "", "ndjson")
     if form == "parquet" and path is None:
-        raise click.UsageError("a Parquet file cannot be written to a pipe; name it with -o")
+        raise click.UsageError("Parquet cannot be written to standard output; name a FILE with -o")
     if path is not None and path.exists() and not path.is_file():
-        raise click.UsageError(f"{path} is no regular file; leave out -o, and redirect the output")
+        raise click.UsageError(
+            f"{path} is not a regular file; omit -o and redirect standard output instead"
+        )
     output = Output("json")
     batches = select(output.report).batches()
     lines: Iterator[bytes] = (piece for batch in batches for piece in batch.json())
@@ -79,12 +81,12 @@ def command(
 
 
 def _all_or_none(lines: Iterator[bytes], output: Output, path: Path) -> Iterator[bytes]:
-    """`lines`; raises `IncompleteExport` at their end if some of what was asked for is missing."""
+    """Yields `lines`; raises `IncompleteExport` after them if a selected record is missing."""
     yield from lines
     if not (output.problems or output.removed):
         return
-    advice = "`logengine repair` says what is left of it; " if output.problems else ""
+    advice = "`logengine repair` keeps what is left of damaged files; " if output.problems else ""
     raise IncompleteExport(
-        f"{path} is not written: what is named above would be missing from it; "
+        f"{path} is not written: it would lack the records named above; "
         f"{advice}--partial writes the rest"
     )

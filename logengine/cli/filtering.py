@@ -1,4 +1,4 @@
-"""Options that choose records by their content."""
+"""The options that select records by their content."""
 
 import functools
 import os
@@ -17,23 +17,33 @@ _OPTIONS = (
         help="Only records whose stored line matches this regular expression.",
     ),
     click.option(
-        "-F", "--fixed-strings", "fixed", is_flag=True, help="PATTERN is text, as it stands."
+        "-F",
+        "--fixed-strings",
+        "fixed",
+        is_flag=True,
+        help="Treat PATTERN as literal text, not as a regular expression.",
     ),
-    click.option("-i", "--ignore-case", is_flag=True, help="PATTERN matches in either case."),
-    click.option("-v", "--invert-match", "invert", is_flag=True, help="PATTERN must not match."),
+    click.option("-i", "--ignore-case", is_flag=True, help="Ignore case when matching PATTERN."),
+    click.option(
+        "-v",
+        "--invert-match",
+        "invert",
+        is_flag=True,
+        help="Only records that do not match PATTERN.",
+    ),
     click.option(
         "--where",
         "wheres",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Only records in which this field, or a.b in an object, has this value. "
-        "If given more than once, all must hold.",
+        help="Only records whose field KEY has this value; a.b names field b of object a. "
+        "Repeated, all conditions must hold.",
     ),
 )
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--grep` and `--where`, which the command gets as `chosen`, a `Filter`."""
+    """Adds `--grep`, its flags, and `--where`; the command gets `chosen`, a `Filter`."""
 
     @functools.wraps(command)
     def with_filter(
@@ -46,7 +56,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **others: Any,
     ) -> Any:
         if pattern is None and (fixed or ignore_case or invert):
-            raise click.UsageError("-F, -i and -v say how --grep matches, which is not given")
+            raise click.UsageError("-F, -i and -v need --grep PATTERN: they say how it matches")
         chosen = Filter.of(
             wheres,
             None if pattern is None else os.fsencode(pattern),

@@ -28,14 +28,14 @@ Examples:
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(allow_dash=True)
 )
-@click.option("-s", "--stream", required=True, help="The stream to send to.")
+@click.option("-s", "--stream", required=True, help="Send to this stream.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
     default="auto",
     show_default=True,
-    help="journal: what `journalctl -o export` prints. auto: journal if the input begins like "
+    help="journal: the output of `journalctl -o export`. auto: journal if the input starts like "
     "one; otherwise each line is NDJSON or text.",
 )
 @resume_option
@@ -53,15 +53,15 @@ def command(
     timeout: float | None,
     socket: Path | None,
 ) -> None:
-    """Import logs of other programs from FILEs. Each line or entry becomes one record.
+    """Import other programs' logs from FILEs. Each line or journal entry becomes one record.
 
-    The time of a line, an object or an entry is kept as the record's `time`. Returns when all is on
-    disk, with status 0 only if every record is. `-` is standard input.
+    The time in a line, object or entry becomes the record's `time`. Returns when all records are on
+    disk; the exit status is 0 only if every record was stored. `-` is standard input.
     """
     check_anew(resume, anew=resume_anew)
     for name in files:
         if name != "-":
-            open(name, "rb").close()  # an error is better before half of it is stored
+            open(name, "rb").close()  # fail before anything is stored, not halfway
     if resume is None:
         status = deliver(
             read_converted(files, form), stream, resolve_socket(socket), timeout_s=timeout

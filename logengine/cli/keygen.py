@@ -14,10 +14,10 @@ Examples:
 )
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
-    """Make a key that signs seals, in FILE, and print the public one.
+    """Write a new key that signs seals to FILE, and print its public key.
 
-    Name FILE in the configuration, as [compaction] seal_key. A FILE that is there is never
-    overwritten. Keep the public key elsewhere: `verify --public-key` takes it.
+    Never overwrites an existing FILE. Name FILE in the configuration, as [compaction] seal_key.
+    Keep the public key elsewhere, for `verify --public-key`.
     """
     from logengine.upkeep.signing import generate_key
 

@@ -18,10 +18,10 @@ Examples:
 """
 )
 @streams_argument
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per stream.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per stream.")
 @data_option
 def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:  # noqa: FBT001
-    """List the streams: records, bytes on disk, segments, first and last time."""
+    """List the streams: records, bytes on disk, segments, time of first and last record."""
     summaries = summarize(*streams, data=resolve_data(data))
     if as_json:
         for summary in summaries:
@@ -49,7 +49,7 @@ def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:
         if summary.damaged:
             click.echo(
                 f"logengine: {summary.stream}: damaged segments at its ends; "
-                f"see `logengine verify {summary.stream}`",
+                f"run `logengine verify {summary.stream}`",
                 err=True,
             )
 

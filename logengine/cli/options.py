@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""The options that several commands share."""
 
 import os
 from collections.abc import Callable
@@ -16,17 +16,17 @@ Command = Callable[..., Any]
 
 
 def resolve_data(data: Path | None) -> Path:
-    """The data directory given, or where the user's own daemon or the system's keeps it."""
+    """Returns `data`, or the data directory of the user's own daemon, else the system's."""
     return data if data is not None else find_data(os.environ, os.getuid())
 
 
 def resolve_socket(socket: Path | None) -> Path:
-    """The socket given, or where the user's own daemon or the system's listens."""
+    """Returns `socket`, or the socket of the user's own daemon, else the system's."""
     return socket if socket is not None else find_socket(os.environ, os.getuid())
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, or a duration such as `200ms`."""
+    """A number of seconds, or a duration such as `200ms`."""
 
     name = "duration"
 
@@ -58,7 +58,7 @@ data_option = click.option(
     envvar="LOGENGINE_DATA",
     show_envvar=True,
     is_eager=True,
-    help="The data directory. Default: this user's own daemon's, else the system's.",
+    help="The data directory. Default: that of your own daemon, else the system's.",
 )
 
 socket_option = click.option(
@@ -66,14 +66,14 @@ socket_option = click.option(
     type=click.Path(path_type=Path),
     envvar="LOGENGINE_SOCKET",
     show_envvar=True,
-    help="The daemon's socket. Default: this user's own daemon's, else the system's.",
+    help="The daemon's socket. Default: that of your own daemon, else the system's.",
 )
 
 config_option = click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration file. Default: none; the built-in defaults apply.",
+    help="The configuration file. Default: none; built-in defaults apply.",
 )
 
 streams_argument = click.argument(

@@ -1,4 +1,4 @@
-"""Writes records for people and for programs: pretty, json, raw."""
+"""Writes records to standard output, for people and for programs: pretty, json, raw."""
 
 import re
 import sys
@@ -13,25 +13,26 @@ from logengine.format.record import ENVELOPE_NAMES
 from logengine.reading import Batch, Problem
 
 _UNSAFE = re.compile(
-    # Controls (escape sequences begin with one), line and paragraph separators, marks that
-    # change the direction of writing, and lone surrogates, which cannot be sent to a terminal.
+    # Controls (escape sequences start with one), line and paragraph separators, marks that
+    # change the direction of writing, and lone surrogates, which UTF-8 cannot encode.
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
 _EVENT_KEYS = ("event", "message", "msg")
 _SHOWN_LAST = ("exception", "stack")
-# structlog's renderer shows these in its own way.
+# structlog's renderer gives these keys a meaning of their own.
 _RENDERED_APART = {"exc_info", "exception", "level", "logger_name", "stack"}
 
 
 def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--format`, whose default depends on where the output goes."""
+    """Adds `--format`, whose default depends on where the output goes."""
     return click.option(
         "--format",
         "form",
         type=click.Choice(["pretty", "json", "raw"]),
         default=lambda: "pretty" if sys.stdout.isatty() else "json",
         show_default="pretty on a terminal, else json",
-        help="pretty: for people; json: with _stream and _seq added; raw: as stored.",
+        help="pretty: for people. json: the record with _stream and _seq added. raw: the stored "
+        "line, unchanged.",
     )(command)
 
 
@@ -42,10 +43,10 @@ class Output:
         self._form = form
         self._pretty = _pretty_renderer() if form == "pretty" else None
         self.problems = 0
-        self.removed = 0  # holes of records that were removed before they were read
+        self.removed = 0  # gaps left by records that were removed before they were read
 
     def write(self, batch: Batch) -> None:
-        """Writes records, each on a line of its own (pretty: at least one)."""
+        """Writes the records, one per line; a pretty record may span several lines."""
         match self._form:
             case "raw":
                 sys.stdout.buffer.writelines(batch.raw())
@@ -56,11 +57,11 @@ class Output:
                 sys.stdout.buffer.write(b"".join([self._pretty(each) + b"\n" for each in batch]))
 
     def flush(self) -> None:
-        """Hands on what was written, for whoever waits for it."""
+        """Flushes standard output, so that its reader sees the records now."""
         sys.stdout.buffer.flush()
 
     def report(self, problem: Problem) -> None:
-        """Says what could not be read; the exit status will say so too, where it is damage."""
+        """Prints what could not be read, and counts it if the exit status must reflect it."""
         self.problems += not problem.expected
         self.removed += problem.gone is not None and problem.gone.reason == "removed"
         prefix = "note: " if problem.expected else ""
@@ -68,7 +69,7 @@ class Output:
 
 
 def escape(text: str) -> str:
-    """`text` without anything that a terminal would act on."""
+    """Returns `text` with everything escaped that a terminal would act on."""
     return _UNSAFE.sub(_escaped, text)
 
 
@@ -87,7 +88,7 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
         colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
     )
 
-    # Values stay as they were sent: Python cannot hold every number.
+    # Values stay undecoded, as sent: Python cannot represent every JSON number.
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
     def render(record: Record) -> bytes:
@@ -104,7 +105,7 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
 
 
 def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any]:
-    """The fields for structlog's renderer: time, level, event and sender first."""
+    """Returns the fields for structlog's renderer: time, level, event and sender first."""
     event_key = next((key for key in _EVENT_KEYS if key in fields), None)
     event = _text(fields.pop(event_key)) if event_key else ""
     shown: dict[str, Any] = {"timestamp": record.timestamp, "event": _indented(event)}
@@ -115,7 +116,7 @@ def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any
     for name, value in fields.items():
         if name in ENVELOPE_NAMES and name != "_erased":
             continue
-        # A field must not take the place of one that the renderer shows in its own way.
+        # A field must not replace one to which the renderer gives a meaning of its own.
         key = escape(name)
         while key in shown or key in _RENDERED_APART:
             key += "_"
@@ -129,5 +130,5 @@ def _text(value: msgspec.Raw) -> str:
 
 
 def _indented(text: str) -> str:
-    """`text` with its line breaks, indented so that no line looks like the first of a record."""
+    """Returns `text` with later lines indented, so that none looks like the start of a record."""
     return "\n    ".join(escape(line) for line in text.split("\n"))

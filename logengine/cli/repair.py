@@ -25,12 +25,12 @@ Examples:
 """
 )
 @streams_argument
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @click.option(
     "--unreadable-is-damaged",
     is_flag=True,
-    help="Treat a file that the disk cannot read (EIO) as damaged. Without this option, such a "
-    "stream is not repaired: the file may be whole, and readable another time.",
+    help="Treat a file that the disk cannot read (EIO) as damaged. Without this option, a stream "
+    "with such a file is not repaired: the file may be intact and readable later.",
 )
 @data_option
 @click.pass_context
@@ -41,14 +41,14 @@ def command(
     unreadable_is_damaged: bool,  # noqa: FBT001
     data: Path | None,
 ) -> None:
-    """Move damaged files of STREAMs away, and record what is gone. Exit 1 if damage is left.
+    """Move damaged files of STREAMs aside, and record which records are gone.
 
-    Records that a damaged file still proves stay in the stream. Nothing is deleted: damaged files
-    are kept in .damaged in the data directory, with the lines that are still whole and a report.
-    The daemon must be stopped.
+    Records that a damaged file still proves stay in the stream. Deletes nothing: damaged files move
+    to .damaged in the data directory, next to their intact lines and a report. The daemon must be
+    stopped. Exit 1 if damage is left.
     """
     if not streams:
-        raise click.UsageError("name the streams to repair; `logengine verify` says which")
+        raise click.UsageError("name the streams to repair; `logengine verify` lists the damaged")
     data = resolve_data(data)
     names = stream_names(*streams, data=data)
     when = format_timestamp(time.time_ns())
@@ -71,7 +71,7 @@ def command(
             ).run()
             left = [each for each in verify_stream(data / stream) if not each.harmless]
             for finding in left:
-                click.echo(escape(f"not mended: {finding}"))
+                click.echo(escape(f"not repaired: {finding}"))
             if left:
                 sound = False
             else:
@@ -86,11 +86,11 @@ def _say(what: str) -> None:
 def _say_what_would_be_done(directory: Path, plan: RepairPlan) -> None:
     temps = temps_in(directory)
     for name, own_name in plan.links:
-        click.echo(escape(f"would name {directory / name} as its header does: {own_name}"))
+        click.echo(escape(f"would rename {directory / name} to match its header: {own_name}"))
     for removal in plan.removals:
         click.echo(escape(f"would move {directory / removal.file.name}: {removal.why}"))
     for temp in temps:
-        click.echo(escape(f"would move {directory / temp}: a temp that was left"))
+        click.echo(escape(f"would move {directory / temp}: a leftover temporary file"))
     for gap in plan.gaps:
         assert gap.gap
         path = os.fspath(directory / gap.file_name)

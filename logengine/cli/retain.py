@@ -10,7 +10,7 @@ from logengine.cli.options import config_option, data_option
 from logengine.errors import UnknownStream
 from logengine.units import format_size_rounded
 
-_ADVICE = "it does this by itself; with --dry-run this says what it would remove"
+_ADVICE = "it does this by itself; --dry-run shows what it would remove"
 
 
 @click.command(
@@ -21,14 +21,14 @@ Examples:
 """
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Only say what would be removed. Works while the daemon runs."
+    "--dry-run", is_flag=True, help="Only print what would be removed. Works while the daemon runs."
 )
 @config_option
 @data_option
 def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:  # noqa: FBT001
-    """Remove the sealed segments that the configuration does not keep any longer.
+    """Remove the sealed segments that the configured retention no longer keeps.
 
-    A running daemon does that by itself. This is for a daemon that is stopped.
+    A running daemon does this by itself. Use this command while the daemon is stopped.
     """
     from logengine.daemon.config import load_config
     from logengine.daemon.upkeep import retention_rules
@@ -43,7 +43,7 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     looking = DurableNames(note=lambda _: None)
     with nullcontext(looking) if dry_run else exclusive_access(where, _ADVICE) as names:
         for stream in sorted(names.unsynced):
-            click.echo(f"{stream}: left alone until the next boot: a sync of its directory failed")
+            click.echo(f"{stream}: not changed until the next boot: a sync of its directory failed")
         retainer = Retainer(where, retention_rules(config, str(where)), names=names)
         retainer.look()
         count = total = 0

@@ -21,8 +21,8 @@ Examples:
 def command(config_path: Path | None, data: Path | None, socket: Path | None) -> None:
     """Run the daemon in the foreground, until SIGTERM or Ctrl-C.
 
-    --data overrides the file's `data`. --socket is one more listener, and the only one
-    where the file names none.
+    --data overrides `data` in the file. --socket adds a listener to those in the file; if the file
+    has none, it is the only one.
     """
     from logengine.daemon.config import load_config
     from logengine.daemon.daemon import run_daemon

@@ -1,4 +1,4 @@
-"""Options that say which records a command reads: of which streams, from where to where."""
+"""The options that select the records a command reads: streams, cursors, times, content."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Select = Callable[[Report], Reading]
 
 
 class Time(click.ParamType[str]):
-    """A time as people write it, converted to the timestamp that it means."""
+    """A time as people write it, converted to a timestamp."""
 
     name = "time"
 
@@ -36,27 +36,27 @@ _OPTIONS = (
         "cursors",
         multiple=True,
         metavar="CURSOR",
-        help="Only records after this one, STREAM:SEQ. May be given for several streams.",
+        help="Only records after this cursor, STREAM:SEQ. Repeat it for several streams.",
     ),
     click.option(
         "--since",
         type=Time(),
-        help="Only records from this time on: RFC 3339, '10m' or '3d' ago, 'today', 'yesterday'.",
+        help="Only records from this time on: RFC 3339, '10m' or '3d' (ago), 'today', 'yesterday'.",
     ),
-    click.option("--until", type=Time(), help="Only records before this time."),
+    click.option("--until", type=Time(), help="Only records before this time, in the same forms."),
 )
 
 
 def range_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--after`, `--since` and `--until`: `cursors`, `since` and `until` of the command."""
+    """Adds `--after`, `--since` and `--until`: the command gets `cursors`, `since` and `until`."""
     return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """All that says which records: the command gets `select`, which makes a `Reading` of them.
+    """Adds the streams argument, `range_options` and `filter_options`.
 
-    These are streams, and the options of `range_options` and of `filter_options`. It takes `data`
-    from the command's own `data_option`, which stands last in its help.
+    The command gets `select` instead of these, a function that returns their `Reading`. The
+    command itself adds `data_option`, so that it comes last in the help; its value is used here.
     """
 
     @functools.wraps(command)
@@ -74,7 +74,9 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         stray = {cursor.stream for cursor in after}.difference(streams) if streams else ()
         if stray:
             names = ", ".join(sorted(stray))
-            raise click.UsageError(f"--after names {names}, which is not to be read")
+            raise click.UsageError(
+                f"--after names {names}, which is not among the streams given; add it, or give none"
+            )
 
         def select(report: Report) -> Reading:
             return read(

@@ -27,7 +27,7 @@ Examples:
   journalctl -o json | logengine send -s journal --resume journal
 """
 )
-@click.option("-s", "--stream", default="default", show_default=True, help="The stream to send to.")
+@click.option("-s", "--stream", default="default", show_default=True, help="Send to this stream.")
 @resume_option
 @resume_anew_option
 @timeout_option
@@ -47,8 +47,9 @@ def command(
 ) -> None:
     """Send lines or NDJSON from FILEs or standard input. Each line becomes one record.
 
-    Returns when all is on disk, with status 0 only if every line is. Waits and reconnects
-    while the daemon is away; each line is stored once. `-` is standard input.
+    Returns when all lines are on disk; the exit status is 0 only if every line was stored. While
+    the daemon is away, waits and reconnects; each line is still stored exactly once. `-` is
+    standard input.
     """
     check_anew(resume, anew=resume_anew)
     with _progress(files) as progress:
@@ -77,7 +78,7 @@ def command(
 
 @contextlib.contextmanager
 def _progress(files: Sequence[str]) -> Iterator[Callable[[int], None]]:
-    """Shows on a terminal how much of the input is durable, if its size is known."""
+    """Shows on a terminal how much of the input is durable, if the input's size is known."""
     sizes = [Path(name).stat().st_size for name in files if Path(name).is_file()]
     known = bool(files) and len(sizes) == len(files) and sys.stderr.isatty()
     with click.progressbar(

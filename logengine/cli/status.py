@@ -24,15 +24,15 @@ Examples:
 """
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print the daemon's answer as it is, one object."
+    "--json", "as_json", is_flag=True, help="Print the daemon's answer unchanged: one JSON object."
 )
 @socket_option
 @click.pass_context
 def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # noqa: FBT001
-    """Say how the daemon is: what fails and why, what waits in memory, what it has done.
+    """Show the daemon's health: what fails and why, what waits in memory, totals since its start.
 
-    Exit status 1 if a stream cannot be committed, the memory for records is full, or no daemon
-    answers. Only root and the daemon's own user may ask.
+    Exit 1 if a stream cannot be committed, the memory for records is full, or no daemon answers.
+    Only root and the daemon's own user may ask.
     """
     path = resolve_socket(socket)
     answer = ask_status(path)
@@ -40,7 +40,7 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
         status = msgspec.json.decode(answer, type=Status)
     except msgspec.MsgspecError:
         found = escape(answer.decode(errors="backslashreplace").strip()) or "nothing"
-        raise ProtocolError(f"{path}: expected a status; the daemon says {found}") from None
+        raise ProtocolError(f"{path}: expected a status; the daemon answered {found}") from None
     if as_json:
         click.echo(answer, nl=False)
     else:
@@ -50,7 +50,7 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
 
 
 def ask_status(path: Path) -> bytes:
-    """The daemon's answer, one line. Raises `DaemonUnavailable`."""
+    """Returns the daemon's answer, one line. Raises `DaemonUnavailable`."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_PATIENCE_S)
         try:
@@ -61,12 +61,12 @@ def ask_status(path: Path) -> bytes:
         except OSError as error:
             raise DaemonUnavailable(
                 f"no daemon answers at {path} ({error}); "
-                "is `logengine run` running, and --socket its socket?"
+                "is `logengine run` running, and is --socket its socket?"
             ) from None
 
 
 def _lines_of(status: Status) -> Iterator[str]:
-    """The lines for a person."""
+    """Yields the status as lines for a person."""
     totals = status.totals
     yield "ok" if status.ok else "not ok"
     yield f"  up         {format_duration(int(status.uptime_s))}, pid {status.pid}, {status.data}"
@@ -76,7 +76,7 @@ def _lines_of(status: Status) -> Iterator[str]:
     )
     yield (
         f"  senders    {status.connections:,} of {status.max_connections:,}, "
-        f"{status.waiting_senders:,} of them held up"
+        f"{status.waiting_senders:,} of them waiting"
     )
     yield (
         f"  committed  {totals.records:,} records, {format_size_rounded(totals.bytes)}, in "
@@ -95,16 +95,16 @@ def _lines_of(status: Status) -> Iterator[str]:
     for risk in status.risks:
         yield f"  not safe from a power cut: {risk}"
     for name in status.streams_at_max_bytes:
-        yield f"  {name} has all the bytes that its quota allows (max_bytes)"
+        yield f"  {name} has used up its quota of stored bytes (max_bytes)"
     for uid in status.uids_at_max_bytes:
-        yield f"  user {uid} has all the bytes that the quota allows (max_bytes)"
+        yield f"  user {uid} has used up the quota of stored bytes (max_bytes)"
     for name in status.unsynced_streams:
-        yield f"  of {name} nothing is removed until the next boot: a sync of its directory failed"
+        yield f"  no file of {name} is removed until the next boot: a sync of its directory failed"
     for stream in status.failing:
         yield (
-            f"  {stream.stream} cannot be committed for {stream.for_s:.0f} s, tried "
+            f"  {stream.stream} cannot be committed; failing for {stream.for_s:.0f} s, tried "
             f"{stream.attempts:,} times; {stream.waiting_records:,} records, "
             f"{format_size_rounded(stream.waiting_bytes)} wait: {stream.error}"
         )
     if more := status.failing_streams - len(status.failing):
-        yield f"  and {more:,} streams more"
+        yield f"  and {more:,} more streams"

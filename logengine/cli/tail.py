@@ -15,7 +15,8 @@ from logengine.errors import UnknownStream
 from logengine.reading import Filter, Following, read, stream_names
 from logengine.reading import follow as follow_records
 
-# A stream whose directory is just being made, perhaps more than once, is not reported as awaited.
+# A stream whose directory is only just being created is not reported as awaited: it is looked for
+# several times first.
 _LOOKS_FOR_AWAITED = 10
 _LOOK_AGAIN_S = 0.1
 
@@ -38,7 +39,7 @@ Examples:
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
-    help="How many records.",
+    help="Print this many of the last records.",
 )
 @click.option(
     "-f", "--follow", is_flag=True, help="Then print new records as soon as they are on disk."
@@ -56,9 +57,9 @@ def command(
     form: str,
     data: Path | None,
 ) -> None:
-    """Print the last records. With -f, go on. Several streams are merged by time.
+    """Print the last records; with -f, also new ones. Several streams are merged by time.
 
-    Without STREAM, all streams. Works without the daemon.
+    Without STREAM, prints all streams. Works without the daemon.
     """
     data = resolve_data(data).absolute()
     output = Output(form)
@@ -76,14 +77,14 @@ def command(
 
 
 async def _follow_while_read(following: Following, output: Output) -> None:
-    """Follows until the reader of our output has enough, which else only the next write shows."""
+    """Follows until the reader closes our output; otherwise only the next write would show that."""
     loop = asyncio.get_running_loop()
     awaited = set(following.streams or ()).difference(_streams_there(following.data))
     saying = loop.create_task(_say_what_is_awaited(following.data, awaited))
     descriptor = sys.stdout.fileno()
     is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     if is_pipe:
-        # A pipe's writing end is never readable; it becomes so when its other end is closed.
+        # The writing end of a pipe becomes readable only when its reading end is closed.
         loop.add_reader(descriptor, following.stop)
     try:
         async for batch in following.async_batches():
@@ -93,11 +94,11 @@ async def _follow_while_read(following: Following, output: Output) -> None:
         if is_pipe:
             loop.remove_reader(descriptor)
         saying.cancel()
-    raise BrokenPipeError  # only the closed pipe stops it
+    raise BrokenPipeError  # nothing but the closed pipe stops following
 
 
 async def _say_what_is_awaited(data: Path, awaited: set[str]) -> None:
-    """Says which of some streams are not there, if they do not come in a moment."""
+    """Reports which of the `awaited` streams still do not exist after a moment."""
     there: list[str] = []
     for _ in range(_LOOKS_FOR_AWAITED):
         if not awaited:
@@ -115,4 +116,4 @@ def _streams_there(data: Path) -> list[str]:
     try:
         return stream_names(data=data)
     except UnknownStream:
-        return []  # there is no data directory yet
+        return []  # no data directory yet

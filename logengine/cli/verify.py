@@ -27,13 +27,14 @@ Examples:
     "--since-seal",
     "anchor",
     metavar="HASH",
-    help="A seal of the one STREAM, written down elsewhere: nothing before it may have changed.",
+    help="A seal hash of the one STREAM that you noted elsewhere: fails if anything before that "
+    "seal has changed.",
 )
 @click.option(
     "--public-key",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Every seal must be signed with the private key of this public one. Seals with erased "
-    "records need not be signed; they are counted.",
+    help="Require every seal to be signed with the private key of this public key. Seals with "
+    "erased records may be unsigned; they are counted.",
 )
 @data_option
 @click.pass_context
@@ -44,11 +45,11 @@ def command(
     public_key: Path | None,
     data: Path | None,
 ) -> None:
-    """Read every byte of the streams and check it. Exit 1 if anything is wrong.
+    """Read and check every byte of the streams. Exit 1 if anything is wrong.
 
-    Checks hashes, sequence, JSON and the chain of seals, and names each file that is not as it was
-    committed. Prints the newest seal: write it down elsewhere, for --since-seal. Works while the
-    daemon runs.
+    Checks hashes, sequence numbers, JSON and the chain of seals, and names each file that differs
+    from what was committed. Prints the newest seal: note it elsewhere, for --since-seal later.
+    Works while the daemon runs.
     """
     data = resolve_data(data)
     names = stream_names(*streams, data=data)
@@ -58,7 +59,7 @@ def command(
             param_hint="--since-seal",
         )
     if anchor is not None and len(names) != 1:
-        raise click.UsageError("--since-seal is a seal of one stream; name that as STREAM")
+        raise click.UsageError("--since-seal is a seal of one stream; name that stream as STREAM")
     is_signed = None
     if public_key is not None:
         from logengine.upkeep.signing import load_verifier

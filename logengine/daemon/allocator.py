@@ -1,4 +1,4 @@
-"""How the C library's allocator treats the memory that chunks and batches come and go in."""
+"""Tunes the C library's allocator for chunks and batches, which are large and short-lived."""
 
 import contextlib
 import ctypes
@@ -11,11 +11,11 @@ _FROM_THE_HEAP_BYTES = 32 * 1024 * 1024
 
 
 def keep_freed_memory() -> None:
-    """Lets malloc use again what was freed, instead of giving it back to the kernel.
+    """Lets malloc reuse freed memory instead of returning it to the kernel.
 
-    By default every chunk of more than 128 KiB is mapped anew and faulted in page by
-    page: that took half of the daemon's time under load. What is kept is bounded by what
-    was in use at once. Does nothing with another C library than GNU's.
+    By default, every chunk larger than 128 KiB is mapped and faulted in page by page each time,
+    which took half of the daemon's time under load. The memory kept is bounded by the most that was
+    in use at a time. Does nothing with a C library other than GNU's.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

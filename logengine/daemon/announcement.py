@@ -1,4 +1,4 @@
-"""What the service manager shows of how the daemon fares."""
+"""Reports the daemon's state to the service manager."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ _PAUSE_S = 0.2
 
 
 class Announcement:
-    """Reports `state` to the service manager whenever it has changed.
+    """Reports `state` to the service manager when it has changed.
 
     `told` is the state that was reported before.
     """
@@ -22,12 +22,12 @@ class Announcement:
         self._is_closed = False
 
     def renew(self) -> None:
-        """Has it reported in a moment, for thousands of streams fail at once on a full disk."""
+        """Schedules a report; the delay merges many changes, such as those of a full disk."""
         if self._timer is None and not self._is_closed:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE_S, self._tell)
 
     def close(self) -> None:
-        """Reports nothing more."""
+        """Stops reporting."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -1,6 +1,6 @@
-"""The configuration from a TOML file, the command line and the environment, and as TOML again.
+"""Loads the configuration from a TOML file, the command line and the environment; renders it.
 
-What can be set is in `config_sections`; what does not go together is refused here.
+`config_sections` defines the keys. This module refuses settings that contradict each other.
 """
 
 import difflib
@@ -53,7 +53,7 @@ _WHY_NOT: dict[Transport, str] = {
     "stream": "is sent in datagrams",
 }
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
-_SOCKET_PATH_BYTES_MAX = 107  # what the kernel's sockaddr_un holds, and a NUL
+_SOCKET_PATH_BYTES_MAX = 107  # the kernel's sockaddr_un has room for this and a NUL
 
 _PARSERS: dict[type, Callable[[str], float]] = {
     Size: parse_size,
@@ -89,11 +89,11 @@ def load_config(
     environ: Mapping[str, str],
     uid: int,
 ) -> Config:
-    """The configuration in `path`, or the defaults, with the command line's say on top.
+    """Returns the configuration in `path`, or the defaults, with the command line's options.
 
-    `data` replaces the file's; `socket` is one more listener, and the only one where the
-    file names none; one that the file names already is not added again. Raises
-    `ConfigError` naming the file, the key and what is allowed.
+    `data` replaces the file's. `socket` adds a listener, unless the file already has it; if the
+    file has none, it is the only one. Raises `ConfigError`, which names the file, the key and what
+    is allowed.
     """
     said = read_config(path) if path is not None else Config()
     listen = list(said.listen)
@@ -110,7 +110,7 @@ def load_config(
 
 
 def read_config(path: Path) -> Config:
-    """What the file `path` says, and defaults for the rest. Raises `ConfigError`."""
+    """Returns the settings in the file `path`, and defaults for the rest. Raises `ConfigError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -121,27 +121,27 @@ def read_config(path: Path) -> Config:
 
 
 def parse_config(text: str, origin: str) -> Config:
-    """The configuration in TOML `text`, which came from `origin`. Raises `ConfigError`."""
+    """Returns the configuration in TOML `text`, which came from `origin`. Raises `ConfigError`."""
     try:
         said = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        # Not only TOMLDecodeError: a number of 5,000 digits is a plain ValueError.
+        # Not only TOMLDecodeError: a number with 5,000 digits raises a plain ValueError.
         raise ConfigError(f"{origin}: not TOML: {error}") from None
     _check_keys(said, Config, origin, "")
-    # One by one first: of a table in a table of names, msgspec would not tell the name.
+    # Convert these one by one first: msgspec's error for a table of named tables lacks the name.
     for table, kind in (("stream", StreamConfig), ("uid", UidConfig)):
         named = said.get(table)
         for name, of_name in named.items() if isinstance(named, dict) else ():
             _converted(of_name, kind, origin, f"{table}.{name}")
     config = _with_what_follows(_converted(said, Config, origin), said)
     if said.get("data") == "":
-        raise ConfigError(f"{origin}: data: ''; expected an absolute path, or no such key")
+        raise ConfigError(f"{origin}: data: ''; expected an absolute path, or omit the key")
     _check(config, origin)
     return config
 
 
 def _with_what_follows(config: Config, said: Mapping[str, Any]) -> Config:
-    """The configuration with those defaults that depend on what was `said`."""
+    """Returns the configuration with the defaults that depend on other keys, as set in `said`."""
     limits, compaction = config.limits, config.compaction
     if "max_pending_stream" not in said.get("limits", {}):
         share = min(limits.max_pending_stream, limits.max_pending // 2)
@@ -164,7 +164,7 @@ def _converted(said: Any, kind: type[Table], origin: str, where: str = "") -> Ta
 
 
 def render_config(config: Config) -> str:
-    """TOML that says exactly `config`."""
+    """Returns `config` as TOML, every key included."""
     return tomli_w.dumps(msgspec.to_builtins(config, enc_hook=_encode))
 
 
@@ -172,7 +172,7 @@ def _decode(kind: type, value: object) -> object:
     if kind in (Size, RecordsPerSecond) and type(value) is int:
         value = str(value)
     if not isinstance(value, str):
-        # ValueError, not TypeError: msgspec adds the key's path to it.
+        # ValueError, not TypeError: msgspec adds the path of the key to a ValueError.
         raise ValueError(f"{value!r}; expected {_EXPECTED[kind]}")  # noqa: TRY004
     return kind(_PARSERS[kind](value))
 
@@ -182,7 +182,7 @@ def _encode(value: Any) -> object:
 
 
 def _readable(message: str, said: Any) -> str:
-    """Msgspec's `Expected … - at `$.commit.threads`` with the key and what was found in front."""
+    """Rewrites msgspec's `Expected … - at `$.commit.threads``: the key and its value come first."""
     what, _, where = message.partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
@@ -199,8 +199,8 @@ def _readable(message: str, said: Any) -> str:
 
 
 def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
-    """Refuses keys that `kind` does not have, naming those that it has."""
-    if get_origin(kind) in (Union, types.UnionType):  # with UnsetType, for what need not be said
+    """Refuses keys that `kind` does not have, and lists the allowed ones."""
+    if get_origin(kind) in (Union, types.UnionType):  # with UnsetType: an optional key
         kind = get_args(kind)[0]
     if get_args(kind) and isinstance(said, list):
         for number, item in enumerate(said):
@@ -225,7 +225,7 @@ def _check_keys(said: Any, kind: Any, origin: str, where: str) -> None:
 
 
 def _check_named(said: dict[str, Any], kind: Any, origin: str, where: str) -> None:
-    """Refuses what is no table among those of a name each, and wrong keys in the others."""
+    """Checks a table of named tables: refuses entries that are not tables, and wrong keys."""
     for name, item in said.items():
         if not isinstance(item, dict):
             raise ConfigError(f"{origin}: {where}.{name}: {item!r}; expected a table")
@@ -241,7 +241,7 @@ def _is_table(kind: Any) -> bool:
 
 
 def _check(config: Config, origin: str) -> None:
-    """Refuses settings that do not go together."""
+    """Refuses settings that are out of bounds or contradict each other."""
     for key, found, expected, right in (*_size_rules(config), *_rules(config)):
         if not right:
             raise ConfigError(f"{origin}: {key}: {found}; expected {expected}")
@@ -251,7 +251,7 @@ _Rule = tuple[str, str, str, bool]
 
 
 def _size_rules(config: Config) -> Iterator[_Rule]:
-    """Rules as key, what was found, what is expected, and whether it is so."""
+    """Yields the rules about sizes: the key, what was found, what is expected, whether it holds."""
     commit, limits = config.commit, config.limits
     record, pending = limits.max_record, limits.max_pending
     for key, size, least, why in (
@@ -273,7 +273,7 @@ def _size_rules(config: Config) -> Iterator[_Rule]:
 
 
 def _rules(config: Config) -> Iterator[_Rule]:
-    """The other rules, in the same form."""
+    """Yields all other rules, in the same form."""
     commit = config.commit
     for key, duration in (
         ("stop_timeout", config.stop_timeout),
@@ -292,10 +292,10 @@ def _rules(config: Config) -> Iterator[_Rule]:
         commit.retry_min <= commit.retry_max,
     )
     for name in config.stream:
-        yield f"stream.{name}", "no name of a stream", STREAM_NAME_RULE, is_stream_name(name)
+        yield f"stream.{name}", "not a stream's name", STREAM_NAME_RULE, is_stream_name(name)
     for name in config.uid:
         is_uid = _UID.fullmatch(name) is not None and int(name) < 2**32
-        yield f"uid.{name}", "no user's number", "such as [uid.1000.quota]", is_uid
+        yield f"uid.{name}", "not a user's number", "a number, as in [uid.1000.quota]", is_uid
     if config.data:
         yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
     yield (
@@ -310,7 +310,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
     yield (
         "compaction.enabled",
         "false",
-        "true where there is a [retention]: only sealed segments are removed",
+        "true if there is a [retention]: retention removes only sealed segments",
         config.compaction.enabled or keeps_all,
     )
     if key_path := config.compaction.seal_key:
@@ -322,7 +322,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
         yield (
             key,
             repr(listen.path),
-            f"at most {_SOCKET_PATH_BYTES_MAX} bytes, as the kernel has it",
+            f"at most {_SOCKET_PATH_BYTES_MAX} bytes, the kernel's limit",
             len(os.fsencode(listen.path)) <= _SOCKET_PATH_BYTES_MAX,
         )
         yield key, repr(listen.path), "a path that no other listener has", path not in seen
@@ -333,7 +333,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
 
 
 def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
-    """That there is the protocol, and that it is spoken over such a socket."""
+    """Yields the rules that the protocol exists and works over this type of socket."""
     protocol = protocols().get(listen.protocol)
     expected = " or ".join(map(repr, protocols()))
     yield f"{where}.protocol", repr(listen.protocol), expected, protocol is not None
@@ -345,7 +345,7 @@ def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
 
 
 def _quotas(config: Config) -> Iterator[tuple[str, QuotaConfig]]:
-    """All quotas, and where they stand."""
+    """Yields all quotas, each with its key."""
     yield "quota.stream", config.quota.stream
     yield "quota.uid", config.quota.uid
     for table, named in (("stream", config.stream), ("uid", config.uid)):
@@ -367,5 +367,5 @@ def _is_absolute(path: str) -> bool:
 
 
 def _normal(path: str) -> str:
-    """One spelling for each path; `normpath` alone lets two leading slashes be."""
+    """Returns one spelling for each path; `normpath` alone keeps two leading slashes."""
     return os.path.normpath(f"/{path.lstrip('/')}")

@@ -1,7 +1,7 @@
-"""The sections of the configuration, typed: what can be set, and what holds otherwise.
+"""The sections of the configuration, typed, with the default of each key.
 
-A section that one part takes as it is stands with that part. `config/logengine.toml` shows and
-explains every key.
+A section that a single part uses unchanged is defined with that part. `config/logengine.toml` shows
+and explains every key.
 """
 
 from typing import Literal
@@ -32,7 +32,7 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[retention]`: what all streams together keep, and for how long each. 0 is no limit."""
+    """`[retention]`: how much all streams together keep, and how long each. 0 is no limit."""
 
     max_bytes: Size = Size(0)
     max_age: Duration = Duration(0)
@@ -50,7 +50,7 @@ OnFull = Literal["block", "drop_oldest"]
 
 
 class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`[stream.NAME]`: what is otherwise in one stream; what it does not say is as for all."""
+    """`[stream.NAME]`: settings of one stream. Unset keys are as for all streams."""
 
     on_full: OnFull | msgspec.UnsetType = msgspec.UNSET
     quota: QuotaConfig | msgspec.UnsetType = msgspec.UNSET
@@ -58,13 +58,13 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class UidConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`[uid.NUMBER]`: what is otherwise for one user."""
+    """`[uid.NUMBER]`: settings of one user."""
 
     quota: QuotaConfig | msgspec.UnsetType = msgspec.UNSET
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that can be set. Sizes are in bytes, durations in seconds."""
+    """The whole configuration. Sizes are in bytes, durations in seconds."""
 
     data: str = ""
     stop_timeout: Duration = Duration(10)

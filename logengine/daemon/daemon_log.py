@@ -14,11 +14,11 @@ _LEVELS = logging.getLevelNamesMapping()
 
 
 def configure_daemon_log(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Sends the log to `stream`, standard error by default.
+    """Writes the log to `stream`, standard error by default.
 
-    `level` is debug, info, warning or error. `form` is console, json, or auto: console
-    on a terminal, one JSON object per line otherwise. Logging never raises because
-    `stream` cannot be written: such a line is lost.
+    `level` is debug, info, warning or error. `form` is console, json, or auto: console on a
+    terminal, one JSON object per line otherwise. If `stream` cannot be written, the line is lost;
+    logging never raises for that.
     """
     stream = stream or sys.stderr
     on_terminal = stream.isatty()
@@ -31,7 +31,7 @@ def configure_daemon_log(level: str, form: str, stream: TextIO | None = None) ->
             structlog.dev.ConsoleRenderer(
                 colors=on_terminal and not os.environ.get("NO_COLOR"),
                 sort_keys=False,
-                # The default depends on what else is installed, and may print every local.
+                # The default depends on installed packages, and may print every local variable.
                 exception_formatter=structlog.dev.plain_traceback,
             ),
         ]
@@ -52,10 +52,10 @@ def configure_daemon_log(level: str, form: str, stream: TextIO | None = None) ->
 
 
 class _Output:
-    """Writes lines to a stream, and goes on when the stream does not take them.
+    """Writes lines to a stream, and continues if a write fails.
 
-    Standard error may be a file on the very disk that is full: reporting that must not
-    keep the daemon from trying again.
+    Standard error may be a file on the very disk that is full: reporting that must not keep the
+    daemon from retrying its commits.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -72,12 +72,12 @@ class _Output:
 
 
 def _in_order(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    """The fields with those that every line has in front."""
+    """Returns the fields with those first that every line has."""
     return {name: fields.pop(name) for name in ("timestamp", "level", "event")} | dict(fields)
 
 
 def _printable(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    """The fields with nothing in them that a terminal would act on: senders choose some."""
+    """Escapes what a terminal would act on: senders choose the content of some fields."""
     for name, value in fields.items():
         if isinstance(value, str) and not value.isprintable():
             lines = value.split("\n") if name in {"exception", "stack"} else [value]

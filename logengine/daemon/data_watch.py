@@ -1,9 +1,9 @@
-"""Sees to it that the daemon works in the directory that its path means, and in no other.
+"""Ensures that the daemon works only in the directory that its path currently refers to.
 
-A volume may be mounted over the data directory, unmounted, or somebody may move or remove it.
-Then nothing is committed. What was received waits in memory, and what is there instead is
-recovered as at a start; a named producer is sent away, for its numbers were told from the old
-directory, and comes back to what is durable in the new one.
+A volume may be mounted over the data directory or unmounted, or the directory may be moved or
+removed. Then nothing is committed. Received records wait in memory, and the directory that is there
+instead is recovered as at a start. Named producers are disconnected, because their numbers came
+from the old directory; when they reconnect, they continue after what is durable in the new one.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ _SCAN_EVERY_S = 1.0
 
 
 class DataWatch:
-    """Looks at the path now and then, and whenever a commit found it to be another directory.
+    """Checks the path at intervals, and when a commit found that it is another directory.
 
-    `on_change` is called whenever it is another story why nothing is committed, and `report`
-    with what recovery found.
+    `on_change` is called when the reason why nothing is committed changes, and `report` with what
+    recovery found.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class DataWatch:
         self._look_every_s = look_every_s
 
     async def run(self) -> None:
-        """Watches for ever."""
+        """Watches until it is cancelled."""
         self._store.tell_followers()
         while True:
             if self._store.look() is not None:
@@ -61,7 +61,7 @@ class DataWatch:
                     await self._store.until_unusable()
 
     async def _recover(self) -> None:
-        """Returns when there is a directory again that can be committed to."""
+        """Waits for a directory that can be committed to, and resumes the work in it."""
         is_first = not self._store.is_open
         told = self._tell(None)
         await self._upkeep.end()
@@ -80,8 +80,8 @@ class DataWatch:
             log.warning(
                 "data_directory_replaced",
                 data=str(self._store.path),
-                reason="the path means another directory; what was committed before is in the "
-                "old one, and what was not is committed to this one",
+                reason="the path refers to another directory; records committed before are in the "
+                "old one, records that waited are committed to this one",
             )
             self._server.send_producers_away()
             self._committer.forget_producers()

@@ -1,4 +1,4 @@
-"""The store of the daemon, opened as far as its disk allows, and what the log says of that."""
+"""Opens the daemon's store as far as the disk allows, and logs the result."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ from logengine.store.stream_events import report_recovery
 
 log = structlog.get_logger()
 
-# What a disk, or who mounts it, may get over; anything else is a mistake to be mended.
+# Errors that may pass once the disk recovers or is mounted. Any other is a mistake to be fixed.
 _PASSING = {
     *(errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EUCLEAN, errno.ESHUTDOWN),
     *(errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
@@ -26,7 +26,7 @@ _PASSING = {
 
 @contextlib.contextmanager
 def opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Store]:
-    """The store, until the block ends; `unusable` where the disk may come back.
+    """Opens the store until the block ends. Marks it `unusable` if the disk may come back.
 
     Raises `LogEngineError` and `OSError` if it cannot be opened for another reason.
     """
@@ -37,7 +37,7 @@ def opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Store
     except (DataDirectoryIncomplete, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _PASSING:
             raise
-        # Senders wait, and are told so, and what they send is kept meanwhile.
+        # Start anyway: what senders send is kept in memory meanwhile, and the status says so.
         store.unusable = error
         recovered = {}
     try:
@@ -56,7 +56,7 @@ def report_opened(
         log.warning("file_system_not_safe", data=str(store.path), reason=risk)
     recovered = []
     for stream, recovery in found.items():
-        if not isinstance(recovery, OSError):  # else the committer reports it, and tries again
+        if not isinstance(recovery, OSError):  # the committer reports and retries those
             recovered.append(recovery)
             report_recovery(stream, recovery)
     log.info(

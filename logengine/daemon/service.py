@@ -1,11 +1,11 @@
-"""The parts of a daemon that serve, put together: who is given whom, and who hears of what.
+"""Creates the parts of a serving daemon and connects them.
 
     senders -> Server -> Committer -> Store -> disk
                   ^          |
-                  +-- room --+-- fares otherwise --> Announcement
+                  +-- room --+-- state changed --> Announcement
 
-Every part is given what it calls when it is made. `Upkeep` works in the directory that the store
-has open, and `DataWatch` begins and ends it.
+Every part receives its callbacks when it is created. `Upkeep` works in the directory that the store
+has open; `DataWatch` starts and stops it.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ from logengine.store.store import Store
 
 log = structlog.get_logger()
 
-OTHER_DESCRIPTORS = 128  # commit threads' files, listeners, the loop's own
+OTHER_DESCRIPTORS = 128  # the files of commit threads, listeners, the event loop
 
 
 class Service:
-    """Takes what is sent, and commits it to `store`; all its tasks are among `tasks`."""
+    """Receives what senders send and commits it to `store`. All its tasks run in `tasks`."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Service:
         )
 
     async def begin(self, sockets: Sequence[Listening]) -> None:
-        """Begins to serve on `sockets`."""
+        """Starts serving on `sockets`."""
         if self._store.is_open:
             self._committer.recover(self._store.not_recovered())
             await self._upkeep.begin()
@@ -115,15 +115,15 @@ class Service:
         self._listen(on)
 
     def listen_no_more(self) -> None:
-        """Gives no socket another name from now on: theirs are about to be removed."""
+        """Stops restoring removed socket files: they are about to be removed on purpose."""
         if self._socket_watch is not None:
             self._socket_watch.cancel()
 
     async def stop(self) -> None:
-        """Returns when all that was sent is durable, or after `stop_timeout`."""
+        """Stops serving. Returns when all that was sent is durable, or after `stop_timeout`."""
         self._announcement.close()
         await self._upkeep.close()
-        # What fails only now, as the last of what was sent is taken, may use the reserve too.
+        # Commits that fail only from now on, with the last records received, may use it too.
         self._is_stopping = True
         self._use_reserve()
         try:
@@ -139,7 +139,7 @@ class Service:
             log.error("records_dropped", records=dropped, reason="not durable in time, never acked")
 
     def totals(self) -> dict[str, int]:
-        """What was done since the start, as the log says it at the end."""
+        """Returns the totals since the start, which the log reports at the end."""
         committed, came, compacted = (
             self._committer.totals,
             self._server.totals,
@@ -183,9 +183,10 @@ def _limits(config: Config) -> LimitsConfig:
 
 
 def _connections_max(configured: int) -> int:
-    """How many connections the limit of open files leaves room for, `configured` at most.
+    """Returns how many connections the limit of open files permits, `configured` at most.
 
-    Without some for itself the daemon could commit nothing, and nobody would ever hang up.
+    The daemon keeps some descriptors for itself. Without them it could commit nothing, so that no
+    sender would get its acks and disconnect.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
@@ -202,7 +203,7 @@ def _connections_max(configured: int) -> int:
 
 
 def _drops_oldest(config: Config) -> Callable[[str], bool]:
-    """Whether a full disk takes the oldest segments of a stream."""
+    """Returns a function: whether a full disk removes the oldest segments of a stream."""
     said = {name: stream.on_full for name, stream in config.stream.items() if stream.on_full}
     return lambda stream: said.get(stream, config.on_full) == "drop_oldest"
 

@@ -1,7 +1,7 @@
 """Binds a socket again if its file is removed while the daemon runs.
 
 A job that cleans `/tmp`, a shared volume or a directory below `/run` may remove the file. Without
-it no sender can connect, and nothing reports that.
+the file no sender can connect, and nothing else would report that.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _SCAN_EVERY_S = 2.0
 
 
 class SocketWatch:
-    """Checks the sockets' files at intervals, and listens again where one is gone.
+    """Checks the sockets' files at intervals, and binds those again that are gone.
 
     `moved` is called with the old listener, and with the `Listening` that has a new one.
     """
@@ -49,18 +49,18 @@ class SocketWatch:
 
     async def _bind_again(self, each: Listening) -> None:
         if each.inherited:
-            self._tell(each.path, "it is systemd's: restart the socket unit")
+            self._tell(each.path, "systemd owns the socket: restart the socket unit")
             return
         try:
-            # It connects to the path, to see whether another process listens there: that may block.
+            # In a thread: it connects to the path to detect another listener, which may block.
             before = await asyncio.to_thread(each.bind_again)
         except (ConfigError, OSError) as error:
             self._tell(each.path, str(error))
             return
         self._moved(before, each)
-        log.warning("socket_removed", socket=str(each.path), reason="it is there again")
+        log.warning("socket_removed", socket=str(each.path), reason="the daemon bound it again")
 
     def _tell(self, path: Path, why: str) -> None:
         if self._told.get(path) != why:
             self._told[path] = why
-            log.error("socket_gone", socket=str(path), reason=f"nobody can connect; {why}")
+            log.error("socket_gone", socket=str(path), reason=f"no sender can connect; {why}")

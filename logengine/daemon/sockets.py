@@ -1,4 +1,4 @@
-"""The daemon's listening sockets: those that systemd passed, and those that it makes."""
+"""The daemon's listening sockets: those that systemd passed, and those that it binds itself."""
 
 import contextlib
 import os
@@ -17,9 +17,10 @@ log = structlog.get_logger()
 
 
 class Listening:
-    """A listening socket, and the file that is its name.
+    """A listening socket and its file.
 
-    One that is `inherited` is somebody else's too, who alone could give it another, and stays.
+    An `inherited` socket belongs to systemd: it outlives this process, and only systemd can bind it
+    again.
     """
 
     def __init__(self, listener: socket.socket, config: ListenConfig, *, inherited: bool) -> None:
@@ -31,15 +32,15 @@ class Listening:
 
     @property
     def is_named(self) -> bool:
-        """Whether the file at `path` is still the one that leads here."""
+        """Whether the file at `path` is still that of this socket."""
         if self._identity is None:
-            return self.inherited  # where systemd sees it, and this process does not
+            return self.inherited  # systemd may see a file that this process cannot see
         return _identity(self.path) == self._identity
 
     def bind_again(self) -> socket.socket:
-        """Gives the name to a new socket, which is the `listener` then; gives the one before.
+        """Binds `path` to a new socket, which becomes `listener`. Returns the previous one.
 
-        Raises `ConfigError` as `bind_listener`.
+        Raises `ConfigError` like `bind_listener`.
         """
         before = self.listener
         self.listener = bind_listener(self.path, self.config.mode, self.config.type)
@@ -47,13 +48,13 @@ class Listening:
         return before
 
     def remove_path(self) -> None:
-        """Takes the name away, if it is the daemon's own; a stop is not to end for that."""
+        """Removes the file, if it is the daemon's own. A failure does not abort the stop."""
         if self.inherited or not self.is_named:
             return
         try:
             os.unlink(self.path)
         except OSError as error:
-            # The next daemon takes it for a dead one's.
+            # The next daemon replaces it, like the socket of a dead daemon.
             log.warning("socket_not_removed", socket=str(self.path), error=str(error))
 
 
@@ -67,7 +68,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Listening]]:
-    """The sockets of the configuration, until the block ends. Raises `ConfigError`."""
+    """Opens the configured sockets until the block ends. Raises `ConfigError`."""
     passed = {
         os.path.realpath(listener.getsockname()): listener
         for listener in passed_listeners(environ, os.getpid())
@@ -97,6 +98,6 @@ def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Liste
 
 
 def remove_paths(sockets: list[Listening]) -> None:
-    """Removes the paths of the sockets that the daemon made, so that nobody connects any more."""
+    """Removes the files of the daemon's own sockets, so that no sender connects any more."""
     for each in sockets:
         each.remove_path()

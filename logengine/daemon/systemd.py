@@ -1,4 +1,4 @@
-"""What systemd and a service tell each other: readiness, and sockets that outlive a restart.
+"""The interface to systemd: readiness messages, and sockets that outlive a restart.
 
 Sources: sd_notify(3), sd_listen_fds(3).
 """
@@ -11,7 +11,7 @@ _FIRST_PASSED_DESCRIPTOR = 3
 
 
 def notify(state: str, environ: Mapping[str, str]) -> None:
-    """Sends `state`, such as `READY=1`, to the service manager, if there is one that listens."""
+    """Sends `state`, such as `READY=1`, to the service manager, if one listens."""
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -22,11 +22,11 @@ def notify(state: str, environ: Mapping[str, str]) -> None:
             notifier.connect(address)
             notifier.sendall(state.encode())
         except OSError:
-            return  # to log records well is more than to be seen doing it
+            return  # best effort: a failed notification must not stop the daemon
 
 
 def passed_listeners(environ: Mapping[str, str], pid: int) -> list[socket.socket]:
-    """The listening sockets that the service manager made for this process."""
+    """Returns the listening sockets that the service manager passed to this process."""
     if environ.get("LISTEN_PID") != str(pid):
         return []
     count = int(environ.get("LISTEN_FDS", "0"))

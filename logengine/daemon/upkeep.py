@@ -1,6 +1,6 @@
-"""What is done in the open data directory beside the commits, and ends where that is another one.
+"""Background work in the open data directory, which stops when that directory is replaced.
 
-The compactor with its retention, the reserve, the looks at what is stored.
+The compactor with its retention, the reserve, and the scans of stored bytes.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _COMPACTION_RETRY_S = 5.0
 
 
 class Upkeep:
-    """Begun whenever a data directory was opened, and ended before another one is."""
+    """Starts after a data directory was opened, and ends before another one is opened."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Upkeep:
         self.totals = CompactionTotals()
 
     async def begin(self) -> None:
-        """Takes up the directory that the store has open."""
+        """Starts work in the directory that the store has open."""
         if self._closed:
             return
         self._reserve = Reserve(self._store.data, self._config.reserve)
@@ -78,7 +78,7 @@ class Upkeep:
                 self._waiting = self._tasks.create_task(self._compact_later())
 
     def _compact(self) -> None:
-        """Has a compactor work. Raises `OSError`."""
+        """Starts a compactor. Raises `OSError`."""
         self._compactor = self._make_compactor()
         self._tasks.create_task(self._compactor.run())
 
@@ -89,7 +89,7 @@ class Upkeep:
                 self._compact()
 
     async def end(self) -> None:
-        """Lets go of the directory; nothing of ours is done in it any more."""
+        """Ends all work in the directory."""
         if self._usage_scan is not None:
             self._usage_scan.forget()
         await self._end_work()
@@ -106,12 +106,12 @@ class Upkeep:
             await compactor.stop()
 
     async def close(self) -> None:
-        """Ends it for good; the reserve stays until it is released."""
+        """Ends all work permanently. The reserve stays until it is released."""
         self._closed = True
         await self._end_work()
 
     def release_reserve(self) -> bool:
-        """Gives the reserved space back; whether there was any."""
+        """Releases the reserved space. Returns whether there was any."""
         return self._reserve is not None and self._reserve.release()
 
     def _make_compactor(self) -> Compactor:
@@ -141,7 +141,7 @@ class Upkeep:
 
 
 def retention_rules(config: Config, data: str | int) -> RetentionRules:
-    """What is to be kept in `data`, a path or a descriptor. Raises `OSError`."""
+    """Returns the retention rules for `data`, a path or a descriptor. Raises `OSError`."""
     retention = config.retention
     found = os.statvfs(data)
     return RetentionRules(
@@ -153,13 +153,13 @@ def retention_rules(config: Config, data: str | int) -> RetentionRules:
 
 
 async def _hold(reserve: Reserve) -> None:
-    """Makes the reserve, as soon as there is room for it."""
+    """Makes the reserve as soon as there is room for it."""
     said = False
     while True:
         try:
             if await asyncio.to_thread(reserve.hold):
                 return
-            reason = "not twice as much is free"
+            reason = "less than twice its size is free"
         except OSError as error:
             reason = str(error)
         if not said:

@@ -1,13 +1,13 @@
-"""Who may be read: what each stream, all memory and the quotas leave room for.
+"""Decides which senders may be read: by the room of their stream, by memory, and by quotas.
 
-A sender is not read while its stream fails or has `max_pending_stream` bytes waiting, nor while
-all together have `max_pending`. The kernel's buffers then fill up, and senders block.
+A sender is not read while its stream fails or has `max_pending_stream` bytes waiting, nor while all
+streams together have `max_pending`. The kernel's buffers then fill up, and senders block.
 
-Unfinished records may take most of that memory, and no commit can make room for those. Then
-whole records are taken from the kernel's buffers, which makes what is held less, and one sender
-at a time is elected to go on with a record that is larger than those.
+Unfinished records may take most of that memory, and no commit frees them. Then only bytes that
+complete records are read from the kernel's buffers, which reduces what is held, and one sender at a
+time is elected to continue with a record that is larger than its kernel buffer.
 
-A sender over a quota that blocks is not read until it has tokens again.
+A sender over a blocking quota is not read until it has tokens again.
 """
 
 import asyncio
@@ -20,28 +20,28 @@ from logengine.store.committer import Committer
 
 
 class Reader(Protocol):
-    """Whoever reads a sender's socket, as long as it is admitted."""
+    """An object that reads a sender's socket while admission permits it."""
 
     stream: str
     uid: int
 
     @property
     def holds_parts(self) -> bool:
-        """Whether it may read part of a record, and so has to go on to be rid of it."""
+        """Whether it may hold part of a record, which only further reading can complete."""
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes it keeps in memory that no entry holds yet."""
+        """How many bytes it keeps in memory that are not in an entry yet."""
 
     def resume(self) -> None:
-        """Goes on reading."""
+        """Resumes reading."""
 
     def stall(self) -> None:
         """Ends the sender: it was elected, and did not finish its record in time."""
 
 
 class Room(NamedTuple):
-    """How many records, and bytes, may be read at once."""
+    """How many records, and bytes, may be read in one step."""
 
     records: float
     size_bytes: float
@@ -51,10 +51,10 @@ UNLIMITED = Room(inf, inf)
 
 
 class Admission:
-    """Decides who may be read, and lets those go on who had to pause.
+    """Decides which readers may read, and resumes those that had to pause.
 
-    Sizes are in bytes, `stall_timeout_s` is for how long an elected reader may take. Runs on one
-    event loop.
+    Sizes are in bytes. `stall_timeout_s` is how long an elected reader may take to finish its
+    record. Runs on one event loop.
     """
 
     def __init__(
@@ -79,26 +79,26 @@ class Admission:
 
     @property
     def asks_who_sends(self) -> bool:
-        """Whether it depends on the user if somebody may be read."""
+        """Whether the decision depends on the sender's user, because there are quotas."""
         return self._quotas.are_set
 
     @property
     def paused(self) -> int:
-        """How many readers wait."""
+        """How many readers are paused."""
         return len(self._paused)
 
     @property
     def pending_bytes(self) -> int:
-        """How much was received and is not durable yet."""
+        """How many bytes were received and are not durable yet."""
         return self._committer.pending_bytes + self.held_bytes
 
     @property
     def is_full(self) -> bool:
-        """Whether the memory for records is used up."""
+        """Whether the memory for records (`max_pending`) is used up."""
         return self._committer.pending_bytes + self.held_bytes >= self._max_pending
 
     def room_for(self, reader: Reader) -> Room | None:
-        """How much `reader` may read of whatever comes next; None for nothing."""
+        """Returns how much `reader` may read; None for nothing."""
         if not self._stream_has_room(reader.stream):
             return None
         if reader is self.elected:
@@ -108,10 +108,10 @@ class Admission:
         return Room(*self._quotas.room(reader)) if self._quotas.are_set else UNLIMITED
 
     def may_read_opening(self, reader: Reader, opening: Opening) -> bool:
-        """Whether the first record of a new sender may be read, and no more.
+        """Whether the first record of a new sender, and only that, may be read.
 
-        Only that one says which stream it is for, and that stream may have room. Whoever asks how
-        the daemon is has an answer at all times.
+        Only that record says which stream it is for, and that stream may have room. A status
+        request is always answered.
         """
         if opening is Opening.STATUS:
             return True
@@ -120,7 +120,7 @@ class Admission:
         return not self._quotas.wait_s(reader) or opening is Opening.HELLO
 
     def may_finish_records(self, reader: Reader) -> bool:
-        """Whether `reader` may read up to the end of a record, and no further."""
+        """Whether `reader` may read up to the end of a record, but no further."""
         return (
             self._is_held_up()
             and self._stream_has_room(reader.stream)
@@ -128,18 +128,18 @@ class Admission:
         )
 
     def pause(self, reader: Reader) -> None:
-        """Remembers a reader that had to stop, to let it go on when there is room."""
+        """Notes a reader that had to stop, to resume it when there is room."""
         self._paused[reader] = None
         if reader is self.elected and not self._stream_has_room(reader.stream):
-            self._end_election()  # it is not its sender who does not go on
+            self._end_election()  # its stream stops it, not its sender
         self._elect()
         wait_s = self._quotas.wait_s(reader)
         if wait_s or (self._quotas.are_set and self.room_for(reader) is not None):
-            # Also if its tokens came just now: nobody else would tell.
+            # Also if its tokens came just now: nothing else would resume it.
             self._quotas.wait_for_tokens(wait_s)
 
     def let_go_on(self, reader: Reader | None = None) -> None:
-        """Lets go on whoever may: all that paused, or one."""
+        """Resumes all paused readers that may read, or only `reader`."""
         for paused in [reader] if reader else list(self._paused):
             wait_s = self._quotas.wait_s(paused)
             if wait_s and paused is not self.elected:
@@ -150,9 +150,9 @@ class Admission:
         self._elect()
 
     def hold(self, reader: Reader, change_bytes: int, *, finished: bool) -> None:
-        """Accounts for bytes that `reader` keeps outside of any entry.
+        """Accounts for bytes that `reader` keeps in memory outside of any entry.
 
-        `finished` says that it has finished a record, though it may have begun a longer one.
+        `finished` means that it finished a record; it may have started another one.
         """
         self.held_bytes += change_bytes
         if finished and reader is self.elected:
@@ -160,7 +160,7 @@ class Admission:
             self.let_go_on()
 
     def forget(self, reader: Reader) -> None:
-        """Lets the others go on instead of a reader that reads no more."""
+        """Forgets a reader that has ended, and resumes others in its place."""
         self._paused.pop(reader, None)
         if reader is self.elected:
             self._end_election()
@@ -171,10 +171,10 @@ class Admission:
         return self._committer.has_room(stream, self._max_pending_stream)
 
     def _is_held_up(self) -> bool:
-        """Whether it is unfinished records that take the memory, and not what is committed.
+        """Whether unfinished records, not records to be committed, use up the memory.
 
-        Where half of it is being committed there will be room by itself. To read on would take
-        more of each sender, as much as its socket holds.
+        If half of the memory is being committed, there will be room anyway; reading further would
+        take in as much more from each sender as its socket holds.
         """
         half_bytes = self._max_pending / 2
         if not self.is_full or self.held_bytes < half_bytes:
@@ -184,7 +184,7 @@ class Admission:
     def _elect(self) -> None:
         if self.elected or not self._paused or not self._is_held_up():
             return
-        # One that is not read for its quota, or for its stream, would only be closed for that.
+        # A reader stopped by its quota or its stream would only be closed by the timeout.
         elected = max(
             (
                 paused

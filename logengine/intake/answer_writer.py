@@ -1,19 +1,19 @@
-"""The answers to one sender, written without blocking, and bounded by what it reads."""
+"""Writes the answers to one sender without blocking; what waits to be written is bounded."""
 
 import asyncio
 import socket
 from collections.abc import Callable
 
-# To a sender that does not read its answers, no more than these wait; then it is not read.
+# When more than this waits for a sender that does not read its answers, it is not read either.
 ANSWERS_BYTES_MAX = 64 * 1024
 
 
 class AnswerWriter:
-    """What the sender at the other end of a socket is to be told, in order.
+    """Writes answers to the sender at the other end of a socket, in order.
 
-    Of acks only the latest waits. `encode_ack` gives the bytes of one; `on_written` is called
-    when all is written that had to wait for the sender to read. To a sender that cannot hear any
-    more nothing is written, and it counts as one that wants no answers.
+    Only the latest ack waits. `encode_ack` returns the bytes of an ack. `on_written` is called when
+    the answers that waited for the sender to read are all written. Once writing fails, nothing more
+    is written, and the sender counts as one that wants no answers.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class AnswerWriter:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether the sender leaves so many unread that it is not to be read either."""
+        """Whether so many answers wait that the sender must not be read."""
         return len(self._waiting) > ANSWERS_BYTES_MAX
 
     def ack(self, number: int) -> None:
-        """Says that all records up to `number` are durable."""
+        """Acknowledges all records up to `number` as durable."""
         self._ack_due = number
         self._write()
 
@@ -52,8 +52,8 @@ class AnswerWriter:
         self.say(answer)
 
     def close(self) -> None:
-        """Writes nothing more, and lets go of `on_written`. Before the socket is closed."""
-        self._on_written = _nothing  # or only the collector could free who gave it
+        """Writes nothing more, and drops `on_written`. Call it before closing the socket."""
+        self._on_written = _nothing  # breaks a cycle that only the garbage collector would free
         if self.is_blocked:
             self.is_blocked = False
             self._loop.remove_writer(self._socket)
@@ -74,7 +74,7 @@ class AnswerWriter:
                 self._loop.add_writer(self._socket, self._on_writable)
                 return
             except OSError:
-                # Nobody hears any more; what was sent is read and committed even so.
+                # The sender is gone; what it sent is still read and committed.
                 self.are_wanted = False
                 self._waiting.clear()
                 self._ack_due = 0

@@ -1,4 +1,4 @@
-"""What arrived becomes entries: stamped, held to the quotas that drop, and queued."""
+"""Turns received lines into entries: stamps them, applies the dropping quotas, queues them."""
 
 import time
 from collections.abc import Callable
@@ -17,9 +17,9 @@ log = structlog.get_logger()
 
 
 class Arrived(NamedTuple):
-    """Stored lines, `records` of them, made of `numbers` lines; `over` is a quota's name.
+    """`records` stored lines, made from `numbers` received lines.
 
-    There are fewer records than numbers if that quota drops the rest.
+    If the quota named `over` drops the rest, there are fewer records than numbers.
     """
 
     body: bytes
@@ -30,7 +30,7 @@ class Arrived(NamedTuple):
 
 
 class Arrivals:
-    """The way of all senders' lines to the committer."""
+    """Passes the lines of all senders to the committer."""
 
     def __init__(
         self,
@@ -45,18 +45,18 @@ class Arrivals:
         self._clock_ns = clock_ns
         self._timestamp = ""
         self._timestamp_turn = -1
-        self.refused = 0  # records, and datagrams, that were too long
+        self.refused = 0  # records and datagrams that were too long
         self.datagrams = 0
 
     def timestamp(self) -> str:
-        """The time for what arrives now: one for all that is read in one turn."""
+        """Returns the time for records read now; the same for all reads of one poller turn."""
         if self._timestamp_turn != self._poller.turns:
             self._timestamp_turn = self._poller.turns
             self._timestamp = format_timestamp(self._clock_ns())
         return self._timestamp
 
     def stamp(self, sender: QuotaSender, peer_fields: bytes, chunk: bytes) -> Arrived:
-        """The stored lines of `chunk`, complete lines of one sender, that the quotas let pass."""
+        """Stamps `chunk`, complete lines of one sender. Returns those that the quotas let pass."""
         timestamp = self.timestamp()
         body, count = stamp(chunk, envelope(timestamp, peer_fields))
         if not count:
@@ -65,11 +65,11 @@ class Arrivals:
         return Arrived(passed.body, passed.records, count, timestamp, passed.over)
 
     def add(self, stream: str, entry: Entry) -> None:
-        """Queues an entry; its sender hears of it once it is durable."""
+        """Queues an entry. Its sender is notified once it is durable."""
         self._committer.add(stream, entry)
 
     def refuse(self, stream: str, peer: Peer, limit: int) -> None:
-        """Counts and reports what is longer than `limit` bytes, and is not kept."""
+        """Counts and logs a record that is longer than `limit` bytes and was discarded."""
         log.warning(
             "record_too_large",
             stream=stream,

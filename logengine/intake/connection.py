@@ -1,8 +1,7 @@
-"""One connection of a sender: what it sends becomes entries, what is durable an ack.
+"""One sender's connection: turns what it sends into entries, and what is durable into acks.
 
-Works on a non-blocking socket with a poller and the loop's writers, and not on a transport:
-a transport that cannot write an ack closes the connection, and what its sender had still
-sent would be lost unread.
+Uses a non-blocking socket with the poller and the loop's writers, not an asyncio transport: a
+transport that fails to write an ack closes the connection and loses the bytes not read yet.
 """
 
 import contextlib
@@ -34,10 +33,10 @@ log = structlog.get_logger()
 
 
 class Connection:
-    """A sender, as the committer's `Sender` and as a reader of its socket.
+    """A sender: a `Sender` for the committer, and a `Reader` of its socket for admission.
 
-    Speaks `protocol`. Numbers are the sender's: of the last record that arrived, and of the last
-    durable one. `on_closed` is called once, when it has ended.
+    Speaks `protocol`. The numbers are the sender's: that of the last record that arrived, and that
+    of the last durable one. `on_closed` is called once, when the connection has ended.
     """
 
     holds_parts = True
@@ -70,12 +69,12 @@ class Connection:
         self.producer: str | None = None
         self._arrived = 0
         self._durable = 0
-        self._held_back: Sequence[Event] = ()  # arrived after a hello that is not answered yet
-        self._accounted_bytes = 0  # of those held, what admission knows of
+        self._held_back: Sequence[Event] = ()  # received after a hello that is not answered yet
+        self._accounted_bytes = 0  # the held bytes that admission knows about
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes it keeps in memory that no entry holds yet."""
+        """How many bytes it keeps in memory that are not in an entry yet."""
         held_bytes = self._receiver.unfinished_bytes
         if self._held_back:
             held_bytes += sum(
@@ -84,7 +83,7 @@ class Connection:
         return held_bytes
 
     def resume(self) -> None:
-        """Reads on, as soon as something is there."""
+        """Resumes reading, whenever there is something to read."""
         if self._state.is_read and not self._poller.watches(self._socket):
             self._poller.add(self._socket, self._on_readable)
 
@@ -94,7 +93,7 @@ class Connection:
             self._poller.remove(self._socket)
 
     def durable(self, number: int) -> None:
-        """All records up to `number` are on disk: says so, if the sender asked for it."""
+        """All records up to `number` are on disk: acknowledges them, if the sender wants acks."""
         if self._state.is_closed:
             return
         self._durable = number
@@ -106,36 +105,36 @@ class Connection:
     def fence(self) -> None:
         """Ends it in favour of a newer connection of the same producer.
 
-        What it had delivered stays queued, and is committed.
+        Its records that were already received stay queued, and are committed.
         """
         log.info("producer_fenced", stream=self.stream, producer=self.producer)
         self._end_with(self._encode.error("fenced"))
 
     @property
     def is_numbered(self) -> bool:
-        """Whether it was told from where on to send, by what is stored under its name."""
+        """Whether its numbers come from a welcome, that is, from what its producer had stored."""
         return self.producer is not None and not self._state.is_greeting
 
     def send_away(self) -> None:
-        """Ends it; what no ack passed is to be sent again, as after a stop."""
+        """Ends it. The sender must repeat what was not acknowledged, as after a stop."""
         self._end_with(self._encode.goodbye("data_directory_replaced"))
 
     def stall(self) -> None:
-        """Ends it because its unfinished record held up everybody else for too long."""
+        """Ends it because its unfinished record blocked all other senders for too long."""
         log.warning(
             "stalled_sender_closed", stream=self.stream, pid=self.peer.pid, uid=self.peer.uid
         )
         self._end_with(
-            self._encode.error("stalled", expected="the rest of a record that was begun, in time")
+            self._encode.error("stalled", expected="the rest of an unfinished record, in time")
         )
 
     def stop(self) -> None:
-        """Takes what the sender has sent so far, and no more; then ends when it is durable."""
+        """Reads what the sender has sent so far and nothing more; ends when that is durable."""
         if self._state.is_stopping or self._state.is_closed:
             return
         self._happens(Happening.STOP)
-        # The sender can write no more; what is in the kernel's buffer is read. If it is gone
-        # already, what it left is read all the same.
+        # The sender cannot write any more; what is in the kernel's buffer is still read, even if
+        # the sender is already gone.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
         if self._admission.room_for(self) is not None:
@@ -143,10 +142,10 @@ class Connection:
         self._close_if_through()
 
     def close(self) -> None:
-        """Gives the socket back; queued entries are committed all the same.
+        """Closes the socket. Queued entries are still committed.
 
-        To a sender that asked for no answers end of file says that all is durable. Where it is
-        not, that sender is told so before.
+        For a sender that asked for no answers, end of file means that all is durable. If it is not,
+        an error says so first.
         """
         if self._state.is_closed:
             return
@@ -154,9 +153,9 @@ class Connection:
         if not (self._answers.are_wanted or is_durable):
             warning = self._encode.error(
                 "not_durable",
-                expected="what you sent once more: not all of it is known to be on disk",
+                expected="that you send it all again: not all of it is known to be on disk",
             )
-            with contextlib.suppress(OSError):  # nobody hears it
+            with contextlib.suppress(OSError):  # the sender is gone, or does not read
                 self._socket.send(warning)
         self._release()
 
@@ -180,7 +179,7 @@ class Connection:
         try:
             self._read()
         except Exception:
-            # Whatever one sender brought about is not to end, or to occupy, the daemon.
+            # No failure caused by one sender may stop the daemon or keep it busy.
             log.exception("connection_failed", stream=self.stream, pid=self.peer.pid)
             self.close()
 
@@ -195,7 +194,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data = b""  # reset by the sender; all that it had sent was read before this
+            data = b""  # reset by the sender; everything it had sent was read before this
         events = self._receiver.receive(data) if data else []
         if data:
             self._handle(events)
@@ -204,14 +203,14 @@ class Connection:
         self._account_for_held(finished=bool(events))
 
     def _room_bytes(self) -> int:
-        """How much may be read now."""
-        # What a stop leaves to be read is no more than the kernel's buffer.
+        """Returns how many bytes may be read now."""
+        # After a stop, no more than the kernel's buffer is left to read.
         if self._answers.are_too_many and not self._state.is_stopping:
             return 0
         room = self._admission.room_for(self)
         if room is not None:
             return RECEIVE_BYTES if room is UNLIMITED else self._bytes_in(room)
-        # Only its first record says which stream it is for, and that one may have room.
+        # Only the first record says which stream it is for, and that stream may have room.
         is_new = self._receiver.awaits_opening
         may_finish = self._admission.may_finish_records(self)
         if not (is_new or may_finish):
@@ -224,20 +223,20 @@ class Connection:
         return self._receiver.whole_bytes(waiting) if may_finish else 0
 
     def _bytes_in(self, room: Room) -> int:
-        """How many bytes of what waits there is `room` for; at least one record, or a part."""
+        """Returns how many waiting bytes fit `room`: at least one record, or a part of one."""
         room_bytes = int(min(room.size_bytes, RECEIVE_BYTES))
         if room.records == inf:
             return room_bytes
         waiting = self._socket.recv(room_bytes, socket.MSG_PEEK)
-        # Where nothing waits, that is the end, and may be read.
+        # If nothing waits, this is end of file, and may be read.
         return self._receiver.bytes_of(waiting, max(1, int(room.records))) or 1
 
     def _on_end(self) -> None:
         self.pause()
         self._happens(Happening.END)
         if self.producer is not None or (self._state.is_stopping and self._answers.are_wanted):
-            # Half a record of a producer comes again, whole, under the same number; and
-            # whoever is told how far it came knows that a stop cut it off.
+            # A producer sends half a record again, whole and under the same number. A sender that
+            # gets acks knows which records a stop cut off.
             self._receiver.drop_unfinished()
         else:
             self._handle(self._receiver.end())
@@ -290,7 +289,7 @@ class Connection:
         )
 
     def _greet(self, hello: Hello, after: Sequence[Event]) -> bool:
-        """Answers a hello; False if that must wait, and what came `after` it as well."""
+        """Answers a hello. Returns False if the answer, and the events `after` it, must wait."""
         stream = hello.stream or self.stream
         try:
             self._add_stream(stream)
@@ -312,7 +311,7 @@ class Connection:
         return False
 
     def welcome_producer(self, next_number: int) -> None:
-        """Lets a producer begin at `next_number`, once all that is before it is durable."""
+        """Lets a producer start at `next_number`, after all earlier numbers are durable."""
         if self._state.is_closed:
             return
         self._happens(Happening.WELCOME)

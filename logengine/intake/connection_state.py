@@ -1,13 +1,13 @@
-"""The states of a connection, and what leads from one to the next, as a table.
+"""The states of a connection and its transitions, as a table.
 
-Two sides end a connection, and each on its own: the sender, by end of file, and the daemon, by
-a stop. In each of the four states that gives, a producer's hello may wait for its welcome.
+Each side can end a connection independently: the sender by end of file, the daemon by a stop. That
+makes four states, and in each of them a producer's hello may wait for its welcome.
 
-                      the sender goes on       the sender has ended
+                      the sender is sending    the sender has ended
     the daemon        OPEN                     ENDED
-     goes on          GREETING                 ENDED_GREETING
+     is running       GREETING                 ENDED_GREETING
     the daemon        STOPPING                 CUT_OFF
-     stops            STOPPING_GREETING        CUT_OFF_GREETING
+     is stopping      STOPPING_GREETING        CUT_OFF_GREETING
 
 The model is h11's `_state.py`.
 """
@@ -17,11 +17,11 @@ from enum import Enum, auto
 
 
 class State(Enum):
-    """Where a connection is in its life.
+    """The state of a connection.
 
-    A connection is read in OPEN, and in STOPPING, where what had come before the stop is taken.
-    An ENDED one stays until all it sent is durable; so does one that was CUT_OFF by a stop. While
-    GREETING nothing is read, because the numbers of what comes next are not known.
+    A connection is read in OPEN, and in STOPPING, which reads what arrived before the stop. A
+    connection that is ENDED, or CUT_OFF by a stop, stays until all it sent is durable. While
+    GREETING nothing is read, because the numbers of the next records are not known yet.
     """
 
     # is: read, greeting, ended, stopping, closed
@@ -36,22 +36,22 @@ class State(Enum):
     CLOSED = (False, False, True, False, True)
 
     def __init__(self, *is_: bool) -> None:
-        # Attributes, because each read and each ack asks, and to look into a set takes longer.
+        # Attributes: every read and every ack checks them, and a set lookup takes longer.
         self.is_read, self.is_greeting, self.is_ended, self.is_stopping, self.is_closed = is_
 
 
 class Happening(Enum):
-    """What leads from one state to the next."""
+    """An event that leads from one state to the next."""
 
-    HELLO = auto()  # of a named producer; any other is answered at once
+    HELLO = auto()  # of a named producer; any other hello is answered immediately
     WELCOME = auto()
-    END = auto()  # nothing more comes from the sender
+    END = auto()  # end of file from the sender
     STOP = auto()  # of the daemon
     CLOSE = auto()
 
 
 class ImpossibleHappening(Exception):
-    """Something happened to a connection that cannot happen in its state: a fault of ours."""
+    """An event that is impossible in the state of its connection: a bug in the daemon."""
 
 
 TRANSITIONS: Mapping[State, Mapping[Happening, State]] = {
@@ -99,7 +99,7 @@ TRANSITIONS: Mapping[State, Mapping[Happening, State]] = {
 
 
 def state_after(state: State, happening: Happening) -> State:
-    """The state that follows. Raises `ImpossibleHappening` if there is none."""
+    """Returns the next state. Raises `ImpossibleHappening` if there is none."""
     try:
         return TRANSITIONS[state][happening]
     except KeyError:

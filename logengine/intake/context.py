@@ -1,4 +1,4 @@
-"""What all senders of a daemon share."""
+"""The parts of the server that all readers of sockets share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
 from logengine.protocols.status import Status
 
-# At most so much is read at once, and a datagram may always be as long.
+# The most that one read returns. A datagram of this size is always accepted.
 RECEIVE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
 class IntakeContext:
-    """The parts of a server that whoever reads a socket works with.
+    """The parts of a server that a connection or a datagram socket works with.
 
-    `max_record` is in bytes. `add_stream` gives a stream its place, or raises `TooManyStreams`.
-    `status` is how the daemon is, or None for a peer that is not to know.
+    `max_record` is in bytes. `add_stream` admits a stream, or raises `TooManyStreams`. `status`
+    returns the daemon's status, or None for a peer that may not know it.
     """
 
     poller: Poller

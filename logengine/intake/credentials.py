@@ -1,7 +1,7 @@
-"""Who is at the other end of a Unix socket, as the kernel tells.
+"""Identifies the process at the other end of a Unix socket, as the kernel reports it.
 
-A sender may be gone by the time it is looked at, and its number be another process's. The kernel
-knows that by a descriptor of the process that connected (`SO_PEERPIDFD`, since Linux 6.5).
+A sender may have exited before it is looked up, and its pid may belong to another process by then.
+A pidfd of the process that connected shows that (`SO_PEERPIDFD`, since Linux 6.5).
 """
 
 import errno
@@ -15,9 +15,9 @@ from typing import NamedTuple
 from logengine.format.record import Peer
 
 _UCRED = struct.Struct("3i")  # unix(7): pid, uid, gid
-# No more, so that the kernel closes descriptors that somebody sends along.
+# No larger, so that the kernel closes descriptors that a sender passes along.
 ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size)
-OVERFLOW_UID = 65534  # whom the kernel names where it cannot tell the user
+OVERFLOW_UID = 65534  # the uid that the kernel reports if it cannot tell the user
 _SO_PEERPIDFD = 77  # socket(7); `socket` has no name for it
 _PIDFD = struct.Struct("i")
 _PID = re.compile(r"^Pid:\s*(-?\d+)$", re.MULTILINE)
@@ -26,7 +26,7 @@ _UNIT = re.compile(r"/([^/]+\.(?:service|scope|socket|mount|swap))(?=/|$)", re.M
 
 
 class Credentials(NamedTuple):
-    """A process, its user and its group; `pid` is 0 where the kernel cannot tell it."""
+    """A process, its user and its group. `pid` is 0 if the kernel cannot tell it."""
 
     pid: int
     uid: int
@@ -37,19 +37,20 @@ _UNKNOWN = Credentials(0, OVERFLOW_UID, OVERFLOW_UID)
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """The process that called connect(2)."""
+    """Returns the process that called connect(2)."""
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     peer = peer_of_process(Credentials(*_UCRED.unpack(packed)))
-    # By now: what was read may be of another process.
+    # Check after reading /proc: what was read there may be of another process.
     if peer.pid is not None and not _is_still(connection, peer.pid):
         peer = Peer(pid=peer.pid, uid=peer.uid, gid=peer.gid)
     return peer
 
 
 def credentials_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Credentials:
-    """The process that sent a datagram, from what recvmsg(2) gave beside it.
+    """Returns the process that sent a datagram, from the ancillary data of recvmsg(2).
 
-    Only root can send another's. Unknown of what was sent before SO_PASSCRED was set.
+    Only root can send another process's credentials. Those of a datagram that was sent before
+    SO_PASSCRED was set are unknown.
     """
     for level, kind, packed in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
@@ -58,11 +59,11 @@ def credentials_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Credentials:
 
 
 def peer_of_process(credentials: Credentials) -> Peer:
-    """The peer with these credentials.
+    """Returns the peer with these credentials.
 
-    Its name and unit come from /proc, and are None where it has exited meanwhile, or its
-    entry is hidden or another user's. One of the same user that has its number by now may be
-    taken for it.
+    Its name and unit come from /proc. They are None if the process has exited, or if its entry in
+    /proc is hidden or belongs to another user. If another process of the same user has its pid by
+    now, the name and unit may be those of that process.
     """
     pid, uid, gid = credentials
     if pid <= 0:  # from another pid namespace
@@ -80,7 +81,7 @@ def peer_of_process(credentials: Credentials) -> Peer:
 
 
 def _is_still(connection: socket.socket, pid: int) -> bool:
-    """Whether the number `pid` is still that of the process that connected, as far as is known."""
+    """Whether `pid` still belongs to the process that connected; True if the kernel cannot tell."""
     try:
         found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, _PIDFD.size)
     except OSError as error:
@@ -93,19 +94,19 @@ def _is_still(connection: socket.socket, pid: int) -> bool:
 
 
 def _pid_of(fdinfo: str) -> int | None:
-    """The process in the text of a /proc/self/fdinfo/FD of one: -1 once it is gone."""
+    """Returns the pid in the text of a pidfd's /proc/self/fdinfo/FD; -1 once it has exited."""
     found = _PID.search(fdinfo)
     return int(found[1]) if found else None
 
 
 def _has_user(status: str, uid: int) -> bool:
-    """Whether the process of a /proc/PID/status has this user: real, effective, or saved."""
+    """Whether the text of a /proc/PID/status has this uid: real, effective, or saved."""
     found = _UIDS.search(status)
     return found is not None and str(uid) in found[1].split()
 
 
 def unit_of_cgroup(cgroup: str) -> str | None:
-    """The innermost systemd unit in the text of a /proc/PID/cgroup, if there is one."""
+    """Returns the innermost systemd unit in the text of a /proc/PID/cgroup, if there is one."""
     units = _UNIT.findall(cgroup)
     return units[-1] if units else None
 

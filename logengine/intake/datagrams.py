@@ -1,8 +1,8 @@
-"""A datagram socket: each datagram is complete, and of whom the kernel says.
+"""Reads a datagram socket. Each datagram is complete, and the kernel names its sender.
 
-A datagram cannot be held back once it is read. So the socket is left alone while there is no
-room; the kernel's queue then fills up, and senders block, or get EAGAIN. Nothing that was read is
-dropped but for a quota that drops.
+A datagram cannot be held back once it is read. So the socket is not read while there is no room;
+the kernel's queue then fills up, and senders block or get EAGAIN. A datagram that was read is
+dropped only for a quota that drops, or if it is too long.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ log = structlog.get_logger()
 
 _DATAGRAMS_PER_TURN = 64
 _RETRY_PAUSE_S = 0.5
-# To ask /proc about a process takes ten times as long as all else about a datagram. Not for long,
-# because a process that has exited may give its number to another one.
+# Looking a process up in /proc takes ten times as long as everything else for a datagram. Senders
+# are cached only briefly, because a new process may get the pid of one that exited.
 _SENDERS_KEPT_S = 0.1
 _SENDERS_KEPT_MAX = 1024
 
 
 @dataclass(frozen=True)
 class _Sender:
-    """A sender of datagrams, as the committer's `Sender`: nobody waits for an answer."""
+    """A sender of datagrams, as the committer's `Sender`. It gets no answers."""
 
     stream: str
     uid: int
@@ -45,14 +45,14 @@ class _Sender:
     peer_fields: bytes
 
     def durable(self, number: int) -> None:
-        """Nobody is told."""
+        """Does nothing: a sender of datagrams gets no acks."""
 
 
 class DatagramSocket:
-    """Reads the datagrams of all senders to one socket, as a `Reader` for admission.
+    """Reads the datagrams of all senders to one socket; a `Reader` for admission.
 
-    A datagram longer than `max_record`, and than `RECEIVE_BYTES`, is refused. `on_closed` is
-    called once, when nothing more is read.
+    Refuses a datagram that is longer than both `max_record` and `RECEIVE_BYTES`. `on_closed` is
+    called once, when the socket is closed.
     """
 
     holds_parts = False  # each datagram is read whole
@@ -79,13 +79,13 @@ class DatagramSocket:
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
         self._senders: dict[Credentials, _Sender] = {}
         self._senders_until_s = 0.0
-        self._gathered: list[bytes] = []  # of one sender, to be stamped together
+        self._gathered: list[bytes] = []  # lines of one sender, to be stamped together
         self._gathered_of: _Sender | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._is_closed = False
         self.stream = stream
-        self.uid = OVERFLOW_UID  # of the next datagram's sender, where a quota asks
+        self.uid = OVERFLOW_UID  # of the next datagram's sender, if there are quotas
         self.held_bytes = 0
         receiving.setblocking(False)
         receiving.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -95,29 +95,29 @@ class DatagramSocket:
         return self._socket is receiving
 
     def resume(self) -> None:
-        """Reads on, as soon as something is there."""
+        """Resumes reading, whenever there is something to read."""
         if not (self._is_closed or self._poller.watches(self._socket)):
             self._poller.add(self._socket, self._on_readable)
 
     def stall(self) -> None:
-        """Does nothing: it holds no part of a record, and so is never elected."""
+        """Does nothing: it never holds part of a record, and so is never elected."""
 
     def stop(self) -> None:
-        """Takes what is in the kernel's queue, and no more; then closes.
+        """Reads what is in the kernel's queue and nothing more; then closes the socket.
 
-        An inherited socket keeps its queue, for the next daemon.
+        An inherited socket keeps its queue for the next daemon.
         """
         if self._is_inherited or self._is_closed:
             self.close()
             return
         self._is_stopping = True
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)  # whoever sends from now on gets EPIPE
+            self._socket.shutdown(socket.SHUT_RD)  # later senders get EPIPE
         self.resume()
         self._on_readable()
 
     def close(self) -> None:
-        """Gives the socket back; what was read is committed all the same."""
+        """Closes the socket. What was read is still committed."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -141,18 +141,18 @@ class DatagramSocket:
             if self._is_stopping:
                 self.close()  # nothing is left in the queue
         except OSError as error:
-            # Out of memory, perhaps: what waits in the kernel's queue is read later.
+            # Possibly out of memory: what waits in the kernel's queue is read later.
             log.error(
                 "receive_failed", stream=self.stream, error=str(error), retry_in_s=_RETRY_PAUSE_S
             )
             self._pause()
             self._retry = self._loop.call_later(_RETRY_PAUSE_S, self.resume)
         except Exception:
-            # Whatever one datagram brought about is not to end, or to occupy, the daemon.
+            # No failure caused by one datagram may stop the daemon or keep it busy.
             log.exception("datagram_failed", stream=self.stream)
 
     def _read(self) -> None:
-        """Takes some datagrams. Raises `BlockingIOError` when there are no more."""
+        """Reads some datagrams. Raises `BlockingIOError` when there are no more."""
         taken_bytes = 0
         for _ in range(_DATAGRAMS_PER_TURN):
             if taken_bytes >= RECEIVE_BYTES:
@@ -163,7 +163,7 @@ class DatagramSocket:
                 self._pause()
                 self._admission.pause(self)
                 return
-            # MSG_TRUNC: the size that was sent, though the buffer may be shorter.
+            # MSG_TRUNC returns the size that was sent, even if the buffer is shorter.
             size_bytes, ancillary, _, _ = self._socket.recvmsg_into(
                 [self._buffer], ANCILLARY_BYTES, socket.MSG_TRUNC
             )
@@ -176,12 +176,12 @@ class DatagramSocket:
         )
 
     def _look_at_next(self) -> None:
-        """Notes who sent the next datagram, and leaves it in the queue."""
+        """Notes the sender of the next datagram, which stays in the queue."""
         _, ancillary, _, _ = self._socket.recvmsg(0, ANCILLARY_BYTES, socket.MSG_PEEK)
         self.uid = credentials_in(ancillary).uid
 
     def _take(self, sender: _Sender, size_bytes: int) -> None:
-        """Takes a datagram of so many bytes, which is in the buffer unless it is too long."""
+        """Processes a datagram of `size_bytes`, which is in the buffer unless it is too long."""
         self._arrivals.datagrams += 1
         if size_bytes > len(self._buffer):
             self._arrivals.refuse(self.stream, sender.peer, len(self._buffer))
@@ -195,7 +195,7 @@ class DatagramSocket:
                     self._arrivals.refuse(self.stream, sender.peer, self._max_record)
 
     def _gather(self, sender: _Sender, chunk: bytes) -> None:
-        """Takes lines together that one sender sent, unless a quota wants to know at once."""
+        """Collects consecutive lines of one sender; with quotas, queues them immediately."""
         if sender is not self._gathered_of:
             self._add_gathered()
             self._gathered_of = sender

@@ -1,4 +1,4 @@
-"""Sockets at which senders are awaited: made, accepted from while there is a place, given up."""
+"""Listening sockets: binds them, accepts connections up to a limit, and closes them."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,11 @@ _NOBODY_TO_ACCEPT = {errno.EAGAIN, errno.ECONNABORTED, errno.EINTR}
 
 
 class Listeners:
-    """The sockets at which senders connect.
+    """The stream sockets at which senders connect.
 
-    `take` is called with each connection that is accepted, which does not block, and the stream
-    and the protocol of the listener; only while `connections` gives less than `connections_max`.
-    Where it does not, nobody is accepted until `accept_again`.
+    `take` is called with each accepted connection, which is non-blocking, and the stream and
+    protocol of its listener. While `connections` returns `connections_max` or more, nothing is
+    accepted; `accept_again` resumes.
     """
 
     def __init__(
@@ -48,9 +48,10 @@ class Listeners:
     def add(
         self, listener: socket.socket, stream: str, protocol: WireProtocol, *, inherited: bool
     ) -> None:
-        """Accepts on a listening socket from now on.
+        """Starts accepting on a listening socket.
 
-        An inherited one is somebody else's too: who waits there is left to the next daemon.
+        An inherited socket outlives this process: connections that wait there at a stop are left to
+        the next daemon.
         """
         listener.setblocking(False)
         self._listeners[listener] = (stream, protocol)
@@ -59,9 +60,9 @@ class Listeners:
         self._loop.add_reader(listener, self._accept, listener)
 
     def remove(self, listener: socket.socket) -> None:
-        """Accepts all that wait at a listener, if it is one of these, and closes it.
+        """Accepts all connections that wait at a listener, if it is one of these, and closes it.
 
-        A connection for which there is no place is closed, with nothing acknowledged.
+        A connection above the limit is closed with the listener; nothing of it was acknowledged.
         """
         if listener not in self._listeners:
             return
@@ -72,18 +73,18 @@ class Listeners:
         listener.close()
 
     def stop(self) -> None:
-        """Accepts all that wait at a listener that is not inherited, and closes all listeners."""
+        """Accepts all connections that wait at listeners of our own, and closes all listeners."""
         for listener in self._listeners:
             if listener not in self._inherited:
                 while self._accept(listener):
-                    pass  # who connected has perhaps sent already
+                    pass  # a sender that connected may have sent records already
         self._stop_accepting()
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
 
     def accept_again(self) -> None:
-        """Goes on accepting, if that was stopped and there is a place again."""
+        """Resumes accepting, if it was stopped and there are fewer connections than the limit."""
         if self._accepting or self._connections() >= self._connections_max:
             return
         self._accepting = True
@@ -91,7 +92,7 @@ class Listeners:
             self._loop.add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Takes some of those who wait; False when nobody is left or nobody can be taken."""
+        """Accepts some waiting connections. Returns False if none is left or none can be taken."""
         for _ in range(_ACCEPTS_PER_WAKE):
             if self._connections() >= self._connections_max:
                 log.warning("max_connections_reached", max_connections=self._connections_max)
@@ -102,7 +103,7 @@ class Listeners:
             except OSError as error:
                 if error.errno in _NOBODY_TO_ACCEPT:
                     return False
-                # Out of descriptors or memory: who waits in the backlog is taken later.
+                # Out of descriptors or memory: connections in the backlog are accepted later.
                 if not self._is_failing:
                     log.error("accept_failed", error=str(error), retry_every_s=_ACCEPT_PAUSE_S)
                 self._is_failing = True
@@ -129,15 +130,15 @@ _KINDS: Mapping[Transport, socket.SocketKind] = {
 
 
 def is_of(listener: socket.socket, transport: Transport) -> bool:
-    """Whether a socket is one for `transport`."""
+    """Whether a socket has the type that `transport` needs."""
     return listener.type == _KINDS[transport]
 
 
 def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> socket.socket:
-    """A Unix socket at `path` that is listened at, in place of one that a dead daemon left.
+    """Returns a listening Unix socket at `path`; replaces one that a dead daemon left there.
 
-    Raises `ConfigError` if something else is there, somebody listens there already, or the
-    directory belongs to another user, who could replace this socket by another one.
+    Raises `ConfigError` if `path` is something else, if a process listens there already, or if the
+    directory belongs to another user, who could replace this socket.
     """
     _remove_stale_socket(path)
     try:
@@ -153,7 +154,8 @@ def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> soc
     listener = socket.socket(socket.AF_UNIX, _KINDS[transport])
     try:
         if transport == "datagram":
-            # Before anybody can send: of what came earlier the kernel does not say from whom.
+            # Set it before the socket has a name: the kernel does not report the sender of a
+            # datagram that arrived earlier.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         listener.bind(os.fspath(path))
         os.chmod(path, mode)
@@ -171,7 +173,10 @@ def _remove_stale_socket(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise ConfigError(f"cannot listen at {path}: there is something that is no socket")
+        raise ConfigError(
+            f"cannot listen at {path}: it exists and is not a socket; remove it, or choose another "
+            "path"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -181,6 +186,6 @@ def _remove_stale_socket(path: Path) -> None:
                 path.unlink()
             return
         except OSError as error:
-            if error.errno != errno.EPROTOTYPE:  # that is a datagram socket, and somebody's
+            if error.errno != errno.EPROTOTYPE:  # a datagram socket that a process has open
                 raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
     raise ConfigError(f"cannot listen at {path}: another process listens there already")

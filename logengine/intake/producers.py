@@ -1,4 +1,4 @@
-"""Who speaks for a producer: the newest connection of it, from what is durable on."""
+"""Tracks the connection of each producer: the newest one, which starts after what is durable."""
 
 import asyncio
 from typing import Protocol
@@ -8,20 +8,20 @@ from logengine.store.store import Store
 
 
 class Speaker(Protocol):
-    """A connection that said a producer's name."""
+    """A connection whose hello named a producer."""
 
     stream: str
     producer: str | None
 
     def welcome_producer(self, next_number: int) -> None:
-        """Lets it begin at `next_number`: all that is before it is durable."""
+        """Lets it start at `next_number`: all earlier numbers are durable."""
 
     def fence(self) -> None:
-        """Ends it in favour of a newer one."""
+        """Ends it in favour of a newer connection."""
 
 
 class Producers:
-    """The connection of each producer in each stream, with its welcomes in `tasks`."""
+    """The connection of each producer in each stream. Welcomes run as tasks in `tasks`."""
 
     def __init__(self, store: Store, committer: Committer, tasks: asyncio.TaskGroup) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class Producers:
 
     @property
     def connected(self) -> int:
-        """How many have a connection."""
+        """How many producers have a connection."""
         return len(self._speakers)
 
     @property
@@ -41,9 +41,9 @@ class Producers:
         return len(self._welcomes)
 
     def greet(self, speaker: Speaker, first: int | None) -> None:
-        """Gives a producer to `speaker`, fences the one that had it, and welcomes it soon.
+        """Makes `speaker` its producer's connection, fences the previous one, schedules a welcome.
 
-        `first` is the lowest number that the producer still holds, if it said so.
+        `first` is the lowest number that the producer still keeps, if its hello has it.
         """
         key = _key(speaker)
         before = self._speakers.get(key)
@@ -57,15 +57,15 @@ class Producers:
         generation = -1
         while generation != self._store.generation:
             generation = self._store.generation
-            # What an earlier connection had delivered is to be counted: `next` is an ack.
+            # Commit first what an earlier connection delivered: `next` is an ack, and counts it.
             await self._committer.barrier(stream)
         del self._welcomes[speaker]
         known = self._store.last_durable(stream, producer)
         speaker.welcome_producer(max(known + 1, first or 1))
 
     def forget(self, speaker: Speaker) -> None:
-        """Lets go of a connection that has ended."""
-        # A stream may fail for hours, and many come and go before it can welcome anybody.
+        """Forgets a connection that has ended."""
+        # A stream may fail for hours, and many connections come and go before one is welcomed.
         if welcome := self._welcomes.pop(speaker, None):
             welcome.cancel()
         if speaker.producer is not None:

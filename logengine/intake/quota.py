@@ -1,7 +1,7 @@
-"""How much a stream and a user may send and store, and what was dropped of more than that.
+"""Quotas: how much each stream and each user may send and store, and what was dropped over them.
 
-Rates are token buckets; what may be stored, by what is stored (`stored_bytes`).
-No clock and no timers: `now_s` is an argument, of any clock that never goes back.
+Token buckets limit the rates; `stored_bytes` limits what is stored. No clock and no timers: `now_s`
+is an argument, from any clock that never goes back.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,18 +16,18 @@ from logengine.units import Duration, RecordsPerSecond, Size
 Over = Literal["block", "drop"]
 Limit = Literal["records_per_s", "bytes_per_s", "max_bytes"]
 
-# So many users are remembered before those are forgotten who could send a whole burst again.
+# Above this many users, those that could send a whole burst again are forgotten.
 _USERS_BEFORE_PRUNING = 4096
-# Who has no room is asked again, and looked at again, no sooner.
+# The shortest time until a stream or user without room is measured, and may ask, again.
 SCAN_EVERY_S = 2.0
 
 
 class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[quota.stream]`, `[quota.uid]`, `[stream.NAME.quota]`, `[uid.NUMBER.quota]`.
 
-    At most `burst` seconds' worth of the rates may be sent at once. 0 is no limit. Bytes per second
-    are those of the stored lines, envelope included; `max_bytes` are those of a stream's files, or
-    of a user's stored lines.
+    At most `burst` seconds' worth of the rates may be sent in one burst. 0 is no limit. Bytes per
+    second count stored lines, envelope included; `max_bytes` counts a stream's files, or a user's
+    stored lines.
     """
 
     records_per_s: RecordsPerSecond = RecordsPerSecond(0)
@@ -38,12 +38,12 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def limits_nothing(self) -> bool:
-        """Whether it lets everything pass."""
+        """Whether it has no limit at all."""
         return not (self.records_per_s or self.bytes_per_s or self.max_bytes)
 
 
 class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[quota]`: how much each stream, and each user, may be sent or send, and have."""
+    """`[quota]`: how much each stream may receive and store, and each user send and store."""
 
     report_every: Duration = Duration(10)
     stream: QuotaConfig = QuotaConfig()
@@ -51,50 +51,51 @@ class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class TokenBucket:
-    """Tokens that come at a rate, up to so many; full at first. A rate of 0 has no end of them.
+    """Tokens that arrive at a rate, up to a maximum. Starts full. A rate of 0 has infinitely many.
 
-    More may be taken than there are: then it is in debt, and what comes goes there first.
+    More tokens may be taken than there are. The bucket is then in debt, and new tokens pay that
+    first.
     """
 
     def __init__(self, per_s: float, burst_s: float, now_s: float) -> None:
         self._per_s = per_s
-        # At least one: less than a record per burst would let none pass, ever.
+        # At least one: with less than a record per burst, none would ever pass.
         self._most = max(1.0, per_s * burst_s) if per_s else inf
         self._tokens = self._most
         self._as_of_s = now_s
 
     def tokens(self, now_s: float) -> float:
-        """How many there are; below 0 is a debt."""
+        """Returns the number of tokens; negative if in debt."""
         if self._per_s and now_s > self._as_of_s:
             self._tokens = min(self._most, self._tokens + (now_s - self._as_of_s) * self._per_s)
             self._as_of_s = now_s
         return self._tokens
 
     def is_full(self, now_s: float) -> bool:
-        """Whether no more fit in."""
+        """Whether the bucket has its maximum."""
         return self.tokens(now_s) >= self._most
 
     def has_for(self, amount: float, now_s: float) -> bool:
-        """Whether `amount` is there."""
+        """Whether there are `amount` tokens."""
         return amount <= self.tokens(now_s)
 
     def has_for_one(self, amount: float, now_s: float) -> bool:
-        """The same for what cannot be cut: a full one gives it, or it never could."""
+        """Like `has_for`, for one record: a full bucket suffices, or a large one never passes."""
         return self.has_for(amount, now_s) or self.is_full(now_s)
 
     def take(self, amount: float, now_s: float) -> None:
-        """Takes `amount`, there or not."""
+        """Takes `amount` tokens, even into debt."""
         self.tokens(now_s)
         self._tokens -= amount
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until there is a whole token; 0 if there is one."""
+        """Returns the seconds until there is a whole token; 0 if there is one."""
         missing = 1.0 - self.tokens(now_s)
         return missing / self._per_s if missing > 0 else 0.0
 
 
 class Allowance:
-    """What is left of one quota: of records, bytes and space; `of` is "stream" or "uid"."""
+    """What is left of one quota: records, bytes and space. `of` is "stream" or "uid"."""
 
     def __init__(
         self, quota: QuotaConfig, of: str, space: Space[str] | Space[int], now_s: float
@@ -106,7 +107,7 @@ class Allowance:
         self.space = space
 
     def lacks(self, records: int, size_bytes: int, now_s: float) -> Limit | None:
-        """Which limit keeps so much from being taken, if any."""
+        """Returns the limit that this many records or bytes would exceed, if any."""
         if not self.records.has_for(records, now_s):
             return "records_per_s"
         if not self.bytes.has_for(size_bytes, now_s):
@@ -114,7 +115,7 @@ class Allowance:
         return "max_bytes" if size_bytes > self.space.left() else None
 
     def lacks_for_one(self, size_bytes: int, now_s: float) -> Limit | None:
-        """Which limit keeps one record from being taken, if any."""
+        """Returns the limit that one record of `size_bytes` would exceed, if any."""
         if not self.records.has_for_one(1, now_s):
             return "records_per_s"
         if not self.bytes.has_for_one(size_bytes, now_s):
@@ -122,16 +123,16 @@ class Allowance:
         return "max_bytes" if size_bytes > self.space.left() else None
 
     def room(self, now_s: float) -> tuple[float, float]:
-        """How many records, and bytes, may be taken."""
+        """Returns how many records, and bytes, may be taken."""
         return self.records.tokens(now_s), min(self.bytes.tokens(now_s), self.space.left())
 
     def take(self, records: int, size_bytes: int, now_s: float) -> None:
-        """Takes so much, there or not."""
+        """Takes records and bytes, even into debt."""
         self.records.take(records, now_s)
         self.bytes.take(size_bytes, now_s)
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until there is some of each, or until space is to be asked for again."""
+        """Returns the seconds until records and bytes are left, or space may be checked again."""
         for_space_s = SCAN_EVERY_S if self.space.left() <= 0 else 0.0
         return max(self.records.wait_s(now_s), self.bytes.wait_s(now_s), for_space_s)
 
@@ -141,7 +142,7 @@ class Allowance:
 
 
 class Admitted(NamedTuple):
-    """The stored lines that may pass, how many, and which quota kept the others out, if any."""
+    """The stored lines that may pass, their number, and the quota that stopped others, if any."""
 
     body: bytes
     records: int
@@ -149,7 +150,7 @@ class Admitted(NamedTuple):
 
 
 class Dropped(msgspec.Struct):
-    """What one user's records in one stream lost to one limit since the last report."""
+    """What one limit dropped of one user's records in one stream since the last report."""
 
     stream: str
     uid: int
@@ -162,9 +163,9 @@ class Dropped(msgspec.Struct):
 class Quotas:
     """The quotas of all streams and users, and how much of each is left.
 
-    `streams` and `users` are those that differ from `stream` and `user`, which hold for each
-    of the others. A user's quota is one for all streams and connections together. What is
-    `stored` is counted, if there is a `max_bytes` at all.
+    `streams` and `users` have the exceptions; `stream` and `user` apply to each of the others. A
+    user's quota covers all streams and connections together. `stored` is counted only if some quota
+    has a `max_bytes`.
     """
 
     def __init__(
@@ -188,21 +189,21 @@ class Quotas:
 
     @property
     def limits_nothing(self) -> bool:
-        """Whether nobody has a quota at all."""
+        """Whether there is no quota at all."""
         quotas = (self._stream, self._user, *self._streams.values(), *self._users.values())
         return all(quota.limits_nothing for quota in quotas)
 
     @property
     def limits_space(self) -> bool:
-        """Whether anybody has a `max_bytes`."""
+        """Whether any quota has a `max_bytes`."""
         return self.stored.counts_streams or self.stored.counts_users
 
     def has_max_bytes(self, stream: str) -> bool:
-        """Whether a stream has one."""
+        """Whether the quota of `stream` has a `max_bytes`."""
         return self._of_stream(stream).max_bytes > 0
 
     def without_space(self) -> tuple[list[str], list[int]]:
-        """The streams, and the users, that have all that `max_bytes` lets them, about."""
+        """Returns the streams, and the users, whose `max_bytes` is used up, approximately."""
         return (
             [
                 s
@@ -213,14 +214,14 @@ class Quotas:
         )
 
     def wait_s(self, stream: str, uid: int, now_s: float) -> float:
-        """Seconds until a sender may be read, as those quotas have it that block; 0 for now."""
+        """Returns the seconds until the blocking quotas let a sender be read; 0 for now."""
         return max(
             (each.wait_s(now_s) for each in self._allowances(stream, uid, now_s) if each.blocks),
             default=0.0,
         )
 
     def room(self, stream: str, uid: int, now_s: float) -> tuple[float, float]:
-        """Records and bytes that may be read of a sender now, as those have it that block."""
+        """Returns how many records and bytes of a sender the blocking quotas let be read now."""
         records = size_bytes = inf
         for allowance in self._allowances(stream, uid, now_s):
             if allowance.blocks:
@@ -229,9 +230,9 @@ class Quotas:
         return records, size_bytes
 
     def admit(self, stream: str, uid: int, body: bytes, records: int, now_s: float) -> Admitted:
-        """The stored lines of `body` that may pass: those before the first that may not.
+        """Returns the stored lines of `body` that may pass: all before the first that may not.
 
-        What does not is counted, for the report. O(1) if everything passes.
+        Counts the dropped ones for the report. O(1) if everything passes.
         """
         allowances = list(self._allowances(stream, uid, now_s))
         dropping = [each for each in allowances if not each.blocks]
@@ -251,7 +252,7 @@ class Quotas:
         return Admitted(body[:stop], passed, key[2])
 
     def take_dropped(self) -> list[Dropped]:
-        """What was dropped since it was asked for last."""
+        """Returns what was dropped since the last call."""
         dropped = list(self._dropped.values())
         self._dropped.clear()
         return dropped
@@ -285,7 +286,10 @@ class Quotas:
         return self._users.get(uid, self._user)
 
     def _prune(self, now_s: float) -> None:
-        """Forgets who has all of a quota, as a new one would; streams are bounded by themselves."""
+        """Forgets users whose whole quota is left, as for a new user.
+
+        Allowances of streams need no pruning: `max_streams` bounds them.
+        """
         if len(self._of_users) >= _USERS_BEFORE_PRUNING:
             left = {uid: each for uid, each in self._of_users.items() if not each.is_full(now_s)}
             self._of_users = left
@@ -294,12 +298,12 @@ class Quotas:
 def _those_that_fit(
     body: bytes, allowances: list[Allowance], now_s: float
 ) -> tuple[int, int, tuple[str, Limit] | None]:
-    """How many lines of `body` may be taken, where the last of them ends, and what forbids more.
+    """Returns how many lines of `body` may pass, where the last of them ends, and what stops more.
 
-    That is whose quota, and which limit of it.
+    The latter is the kind of quota, and its limit.
     """
     passed = stop = 0
-    # Not `splitlines`: JSON may have a carriage return between its tokens.
+    # Not `splitlines`: JSON may contain a carriage return between its tokens.
     for line in body.split(b"\n")[:-1]:
         after = stop + len(line) + 1
         for each in allowances:

@@ -1,4 +1,4 @@
-"""The quotas at work on one event loop: who waits, until when, and what is told of the dropped."""
+"""Applies the quotas on an event loop: makes senders wait, drops records, reports the drops."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from logengine.intake.quota import Admitted, Dropped, Quotas
 
 log = structlog.get_logger()
 
-# Nobody is woken for each token, but to read some records at once.
+# The shortest waits and reads: a sender is not resumed for each token, but to read some records.
 _PAUSE_MIN_S = 0.02
 _READ_MIN_BYTES = 4096
 
 
 class QuotaSender(Protocol):
-    """Whoever sends: to which stream, as which user."""
+    """A sender, as quotas see it: its stream and its user."""
 
     @property
     def stream(self) -> str:
@@ -30,12 +30,12 @@ class QuotaSender(Protocol):
 
 
 class QuotaGate:
-    """What a server asks before it reads a sender, and takes what it read.
+    """Tells the server whether it may read a sender, and which of the lines read may pass.
 
-    `on_tokens` is called when somebody who was to wait may have tokens again; `write` with a
-    stream and a line for it, which tells what was dropped, at most every `report_every_s` for
-    each stream, user and limit. `look_soon` is called when somebody has hardly any room left of
-    a `max_bytes`, whenever that is found. Without `quotas` everybody may send everything.
+    `on_tokens` is called when a waiting sender may have tokens again. `write` is called with a
+    stream and a line that reports drops in it, at most every `report_every_s` for each stream, user
+    and limit. `look_soon` is called when a stream or user may have little room left of a
+    `max_bytes`. Without `quotas`, nothing is limited.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class QuotaGate:
 
     @property
     def are_set(self) -> bool:
-        """Whether there is a quota at all."""
+        """Whether there is any quota."""
         return self._quotas is not None
 
     def wait_s(self, sender: QuotaSender) -> float:
-        """Seconds until `sender` has tokens of every quota that blocks; 0 if it has."""
+        """Returns the seconds until `sender` has tokens of every blocking quota; 0 if it has."""
         if self._quotas is None or self._nobody_waits:
             return 0.0
         wait_s = self._quotas.wait_s(sender.stream, sender.uid, self._loop.time())
@@ -72,14 +72,14 @@ class QuotaGate:
         return wait_s
 
     def room(self, sender: QuotaSender) -> tuple[float, float]:
-        """How many records, and bytes, may be read at once of `sender`, which need not wait."""
+        """Returns how many records and bytes of `sender`, which need not wait, may be read now."""
         if self._quotas is None or self._nobody_waits:
             return inf, inf
         records, size_bytes = self._quotas.room(sender.stream, sender.uid, self._loop.time())
         return records, max(size_bytes, _READ_MIN_BYTES)
 
     def admit(self, sender: QuotaSender, body: bytes, count: int) -> Admitted:
-        """Which of a sender's stored lines may pass, as those quotas have it that drop."""
+        """Returns which of a sender's stored lines the dropping quotas let pass."""
         if self._quotas is None:
             return Admitted(body, count, None)
         admitted = self._quotas.admit(sender.stream, sender.uid, body, count, self._loop.time())
@@ -92,7 +92,7 @@ class QuotaGate:
         return admitted
 
     def wait_for_tokens(self, wait_s: float) -> None:
-        """Has `on_tokens` called `wait_s` from now, or sooner."""
+        """Schedules `on_tokens` for `wait_s` from now, or sooner."""
         due_s = self._loop.time() + max(wait_s, _PAUSE_MIN_S)
         if self._tokens_timer is not None:
             if self._tokens_timer.when() <= due_s:
@@ -101,15 +101,15 @@ class QuotaGate:
         self._tokens_timer = self._loop.call_at(due_s, self._tokens_are_there)
 
     def without_space(self) -> tuple[list[str], list[int]]:
-        """The streams, and the users, that have no room left of a `max_bytes`, as far as known."""
+        """Returns the streams, and the users, whose `max_bytes` is used up, as far as known."""
         return self._quotas.without_space() if self._quotas else ([], [])
 
     def keep_nobody_waiting(self) -> None:
-        """From now on no quota blocks: a stop takes what was sent."""
+        """Stops all blocking by quotas: a stop reads everything that was sent."""
         self._nobody_waits = True
 
     def report(self) -> None:
-        """Writes into each stream what was dropped of it, and whose."""
+        """Writes a record into each stream about what was dropped, and of which user."""
         if self._report_timer is not None:
             self._report_timer.cancel()
             self._report_timer = None
@@ -118,7 +118,7 @@ class QuotaGate:
             self._write(dropped.stream, _told(dropped))
 
     def close(self) -> None:
-        """Ends it: nothing is called any more."""
+        """Cancels all timers."""
         for timer in (self._tokens_timer, self._report_timer):
             if timer is not None:
                 timer.cancel()
@@ -129,7 +129,7 @@ class QuotaGate:
 
 
 def _told(dropped: Dropped) -> bytes:
-    """The line that tells of it."""
+    """Returns the line that reports drops in the stream."""
     told = {
         "level": "warning",
         "event": "records_dropped",

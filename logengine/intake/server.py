@@ -1,4 +1,4 @@
-"""The server: its listeners, its connections, and how it begins and ends."""
+"""The server: its listeners and connections, how it starts and how it stops."""
 
 import asyncio
 import os
@@ -32,12 +32,12 @@ log = structlog.get_logger()
 
 
 class _Nobody:
-    """The sender of what the daemon itself writes."""
+    """The sender of the daemon's own records."""
 
     uid = os.geteuid()
 
     def durable(self, number: int) -> None:
-        """Waits for nothing."""
+        """Does nothing: the daemon does not wait for its own records."""
 
 
 _OWN_FIELDS = peer_fields(Peer(os.getpid(), os.geteuid(), os.getegid(), "logengine"))
@@ -45,18 +45,18 @@ _OWN_FIELDS = peer_fields(Peer(os.getpid(), os.geteuid(), os.getegid(), "logengi
 
 @dataclass
 class ServerTotals:
-    """What came in since the start."""
+    """Connections accepted and records refused since the start."""
 
     connections: int = 0
     refused: int = 0
 
 
 class Server:
-    """Accepts senders, and ends when all they sent is durable.
+    """Accepts senders; a stop returns when all that they sent is durable.
 
-    With `quotas`, a sender that is over one that blocks is not read until it has tokens
-    again, and what is over one that drops is dropped, counted, and reported in its stream.
-    `scan_soon` is called when somebody has hardly any room left of a quota's `max_bytes`.
+    With `quotas`, a sender over a blocking quota is not read until it has tokens again. Records
+    over a dropping quota are dropped, counted, and reported in their stream. `scan_soon` is called
+    when a stream or user has little room left of its `max_bytes`.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Server:
 
     @property
     def totals(self) -> ServerTotals:
-        """What came in since the start."""
+        """The totals since the start."""
         return ServerTotals(self._connections_taken, self.arrivals.refused)
 
     def listen(
@@ -124,9 +124,10 @@ class Server:
         *,
         inherited: bool = False,
     ) -> None:
-        """Takes what comes to a socket; records go to `stream` unless a hello says otherwise.
+        """Serves a socket. Its records go to `stream` unless a hello names another one.
 
-        An inherited one is somebody else's too: what waits there is left to the next daemon.
+        An inherited socket outlives this process: at a stop, what waits there is left to the next
+        daemon.
         """
         if transport == "stream":
             self._listeners.add(listener, stream, protocol, inherited=inherited)
@@ -144,27 +145,28 @@ class Server:
         datagrams.resume()
 
     def listen_no_more(self, listener: socket.socket) -> None:
-        """Takes what has come to a socket by now, and closes it."""
+        """Reads what has reached a socket by now, and closes it."""
         self._listeners.remove(listener)
         for each in list(self._datagram_sockets):
             if each.is_of(listener):
                 each.stop()
 
     def room(self) -> None:
-        """Lets those senders be read for whom there is room again."""
+        """Resumes the senders for whom there is room again."""
         self.admission.let_go_on()
 
     def send_producers_away(self) -> None:
-        """Ends the connections whose numbers were told from a data directory that is another now.
+        """Closes the connections of producers, after the data directory was replaced.
 
-        They come back, and are told from where on to send.
+        Their numbers came from the old directory. They reconnect, and a new welcome says from which
+        number on to send.
         """
         for connection in list(self._connections):
             if connection.is_numbered:
                 connection.send_away()
 
     async def stop(self) -> None:
-        """Stops accepting, takes what was sent so far, and returns when all of it is durable."""
+        """Stops accepting, reads what was sent so far, and returns when all of it is durable."""
         self._listeners.stop()
         self._quotas.keep_nobody_waiting()
         for each in self._open():
@@ -174,15 +176,15 @@ class Server:
         await self._committer.drained()
 
     def close(self) -> None:
-        """Closes all connections at once; nothing more is read."""
+        """Closes all connections immediately; reads nothing more."""
         for each in self._open():
             each.close()
-        self._quotas.report()  # after a stop that ran out of time it is in the log at least
+        self._quotas.report()  # after a stop that timed out, the report is at least in the log
         self._quotas.close()
         self._poller.close()
 
     def _take(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:
-        """Begins with somebody who has connected."""
+        """Starts serving an accepted connection."""
         connection = Connection(self._surroundings, accepted, stream, protocol, self._closed)
         self._connections.add(connection)
         self._all_closed.clear()
@@ -190,7 +192,7 @@ class Server:
         connection.resume()
 
     def _closed(self, connection: Connection) -> None:
-        """Forgets a connection."""
+        """Removes a closed connection."""
         self._connections.discard(connection)
         self.producers.forget(connection)
         self._note_if_all_closed()
@@ -216,7 +218,7 @@ class Server:
         self._committer.add(stream, Entry(body, count, timestamp, 0, _Nobody()))
 
     def _status(self, peer: Peer) -> Status | None:
-        """How the daemon is, for root and for its own user."""
+        """Returns the daemon's status; None for peers other than root and the daemon's user."""
         if peer.uid not in (0, os.geteuid()):
             return None
         committer = self._committer
@@ -233,7 +235,7 @@ class Server:
             max_connections=self._limits.max_connections,
             waiting_senders=self.admission.paused,
             pending_bytes=self.admission.pending_bytes,
-            max_pending=int(self._limits.max_pending),  # a config.Size, which nothing encodes
+            max_pending=int(self._limits.max_pending),  # msgspec cannot encode a config.Size
             failing_streams=len(failing),
             failing=failing[:FAILING_STREAMS_MAX],
             totals=TotalsStatus(

@@ -1,24 +1,25 @@
-"""How many bytes each stream and each user has stored, about: as last seen, and what came since.
+"""Approximately how many bytes each stream and each user has stored.
 
-No files and no clock: whoever looks at the disk says what was seen. Between two looks only what
-comes is counted, and nothing that was compressed, removed or erased; so who has hardly any room
-left, or none, is noted, to be looked at again.
+That is what the last scan measured, plus what arrived since. No files and no clock: the caller that
+scans the disk reports what it measured. Between scans only arrivals are counted, not what was
+compressed, removed or erased; so streams and users with little or no room left are noted, to be
+scanned again.
 """
 
 from collections.abc import Hashable, Mapping
 from math import inf
 from typing import Generic, TypeVar
 
-# Who has less than this share of his room left is looked at again.
+# A stream or user with less than this share of its room left is scanned again.
 _NEAR = 1 / 8
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Space(Generic[Key]):
-    """The room that one stream or one user has left of `max_bytes`; without those, no end of it.
+    """The room that one stream or user has left of `max_bytes`; 0 for `max_bytes` is no limit.
 
-    `used` has the bytes of everybody; `near` gets the key of who comes near the end of his room.
+    `used` has the bytes of all streams or users; `key` is added to `near` when little room is left.
     """
 
     def __init__(self, max_bytes: int, used: Mapping[Key, int], near: set[Key], key: Key) -> None:
@@ -28,7 +29,7 @@ class Space(Generic[Key]):
         self._key = key
 
     def left(self) -> float:
-        """How many bytes there are; 0 or less if it is used up."""
+        """Returns how many bytes are left; 0 or less if the room is used up."""
         if not self._max_bytes:
             return inf
         left = self._max_bytes - self._used.get(self._key, 0)
@@ -38,10 +39,10 @@ class Space(Generic[Key]):
 
 
 class StoredBytes:
-    """The bytes of all streams, and of all users in all streams together.
+    """The stored bytes of each stream, and of each user in all streams together.
 
-    Of a stream those of its files, of a user those of his lines. Only those are counted that
-    `counts_streams` and `counts_users` say.
+    A stream's bytes are those of its files; a user's bytes are those of the user's lines.
+    `counts_streams` and `counts_users` say which of them are counted.
     """
 
     def __init__(self, *, counts_streams: bool, counts_users: bool) -> None:
@@ -54,7 +55,7 @@ class StoredBytes:
         self.near_users: set[int] = set()
 
     def clear(self) -> None:
-        """Forgets all that is stored."""
+        """Forgets all counts."""
         self.streams.clear()
         self.users.clear()
         self._in_streams.clear()
@@ -62,7 +63,7 @@ class StoredBytes:
         self.near_users.clear()
 
     def add(self, stream: str, uid: int, size_bytes: int) -> None:
-        """Counts lines of a user that are going to be stored."""
+        """Counts lines of a user that are queued to be stored."""
         if self.counts_streams:
             self.streams[stream] = self.streams.get(stream, 0) + size_bytes
         if self.counts_users:
@@ -71,11 +72,11 @@ class StoredBytes:
             self.users[uid] = self.users.get(uid, 0) + size_bytes
 
     def saw_stream(self, stream: str, size_bytes: int) -> None:
-        """Takes what was seen of a stream for what it has."""
+        """Replaces the count of a stream by what was measured."""
         self.streams[stream] = size_bytes
 
     def saw_users(self, stream: str, users: Mapping[int, int]) -> None:
-        """Takes what was seen of all users in a stream for what they have there."""
+        """Replaces the counts of all users in a stream by what was measured."""
         before = self._in_streams.pop(stream, {})
         after = {uid: size_bytes for uid, size_bytes in users.items() if size_bytes}
         for uid in before.keys() | after.keys():
@@ -89,11 +90,11 @@ class StoredBytes:
 
     @property
     def anybody_is_near(self) -> bool:
-        """Whether somebody came near the end of his room since that was asked for last."""
+        """Whether a stream or user came near its limit since the last `take_near`."""
         return bool(self.near_streams or self.near_users)
 
     def take_near(self) -> tuple[set[str], set[str]]:
-        """The streams to be looked at: for their own room, and for that of a user."""
+        """Returns the streams to scan: for their own room, and for the room of a user."""
         streams, users = set(self.near_streams), set(self.near_users)
         self.near_streams.clear()
         self.near_users.clear()

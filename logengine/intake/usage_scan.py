@@ -1,8 +1,8 @@
-"""Looks at what streams and users have stored, for quotas of `max_bytes`: files and headers.
+"""Measures what streams and users have stored, for quotas of `max_bytes`.
 
-A look is taken in a thread: a listing of a stream, with the sizes of its files, and the header of
-its oldest segment. At the start of all streams; then only of those that have hardly any room
-left, or none, or that have records of such a user.
+A scan runs in a thread. It lists a stream's files with their sizes, and reads the header of the
+stream's oldest segment. The first scan covers all streams; later ones only streams that have
+little or no room left, and streams with records of such a user.
 """
 
 import asyncio
@@ -24,14 +24,15 @@ from logengine.store.store import Store
 
 log = structlog.get_logger()
 
-# A look that took long, because of thousands of streams, is not taken again at once.
+# After a scan that took long, because of thousands of streams, the next one waits this many times
+# as long.
 _REST_PER_SCAN = 9
-# Of a stream that begins with damaged segments the first one that is whole tells, among these.
+# If a stream starts with damaged segments, the first intact one among this many is used.
 _HEADERS_MAX = 64
 
 
 class _Wanted(NamedTuple):
-    """What is to be looked at of a stream."""
+    """What to measure of a stream."""
 
     stream: str
     size: bool
@@ -39,7 +40,7 @@ class _Wanted(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What was seen; None is what was not looked at, or could not be."""
+    """What was measured; None for what was not wanted or could not be read."""
 
     stream: str
     size_bytes: int | None
@@ -47,10 +48,11 @@ class _Seen(NamedTuple):
 
 
 class UsageScan:
-    """Keeps what `quotas` knows of the space that is used near to the truth.
+    """Keeps the stored bytes that `quotas` knows close to what is on the disk.
 
-    Of a stream or directory that cannot be read it stays as it was. `on_scanned` is called after
-    each look that was asked for. Runs on the committer's event loop, with its tasks in `tasks`.
+    For a stream or directory that cannot be read, the known values stay. `on_scanned` is called
+    after each scan that `scan_soon` requested. Runs on the committer's event loop, with its tasks
+    in `tasks`.
     """
 
     def __init__(
@@ -68,29 +70,29 @@ class UsageScan:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._may_scan_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None  # of the look that is due, or under way
+        self._timer: asyncio.TimerHandle | None = None  # of the scan that is due or running
         self._closed = False
         self._on_scanned = on_scanned
 
     async def scan_all(self) -> None:
-        """Looks at all streams that there are."""
+        """Scans all existing streams."""
         streams = await asyncio.to_thread(list_streams, self._store.data)
         counts_users = self._stored.counts_users
         wanted = [_Wanted(s, self._quotas.has_max_bytes(s), counts_users) for s in streams]
         await self._scan([each for each in wanted if each.size or each.users])
 
     def forget(self) -> None:
-        """Knows nothing of what is stored any more: the data directory is another one."""
+        """Forgets what is stored: the data directory was replaced."""
         self._stored.clear()
 
     def scan_soon(self) -> None:
-        """Has those looked at who are near the end of their room, once that may be."""
+        """Schedules a scan of the streams and users with little room left, if there are any."""
         if self._stored.anybody_is_near and self._timer is None and not self._closed:
             due_s = max(self._loop.time(), self._may_scan_at)
             self._timer = self._loop.call_at(due_s, self._begin)
 
     def close(self) -> None:
-        """Ends it: no more looks are taken."""
+        """Stops scanning."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -106,7 +108,7 @@ class UsageScan:
         try:
             await self._scan(wanted)
         except Exception:
-            # Whatever it is, what is known stays as it was, and it is tried again.
+            # What is known stays as it was, and a later scan tries again.
             log.exception("quota_look_failed")
         self._timer = None
         if not self._closed:
@@ -115,15 +117,16 @@ class UsageScan:
     async def _scan(self, wanted: Sequence[_Wanted]) -> None:
         if not self._store.is_open:
             self._may_scan_at = self._loop.time() + SCAN_EVERY_S
-            return  # all streams are looked at once it is
+            return  # all streams are scanned once it is open
         began = time.monotonic()
         generation = self._store.generation
         seen = await asyncio.to_thread(_look, self._store.data, wanted)
         if generation != self._store.generation:
-            return  # of a directory that is another one by now
+            return  # the data directory was replaced meanwhile
         for stream, size_bytes, oldest in seen:
             if size_bytes is not None:
-                # What is under way may be among the files too: rather twice than not at all.
+                # Records being committed may be in the files already: better to count them twice
+                # than not at all.
                 waiting_bytes = self._committer.bytes_waiting(stream)
                 self._stored.saw_stream(stream, size_bytes + waiting_bytes)
             if oldest is not None:
@@ -152,9 +155,9 @@ def _seen(data: Directory, wanted: _Wanted) -> _Seen:
 
 
 def _users_of_oldest(directory: Directory) -> Users | UnsetType | None:
-    """What the first segment says of users that can be read."""
+    """Returns the users in the header of the first segment that can be read."""
     for first in list_segments(directory)[:_HEADERS_MAX]:
-        # Removed since it was listed, or damaged: the one behind it says that less is stored.
+        # Removed since it was listed, or damaged: the next one says that less is stored.
         with suppress(DamagedSegment, FileNotFoundError):
             return read_header(directory, first).users
     return None

@@ -1,8 +1,8 @@
 """journald's export format: bytes in, entries out. No files.
 
-    __REALTIME_TIMESTAMP=1763928000000123       a field of text
-    MESSAGE                                     a field of bytes: a name alone, then
-    <8 bytes: length, little-endian><bytes>     how long it is, then as many, and LF
+    __REALTIME_TIMESTAMP=1763928000000123       a text field
+    MESSAGE                                     a binary field: its name alone, then
+    <8 bytes: length, little-endian><bytes>     its length, that many bytes, and LF
                                                 an empty line ends the entry
 
 Source: systemd's "Journal Export Formats".
@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from logengine.errors import MalformedInput
 
-# A field longer than this is left out: no daemon takes a record of it by default.
+# A longer field is left out: with the default max_record, the daemon would refuse its record.
 FIELD_BYTES_MAX = 1024 * 1024
-# So are the rest of an entry's fields once those before them take as much, or are so many.
+# Once the fields of an entry reach this size or this number, its further fields are left out.
 ENTRY_BYTES_MAX = 16 * 1024 * 1024
 FIELDS_MAX = 4096
 _NAME_BYTES_MAX = 256
@@ -23,17 +23,17 @@ _LENGTH_BYTES = 8
 
 
 class JournalEntry(NamedTuple):
-    """The fields of an entry, in order, and the names of those that were left out."""
+    """The fields of an entry, in order, and the names of the fields that were left out."""
 
     fields: list[tuple[str, bytes]]
     left_out: list[str]
 
 
 class JournalExportParser:
-    """Gives the entries of a journal export that comes in pieces.
+    """Parses a journal export that arrives in chunks.
 
-    Holds one entry and one piece in memory; O(bytes). Raises `MalformedInput` saying at which
-    byte.
+    Keeps one entry and one chunk in memory; O(bytes). Raises `MalformedInput` with the offset of
+    the wrong byte.
     """
 
     def __init__(self) -> None:
@@ -41,12 +41,12 @@ class JournalExportParser:
         self._offset = 0  # of the buffer's first byte in the input
         self._entry = JournalEntry([], [])
         self._entry_bytes = 0
-        # Of a field that is left out: how many bytes, with its LF, are to come; or all up to LF.
+        # While skipping a field that is left out: the bytes still to come, with its LF ...
         self._skipping = 0
-        self._skips_text = False
+        self._skips_text = False  # ... or, of a text field, all bytes up to its LF
 
     def receive(self, data: bytes) -> Iterator[JournalEntry]:
-        """The entries that are complete with `data`."""
+        """Yields the entries that `data` completes."""
         self._buffer += data
         place = 0
         while True:
@@ -60,9 +60,9 @@ class JournalExportParser:
         self._offset += place
 
     def end(self) -> Iterator[JournalEntry]:
-        """The last entry, if no empty line ended it."""
+        """Yields the last entry, if no empty line ended it."""
         if self._buffer or self._skipping or self._skips_text:
-            raise self._malformed(0, "it ends within a field")
+            raise self._malformed(0, "the input ends inside a field")
         if self._entry.fields or self._entry.left_out:
             yield self._take()
 
@@ -71,9 +71,9 @@ class JournalExportParser:
         return entry
 
     def _step(self, place: int) -> tuple[int, bool] | None:
-        """Takes what begins at `place`; where it ends, and whether it ends the entry.
+        """Parses the field or empty line at `place`.
 
-        None if it is not all there.
+        Returns where it ends, and whether it ends the entry; None if it is not complete yet.
         """
         if self._skips_text:
             return self._skip_text(place)
@@ -125,14 +125,14 @@ class JournalExportParser:
         if len(self._buffer) <= stop:
             return None
         if self._buffer[stop] != ord("\n"):
-            raise self._malformed(stop, f"expected a newline behind the {length} bytes of {name}")
+            raise self._malformed(stop, f"expected a newline after the {length} bytes of {name}")
         self._add(name, start, stop)
         return stop + 1, False
 
     def _name(self, start: int, stop: int) -> str:
         name = bytes(self._buffer[start:stop])
         if not name.isascii() or len(name) > _NAME_BYTES_MAX or not name.decode().isidentifier():
-            raise self._malformed(start, f"{name[:40]!r} is no name of a field")
+            raise self._malformed(start, f"{name[:40]!r} is not the name of a field")
         return name.decode()
 
     def _add(self, name: str, start: int, stop: int) -> None:

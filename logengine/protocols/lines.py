@@ -1,6 +1,6 @@
-"""Plain lines: each one is a message, whatever it looks like, and nobody is answered.
+"""Plain lines: each line is a message, whatever it looks like, and no sender is answered.
 
-`docs/lines.md` is the specification; this is the daemon's side of it.
+Implements the daemon's side of `docs/lines.md`, the specification.
 """
 
 from collections.abc import Iterator
@@ -26,31 +26,31 @@ _encoder = msgspec.json.Encoder()
 
 
 class LinesReceiver(NewlineFraming):
-    r"""Turns what arrives on one connection, or in one datagram, into records of text.
+    r"""Turns the bytes of one connection, or of one datagram, into records of text.
 
-    A line of more than `max_record` bytes becomes pieces of at most as many, each but the last
-    with `"partial":true`; put together, their messages are the line. A byte that is not UTF-8
-    stands as `\xff`. Holds at most `max_record` and one bytes. O(bytes), however they were cut.
+    A line longer than `max_record` bytes becomes pieces of at most that many bytes, each but the
+    last with `"partial":true`; concatenated, their messages are the line. A byte that is not UTF-8
+    becomes `\xff`. Keeps at most `max_record` + 1 bytes. O(bytes), however they were cut.
     """
 
-    awaits_opening = False  # no line says anything but itself
+    awaits_opening = False  # there is no hello and no request in this protocol
 
     def __init__(self, max_record: int) -> None:
         self._max_record = max_record
         self._unfinished = bytearray()
-        self._is_cut = False  # there was a piece of the unfinished line already
+        self._is_cut = False  # a piece of the unfinished line was already returned
 
     @property
     def unfinished_bytes(self) -> int:
-        """How many bytes of a line there are that no newline ended yet."""
+        """The number of bytes received of a line that has no newline yet."""
         return len(self._unfinished)
 
     def opening(self, waiting: bytes) -> Opening:
-        """A record, as everything is."""
+        """Returns `Opening.RECORD`: every line is a record."""
         return Opening.RECORD
 
     def receive(self, data: bytes) -> list[Event]:
-        """The records that `data` completes, and pieces of a line that is too long."""
+        """Returns the records that `data` completes, and pieces of a line that is too long."""
         stop = data.rfind(b"\n") + 1
         records = b""
         if stop:
@@ -58,24 +58,24 @@ class LinesReceiver(NewlineFraming):
             self._unfinished.clear()
             records = self._complete(complete)
         self._unfinished += memoryview(data)[stop:]
-        # One more, because a carriage return before the newline is no part of the line.
+        # One byte more, because a carriage return before the newline is not part of the line.
         if len(self._unfinished) > self._max_record + 1:
             records += _encoder.encode_lines(list(self._cut_unfinished()))
         return [Lines(records)] if records else []
 
     def end(self) -> list[Event]:
-        """The record of a last line that no newline ended."""
+        """Returns the record of a last line without a newline."""
         return self.receive(b"\n") if self._unfinished else []
 
     def drop_unfinished(self) -> int:
-        """Forgets a last line that no newline ended; how many bytes of it there were."""
+        """Discards a last line without a newline. Returns how many bytes it had."""
         dropped = len(self._unfinished)
         self._unfinished.clear()
         self._is_cut = False
         return dropped
 
     def _complete(self, chunk: bytes) -> bytes:
-        """The records of complete lines, as lines of JSON."""
+        """Returns the records of complete lines, as lines of JSON."""
         if self._is_cut or len(chunk) > self._max_record:
             lines = chunk.split(b"\n")[:-1]
             return _encoder.encode_lines([each for line in lines for each in self._parts(line)])
@@ -85,7 +85,7 @@ class LinesReceiver(NewlineFraming):
         )
 
     def _parts(self, line: bytes) -> Iterator[_Message | _Piece]:
-        """One line as a message, or in pieces."""
+        """Yields one line as a message, or in pieces if it is too long."""
         line = line.removesuffix(b"\r")
         is_cut, self._is_cut = self._is_cut, False
         start = 0
@@ -93,7 +93,7 @@ class LinesReceiver(NewlineFraming):
             stop = start + self._piece_bytes(line[start : start + self._max_record + 1])
             yield _Piece(_text(line[start:stop]))
             start = stop
-        # What is left of a line that was cut ends it, be it blank.
+        # The rest of a line that was cut is its last piece, even if that rest is blank.
         if is_cut or start or line.strip(BLANK):
             yield _Message(_text(line[start:]))
 
@@ -108,7 +108,7 @@ class LinesReceiver(NewlineFraming):
         del self._unfinished[:start]
 
     def _piece_bytes(self, beginning: bytes) -> int:
-        """How much of a line to take for a piece; `beginning` has one byte more than that."""
+        """Returns how many bytes make a piece; `beginning` has one more than the limit."""
         return between_characters(beginning, self._max_record)
 
 

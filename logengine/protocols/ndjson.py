@@ -1,6 +1,6 @@
 """NDJSON with acks: one JSON object per line, and a hello that turns answers on.
 
-`docs/protocol.md` is the specification; this is the daemon's side of it.
+Implements the daemon's side of `docs/protocol.md`, the specification.
 """
 
 import re
@@ -25,7 +25,7 @@ from logengine.protocols.wire import (
 PROTOCOL_VERSION = 1
 PRODUCER_CHARACTERS_MAX = 128
 _VERSION_DIGITS_MAX = 9
-NUMBER_MAX = 2**53  # what every JSON reader holds exactly
+NUMBER_MAX = 2**53  # every JSON reader represents integers up to this exactly
 
 _HELLO_START = re.compile(rb'[ \t\r]*\{[ \t\r]*"_hello"[ \t\r]*:')
 _STATUS_REQUEST = re.compile(
@@ -42,12 +42,11 @@ class _State(Enum):
 
 
 class NdjsonReceiver(NewlineFraming):
-    """Turns what arrives on one connection, however it is cut, into events.
+    """Turns the bytes of one connection into events, which do not depend on how they were cut.
 
-    Holds at most one unfinished line: `unfinished_bytes`, never more than
-    `max_record` plus one `receive`. O(bytes received), also for a line that arrives
-    byte by byte. A line's length is measured without its newline and without one
-    carriage return before that, however it was cut.
+    Keeps at most one unfinished line: `unfinished_bytes`, never more than `max_record` plus one
+    `receive`. O(bytes received), also for a line that arrives byte by byte. A line's length is
+    measured without its newline and without one carriage return right before it.
     """
 
     def __init__(self, max_record: int) -> None:
@@ -57,28 +56,28 @@ class NdjsonReceiver(NewlineFraming):
 
     @property
     def unfinished_bytes(self) -> int:
-        """How many bytes of a line there are that no newline ended yet."""
+        """The number of bytes received of a line that has no newline yet."""
         return len(self._unfinished)
 
     @property
     def awaits_opening(self) -> bool:
-        """Whether no line came yet that is not blank: the first one may be a hello."""
+        """Whether every line so far was blank: the first other one may be a hello."""
         return self._state is _State.FIRST_LINE
 
     def opening(self, waiting: bytes) -> Opening:
-        """What the first line of a sender is, of which `waiting` is the beginning."""
+        """Classifies the first line of a sender by its first bytes, `waiting`."""
         if begins_with_status_request(waiting):
             return Opening.STATUS
         return Opening.HELLO if begins_with_hello(waiting) else Opening.RECORD
 
     def receive(self, data: bytes) -> list[Event]:
-        """The events that `data` completes, in order."""
+        """Returns the events that `data` completes, in order."""
         newline = data.rfind(b"\n")
         if newline < 0:
             return self._hold(data)
         rest = data[newline + 1 :]
         if self._unfinished or rest:
-            # Copied once: of what comes under load, each record is in such a chunk.
+            # One copy only: under load, every record passes through such a chunk.
             complete = b"".join((self._unfinished, memoryview(data)[: newline + 1]))
             self._unfinished.clear()
         else:
@@ -87,13 +86,13 @@ class NdjsonReceiver(NewlineFraming):
         return events + self._hold(rest) if rest else events
 
     def end(self) -> list[Event]:
-        """The events of a last line that no newline ended: it counts as a line."""
+        """Returns the events of a last line without a newline: it counts as a line."""
         if not self._unfinished:
             return []
         return self.receive(b"\n")
 
     def drop_unfinished(self) -> int:
-        """Forgets a last line that no newline ended; how many bytes of it there were."""
+        """Discards a last line without a newline. Returns how many bytes it had."""
         dropped = self.unfinished_bytes
         self._unfinished.clear()
         return dropped
@@ -102,7 +101,7 @@ class NdjsonReceiver(NewlineFraming):
         if self._state in (_State.CLOSED, _State.INSIDE_TOO_LARGE):
             return []
         self._unfinished += data
-        # One more, because a carriage return before the newline is not the record's.
+        # One byte more, because a carriage return before the newline is not part of the record.
         if self.unfinished_bytes <= self._max_record + 1:
             return []
         self._unfinished.clear()
@@ -149,7 +148,7 @@ class NdjsonReceiver(NewlineFraming):
             return [Lines(chunk)]
         events: list[Event] = []
         start = stop = 0
-        # Only a chunk longer than max_record can hold a line that is.
+        # Only a chunk longer than max_record can contain such a line.
         while stop < len(chunk):
             line_start, stop = stop, chunk.index(b"\n", stop) + 1
             if not self._is_too_large(chunk[line_start:stop]):
@@ -177,7 +176,7 @@ _hello_decoder = msgspec.json.Decoder(_HelloLine)
 
 
 def decode_hello(line: bytes) -> Hello | BadHello:
-    """The hello in a first line that begins as one; keys it does not know are ignored."""
+    """Decodes a first line that starts like a hello. Unknown keys are ignored."""
     try:
         line.decode()
         said = _hello_decoder.decode(line)
@@ -202,7 +201,7 @@ def decode_hello(line: bytes) -> Hello | BadHello:
             error_answer(
                 "invalid_producer",
                 found=said.producer,
-                expected=f"1 to {PRODUCER_CHARACTERS_MAX} characters, none of them a control",
+                expected=f"1 to {PRODUCER_CHARACTERS_MAX} characters without control characters",
             )
         )
     if said.first is not None and not 1 <= said.first <= NUMBER_MAX:
@@ -219,22 +218,22 @@ def _status_event(version: int) -> StatusRequest | BadHello:
 
 
 def begins_with_hello(data: bytes) -> bool:
-    """Whether what a sender wrote first begins as a hello, be it cut off behind that."""
+    """Whether a sender's first bytes start like a hello; the rest of it may be missing."""
     return _HELLO_START.match(data.lstrip(b" \t\r\n")) is not None
 
 
 def begins_with_status_request(data: bytes) -> bool:
-    """Whether the first line that a sender wrote is there whole, and asks for the status."""
+    """Whether a sender's first bytes start with a complete status request."""
     return _STATUS_REQUEST.match(data) is not None
 
 
 def is_producer_name(name: str) -> bool:
-    """Whether a sender may call itself `name`."""
+    """Whether `name` is valid as the name of a producer."""
     return 0 < len(name) <= PRODUCER_CHARACTERS_MAX and not _CONTROL_CHARACTER.search(name)
 
 
 def welcome_answer(next_number: int, max_record: int) -> bytes:
-    """All numbers below `next_number` are durable; the sender goes on from there."""
+    """All numbers below `next_number` are durable; the sender continues from there."""
     return b'{"welcome":%d,"next":%d,"max_record":%d}\n' % (
         PROTOCOL_VERSION,
         next_number,
@@ -243,7 +242,7 @@ def welcome_answer(next_number: int, max_record: int) -> bytes:
 
 
 def ack_answer(number: int) -> bytes:
-    """Every record up to `number` is durable, or was refused by an error of its own."""
+    """Every record up to `number` is durable, or was refused by an earlier error."""
     return b'{"ack":%d}\n' % number
 
 
@@ -253,7 +252,7 @@ def too_large_answer(number: int, limit: int) -> bytes:
 
 
 def over_quota_answer(first: int, last: int, quota: str) -> bytes:
-    """Records `first` to `last` were not stored, because of what `quota` allows."""
+    """Records `first` to `last` exceeded `quota` and were not stored."""
     return b'{"error":"over_quota","first":%d,"last":%d,"quota":"%s"}\n' % (
         first,
         last,
@@ -272,12 +271,12 @@ def goodbye_answer(reason: str) -> bytes:
 
 
 def status_answer(status: Status) -> bytes:
-    """How the daemon is."""
+    """The answer to a status request."""
     return msgspec.json.encode(status) + b"\n"
 
 
 class NdjsonAnswers:
-    """The lines that the daemon writes."""
+    """The lines that the daemon writes to a sender."""
 
     welcome = staticmethod(welcome_answer)
     ack = staticmethod(ack_answer)

@@ -1,4 +1,4 @@
-"""All wire protocols by name: each module of this package that has a `PROTOCOL`."""
+"""All wire protocols by name: one for each module of this package that has a `PROTOCOL`."""
 
 import importlib
 import pkgutil
@@ -8,13 +8,13 @@ from functools import cache
 from logengine import protocols as package
 from logengine.protocols.wire import WireProtocol
 
-# What a `[[listen]]` speaks that does not say otherwise.
+# The protocol of a `[[listen]]` section that names none.
 DEFAULT_PROTOCOL = "ndjson"
 
 
 @cache
 def protocols() -> Mapping[str, WireProtocol]:
-    """The protocols, the default one first, then by name."""
+    """Returns the protocols by name: the default one first, the others sorted."""
     found = [
         protocol
         for each in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")

@@ -1,4 +1,4 @@
-"""How the daemon is: what it answers to `logengine status`, and says to systemd."""
+"""The daemon's status: its answer to `logengine status`, and the state reported to systemd."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ import msgspec
 
 from logengine.units import format_size_rounded
 
-# Of a full disk every stream may be failing; one answer tells of no more than these.
+# On a full disk every stream may be failing; an answer lists at most this many.
 FAILING_STREAMS_MAX = 100
-# So many streams, and users, it names that have no room left in their quota.
+# An answer lists at most this many streams, and users, whose quota of stored bytes is used up.
 FULL_MAX = 100
 
 
@@ -24,9 +24,9 @@ class FailingStream(msgspec.Struct, frozen=True):
 
 
 class TotalsStatus(msgspec.Struct, frozen=True):
-    """What happened since the start.
+    """Totals since the daemon's start.
 
-    The last ones have defaults, for an answer of a daemon that does not tell them.
+    The last fields have defaults, because older daemons do not send them.
     """
 
     records: int
@@ -41,10 +41,10 @@ class TotalsStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The answer to `{"_status":1}`; see `docs/protocol.md` for each.
+    """The answer to `{"_status":1}`; `docs/protocol.md` explains each field.
 
-    `failing` has at most `FAILING_STREAMS_MAX` of the `failing_streams`. The last ones have
-    defaults, for an answer of a daemon that does not tell them.
+    `failing` has at most `FAILING_STREAMS_MAX` of the `failing_streams`. The last fields have
+    defaults, because older daemons do not send them.
     """
 
     status: int
@@ -69,9 +69,9 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def serving_state(unusable: str, failing: Sequence[FailingStream]) -> str:
-    """One line on how the streams fare, as `systemctl status` shows it.
+    """Returns one line on the state of the streams, which `systemctl status` shows.
 
-    `unusable` says why nothing at all is committed, where that is so.
+    `unusable` is the reason why nothing at all can be committed, or empty.
     """
     if unusable:
         return f"Nothing is committed: {unusable}"

@@ -1,9 +1,8 @@
-"""What a wire protocol says of itself: its name, its transports, and what its bytes mean.
+"""The types of a wire protocol: its events, receiver, answers, transports, and name.
 
-A protocol is one module of this package with a `PROTOCOL`, and `registry` finds it there. Its
-receiver turns the bytes of one connection, or of one datagram, into events; its answers are the
-bytes that the daemon writes back. Listeners, credentials, quotas and the configuration know
-nothing more of it.
+A receiver turns the bytes of one connection, or of one datagram, into events. Answers are the bytes
+that the daemon writes back. Listeners, credentials, quotas and the configuration know nothing else
+about a protocol.
 """
 
 from collections.abc import Callable
@@ -15,15 +14,15 @@ import msgspec
 
 from logengine.protocols.status import Status
 
-# Over a stream socket there are connections, each of one sender, and they can be answered. A
-# datagram is complete, and can be of another sender than the one before.
+# A stream socket has connections, each of one sender, and they can be answered. A datagram is
+# complete by itself, and its sender may differ from that of the previous one.
 Transport = Literal["stream", "datagram"]
 
 
 class Lines(msgspec.Struct, frozen=True):
-    """Complete lines, each with its newline and each one record unless it is blank.
+    """Complete lines, each with its newline. Each is one record unless it is blank.
 
-    A line that is a JSON object is stored as that object, any other as its `message`
+    A line that is a JSON object is stored as that object, any other line as `message`
     (`format.record`).
     """
 
@@ -31,14 +30,14 @@ class Lines(msgspec.Struct, frozen=True):
 
 
 class TooLarge(msgspec.Struct, frozen=True):
-    """One record longer than `max_record`, which was not kept; it has used its number."""
+    """One record longer than `max_record`, which was discarded; it uses up a number."""
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """What a sender that wants answers said first.
+    """The first line of a sender that wants answers.
 
-    `stream` None means the listener's own. `first` is the lowest number the producer
-    still holds, if it said so.
+    `stream` None means the listener's stream. `first` is the lowest number that the producer still
+    keeps, if the hello has it.
     """
 
     stream: str | None
@@ -47,87 +46,87 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class BadHello(msgspec.Struct, frozen=True):
-    """A hello that cannot be honoured; `answer` says why, then the connection is closed."""
+    """A hello that is not accepted. `answer` says why; after it the connection is closed."""
 
     answer: bytes
 
 
 class StatusRequest(msgspec.Struct, frozen=True):
-    """The sender asks how the daemon is; the answer ends the connection."""
+    """A request for the daemon's status. After the answer the connection is closed."""
 
 
 Event = Lines | TooLarge | Hello | BadHello | StatusRequest
 
 
 class Opening(Enum):
-    """What a sender that was not read yet begins with, as far as can be seen."""
+    """What the first bytes of a new sender start with, as far as they show it."""
 
     RECORD = auto()
     HELLO = auto()  # it may name another stream than the listener's
-    STATUS = auto()  # a whole request
+    STATUS = auto()  # a complete request
 
 
 class Receiver(Protocol):
-    """Turns what arrives on one connection, or in one datagram, into events.
+    """Turns the bytes of one connection, or of one datagram, into events.
 
-    The events do not depend on how the bytes were cut. Holds at most one unfinished record, of
-    not much more than `max_record` bytes.
+    The events do not depend on how the bytes were cut. Keeps at most one unfinished record, of
+    little more than `max_record` bytes.
     """
 
     @property
     def unfinished_bytes(self) -> int:
-        """How many bytes there are of a record that has no end yet."""
+        """The number of bytes received of a record that is not complete yet."""
 
     @property
     def awaits_opening(self) -> bool:
-        """Whether the next record may be an opening that says where all of them go."""
+        """Whether the next record may be a hello, which may name another stream for all records."""
 
     def receive(self, data: bytes) -> list[Event]:
-        """The events that `data` completes, in order."""
+        """Returns the events that `data` completes, in order."""
 
     def end(self) -> list[Event]:
-        """The events of what is unfinished where nothing more comes."""
+        """Returns the events of the unfinished record, at end of input."""
 
     def drop_unfinished(self) -> int:
-        """Forgets what is unfinished; how many bytes that was."""
+        """Discards the unfinished record. Returns how many bytes it had."""
 
     def opening(self, waiting: bytes) -> Opening:
-        """What `waiting`, the first bytes of a sender or some of them, begins with."""
+        """Classifies the first bytes of a sender, or the part of them in `waiting`."""
 
     def whole_bytes(self, waiting: bytes) -> int:
-        """How many bytes of `waiting` come before the end of its last whole record."""
+        """Returns how many bytes of `waiting` belong to complete records."""
 
     def bytes_of(self, waiting: bytes, records: int) -> int:
-        """How many bytes of `waiting` the first `records` take; all, if it has no more."""
+        """Returns the size of the first `records` records in `waiting`; all of it if fewer."""
 
 
 class Answers(Protocol):
-    """The daemon's side of a conversation, in bytes; empty where a protocol says nothing."""
+    """Encodes the daemon's side of a conversation; empty bytes if a protocol has no such answer."""
 
     def welcome(self, next_number: int, max_record: int) -> bytes:
-        """All numbers below `next_number` are durable; the sender goes on from there."""
+        """All numbers below `next_number` are durable; the sender continues from there."""
 
     def ack(self, number: int) -> bytes:
-        """Every record up to `number` is durable, or was refused by an error of its own."""
+        """Every record up to `number` is durable, or was refused by an earlier error."""
 
     def too_large(self, number: int, limit: int) -> bytes:
         """Record `number` is longer than `limit` bytes and was not stored."""
 
     def over_quota(self, first: int, last: int, quota: str) -> bytes:
-        """Records `first` to `last` were not stored, because of what `quota` allows."""
+        """Records `first` to `last` exceeded `quota` and were not stored."""
 
     def error(self, error: str, **details: object) -> bytes:
         """An error that ends the connection, such as `fenced`."""
 
     def goodbye(self, reason: str) -> bytes:
-        """The daemon closes the connection, through no fault of the sender's."""
+        """The daemon closes the connection; the sender did nothing wrong."""
 
     def status(self, status: Status) -> bytes:
-        """How the daemon is."""
+        """The answer to a status request."""
 
 
 class NoAnswers:
-    """The answers of a protocol in which the daemon never says anything."""
+    """The answers of a protocol in which the daemon never answers."""
 
     def welcome(self, next_number: int, max_record: int) -> bytes:
         """Nothing."""
@@ -160,10 +159,10 @@ class NoAnswers:
 
 @dataclass(frozen=True)
 class WireProtocol:
-    """A protocol, as `[[listen]]` names it.
+    """A protocol, named in `[[listen]]`.
 
-    `receiver` makes a receiver for a `max_record` in bytes. Of the events only `Lines` and
-    `TooLarge` count in a datagram: nobody can be answered there.
+    `receiver` makes a receiver for a `max_record` in bytes. In a datagram only the events `Lines`
+    and `TooLarge` count, because its sender cannot be answered.
     """
 
     name: str
@@ -173,13 +172,13 @@ class WireProtocol:
 
 
 class NewlineFraming:
-    """Where records end, for receivers of protocols in which each one ends with a newline."""
+    """Finds the ends of records, for protocols in which each record ends with a newline."""
 
     def whole_bytes(self, waiting: bytes) -> int:
-        """How many bytes of `waiting` come before the end of its last whole line."""
+        """Returns how many bytes of `waiting` belong to complete lines."""
         return waiting.rfind(b"\n") + 1
 
     def bytes_of(self, waiting: bytes, records: int) -> int:
-        """How many bytes of `waiting` the first `records` lines take; all, if it has no more."""
+        """Returns the size of the first `records` lines in `waiting`; all of it if fewer."""
         parts = waiting.split(b"\n", records)
         return len(waiting) - (len(parts[-1]) if len(parts) > records else 0)

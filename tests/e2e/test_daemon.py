@@ -46,7 +46,7 @@ def test_a_second_daemon_at_the_same_socket_is_refused(daemon: Daemon, root: Pat
 def test_a_file_that_is_no_socket_is_not_removed(root: Path) -> None:
     daemon = Daemon(root)
     daemon.socket.write_text("precious")
-    assert "no socket" in refused(daemon)
+    assert "not a socket" in refused(daemon)
     assert daemon.socket.read_text() == "precious"
 
 

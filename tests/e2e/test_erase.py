@@ -88,7 +88,7 @@ def test_in_a_damaged_segment_nothing_is_erased_and_that_is_said(stopped: Daemon
     done = stopped.cli("erase", "app", "--where", "user=ann", status=1)
     assert b"app: erased 2 records" in done.stdout
     assert path.name.encode() in done.stderr
-    assert b"nothing in it is erased" in done.stderr
+    assert b"nothing in it was erased" in done.stderr
     assert path.read_bytes() == content
     # Where nothing is to be erased, nothing is read.
     done = stopped.cli("erase", "app", "--where", "user=ann", "--up-to", "app:3")
@@ -121,7 +121,7 @@ def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> Non
     [
         (["app"], 2, "say which records"),
         (["nope", "--grep", "x"], 1, "no stream 'nope'"),
-        (["app", "--up-to", "web:5"], 2, "web:5 is no cursor of app"),
+        (["app", "--up-to", "web:5"], 2, "web:5 is not a cursor of app"),
         (["app", "--up-to", "5"], 1, "expected STREAM:SEQ"),
         (["app", "--grep", "x", "--reason", "x" * 1001], 2, "1000 characters"),
         (["app", "--grep", "x"], 1, "in use by a running daemon"),

@@ -241,8 +241,8 @@ def stored(daemon: Daemon) -> int:
     ("arguments", "status", "said"),
     [
         (["export", "nope"], 1, "no stream 'nope'"),
-        (["export", "--format", "parquet"], 2, "name it with -o"),
-        (["export", "-o", "/dev/null"], 2, "no regular file"),
+        (["export", "--format", "parquet"], 2, "name a FILE with -o"),
+        (["export", "-o", "/dev/null"], 2, "not a regular file"),
         (["export", "-o", "/nonexistent/x"], 1, "/nonexistent/x: No such file or directory"),
         (["import", "-", "-s", "UP"], 1, "is not a valid stream name"),
         (["import", "/nonexistent", "-s", "app"], 1, "/nonexistent: No such file"),

@@ -56,7 +56,7 @@ def dropped_numbers(sender: Producer, last: int) -> set[int]:
 
 def waits(daemon: Daemon) -> None:
     """Returns when a sender is held up."""
-    eventually(lambda: b"1 of them held up" in daemon.cli("status").stdout, "a sender to be held")
+    eventually(lambda: b"1 of them waiting" in daemon.cli("status").stdout, "a sender to be held")
 
 
 def test_who_is_over_a_quota_that_blocks_waits_alone(make_daemon: MakeDaemon) -> None:
@@ -88,7 +88,7 @@ def test_connecting_again_for_each_record_is_no_way_around(make_daemon: MakeDaem
         sender.send(b"one\n")
         sender.socket.shutdown(1)
     eventually(lambda: len(daemon.records()) >= 5, "a burst to be taken")
-    eventually(lambda: b"of them held up" in daemon.cli("status").stdout, "the rest to wait")
+    eventually(lambda: b"of them waiting" in daemon.cli("status").stdout, "the rest to wait")
     assert len(daemon.records()) < 30
     assert daemon.stop() == 0
     assert len(daemon.records()) == 30
@@ -175,7 +175,7 @@ def test_a_user_is_over_the_quota_in_all_streams_at_once(make_daemon: MakeDaemon
 def test_send_says_which_lines_were_dropped(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(DROPS)
     done = daemon.cli("send", "-s", "tight", stdin=RECORDS, status=1)
-    assert b"over a quota of the daemon's; not stored" in done.stderr
+    assert b"over a quota of the daemon; not stored" in done.stderr
     assert b"Traceback" not in done.stderr
 
 
@@ -236,7 +236,7 @@ def test_a_stream_without_space_blocks_alone_and_a_larger_quota_lets_it_go_on(
     free.hello(stream="free")
     free.send(RECORDS)
     free.wait_for_ack(100)
-    assert b"tight has all the bytes" in daemon.cli("status").stdout
+    assert b"tight has used up its quota" in daemon.cli("status").stdout
     # One read more than there is room for is taken, and a header is not counted before a look.
     assert 8 * 1024 <= files_bytes(daemon, "tight") < 16 * 1024
     daemon.kill()
@@ -249,7 +249,7 @@ def test_a_stream_without_space_blocks_alone_and_a_larger_quota_lets_it_go_on(
     tight.send(b"".join(sent.splitlines(keepends=True)[following - 1 :]))
     tight.wait_for_ack(100)
     assert [value["n"] for value in values(daemon, "tight")] == list(range(1, 101))
-    assert b"all the bytes" not in daemon.cli("status").stdout
+    assert b"used up its quota" not in daemon.cli("status").stdout
 
 
 @pytest.mark.parametrize("quota", [of_stream("32KiB"), of_user("32KiB")], ids=["stream", "user"])
@@ -338,15 +338,15 @@ def test_a_user_without_space_waits_on_all_connections_and_over_a_kill(
         sender = daemon.connect()
         sender.hello(stream=stream, producer="p")
         sender.send(sent)
-    eventually(lambda: b"2 of them held up" in daemon.cli("status").stdout, "both to be held")
-    assert f"user {os.geteuid()} has all the bytes".encode() in daemon.cli("status").stdout
+    eventually(lambda: b"2 of them waiting" in daemon.cli("status").stdout, "both to be held")
+    assert f"user {os.geteuid()} has used up the quota".encode() in daemon.cli("status").stdout
     daemon.kill()
     daemon.start()
     senders = {stream: daemon.connect() for stream in ("one", "two")}
     following = {s: each.hello(stream=s, producer="p")["next"] for s, each in senders.items()}
     for stream, sender in senders.items():
         sender.send(b"".join(sent.splitlines(keepends=True)[following[stream] - 1 :]))
-    eventually(lambda: b"2 of them held up" in daemon.cli("status").stdout, "both to be held")
+    eventually(lambda: b"2 of them waiting" in daemon.cli("status").stdout, "both to be held")
     # A stop takes what was sent, whatever the quota.
     assert daemon.stop() == 0
     for stream in senders:

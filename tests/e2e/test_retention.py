@@ -89,7 +89,7 @@ def test_a_stream_whose_directory_could_not_be_synced_in_this_boot_is_left_alone
     (daemon.data / CRASH_MARK_NAME).write_text(f"boot {read_boot_id()}\nunsynced app\n")
     (root / "retain.toml").write_text(ONE_SEAL)
     command = ("retain", "--config", str(root / "retain.toml"), "--data", str(daemon.data))
-    assert b"app: left alone until the next boot" in daemon.cli(*command).stdout
+    assert b"app: not changed until the next boot" in daemon.cli(*command).stdout
     assert sealed(daemon) == before
     (daemon.data / CRASH_MARK_NAME).write_text("boot before-this-one\nunsynced app\n")
     daemon.cli(*command)

@@ -89,11 +89,11 @@ def test_a_stream_of_which_nothing_is_removed_is_named(root: Path) -> None:
         daemon.start()
         assert asked(daemon, 0)["unsynced_streams"] == ["app"]
         said = daemon.cli("status").stdout.decode()
-        assert "of app nothing is removed until the next boot" in said
+        assert "no file of app is removed until the next boot" in said
         assert "removals_ended" in daemon.events()
         daemon.stop()
         daemon.start()
-        assert "of app nothing is removed" in daemon.cli("status").stdout.decode()
+        assert "no file of app is removed" in daemon.cli("status").stdout.decode()
     finally:
         daemon.close()
 

@@ -30,7 +30,7 @@ def test_a_repair_waits_for_a_file_that_the_disk_does_not_give(stopped: Daemon) 
             assert b"was not repaired" in said.stderr
             assert said.stderr.count(b"\n") == 1
         said = stopped.cli("erase", "app", "--up-to", "app:3", "--reason", "x", status=1)
-        assert b"try again when the disk gives it" in said.stderr
+        assert b"try again when the disk can read it" in said.stderr
     assert not (stopped.data / ".damaged").exists()
     stopped.cli("verify")
     assert len(stopped.values("app")) == 10

@@ -172,10 +172,10 @@ def test_an_entry_that_is_too_large_is_cut_to_its_first_fields() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"A=1\n\nno name=2\n", "at byte 5: b'no name' is no name of a field"),
-        (b"A\n\x02\0\0\0\0\0\0\0xyz\n", "at byte 12: expected a newline behind the 2 bytes of A"),
-        (b"A\n\x09\0\0\0\0\0\0\0xyz", "it ends within a field"),
-        (b"A=1", "it ends within a field"),
+        (b"A=1\n\nno name=2\n", "at byte 5: b'no name' is not the name of a field"),
+        (b"A\n\x02\0\0\0\0\0\0\0xyz\n", "at byte 12: expected a newline after the 2 bytes of A"),
+        (b"A\n\x09\0\0\0\0\0\0\0xyz", "the input ends inside a field"),
+        (b"A=1", "the input ends inside a field"),
         (b"x" * 500, "expected the name of a field"),
     ],
 )

@@ -939,7 +939,7 @@ def test_a_socket_that_a_dead_daemon_left_is_replaced(root: Path) -> None:
 def test_what_is_no_socket_is_left_alone(root: Path) -> None:
     path = root / "socket"
     path.write_text("precious")
-    with pytest.raises(ConfigError, match="no socket"):
+    with pytest.raises(ConfigError, match="not a socket"):
         bind_listener(path, 0o600)
     assert path.read_text() == "precious"
 

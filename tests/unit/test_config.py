@@ -71,14 +71,15 @@ def test_the_comments_of_the_file_say_the_limits_of_the_code() -> None:
     text = DEFAULT_FILE.read_text().replace("\n# ", " ")
     compaction, limits = CompactionConfig(), LimitsConfig()
     assert f" 2 to {FANOUT_MAX}." in text
-    assert f"Without it, {SMALL_TIMES_LONGER} times seal_after." in text
-    assert f"less than {format_size(compaction.small_bytes)} (seal_bytes through fanout" in text
+    assert f"If not set, {SMALL_TIMES_LONGER} times seal_after." in text
+    assert f"less than {format_size(compaction.small_bytes)} (seal_bytes / fanout / fanout)" in text
     tiers = [*compaction.tiers[1:], compaction.seal_bytes]
     assert (
-        "of {} each one of {}, of those a sealed one of {}".format(*map(format_size, tiers)) in text
+        "of {} into one of {}, and those into a sealed one of {}".format(*map(format_size, tiers))
+        in text
     )
     assert 2 * limits.max_pending_stream == limits.max_pending
-    assert "Without it, half of max_pending, and no more than this." in text
+    assert "If not set: half of max_pending, but no more than this." in text
 
 
 def test_the_commented_file_as_it_stands_changes_nothing(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ PATH_108 = "/" + "a" * 107
         (LISTEN + "type = 'datagram'", "datagram is not for it"),
         # What does not go together
         ("data = 'here'", "data: 'here'; expected an absolute path"),
-        ("data = ''", "data: ''; expected an absolute path, or no such key"),
+        ("data = ''", "data: ''; expected an absolute path, or omit the key"),
         ('data = "/a\\u0000"', "data: '/a\\x00'; expected an absolute path without NUL"),
         ("[[listen]]\npath = 'here'", "listen[0].path: 'here'; expected an absolute path"),
         (f"[[listen]]\npath = '{PATH_108}'", "expected at most 107 bytes"),
@@ -260,9 +261,12 @@ PATH_108 = "/" + "a" * 107
         ("[stream.app]\nonfull = 'x'", "unknown key 'stream.app.onfull'; did you mean 'on_full'"),
         ("[stream]\napp = 1", "stream.app: 1; expected a table"),
         ("stream = 1", "stream: 1; expected a table"),
-        ("[stream.App]", "stream.App: no name of a stream; expected [a-z0-9]["),
-        ("[uid.ann]\n[uid.ann.quota]", "uid.ann: no user's number; expected such as [uid.1000"),
-        ("[uid.5000000000.quota]", "uid.5000000000: no user's number; expected"),
+        ("[stream.App]", "stream.App: not a stream's name; expected [a-z0-9]["),
+        (
+            "[uid.ann]\n[uid.ann.quota]",
+            "uid.ann: not a user's number; expected a number, as in [uid.1000",
+        ),
+        ("[uid.5000000000.quota]", "uid.5000000000: not a user's number; expected"),
         ("[uid.1000.quota]\nover = 'x'", "uid.1000.quota.over: 'x'; expected 'block' or 'drop'"),
         ("[uid.1000.quota]\nburts = '1s'", "unknown key 'uid.1000.quota.burts'; did you mean"),
         (
@@ -287,7 +291,7 @@ PATH_108 = "/" + "a" * 107
         ("[retention]\nmax_age = 30", "retention.max_age: 30; expected a duration such as"),
         (
             "[retention]\nmax_age = '30d'\n[compaction]\nenabled = false",
-            "compaction.enabled: false; expected true where there is a [retention]",
+            "compaction.enabled: false; expected true if there is a [retention]",
         ),
         ("[stream.app]\nretain = 5", "unknown key 'stream.app.retain'"),
         ("[stream.app.retention]\nmin_age = 5", "unknown key 'stream.app.retention.min_age'"),
