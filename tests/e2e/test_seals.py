@@ -291,7 +291,7 @@ def test_a_key_is_never_overwritten(daemon: Daemon, root: Path) -> None:
     key.write_text("mine")
     failed = daemon.cli("keygen", str(key), status=1)
     assert (
-        failed.stderr.decode() == f"logengine: {key} is there already; a key is never overwritten\n"
+        failed.stderr.decode() == f"logengine: {key} already exists; a key is never overwritten\n"
     )
     assert key.read_text() == "mine"
 
