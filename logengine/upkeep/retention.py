@@ -72,8 +72,8 @@ class Retainer:
         if not self._names.may_remove_from(removal.stream):
             return False
         with self._data.subdirectory(removal.stream) as directory:
-            # A compaction does not sync its removals. Without the segment that covers them, some
-            # of the removed segments would come back after a power cut.
+            # A compaction does not sync its removals. Without their cover, some of those segments
+            # would come back after a power cut.
             self._names.sync(directory)
             is_removed = self._names.remove(directory, removal.oldest.name)
         self._uses[removal.stream] = self._use_of(removal.stream)

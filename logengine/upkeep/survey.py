@@ -91,7 +91,7 @@ def _look(
         if header is None:
             covering = None
             if segment_name(first, compressed=True) in names:
-                found.seal_from = None  # it may be sealed
+                found.seal_from = None  # it may be a sealed one
             continue
         is_covered = covering is not None and header.count and header.last <= covering.last
         if not is_covered:
