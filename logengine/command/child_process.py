@@ -1,8 +1,8 @@
-"""A command as this process's child: its output, the signals passed on to it, its end.
+"""A command as a child process: its output, the signals passed on to it, its exit.
 
-The signals are taken by a thread that waits for them, and not by handlers: only so does one
-learn whether a signal came from a terminal. Those reach the whole process group, the command
-too, and would come to it twice.
+A thread waits for the signals instead of handlers, because only then is it known whether a signal
+came from a terminal. Such a signal reaches the whole process group, including the command, which
+would otherwise get it twice.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _PASSED_ON = frozenset(
         signal.SIGTSTP,
     }
 )
-_SI_KERNEL = 0x80  # asm-generic/siginfo.h; what a key on a terminal sends has it as its code
+_SI_KERNEL = 0x80  # asm-generic/siginfo.h; the code of a signal that a key on a terminal sends
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _READ_BYTES = 64 * 1024
@@ -42,14 +42,14 @@ _STATUS_NOT_RUNNABLE = 126
 
 
 class End(NamedTuple):
-    """How a command ended: with an exit status, or by a signal; the other one is None."""
+    """How a command ended: with an exit status or by a signal; the other one is None."""
 
     status: int | None
     signal: int | None
 
 
 class OutputPipe:
-    """What a command writes to one of its descriptors."""
+    """The read end of a pipe to which a command writes one of its outputs."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
@@ -59,7 +59,7 @@ class OutputPipe:
         self._is_given_up = False
 
     async def read(self) -> bytes:
-        """The next bytes; none at the end, or once it was given up."""
+        """Returns the next bytes; none at the end, or after `give_up`."""
         while not self._is_given_up or self._owed_bytes > 0:
             try:
                 data = os.read(self._descriptor, _READ_BYTES)
@@ -71,12 +71,12 @@ class OutputPipe:
         return b""
 
     def command_ended(self) -> None:
-        """What is in the pipe now may be the command's own, and is read in any case."""
+        """Notes what is in the pipe now: the command may have written it, so it is always read."""
         count = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4))
         (self._owed_bytes,) = struct.unpack("i", count)
 
     def give_up(self) -> None:
-        """Lets `read` end although somebody still has the other end."""
+        """Makes `read` return although a process still has the write end open."""
         self._is_given_up = True
         self._readable.set()
 
@@ -91,9 +91,9 @@ class OutputPipe:
 
 
 class ChildProcess:
-    """A command that runs. `outputs` has its descriptors 1 and 2.
+    """A running command. `outputs` are its descriptors 1 and 2.
 
-    `interrupted` is set by a Ctrl-C that comes when the command has ended already.
+    `interrupted` is set by a Ctrl-C that arrives after the command has ended.
     """
 
     def __init__(self, pid: int, outputs: dict[int, OutputPipe]) -> None:
@@ -103,11 +103,11 @@ class ChildProcess:
         self._end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
 
     async def ended(self) -> End:
-        """Returns when the command has ended, its output read or not."""
+        """Waits until the command has ended, whether or not its output has been read."""
         return await asyncio.shield(self._end)
 
     def take_signal(self, number: int, code: int) -> None:
-        """A signal came to this process: passes it on, or sees to the end of children."""
+        """Handles a signal to this process: passes it on, or reaps children."""
         if number == signal.SIGCHLD:
             self._reap()
         elif not self._end.done():
@@ -116,15 +116,15 @@ class ChildProcess:
             self.interrupted.set()
 
     def _pass_on(self, number: int, code: int) -> None:
-        # The command may have left the process group, as a shell with job control does.
+        # The command may have left the process group, like a shell with job control.
         if code != _SI_KERNEL or os.getpgid(self.pid) != os.getpgrp():
             os.kill(self.pid, number)
         if number == signal.SIGTSTP:
-            # Or a shell would not notice that its job was stopped.
+            # Otherwise a shell would not notice that its job was stopped.
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def _reap(self) -> None:
-        """Takes note of all that ended: the first process of a container has orphans, too."""
+        """Reaps all children that have ended: a container's first process also gets orphans."""
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
@@ -135,15 +135,15 @@ class ChildProcess:
 
 @asynccontextmanager
 async def running(command: Sequence[str]) -> AsyncIterator[ChildProcess]:
-    """Starts a command, with this process's standard input, and passes signals on to it.
+    """Starts a command with this process's standard input, and passes signals on to it.
 
-    To be entered in the main thread, before there are others, as they would get the signals.
-    No other child may be waited for in this process. Raises `CommandNotStarted`.
+    Enter it in the main thread, before there are other threads, which would get the signals. The
+    process must not wait for any other child. Raises `CommandNotStarted`.
     """
-    # What was ignored here, as by nohup, is to be ignored by the command, too.
+    # Signals ignored here, as under nohup, must be ignored by the command too.
     signals = {s for s in _PASSED_ON if signal.getsignal(s) != signal.SIG_IGN}
     signals.add(signal.SIGCHLD)
-    # Whoever started us may have it ignored, and children then end without a status.
+    # It may be ignored by inheritance, and children would then end without a status.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -156,9 +156,12 @@ async def running(command: Sequence[str]) -> AsyncIterator[ChildProcess]:
 
 
 def die_by(number: int) -> None:
-    """Ends this process by the signal; returns if it cannot be, as in the first of a container."""
-    # The core that tells something is the command's. RLIMIT_CORE would not do: it does not hold
-    # for a kernel that hands cores to a program (core(5)).
+    """Terminates this process by the signal; returns if it cannot, as a container's first process.
+
+    Dumps no core.
+    """
+    # Only the command's core is of use. RLIMIT_CORE would not suffice: a kernel that pipes cores to
+    # a program ignores it (core(5)).
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
@@ -213,5 +216,5 @@ def _signals_taken(child: ChildProcess, signals: Collection[int]) -> Iterator[No
     finally:
         is_over.set()
         assert thread.ident is not None
-        signal.pthread_kill(thread.ident, signal.SIGCHLD)  # any of them ends its waiting
+        signal.pthread_kill(thread.ident, signal.SIGCHLD)  # any of them ends the wait
         thread.join()

@@ -1,9 +1,10 @@
-r"""What a command writes, as records: bytes in, lines for the daemon out. No I/O.
+r"""Turns a command's output into records: bytes in, lines for the daemon out. No I/O.
 
-A line that is a JSON object becomes that object with `fd` in front, unless it has a key of
-that name; any other becomes `{"fd":1,"message":"…"}`, each byte that is not UTF-8 as `\xff`.
-Blank lines are no records. A line whose record the daemon would not take is text, in pieces,
-each but the last with `"partial":true`: put together, their messages are the line's.
+A line that is a JSON object becomes that object with `fd` in front, unless it already has a key of
+that name. Any other line becomes `{"fd":1,"message":"…"}`, with each byte that is not UTF-8 as
+`\xff`. Blank lines are dropped. A line whose record would be too long for the daemon is treated as
+text and split: each piece except the last has `"partial":true`, and their joined messages are the
+line.
 """
 
 from bisect import bisect_right
@@ -15,20 +16,20 @@ from logengine.format.record import BLANK, between_characters, object_fields
 
 
 class OutputLines:
-    """The lines of one descriptor of a command.
+    """The lines of one output of a command.
 
-    What comes out does not depend on how the input was cut. Holds at most a line of as many
-    bytes as the daemon takes in a record. O(bytes), and O(bytes * log bytes) for a line that
-    has to be cut. `max_record` is at least 64 bytes, as with the daemon.
+    The result does not depend on how the input was cut into pieces. Buffers at most one line of
+    as many bytes as the daemon accepts in a record. O(bytes), and O(bytes * log bytes) for a line
+    that must be split. `max_record` is at least 64 bytes, as in the daemon.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._begun = bytearray()  # of the line that has no end yet
-        self._is_cut = False  # there was a piece of that line already
+        self._begun = bytearray()  # the line that is not complete yet
+        self._is_cut = False  # whether a piece of that line was already returned
 
     def receive(self, data: bytes, max_record: int) -> bytes:
-        """The records that `data` completes, as lines of at most `max_record` bytes each."""
+        """Returns the records that `data` completes, as lines of at most `max_record` bytes."""
         *ends, begun = data.split(b"\n")
         records: list[bytes] = []
         for end in ends:
@@ -42,7 +43,7 @@ class OutputLines:
         return b"".join(records)
 
     def end(self, max_record: int) -> bytes:
-        """The record of a last line that has no newline, if there is one."""
+        """Returns the record of a last line without a newline, if there is one."""
         return b"".join(self._complete(b"", max_record))
 
     def _complete(self, end: bytes, max_record: int) -> Iterator[bytes]:
@@ -50,7 +51,7 @@ class OutputLines:
         is_cut = self._is_cut
         self._begun.clear()
         self._is_cut = False
-        # A longer one is cut without a look at its end, so nothing may depend on that.
+        # A longer line is split before its end is known, so the result must not depend on its end.
         if not is_cut and len(line) <= max_record:
             if not line.strip(BLANK):
                 return
@@ -78,7 +79,7 @@ class OutputLines:
         return msgspec.json.encode({"fd": self._fd, "message": message} | more) + b"\n"
 
     def _piece(self, line: bytes, max_record: int) -> tuple[bytes, int]:
-        """The longest beginning of `line` that the daemon takes, and how long it is."""
+        """Returns the record of the longest prefix of `line` that fits, and the prefix's length."""
         mark = {"partial": True}
 
         def record_bytes(stop: int) -> int:

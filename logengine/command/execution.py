@@ -1,4 +1,4 @@
-"""Runs a command and sends what it writes, line by line, and how it ended."""
+"""Runs a command, sends its output line by line, and then how it ended."""
 
 import asyncio
 import contextlib
@@ -13,20 +13,21 @@ from logengine.command.command_output import OutputLines
 from logengine.errors import LogEngineError, NotDurable
 from logengine.format.record import count_lines
 
-# For the daemon to say how long a record may be, before the first line is cut.
+# How long to wait, before the first line, for the daemon to say how long a record may be.
 _WELCOME_WITHIN_S = 1.0
-# For what the command left running and what still writes to its pipes.
+# How long to keep reading from processes that the command left running with its pipes open.
 _LAST_WORDS_S = 1.0
 
 
 async def execute(
     command: Sequence[str], client: AsyncClient, *, timeout_s: float, tell: Callable[[str], None]
 ) -> End:
-    """Runs `command` to its end and sends its output with `client`, which is closed then.
+    """Runs `command` to its end and sends its output with `client`, which it then closes.
 
-    Waits `timeout_s` for what is not durable when the command has ended. What is lost all the
-    same, `tell` is told in a line; that changes nothing for the command, which must not fail
-    because of its log. Raises `CommandNotStarted`. See `running` for where it may be called.
+    After the command has ended, waits up to `timeout_s` for records that are not durable yet. If
+    records are lost all the same, calls `tell` with a line that says so; the result stays the
+    command's, because a command must not fail because of its log. Raises `CommandNotStarted`. See
+    `running` for where it may be called.
     """
     execution = _Execution(client, tell)
     try:
@@ -43,14 +44,14 @@ async def execute(
 class _Execution:
     def __init__(self, client: AsyncClient, tell: Callable[[str], None]) -> None:
         self._client = client
-        client.tells_when_away = False  # standard error is the command's
+        client.tells_when_away = False  # standard error belongs to the command
         self._tell = tell
         self._has_failed = False
-        self._unsent = 0  # records that the client did not take
+        self._unsent = 0  # records that the client did not accept
         self._is_all_read = False
 
     async def run(self, command: Sequence[str], child: ChildProcess, timeout_s: float) -> End:
-        """Sends all there is to be sent, and waits until it is durable, if it is in time."""
+        """Sends all output, and waits until it is durable or the time is up."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         reading = asyncio.create_task(self._read_all(child))
@@ -60,7 +61,7 @@ class _Execution:
             for pipe in child.outputs.values():
                 pipe.command_ended()
                 loop.call_later(_LAST_WORDS_S, pipe.give_up)
-            # Reading may not have begun before the welcome was waited for.
+            # Reading may start only after the wait for the welcome.
             deadline = ended + _WELCOME_WITHIN_S + _LAST_WORDS_S + timeout_s
             await _finish(reading, child, deadline)
         finally:
@@ -71,7 +72,7 @@ class _Execution:
         return end
 
     async def close(self) -> None:
-        """Ends the client, and tells what was lost."""
+        """Closes the client, and reports what was lost."""
         lost: list[str] = []
         try:
             await self._client.close(timeout=0)
@@ -79,13 +80,13 @@ class _Execution:
             lost.append(str(error))
         except LogEngineError as error:
             pending = self._client.pending
-            lost.append(f"{pending} records are not known to be durable: {error}")
+            lost.append(f"{pending} records may not be durable: {error}")
         if self._unsent:
             lost.append(f"{self._unsent} records could not be sent")
         if not self._is_all_read:
             lost.append("the end of the command's output was not read")
         if self._client.dropped:
-            lost.append(f"{self._client.dropped} records were dropped for want of room")
+            lost.append(f"{self._client.dropped} records were dropped for lack of space")
         if self._client.refused:
             lost.append(f"the daemon refused {self._client.refused} records")
         if lost:
@@ -109,7 +110,7 @@ class _Execution:
         if len(line) > self._client.max_record + 1:
             line = encode_record(cut(record, self._client.max_record))
         await self._send(line)
-        with contextlib.suppress(LogEngineError):  # `close` says what it was
+        with contextlib.suppress(LogEngineError):  # `close` reports it
             await self._client.flush()
 
     async def _send(self, lines: bytes) -> None:
@@ -126,7 +127,7 @@ class _Execution:
 
 
 async def _finish(task: asyncio.Task[None], child: ChildProcess, deadline: float) -> None:
-    """Returns when `task` is done, the time is up, or a person does not want to wait."""
+    """Returns when `task` is done, the time is up, or the user interrupts the wait."""
     interrupt = asyncio.create_task(child.interrupted.wait())
     timeout_s = deadline - asyncio.get_running_loop().time()
     try:

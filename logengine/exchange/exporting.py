@@ -1,6 +1,6 @@
 """Writes records to files for other programs: NDJSON, NDJSON in zstd frames, Parquet.
 
-Each record is as `logengine cat --format json` prints it, with its stream and its number.
+Each record has the form that `logengine cat --format json` prints, with its stream and number.
 """
 
 import os
@@ -14,13 +14,13 @@ from logengine.format.compression import FRAME_BYTES, compress_lines
 
 FORMATS = ("ndjson", "zstd", "parquet")
 _LEVEL = 3
-# For a file that is on the disk only until DuckDB has read it.
+# For a file that exists only until DuckDB has read it.
 _TEMPORARY_LEVEL = 1
-# Longer than any line of the engine, unless max_record was raised to this.
+# Longer than any stored line, unless max_record was raised to this.
 _LINE_BYTES_MAX = 128 * 1024 * 1024
 
-# Only the envelope has columns of its own. What senders put into their records has no schema: a key
-# may be there twice, or be a number in one record and a text in another.
+# Only the envelope's fields get columns. Senders' fields have no schema: a key may occur twice, or
+# be a number in one record and a string in another.
 _QUERY = """
     COPY (
         SELECT
@@ -39,7 +39,7 @@ _QUERY = """
 
 
 def zstd_frames(lines: Iterable[bytes], level: int = _LEVEL) -> Iterator[bytes]:
-    """Compresses `lines` to frames of about a mebibyte. Each piece given ends with a newline."""
+    """Compresses `lines` to frames of about a mebibyte. Each piece of input ends with a newline."""
     gathered: list[bytes] = []
     size = 0
     for piece in lines:
@@ -52,7 +52,7 @@ def zstd_frames(lines: Iterable[bytes], level: int = _LEVEL) -> Iterator[bytes]:
 
 
 def export_file(lines: Iterable[bytes], path: Path, form: str) -> None:
-    """Writes `lines`, as `zstd_frames` takes them, to a file, whole or not at all.
+    """Writes `lines`, in pieces that end with newlines, to a file, whole or not at all.
 
     Durable when it returns. Raises `AtomicWriteError`, and `NotInstalled` for Parquet without
     DuckDB.
@@ -88,7 +88,7 @@ def _write_parquet(lines: Iterable[bytes], writer: AtomicWriter) -> None:
         with open(source, "wb") as file:
             file.writelines(zstd_frames(lines, _TEMPORARY_LEVEL))
         with duckdb.connect(config={"threads": 2, "temp_directory": temporary}) as connection:
-            # DuckDB writes the file that the writer has open, which is then synced and named.
+            # DuckDB writes to the writer's open temp, which is then synced and renamed.
             target = "'{}'".format(writer.temp_path.replace("'", "''"))
             connection.execute(
                 _QUERY.format(target=target), {"lines": source, "bytes_max": _LINE_BYTES_MAX}

@@ -1,14 +1,14 @@
-"""Converts logs of other programs to NDJSON, a line for each record, with their time as `time`.
+"""Converts logs of other programs to NDJSON, one line per record, with their time as `time`.
 
     text      every line that is not blank: {"time":"…","message":"<the line>"}
     ndjson    an object stays as it is, with `time` in front if one of its fields is a time
     journal   journald's export: {"time":"…","message":"…","PRIORITY":"6",…}
 
-A byte order mark in front of a line is removed. So is a run of NULs; `_nul_bytes` says how many
-there were.
+A byte order mark at the start of a line is removed, and so is a run of NULs; `_nul_bytes` gives
+their number.
 
-The same input gives the same number of lines, however it is cut: resuming depends on that. Bytes
-in, bytes out, no files and no clock.
+The same input yields the same number of lines, however it is cut into pieces: resuming depends on
+that. Bytes in, bytes out, no files and no clock.
 """
 
 import re
@@ -25,13 +25,13 @@ from logengine.protocols.journal_export import JournalEntry, JournalExportParser
 
 FORMATS = ("auto", "text", "ndjson", "journal")
 
-# A longer line is cut. The daemon refuses it all the same.
+# A longer line is truncated. The daemon refuses it in any case.
 _LINE_BYTES_MAX = 64 * 1024 * 1024
 _JOURNAL_START = re.compile(rb"(__CURSOR|__REALTIME_TIMESTAMP|__MONOTONIC_TIMESTAMP)=")
-# Editors on Windows put it in front of a file. In joined files it is in front of a line.
+# Windows editors put it at the start of a file. In concatenated files it starts a line.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Fields that are a time, if there is no `time`, and how many of their units make a second.
+# Fields to take the time from if there is no `time`, and how many of their units make a second.
 _TIME_KEYS = {
     "_ts": 1,
     "timestamp": 1,
@@ -45,17 +45,17 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Converter(Protocol):
-    """Converts an input that comes in pieces to NDJSON."""
+    """Converts an input that arrives in pieces to NDJSON."""
 
     def receive(self, data: bytes) -> bytes:
-        """The lines that are complete with `data`."""
+        """Returns the lines that `data` completes."""
 
     def end(self) -> bytes:
-        """The rest, at the end of the input."""
+        """Returns the rest, at the end of the input."""
 
 
 def converter(form: str, start: bytes, now: datetime) -> Converter:
-    """The converter for an input of format `form` that begins with `start`.
+    """Returns the converter for an input of format `form` that begins with `start`.
 
     `now` is an aware time, for lines without a year or a zone.
     """
@@ -65,12 +65,12 @@ def converter(form: str, start: bytes, now: datetime) -> Converter:
 
 
 def begins_journal(start: bytes) -> bool:
-    """Whether an input that begins with `start` looks like a journal's export."""
+    """Returns whether an input that begins with `start` looks like journald's export format."""
     return _JOURNAL_START.match(start) is not None
 
 
 def line_converter(form: str, now: datetime) -> "LineConverter":
-    """The converter for lines of text, or of NDJSON and text; `now` as in `converter`."""
+    """Returns the converter for lines of text, or of NDJSON and text; `now` as in `converter`."""
     convert = text_line if form == "text" else ndjson_line
     return LineConverter(lambda line: convert(line, now))
 
@@ -83,7 +83,7 @@ class LineConverter:
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> bytes:
-        """The lines that are complete with `data`."""
+        """Returns the lines that `data` completes."""
         stop = data.rfind(b"\n") + 1
         if not stop:
             self._rest += data[: max(0, _LINE_BYTES_MAX - len(self._rest))]
@@ -93,7 +93,7 @@ class LineConverter:
         return self._converted(chunk)
 
     def end(self) -> bytes:
-        """The last line, if it has no newline."""
+        """Returns the last line, if it has no newline."""
         chunk = bytes(self._rest)
         self._rest.clear()
         return self._converted(chunk)
@@ -109,16 +109,16 @@ class JournalConverter:
         self._parser = JournalExportParser()
 
     def receive(self, data: bytes) -> bytes:
-        """The entries that are complete with `data`."""
+        """Returns the entries that `data` completes."""
         return _joined(self._parser.receive(data))
 
     def end(self) -> bytes:
-        """The last entry, if no empty line ended it."""
+        """Returns the last entry, if no empty line ended it."""
         return _joined(self._parser.end())
 
 
 def text_line(line: bytes, now: datetime) -> bytes:
-    r"""The record of a line of text. Each byte that is not UTF-8 is written like `\xff`."""
+    r"""Returns the record of a line of text. Each byte that is not UTF-8 becomes like `\xff`."""
     line, nul_bytes = _stripped(line)
     text = line.rstrip(b"\r").decode("utf-8", "backslashreplace")
     record = {"message": text}
@@ -129,7 +129,7 @@ def text_line(line: bytes, now: datetime) -> bytes:
 
 
 def ndjson_line(line: bytes, now: datetime) -> bytes:
-    """The line, with `time` in front if a field is a time. A line that is no object is text."""
+    """Returns the line, with `time` in front if a field is a time; as text if not an object."""
     rest, nul_bytes = _stripped(line)
     stripped = rest.strip()
     try:
@@ -144,9 +144,9 @@ def ndjson_line(line: bytes, now: datetime) -> bytes:
 
 
 def _stripped(line: bytes) -> tuple[bytes, int]:
-    """The line without a byte order mark and NULs, and how many NULs there were.
+    """Returns the line without leading NULs and byte order mark, and the number of NULs.
 
-    After a power cut, NULs stand in place of what an appending program had written.
+    After a power cut, a file may contain NULs in place of what a program had appended.
     """
     if not line.startswith((b"\0", _BYTE_ORDER_MARK)):
         return line, 0
@@ -162,10 +162,9 @@ def _with_nul_bytes(record: bytes, count: int) -> bytes:
 
 
 def journal_entry(entry: JournalEntry) -> bytes:
-    """The record of a journal's entry: `MESSAGE` as `message`, other fields under their own name.
+    """Returns a journal entry's record: `MESSAGE` as `message`, other fields under their own name.
 
-    A field that is there more than once becomes a list. `_left_out` names fields that were too
-    long.
+    A field that occurs more than once becomes a list. `_left_out` names fields that were too long.
     """
     record: dict[str, Any] = {}
     values: dict[str, list[str]] = {}
@@ -204,7 +203,7 @@ def _time_of(fields: dict[str, msgspec.Raw], now: datetime) -> str | None:
 
 
 def _of_number(text: str, per_second: int) -> str | None:
-    """The timestamp of a number of units after the epoch, `per_second` of them in a second."""
+    """Returns the timestamp of a number of units after the epoch, `per_second` to the second."""
     if not re.fullmatch(r"\d{1,20}(\.\d{1,20})?", text, re.ASCII):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Inputs in pieces, as they come: files, pipes and standard input, for asyncio."""
+"""Reads inputs in pieces, as they arrive: files, pipes and standard input, for asyncio."""
 
 import asyncio
 import contextlib
@@ -16,9 +16,9 @@ _READ_BYTES = 1024 * 1024
 
 
 async def read_input(name: str) -> AsyncIterator[bytes]:
-    """The content of a file, or of standard input (`-`), in pieces. Raises `OSError`."""
+    """Yields the content of a file, or of standard input (`-`), in pieces. Raises `OSError`."""
     with _opened(name) as descriptor:
-        # A larger pipe makes larger portions, each of which is noted first with --resume.
+        # A larger pipe makes larger portions, and so fewer notes with --resume.
         with contextlib.suppress(OSError):
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _READ_BYTES)
         while chunk := await _read_some(descriptor):
@@ -26,18 +26,18 @@ async def read_input(name: str) -> AsyncIterator[bytes]:
 
 
 async def read_inputs(names: Sequence[str]) -> AsyncIterator[bytes]:
-    """Inputs one after the other; each ends with a newline. Raises `OSError`."""
+    """Yields the content of the inputs in order, each ended by a newline. Raises `OSError`."""
     for name in names:
         end = b""
         async for chunk in read_input(name):
             yield chunk
             end = chunk[-1:]
         if end not in (b"", b"\n"):
-            yield b"\n"  # the next file's first line is a line of its own
+            yield b"\n"  # otherwise the next file's first line would be joined to this one
 
 
 async def read_converted(names: Sequence[str], form: str) -> AsyncIterator[bytes]:
-    """Inputs of a format of `importing`, as NDJSON. Raises `MalformedInput` and `OSError`."""
+    """Yields inputs of a format of `importing` as NDJSON. Raises `MalformedInput`, `OSError`."""
     for name in names:
         conversion: Converter | None = None
         try:
@@ -51,9 +51,9 @@ async def read_converted(names: Sequence[str], form: str) -> AsyncIterator[bytes
 
 
 async def complete_lines(chunks: AsyncIterator[bytes], max_record: int) -> AsyncIterator[bytes]:
-    """`chunks` cut at line ends instead. A last line without a newline gets one.
+    """Yields `chunks` cut at line ends instead. A last line without a newline gets one.
 
-    Only so much of a line longer than `max_record` is passed on that the daemon refuses it.
+    A line longer than `max_record` is passed on only up to a length that the daemon refuses.
     """
     rest = bytearray()
     async for chunk in chunks:
@@ -68,9 +68,9 @@ async def complete_lines(chunks: AsyncIterator[bytes], max_record: int) -> Async
 
 
 def written_at(name: str) -> datetime:
-    """About when the last line of an input was written, as an aware, local time.
+    """Returns about when the last line of an input was written, as an aware, local time.
 
-    A line without a year is taken to be from before that.
+    A line without a year is assumed to be no newer than that.
     """
     now = datetime.now().astimezone()
     if name == "-" or not Path(name).is_file():
@@ -88,12 +88,12 @@ def _opened(name: str) -> Iterator[int]:
 
 
 async def _read_some(descriptor: int) -> bytes:
-    """The next bytes. Waits without a thread, for a pipe may be silent for hours."""
+    """Returns the next bytes. Waits without a thread, because a pipe may be silent for hours."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     try:
         loop.add_reader(descriptor, readable.set)
-    except PermissionError:  # a regular file: epoll takes none, and none ever blocks for long
+    except PermissionError:  # a regular file: epoll rejects it, and it never blocks for long
         return os.read(descriptor, _READ_BYTES)
     try:
         await readable.wait()

@@ -1,4 +1,4 @@
-"""Finds the time at the beginning of a line of text, as programs write it. No I/O.
+"""Finds the time at the start of a line of text, in the forms that programs write. No I/O.
 
 2026-11-23T20:00:00.123+01:00 …        RFC 3339, also with a space, a comma, no offset
 <13>Nov 23 20:00:00 host …             syslog, without a year and a zone
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, tzinfo
 
 from logengine.format.timestamp import format_moment, zone_of
 
-# Only these first characters of a line are searched.
+# Only this many characters at the start of a line are searched.
 _SEARCHED_CHARACTERS = 512
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = f"({'|'.join(_MONTHS)})"
@@ -25,15 +25,15 @@ _ISO = re.compile(
 )
 _SYSLOG = re.compile(rf"{_PRIORITY}{_MONTH} +(\d{{1,2}}) {_CLOCK}(?!\d)", re.IGNORECASE)
 _ACCESS = re.compile(rf"[^\[]*\[(\d\d)/{_MONTH}/(\d{{4}}):{_CLOCK}{_OFFSET}\]", re.IGNORECASE)
-# A time that is ahead by less is of this year: a clock was ahead.
+# A time without a year may be up to this far ahead of `now`: some clock was fast.
 _AHEAD_MAX = timedelta(days=1)
 
 
 def leading_time(line: str, now: datetime) -> str | None:
-    """The time that `line` begins with, as a timestamp in UTC; None if it begins with none.
+    """Returns the time at the start of `line` as a timestamp in UTC; None if there is none.
 
-    `now` is an aware time. If the line has no zone, that of `now` is used. If it has no year, the
-    latest year is used in which the time is not after `now`.
+    `now` is an aware time. A line without a zone gets that of `now`. A line without a year gets
+    the latest year in which its time is at most one day after `now`.
     """
     start = line[:_SEARCHED_CHARACTERS]
     if found := _ISO.match(start):
@@ -56,7 +56,7 @@ def _of_last_year_possible(
     month: int, day: int, rest: list[str | None], now: datetime
 ) -> str | None:
     latest = format_moment(now + _AHEAD_MAX)
-    # The 29th of February may be up to eight years back.
+    # The last 29th of February may be up to eight years ago.
     for year in range(now.year + 1, now.year - 9, -1):
         timestamp = _timestamp(year, month, day, rest, now.tzinfo)
         if timestamp is not None and timestamp <= latest:
@@ -77,7 +77,7 @@ def _timestamp(
             day,
             int(hour or 0),
             int(minute or 0),
-            min(int(second or 0), 59),  # a leap second is the end of its minute
+            min(int(second or 0), 59),  # a leap second becomes second 59
             int((fraction or "0").ljust(6, "0")[:6]),
             tzinfo=zone,
         )

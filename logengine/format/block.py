@@ -1,6 +1,6 @@
-"""Records of a stream: one by one, or many as the bytes that they are stored as.
+"""Records of a stream: one at a time, or many in their stored form, as bytes.
 
-Whoever reads much handles blocks, and splits into records what it must. No I/O.
+Bulk readers work on blocks and split them into records only where they must. No I/O.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,9 +18,9 @@ from logengine.format.segment import count_newlines, timestamp_of
 if TYPE_CHECKING:
     from decimal import Decimal
 
-# Pieces of this size stay in the processor's caches, and below what malloc maps anew.
+# Pieces of this size stay in the CPU caches and below malloc's mmap threshold.
 _PIECE_BYTES = 32 * 1024
-# How each stored line begins.
+# The start of every stored line.
 _OPENING = b'{"%s":"' % ENVELOPE_NAMES[0].encode()
 _fields_decoder = msgspec.json.Decoder(dict[str, Any])
 
@@ -28,8 +28,8 @@ _fields_decoder = msgspec.json.Decoder(dict[str, Any])
 class Record(msgspec.Struct, frozen=True, dict=True):
     """One record: `line` is its stored line, without a newline.
 
-    Of the line nothing is decoded before it is asked for. A damaged line is never served, so that
-    `line` is a JSON object whose first key is `_ts`.
+    The line is decoded only on request. A damaged line is never served: `line` is always a JSON
+    object whose first key is `_ts`.
     """
 
     stream: str
@@ -38,14 +38,14 @@ class Record(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def cursor(self) -> Cursor:
-        """The position of a reader that has seen this record and all before it."""
+        """The position of a reader that has seen this record and all earlier ones."""
         return Cursor(self.stream, self.seq)
 
     @property
     def timestamp(self) -> str:
-        """When the daemon took the record, `_ts`: RFC 3339 in UTC, always 27 characters.
+        """When the daemon received the record, `_ts`: RFC 3339 in UTC, always 27 characters.
 
-        The order of such strings is the order of the times.
+        Such strings sort in the order of their times.
         """
         return timestamp_of(self.line)
 
@@ -58,14 +58,14 @@ class Record(msgspec.Struct, frozen=True, dict=True):
     def fields(self) -> dict[str, Any]:
         """The record as a dict: the fields of the envelope first, then the sender's.
 
-        Decoded once. Of a key that is there twice, the last one counts. A number that is too large
-        for a float is infinite, and an integer of thousands of digits a `Decimal`. Raises
-        `RecursionError` for a record that is nested deeper than Python's recursion limit allows.
+        Decoded once. If a key occurs twice, the last one counts. A number too large for a float
+        becomes infinity, and an integer of thousands of digits a `Decimal`. Raises
+        `RecursionError` for a record nested deeper than Python's recursion limit allows.
         """
         try:
             return _fields_decoder.decode(self.line)
         except msgspec.MsgspecError:
-            # Valid JSON that msgspec does not take: large numbers, and half of a surrogate pair.
+            # Valid JSON that msgspec rejects: large numbers, and half of a surrogate pair.
             import json
 
             fields: dict[str, Any] = json.loads(self.line, parse_int=_parse_integer)
@@ -73,7 +73,7 @@ class Record(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def json(self) -> bytes:
-        """The record with `_stream` and `_seq` in front, as `logengine cat --format json` has it.
+        """The record as `logengine cat --format json` prints it: `_stream` and `_seq` in front.
 
         One JSON object, without a newline.
         """
@@ -81,7 +81,7 @@ class Record(msgspec.Struct, frozen=True, dict=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """`count` consecutive records of one stream from `first` on: `body`, with newlines."""
+    """`count` consecutive records of one stream, starting at `first`: `body`, with newlines."""
 
     stream: str
     first: int
@@ -89,23 +89,23 @@ class Block(msgspec.Struct, frozen=True):
     body: bytes
 
     def lines(self) -> list[bytes]:
-        """The lines, without newlines. Raises `DamagedSegment` if they are not `count`."""
+        """Returns the lines, without newlines. Raises `DamagedSegment` unless they are `count`."""
         lines = self.body.split(b"\n")
         if lines.pop() or len(lines) != self.count:
             raise self._damage()
         return lines
 
     def records(self) -> Iterator[Record]:
-        """The records, one by one. Raises `DamagedSegment`, as `lines`."""
+        """Yields the records. Raises `DamagedSegment`, as `lines` does."""
         for seq, line in enumerate(self.lines(), self.first):
             yield Record(self.stream, seq, line)
 
     def last_timestamp(self) -> str:
-        """The `_ts` of the last record; there must be one."""
+        """Returns the `_ts` of the last record; the block must not be empty."""
         return timestamp_of(self.body[self.body.rfind(b"\n", 0, -1) + 1 :])
 
     def begin_at(self, seq: int) -> "Block":
-        """What of the block is at or behind `seq`."""
+        """Returns the part of the block from `seq` on."""
         skipped = seq - self.first
         if skipped <= 0:
             return self
@@ -113,7 +113,7 @@ class Block(msgspec.Struct, frozen=True):
         return Block(self.stream, seq, self.count - skipped, rest)
 
     def end_before(self, seq: int) -> "Block":
-        """What of the block is before `seq`."""
+        """Returns the part of the block before `seq`."""
         kept = max(0, seq - self.first)
         if kept >= self.count:
             return self
@@ -121,9 +121,9 @@ class Block(msgspec.Struct, frozen=True):
         return Block(self.stream, self.first, kept, self.body[: len(self.body) - len(rest)])
 
     def parts(self, ranges: Iterable[tuple[int, int]]) -> Iterator["Block"]:
-        """The whole lines in each range of the body's bytes, start to stop, in order.
+        """Yields the lines in each range of the body's bytes, given as (start, stop), in order.
 
-        An empty range gives nothing.
+        Ranges must fall on line boundaries. An empty range yields nothing.
         """
         seq, place = self.first, 0
         for start, stop in ranges:
@@ -136,10 +136,10 @@ class Block(msgspec.Struct, frozen=True):
             seq, place = seq + count, stop
 
     def with_places(self) -> Iterator[bytes]:
-        """The records with `_stream` and `_seq` in front, as NDJSON, in pieces.
+        """Yields the records with `_stream` and `_seq` in front, as NDJSON, in pieces.
 
-        Gives the same bytes as `with_place` for each. Raises `DamagedSegment` if they are
-        not `count` records, or not stored ones.
+        The bytes are those of `with_place` for each record. Raises `DamagedSegment` if the body
+        is not `count` stored records.
         """
         form = b'\n{"_stream":"%s","_seq":%%d,%s' % (self.stream.encode(), _OPENING[1:])
         seq = self.first
@@ -160,7 +160,7 @@ class Block(msgspec.Struct, frozen=True):
     def _damage(self) -> DamagedSegment:
         return DamagedSegment(
             self.stream,
-            f"from {self.first} on there are not the {self.count} records that its header says",
+            f"the records from {self.first} on are not the {self.count} that its header states",
         )
 
 
@@ -169,14 +169,14 @@ def _parse_integer(digits: str) -> "int | Decimal":
 
     try:
         return int(digits)
-    except ValueError:  # more digits than Python converts
+    except ValueError:  # more digits than Python converts to an int
         return Decimal(digits)
 
 
 def with_place(record: Record, more: bytes = b"") -> bytes:
-    """The stored line with `_stream` and `_seq` in front, as one JSON object.
+    """Returns the stored line with `_stream` and `_seq` in front, as one JSON object.
 
-    `more` are other keys with their values, to come behind those; each ends with a comma.
+    `more` contains further keys with their values to put after those; each ends with a comma.
     """
     return b'{"_stream":"%s","_seq":%d,%s%s' % (
         record.stream.encode(),
@@ -187,7 +187,7 @@ def with_place(record: Record, more: bytes = b"") -> bytes:
 
 
 def runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Numbers, in order, as ranges of neighbours: first and last."""
+    """Yields ascending numbers as ranges of consecutive ones: first and last."""
     first = last = None
     for seq in seqs:
         if last is not None and seq == last + 1:
@@ -201,7 +201,7 @@ def runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:
-    """A body, cut behind lines."""
+    """Yields a body in pieces that end at line ends."""
     start = 0
     while start < len(body):
         stop = body.find(b"\n", start + _PIECE_BYTES) + 1 or len(body)

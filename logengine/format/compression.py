@@ -1,12 +1,12 @@
-"""Compressed segments: zstd frames that `zstdcat` makes a plain segment of.
+"""Compressed segments: zstd frames that `zstdcat` turns into a plain segment.
 
-    00000000000000000001.ndjson.zst      the name is that of a plain segment, and `.zst`
-    frame: {"_segment":1,…,"frames":…}   the first frame is the header line
-    frame: {"_ts":"…",…} …               every other holds some of the records, whole
+    00000000000000000001.ndjson.zst      the name of a plain segment plus `.zst`
+    frame: {"_segment":1,…,"frames":…}   the first frame contains the header line
+    frame: {"_ts":"…",…} …               every other contains some of the records, as whole lines
 
-Each frame says how much it holds, and has a checksum of that. The header says where each
-frame begins, from when its records are, and its hash, so that one can be had, and trusted,
-without the others. Bytes in, values out; compressing and decompressing release the GIL.
+Each frame states the size of its content and has a checksum of it. The header gives each frame's
+length, times and hash, so a frame can be read and trusted without the others. Bytes in, values
+out; compressing and decompressing release the GIL.
 """
 
 import hashlib
@@ -31,33 +31,33 @@ from logengine.format.segment import (
 )
 from logengine.format.timestamp import TIMESTAMP_CHARACTERS
 
-# Large enough to compress well, small enough to be had alone.
+# Large enough to compress well, small enough to be read alone.
 FRAME_BYTES = 1024 * 1024
 
-# So much of a frame at a time: what else the machine has to do waits a third of a millisecond
-# for one, and three for a whole frame.
+# A frame is compressed in pieces of this size: other work waits a third of a millisecond for a
+# piece, and three milliseconds for a whole frame.
 _PIECE_BYTES = 128 * 1024
 _HEADER_LEVEL = 3
 _CHECKSUM_BYTES = 4
 _BLOCK_HEADER_BYTES = 3
 _RLE_BLOCK = 1
 _SALVAGE_BYTES = 256
-# The time of every line of a body but the first. With `^` in place of the newline it takes ten
-# times as long, and nothing else runs meanwhile.
+# Matches the time of every line of a body except the first. With `^` instead of the newline it
+# would take ten times as long, and it holds the GIL.
 _TIMESTAMPS = re.compile(rb"\n.{%d}(.{%d})" % (TIMESTAMP_START, TIMESTAMP_CHARACTERS))
-# So far behind a piece ends what begins with its last byte.
+# A match that begins at the last byte of a piece ends this far after the piece.
 _LOOK_AHEAD = TIMESTAMP_START + TIMESTAMP_CHARACTERS
 
 
 class StoredFrame(NamedTuple):
-    """A frame as it is to be written, and as the header is to name it."""
+    """The bytes of a frame, and its entry in the header's `frames`."""
 
     content: bytes
     frame: Frame
 
 
 class RecordFrame(NamedTuple):
-    """A frame of records: as a `StoredFrame`, and its entry in the header's index."""
+    """A frame of records: a `StoredFrame` plus its entry in the header's `index`."""
 
     content: bytes
     frame: Frame
@@ -65,15 +65,15 @@ class RecordFrame(NamedTuple):
 
 
 def _free(_count: int) -> None:
-    """What is compressed at once, however much there is."""
+    """Sets no pace: compresses everything without a pause."""
 
 
 def compress_lines(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]:
-    """The frames of lines that come in chunks of whole ones, with their newlines.
+    """Yields the frames of `chunks`, each of which consists of whole lines with their newlines.
 
-    A frame holds at least `FRAME_BYTES` of it, but the last one; it is longer by less than
-    a chunk that it did not end at, or by the end of a line of a chunk longer than itself. Each
-    is compressed when it is asked for.
+    Each frame except the last contains at least `FRAME_BYTES`. A chunk of up to that size is never
+    split; a longer one is split at the first line end at or after that many bytes. Each frame is
+    compressed on demand.
     """
     compressor = _compressor(level)
     for body in _frame_bodies(chunks):
@@ -83,13 +83,13 @@ def compress_lines(chunks: Iterable[bytes], level: int) -> Iterator[StoredFrame]
 def compress_body(
     chunks: Iterable[bytes], level: int, pace: Callable[[int], None] = _free
 ) -> Iterator[RecordFrame]:
-    """The frames of a body, cut as `compress_lines` does it.
+    """Yields the frames of a body, cut as `compress_lines` cuts them.
 
-    `pace` is called behind every piece of a frame, with its bytes, and may rest.
+    `pace` is called with the number of bytes after every piece of a frame, and may sleep.
     """
     compressor = _compressor(level)
     for body in _frame_bodies(chunks):
-        # Its size is told before, for that stands in the frame's own header.
+        # The size is given in advance because the frame's own header contains it.
         frame = compressor.compressobj(size=len(body))
         pieces: list[bytes] = []
         times: set[bytes] = set()
@@ -103,7 +103,7 @@ def compress_body(
 
 
 def record_frame(content: bytes, frame: Frame, body: bytes) -> RecordFrame:
-    """A frame whose content is `body`, with what the header's index is to say of it."""
+    """Returns the frame whose decompressed content is `body`, with its entry for the index."""
     return _with_entry(StoredFrame(content, frame), body, _TIMESTAMPS.findall(body))
 
 
@@ -119,7 +119,7 @@ def _with_entry(stored: StoredFrame, body: bytes, later_times: Iterable[bytes]) 
 
 
 def with_frames(header: Header, frames: Sequence[RecordFrame]) -> Header:
-    """The header of the compressed segment whose body `frames` are, else as `header`."""
+    """Returns `header` with the `frames` and `index` of a compressed body."""
     return msgspec.structs.replace(
         header,
         frames=tuple(each.frame for each in frames),
@@ -128,20 +128,20 @@ def with_frames(header: Header, frames: Sequence[RecordFrame]) -> Header:
 
 
 def encode_compressed_header(header: Header) -> bytes:
-    """The frame of the header's line. Its `frames` are those that will be written behind it."""
+    """Returns the frame of the header's line. `header.frames` are the frames written after it."""
     return encode_compressed_line(encode_header(header))
 
 
 def encode_compressed_line(line: bytes) -> bytes:
-    """The frame of a header's line, which has its newline."""
+    """Returns the frame of a header's line; `line` includes its newline."""
     return _compressor(_HEADER_LEVEL).compress(line)
 
 
 def split_header(start: bytes, path: str, bytes_max: int) -> tuple[bytes, int] | None:
-    """The header line of a file that begins with `start`, and the length of its frame.
+    """Returns the header line of a file that begins with `start`, and the length of its frame.
 
-    None if `start` does not hold all of the frame. Raises `DamagedSegment` for `path` if it
-    is no frame, or says that it holds more than `bytes_max`.
+    Returns None if `start` does not contain the whole frame. Raises `DamagedSegment` for `path`
+    if it is not a frame, or its stated size is more than `bytes_max`.
     """
     try:
         length = frame_length(start)
@@ -149,20 +149,20 @@ def split_header(start: bytes, path: str, bytes_max: int) -> tuple[bytes, int] |
             return None
         content_bytes = zstandard.frame_content_size(start)
         if not 0 < content_bytes <= bytes_max:
-            raise DamagedSegment(path, "its first frame has not the size of a segment header")
+            raise DamagedSegment(path, "its first frame does not have the size of a segment header")
         line = zstandard.ZstdDecompressor().decompress(start[:length])
     except zstandard.ZstdError as error:
-        raise DamagedSegment(path, f"its first frame is no segment header: {error}") from None
+        raise DamagedSegment(path, f"its first frame is not a segment header: {error}") from None
     if line.find(b"\n") != len(line) - 1:
         raise DamagedSegment(path, "its first frame is not one header line")
     return line, length
 
 
 def decompress_frames(header: Header, stored: bytes, wanted: range, path: str) -> bytes:
-    """What the `wanted` of the header's frames hold, which are neighbours; `stored` is they.
+    """Returns the content of the `wanted` frames, which are neighbours; `stored` is their bytes.
 
-    Takes the memory that the header says and no more. Raises `DamagedSegment` for `path`. Where
-    the header has no index, what is given is still to be held against the hash of the body.
+    Uses no more memory than the header states. Raises `DamagedSegment` for `path`. If the header
+    has no index, the caller must still check the result against the hash of the body.
     """
     assert header.frames is not UNSET
     frames = header.frames[wanted.start : wanted.stop]
@@ -185,9 +185,9 @@ def decompress_frames(header: Header, stored: bytes, wanted: range, path: str) -
         ):
             raise DamagedSegment(path, f"the sha256 of {of} is not the one in its header")
         try:
-            # Looked at first, for as much as the frame says is allocated for it.
+            # Checked first, because zstd allocates as much as the frame states.
             if zstandard.frame_content_size(content) != frame.body_bytes:
-                raise DamagedSegment(path, f"{of} has not the size that its header says")
+                raise DamagedSegment(path, f"{of} does not have the size given in its header")
             bodies.append(decompressor.decompress(content, allow_extra_data=False))
         except zstandard.ZstdError as error:
             raise DamagedSegment(path, f"{of} cannot be decompressed: {error}") from None
@@ -195,14 +195,14 @@ def decompress_frames(header: Header, stored: bytes, wanted: range, path: str) -
 
 
 def decompress_what_can_be(content: bytes | memoryview, bytes_max: int) -> bytes:
-    """The beginning of what one frame holds, up to where it is damaged; at most `bytes_max`.
+    """Returns the content of one frame up to where it is damaged, at most `bytes_max`.
 
-    What is given matches the frame's checksum only where the frame is whole.
+    The result is checked against the frame's checksum only if the frame is whole.
     """
     decompressor = zstandard.ZstdDecompressor().decompressobj()
     found = bytearray()
     try:
-        # Little by little: of what fails nothing is given out, and a byte may become many.
+        # In small steps: a call that fails returns nothing, and a byte may expand to many.
         for start in range(0, len(content), _SALVAGE_BYTES):
             found += decompressor.decompress(content[start : start + _SALVAGE_BYTES])
             if decompressor.eof or len(found) > bytes_max:
@@ -213,7 +213,7 @@ def decompress_what_can_be(content: bytes | memoryview, bytes_max: int) -> bytes
 
 
 def frame_starts(content: bytes) -> Iterator[int]:
-    """Where in `content` something begins that looks like a frame."""
+    """Yields the offsets in `content` at which something looks like the start of a frame."""
     start = content.find(zstandard.FRAME_HEADER)
     while start >= 0:
         yield start
@@ -221,7 +221,7 @@ def frame_starts(content: bytes) -> Iterator[int]:
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:
-    # For many frames, one after the other: making one takes as long as compressing 100 KiB.
+    # Reused for many frames: creating one takes as long as compressing 100 KiB.
     return zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
 
 
@@ -239,7 +239,7 @@ def _frame_bodies(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _parts(chunk: bytes) -> Iterator[bytes]:
-    """A chunk, in parts that end with the first line at or behind `FRAME_BYTES`."""
+    """Yields a chunk in parts, each cut at the first line end at or after `FRAME_BYTES`."""
     start = 0
     while len(chunk) - start > FRAME_BYTES:
         stop = chunk.index(b"\n", start + FRAME_BYTES - 1) + 1
@@ -249,10 +249,10 @@ def _parts(chunk: bytes) -> Iterator[bytes]:
 
 
 def frame_length(start: bytes | memoryview) -> int | None:
-    """How many bytes of `start` are its first frame (RFC 8878, 3.1.1), if it holds all of it.
+    """Returns the length of the first frame in `start` (RFC 8878, 3.1.1); None if it is cut off.
 
-    Read off the blocks' headers: a decompressor told to find the end would give out, and
-    allocate, whatever a damaged frame holds. Raises `ZstdError` if it begins with no frame.
+    Reads the block headers: a decompressor asked for the end would allocate and return whatever
+    a damaged frame contains. Raises `ZstdError` if `start` does not begin with a frame.
     """
     has_checksum = zstandard.get_frame_parameters(start).has_checksum
     place = zstandard.frame_header_size(start)

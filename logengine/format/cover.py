@@ -1,14 +1,14 @@
-"""How many segments a merge covers, and how far back one looks for the segment that covers others.
+"""How many segments a merge may cover, and how far back to search for a covering segment.
 
-A compaction that was cut short leaves the segments that its result covers. Readers look back from
-a segment for the one that covers it, and recovery looks at the newest segments only. Both must
-find the result of the longest merge.
+An interrupted compaction leaves the segments that its result covers. Readers search backwards from
+a segment for the one that covers it, and recovery checks the newest segments only. Both must find
+the result of the longest merge.
 """
 
-# Neighbours that become one segment, at most.
+# At most this many neighbours become one segment.
 MERGED_SEGMENTS_MAX = 62
-# Segments that are looked at for one that covers others, at most.
+# At most this many segments are checked for one that covers others.
 COVER_SEGMENTS_MAX = 64
 
-# All that a merge covers, and the two newest: the active segment, and one that ended meanwhile.
+# Everything a merge covers plus the two newest: the active segment and one that ended meanwhile.
 assert MERGED_SEGMENTS_MAX + 2 <= COVER_SEGMENTS_MAX

@@ -1,4 +1,4 @@
-"""Where a reader is in a stream: `stream:seq`."""
+"""The position of a reader in a stream: `stream:seq`."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -12,14 +12,14 @@ _SEQ_CHARACTERS_MAX = 20
 
 @dataclass(frozen=True)
 class Cursor:
-    """The position of a reader: it has seen `seq` of `stream` and all before it."""
+    """The position of a reader that has seen record `seq` of `stream` and all earlier ones."""
 
     stream: str
     seq: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The cursor written as `stream:seq`. Raises `InvalidCursor`."""
+        """Returns the cursor written as `stream:seq`. Raises `InvalidCursor`."""
         stream, _, seq = text.rpartition(":")
         is_seq = seq.isascii() and seq.isdigit() and len(seq) <= _SEQ_CHARACTERS_MAX
         if not is_stream_name(stream) or not is_seq:

@@ -1,10 +1,9 @@
-"""What a record is: one JSON object on one line, opened by the engine's envelope.
+"""Records: one JSON object per line, starting with the engine's envelope.
 
-A sender's line becomes a stored line by putting the envelope (`_ts`, `_pid`, …) in front
-of its first key; its own bytes are kept as they came. Lines that are no JSON object are
-stored as `{"message": "<the line>"}`. `stamp` does this for a chunk of lines; it has a
-fast path for chunks that are plainly NDJSON and an exact path for everything else, and
-both give the same bytes.
+A sender's line becomes a stored line by inserting the envelope (`_ts`, `_pid`, …) before its
+first key; the sender's own bytes stay as they are. A line that is not a JSON object is stored as
+`{"message": "<the line>"}`. `stamp` does this for a chunk of lines. It has a fast path for chunks
+that are plainly NDJSON and an exact path for everything else; both produce the same bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,15 +12,15 @@ from typing import NamedTuple, NoReturn
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-# Set by the engine, never by a sender. `_erased` is in the place of what an erased record
-# held; `_stream`, `_seq` and `_gaps` are added on output only.
+# Set by the engine, never by a sender. `_erased` replaces the content of an erased record;
+# `_stream`, `_seq` and `_gaps` are added on output only.
 ENVELOPE_NAMES = (
     *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_erased"),
     *("_stream", "_seq", "_gaps"),
 )
 
-BLANK = b" \t\r"  # a line of nothing else is no record
-# A character in UTF-8 is a byte with one beginning, then up to three with the other.
+BLANK = b" \t\r"  # a line of nothing else is not a record
+# The top two bits of a UTF-8 character's first byte, and of the up to three bytes after it.
 _CHARACTER_BITS = 0b11
 _CONTINUATION_BITS = 0b10
 _CONTINUATION_BYTES_MAX = 3
@@ -32,15 +31,15 @@ _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 class _Refused:
-    """The type that no value has."""
+    """A type that no value has."""
 
 
 def _refuse(_type: type, _value: object) -> NoReturn:
     raise ValueError("a name of the engine's")
 
 
-# Refuses an object that has a key of the engine's, however escaped. The default is UNSET
-# and not None, because a sender may well write `"_pid":null`.
+# Refuses an object that has one of the engine's keys, however escaped. The default is UNSET and
+# not None, because a sender may well write `"_pid":null`.
 _foreign_decoder = msgspec.json.Decoder(
     msgspec.defstruct(
         "_Foreign",
@@ -56,7 +55,7 @@ _foreign_decoder = msgspec.json.Decoder(
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Who sends, as the kernel knows it; what it does not know is None."""
+    """The sending process, as the kernel reports it; None for what the kernel does not know."""
 
     pid: int | None = None
     uid: int | None = None
@@ -66,19 +65,19 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Stamped(NamedTuple):
-    """Stored lines, one after the other, each with its newline, and how many they are."""
+    """Concatenated stored lines, each with its newline, and their number."""
 
     body: bytes
     records: int
 
 
 def envelope(timestamp: str, peer_fields: bytes) -> bytes:
-    """The opening of a stored record: an object not yet closed, such as `{"_ts":"…","_pid":1`."""
+    """Returns the start of a stored record: an open object, such as `{"_ts":"…","_pid":1`."""
     return b'%s%s"%s' % (_OPENING, timestamp.encode(), peer_fields)
 
 
 def peer_fields(peer: Peer) -> bytes:
-    """The part of the envelope that stays the same for a connection."""
+    """Returns the part of the envelope that is the same for a whole connection."""
     known = {
         "_pid": peer.pid,
         "_uid": peer.uid,
@@ -91,27 +90,27 @@ def peer_fields(peer: Peer) -> bytes:
 
 
 def stamp(chunk: bytes, opening: bytes) -> Stamped:
-    """The stored lines for `chunk`: complete lines of one sender, each with its newline.
+    """Returns the stored lines for `chunk`: complete lines of one sender, each with its newline.
 
-    `opening` comes from `envelope`. Blank lines vanish. Never raises: every line that is
-    not blank gives exactly one stored line. O(bytes of the chunk).
+    `opening` comes from `envelope`. Blank lines are dropped. Never raises: every line that is
+    not blank becomes exactly one stored line. O(bytes of the chunk).
     """
     return _stamp_fast(chunk, opening) or stamp_exactly(chunk, opening)
 
 
 def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
-    r"""The same as `stamp_exactly`, for a chunk where the engine need not look at single lines.
+    r"""Does the same as `stamp_exactly` without splitting lines; None if that cannot be proven.
 
-    The conditions together prove that each part between two `}\n{"` is the inside of one
-    JSON object that has a key, and none of the engine's: a line that begins with `{"` and
-    ends with `}` cannot be half an object, nor two, where parts, newlines and objects are
-    equal in number. No condition is there for speed alone; dropping one accepts a wrong chunk.
+    Together, the conditions prove that each part between two `}\n{"` is the inside of one JSON
+    object that has at least one key, and none of the engine's: if parts, newlines and objects are
+    equal in number, a line that begins with `{"` and ends with `}` is neither half an object nor
+    two. No condition exists for speed alone; without any one of them a wrong chunk is accepted.
     """
     if not (chunk.startswith(b'{"') and chunk.endswith(b"}\n")):
         return None
     parts = chunk.split(b'}\n{"')
     count = len(parts)
-    # `count` looks at byte after byte, `replace` only from newline to newline.
+    # `count` inspects every byte; `replace` jumps from newline to newline.
     if len(chunk) - len(chunk.replace(b"\n", b"")) != count:
         return None
     try:
@@ -127,32 +126,32 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
 
 
 def stamp_exactly(chunk: bytes, opening: bytes) -> Stamped:
-    """`stamp`, line by line: the definition that the fast path is held to."""
+    """Does what `stamp` does, line by line: the reference for the fast path."""
     stamped = [_stamp_line(line, opening) for line in split_lines(chunk)]
     return Stamped(b"".join(stamped), len(stamped))
 
 
 def split_lines(chunk: bytes) -> Iterator[bytes]:
-    """The lines of `chunk` that are not blank, without their newlines."""
+    """Yields the lines of `chunk` that are not blank, without their newlines."""
     return (line for line in chunk.split(b"\n") if line.strip(BLANK))
 
 
 def count_lines(chunk: bytes) -> int:
-    """How many lines of `chunk` are not blank: how many record numbers it uses."""
+    """Returns how many lines of `chunk` are not blank, and so how many record numbers it uses."""
     return sum(1 for _ in split_lines(chunk))
 
 
 def _stamp_line(line: bytes, opening: bytes) -> bytes:
     inside = _inside_of_object(line.strip(BLANK))
     if inside is None:
-        # What is not UTF-8 is kept readable, and to the byte, as `\xff`.
+        # Bytes that are not UTF-8 are kept, readable and without loss, as `\xff`.
         text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
         inside = b'"message":' + msgspec.json.encode(text)
     return b"%s,%s}\n" % (opening, inside) if inside else b"%s}\n" % opening
 
 
 def object_fields(text: bytes) -> dict[str, Raw] | None:
-    """The fields of the JSON object `text`, with nothing around it, or None if it is not one."""
+    """Returns the fields of `text` if it is one JSON object with nothing around it, else None."""
     if not (text.startswith(b"{") and text.endswith(b"}")):
         return None
     try:
@@ -163,7 +162,7 @@ def object_fields(text: bytes) -> dict[str, Raw] | None:
 
 
 def _inside_of_object(text: bytes) -> bytes | None:
-    """What stands between the braces of the JSON object `text`, or None if it is not one."""
+    """Returns what is between the braces of the JSON object `text`, or None if it is not one."""
     fields = object_fields(text)
     if fields is None:
         return None
@@ -174,16 +173,16 @@ def _inside_of_object(text: bytes) -> bytes | None:
 
 
 def _with_renamed_keys(fields: Mapping[str, Raw]) -> bytes:
-    """The inside of an object whose keys of the engine's names have one more `_`.
+    """Returns the inside of an object, with another `_` before keys that are the engine's names.
 
-    Such an object is written anew: of a key that stands twice the last value is kept.
+    The object is encoded again: if a key occurs twice, its last value is kept.
     """
     renamed: dict[str, Raw] = {}
     for name, value in fields.items():
         free = name
         if name in ENVELOPE_NAMES:
             free = f"_{name}"
-            # The sender may hold that name too; neither value may be lost.
+            # The sender may use that name too; neither value may be lost.
             while free in fields or free in renamed:
                 free = f"_{free}"
         renamed[free] = value
@@ -191,7 +190,7 @@ def _with_renamed_keys(fields: Mapping[str, Raw]) -> bytes:
 
 
 def between_characters(text: bytes, stop: int) -> int:
-    """Where to cut UTF-8 `text`: at `stop`, or a little before it if that is in a character."""
+    """Returns where to cut UTF-8 `text`: at `stop`, or just before the character it would split."""
     first = stop
     lowest = max(0, stop - _CONTINUATION_BYTES_MAX)
     while first > lowest and text[first] >> 6 == _CONTINUATION_BITS:

@@ -1,6 +1,6 @@
-"""The chain of a stream's sealed segments, held to what its links say of each other.
+"""Checks the chain of a stream's sealed segments: whether its links agree with each other.
 
-`docs/format.md` says what can be seen by it and what cannot. Headers in, findings out.
+`docs/format.md` says what the chain can reveal and what it cannot. Headers in, findings out.
 """
 
 from bisect import bisect_left
@@ -19,19 +19,19 @@ from logengine.format.segment import (
     signed_part,
 )
 
-# Whether a signature, in hexadecimal, is that of some bytes.
+# Returns whether a signature, in hexadecimal, is that of the given bytes.
 IsSigned = Callable[[bytes, str], bool]
 
 
 class Remark(NamedTuple):
-    """Something to be said of the chain; a note says what it cannot prove, and is no damage."""
+    """A finding about the chain. A note says what the chain cannot prove; it is not damage."""
 
     what: str
     is_note: bool = False
 
 
 def has_records_of(header: Header, original: Header) -> bool:
-    """Whether a segment has the records that `original` says, or some of its frames, as a whole."""
+    """Returns whether a segment has all records of `original`, or some of its frames unchanged."""
     ours, theirs = list(_frames_of(header)), list(_frames_of(original))
     place = next((at for at, each in enumerate(theirs) if each[0] == header.first), len(theirs))
     if ours and ours == theirs[place : place + len(ours)]:
@@ -45,7 +45,7 @@ def has_records_of(header: Header, original: Header) -> bool:
 
 
 def _frames_of(header: Header) -> Iterator[tuple[int, Frame, IndexEntry]]:
-    """The number that each frame begins with, and what the header says of it."""
+    """Yields each frame's first sequence number and the header's entries for it."""
     if header.frames is UNSET or header.index is UNSET:
         return
     first = header.first
@@ -55,10 +55,10 @@ def _frames_of(header: Header) -> Iterator[tuple[int, Frame, IndexEntry]]:
 
 
 class SealChain:
-    """Takes a stream's segments in order, and says what of the chain does not hold.
+    """Takes a stream's segments in order and reports where the chain does not hold.
 
-    `anchor` is a hash that has to be in it; with `is_signed` every seal has to be signed, but
-    for those with erased records, whose signature was of what is no more.
+    `anchor` is a hash that must be in the chain. With `is_signed`, every seal must be signed,
+    except those with erased records, because their signature covered content that is gone.
     """
 
     def __init__(self, anchor: str | None = None, is_signed: IsSigned | None = None) -> None:
@@ -66,18 +66,18 @@ class SealChain:
         self._is_signed = is_signed
         self._is_anchored = False
         self._is_unbroken = False  # whether the segment before this one is known
-        self._is_unknown = False  # whether that one was restored of nothing that is known
-        self._gap: int | None = None  # the first of the recorded gap behind the last sealed one
+        self._is_unknown = False  # whether that one was restored, and from no known seal
+        self._gap: int | None = None  # `first` of the recorded gap after the last sealed segment
         self._seals: list[tuple[int, str]] = []  # `first` and `since` of each
-        # The first of the unsealed segments behind the last sealed one.
+        # The first of the unsealed segments after the last sealed one.
         self.unsealed: int | None = None
         self.newest_hash: str | None = None
         self.sealed_to = 0
-        # How many seals are signed no more, since records were erased; counted with `is_signed`.
+        # How many seals lost their signature because records were erased; counted if `is_signed`.
         self.signed_no_more = 0
 
     def take(self, header: Header, line: bytes) -> Iterator[Remark]:
-        """What is to be said of the next segment, whose header stands in `line`."""
+        """Yields the findings about the next segment; `line` is the line of its header."""
         if header.prev is UNSET:
             if header.gap is not UNSET:
                 self._gap = header.first
@@ -85,7 +85,7 @@ class SealChain:
                 self.unsealed = header.first
             return
         if self.unsealed is not None:
-            yield Remark(f"it is sealed, and segment {self.unsealed} before it is not")
+            yield Remark(f"it is sealed, but segment {self.unsealed} before it is not")
             self.unsealed = None
         link, link_line = original_of(header) or (header, line)
         hash_of_link = hash_for_successor(header, line)
@@ -111,21 +111,21 @@ class SealChain:
         is_restored = header.restored is not UNSET
         if header.first == 1 and prev:
             yield Remark(
-                f"it names a seal before it, {prev}, and is the first of its stream",
+                f"it names a seal before it, {prev}, but is the first of its stream",
                 is_note=is_restored,
             )
         if not self._is_unbroken or prev == self.newest_hash:
             return
         if self._gap is None and not is_restored and not self._is_unknown:
             yield Remark(
-                f"it names the seal {prev or 'none'} before it, and there is "
-                f"{self.newest_hash}: that was changed, or one between them removed"
+                f"it names {prev or 'no seal'} as the seal before it, but that is "
+                f"{self.newest_hash}: it was changed, or a seal between them was removed"
             )
             return
-        where = "" if self._gap is None else f", behind the gap at {self._gap}"
+        where = "" if self._gap is None else f", after the gap at {self._gap}"
         yield Remark(
-            f"the chain of seals begins anew with it{where}: the seal that it names, "
-            f"{prev or 'none'}, is not there; what is before is not proven",
+            f"the chain of seals begins again here{where}: the seal that it names, "
+            f"{prev or 'none'}, is not there; nothing before it is proven",
             is_note=True,
         )
 
@@ -134,7 +134,7 @@ class SealChain:
         proof = "its records are those of a seal" if is_proven else "no seal proves its records"
         yield Remark(f"restored at {restored.when}, {restored.why}: {proof}", is_note=True)
         is_signature_of_others = link is not header and not is_proven
-        # What was erased since is told as that.
+        # If records were erased since, that is reported instead.
         if self._is_signed is not None and is_signature_of_others and header.erased is UNSET:
             yield Remark("no signature proves its records")
 
@@ -143,7 +143,7 @@ class SealChain:
         if header.erased is not UNSET:
             count = f"{header.erased.count} of its records were erased since it was sealed"
             if is_signed is None or header.signature is UNSET:
-                signed_no_more = "" if is_signed is None else "it is signed no more, and "
+                signed_no_more = "" if is_signed is None else "it is no longer signed, and "
                 proof = f"{signed_no_more}nothing proves what is left of it"
             else:
                 proof = "what is left was signed again"
@@ -159,27 +159,27 @@ class SealChain:
             yield Remark("its seal was not signed with this key")
 
     def _check_earlier(self, header: Header) -> Iterator[Remark]:
-        """What it says of the seals before it, held against those that are there."""
+        """Compares what the header says about earlier seals with those that exist."""
         earlier = header.earlier
         if earlier is not UNSET:
             start = bisect_left(self._seals, (earlier.first, ""))
             since = min((since for _, since in self._seals[start:]), default=earlier.since)
             if since < earlier.since:
                 yield Remark(
-                    f"it says that no record from {earlier.first} on is of before "
-                    f"{earlier.since}, and there is one of {since}"
+                    f"it says that no record from {earlier.first} on is older than "
+                    f"{earlier.since}, but there is one from {since}"
                 )
         self._seals.append((header.first, header.since))
 
     def look_again(self) -> None:
-        """What was taken last is not what is before the next one: it is damaged, or outdated."""
+        """Forgets the last segment: the next one does not follow it (damaged, or outdated)."""
         self._is_unbroken = False
         self._gap = None
         self.unsealed = None
 
     def end(self) -> Iterator[Remark]:
-        """What is wrong with the whole, once all segments were taken."""
+        """Yields what is wrong with the chain as a whole, after the last segment."""
         if self._anchor is not None and not self._is_anchored:
             yield Remark(
-                f"no seal is {self._anchor}: it was changed, or the stream is cut off before it"
+                f"no seal has the hash {self._anchor}: it was changed, or the stream was cut off"
             )

@@ -4,8 +4,8 @@
     {"_segment":1,"stream":"app",...}    the first line is the header
     {"_ts":"…",…}                        every other line is one record
 
-`docs/format.md` is the specification. This module knows names and bytes, no files; what
-a compressed segment is made of besides, `compression` knows.
+`docs/format.md` is the specification. This module handles names and bytes, not files. The zstd
+frames of compressed segments are in `compression`.
 """
 
 import hashlib
@@ -22,25 +22,25 @@ from logengine.format.timestamp import TIMESTAMP_CHARACTERS, is_timestamp
 FORMAT_VERSION = 1
 SEGMENT_SUFFIX = ".ndjson"
 COMPRESSED_SUFFIX = ".ndjson.zst"
-# Enough for the header of a stream without producers, and for a few; see `header_length`.
+# Enough for the header of a stream with no producers or a few; see `header_length`.
 HEADER_READ_BYTES = 4096
-# What zstd can make of a byte: a block of 4 bytes gives at most 128 KiB.
+# How much zstd can expand a byte: a block of 4 bytes becomes at most 128 KiB.
 _EXPANSION_MAX = 32 * 1024
 STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
 
-# More than this is no name that a writer gave, and no number that a header can tell.
+# No writer gives a name with a higher number, and no header can contain one.
 _SEQ_MAX = 2**63 - 1
 
 _STREAM_NAME = re.compile(STREAM_NAME_RULE)
 _SEGMENT_NAME = re.compile(r"(\d{20})\.ndjson(?:\.zst)?")
 
 
-# What signs bytes, in hexadecimal.
+# Returns the signature of the given bytes, in hexadecimal.
 Sign = Callable[[bytes], str]
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A part of a compressed body: `count` records, `body_bytes` in `stored_bytes` of the file."""
+    """A part of a compressed body: `count` records of `body_bytes`, `stored_bytes` in the file."""
 
     stored_bytes: int
     body_bytes: int
@@ -48,7 +48,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class IndexEntry(msgspec.Struct, frozen=True, array_like=True):
-    """What a frame holds: records from `since` to `until`, the least and greatest `_ts`.
+    """The content of a frame: records from `since` to `until`, the least and greatest `_ts`.
 
     `sha256` is the hexadecimal hash of its bytes in the file.
     """
@@ -59,9 +59,9 @@ class IndexEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Earlier(msgspec.Struct, frozen=True, kw_only=True):
-    """What a seal knows of the `seals` sealed segments before it, of which the oldest is `first`.
+    """What a seal says about the `seals` sealed segments before it, the oldest being `first`.
 
-    No record from there up to the seal itself is of before `since`.
+    No record from there up to the seal itself is older than `since`.
     """
 
     first: int
@@ -70,17 +70,17 @@ class Earlier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserBytes(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Bytes of one user's stored lines: in the stream before a segment, and its own."""
+    """Bytes of one user's stored lines: in the stream before a segment, and in the segment."""
 
     before: int
     own: int
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a segment without records says of records that are gone, up to number `last`.
+    """What a segment without records says about records that are gone, up to number `last`.
 
-    `when` it was recorded, and `why` they are gone. `guessed`: nobody can tell whether all
-    of these numbers were given out.
+    `when` is when this was recorded, `why` the reason. `guessed`: it is unknown whether all of
+    these numbers were ever given out.
     """
 
     last: int
@@ -92,7 +92,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
     """What a compressed segment says after `count` of its records were replaced by tombstones.
 
-    `original` is the `header_sha256` it had before the first of them.
+    `original` is the `header_sha256` that it had before the first of them.
     """
 
     original: str
@@ -100,10 +100,10 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a sealed segment says that a repair wrote: `when`, and `why` it was needed.
+    """The mark of a sealed segment that a repair wrote: `when`, and `why` it was needed.
 
-    `header` is the line, without its newline, of the seal of which this one has the records, or
-    some of them. Without it nothing is known of a seal that had them.
+    `header` is the header line, without its newline, of the seal whose records, or some of them,
+    this segment contains. It is empty if no such seal is known.
     """
 
     when: str
@@ -114,19 +114,18 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line of a segment.
 
-    `count` records of `bytes` bytes in all begin at sequence number `first`. `since` and
-    `until` are the least and greatest `_ts` in it, `latest` the greatest in the stream up
-    to its end. `sha256` is the hexadecimal hash of the body. `producers` holds, for each
-    producer, the number of its last record in this segment or before it, the least
-    recently active first; `users`, where they are counted, the bytes of each user likewise.
-    `gap` is in the place of records that are gone, and only there;
-    `erased` is in a compressed one of which some were erased, `restored` in a sealed one that a
-    repair wrote. `frames` says where in a
-    compressed segment what is, and `index` what is in each of them; a plain one has neither.
-    A sealed one has `prev`, the `header_sha256` that the sealed segment before it had, empty in
-    a stream's first; it may have `earlier`, by which a reader of old records finds them without
-    looking at each seal behind them, and a `signature` of all that is before that key. The line
-    ends with a hash of what is before it, `header_sha256`, which is none of the header's values.
+    The segment contains `count` records from sequence number `first` on, `bytes` bytes in all.
+    `since` and `until` are the least and greatest `_ts` in it, `latest` is the greatest in the
+    stream up to its end. `sha256` is the hexadecimal hash of the body. `producers` gives, for each
+    producer, the number of its last record in this segment or before it, the least recently active
+    first. `users`, if they are counted, gives the bytes of each user in the same order. `gap` is
+    set only in place of records that are gone, `erased` in a compressed segment with erased
+    records, and `restored` in a sealed segment that a repair wrote. In a compressed segment,
+    `frames` gives the location of each frame and `index` its content; a plain segment has neither.
+    A sealed segment has `prev`, the `header_sha256` of the sealed segment before it, which is
+    empty in a stream's first. It may have `earlier`, with which a reader of old records skips most
+    of the newer seals, and a `signature` of everything before that key. The line ends with
+    `header_sha256`, a hash of everything before it, which is not a field of this struct.
     """
 
     version: int = msgspec.field(name="_segment")
@@ -151,12 +150,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def last(self) -> int:
-        """The last sequence number that it accounts for; `first` - 1 where there is none."""
+        """The last sequence number that the segment accounts for; `first` - 1 if there is none."""
         return self.first + self.count - 1 if self.gap is UNSET else self.gap.last
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the file holds the body in zstd frames."""
+        """Whether the file contains the body in zstd frames."""
         return self.frames is not UNSET
 
     @property
@@ -171,7 +170,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stored_bytes(self) -> int:
-        """How many bytes of the file are behind the header."""
+        """The number of bytes in the file after the header."""
         if self.frames is UNSET:
             return self.bytes
         return sum(frame.stored_bytes for frame in self.frames)
@@ -182,9 +181,9 @@ _SIGNATURE = b',"signature":"'
 
 
 class _BareHeader(Header, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A header without `header_sha256`, as a writer of the first days or a hand left it.
+    """A header without `header_sha256`, as early writers or a manual edit leave it.
 
-    In it no other unknown key is taken either: that may be `header_sha256`, damaged.
+    Unknown keys are rejected in it: one may be `header_sha256`, damaged.
     """
 
 
@@ -193,44 +192,44 @@ _bare_header_decoder = msgspec.json.Decoder(_BareHeader)
 
 
 def is_stream_name(name: str) -> bool:
-    """Whether `name` may be a stream, and so a directory: no such name leaves its parent."""
+    """Returns whether `name` is a valid stream name. As a path, no such name leaves its parent."""
     return _STREAM_NAME.fullmatch(name) is not None
 
 
 def segment_name(first: int, *, compressed: bool = False) -> str:
-    """The file name of the segment whose first sequence number is `first`."""
+    """Returns the file name of the segment whose first sequence number is `first`."""
     return f"{first:020d}{COMPRESSED_SUFFIX if compressed else SEGMENT_SUFFIX}"
 
 
 def first_of_name(name: str) -> int | None:
-    """The first sequence number that a file name tells, or None if it names no segment."""
+    """Returns the first sequence number in a file name, or None if it does not name a segment."""
     match = _SEGMENT_NAME.fullmatch(name)
     return int(match[1]) if match and 0 < int(match[1]) <= _SEQ_MAX else None
 
 
 def encode_header(header: Header) -> bytes:
-    """The header's line, with its newline and the hash that shows any flipped bit of it."""
+    """Returns the header's line, with its newline and the hash that reveals any flipped bit."""
     checked = msgspec.json.encode(header)[:-1]
     digest = hashlib.sha256(checked).hexdigest().encode()
     return b'%s%s%s"}\n' % (checked, _HEADER_SHA256, digest)
 
 
 def header_sha256(line: bytes) -> str:
-    """What the last key of a header's line says, or would say."""
+    """Returns the value that the last key of a header's line has or should have."""
     return hashlib.sha256(line.rpartition(_HEADER_SHA256)[0]).hexdigest()
 
 
 def hash_for_successor(header: Header, line: bytes) -> str:
-    """What the seal behind the one with this header, and its line, has as `prev`.
+    """Returns the `prev` of the seal that follows the one with this header and line.
 
-    That is what the header's hash was when it was sealed, whatever was erased or repaired since.
+    It is the header's hash as of sealing, whatever was erased or repaired since.
     """
     header, line = original_of(header) or (header, line)
     return header_sha256(line) if header.erased is UNSET else header.erased.original
 
 
 def original_of(header: Header) -> tuple[Header, bytes] | None:
-    """The header of the seal that a restored segment is of, or was, and its line; else None."""
+    """Returns header and line of the seal that a restored segment was made from, if known."""
     restored = header.restored
     if restored is UNSET or not restored.header:
         return None
@@ -239,34 +238,33 @@ def original_of(header: Header) -> tuple[Header, bytes] | None:
 
 
 def signed_part(line: bytes) -> bytes:
-    """What a signature in a header's line is of, or would be: all that is before that key."""
+    """Returns the part of a header's line that a signature covers: everything before that key."""
     checked = line.rpartition(_HEADER_SHA256)[0]
     before, is_signed, _ = checked.rpartition(_SIGNATURE)
     return before if is_signed else checked
 
 
 def signed(header: Header, sign: Sign) -> Header:
-    """The same header, signed."""
+    """Returns the header, signed."""
     unsigned = msgspec.structs.replace(header, signature=UNSET)
     return msgspec.structs.replace(header, signature=sign(signed_part(encode_header(unsigned))))
 
 
 def body_sha256(body: bytes) -> str:
-    """What a header says of a body: `sha256`."""
+    """Returns the `sha256` that the header of a body has."""
     return hashlib.sha256(body).hexdigest()
 
 
 def header_length(start: bytes) -> int | None:
-    """How many bytes of a file that begins with `start` are its header line, if `start` tells."""
+    """Returns the length of a file's header line; None if `start` does not contain all of it."""
     return start.find(b"\n") + 1 or None
 
 
 def decode_header(line: bytes, path: str) -> Header:
-    """The header in a segment's first line, with or without its newline.
+    """Returns the header in a segment's first line, which may lack its newline.
 
-    Raises `DamagedSegment` for `path` if it is not a header of a known version that can
-    be true. Unknown keys of a header that is hashed are ignored, so that older readers
-    read newer files.
+    Raises `DamagedSegment` for `path` if the line is not a header of a known version, or cannot be
+    true. Unknown keys are ignored in a header with a hash, so older readers can read newer files.
     """
     checked, is_hashed, hash_and_end = line.rpartition(_HEADER_SHA256)
     if is_hashed:
@@ -276,13 +274,13 @@ def decode_header(line: bytes, path: str) -> Header:
     try:
         header = (_header_decoder if is_hashed else _bare_header_decoder).decode(line)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise DamagedSegment(path, f"its first line is no segment header: {error}") from None
+        raise DamagedSegment(path, f"its first line is not a segment header: {error}") from None
     except UnicodeDecodeError:
-        raise DamagedSegment(path, "its first line is no segment header: not UTF-8") from None
+        raise DamagedSegment(path, "its first line is not a segment header: not UTF-8") from None
     if header.version != FORMAT_VERSION:
         raise DamagedSegment(
             path,
-            f"segment format {header.version}, expected {FORMAT_VERSION}: of a newer logengine?",
+            f"segment format {header.version}, expected {FORMAT_VERSION}: from a newer logengine?",
         )
     if not is_stream_name(header.stream):
         raise DamagedSegment(path, f"its header names an invalid stream {header.stream!r}")
@@ -290,7 +288,7 @@ def decode_header(line: bytes, path: str) -> Header:
         raise DamagedSegment(path, "its header has a number that is out of range")
     times = (header.since, header.until, header.latest)
     if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:
-        raise DamagedSegment(path, "its header has times that cannot be")
+        raise DamagedSegment(path, "its header has impossible times")
     _check_gap(header, path)
     if header.frames is not UNSET:
         _check_frames(header, header.frames, path)
@@ -301,7 +299,7 @@ def decode_header(line: bytes, path: str) -> Header:
 
 
 def _least_of_users(header: Header) -> int:
-    """The least number of bytes that it says of a user; 0 if it speaks of none."""
+    """Returns the least number of bytes that the header has for a user; 0 if it has no users."""
     users = header.users or {}
     return min((min(each.before, each.own) for each in users.values()), default=0)
 
@@ -309,7 +307,7 @@ def _least_of_users(header: Header) -> int:
 def _check_seal(header: Header, path: str) -> None:
     is_signed = header.signature is not UNSET
     if (header.is_sealed and not header.is_compressed) or (is_signed and not header.is_sealed):
-        raise DamagedSegment(path, "its header has a seal that cannot be")
+        raise DamagedSegment(path, "its header has an impossible seal")
     earlier = header.earlier
     if earlier is not UNSET and not (
         header.is_sealed
@@ -317,11 +315,11 @@ def _check_seal(header: Header, path: str) -> None:
         and earlier.seals >= 1
         and is_timestamp(earlier.since)
     ):
-        raise DamagedSegment(path, "its header tells of earlier seals that cannot be")
+        raise DamagedSegment(path, "its header has an impossible entry for earlier seals")
 
 
 def _check_restored(header: Header, path: str) -> None:
-    """Raises `DamagedSegment` unless what it says of its restoring, if anything, can be."""
+    """Raises `DamagedSegment` if the header has an impossible `restored`."""
     restored = header.restored
     if restored is UNSET:
         return
@@ -336,30 +334,30 @@ def _check_restored(header: Header, path: str) -> None:
             and original.first <= header.first <= header.last <= original.last
         )
     if not is_possible:
-        raise DamagedSegment(path, "its header says that it was restored of what cannot be")
+        raise DamagedSegment(path, "its header says that it was restored from an impossible seal")
 
 
 def _check_gap(header: Header, path: str) -> None:
-    """Raises `DamagedSegment` unless the gap, if there is one, can be."""
+    """Raises `DamagedSegment` if the header has an impossible gap."""
     gap = header.gap
     if gap is UNSET:
         return
     is_empty = (header.count, header.bytes) == (0, 0) and header.frames is UNSET
     if not is_empty or gap.last < header.first or not is_timestamp(gap.when):
-        raise DamagedSegment(path, "its header has a gap that cannot be")
+        raise DamagedSegment(path, "its header has an impossible gap")
 
 
 def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:
-    """Raises `DamagedSegment` unless the frames can be, and are together what the header says.
+    """Raises `DamagedSegment` if a frame is impossible, or the frames do not add up to the header.
 
-    So nobody allocates for a body what no file of this size can hold.
+    This keeps readers from allocating more for a body than a file of this size can contain.
     """
     for frame in frames:
         if (
             min(frame.stored_bytes, frame.body_bytes, frame.count) < 1
             or frame.body_bytes > frame.stored_bytes * _EXPANSION_MAX
         ):
-            raise DamagedSegment(path, "its header has a frame that cannot be")
+            raise DamagedSegment(path, "its header has an impossible frame")
     if (header.bytes, header.count) != (
         sum(frame.body_bytes for frame in frames),
         sum(frame.count for frame in frames),
@@ -368,26 +366,26 @@ def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:
 
 
 def _check_index(header: Header, path: str) -> None:
-    """Raises `DamagedSegment` unless the index, if there is one, is of the header's frames."""
+    """Raises `DamagedSegment` if the header has an index that does not match its frames."""
     index = header.index
     if index is UNSET:
         return
     if header.frames is UNSET or len(index) != len(header.frames):
-        raise DamagedSegment(path, "its header has an index that is not of its frames")
+        raise DamagedSegment(path, "its header has an index that does not match its frames")
     for entry in index:
         if not (is_timestamp(entry.since) and is_timestamp(entry.until)):
-            raise DamagedSegment(path, "its header has an index with times that cannot be")
+            raise DamagedSegment(path, "its header has an index with impossible times")
     if index and (header.since, header.until) != (
         min(entry.since for entry in index),
         max(entry.until for entry in index),
     ):
-        raise DamagedSegment(path, "the times in its header's index are not its own")
+        raise DamagedSegment(path, "the times in its header's index are not those of its header")
 
 
 def check_header_of(
     header: Header, stream: str, first: int, path: str, *, compressed: bool
 ) -> None:
-    """Raises `DamagedSegment` unless a header has the stream, number and kind that a path tells."""
+    """Raises `DamagedSegment` unless a header has the stream, number and kind given by its path."""
     if header.stream != stream:
         raise DamagedSegment(path, f"its header says stream {header.stream!r}, not {stream!r}")
     if header.first != first:
@@ -398,7 +396,7 @@ def check_header_of(
 
 
 def check_body(header: Header, body: bytes, path: str) -> None:
-    """Raises `DamagedSegment` unless `body` is, to the bit, what `header` says.
+    """Raises `DamagedSegment` unless `body` has the length and hash in `header`.
 
     O(bytes); the hash releases the GIL.
     """
@@ -411,12 +409,12 @@ def check_body(header: Header, body: bytes, path: str) -> None:
 
 
 def count_newlines(lines: bytes) -> int:
-    """How many newlines there are: what `count` says, at a fifth of the time."""
+    """Returns the number of newlines: what `bytes.count` returns, in a fifth of the time."""
     return len(lines) - len(lines.replace(b"\n", b""))
 
 
 def describe_gap(first: int, gap: Gap) -> str:
-    """What a person is told of the records from `first` on that are gone."""
+    """Returns the message for users about the records from `first` on that are gone."""
     which = f"{first} to {gap.last}"
     if gap.guessed:
         which = f"from {first} on, none of them above {gap.last},"
@@ -424,5 +422,5 @@ def describe_gap(first: int, gap: Gap) -> str:
 
 
 def timestamp_of(line: bytes) -> str:
-    """The `_ts` of a stored line; it always stands first and has one width."""
+    """Returns the `_ts` of a stored line, which is always first and of fixed width."""
     return line[TIMESTAMP_START : TIMESTAMP_START + TIMESTAMP_CHARACTERS].decode("ascii", "replace")

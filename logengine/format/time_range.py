@@ -1,4 +1,4 @@
-"""A range of time, and which segments, frames and lines are within it. No I/O."""
+"""A time range, and which segments, frames and lines are within it. No I/O."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +9,7 @@ from logengine.format.segment import Header, timestamp_of
 
 
 class Times(Protocol):
-    """The least and greatest `_ts` of some records, as a header has them, or its index."""
+    """The least and greatest `_ts` of some records, as in a header or its index."""
 
     @property
     def since(self) -> str:
@@ -22,25 +22,25 @@ class Times(Protocol):
 
 @dataclass(frozen=True)
 class TimeRange:
-    """Timestamps from `since` to before `until`; None where that side is open."""
+    """Timestamps from `since`, inclusive, to `until`, exclusive; None if that side is open."""
 
     since: str | None = None
     until: str | None = None
 
     def may_hold(self, times: Times) -> bool:
-        """Whether some of the records can be in the range."""
+        """Returns whether some of the records can be in the range."""
         return (self.since is None or times.until >= self.since) and (
             self.until is None or times.since < self.until
         )
 
     def holds_all(self, times: Times) -> bool:
-        """Whether all of the records are in the range."""
+        """Returns whether all of the records are in the range."""
         return (self.since is None or times.since >= self.since) and (
             self.until is None or times.until < self.until
         )
 
     def holds(self, line: bytes) -> bool:
-        """Whether a stored line is in the range."""
+        """Returns whether a stored line is in the range."""
         timestamp = timestamp_of(line)
         return (self.since is None or timestamp >= self.since) and (
             self.until is None or timestamp < self.until
@@ -51,10 +51,10 @@ ALL_TIMES = TimeRange()
 
 
 def wanted_frames(header: Header, next_seq: int, times: TimeRange) -> range:
-    """The frames of a segment to be read for its records from `next_seq` on within `times`.
+    """Returns the frames to read for a segment's records from `next_seq` on within `times`.
 
-    Neighbours, so that some between them may hold none; of a plain segment, which counts as
-    one frame, that one or none.
+    The range is contiguous, so some frames inside it may contain no such record. A plain segment
+    counts as one frame.
     """
     if header.last < next_seq or not times.may_hold(header):
         return range(0)

@@ -1,7 +1,7 @@
-"""Times as records hold them: RFC 3339, UTC, microseconds, always 27 characters.
+"""Timestamps of records: RFC 3339, UTC, microseconds, always 27 characters.
 
-The fixed width makes the order of the strings the order of the times, so that nothing
-on the way of a record has to parse one.
+Because of the fixed width, the strings sort in the order of their times, and no code that handles
+records needs to parse one.
 """
 
 import re
@@ -21,31 +21,31 @@ _ALLOWED = "an RFC 3339 time, '10m', '2h' or '3d' ago, 'now', 'today' or 'yester
 
 
 def format_timestamp(time_ns: int) -> str:
-    """The time `time_ns` nanoseconds after the epoch, such as 2026-11-23T20:00:00.000123Z."""
+    """Formats `time_ns`, nanoseconds since the epoch, as 2026-11-23T20:00:00.000123Z."""
     seconds, rest_ns = divmod(time_ns, 1_000_000_000)
     return f"{_format_second(seconds)}.{rest_ns // 1000:06d}Z"
 
 
 def format_time(time_s: float) -> str:
-    """The same for seconds after the epoch, as `time.time` gives them."""
+    """Formats `time_s`, seconds since the epoch as returned by `time.time`, in the same way."""
     seconds = int(time_s)
-    # Twice as quick as a format of six digits, and it is done for each record of a handler.
+    # Twice as fast as formatting six digits, and needed for each record of a logging handler.
     digits = str(int((time_s - seconds) * 1_000_000) + 1_000_000)
     return f"{_format_second(seconds)}.{digits[1:]}Z"
 
 
 @lru_cache(maxsize=8)
 def _format_second(seconds: int) -> str:
-    # Not strftime: it imports, which fails while the interpreter ends.
+    # Not strftime: it imports a module, which fails during interpreter shutdown.
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def is_timestamp(text: str) -> bool:
-    """Whether `text` is of exactly the form that `format_timestamp` gives."""
+    """Returns whether `text` has exactly the form that `format_timestamp` returns."""
     if not _TIMESTAMP.fullmatch(text):
         return False
     try:
-        # A tenth of what strptime takes, and every header that is read has three times or more.
+        # Takes a tenth of the time of strptime, and every header has three timestamps or more.
         datetime.fromisoformat(text)
     except ValueError:
         return False
@@ -53,12 +53,11 @@ def is_timestamp(text: str) -> bool:
 
 
 def parse_time(text: str, now: datetime) -> str:
-    """The timestamp that a person's `text` means; `now` is an aware, local time.
+    """Returns the timestamp that a user's `text` means; `now` is an aware, local time.
 
-    Takes an RFC 3339 time (without an offset it is local time; a date alone is its
-    midnight), a duration ago (`90s`, `10m`, `2h`, `3d`, `1w`, also followed by `ago`),
-    `now`, `today` and `yesterday` (local midnights). Raises `ValueError` saying what is
-    allowed.
+    Accepts an RFC 3339 time (local time if it has no offset; a date alone means its midnight),
+    a duration before now (`90s`, `10m`, `2h`, `3d`, `1w`, optionally followed by `ago`), `now`,
+    `today` and `yesterday` (local midnights). Raises `ValueError`, which says what is allowed.
     """
     word = text.strip().lower().removesuffix("ago").strip()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -81,13 +80,13 @@ def parse_time(text: str, now: datetime) -> str:
 
 
 def format_moment(moment: datetime) -> str:
-    """An aware time as a timestamp. Raises `OverflowError` where UTC has no such year."""
+    """Formats an aware time as a timestamp. Raises `OverflowError` if UTC has no such year."""
     moment = moment.astimezone(UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z".rjust(TIMESTAMP_CHARACTERS, "0")
 
 
 def zone_of(offset: str) -> timezone:
-    """The zone of RFC 3339's `Z`, `+01:00` or `+0100`. Raises `ValueError` from 24 hours on."""
+    """Returns the zone of `Z`, `+01:00` or `+0100`. Raises `ValueError` from 24 hours on."""
     if offset in "Zz":
         return UTC
     digits = offset.replace(":", "")

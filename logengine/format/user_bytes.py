@@ -1,12 +1,12 @@
-"""How many bytes of stored lines each user has in a stream, as its headers say: pure arithmetic.
+"""How many bytes of stored lines each user has in a stream, computed from segment headers.
 
     first segment   "users":{"1000":[0,700]}
     next segment    "users":{"1000":[700,300],"0":[0,40]}
 
-Of each user the bytes `before` a segment, and its `own`. `before` never goes back, so what is
-still stored of a user is told by two headers: all up to the newest one's end, without what was
-before the oldest. A user who was forgotten is counted anew, from 0: then too little is known of
-him, never too much.
+For each user a header has the bytes `before` the segment and the segment's `own`. `before` never
+decreases, so two headers give the bytes of a user that are still stored: everything up to the end
+of the newest segment, minus what was before the oldest. A user that was forgotten is counted from
+0 again; the result may then be too low, never too high. Pure arithmetic.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ Users = Mapping[int, UserBytes]
 def advance_users(
     known: Users, added: Mapping[int, int], users_max: int, *, begins_segment: bool
 ) -> Users:
-    """What a segment says that adds so many bytes of each user to a stream.
+    """Returns the users of a segment after `added`, the new bytes of each user in the stream.
 
-    `known` is what the newest one says so far: this one itself, or the one before it where it
-    `begins_segment`. Ordered, the least recently active first; above `users_max` those are
+    `known` are the users of the newest segment so far: of this one, or, if `begins_segment`, of
+    the one before it. The least recently active users come first; above `users_max` they are
     forgotten.
     """
     if begins_segment:
@@ -41,14 +41,15 @@ def advance_users(
 
 
 def ended_users(users: Users) -> Users:
-    """What a segment behind one with `users` says, while it has no record of its own."""
+    """Returns the users of a still empty segment that follows one with `users`."""
     return {uid: UserBytes(each.before + each.own, 0) for uid, each in users.items()}
 
 
 def merged_users(headers: Sequence[Header]) -> dict[int, UserBytes] | UnsetType:
-    """What a segment says that has the records of `headers`, which are neighbours.
+    """Returns the users of the segment that merges those of `headers`, which are neighbours.
 
-    It is to go on where the last of them does, and says nothing if that one does not.
+    The next segment must be able to continue from it as from the last of them. If the last one
+    has no users, neither has the merged one.
     """
     last = headers[-1]
     if last.users is UNSET:
@@ -59,24 +60,24 @@ def merged_users(headers: Sequence[Header]) -> dict[int, UserBytes] | UnsetType:
         for header in reversed(headers[:-1]):
             earlier = (header.users or {}).get(uid)
             if earlier is None or earlier.before + earlier.own != before:
-                break  # he was forgotten there, and is counted anew
+                break  # the user was forgotten there, and is counted from 0 again
             before = earlier.before
         merged[uid] = UserBytes(before, each.before + each.own - before)
     return merged
 
 
 def stored_bytes_of(newest: Users | UnsetType, oldest: Users | UnsetType) -> dict[int, int]:
-    """What is stored of each user between two segments of a stream, both included.
+    """Returns the stored bytes of each user between two segments of a stream, both included.
 
-    As far as it was counted: of a segment from before that, or of one that could not be read,
-    it is as if it had nothing.
+    A segment that was written before users were counted, or that could not be read, counts as if
+    it had no users.
     """
     gone = oldest or {}
     stored: dict[int, int] = {}
     for uid, each in (newest or {}).items():
         counted = each.before + each.own
         before = gone[uid].before if uid in gone else 0
-        # Less than was there before: he was forgotten since, and all of it is from after that.
+        # Less than before: the user was forgotten in between, and all of it came after that.
         stored[uid] = counted - before if before <= counted else counted
     return stored
 

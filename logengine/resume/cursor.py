@@ -1,10 +1,10 @@
-"""journald's cursors: what identifies an entry, and which entries were seen. No I/O.
+"""journald's cursors: the identity of an entry, and which entries were seen. No I/O.
 
     s=65d2…;i=4e21;b=9b44…;m=1f3;t=6449…;x=c0ff…
 
-`s` is a sequence, `i` the entry's number in it (hexadecimal), `b` the boot. Within a sequence and
-a boot the numbers grow. After a boot journald may give numbers again that it had not brought to
-the disk, which is why the boot belongs to the identity.
+`s` is a sequence, `i` the entry's number in it (hexadecimal), `b` the boot. The numbers increase
+within a sequence and a boot. After a boot, journald may reuse numbers that it had not written to
+disk, so the boot is part of the identity.
 
 Source: systemd, `sd_journal_get_cursor`.
 """
@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-# As many numbers of one sequence are remembered one by one; of older ones, that all were seen.
+# At most this many numbers of a sequence are remembered singly; all older ones count as seen.
 _NUMBERS_MAX = 1024 * 1024
 _NUMBER = re.compile(r"[0-9a-fA-F]{1,16}")
 
@@ -28,7 +28,7 @@ class Cursor(NamedTuple):
 
 
 def parse_cursor(text: str) -> Cursor | None:
-    """The cursor that `text` is; None if it has no `s` or no `i`."""
+    """Returns the cursor in `text`; None if it has no `s` or no `i`."""
     parts = dict(part.partition("=")[::2] for part in text.split(";"))
     number = parts.get("i", "")
     if "s" not in parts or not _NUMBER.fullmatch(number):
@@ -37,15 +37,15 @@ def parse_cursor(text: str) -> Cursor | None:
 
 
 class SeenEntries:
-    """Which entries of a journal were seen: of each sequence all up to a number, and others.
+    """Which entries of a journal were seen: all up to a number of each sequence, and single ones.
 
-    8 bytes for each entry; at most 8 MiB for a sequence.
+    Takes 8 bytes per entry, at most 8 MiB per sequence.
     """
 
     def __init__(self, up_to: Mapping[str, int]) -> None:
         self._up_to = dict(up_to)
         self._ascending: dict[str, array[int]] = {}
-        self._others: set[Cursor] = set()  # those that came after a higher number
+        self._others: set[Cursor] = set()  # entries that came after a higher number
 
     def __contains__(self, cursor: Cursor) -> bool:
         if cursor.number <= self._up_to.get(cursor.sequence, -1):
@@ -58,7 +58,7 @@ class SeenEntries:
         )
 
     def add(self, cursor: Cursor) -> None:
-        """Takes note of an entry that is not in here."""
+        """Adds an entry that is not in here yet."""
         numbers = self._ascending.setdefault(cursor.sequence, array("Q"))
         if numbers and cursor.number < numbers[-1]:
             self._others.add(cursor)
@@ -81,9 +81,9 @@ class SeenEntries:
 def highest_numbers(
     up_to: Mapping[str, int], cursors: Iterable[Cursor], sequences_max: int
 ) -> dict[str, int]:
-    """`up_to` with `cursors` seen too: all up to the highest of each sequence.
+    """Returns `up_to` raised to the highest of `cursors` in each sequence.
 
-    Of more than `sequences_max` sequences those are left out that are longest without an entry.
+    If there are more than `sequences_max` sequences, drops those without an entry for longest.
     """
     highest = dict(up_to)
     for sequence, number in cursors:

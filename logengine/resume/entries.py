@@ -1,4 +1,4 @@
-"""A journal, as `journalctl -o export` or `-o json` prints it, entry by entry with its cursor."""
+"""Reads a journal, as printed by `journalctl -o export` or `-o json`, entry by entry."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -21,19 +21,19 @@ _decoder = msgspec.json.Decoder(_WithCursor)
 
 
 class EntryReader(Protocol):
-    """Gives what a journal has that was not seen; takes note of it as seen."""
+    """Returns the unseen entries of a journal, and marks them as seen."""
 
     skipped: int
 
     def receive(self, data: bytes) -> EntriesPortion | None:
-        """The entries that are complete with `data`. Raises `MalformedInput`."""
+        """Returns the entries that `data` completes. Raises `MalformedInput`."""
 
     def end(self) -> EntriesPortion | None:
-        """What is left. Raises `MalformedInput` for an entry that is not whole."""
+        """Returns the rest. Raises `MalformedInput` for an incomplete entry."""
 
 
 def entry_reader(form: str, start: bytes, seen: SeenEntries) -> EntryReader | None:
-    """What reads an input of `form` that begins with the line `start`; None for what is no journal.
+    """Returns a reader for an input that begins with the line `start`; None if not a journal.
 
     `form` is one of `importing.FORMATS`, or `lines`.
     """
@@ -45,7 +45,7 @@ def entry_reader(form: str, start: bytes, seen: SeenEntries) -> EntryReader | No
 
 
 class _Seen:
-    """Chooses the entries that were not seen."""
+    """Selects the entries that were not seen."""
 
     def __init__(self, seen: SeenEntries) -> None:
         self._seen = seen
@@ -54,7 +54,7 @@ class _Seen:
         self.skipped = 0
 
     def _unseen(self, entries: Iterable[tuple[Cursor | None, bytes]]) -> EntriesPortion | None:
-        """What was not seen. An error is raised by the next call: what is before it is whole."""
+        """Returns the unseen entries. An error after them is raised by the next call."""
         if self._error is not None:
             raise self._error
         cursors: list[Cursor] = []
@@ -78,8 +78,8 @@ class _Seen:
             self._count += 1
             if cursor is None:
                 raise MalformedInput(
-                    f"entry {self._count} has no __CURSOR of the form s=…;i=…, by which --resume "
-                    "knows what is stored"
+                    f"entry {self._count} has no __CURSOR of the form s=…;i=…, which --resume "
+                    "needs to know what is stored"
                 )
             yield cursor, line
 
@@ -101,16 +101,16 @@ class ExportReader(_Seen):
         """See `EntryReader`."""
         self._unseen(())
         for _ in self._parser.end():
-            # What is stored now would be taken for the whole entry the next time.
+            # If it were stored now, the next run would take it for the whole entry.
             raise MalformedInput(
-                f"it ends within entry {self._count + 1}, before the empty line: that entry is "
+                f"it ends within entry {self._count + 1}, before the empty line: that entry was "
                 "not stored; was the input cut short?"
             )
         return None
 
 
 class JsonReader(_Seen):
-    """Reads one JSON object on each line, and passes the lines on as they are."""
+    """Reads one JSON object per line, and passes the lines on as they are."""
 
     def __init__(self, seen: SeenEntries) -> None:
         super().__init__(seen)

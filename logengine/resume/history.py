@@ -1,8 +1,8 @@
-"""What a producer's numbers were in its inputs: notes, one for each portion sent. No I/O.
+"""Which parts of its inputs a producer's numbers are: one note per portion sent. No I/O.
 
-A history is a header, which says what is known at a number `base`, and notes of the portions
-after it. A note that begins at a number that earlier notes reach overrides them from there on:
-those records were never stored, and the number was used again.
+A history is a header, which says what is known at a number `base`, and notes on the portions after
+it. A note that begins at a number that earlier notes already cover overrides them from there on:
+those records were never stored, and their numbers were used again.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -15,31 +15,31 @@ from logengine.resume.cursor import Cursor, SeenEntries, highest_numbers
 
 VERSION = 1
 FINGERPRINT_BYTES_MAX = 1024
-# So many inputs are remembered, those that were there last.
+# At most this many inputs are remembered, the most recent ones.
 INPUTS_MAX = 4096
 SEQUENCES_MAX = 4096
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What an input is known by: its first `length` bytes, and of a file the inode."""
+    """What identifies an input: its first `length` bytes and, for a file, the inode."""
 
-    path: str  # absolute, also of a pipe; `-` for standard input
+    path: str  # absolute, also for a pipe; `-` for standard input
     inode: int
     length: int
     fingerprint: str
-    begins: str  # the start of its first line, for people
+    begins: str  # the start of its first line, for messages
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """A portion of an input, bytes `start` to `stop`, and how much of it is stored.
 
-    Of its `lines` that are not blank the first `done` are stored, and so are the `before` lines
-    in front of it. `digest` is that of the portion's bytes; of standard input, which cannot be
-    read from its middle, that of all bytes up to `stop`. `is_open`: it is one line, and the
-    input ended without a newline.
+    The first `done` of its `lines` non-blank lines are stored, and so are the `before` lines ahead
+    of it. `digest` is that of the portion's bytes; for standard input, which cannot be read from
+    the middle, that of all bytes up to `stop`. `is_open`: the portion is one line, and the input
+    ended without a newline.
     """
 
-    input: int  # grows with each input that is begun
+    input: int  # increases with each new input
     identity: Identity
     start: int
     stop: int
@@ -63,13 +63,13 @@ class LinesNote(msgspec.Struct, frozen=True, tag="lines"):
     place: Place
 
     def cut(self, count: int) -> "LinesNote":
-        """The note of its first `count` records alone."""
+        """Returns the note on its first `count` records alone."""
         done = self.place.done - (self.count - count)
         return LinesNote(self.first, count, msgspec.structs.replace(self.place, done=done))
 
 
 class EntriesNote(msgspec.Struct, frozen=True, tag="entries"):
-    """The records from `first` on are entries of a journal: sequences, and numbers of each."""
+    """The records from `first` on are a journal's entries: sequences, and the numbers in each."""
 
     first: int
     entries: list[tuple[str, list[int]]]
@@ -85,7 +85,7 @@ class EntriesNote(msgspec.Struct, frozen=True, tag="entries"):
         return (Cursor(each, number) for each, numbers in self.entries for number in numbers)
 
     def cut(self, count: int) -> "EntriesNote":
-        """The note of its first `count` records alone."""
+        """Returns the note on its first `count` records alone."""
         return entries_note(self.first, list(self.cursors)[:count])
 
 
@@ -93,7 +93,7 @@ Note = LinesNote | EntriesNote
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag="resume"):
-    """What is known at the number `base`: all records up to it are durable."""
+    """What is known at the number `base`; all records up to it are durable."""
 
     version: int = VERSION
     stream: str
@@ -106,7 +106,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="resume"):
 
 @dataclass
 class Known:
-    """What is stored of which inputs: a place of each, and entries."""
+    """What is stored of the inputs: a place in each, and the seen entries of journals."""
 
     places: list[Place]
     entries: SeenEntries
@@ -117,7 +117,7 @@ _note_decoder = msgspec.json.Decoder(LinesNote | EntriesNote)
 
 
 class History:
-    """See the module."""
+    """See the module's docstring."""
 
     def __init__(self, header: Header) -> None:
         self.header = header
@@ -134,7 +134,7 @@ class History:
         return self.header.base
 
     def add(self, note: Note) -> None:
-        """Takes a note of what is about to be sent. Raises `ValueError` if it leaves a hole."""
+        """Adds a note on what is about to be sent. Raises `ValueError` if it leaves a hole."""
         if not self.base < note.first <= self.last + 1:
             raise ValueError(f"a note of {note.first} after {self.base} to {self.last}")
         while self._notes and self._notes[-1].first >= note.first:
@@ -145,7 +145,7 @@ class History:
         self._notes.append(note)
 
     def at(self, number: int) -> Known:
-        """What is known when all records up to `number` are durable, from `base` to `last`."""
+        """Returns what is known if all records up to `number` (`base` to `last`) are durable."""
         assert self.base <= number <= self.last
         entries = SeenEntries(self.header.journal)
         for note in self._notes_up_to(number):
@@ -156,9 +156,9 @@ class History:
         return Known(self._places_at(number), entries)
 
     def fold(self, number: int) -> bool:
-        """Lets the header tell what the notes of records up to `number` do; whether there was any.
+        """Moves the notes on records up to `number` to the header; returns whether there were any.
 
-        Of a journal it then says that all entries up to the highest are stored.
+        For a journal, the header then says that all entries up to the highest number are stored.
         """
         whole = [note for note in self._notes if note.first + note.count - 1 <= number]
         if not whole:
@@ -176,15 +176,15 @@ class History:
         return True
 
     def touch(self, inputs: Collection[int]) -> None:
-        """These are there: when there are too many inputs, others are forgotten first."""
+        """Marks inputs as present: if there are too many, others are forgotten first."""
         there = sorted(self.header.places, key=lambda place: place.input in inputs)
         self.header = msgspec.structs.replace(self.header, places=there)
 
     def add_begun(self, place: Place, *, replaces: bool) -> bool:
-        """Takes note of an input of which nothing was stored yet; whether there was none.
+        """Adds an input of which nothing is stored yet; returns whether it was added.
 
-        One that is known of its path, and is not to be replaced, says more: it may be found
-        among the rotated ones.
+        It is not added if its path already has a known input and `replaces` is false: the known
+        one says more, because its file may be found among the rotated ones.
         """
         for each in self.header.places:
             if each.input == place.input:
@@ -196,19 +196,19 @@ class History:
         return True
 
     def renumbered(self) -> "History":
-        """The same places, for a daemon that counts from 1 again."""
+        """Returns the same places for a daemon that counts from 1 again."""
         assert not self._notes
         return History(msgspec.structs.replace(self.header, base=0))
 
     def encode(self) -> bytes:
-        """The whole history, one line for the header and for each note."""
+        """Returns the whole history, with one line for the header and one for each note."""
         return b"".join(map(encode_line, (self.header, *self._notes)))
 
     def _places_at(self, number: int) -> list[Place]:
         places = {place.input: place for place in self.header.places}
         for note in self._notes_up_to(number):
             if isinstance(note, LinesNote):
-                places.pop(note.place.input, None)  # to be put at the end
+                places.pop(note.place.input, None)  # to move it to the end
                 places[note.place.input] = note.place
         return list(places.values())
 
@@ -222,7 +222,7 @@ class History:
 
 
 def entries_note(first: int, cursors: Iterable[Cursor]) -> EntriesNote:
-    """The note of these entries."""
+    """Returns the note on these entries."""
     entries: list[tuple[str, list[int]]] = []
     for sequence, number in cursors:
         if not entries or entries[-1][0] != sequence:
@@ -232,14 +232,14 @@ def entries_note(first: int, cursors: Iterable[Cursor]) -> EntriesNote:
 
 
 def encode_line(line: Header | Note) -> bytes:
-    """A header or a note as a line of the file."""
+    """Returns a header or a note as a line of the file."""
     return msgspec.json.encode(line) + b"\n"
 
 
 def decode_history(data: bytes, name: str) -> History:
-    """The history in a file's bytes. Its last line may be torn, and then counts for nothing.
+    """Returns the history in a file's bytes. A torn last line is ignored.
 
-    Raises `DamagedResumeState`, with `name` for the file.
+    Raises `DamagedResumeState`, which names the file as `name`.
     """
     header, *notes = data.split(b"\n")[:-1] or [b""]
     try:
@@ -251,28 +251,28 @@ def decode_history(data: bytes, name: str) -> History:
             history.add(_note_decoder.decode(line))
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedResumeState(
-            f"{name} is damaged ({error}), and says no more where to go on. Without that file "
-            "lines are counted; or give another name to --resume"
+            f"{name} is damaged ({error}) and no longer says where to continue. Remove it to "
+            "continue by count, or give another name to --resume"
         ) from None
     return history
 
 
 @dataclass(frozen=True)
 class Portion:
-    """Lines to be sent as they are, `count` records, and the place where they end."""
+    """Lines to send as they are, `count` records, and the place where they end."""
 
     place: Place
     lines: bytes
     count: int
 
     def note(self, first: int) -> LinesNote:
-        """The note of this portion, its first record having the number `first`."""
+        """Returns the note on this portion; its first record has the number `first`."""
         return LinesNote(first, self.count, self.place)
 
 
 @dataclass(frozen=True)
 class EntriesPortion:
-    """Entries of a journal to be sent, as lines."""
+    """Entries of a journal to send, as lines."""
 
     cursors: list[Cursor]
     lines: bytes
@@ -283,5 +283,5 @@ class EntriesPortion:
         return len(self.cursors)
 
     def note(self, first: int) -> EntriesNote:
-        """The note of this portion, its first record having the number `first`."""
+        """Returns the note on this portion; its first record has the number `first`."""
         return entries_note(first, self.cursors)

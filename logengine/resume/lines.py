@@ -1,4 +1,4 @@
-"""An input of lines, cut into portions that can be found again. Bytes in, portions out."""
+"""Cuts an input of lines into portions that can be found again. Bytes in, portions out."""
 
 from hashlib import blake2b
 
@@ -11,25 +11,25 @@ _DIGEST_BYTES = 16
 
 
 def new_hash() -> blake2b:
-    """What digests are made with."""
+    """Returns a new hash object for digests."""
     return blake2b(digest_size=_DIGEST_BYTES)
 
 
 def digest_of(data: bytes) -> str:
-    """The digest of `data`."""
+    """Returns the digest of `data`."""
     digest = new_hash()
     digest.update(data)
     return digest.hexdigest()
 
 
 def identify(path: str, inode: int, start: bytes) -> Identity:
-    """The identity of an input that begins with `start`."""
+    """Returns the identity of an input that begins with `start`."""
     start = start[:FINGERPRINT_BYTES_MAX]
     return Identity(path, inode, len(start), digest_of(start), first_line(start))
 
 
 def place_at_start(input_number: int, identity: Identity) -> Place:
-    """The place in an input of which nothing is stored."""
+    """Returns the place in an input of which nothing is stored."""
     return Place(
         input=input_number,
         identity=identity,
@@ -43,19 +43,19 @@ def place_at_start(input_number: int, identity: Identity) -> Place:
 
 
 def begins_as(start: bytes, place: Place) -> bool:
-    """Whether an input that begins with `start` begins as that of `place` did."""
+    """Returns whether an input that begins with `start` begins as the one of `place` did."""
     return digest_of(start[: place.identity.length]) == place.identity.fingerprint
 
 
 def first_line(start: bytes) -> str:
-    """How an input begins, for people."""
+    """Returns the start of an input's first line, for messages."""
     line = start.partition(b"\n")[0].decode("utf-8", "backslashreplace")
     printable = "".join(c if c.isprintable() else "?" for c in line)
     return printable[:_BEGINS_CHARACTERS]
 
 
 def skip_lines(lines: bytes, count: int) -> bytes:
-    """`lines` without the first `count` that are not blank."""
+    """Returns `lines` without the first `count` that are not blank."""
     if not count:
         return lines
     return b"".join(line + b"\n" for line in list(split_lines(lines))[count:])
@@ -64,9 +64,9 @@ def skip_lines(lines: bytes, count: int) -> bytes:
 class LineReader:
     """Cuts an input at line ends, from `place` on or from its start; O(bytes).
 
-    With a `place` it is to be fed from `resumed_offset(place)` on. Of a line longer than
-    `line_bytes_max` only so much is kept that the daemon refuses it. With `prefix`, the hash of
-    all bytes before, digests are of all bytes up to a portion's end.
+    With a `place`, feed it from `resumed_offset(place)` on. A line longer than `line_bytes_max` is
+    truncated to a length that the daemon still refuses. With `prefix`, the hash of all earlier
+    bytes, digests cover all bytes up to a portion's end.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class LineReader:
         self._start = self._offset = resumed_offset(place) if place else 0
         self._before = self._done = 0
         self._open_line: bytes | None = None
-        self.stored_without_end = False  # a line was, and is passed on whole now
+        self.stored_without_end = False  # whether a line stored unfinished is now passed on whole
         if place is not None:
             is_again = self._start == place.start
             self._before = place.before + (0 if is_again else place.lines)
@@ -98,7 +98,7 @@ class LineReader:
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> Portion | None:
-        """The lines that are complete with `data`; None if there are none to be sent."""
+        """Returns the lines that `data` completes; None if there are none to send."""
         cut = data.rfind(b"\n") + 1
         portion = None
         if cut:
@@ -113,7 +113,7 @@ class LineReader:
         return portion
 
     def end(self) -> Portion | None:
-        """The last line, if it has no newline."""
+        """Returns the last line, if it has no newline."""
         if not self._rest:
             return None
         lines = bytes(self._rest) + b"\n"
@@ -154,17 +154,17 @@ class LineReader:
 
 
 def resumed_offset(place: Place) -> int:
-    """From which byte on an input is to be read again.
+    """Returns the byte offset from which to read an input again.
 
-    A portion of which some lines are to be sent, or a line that may have gone on, begins again.
+    It is the portion's start if some of its lines are not stored, or its line may have grown.
     """
     return place.start if place.is_open or place.done < place.lines else place.stop
 
 
 class StreamReader:
-    """A `LineReader` of an input that can only be read from its start, such as a pipe.
+    """A `LineReader` for an input that can only be read from its start, such as a pipe.
 
-    What is before `place` is held against it, and not passed on. Raises `AnotherInput`.
+    Everything before `place` is compared with it and not passed on. Raises `AnotherInput`.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class StreamReader:
 
     @property
     def stored_without_end(self) -> bool:
-        """As `LineReader` has it."""
+        """As in `LineReader`."""
         return self._lines is not None and self._lines.stored_without_end
 
     @property
@@ -192,7 +192,7 @@ class StreamReader:
         return self._lines is not None
 
     def receive(self, data: bytes) -> list[Portion]:
-        """The lines behind the place that are complete with `data`."""
+        """Returns the lines after the place that `data` completes."""
         if self._lines is None:
             if self._place is None:
                 identity = identify(self._path, 0, data)
@@ -204,13 +204,13 @@ class StreamReader:
         return [each for each in [self._lines.receive(data)] if each is not None]
 
     def end(self) -> list[Portion]:
-        """The last line. An input of no byte at all is taken for one that has nothing new."""
+        """Returns the last line. An empty input counts as one with nothing new."""
         if self._lines is None:
             if self._place is not None and self._offset:
                 raise AnotherInput(
-                    f"{input_name(self._path)} ended after {self._offset:,} bytes, and "
-                    f"{self._place.lines_stored:,} lines of {self._place.stop:,} bytes were "
-                    "stored before; was it cut short? Another input needs another --resume NAME"
+                    f"{input_name(self._path)} ended after {self._offset:,} bytes, but "
+                    f"{self._place.lines_stored:,} lines of {self._place.stop:,} bytes were stored "
+                    "earlier; was it cut short? A different input needs a different --resume NAME"
                 )
             return []
         return [each for each in [self._lines.end()] if each is not None]
@@ -253,21 +253,21 @@ class StreamReader:
 
 
 def input_name(path: str) -> str:
-    """What an input is called."""
+    """Returns the name of an input for messages."""
     return "standard input" if path == "-" else path
 
 
 def another_stream(place: Place, head: bytes) -> AnotherInput:
-    """The error for a pipe that has not what an earlier run read."""
+    """Returns the error for a pipe whose content is not what an earlier run read."""
     found = first_line(head)
     if begins_as(head, place):
         what = (
-            f"differs from it within its first {place.stop:,} bytes. Give it another --resume NAME"
+            f"differs from it within the first {place.stop:,} bytes. Give it another --resume NAME"
         )
     else:
         what = f"begins with {found!r}. --resume-anew stores it from its start"
     return AnotherInput(
-        f"{input_name(place.identity.path)} is not what was read before: "
-        f"{place.lines_stored:,} lines were stored of one that begins with "
-        f"{place.identity.begins!r}, and this one {what}"
+        f"{input_name(place.identity.path)} is not the input that was read before: "
+        f"{place.lines_stored:,} lines were stored of an input that begins with "
+        f"{place.identity.begins!r}, but this one {what}"
     )

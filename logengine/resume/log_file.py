@@ -1,4 +1,4 @@
-"""Log files on disk: what is in them, from any byte on, compressed or not."""
+"""Reads log files on disk, from any byte on, compressed or not."""
 
 import bz2
 import gzip
@@ -22,7 +22,7 @@ _READ_BYTES = 1024 * 1024
 
 @contextmanager
 def opened(path: str, *, is_compressed: bool) -> Iterator[tuple[IO[bytes], int]]:
-    """A file's content, and its inode. Raises `OSError`, also if a compressed one is not whole."""
+    """Yields a file's content and inode. Raises `OSError`, also if a compressed file is cut off."""
     suffix = os.path.splitext(path)[1] if is_compressed else ""
     try:
         with open(path, "rb") as file:
@@ -48,7 +48,7 @@ def _content(file: io.BufferedReader, suffix: str) -> IO[bytes]:
 
 
 def skip_to(file: IO[bytes], offset: int) -> bool:
-    """Reads on up to byte `offset`; whether there are so many. For a file just opened."""
+    """Moves a newly opened file to byte `offset`; returns whether it has that many."""
     if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
         return file.seek(offset) <= os.fstat(file.fileno()).st_size
     while offset:
@@ -60,7 +60,7 @@ def skip_to(file: IO[bytes], offset: int) -> bool:
 
 
 def pieces(file: IO[bytes], size: int | None = None) -> Iterator[bytes]:
-    """What comes next in a file: `size` bytes, or all; less if there is less."""
+    """Yields the next `size` bytes of a file, or all the rest, in pieces; fewer at its end."""
     while size is None or size > 0:
         data = file.read(_READ_BYTES if size is None else min(_READ_BYTES, size))
         if not data:
@@ -71,7 +71,7 @@ def pieces(file: IO[bytes], size: int | None = None) -> Iterator[bytes]:
 
 
 class LogFiles:
-    """`recognition.Files` on disk: `given` are read as they are, rotated ones decompressed."""
+    """`recognition.Files` on disk: reads `given` files as they are, decompresses others."""
 
     def __init__(self, given: Sequence[str]) -> None:
         self._given = set(given)
@@ -81,16 +81,16 @@ class LogFiles:
         self._listed: dict[str, dict[int, list[str]]] = {}
 
     def is_compressed(self, path: str) -> bool:
-        """Whether the file is to be decompressed."""
+        """Returns whether the file must be decompressed."""
         return path not in self._given
 
     def inode(self, path: str) -> int:
-        """What the file's inode was when it was looked at first."""
+        """Returns the inode that the file had when it was first opened."""
         self._look(path)
         return self._inodes[path]
 
     def first_line(self, path: str) -> bytes:
-        """The file's first line that is not blank, without its newline; or 1 MiB of it."""
+        """Returns the file's first non-blank line, without its newline; at most 1 MiB of it."""
         with opened(path, is_compressed=self.is_compressed(path)) as (file, _):
             while line := file.readline(_READ_BYTES):
                 if line.strip(BLANK + b"\n"):
@@ -105,7 +105,7 @@ class LogFiles:
         return self._heads[path]
 
     def holds(self, path: str, place: Place) -> bool:
-        """See `recognition.Files`. False for one that cannot be read."""
+        """See `recognition.Files`. False for a file that cannot be read."""
         try:
             if not begins_as(self._look(path), place):
                 return False
@@ -120,7 +120,7 @@ class LogFiles:
             return False
 
     def rotated(self, path: str) -> list[Rotated]:
-        """See `recognition.Files`. Of a symbolic link, those beside what it points to."""
+        """See `recognition.Files`. For a symbolic link, searches the directory of its target."""
         if path not in self._rotated:
             directory, name = os.path.split(os.path.realpath(path))
             paths = [each for its in self._in(directory).values() for each in its]
@@ -131,7 +131,7 @@ class LogFiles:
         return self._rotated[path]
 
     def moved(self, path: str, inode: int) -> list[str]:
-        """See `recognition.Files`. A symbolic link may have pointed to a file beside itself."""
+        """See `recognition.Files`. Also searches next to a symbolic link, for its former target."""
         directories = {os.path.dirname(path), os.path.dirname(os.path.realpath(path))}
         return [each for directory in directories for each in self._in(directory).get(inode, [])]
 

@@ -1,9 +1,9 @@
-"""Which files are those of an earlier run, under whatever names, and in what order to read them.
+"""Which files are those of an earlier run, under any name, and in what order to read them.
 
-A file is recognised by its content: its first bytes and the portion where the earlier run
-stopped. Where more than one file has that, the inode decides: a rename keeps it.
+A file is recognised by its content: its first bytes and the portion where the earlier run stopped.
+If more than one file matches, the inode decides, because a rename keeps it.
 
-No I/O: what a file holds is asked of a `Files`.
+No I/O: a `Files` object answers questions about files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,29 +15,29 @@ from logengine.resume.rotation import Rotated, newer_than
 
 
 class Files(Protocol):
-    """The files that there are."""
+    """The existing files."""
 
     def inode(self, path: str) -> int:
-        """The file's inode."""
+        """Returns the file's inode."""
 
     def holds(self, path: str, place: Place) -> bool:
-        """Whether the file begins as `place` says, and has its portion where it says."""
+        """Returns whether the file begins as `place` says, and has its portion where it says."""
 
     def rotated(self, path: str) -> Sequence[Rotated]:
-        """The older generations of `path`, by their paths, the newest first."""
+        """Returns the older generations of `path`, as paths, the newest first."""
 
     def moved(self, path: str, inode: int) -> Sequence[str]:
-        """The files beside `path` that have this inode, whatever their name."""
+        """Returns the files next to `path` that have this inode, under any name."""
 
     def describe(self, path: str) -> str:
-        """What the file is, for people: `begins with '…'`, or `is empty`."""
+        """Describes the file for messages: `begins with '…'`, or `is empty`."""
 
 
 class Step(NamedTuple):
-    """A file to be read from `place` on, or from its start.
+    """A file to read from `place` on, or from its start.
 
-    `belongs_to` is the path that it had before a rotation; `is_anew` says that it is another one
-    than was read under its path, and that nobody minds.
+    `belongs_to` is the path that it had before a rotation. `is_anew`: it is not the file that was
+    read under its path, and `anew` allows that.
     """
 
     path: str
@@ -49,10 +49,10 @@ class Step(NamedTuple):
 def plan_reading(
     given: Sequence[str], known: Sequence[Place], files: Files, *, anew: bool
 ) -> list[Step]:
-    """The files to read, in order: the rest of rotated ones comes before those that followed.
+    """Returns the files to read, in order: the rest of rotated files before their successors.
 
     `given` are absolute paths, `known` the places of earlier runs. Raises `AnotherInput` for a
-    file that is not what was read under its path, unless `anew`.
+    file that is not the one that was read under its path, unless `anew`.
     """
     known = sorted(known, key=lambda place: place.input)
     latest_of = {place.identity.path: place for place in known}
@@ -81,7 +81,7 @@ def plan_reading(
 def _recognise(
     given: Sequence[str], known: Sequence[Place], latest_of: Mapping[str, Place], files: Files
 ) -> dict[str, Place]:
-    """The places of those files that are recognised, by their paths."""
+    """Returns the places of the files that are recognised, by path."""
     recognised: dict[str, Place] = {}
     found: set[int] = set()
     by_inode: dict[int, list[str]] = {}
@@ -89,17 +89,17 @@ def _recognise(
         by_inode.setdefault(files.inode(path), []).append(path)
 
     def candidates_by_inode(place: Place) -> list[str]:
-        """Where a file is that was renamed, or was not."""
+        """Returns where a file may be that was renamed, or kept its name."""
         own, inode = place.identity.path, place.identity.inode
         moved = files.moved(own, inode) if own in wanted else []
         return [*by_inode.get(inode, []), *moved]
 
     def candidates_by_name(place: Place) -> list[str]:
-        """Where a file is that was copied, or compressed, or written again under its own name."""
+        """Returns where a file may be that was copied, compressed, or rewritten under its name."""
         own = place.identity.path
         if own not in wanted:
             return []
-        # Of a file that was empty nothing is known by which a copy could be told.
+        # A file that was empty has no content by which a copy could be recognised.
         return [*(each.name for each in files.rotated(own) if place.stop), own]
 
     def is_it(path: str, place: Place) -> bool:
@@ -118,10 +118,10 @@ def _recognise(
 
 
 def _generations(found: str, path: str, files: Files) -> list[str]:
-    """The files from `found` on up to `path`, which is left out."""
+    """Returns the files from `found` up to `path`, exclusive, oldest first."""
     rotated = files.rotated(path)
     if all(each.name != found for each in rotated):
-        return [found]  # moved to a name that no rotation gives
+        return [found]  # renamed to a name that no rotation gives
     return [found, *newer_than(found, rotated)]
 
 
@@ -130,7 +130,7 @@ def _another_file(path: str, place: Place, files: Files) -> AnotherInput:
     return AnotherInput(
         f"{path} is not the file that was read before: {place.lines_stored:,} lines "
         f"({place.stop:,} bytes) were stored of one that begins with {place.identity.begins!r}, "
-        f"and this one {files.describe(path)}. The earlier one is not beside it either "
-        f"(looked at: {older}). If it is gone for good, --resume-anew stores this one from its "
+        f"but this one {files.describe(path)}. The earlier file is not next to it either "
+        f"(checked: {older}). If it is gone permanently, --resume-anew stores this one from its "
         "start"
     )

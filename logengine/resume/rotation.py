@@ -1,9 +1,9 @@
-"""The names that a log file gets when it is rotated. No I/O.
+"""The names that rotated log files get. No I/O.
 
 access.log.1  access.log.2.gz           logrotate, savelog, Python's RotatingFileHandler
 access.log-20261128  access.log.2026-11-28.gz   logrotate's dateext, TimedRotatingFileHandler
 access-20261128.log  access.1.log       logrotate's `extension`, loguru, log4j
-access.log.old                          what has one generation
+access.log.old                          programs that keep one generation
 """
 
 import posixpath
@@ -15,12 +15,12 @@ COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 _VARYING = r"(?P<varying>\d[\d._T:-]*?|old)"
 _COMPRESSED = rf"(?P<compressed>{'|'.join(map(re.escape, COMPRESSED_SUFFIXES))})?"
-# A number of more digits is a date.
+# A number with more digits is a date.
 _COUNTER_DIGITS_MAX = 5
 
 
 class Rotated(NamedTuple):
-    """A name, of which family, and its place among those: the newest has the highest `age_key`."""
+    """A name, its family, and its age within that: the newest has the highest `age_key`."""
 
     name: str
     family: str
@@ -28,9 +28,9 @@ class Rotated(NamedTuple):
 
 
 def rotated_names(name: str, names: Iterable[str]) -> list[Rotated]:
-    """Those of `names` that are of older generations of `name`, the newest first.
+    """Returns those of `names` that are older generations of `name`, the newest first.
 
-    Of one that is there plain and compressed the plain one counts.
+    If one exists both plain and compressed, the plain one counts.
     """
     stem, extension = posixpath.splitext(name)
     patterns = [rf"{re.escape(name)}[.-]{_VARYING}{_COMPRESSED}"]
@@ -51,7 +51,7 @@ def rotated_names(name: str, names: Iterable[str]) -> list[Rotated]:
 
 
 def newer_than(name: str, rotated: Iterable[Rotated]) -> list[str]:
-    """The names of `rotated` that are of `name`'s family and newer, the oldest first."""
+    """Returns the names of `rotated` in the family of `name` that are newer, the oldest first."""
     there = list(rotated)
     (its,) = (each for each in there if each.name == name)
     newer = [each for each in there if each.family == its.family and each.age_key > its.age_key]

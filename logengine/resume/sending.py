@@ -1,4 +1,4 @@
-"""One run with `--resume`: sends what earlier runs did not, by the daemon and the notes."""
+"""One run with `--resume`: sends what earlier runs did not, according to daemon and notes."""
 
 import asyncio
 import contextlib
@@ -35,44 +35,44 @@ from logengine.resume.log_file import LogFiles, opened, pieces, skip_to
 from logengine.resume.recognition import Step, plan_reading
 from logengine.resume.state_file import StateFile
 
-# A larger file of notes is written again, without the notes of what is durable.
+# A larger file of notes is rewritten without the notes on durable records.
 _STATE_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Sender(Protocol):
-    """What of `AsyncClient` is used."""
+    """The part of `AsyncClient` that is used here."""
 
     @property
     def acked(self) -> int:
-        """How many of the records that it took are durable."""
+        """How many of the records given to it are durable."""
 
     @property
     def pending_bytes(self) -> int:
-        """What the others take."""
+        """The size of the other records, in bytes."""
 
     @property
     def max_record(self) -> int:
-        """The longest record that the daemon takes."""
+        """The size of the longest record that the daemon accepts, in bytes."""
 
     async def resumed_at(self) -> int:
-        """The number of the last record of earlier runs that is durable."""
+        """Returns the number of the last durable record of earlier runs."""
 
     async def send_lines(self, lines: bytes) -> int:
-        """Takes complete lines."""
+        """Accepts complete lines."""
 
     async def flush(self) -> None:
-        """Returns when all is durable."""
+        """Waits until everything is durable."""
 
 
 Convert = Callable[[str, bytes], bytes]
 
 
 class ResumedSending:
-    """One run. `form` and `convert` say what the inputs are and how their lines become records.
+    """One run. `form` is the format of the inputs, `convert` turns their lines into records.
 
-    `read_pipe` reads what is no regular file, `-` for standard input. `records_of_stream` gives
-    how many records the stream ever had, if that can be known. `report` takes lines for a person:
-    where it goes on, and why there.
+    `read_pipe` reads inputs that are not regular files, `-` for standard input.
+    `records_of_stream` returns how many records the stream ever had, if that can be known. `report`
+    is called with lines for the user: where the run continues, and why.
     """
 
     def __init__(
@@ -98,24 +98,24 @@ class ResumedSending:
         self._progress = progress
         self._report = report
         self._name = state.header.producer
-        self._stored = 0  # what the daemon has of earlier runs
-        self._last = 0  # the number of the last record that is noted
+        self._stored = 0  # how many records of earlier runs the daemon has
+        self._last = 0  # the number of the last noted record
         self._history = History(state.header)
-        self._is_written = False  # the file has what the history has
+        self._is_written = False  # whether the file matches the history
         self._inputs = 0
         self._read_bytes = 0
         self._begun: list[tuple[Place, bool]] = []
         self.skipped = 0
 
     async def run(self, names: Sequence[str]) -> None:
-        """Sends what is new in the inputs; all of it is durable then, or was refused.
+        """Sends what is new in the inputs; on return, all of it is durable or was refused.
 
-        Raises `AnotherInput`, `MalformedInput`, `DamagedResumeState`, and what the client does.
+        Raises `AnotherInput`, `MalformedInput`, `DamagedResumeState`, and what the client raises.
         """
         if len(names) > INPUTS_MAX:
             raise InvalidOption(
                 f"{len(names):,} inputs: --resume remembers at most {INPUTS_MAX:,}; give the "
-                "others in a run with a name of its own"
+                "others to a separate run with its own name"
             )
         self._stored = await self._client.resumed_at()
         known = self._know()
@@ -123,14 +123,14 @@ class ResumedSending:
         try:
             await self._read_all(names, known)
         except (AnotherInput, MalformedInput, OSError):
-            # What was read before is stored all the same.
+            # What was read before the error is stored all the same.
             await self._flush()
             raise
         await self._flush()
         if self._last < self._stored:
             raise AnotherInput(
-                f"the input has {self._last:,} lines, and the daemon has {self._stored:,} records "
-                f"of {self._name}: this is not the input that it stopped in. --resume-anew stores "
+                f"the input has {self._last:,} lines, but the daemon has {self._stored:,} records "
+                f"of {self._name}: this is not the input in which it stopped. --resume-anew stores "
                 "it from its start"
             )
         is_new = self._history.fold(self._last)
@@ -141,18 +141,18 @@ class ResumedSending:
         self._progress(self._read_bytes)
 
     async def _flush(self) -> None:
-        with contextlib.suppress(NotDurable):  # whoever counts what was refused reports it
+        with contextlib.suppress(NotDurable):  # the caller counts and reports what was refused
             await self._client.flush()
 
     def _know(self) -> Known:
-        """What is stored of the inputs, by the notes, or by the number alone without any."""
+        """Returns what is stored of the inputs, from the notes or, without any, from the count."""
         history = self._state.read()
         if history is None:
             if self._stored and not self._anew:
                 self._report(
-                    f"where {self._name} stopped is not known here ({self._state.path}): going on "
-                    f"by count, after {self._stored:,} records. Right only if the input begins "
-                    "where it did then"
+                    f"there are no notes on where {self._name} stopped ({self._state.path}): "
+                    f"continuing by count, after {self._stored:,} records. This is right only if "
+                    "the input begins where it did then"
                 )
             self._begin(0 if not self._anew else self._stored)
             return self._history.at(self._history.base)
@@ -165,10 +165,10 @@ class ResumedSending:
             self._begin(stored)
         else:
             raise AnotherInput(
-                f"the daemon has {stored:,} records of {self._name}, and by {self._state.path} it "
-                f"should have {_range(history)}: somebody else has used the name, or an older "
-                "state of either was restored. --resume-anew stores the input from its start; "
-                "another NAME also"
+                f"the daemon has {stored:,} records of {self._name}, but according to "
+                f"{self._state.path} it should have {_range(history)}: another sender has used the "
+                "name, or an older state of either was restored. --resume-anew or another NAME "
+                "stores the input from its start"
             )
         self._last = stored
         return self._history.at(stored)
@@ -178,23 +178,23 @@ class ResumedSending:
         self._history, self._last = History(header), base
 
     def _forgotten(self, history: History) -> History:
-        """For a daemon that knows nothing of a name that it did know."""
+        """Returns the history for a daemon that no longer knows the name."""
         records = self._records_of_stream()
         if records is None and not self._anew:
             raise AnotherInput(
-                f"the daemon does not know {self._name} any more, of which {history.base:,} "
-                "records were stored: others have pushed it out, or its data is new, and this "
+                f"the daemon no longer knows {self._name}, of which {history.base:,} records were "
+                "stored: other names have displaced it, or its data is new, and this "
                 "user may not ask which. --resume-anew stores the input from its start"
             )
         if records is not None and records >= history.base:
             self._report(
-                f"the daemon does not know {self._name} any more, but has its stream: going on "
-                f"after the {history.base:,} records that were stored"
+                f"the daemon no longer knows {self._name}, but has its stream: continuing after "
+                f"the {history.base:,} records that were stored"
             )
             return history.renumbered()
         self._report(
-            f"the daemon does not know {self._name} any more, and its data is new: "
-            "beginning at the start"
+            f"the daemon no longer knows {self._name}, and its data is new: starting at the "
+            "beginning"
         )
         return History(self._state.header)
 
@@ -230,7 +230,7 @@ class ResumedSending:
         path, place = step.path, step.place
         with opened(path, is_compressed=files.is_compressed(path)) as (file, inode):
             if inode != files.inode(path):
-                raise AnotherInput(f"{path} was rotated just now; start this again")
+                raise AnotherInput(f"{path} was rotated just now; run this again")
             head, open_line = b"", None
             if place is None:
                 self._inputs += 1
@@ -244,7 +244,7 @@ class ResumedSending:
                     head = file.read(place.stop - place.start)
                     open_line = head
                 if path != step.belongs_to:
-                    self._report(f"{step.belongs_to} was rotated: going on in {path}")
+                    self._report(f"{step.belongs_to} was rotated: continuing in {path}")
                 reader = LineReader(
                     place.input,
                     place.identity,
@@ -301,7 +301,7 @@ class ResumedSending:
         self.skipped += reader.skipped
 
     async def _send(self, name: str | None, portion: Portion | EntriesPortion | None) -> None:
-        """Sends a portion, once the note of it is durable; of the input `name`, if of lines."""
+        """Sends a portion once its note is durable; `name` is its input, None for a journal."""
         if portion is None:
             return
         first = self._last + 1
@@ -330,12 +330,12 @@ class ResumedSending:
 
     @property
     def _line_bytes_max(self) -> int:
-        return self._client.max_record + 2  # and CR; so much is refused
+        return self._client.max_record + 2  # refused even if it ends with CR
 
     def _report_open_line(self, name: str, reader: LineReader | StreamReader) -> None:
         if reader.stored_without_end:
             self._report(
-                f"the line that {name} ended in had no newline then, and has gone on since: "
+                f"the last line of {name} had no newline when it was stored, and has grown since: "
                 "stored again, whole"
             )
 
@@ -348,7 +348,7 @@ def _range(history: History) -> str:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Names the input in the error."""
+    """Adds the name of the input to the error."""
     try:
         yield
     except MalformedInput as error:
@@ -358,7 +358,7 @@ def _named(name: str) -> Iterator[None]:
 async def _peek(
     chunks: AsyncIterator[bytes], is_enough: Callable[[bytes], bool]
 ) -> tuple[bytes, AsyncIterator[bytes]]:
-    """The start of an input, up to where it is enough, and all of it, start included."""
+    """Returns the start of an input, as much as is enough, and all of it, start included."""
     start = b""
     async for chunk in chunks:
         start += chunk

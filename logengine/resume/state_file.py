@@ -1,10 +1,10 @@
-"""The history of a NAME on disk: a file that is appended to, and now and then written anew.
+"""The history of a NAME on disk: a file that is appended to, and rewritten from time to time.
 
     DIRECTORY/web.access-9f3c1b…         the history; NDJSON, first line the header
-    DIRECTORY/web.access-9f3c1b….lock    who has it open
+    DIRECTORY/web.access-9f3c1b….lock    flock(2): one process has it open
 
-A note that is appended is durable when `append` returns. The file names its stream, producer
-and socket: another daemon's numbers are others.
+A note is durable when `append` returns. The file names its stream, producer and socket, because
+the numbers of another daemon are different ones.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from logengine.errors import ResumeInUse
 from logengine.resume.history import Header, History, Note, decode_history, encode_line
 
 _NAME_CHARACTERS = 40
-_PERMISSIONS = 0o600  # it has the first lines of logs
+_PERMISSIONS = 0o600  # it contains the first lines of logs
 
 
 class StateFile:
-    """The file for a producer of a stream of the daemon at a socket; to be used in a `with`.
+    """The file for a producer of a stream of the daemon at a socket; use it in a `with`.
 
     Raises `ResumeInUse` if another process has it open, and `OSError`.
     """
@@ -51,12 +51,12 @@ class StateFile:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ResumeInUse(
-                    f"another run with --resume {self.header.producer} sends to stream "
-                    f"{self.header.stream!r} now; wait for its end, or give this one its own name"
+                    f"another run with --resume {self.header.producer} is sending to stream "
+                    f"{self.header.stream!r}; wait until it ends, or give this one its own name"
                 ) from None
             self._stack = stack.pop_all()
         for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):
-            left.unlink()  # of a run that was killed
+            left.unlink()  # left by a run that was killed
         return self
 
     def __exit__(
@@ -69,7 +69,7 @@ class StateFile:
         self._stack.close()
 
     def read(self) -> History | None:
-        """What earlier runs noted; None if there were none. Raises `DamagedResumeState`."""
+        """Returns what earlier runs noted; None if there were none. Raises `DamagedResumeState`."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -85,7 +85,7 @@ class StateFile:
         self.bytes = len(data)
 
     def append(self, note: Note) -> None:
-        """Adds a note to what was written by this object; durable when it returns."""
+        """Appends a note to what this object has written; durable on return."""
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         data = encode_line(note)

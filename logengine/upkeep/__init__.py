@@ -1,12 +1,12 @@
-"""What changes stored segments later, and what checks them.
+"""Later changes to stored segments, and checks of them.
 
-    compaction_plan, compaction    small segments become one; large ones are compressed and sealed
-    retention_plan, retention      the oldest segments are removed
-    repair_plan, repair            damaged and missing segments are replaced
-    erase_plan, erase              single records are overwritten
+    compaction_plan, compaction    merge small segments; compress and seal large ones
+    retention_plan, retention      remove the oldest segments
+    repair_plan, repair            replace damaged and missing segments
+    erase_plan, erase              overwrite single records
     verify                         reads everything, changes nothing
 
-`X_plan` decides and does no I/O; `X` carries it out. Whatever it does, a reader finds each record
-once at every moment: what takes the place of segments is durable, under a name that covers them,
-before any of them is removed.
+`X_plan` decides and does no I/O; `X` carries the decision out. At every moment a reader finds each
+record exactly once: the replacement of segments is durable, under a name that covers them, before
+any of them is removed.
 """

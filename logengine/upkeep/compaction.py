@@ -1,11 +1,10 @@
-"""Compaction beside the commits: carries out what `compaction` decided, one step at a time.
+"""Compaction concurrent with commits: carries out what `compaction_plan` decides, step by step.
 
-The work is done in a thread of its own, at a pace. Of each stream its ended segments are
-kept in mind, as the commits tell of them, so that a directory is listed only where that is
-not known: at first, after a failure, and when a stream has gone quiet. A result takes its
-name while no commit is under way in its stream, and only when it is durable the segments
-that it covers are removed. A full disk may take the oldest segments meanwhile: what was made
-of them is given up then.
+The work runs in a separate thread, at a limited rate. Commits report the ended segments of each
+stream, so a directory is listed only if those are unknown: at first, after a failure, and when a
+stream has gone quiet. A result gets its name while no commit is under way in its stream. The
+segments that it covers are removed only after it is durable. If a full disk drops the oldest
+segments meanwhile, what was made of them is discarded.
 """
 
 import asyncio
@@ -42,12 +41,12 @@ from logengine.upkeep.survey import Leftover, Survey, survey
 
 log = structlog.get_logger()
 
-# How often it is seen whether something is to be kept no longer, if nothing is sealed.
+# How often retention is checked if nothing is sealed.
 _RETAIN_EVERY_S = 30.0
-# A stream whose compaction failed rests before the next attempt; the pause doubles.
+# After a failed compaction of a stream, the pause before each further attempt doubles.
 _RETRY_S_MIN = 1.0
 _RETRY_S_MAX = 60.0
-# How often streams are looked at for having gone quiet, or for being tried again.
+# How often streams are checked for having gone quiet or being due for a retry.
 _SCAN_EVERY_S_MIN = 0.001
 _SCAN_EVERY_S_MAX = 5.0
 
@@ -56,7 +55,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class CompactionTotals:
-    """What was done since the start; bytes are those of the bodies that were written again."""
+    """What was done since the start. Bytes are those of the rewritten bodies."""
 
     merges: int = 0
     merged_bytes: int = 0
@@ -68,10 +67,10 @@ class CompactionTotals:
 
 @dataclass
 class _Known:
-    """What is known of one stream.
+    """What is known about one stream.
 
-    `survey` is of a moment; `newest` is the last segment that a commit wrote since then, and
-    `ended` are those before it.
+    `survey` is a snapshot. `newest` is the last segment that a commit has written since, `ended`
+    are those before it.
     """
 
     touched_at: float
@@ -83,20 +82,20 @@ class _Known:
     failures: int = 0
     retry_at: float = 0.0
     damaged: set[int] = field(default_factory=set)
-    drops: int = 0  # times that a full disk took the oldest segments
+    drops: int = 0  # how often a full disk took the oldest segments
 
     def unsealed_bytes(self) -> int:
-        """The bytes that are in no sealed segment, about."""
+        """Returns about how many bytes are not in sealed segments."""
         parts = [*(self.survey.parts if self.survey else []), *self.ended]
         if self.newest is not None:
             parts.append(self.newest)
-        # By their names, for what has ended since may be in the survey already.
+        # Counted once per name: what has ended since may already be in the survey.
         return sum({part.first: part.bytes for part in parts}.values())
 
     def current_survey(self, ended_before: int) -> Survey | None:
-        """The survey with what has ended since, if that is all before `ended_before`."""
+        """Returns the survey with what has ended since, if it is complete up to `ended_before`."""
         ended, self.ended = self.ended, []
-        # One that was full at once has ended before the next commit says so.
+        # A segment that its first commit filled has ended before the next commit reports it.
         if self.newest is not None and self.newest.first < ended_before:
             ended.append(self.newest)
         if self.survey is not None and self.survey.is_complete:
@@ -106,16 +105,16 @@ class _Known:
                     self.survey.ended_before = part.last + 1
             if self.survey.ended_before != ended_before:
                 self.survey = None
-        # One that is not complete is of the oldest, and what has ended since is not among them.
+        # An incomplete survey is of the oldest segments; what has ended since is not among them.
         return self.survey
 
 
 class Compactor:
     """Merges and seals the ended segments of a store's streams.
 
-    Runs on the committer's event loop and blocks it nowhere; `executor` is for this alone. It
-    works in the directory that the store has open now, also where that opens another one: then
-    it is to be stopped, and another one made. `totals` are counted on.
+    Runs on the committer's event loop and never blocks it; `executor` must not be used by others.
+    It works in the directory that the store has open at construction. If the store opens another
+    one, stop this object and create a new one. `totals` continue from the values given.
     """
 
     def __init__(
@@ -144,7 +143,7 @@ class Compactor:
         self._retain_at = 0.0
         self._retention_failures = 0
         self._known = {stream: _Known(clock()) for stream in store.ready_streams()}
-        # In the order of their turns; a dict, so that each is there once.
+        # In the order of their turns; a dict, so each stream is in it once.
         self._due = dict.fromkeys(self._known)
         quiet_s = min(config.seal_after, config.seal_small_after)
         self._look_every_s = min(_SCAN_EVERY_S_MAX, max(quiet_s / 2, _SCAN_EVERY_S_MIN))
@@ -156,7 +155,7 @@ class Compactor:
         self.totals = CompactionTotals() if totals is None else totals
 
     async def run(self) -> None:
-        """Works until it is told to stop; the store reports to it meanwhile."""
+        """Works until `stop` is called; observes the store meanwhile."""
         try:
             with self._store.observed_by(self):
                 while not self._stopping:
@@ -180,18 +179,18 @@ class Compactor:
             await self._wait()
 
     async def idle(self) -> None:
-        """Returns when there is nothing to do for now, or what there is has failed."""
+        """Returns when there is nothing to do for now, or all that is left has failed."""
         await self._idle.wait()
 
     async def stop(self) -> None:
-        """Ends what is being rewritten, and returns when `run` has ended."""
+        """Interrupts the current rewrite, and returns when `run` has returned."""
         self._stopping = True
         self._rewriter.pace.stop()
         self._woken.set()
         await self._ended.wait()
 
     def segment_committed(self, plan: SegmentPlan) -> None:
-        """Keeps in mind a segment that is durable, and what has ended by it."""
+        """Notes a segment that is durable, and the one before it, which has ended if it is new."""
         known = self._known.get(plan.stream)
         if known is None:
             known = self._known[plan.stream] = _Known(0.0)
@@ -204,7 +203,7 @@ class Compactor:
         known.newest = EndedSegment(plan.first, plan.last, plan.body_bytes)
 
     def oldest_dropped(self, stream: str) -> None:
-        """Forgets what was known of the oldest segments of a stream."""
+        """Forgets what was known about the oldest segments of a stream."""
         known = self._known.get(stream)
         if known is not None:
             known.drops += 1
@@ -217,11 +216,11 @@ class Compactor:
             self._woken.set()
 
     def look(self) -> None:
-        """Makes those due that have gone quiet, or are to be tried again."""
+        """Schedules streams that have gone quiet or are due for a retry."""
         self._look_at = self._clock() + self._look_every_s
         for stream in self._store.ready_streams():
             if stream not in self._known and self._store.has_records(stream):
-                # It could not be recovered at the start.
+                # The stream could not be recovered at the start.
                 self._known[stream] = _Known(self._clock())
                 self._make_due(stream, self._known[stream])
         for stream, known in self._known.items():
@@ -238,25 +237,25 @@ class Compactor:
 
     def _is_quiet(self, known: _Known) -> bool:
         quiet_s = self._clock() - known.touched_at
-        # Most streams end here, without a look at their segments.
+        # Most streams return here; their segments are not checked.
         if known.is_settled or quiet_s < self._config.seal_after:
             return False
         return quiet_s >= quiet_after(known.unsealed_bytes(), self._config)
 
     async def _take_turn(self, stream: str, known: _Known) -> None:
-        """One step of a stream; it is due again if there may be more."""
+        """Does one step of a stream, and schedules it again if there may be more."""
         drops = known.drops
         try:
             may_have_more = await self._step(stream, known)
         except CompactionStopped:
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+        except Exception as error:  # noqa: BLE001 - any error is retried
             async with self._committer.held(stream):
-                pass  # a drop that is under way is told of when it ends
+                pass  # a drop that is under way is reported when it ends
             if known.drops == drops and not isinstance(error, DamagedSegment | _Outdated):
                 self._failed(stream, known, error)
                 return
-            # What was just being dropped may look damaged.
+            # A segment that was just being dropped may look damaged.
             if known.drops == drops and isinstance(error, DamagedSegment):
                 self._report(stream, known, [error])
             known.survey = None
@@ -292,7 +291,7 @@ class Compactor:
                 log.error("segment_damaged", stream=stream, path=damage.path, reason=damage.reason)
 
     async def _step(self, stream: str, known: _Known) -> bool:
-        """Does the next thing there is to do in a stream; whether there may be more."""
+        """Does the next piece of work in a stream; returns whether there may be more."""
         is_quiet, commits = self._is_quiet(known), known.commits
         if is_quiet:
             self._store.end_active(stream)
@@ -320,7 +319,7 @@ class Compactor:
         return False
 
     async def _retain(self, retainer: Retainer) -> None:
-        """Removes what is to be kept no longer, one segment after the other."""
+        """Removes what retention no longer keeps, one segment at a time."""
         try:
             await self._in_thread(retainer.look)
             while not self._stopping:
@@ -383,10 +382,10 @@ class Compactor:
         self._retain_at = 0.0
 
     async def _clear_up(self, stream: str, leftover: Leftover) -> None:
-        """Removes what a compaction left that was cut short.
+        """Removes what an interrupted compaction left.
 
-        The one that covers it is written once more: its directory may never have been synced,
-        and where that failed a later sync would say ok all the same.
+        First writes the covering segment again: its directory may never have been synced, and if
+        a sync failed, a later one would report success all the same.
         """
         writer = await self._in_thread(self._rewriter.copy, stream, leftover.first)
         await self._publish(stream, writer, [writer.plan.file_name], leftover.names)
@@ -394,9 +393,9 @@ class Compactor:
     async def _publish(
         self, stream: str, writer: SegmentWriter, needed: Sequence[str], covered: Sequence[str]
     ) -> None:
-        """The segment is durable under its name, and what it covers is removed.
+        """Makes the segment durable under its name, then removes what it covers.
 
-        Raises `_Outdated` if the files that it was made of, `needed`, are not all there.
+        Raises `_Outdated` if the files that it was made from, `needed`, are not all there.
         """
         try:
             async with self._committer.held(stream):
@@ -413,7 +412,7 @@ class Compactor:
 
 
 class _Outdated(Exception):
-    """What was rewritten is not all there any more."""
+    """Some of the segments that were rewritten no longer exist."""
 
 
 def _survey(data: Directory, stream: str, ended_before: int, damaged: Collection[int]) -> Survey:
@@ -422,7 +421,7 @@ def _survey(data: Directory, stream: str, ended_before: int, damaged: Collection
 
 
 def _publish_in_place_of(writer: SegmentWriter, data: Directory, needed: Sequence[str]) -> None:
-    # Published over segments that were dropped, it would stand before a hole.
+    # If segments that it covers were dropped, publishing it would leave a hole after it.
     with data.subdirectory(writer.plan.stream) as directory:
         if not all(directory.has(name) for name in needed):
             raise _Outdated

@@ -1,13 +1,14 @@
-"""Pure decisions about a stream's ended segments: which become one, and which are sealed.
+"""Pure decisions about a stream's ended segments: which to merge, and which to seal.
 
     64 KiB … 64 KiB -> 1 MiB … 1 MiB -> sealed, 16 MiB
 
-A segment belongs to the tier whose limit it is below; limits are `fanout` apart. Neighbours
-are merged as soon as they make one of a higher tier, and sealed as soon as they make
-`seal_bytes`: a record is written again once per tier that it climbs, whatever the rate. Those
-that cannot become more, because what is behind them is of a higher tier already, are merged
-too, once, and climb with that. One that came in a full segment of 64 KiB is written twice
-more, sealing included, one in a segment of at least 4 KiB three times. No files, no clock.
+A segment belongs to the lowest tier whose limit is above its size; limits are a factor of `fanout`
+apart. Neighbours are merged as soon as together they reach a higher tier, and sealed as soon as
+they reach `seal_bytes`. A record is therefore rewritten once per tier that it climbs, whatever the
+rate. Segments that cannot grow further, because a segment of a higher tier already follows, are
+merged once as they are, and climb with that one. A record that arrives in a full segment of 64 KiB
+is rewritten twice, sealing included, one in a segment of at least 4 KiB three times. No files, no
+clock.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,14 +24,14 @@ from logengine.format.user_bytes import merged_users
 from logengine.units import Duration, MiB, Size
 
 FANOUT_MAX = MERGED_SEGMENTS_MAX // 2
-# For how much longer than others a small stream must be quiet to be sealed.
+# How many times longer than others a small stream must be quiet before it is sealed.
 SMALL_TIMES_LONGER = 24
-# Tiers below that of a seal: 1 MiB, 64 KiB and 4 KiB with the defaults.
+# Tiers below a seal: 1 MiB, 64 KiB and 4 KiB with the defaults.
 _TIERS = 3
 
 
 class EndedSegment(msgspec.Struct, frozen=True):
-    """An ended segment, of `bytes` bytes of body. No commit writes it any more."""
+    """An ended segment whose body has `bytes` bytes. No commit writes to it any more."""
 
     first: int
     last: int
@@ -39,13 +40,13 @@ class EndedSegment(msgspec.Struct, frozen=True):
 
 
 class Merge(msgspec.Struct, frozen=True):
-    """Neighbours that are to become one plain segment."""
+    """Neighbours to merge into one plain segment."""
 
     parts: Sequence[EndedSegment]
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """Neighbours that are to become one sealed segment."""
+    """Neighbours to merge into one sealed segment."""
 
     parts: Sequence[EndedSegment]
 
@@ -64,7 +65,7 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     @property
     def small_bytes(self) -> int:
-        """A quiet stream with less than this is left alone for longer."""
+        """A quiet stream with fewer unsealed bytes than this is left alone for longer."""
         return self.seal_bytes // self.fanout**2
 
     @property
@@ -76,11 +77,11 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 def choose(
     parts: Sequence[EndedSegment], seal_from: int | None, config: CompactionConfig
 ) -> Merge | Seal | None:
-    """What to do next with the unsealed segments of a stream that goes on; None if nothing.
+    """Returns what to do next with the unsealed segments of an active stream; None if nothing.
 
-    `parts` are in the order of their names; where one does not begin behind the one before
-    it there is damage, which nothing is merged over. `seal_from` is where the next sealed
-    segment has to begin, None where none may: what is behind damage is merged all the same.
+    `parts` are in the order of their names. If one does not begin right after the one before it,
+    there is damage between them, and no merge spans it. `seal_from` is where the next sealed
+    segment must begin, None if none may follow. What comes after damage is merged all the same.
     """
     for run in _runs(parts):
         if run[0].first == seal_from and (ready := _reaching(run, config.seal_bytes)):
@@ -88,10 +89,10 @@ def choose(
     for tier in (*config.tiers, config.seal_bytes):
         for run in _runs(parts, below=tier):
             if tier == config.seal_bytes and run[0].first == seal_from:
-                continue  # it will be sealed, and need not be merged that far
+                continue  # it will be sealed, and need not be merged up to this tier
             window = _reaching(run, tier)
             is_ended = run[-1] is not parts[-1]
-            # So small that sixteen do not fill the lowest tier: not too many of them either.
+            # So small that `fanout` of them do not fill the lowest tier: limit their number too.
             are_tiny = tier == config.tiers[0] and len(run) >= 2 * config.fanout
             if window is None and (is_ended or are_tiny):
                 window = run[:MERGED_SEGMENTS_MAX]
@@ -103,10 +104,10 @@ def choose(
 def choose_when_quiet(
     parts: Sequence[EndedSegment], seal_from: int | None, config: CompactionConfig
 ) -> Merge | Seal | None:
-    """What to do next with the unsealed segments of a stream that has gone quiet.
+    """Returns what to do next with the unsealed segments of a quiet stream; None if nothing.
 
-    What was left to be done while it went on comes first: a long run of segments is merged tier
-    by tier, for a seal can be made of so many only. Then all of it is sealed.
+    Regular merges come first: a long run of segments is merged tier by tier, because a seal can
+    be made of a limited number only. Then everything is sealed.
     """
     if (action := choose(parts, seal_from, config)) is not None:
         return action
@@ -117,20 +118,20 @@ def choose_when_quiet(
 
 
 def quiet_after(unsealed_bytes: int, config: CompactionConfig) -> float:
-    """For how many seconds a stream must be quiet until what it has is sealed.
+    """Returns for how many seconds a stream must be quiet before the rest of it is sealed.
 
-    Longer where there is little: a record every two hours would otherwise make a sealed file
-    every two hours, which stays as small as it is.
+    Longer if there is little: otherwise, a record every two hours would make a sealed file every
+    two hours, which stays that small.
     """
     is_small = unsealed_bytes < config.small_bytes
     return max(config.seal_after, config.seal_small_after) if is_small else config.seal_after
 
 
 def merged_header(headers: Sequence[Header], sha256: str) -> Header:
-    """The header of the plain segment that has the records of `headers`, which are neighbours.
+    """Returns the header of the plain segment that merges those of `headers`, which are neighbours.
 
-    `sha256` is the hash of their bodies, one after the other. How far producers are is said by
-    the last of them.
+    `sha256` is the hash of their concatenated bodies. The numbers of producers are those of the
+    last header.
     """
     return msgspec.structs.replace(
         headers[-1],
@@ -148,12 +149,12 @@ def merged_header(headers: Sequence[Header], sha256: str) -> Header:
 
 
 def earlier_seals(before: Header, farther: Header | None) -> Earlier:
-    """What the seal behind `before`, which is one too, says of the seals before it.
+    """Returns the `earlier` of the seal that follows the seal `before`.
 
-    `farther` is the seal at which what `before` says begins; None if that one is not there.
-    Spans of 1, 3, 7, 15 … seals, as in a random-access list (Myers, "An applicative
-    random-access stack", 1983): a reader that goes by them from any seal to any before it looks
-    at as many as the logarithm of their number, and no seal is ever written again for it.
+    `farther` is the seal at which `before.earlier` begins; None if it no longer exists. The spans
+    are 1, 3, 7, 15 … seals, as in a random-access list (Myers, "An applicative random-access
+    stack", 1983). A reader that follows them from any seal to any earlier one visits a number of
+    seals that is logarithmic in their count, and no seal is ever rewritten for this.
     """
     nearer = before.earlier
     if nearer is not UNSET and farther is not None and farther.earlier is not UNSET:
@@ -167,7 +168,7 @@ def earlier_seals(before: Header, farther: Header | None) -> Earlier:
 def _runs(
     parts: Sequence[EndedSegment], below: int | None = None
 ) -> Iterator[Sequence[EndedSegment]]:
-    """Neighbours, each run as long as can be; with `below` only plain ones of fewer bytes."""
+    """Yields maximal runs of neighbours; with `below`, only plain ones of fewer bytes."""
     run: list[EndedSegment] = []
     for part in parts:
         is_wanted = below is None or (part.bytes < below and not part.is_compressed)
@@ -181,7 +182,10 @@ def _runs(
 
 
 def _reaching(run: Sequence[EndedSegment], size: int) -> Sequence[EndedSegment] | None:
-    """As many of `run`, from its first, as have `size` bytes; None if all do not, or too many."""
+    """Returns the shortest prefix of `run` with `size` bytes; None if it needs too many segments.
+
+    Also None if the whole run has fewer bytes.
+    """
     for count, total in enumerate(accumulate(part.bytes for part in run[:MERGED_SEGMENTS_MAX]), 1):
         if total >= size:
             return run[:count]

@@ -1,10 +1,10 @@
-"""Takes records out of a stream for good: what is rewritten, and what becomes of the old bytes.
+"""Erases records permanently: rewrites their segments and overwrites the old bytes.
 
-    DATA/app/00000000000000000412.ndjson             written anew, by an AtomicWriter
+    DATA/app/00000000000000000412.ndjson             rewritten, by an AtomicWriter
     DATA/.erasing/app-00000000000000000412.ndjson    the old file, until it is overwritten
 
-The old file has its second name, and that is durable, before it loses its first one; so that
-whoever finishes what was killed finds it. Its bytes are overwritten once nobody reads it.
+The old file gets a second name, durably, before it loses its first one. A later run can therefore
+find it and finish an erasure that was killed. Its bytes are overwritten once no process reads it.
 """
 
 import errno
@@ -34,7 +34,7 @@ _LOOK_AGAIN_S = 0.05
 
 
 class Wanted(NamedTuple):
-    """Which records are to be erased: numbers inclusive."""
+    """Which records to erase: numbers above `after`, up to `up_to` inclusive."""
 
     after: int
     up_to: int | None
@@ -42,7 +42,7 @@ class Wanted(NamedTuple):
     chosen: Filter
 
     def may_be_in(self, header: Header) -> bool:
-        """Whether a segment can have wanted records, as its header tells."""
+        """Returns whether a segment can contain wanted records, according to its header."""
         return (
             header.last > self.after
             and (self.up_to is None or header.first <= self.up_to)
@@ -50,7 +50,7 @@ class Wanted(NamedTuple):
         )
 
     def of(self, block: Block) -> Iterator[Block]:
-        """What of a block is wanted."""
+        """Yields the wanted parts of a block."""
         block = block.begin_at(self.after + 1)
         if self.up_to is not None:
             block = block.end_before(self.up_to + 1)
@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
 
 
 class Affected(NamedTuple):
-    """A file in which records are to be erased, and which."""
+    """A file in which records are erased, and their numbers."""
 
     name: str
     seqs: list[int]
@@ -69,9 +69,9 @@ class Affected(NamedTuple):
 class Erasure:
     """The erasure of records of one stream, in a locked data directory.
 
-    `report` is told of files that are damaged, in which nothing can be erased. Seals that are
-    written again are signed with `sign`, and without it no more. After a failed sync, `names` ends
-    removals from the stream.
+    `report` is called for each damaged file; nothing can be erased in those. Rewritten seals are
+    signed with `sign`; without it they lose their signature. After a failed sync, `names` allows
+    no further removal from the stream.
     """
 
     def __init__(
@@ -92,15 +92,15 @@ class Erasure:
         self._sign = sign
 
     def affected(self) -> Iterator[Affected]:
-        """What is to be erased, file by file; also in those that a merge left. Raises `OSError`."""
+        """Yields what will be erased, by file, including files a merge left. Raises `OSError`."""
         for affected, _ in self._found():
             yield affected
 
     def run(self, mark: Mark, patience_s: float) -> Iterator[Affected]:
-        """Erases, and gives what was erased once the old bytes of it are overwritten.
+        """Erases file by file, and yields each once its old bytes are overwritten.
 
-        Waits up to `patience_s` for each reader that has an old file open. Raises `OSError`,
-        and `OldBytesRemain`; run again, it finishes what was left.
+        Waits up to `patience_s` for the readers of each old file. Raises `OSError` and
+        `OldBytesRemain`; another run finishes what was left.
         """
         finish(self._erasing, patience_s, self._names)
         for name in sorted(os.listdir(self._directory)):
@@ -161,9 +161,9 @@ def _replacing(path: Path) -> AtomicWriter:
 
 
 def finish(erasing: Path, patience_s: float, names: DurableNames) -> None:
-    """Ends an erasure that was killed, or failed, and left old files.
+    """Finishes an erasure that was killed or failed and left old files.
 
-    Raises `OSError`, and `OldBytesRemain` if somebody reads one for longer than `patience_s`.
+    Raises `OSError`, and `OldBytesRemain` if a process keeps one open longer than `patience_s`.
     """
     if not erasing.is_dir():
         return
@@ -174,8 +174,8 @@ def finish(erasing: Path, patience_s: float, names: DurableNames) -> None:
         if not _is_replaced(erasing / name):
             continue
         if first_name.exists():
-            # Written again: the sync of the directory may have failed, and then a power cut
-            # would bring the old file back, overwritten.
+            # Written again: the sync of the directory may have failed, and a power cut would then
+            # bring the old file back, overwritten.
             content = first_name.read_bytes()
             with names.published_by(_replacing(first_name), first_name.parent.name) as writer:
                 writer.write(content)
@@ -186,9 +186,9 @@ def finish(erasing: Path, patience_s: float, names: DurableNames) -> None:
 
 
 def _destroy(erasing: Path, patience_s: float) -> None:
-    """Overwrites and removes what was put aside and is replaced, durably, under its first name.
+    """Overwrites and removes the files put aside whose first name has a durable replacement.
 
-    What still has its first name too only loses the second one. Raises as `finish`.
+    A file that still has its first name only loses the second one. Raises what `finish` raises.
     """
     if not erasing.is_dir():
         return
@@ -201,13 +201,13 @@ def _destroy(erasing: Path, patience_s: float) -> None:
 
 
 def _first_name(path: Path) -> Path:
-    """Where a file that was put aside came from."""
+    """Returns the first name of a file that was put aside."""
     stream, _, name = path.name.rpartition("-")
     return path.parent.parent / stream / name
 
 
 def _is_replaced(path: Path) -> bool:
-    """Whether a file that was put aside has lost its first name."""
+    """Returns whether a file that was put aside has lost its first name."""
     try:
         return not os.path.samefile(path, _first_name(path))
     except FileNotFoundError:
@@ -219,10 +219,10 @@ def _overwrite(path: Path, patience_s: float) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_nlink > 1:
-            # Somebody's backup by hard links, say: the rest of it is not ours to destroy.
+            # For example, a backup made with hard links: it is not ours to destroy.
             raise OldBytesRemain(
-                f"{path} has another name somewhere, so that its bytes are still there; "
-                "`find -samefile` tells which; remove that, and run this again"
+                f"{path} has another hard link, so its bytes are still there; "
+                "find it with `find -samefile`, remove it, and run this again"
             )
         _wait_until_nobody_reads(descriptor, path, patience_s)
         left = os.fstat(descriptor).st_size
@@ -234,9 +234,9 @@ def _overwrite(path: Path, patience_s: float) -> None:
 
 
 def _wait_until_nobody_reads(descriptor: int, path: Path, patience_s: float) -> None:
-    """Whoever opened the file under its old name is to see it as it was, to the end.
+    """Waits, so that a reader that opened the file earlier sees it unchanged to the end.
 
-    The kernel gives a lease for writing only on a file that is open nowhere else: fcntl(2).
+    The kernel grants a write lease only on a file that is open nowhere else: fcntl(2).
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -245,12 +245,12 @@ def _wait_until_nobody_reads(descriptor: int, path: Path, patience_s: float) -> 
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError as error:
             if error.errno != errno.EAGAIN:
-                return  # a file system without leases: nobody can tell
+                return  # a file system without leases: there is no way to find out
         else:
             return
         if time.monotonic() >= deadline:
             raise OldBytesRemain(
-                f"{path} is still open in another process, so that its bytes are still there; "
-                "`fuser` tells which; end it, and run this again"
+                f"{path} is still open in another process, so its bytes are still there; "
+                "find that process with `fuser`, stop it, and run this again"
             )
         time.sleep(_LOOK_AGAIN_S)

@@ -1,9 +1,9 @@
-"""Records replaced by tombstones: bytes in, bytes out. No files, no clock.
+"""Replaces records by tombstones: bytes in, bytes out. No files, no clock.
 
     {"_ts":"2026-11-23T20:00:00.000123Z","_erased":{"when":"…","by":"ann","why":"a password"}}
 
-A tombstone has the number and the time of the record that was there, so that everything
-which goes by those still holds. Frames of a compressed segment that hold none stay as they are.
+A tombstone keeps the number and the time of the record, so everything that depends on those
+remains correct. Frames of a compressed segment without tombstones stay as they are.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -29,7 +29,7 @@ _LEVEL = 3
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a tombstone says: when it was set, by whom, and why, if that was said."""
+    """What a tombstone says: when the record was erased, by whom, and why, if given."""
 
     when: str
     by: str
@@ -37,18 +37,18 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def is_tombstone(line: bytes) -> bool:
-    """Whether a stored line is what is left of an erased record."""
-    # No sender's key can be this one: it is among those of the engine.
+    """Returns whether a stored line is the tombstone of an erased record."""
+    # No sender can set this key: it is one of the engine's.
     return line.startswith(_OPENING, _TIMESTAMP_STOP)
 
 
 def tombstone(line: bytes, mark: Mark) -> bytes:
-    """What takes the place of a stored line, which is without its newline."""
+    """Returns the tombstone that replaces a stored line; both without a newline."""
     return b"%s%s%s}" % (line[:_TIMESTAMP_STOP], _OPENING, msgspec.json.encode(mark))
 
 
 def to_be_erased(wanted: Iterable[Block]) -> list[int]:
-    """The numbers of the records of some blocks, but of those that were erased before."""
+    """Returns the numbers of the records in `wanted`, except those erased earlier."""
     return [
         record.seq
         for block in wanted
@@ -66,10 +66,11 @@ def erase(
     original: str,
     sign: Sign | None = None,
 ) -> list[bytes]:
-    """The bytes of a segment anew, in pieces, with tombstones at `seqs`.
+    """Returns the new bytes of a segment, in pieces, with tombstones at `seqs`.
 
-    `stored` is what is behind the header in the file; `original` is the `header_sha256` that
-    it has now. A signature is of what is no more; a seal has a new one where there is `sign`.
+    `stored` are the bytes after the header in the file; `original` is its current
+    `header_sha256`. The old signature is dropped because it covers content that is gone; with
+    `sign`, a seal gets a new one.
     """
     lines = Block(header.stream, header.first, header.count, body).lines()
     erased = set(seqs)

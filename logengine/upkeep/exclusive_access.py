@@ -1,4 +1,4 @@
-"""A data directory whose daemon is stopped, for a command that changes what is stored."""
+"""Exclusive access to a data directory whose daemon is stopped, for commands that change it."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ _ADVICE = "stop it, run this again, and start it"
 
 @contextlib.contextmanager
 def exclusive_access(data: Path, advice: str = _ADVICE) -> Iterator[DurableNames]:
-    """Holds the lock of a data directory, and works as its owner, until the block ends.
+    """Holds the lock of a data directory and acts as its owner for the duration of the block.
 
-    What root writes would else be root's, and no daemon could read it. Gives what every change of
-    names in a stream's directory goes through. After a block that is killed, or ends by an
-    exception, the next daemon doubts the names that it gave. Raises
-    `DataDirectoryLocked`, with some `advice`, if a daemon has the directory, and `OSError`.
+    Files written as root would belong to root, and the daemon could not read them. Yields the
+    object through which every change of names in a stream's directory must go. If the block is
+    killed or raises, the next daemon does not trust the names that it created. Raises
+    `DataDirectoryLocked`, with `advice`, if a daemon has the directory, and `OSError`.
     """
     with _as_owner_of(data), Directory.open(data) as directory:
         try:

@@ -1,13 +1,13 @@
-"""Makes a damaged stream whole: what is damaged is moved away, what is missing is recorded.
+"""Repairs a damaged stream: moves damaged files away and records missing numbers as gaps.
 
     DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson           as it was
     DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson.salvaged  its lines
     DATA/.damaged/app-20261125T200000.000123Z-00000000000000000412.ndjson.report    what and why
 
-What it can prove goes back into the stream, under its own numbers. Nothing is deleted: a damaged
-file has its second name, and that is durable, before something else takes its first one. Killed
-anywhere, it leaves a stream that is as damaged as before, or less, never one that would give out
-a number again; run once more, it finishes.
+Records that the damaged files prove are put back into the stream under their own numbers. Nothing
+is deleted: a damaged file has a durable second name before anything else takes its first one. If
+the repair is killed at any point, the stream is as damaged as before or less, and no number would
+be given out again; another run finishes the repair.
 """
 
 import errno
@@ -49,7 +49,7 @@ from logengine.upkeep.salvage import SalvageReport, encode_salvage, fault_of_lin
 from logengine.upkeep.verify import check_segment
 
 DAMAGED_DIRECTORY = ".damaged"
-# What cannot be read is skipped by this much: the block of most disks.
+# Unreadable parts are skipped in steps of this size, the block size of most disks.
 _BLOCK_BYTES = 4096
 _READ_BYTES = 1024 * 1024
 _LEVEL = 3
@@ -58,9 +58,9 @@ _LEVEL = 3
 def examine_stream(
     directory: Path, when: str, *, unreadable_is_damaged: bool = False
 ) -> RepairPlan:
-    """What repairing a stream at the time `when` would do; reads every byte.
+    """Returns what repairing a stream at the time `when` would do; reads every byte.
 
-    Raises `OSError`, and `RepairRefused` for a file that the disk does not give now, unless
+    Raises `OSError`, and `RepairRefused` for a file that the disk cannot read now, unless
     `unreadable_is_damaged`.
     """
     files = []
@@ -72,24 +72,24 @@ def examine_stream(
             if isinstance(damage, UnreadableSegment) and not unreadable_is_damaged:
                 raise RepairRefused(
                     f"{damage}; it may be whole, so its stream was not repaired. Try again later. "
-                    "If the disk never gives it again, add --unreadable-is-damaged: the file is "
-                    f"moved to {DAMAGED_DIRECTORY}, and its records are recorded as gone"
+                    "If the disk can never read it again, add --unreadable-is-damaged: this moves "
+                    f"the file to {DAMAGED_DIRECTORY} and records its records as gone"
                 )
             files.append(file)
     return plan_repair(directory.name, files, when)
 
 
 def temps_in(directory: Path) -> list[str]:
-    """What writers left that were killed. Raises `OSError`."""
+    """Returns the temps that killed writers left. Raises `OSError`."""
     return sorted(name for name in os.listdir(directory) if is_temp_name(name))
 
 
 class Repair:
     """The repair of one stream of a locked data directory, at the time `when`.
 
-    `tell` is called with a line for each thing that is done, once it is durable. After a failed
-    sync, `names` ends removals from the stream. With `unreadable_is_damaged`, a file that the disk
-    does not give is moved away as a damaged one.
+    `tell` is called with a line for each action once it is durable. After a failed sync, `names`
+    allows no further removal from the stream. With `unreadable_is_damaged`, a file that the disk
+    cannot read is moved away like a damaged one.
     """
 
     def __init__(
@@ -112,11 +112,12 @@ class Repair:
         self._tell = tell
 
     def run(self) -> None:
-        """All of it; durable when it returns.
+        """Does the whole repair; durable on return.
 
-        Raises `OSError`, where what was done stays done, and `RepairRefused`, where nothing was.
+        Raises `OSError`, and what was done until then stays done; or `RepairRefused`, before
+        anything was done.
         """
-        # What a killed process renamed and did not sync is to last before anything builds on it.
+        # Renames that a killed process did not sync must be durable before anything relies on them.
         self._sync()
         plan = examine_stream(
             self._directory, self._when, unreadable_is_damaged=self._unreadable_is_damaged
@@ -141,8 +142,8 @@ class Repair:
             self._remove(temp)
 
     def _write_new(self, plan: RepairPlan) -> None:
-        # Newest first: as long as the first name of a damaged file is there, it tells at least
-        # as much of what was given out as what is written behind it, and has those records.
+        # Newest first: while a damaged file still has its first name, it shows at least as much of
+        # the numbers given out as the new segments after it, and contains their records.
         written: list[Header | Piece] = sorted([*plan.gaps, *plan.pieces], key=_first_of)
         for each in reversed(written):
             if isinstance(each, Piece):
@@ -151,24 +152,24 @@ class Repair:
                 self._record(each)
 
     def _name(self, name: str, own_name: str) -> None:
-        """Gives a whole file the name that its header tells, beside the one it has."""
+        """Gives a whole file the name that matches its header, in addition to its own."""
         path = self._directory / name
         try:
             os.link(path, self._directory / own_name)
         except OSError as error:
             raise AtomicWriteError.of(error, str(path), f"give the name {own_name} to") from error
         self._sync()
-        self._tell(f"{path}: is {own_name}, and has that name")
+        self._tell(f"{path}: is {own_name} by its header, and has that name now")
 
     def _remove_own_temps(self) -> None:
-        """Those of reports that an earlier repair was killed over; a stream's are kept."""
+        """Removes temps of reports that a killed repair left; a stream's own temps are kept."""
         for name in temps_in(self._damaged):
             os.unlink(self._damaged / name)
 
     def _keep_segment(self, removal: FileRemoval) -> None:
         file = removal.file
         kept_as = self._keep(file.name)
-        told = f"{self._stream}/{file.name} is kept as {self._damaged / kept_as}: {removal.why}"
+        told = f"{self._stream}/{file.name}: kept as {self._damaged / kept_as}: {removal.why}"
         kept = self._damaged / kept_as
         if removal.leftover or not kept.is_file():
             self._tell(told)
@@ -196,12 +197,12 @@ class Repair:
         self._tell(f"{told}; {len(found.lines)} of its lines are whole{proof}")
 
     def _keep(self, name: str) -> str:
-        """Gives a file of the stream its second, durable name; or finds that it has one."""
+        """Gives a file of the stream a durable second name, unless it has one; returns it."""
         path = self._directory / name
         kept_as = self._name_of(path)
         if kept_as is None:
             kept_as = f"{self._stream}-{_compact(self._when)}-{name}"
-            # A directory has one name only, and a segment cannot take it while it is there.
+            # A directory can have only one name, and a segment cannot replace it there.
             move = os.rename if _is_directory(path) else os.link
             try:
                 move(path, self._damaged / kept_as)
@@ -211,7 +212,7 @@ class Repair:
         return kept_as
 
     def _name_of(self, path: Path) -> str | None:
-        """The second name that an earlier repair, which was killed, gave a file."""
+        """Returns the second name that an earlier, killed repair gave a file, or None."""
         found = os.stat(path, follow_symlinks=False)
         for name in os.listdir(self._damaged):
             if name.startswith(f"{self._stream}-") and name.endswith(f"-{path.name}"):
@@ -225,7 +226,7 @@ class Repair:
             writer.write_buffers(list(lines))
 
     def _replacing(self, path: Path) -> AtomicWriter:
-        # Whatever has the name, a link or a FIFO, has its second one and goes: it is not followed.
+        # Whatever has the name now, even a link or FIFO, has a second one: replaced, not followed.
         return AtomicWriter(
             path,
             "wb",
@@ -239,7 +240,7 @@ class Repair:
         path = self._directory / header.file_name
         with self._names.published_by(self._replacing(path), self._stream) as writer:
             writer.write_buffers(_render(self._directory, piece))
-        self._tell(f"{path}: records {header.first} to {header.last} are in it")
+        self._tell(f"{path}: written with records {header.first} to {header.last}")
 
     def _record(self, gap: Header) -> None:
         path = self._directory / gap.file_name
@@ -249,9 +250,9 @@ class Repair:
         self._tell(f"{path}: records {gap.first} to {gap.gap.last} are recorded as gone")
 
     def _remove(self, name: str) -> None:
-        """Takes a file's first name away; its second one is durable."""
+        """Removes a file's first name; its second one is durable."""
         with Directory.open(self._directory) as directory:
-            self._names.remove(directory, name)  # that of a directory is gone already
+            self._names.remove(directory, name)  # a directory's name is already gone
 
     def _sync(self) -> None:
         with Directory.open(self._directory) as directory:
@@ -269,13 +270,13 @@ def _first_of(written: Header | Piece) -> int:
 def _examine(
     directory: Path, first: int, *, compressed: bool
 ) -> tuple[Examined, DamagedSegment | None]:
-    """What there is of a file, and what is wrong with it as a file."""
+    """Returns what a file contains, and its damage as a file, if any."""
     try:
         found = _read_provable(directory, first, compressed=compressed)
     except FileNotFoundError:
         if not os.path.islink(directory / segment_name(first, compressed=compressed)):
             raise
-        return Examined(first, compressed, None, "it is a link to nothing"), None
+        return Examined(first, compressed, None, "it is a dangling link"), None
     return _examined(first, found, str(directory), compressed=compressed), found.damage
 
 
@@ -285,13 +286,13 @@ def _examined(first: int, found: Provable, path: str, *, compressed: bool) -> Ex
         return Examined(first, compressed, None, found.damage.reason if found.damage else None)
     damage = found.damage.reason if found.damage else None
     is_complete = sum(frame.records for frame in found.frames) == header.count
-    is_true = False  # whether the header says of its records what is so
+    is_true = False  # whether what the header says about its records is true
     if is_complete:
         body = b"".join(frame.body for frame in found.frames)
         findings = check_segment(header, body, path)
         fault = next((each.what for each in findings), None)
         is_true = fault is None and body_sha256(body) == header.sha256
-        # Frames that cannot be had alone are compressed anew.
+        # Frames without an index cannot be checked one by one, and are compressed again.
         is_true &= header.frames is UNSET or header.index is not UNSET
         damage = damage or fault
     if damage is None:
@@ -301,14 +302,14 @@ def _examined(first: int, found: Provable, path: str, *, compressed: bool) -> Ex
 
 
 def _read_provable(directory: Path, first: int, *, compressed: bool) -> Provable:
-    """`read_provable`, again if something is damaged, because a disk may fail now and then."""
+    """Calls `read_provable`, twice if something is damaged: a disk may fail intermittently."""
     found = read_provable(directory, first, compressed=compressed)
     if found.damage is None:
         return found
     again = read_provable(directory, first, compressed=compressed)
     if again.damage is None:
         return again
-    # Of two that have a header, or both none, the one that the disk gave says what is damaged.
+    # If both or neither have a header, the one that the disk could read says what is damaged.
     better = min(
         (found, again),
         key=lambda each: (each.header is None, isinstance(each.damage, UnreadableSegment)),
@@ -320,12 +321,12 @@ def _read_provable(directory: Path, first: int, *, compressed: bool) -> Provable
 
 
 def _spans(frames: Iterable[ProvenFrame]) -> Iterator[Span]:
-    """The records of some frames that are records, each of them, as spans of neighbours."""
+    """Yields the valid records in some frames as spans of consecutive ones."""
     span: Span | None = None
     for frame in frames:
         lines = frame.body.split(b"\n")
         if lines.pop() or len(lines) != frame.records:
-            continue  # the header says how many they are, and nobody which
+            continue  # not as many lines as the header says: their numbers are unknown
         for seq, line in enumerate(lines, frame.first):
             if fault_of_line(line) is not None:
                 continue
@@ -341,7 +342,7 @@ def _spans(frames: Iterable[ProvenFrame]) -> Iterator[Span]:
 
 
 def _render(directory: Path, piece: Piece) -> list[bytes]:
-    """The bytes of a segment that is to be written, in pieces. Raises `OSError`."""
+    """Returns the bytes of a segment to be written, in pieces. Raises `OSError`."""
     source, header = piece.source, piece.header
     found = _read_provable(directory, source.first, compressed=source.is_compressed)
     frames = [
@@ -382,7 +383,7 @@ def _render(directory: Path, piece: Piece) -> list[bytes]:
 
 
 def _read_what_can_be(path: Path) -> bytes:
-    """The bytes of a file, zeros where the disk gives none. Raises `OSError` for other reasons."""
+    """Returns the bytes of a file, zeros where the disk fails to read. Raises other `OSError`s."""
     content = bytearray()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -407,5 +408,5 @@ def _read_what_can_be(path: Path) -> bytes:
 
 
 def _compact(timestamp: str) -> str:
-    """A timestamp as it stands well in a file's name."""
+    """Returns a timestamp in a form that suits a file name."""
     return timestamp.replace("-", "").replace(":", "")

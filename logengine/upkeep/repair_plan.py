@@ -1,9 +1,9 @@
-"""What makes a stream whole: files to be moved away, segments and gaps to be written. No files.
+"""Plans the repair of a stream: files to move away, segments and gaps to write. No files.
 
-Once this is done, every number between the first segment and the last is in a whole segment or
-in a recorded gap, and `verify` finds nothing. What files prove is kept: of a damaged segment the
-frames that hold, of two that overlap each number once. A gap has the name of the damaged
-segment in whose place it is; where no file was, a name of its own.
+After the repair, every number between the first segment and the last is in a whole segment or in a
+recorded gap, and `verify` finds nothing. All records that files prove are kept: the sound frames of
+a damaged segment, and each number once from segments that overlap. A gap takes the name of the
+damaged segment that it replaces, or a new name if there was no file.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ from logengine.store.plan import SEGMENT_RECORDS_MAX
 
 _MISSING = "its segment is missing"
 _NO_SHA256 = hashlib.sha256().hexdigest()
-# Each round ends what the one before showed; the chain has no third kind of fault.
+# Each round removes the faults that the one before revealed; there is no third kind of fault.
 _CHAIN_ROUNDS = 3
 
 
 class Span(NamedTuple):
-    """Neighbouring records, from number `first` to `last`, and their least and greatest `_ts`."""
+    """Consecutive records, from number `first` to `last`, and their least and greatest `_ts`."""
 
     first: int
     last: int
@@ -48,9 +48,9 @@ class Span(NamedTuple):
 class Examined(NamedTuple):
     """A file under a segment's name: its header, None if that is damaged, and what is wrong.
 
-    `first` is as its name tells; a header that says another one is right, and the name is damage.
-    `line` is what the header stands in. Of a damaged file `proven` are the records that are as
-    they were stored; `is_intact` if those are all, and only something behind them is wrong.
+    `first` is the number in its name; if the header has another one, the header is right and the
+    name is wrong. `line` is the header's line. For a damaged file, `proven` are the records known
+    to be as they were stored; `is_intact` if those are all of them, and only what follows is wrong.
     """
 
     first: int
@@ -68,7 +68,7 @@ class Examined(NamedTuple):
 
     @property
     def last_known(self) -> int | None:
-        """The last number that it accounts for, if its header tells."""
+        """The last number that it accounts for, if its header is known."""
         return None if self.header is None else self.header.last
 
     @property
@@ -77,7 +77,7 @@ class Examined(NamedTuple):
         return self.header is not None and self.damage is None
 
     def spans(self) -> tuple[Span, ...]:
-        """The records that it proves."""
+        """Returns the records that it proves."""
         header = self.header
         if header is None or not self.is_whole:
             return self.proven
@@ -88,7 +88,7 @@ class Examined(NamedTuple):
 
 @dataclass(frozen=True)
 class FileRemoval:
-    """A file that has to go, and why. A `leftover` is no damage: others hold all it holds."""
+    """A file to remove, and why. A `leftover` is not damage: other files have all its records."""
 
     file: Examined
     why: str
@@ -96,9 +96,10 @@ class FileRemoval:
 
 
 class Piece(NamedTuple):
-    """A segment to be written of records of `source`.
+    """A segment to write from records of `source`.
 
-    `header` has all but what their bytes tell. With `line`, it is to be as that line has it.
+    `header` is complete except for what depends on the records' bytes. With `line`, the header is
+    written as that line.
     """
 
     header: Header
@@ -108,9 +109,10 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class RepairPlan:
-    """What makes a stream whole: removals, gaps and pieces, each in the order of numbers.
+    """A repair: removals, gaps and pieces, each in the order of their numbers.
 
-    Before all, whole files get their own names by `links`, of a name that is and one that is not.
+    Before anything else, whole files get their right names by `links`, each of an existing name
+    and a new one.
     """
 
     links: list[tuple[str, str]]
@@ -124,16 +126,16 @@ class RepairPlan:
         return {header.file_name for header in written}
 
     def replaces(self, removal: FileRemoval) -> bool:
-        """Whether what is written takes the name of the file that has to go."""
+        """Returns whether a written file takes the name of the file to remove."""
         return removal.file.name in self._names
 
 
 @dataclass
 class _Element:
-    """A segment of the stream as it will be; `line` is that of its header where that stays.
+    """A segment of the stream after the repair; `line` is its header's line if that stays.
 
-    `source` is the file that has its records, and `is_there` if that is it. Of a new one
-    `is_end_known` says whether what is told of producers and users at its end is so.
+    `source` is the file that has its records; `is_there` if that file is the segment itself. For a
+    new segment, `is_end_known` says whether its producers and users are those at its end.
     """
 
     header: Header
@@ -141,7 +143,7 @@ class _Element:
     line: bytes | None = None
     is_there: bool = False
     is_end_known: bool = True
-    is_rest: bool = False  # of a gap of which some records were put back
+    is_rest: bool = False  # the rest of a gap, some of whose records were put back
 
     @property
     def has_records(self) -> bool:
@@ -153,22 +155,22 @@ class _Element:
 
 
 class _Hole(NamedTuple):
-    """Numbers that nothing proves, and the damaged file that stood for them, if any."""
+    """Numbers that no file proves, and the damaged file that accounted for them, if any."""
 
     first: int
     last: int
     owner: FileRemoval | None
-    is_open: bool  # whether the last number is only the highest that it can be
+    is_open: bool  # whether the last number is only an upper bound
 
 
 class _Numbers:
-    """Numbers that are accounted for, as ranges that neither overlap nor are empty."""
+    """Numbers that are accounted for, as disjoint ranges that are not empty."""
 
     def __init__(self) -> None:
         self.ranges: list[tuple[int, int]] = []
 
     def free(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """The ranges from `first` to `last` that are not among them."""
+        """Yields the ranges from `first` to `last` that are not accounted for."""
         at = max(0, bisect_right(self.ranges, first, key=_first_of_range) - 1)
         for start, stop in self.ranges[at:]:
             if start > last:
@@ -182,12 +184,12 @@ class _Numbers:
             yield first, last
 
     def take(self, first: int, last: int) -> None:
-        """Adds a range, none of which is among them."""
+        """Adds a range, none of which is accounted for yet."""
         insort(self.ranges, (first, last))
 
 
 def plan_repair(stream: str, files: Sequence[Examined], when: str) -> RepairPlan:
-    """Decides on all files of a stream; `when` is the timestamp to be recorded."""
+    """Decides about all files of a stream; `when` is the timestamp to record."""
     return _Planning(stream, files, when).plan()
 
 
@@ -196,7 +198,7 @@ class _Planning:
         self._stream = stream
         self._removals: list[FileRemoval] = []
         self._links: list[tuple[str, str]] = []
-        # Of a segment that is there twice, the compressed one counts.
+        # If a segment exists both plain and compressed, the compressed one counts.
         self._files = sorted(
             self._rightly_named(files), key=lambda each: (each.first, not each.is_compressed)
         )
@@ -208,14 +210,14 @@ class _Planning:
         for file in self._files:
             if file.header is None or file.header.gap is UNSET:
                 self._take_records(file)
-        # What was recorded as gone may have been put back: records come first.
+        # Records take precedence over gaps: what was recorded as gone may have been put back.
         for file in self._files:
             if file.header is not None and file.header.gap is not UNSET:
                 self._take_gap(file, file.header, file.header.gap)
         damaged = [removal for removal in self._removals if not removal.leftover]
         damaged.sort(key=lambda each: (each.file.first, not each.file.is_compressed))
         self._elements.sort(key=_first_of)
-        # One without records has no number either, and yet the next one begins there.
+        # An empty segment uses no number, but the next one begins at its number.
         taken = [(each.header.first, each.header.last) for each in self._elements]
         for hole in _holes(taken, damaged):
             self._elements.append(self._gap_in(hole))
@@ -234,7 +236,7 @@ class _Planning:
         )
 
     def _rightly_named(self, files: Sequence[Examined]) -> Iterator[Examined]:
-        """The files, each under its own name, where it has another one and that is free."""
+        """Yields the files, misnamed ones under their right name if that is free."""
         names = {file.name for file in files}
         for file in files:
             header = file.header
@@ -249,7 +251,7 @@ class _Planning:
                 yield file._replace(header=None, proven=())
 
     def _take_records(self, file: Examined) -> None:
-        """Keeps a file that is whole and needed as a whole; else what only it proves."""
+        """Keeps a file that is whole and needed entirely, else only what no other file proves."""
         header = file.header
         parts = [
             span._replace(first=first, last=last)
@@ -273,7 +275,7 @@ class _Planning:
             why = "covered by the segment before it"
             self._removals.append(FileRemoval(file, why, leftover=True))
         else:
-            why = "another has some of its records too; the others are kept"
+            why = "another file has some of its records too; the others are kept"
             self._removals.append(FileRemoval(file, why, leftover=True))
         if file.is_intact and has_all:
             self._elements.append(_Element(header, file, file.line))
@@ -282,7 +284,7 @@ class _Planning:
             self._elements.append(self._piece(file, header, part, is_first=part is parts[0]))
 
     def _piece(self, file: Examined, source: Header, part: Span, *, is_first: bool) -> _Element:
-        """A segment of some records of a file; its producers and users are those at its end."""
+        """Returns a segment of some of a file's records, with the file's producers and users."""
         is_last = part.last == source.last
         _, until = _times_in(source, source.first, part.last)
         header = msgspec.structs.replace(
@@ -302,11 +304,11 @@ class _Planning:
         return _Element(header, file, is_end_known=is_last)
 
     def _restored(self, header: Header, file: Examined, why: str) -> Header:
-        """The header of a sealed segment, saying that it was restored of the one in `file`."""
+        """Returns a sealed segment's header, marked as restored from the segment in `file`."""
         source = file.header
         assert source is not None
         before = source.restored
-        if before is not UNSET:  # once more: what was erased since then is not in the first one
+        if before is not UNSET:  # again: the original header lacks what was erased since
             return msgspec.structs.replace(
                 header, restored=msgspec.structs.replace(before, when=self._when, why=why)
             )
@@ -328,7 +330,7 @@ class _Planning:
             self._elements.append(_Element(header, file, file.line, is_there=True))
             return
         else:
-            why = "what it records as gone is there"
+            why = "the records that it records as gone exist"
             self._removals.append(FileRemoval(file, why, leftover=True))
         for first, last in free:
             rest = msgspec.structs.replace(
@@ -338,7 +340,7 @@ class _Planning:
             self._elements.append(_Element(rest, None, is_end_known=is_end, is_rest=True))
 
     def _gap_in(self, hole: _Hole) -> _Element:
-        """The segment that records a hole; where its neighbours are, they tell the rest."""
+        """Returns the segment that records a hole; `_fit_new` later adapts it to its neighbours."""
         owner = hole.owner.file if hole.owner is not None else None
         source = owner.header if owner is not None else None
         since = until = latest = ""
@@ -373,7 +375,7 @@ class _Planning:
         return _Element(header, None, is_end_known=is_end_known)
 
     def _drop_empty(self) -> None:
-        """Segments without records, in the place of which something else is now, go."""
+        """Drops segments without records that another segment follows."""
         kept = []
         for element, behind in zip(self._elements, [*self._elements[1:], None], strict=True):
             is_empty = element.header.count == 0 and element.header.gap is UNSET
@@ -386,7 +388,7 @@ class _Planning:
         self._elements = kept
 
     def _fit_times(self) -> None:
-        """Has `latest` never go back, and what is new go on where it stands."""
+        """Makes `latest` never decrease, and adapts new segments to their neighbours."""
         bounds = [""] * len(self._elements)
         bound = ""
         for at in reversed(range(len(self._elements))):
@@ -409,7 +411,7 @@ class _Planning:
     ) -> None:
         header = element.header
         if not header.latest:
-            # What is gone lies between what is there, as far as anybody knows.
+            # As far as is known, what is gone lies between its neighbours.
             known = [before.latest] if before else []
             known += [after.since] if after else []
             since, until = (min(known), max(known)) if known else (format_timestamp(0),) * 2
@@ -433,7 +435,7 @@ class _Planning:
                 header, producers=before.producers if before else {}, users=users
             )
         elif element.is_rest and before is not None:
-            # What was recorded did not know of those that were put back.
+            # The recorded gap did not know about the records that were put back.
             farther = {
                 name: number
                 for name, number in before.producers.items()
@@ -443,11 +445,11 @@ class _Planning:
         element.header = header
 
     def _fit_producers(self) -> None:
-        """Leaves out of a segment the producers that are less far in the one behind it.
+        """Removes from a segment the producers whose number is lower in the segment after it.
 
-        Those of the newest are what a daemon goes on with, and stay as they are.
+        The newest segment's producers are what a daemon continues from, and stay as they are.
         """
-        # Of those that are left out, where they are later: what is between may be merged one day.
+        # Where the removed ones are later: the segments in between may be merged one day.
         later: dict[str, int] = {}
         for element, behind in reversed(
             list(zip(self._elements, self._elements[1:], strict=False))
@@ -466,16 +468,16 @@ class _Planning:
             if element.line is None:
                 element.header = msgspec.structs.replace(element.header, producers=producers)
             else:
-                why = "a producer was farther than in the segment behind it"
+                why = "a producer's number was higher than in the segment after it"
                 self._write_anew(element, why, producers=producers)
 
     def _write_anew(self, element: _Element, why: str, **changes: object) -> None:
-        """Has a segment that stays written with a header that says something else."""
+        """Schedules a segment that stays to be rewritten with a different header."""
         file = element.source
         header = msgspec.structs.replace(element.header, signature=UNSET, **changes)
         if element.is_there:
             assert file is not None
-            self._removals.append(FileRemoval(file, f"written anew: {why}", leftover=True))
+            self._removals.append(FileRemoval(file, f"rewritten: {why}", leftover=True))
         if header.is_sealed:
             assert file is not None
             header = self._restored(header, file, why)
@@ -484,7 +486,7 @@ class _Planning:
         element.header, element.line, element.is_there = header, None, False
 
     def _mend_chain(self) -> None:
-        """Makes links of what stands between seals and is none, and names where it is broken."""
+        """Seals what is unsealed between seals, and marks where the chain is broken."""
         sealed = [at for at, each in enumerate(self._elements) if each.header.is_sealed]
         for element in self._elements[: sealed[-1] if sealed else 0]:
             if element.has_records and not element.header.is_sealed:
@@ -503,8 +505,8 @@ class _Planning:
                     element.header = msgspec.structs.replace(header, earlier=UNSET)
 
     def _seal(self, element: _Element) -> None:
-        """Has a segment that is not sealed, and stands before one that is, written sealed."""
-        why = "it was not sealed, and before one that is"
+        """Schedules an unsealed segment that stands before a seal to be written sealed."""
+        why = "it was not sealed, but stood before a segment that is"
         if element.is_there:
             self._write_anew(element, why)
         restored = Restored(when=self._when, why=why)
@@ -524,7 +526,7 @@ class _Planning:
         )
 
     def _damaged_seal_of(self, header: Header) -> Examined | None:
-        """The damaged seal that had the records of a segment which it covered."""
+        """Returns the damaged seal that covered a segment and had its records, or None."""
         for removal in self._removals:
             seal = removal.file.header
             if (
@@ -547,7 +549,7 @@ def _first_of_range(numbers: tuple[int, int]) -> int:
 
 
 def _times_in(header: Header, first: int, last: int) -> tuple[str, str]:
-    """From when records of a segment are, from `first` to `last`, as far as its header tells."""
+    """Returns the time range of a segment's records `first` to `last`, as its header gives it."""
     if header.frames is UNSET or header.index is UNSET:
         return header.since, header.until
     entries = []
@@ -570,7 +572,7 @@ def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[FileRemoval]) -> 
     for first, last in taken:
         holes += _split(place, first - 1, damaged)
         place = last + 1
-    # One whose header cannot be read ends, as far as anybody knows, where the next begins.
+    # A file whose header cannot be read is taken to end where the next one begins.
     ends = [
         _last_possible(removal)
         for removal in damaged
@@ -581,7 +583,7 @@ def _holes(taken: Sequence[tuple[int, int]], damaged: Sequence[FileRemoval]) -> 
 
 
 def _split(first: int, last: int, damaged: Sequence[FileRemoval]) -> list[_Hole]:
-    """The numbers from `first` to `last`, cut where a damaged file began or ended."""
+    """Returns the numbers from `first` to `last`, split where a damaged file began or ended."""
     if last < first:
         return []
     starts = {first}
@@ -603,7 +605,7 @@ def _split(first: int, last: int, damaged: Sequence[FileRemoval]) -> list[_Hole]
 
 
 def _owner(seq: int, damaged: Sequence[FileRemoval]) -> FileRemoval | None:
-    """The last damaged file that may have held `seq`."""
+    """Returns the last damaged file that may have contained `seq`, or None."""
     return next(
         (
             removal

@@ -1,4 +1,4 @@
-"""Removes what `retention` says is kept no longer. Blocking calls."""
+"""Removes what `retention_plan` no longer keeps. Blocking calls."""
 
 import os
 import time
@@ -18,11 +18,11 @@ from logengine.upkeep.retention_plan import Oldest, Removal, RetentionRules, Str
 
 
 class Retainer:
-    """The streams of `data` under the rules; look first, then ask and remove, one at a time.
+    """Applies the rules to the streams of `data`; call `look`, then ask and remove, one at a time.
 
-    `free_bytes` gives the room on the file system, `clock_ns` the time. Streams from which `names`
-    may not remove are left alone: what was removed from them may come back, and a later one's
-    removal would then be a gap. So are those of which it is not known where they end.
+    `free_bytes` returns the free space on the file system, `clock_ns` the time. Streams from which
+    `names` may not remove are left alone: segments removed earlier may come back, and removing a
+    later one would then leave a gap. So are streams whose end is not known (`is_known`).
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Retainer:
         self._supposed_free = 0
 
     def look(self) -> None:
-        """Takes stock of all streams. Raises `OSError` and `InvalidCursor`."""
+        """Surveys all streams and cursors. Raises `OSError` and `InvalidCursor`."""
         self._uses = {stream: self._use_of(stream) for stream in list_streams(self._data)}
         self._cursors = read_cursors(self._data)
 
     def next_removal(self) -> Removal | None:
-        """What is to go next, as things stood at the last look or removal."""
+        """Returns what to remove next, as of the last look or removal; None if nothing."""
         ages = {self._rules.default.max_age, *(r.max_age for r in self._rules.streams.values())}
         now_ns = self._clock_ns()
         cutoffs = {age: format_timestamp(max(0, now_ns - int(age * 1e9))) for age in ages if age}
@@ -64,14 +64,15 @@ class Retainer:
         return next_removal(uses, self._rules, cutoffs, free_bytes, self._cursors)
 
     def remove(self, removal: Removal) -> bool:
-        """Removes a segment, durably; False if a full disk took it before. Raises `OSError`.
+        """Removes a segment durably. Raises `OSError`.
 
-        If the directory cannot be synced, the stream is left alone from then on.
+        Returns False if a full disk took it earlier, or nothing may be removed from the stream. If
+        the directory cannot be synced, the stream is left alone from then on.
         """
         if not self._names.may_remove_from(removal.stream):
             return False
         with self._data.subdirectory(removal.stream) as directory:
-            # A compaction does not sync what it removed: without what covers it, a part of that
+            # A compaction does not sync its removals. Without their cover, some of those segments
             # would come back after a power cut.
             self._names.sync(directory)
             is_removed = self._names.remove(directory, removal.oldest.name)
@@ -79,7 +80,7 @@ class Retainer:
         return is_removed
 
     def suppose(self, removal: Removal) -> None:
-        """Goes on as if a segment were removed."""
+        """Continues as if a segment had been removed."""
         use = self._uses[removal.stream]
         self._supposed_free += removal.oldest.bytes
         with self._data.subdirectory(removal.stream) as directory:
@@ -95,11 +96,11 @@ class Retainer:
             return StreamUse(stream, size_of_segments(directory), self._oldest(directory, 1))
 
     def _oldest(self, directory: Directory, start: int) -> Oldest | None:
-        """The oldest segment from number `start` on, if it may go."""
+        """Returns the oldest segment from number `start` on, if it may be removed."""
         names = {name for name in directory.names() if (first_of_name(name) or 0) >= start}
         firsts = sorted({first_of_name(name) or 0 for name in names})
         seals = [first for first in firsts if segment_name(first, compressed=True) in names]
-        # The newest seal stays, for the next one names it.
+        # The newest seal stays because the next one names it.
         if not seals or firsts[0] == seals[-1]:
             return None
         try:
@@ -107,7 +108,7 @@ class Retainer:
         except DamagedSegment:
             return None  # until it is repaired
         name = header.file_name
-        # What a compaction left that was cut short would come up, or a part of it.
+        # What an interrupted compaction left would reappear, or a part of it.
         is_there_twice = header.is_compressed and segment_name(firsts[0]) in names
         covers_others = header.count > 0 and firsts[1] <= header.last
         if is_there_twice or covers_others or not (header.is_sealed or header.gap is not UNSET):

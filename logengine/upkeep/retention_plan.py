@@ -1,6 +1,6 @@
-"""Pure decisions about what is kept no longer: the oldest segment of a stream, or none.
+"""Pure decisions about retention: which stream's oldest segment to remove, if any.
 
-One segment at a time, for what goes changes what is left. No files, no clock.
+One segment at a time, because each removal changes what is left. No files, no clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ from logengine.units import Duration, Size
 
 
 class Oldest(msgspec.Struct, frozen=True):
-    """The oldest segment of a stream, where that may go.
+    """The oldest segment of a stream, if it may be removed.
 
-    It is sealed and not the newest seal, or a recorded gap with a seal behind it.
+    It is sealed and not the newest seal, or a recorded gap that a seal follows.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Oldest(msgspec.Struct, frozen=True):
 
 
 class StreamUse(msgspec.Struct, frozen=True):
-    """What a stream takes on the disk, and what of it could go first."""
+    """The disk usage of a stream, and the segment that may be removed first."""
 
     stream: str
     bytes: int
@@ -31,14 +31,14 @@ class StreamUse(msgspec.Struct, frozen=True):
 
 
 class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[stream.NAME.retention]`: what one stream keeps, in its files. 0 is no limit."""
+    """`[stream.NAME.retention]`: how much one stream keeps in its files. 0 means no limit."""
 
     max_bytes: Size = Size(0)
     max_age: Duration = Duration(0)
 
 
 class RetentionRules(msgspec.Struct, frozen=True):
-    """What all streams together may keep, and each; `keep_free` is in bytes, 0 is no limit."""
+    """Limits of all streams together and of each; `keep_free` is in bytes. 0 means no limit."""
 
     max_bytes: int = 0
     keep_free: int = 0
@@ -51,7 +51,7 @@ class RetentionRules(msgspec.Struct, frozen=True):
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """A segment that is to go, and why; `passed_over` are cursors that had not passed it."""
+    """A segment to remove, and why; `passed_over` are the cursors that have not read it fully."""
 
     stream: str
     oldest: Oldest
@@ -66,11 +66,11 @@ def next_removal(
     free_bytes: int,
     cursors: Mapping[str, Mapping[str, int]],
 ) -> Removal | None:
-    """The segment that is to go next, None if all may stay.
+    """Returns the segment to remove next; None if all may stay.
 
-    `cutoffs` has, for each `max_age`, the time before which all is too old. `cursors` are, by
-    stream and name, up to where somebody has read. What none of a stream's may lack goes only
-    for `keep_free`.
+    `cutoffs` has, for each `max_age`, the time before which everything is too old. `cursors` has,
+    by stream and name, the number up to which a reader has read. A segment that some cursor of its
+    stream has not passed is removed only for `keep_free`.
     """
 
     def waiting(use: StreamUse, oldest: Oldest) -> list[str]:

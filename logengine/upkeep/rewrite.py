@@ -1,6 +1,6 @@
-"""Segments written anew: several as one, one compressed and sealed. Blocking calls.
+"""Rewrites segments: several into one plain or one compressed and sealed one. Blocking calls.
 
-What is given is written and fsynced under a temp's name; whoever publishes it does so.
+The result is written and fsynced as a temp; publishing it is up to the caller.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from logengine.upkeep.compaction_plan import EndedSegment, earlier_seals, merged
 
 
 class CompactionStopped(LogEngineError):
-    """A rewriting was told to end before it was done; nothing of it is visible."""
+    """A rewrite was stopped before it was done; nothing of it is visible."""
 
 
 class Pace:
-    """Holds the bytes that go through it to a rate, in bytes per second.
+    """Limits the rate of the bytes that pass through it, in bytes per second.
 
-    Used by one thread; `stop` may be called by any, and ends the waiting at once.
+    Used by one thread; any thread may call `stop`, which ends the waiting immediately.
     """
 
     def __init__(self, rate_max: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,26 +39,26 @@ class Pace:
         self._stopping = threading.Event()
 
     def rest(self, count: int) -> None:
-        """Waits until `count` bytes more are within the rate. Raises `CompactionStopped`."""
+        """Waits until `count` more bytes are within the rate. Raises `CompactionStopped`."""
         self.rest_or_hurry(count)
         if self._stopping.is_set():
             raise CompactionStopped("the daemon stops")
 
     def rest_or_hurry(self, count: int) -> None:
-        """`rest` for what is to be ended all the same: it waits no longer then."""
+        """Waits like `rest`, but never raises: after `stop` it returns immediately."""
         now = self._clock()
-        # What was not used is not saved up: it would be spent in one go.
+        # Unused budget is not accumulated, because it would be spent in one burst.
         self._free_at = max(self._free_at, now) + count / self._rate_max
         if self._free_at > now:
             self._stopping.wait(self._free_at - now)
 
     def stop(self) -> None:
-        """Ends every wait, also later ones."""
+        """Ends every wait, including later ones."""
         self._stopping.set()
 
 
 class _Rendered(msgspec.Struct, frozen=True):
-    """A segment of which the bytes are there already."""
+    """A segment whose bytes already exist."""
 
     stream: str
     file_name: str
@@ -69,10 +69,10 @@ class _Rendered(msgspec.Struct, frozen=True):
 
 
 class Rewriter:
-    """Writes segments of the streams in `data` anew, at a pace.
+    """Rewrites segments of the streams in `data` at a limited rate.
 
-    `level` is zstd's; `sign` signs seals, None where they are not signed. Every method
-    raises `OSError`, `DamagedSegment` and `CompactionStopped`, and leaves nothing behind.
+    `level` is zstd's; `sign` signs seals, None if they are not signed. Every method raises
+    `OSError`, `DamagedSegment` and `CompactionStopped`, and then leaves nothing behind.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class Rewriter:
         self._sign = sign
 
     def merge(self, stream: str, parts: Sequence[EndedSegment]) -> tuple[SegmentWriter, Header]:
-        """One plain segment of all `parts`, which are neighbours."""
+        """Writes one plain segment of all `parts`, which are neighbours."""
         header, bodies = self._read(stream, parts)
         return self._prepared(header, [encode_header(header), *bodies]), header
 
     def seal(
         self, stream: str, parts: Sequence[EndedSegment], after: int | None
     ) -> tuple[SegmentWriter, Header]:
-        """One sealed segment of all `parts`; `after` is the sealed one before it, if any."""
+        """Writes one sealed segment of all `parts`; `after` is the sealed one before it, if any."""
         header, bodies = self._read(stream, parts)
         frames = list(compress_body(bodies, self._level, self.pace.rest))
         header = self._chained(with_frames(header, frames), after)
@@ -110,16 +110,16 @@ class Rewriter:
         return self._prepared(header, pieces), header
 
     def _chained(self, header: Header, after: int | None) -> Header:
-        """What a seal's header is, that names the seal `after` which it comes."""
+        """Returns the header of a seal that follows the seal `after`, and names it."""
         if after is None:
             return msgspec.structs.replace(header, prev="")
         farther = None
         with self._data.subdirectory(header.stream) as directory:
             before, line = read_header_line(directory, after)
             if before.earlier is not UNSET:
-                with suppress(DamagedSegment, FileNotFoundError):  # retained no longer, say
+                with suppress(DamagedSegment, FileNotFoundError):  # removed by retention
                     farther = read_header(directory, before.earlier.first)
-        is_neighbour = before.last + 1 == header.first  # else a recorded gap is between them
+        is_neighbour = before.last + 1 == header.first  # else a recorded gap is between
         return msgspec.structs.replace(
             header,
             prev=hash_for_successor(before, line),
@@ -127,13 +127,13 @@ class Rewriter:
         )
 
     def copy(self, stream: str, first: int) -> SegmentWriter:
-        """The same segment once more: the one that is there may not be durable."""
+        """Writes the same segment again, because the existing one may not be durable."""
         with self._data.subdirectory(stream) as directory:
             header, content = read_content(directory, first)
         return self._prepared(header, [content])
 
     def _read(self, stream: str, parts: Sequence[EndedSegment]) -> tuple[Header, list[bytes]]:
-        """The header of all `parts` as one plain segment, and their bodies."""
+        """Returns the header of all `parts` as one plain segment, and their bodies."""
         headers, bodies = [], []
         digest = hashlib.sha256()
         with self._data.subdirectory(stream) as directory:

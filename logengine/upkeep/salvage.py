@@ -1,9 +1,9 @@
-"""What is still whole in a damaged segment: bytes in, records and their numbers out. No files.
+"""Salvages whole lines of a damaged segment: bytes in, records and their numbers out. No files.
 
-A line is whole if it is a record; whether it is the one that was stored only a hash could tell,
-and that of the body is broken. Those of frames are not, where the header has them and is whole:
-what is in a frame that matches its own is proven. A line's number is sure where nothing broken
-lies between it and a place whose number is known; else it is a guess.
+A line is whole if it is a valid record. Only a hash can prove that it is the record that was
+stored, and the hash of the body does not match. If the header is whole and has hashes of frames,
+the lines of a frame that matches its hash are proven. A line's number is sure if nothing broken
+lies between it and a place whose number is known; otherwise it is a guess.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from logengine.format.record import ENVELOPE_NAMES
 from logengine.format.segment import Header, timestamp_of
 from logengine.format.timestamp import is_timestamp
 
-# Of a frame of which no header tells how much it holds. A writer's hold somewhat over 1 MiB.
+# Limit for a frame whose size no header gives. Writers put slightly more than 1 MiB in a frame.
 _FRAME_BYTES_MAX = 64 * 1024 * 1024
 _HEADER_START = b'{"_segment":'
 
 
 class SalvagedLine(NamedTuple):
-    """A whole line, without its newline, and its number; `is_proven` if it is as it was stored."""
+    """A whole line without its newline, and its number; `is_proven`: it is as it was stored."""
 
     seq: int
     is_sure: bool
@@ -37,17 +37,17 @@ class SalvagedLine(NamedTuple):
 
 
 class Salvage(NamedTuple):
-    """The lines that are whole, in order, and how many pieces were none."""
+    """The whole lines, in order, and the number of pieces that are not whole lines."""
 
     lines: list[SalvagedLine]
     broken: int
 
 
 class _Part(NamedTuple):
-    """Some of a body: `records` of them, None if nobody knows, that begin at number `first`.
+    """Part of a body: `records` records (None if unknown) from number `first` on.
 
-    `is_placed`: its first line is where it was stored. `is_complete`: so is its last one.
-    `is_proven`: so are all.
+    `is_placed`: its first line is the one that was stored there. `is_complete`: so is its last
+    one. `is_proven`: so are all.
     """
 
     body: bytes
@@ -59,7 +59,7 @@ class _Part(NamedTuple):
 
 
 def fault_of_line(line: bytes) -> str | None:
-    """Why a line, without its newline, is no stored record; None if it is one."""
+    """Returns why a line, without its newline, is not a stored record; None if it is one."""
     try:
         record = _decode(line)
     except (ValueError, RecursionError) as error:
@@ -72,11 +72,11 @@ def fault_of_line(line: bytes) -> str | None:
 
 
 def _decode(line: bytes) -> Any:
-    """What a line says, numbers as they are written. Raises `ValueError` and `RecursionError`.
+    """Decodes a line, with integers as strings. Raises `ValueError` and `RecursionError`.
 
-    Whatever the daemon stores is read: numbers of any length, of which an int of Python's has no
-    more than 4,300 digits, and as many levels as the interpreter allowed the daemon, which had
-    fewer calls below it.
+    Accepts everything that the daemon stores: numbers of any length, although Python converts at
+    most 4,300 digits to an int, and as many nesting levels as the daemon accepted, which had fewer
+    calls on its stack.
     """
     text = line.decode()
     try:
@@ -91,9 +91,9 @@ def _decode(line: bytes) -> Any:
 
 
 def salvage(content: bytes, first: int, header: Header | None, *, compressed: bool) -> Salvage:
-    """The whole lines of a file's `content`, whose name tells `first` and whether `compressed`.
+    """Returns the whole lines in a file's `content`; its name gives `first` and `compressed`.
 
-    `header` is None where that is damaged too. Takes memory for the body twice.
+    `header` is None if that is damaged too. Uses memory for the body twice.
     """
     parts: Iterable[_Part]
     if compressed:
@@ -110,7 +110,7 @@ def salvage(content: bytes, first: int, header: Header | None, *, compressed: bo
 
 
 def encode_salvage(found: Salvage, stream: str) -> Iterator[bytes]:
-    """The lines as NDJSON: `_seq` in front where the number is sure, else `_seq_guessed`."""
+    """Yields the lines as NDJSON, with `_seq` if the number is sure, else `_seq_guessed`."""
     for each in found.lines:
         key = b"_seq" if each.is_sure else b"_seq_guessed"
         yield b'{"_stream":"%s","%s":%d,%s\n' % (stream.encode(), key, each.seq, each.line[1:])
@@ -122,11 +122,11 @@ class _Run(msgspec.Struct, frozen=True):
 
 
 class SalvageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a damaged file, for whoever looks into it later.
+    """What was found in a damaged file, for later analysis.
 
-    `last` is as its header said, None if that was damaged too. `broken` pieces of lines were
-    left; `sure` and `guessed` are the numbers of the salvaged ones, `proven` those of lines that
-    are as they were stored.
+    `last` is from its header, None if that was damaged too. `broken` is the number of pieces that
+    are not whole lines. `sure` and `guessed` are the numbers of the salvaged lines, `proven` those
+    of lines that are as they were stored.
     """
 
     stream: str
@@ -155,7 +155,7 @@ class SalvageReport(msgspec.Struct, frozen=True, kw_only=True):
         first: int,
         header: Header | None,
     ) -> "SalvageReport":
-        """The report of what was found in `file`, which is kept under another name."""
+        """Returns the report on `file`, which is kept as `kept_as`."""
         return cls(
             stream=stream,
             file=file,
@@ -172,7 +172,7 @@ class SalvageReport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def encode(self) -> bytes:
-        """The report as JSON, for people to read."""
+        """Returns the report as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
@@ -181,12 +181,12 @@ def _part_of_plain(content: bytes, first: int, header: Header | None) -> _Part:
     if header is not None:
         return _Part(body, first, header.count, bool(newline), len(body) == header.bytes)
     if newline and not fault_of_line(line):
-        body = content  # the header's line is gone
+        body = content  # the header line is missing
     return _Part(body, first, None, is_placed=_is_header_line(line), is_complete=False)
 
 
 def _is_header_line(line: bytes) -> bool:
-    """Whether a line that is no sound header is one all the same, and ends where it ended."""
+    """Returns whether a damaged header line is still recognisable, and ends where it should."""
     try:
         return line.startswith(_HEADER_START) and isinstance(_decode(line), dict)
     except (ValueError, RecursionError):
@@ -197,7 +197,7 @@ def _parts_of_frames(content: bytes, first: int, header: Header | None) -> Itera
     place = _end_of_header(content)
     if header is None or header.frames is UNSET or place is None:
         bodies = [body for body in _bodies_in(content) if not body.startswith(_HEADER_START)]
-        # One may end within a line.
+        # A body may end within a line.
         yield _Part(b"\n".join(bodies), first, None, is_placed=False, is_complete=False)
         return
     for at, frame in enumerate(header.frames):
@@ -220,7 +220,7 @@ def _end_of_header(content: bytes) -> int | None:
 
 
 def _bodies_in(content: bytes) -> Iterator[bytes]:
-    """What the frames hold that can be found in `content`, which has lost its table of them."""
+    """Yields the content of the frames that can be found without the header's table of them."""
     view = memoryview(content)
     place = 0
     for start in frame_starts(content):
@@ -234,7 +234,7 @@ def _bodies_in(content: bytes) -> Iterator[bytes]:
         body = decompress_what_can_be(view[start:stop], _FRAME_BYTES_MAX)
         if body:
             yield body
-        # Its own length may be what is damaged, so the next one is looked for within it.
+        # Its length may be what is damaged, so the search for the next frame continues inside it.
         place = start + 1 if length is None or not body.endswith(b"\n") else stop
 
 

@@ -1,4 +1,4 @@
-"""Keys that sign seals: Ed25519 (RFC 8032), in PEM files as openssl has them."""
+"""Keys that sign seals: Ed25519 (RFC 8032), in PEM files as openssl writes them."""
 
 import contextlib
 import os
@@ -15,9 +15,9 @@ from logengine.errors import InvalidKey
 
 
 def generate_key(path: Path) -> str:
-    """Puts a new private key into a new file, which only its owner may read; the public one.
+    """Writes a new private key to a new file that only its owner can read; returns the public key.
 
-    Both are PEM. The file is durable on return. Raises `InvalidKey` if there is a file.
+    Both are PEM. The file is durable on return. Raises `InvalidKey` if the file exists.
     """
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(
@@ -28,7 +28,7 @@ def generate_key(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise InvalidKey(f"{path} is there already; a key is never overwritten") from None
+        raise InvalidKey(f"{path} already exists; a key is never overwritten") from None
     try:
         write_all(descriptor, [pem])
         os.fsync(descriptor)
@@ -47,7 +47,10 @@ def generate_key(path: Path) -> str:
 
 
 def load_signer(path: Path) -> Callable[[bytes], str]:
-    """What signs bytes with the private key in `path`, in hexadecimal. Raises `InvalidKey`."""
+    """Returns a function that signs bytes with the private key in `path`, in hexadecimal.
+
+    Raises `InvalidKey`.
+    """
     key = _load(path, lambda pem: serialization.load_pem_private_key(pem, None))
     if not isinstance(key, Ed25519PrivateKey):
         raise InvalidKey(f"{path}: expected an Ed25519 private key, as `logengine keygen` makes it")
@@ -55,7 +58,10 @@ def load_signer(path: Path) -> Callable[[bytes], str]:
 
 
 def load_verifier(path: Path) -> Callable[[bytes, str], bool]:
-    """What tells whether a signature is of the public key in `path`. Raises `InvalidKey`."""
+    """Returns a function that checks signatures with the public key in `path`.
+
+    Raises `InvalidKey`.
+    """
     key = _load(path, serialization.load_pem_public_key)
     if not isinstance(key, Ed25519PublicKey):
         raise InvalidKey(f"{path}: expected an Ed25519 public key, as `logengine keygen` prints it")
@@ -71,7 +77,7 @@ def load_verifier(path: Path) -> Callable[[bytes, str], bool]:
 
 
 def _load(path: Path, load: Callable[[bytes], object]) -> object:
-    """The key in `path`, of whatever kind; None if it is none."""
+    """Returns the key in `path`, of any kind; None if the file contains no key."""
     try:
         return load(path.read_bytes())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What is in a stream's directory for a compaction to do. Blocking calls."""
+"""Surveys a stream's directory for work that a compaction has to do. Blocking calls."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from logengine.errors import DamagedSegment
 from logengine.format.segment import Header, segment_name
 from logengine.upkeep.compaction_plan import EndedSegment
 
-# So many unsealed segments are looked at, at a time; of more, the oldest.
+# At most this many unsealed segments are surveyed at a time; if there are more, the oldest.
 _SEGMENTS_MAX = 512
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Files whose records segment `first` holds too, which was never said to be durable."""
+    """Files whose records are also in segment `first`, which was never reported as durable."""
 
     first: int
     names: list[str]
@@ -25,10 +25,9 @@ class Leftover:
 class Survey:
     """The ended and unsealed segments of a stream.
 
-    `sealed` is the newest sealed segment, None where there is none. `seal_from` is where
-    the next one has to begin, None where the newest cannot be read and so none may follow.
-    `ended_before` is where what was looked at ends; where that is not `is_complete`, there
-    is more.
+    `sealed` is the newest sealed segment, None if there is none. `seal_from` is where the next
+    one must begin, None if the newest cannot be read and so none may follow. The survey covers
+    everything before `ended_before` if `is_complete`, else only the oldest segments.
     """
 
     ended_before: int
@@ -38,25 +37,25 @@ class Survey:
     leftover: Leftover | None = None
     damaged: list[DamagedSegment] = field(default_factory=list)
     is_complete: bool = True
-    # Where the segments without records, which are recorded gaps, begin, and what is behind.
+    # Segments without records, which are recorded gaps: where each begins, and the number after it.
     empty: dict[int, int] = field(default_factory=dict)
 
     def behind_empty(self, seq: int) -> int:
-        """Where the next record at or behind `seq` is, past what is recorded as gone."""
+        """Returns the first number from `seq` on that is not recorded as gone."""
         while (behind := self.empty.get(seq, seq)) > seq:
             seq = behind
         return seq
 
     def has_room(self) -> bool:
-        """Whether the next survey will see more, for some of what this one saw is one now."""
+        """Returns whether the next survey will see more, because some segments were merged."""
         return len(self.parts) < _SEGMENTS_MAX
 
 
 def survey(directory: AnyDirectory, ended_before: int, damaged: Collection[int] = ()) -> Survey:
-    """Looks at the segments of a stream that begin before `ended_before`.
+    """Surveys the segments of a stream that begin before `ended_before`.
 
-    Segments known to be `damaged` are none. Costs a listing, and a header for each segment
-    that is not sealed. Raises `OSError`.
+    Segments known to be `damaged` are skipped. Costs a directory listing, and reading the header
+    of each unsealed segment. Raises `OSError`.
     """
     with opened(directory) as within:
         return _survey(within, ended_before, damaged)
@@ -70,7 +69,7 @@ def _survey(directory: Directory, ended_before: int, damaged: Collection[int]) -
         0,
     )
     found = Survey(ended_before, seal_from=firsts[0] if firsts else ended_before)
-    # A seal may be durable and what the one before it removed be back, after a power cut.
+    # After a power cut, a seal may be durable while segments that an earlier seal covers are back.
     oldest_left = next((at for at in range(newest) if segment_name(firsts[at]) in names), newest)
     older = firsts[max(0, oldest_left - 1) : newest][:_SEGMENTS_MAX]
     found.leftover = _look(directory, older, names, damaged, Survey(ended_before)).leftover
@@ -85,7 +84,7 @@ def _look(
     damaged: Collection[int],
     found: Survey,
 ) -> Survey:
-    """Adds to `found` what there is to be said of some neighbours."""
+    """Adds to `found` what the given neighbours show."""
     covering: Header | None = None
     for first in firsts:
         header = None if first in damaged else _header(directory, first, found)
@@ -109,7 +108,7 @@ def _look(
 
 
 def _is_sealed(directory: Directory, first: int, names: Collection[str]) -> bool:
-    """Whether a segment is sealed; one whose header cannot be read may well be."""
+    """Returns whether a segment is sealed, or may be because its header cannot be read."""
     if segment_name(first, compressed=True) not in names:
         return False
     try:
@@ -136,4 +135,4 @@ def _add(found: Survey, header: Header) -> None:
     else:
         found.empty[header.first] = header.last + 1
         if found.seal_from == header.first:
-            found.seal_from = header.last + 1  # nothing to be sealed in it
+            found.seal_from = header.last + 1  # it contains nothing to seal

@@ -1,4 +1,4 @@
-"""Reads every byte of a stream and says what is wrong with it."""
+"""Reads every byte of a stream and reports what is wrong with it."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -28,13 +28,13 @@ from logengine.format.segment import (
 )
 from logengine.upkeep.salvage import fault_of_line
 
-# How often a stream is listed again because a compaction went on during the reading.
+# How often a stream is listed again because a compaction or commit changed it during the reading.
 _LOOKS_MAX = 100
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a stream's directory. A `harmless` one is no damage: a leftover, a stranger."""
+    """A finding in a stream's directory. A `harmless` one is not damage: a leftover, a stranger."""
 
     path: str
     what: str
@@ -49,10 +49,10 @@ def verify_stream(
     progress: Callable[[int], None] = lambda _: None,
     seals: SealChain | None = None,
 ) -> Iterator[Finding]:
-    """What is wrong in a stream; nothing, if all is as it was committed.
+    """Yields what is wrong in a stream; nothing if all is as it was committed.
 
-    `progress` is told the bytes of each file read, `seals` of each segment. Safe beside a
-    daemon that commits and merges. Raises `OSError`.
+    `progress` is called with the bytes of each file read; `seals` receives each segment. Safe
+    while a daemon commits and merges. Raises `OSError`.
     """
     yield from _strangers(directory)
     seals = seals or SealChain()
@@ -75,33 +75,33 @@ def verify_stream(
 
 
 class _ListingOutdated(Exception):
-    """What was listed is not what is there: a compaction or a commit went on meanwhile."""
+    """The listing is outdated: a compaction or a commit has changed the directory since."""
 
 
 class _Verification:
-    """Goes through a stream's segments in order; `position` is the next record to be read."""
+    """Reads a stream's segments in order; `position` is the next record to read."""
 
     def __init__(self, directory: Path, progress: Callable[[int], None], seals: SealChain) -> None:
         self.position = 1
         self._directory = directory
         self._progress = progress
         self._seals = seals
-        # The segment before `position`, None where that is not known.
+        # The segment before `position`, None if that is not known.
         self._previous: Header | None = None
         self._damaged: set[int] = set()
         self._suspected: int | None = None
 
     def read_listed(self) -> Iterator[Finding]:
-        """What is wrong from `position` on; may be called again where it raises.
+        """Yields what is wrong from `position` on; may be called again after it raised.
 
-        Raises `FileNotFoundError` and `_ListingOutdated` where a segment was merged, sealed or
+        Raises `FileNotFoundError` and `_ListingOutdated` if a segment was merged, sealed or
         removed since it was listed, and `OSError`.
         """
         firsts = list_segments(self._directory)
         start = self._index_of_position(firsts)
         following = bisect_left(firsts, self.position)
         if start < following or following == 0:
-            # What was read last is part of another one now, or was removed.
+            # The segment that was read last is part of another one now, or was removed.
             self._forget_previous()
         for first in firsts[start:]:
             if first in self._damaged:
@@ -120,10 +120,10 @@ class _Verification:
             yield from self._take(header, body, line)
 
     def _index_of_position(self, firsts: Sequence[int]) -> int:
-        """The index of the segment that holds `position`, or else of the next one.
+        """Returns the index of the segment that contains `position`, or else of the next one.
 
-        While a compaction removes what it has covered, the last one that begins before `position`
-        may be a covered one.
+        While a compaction removes what it has covered, the last segment that begins before
+        `position` may be a covered one.
         """
         end = bisect_right(firsts, self.position)
         for index in reversed(range(max(0, end - COVER_SEGMENTS_MAX), end)):
@@ -136,17 +136,17 @@ class _Verification:
             if header.last >= self.position:
                 return index
             if header.is_sealed:
-                break  # nothing ever covers it
+                break  # nothing ever covers a sealed segment
         return bisect_left(firsts, self.position)
 
     def _look_again_before(self, header: Header) -> None:
-        """Raises `_ListingOutdated` where a fault may be only that the listing is an old one."""
+        """Raises `_ListingOutdated` if a fault may exist only because the listing is outdated."""
         if header.is_sealed and _is_unsealed_no_more(self._directory, self._seals.unsealed):
             self._seals.look_again()
             raise _ListingOutdated
         previous = self._previous
         if previous is not None and previous.last + 1 < header.first != self._suspected:
-            # A directory that changes is not always listed as it was at one instant.
+            # The listing of a changing directory is not always a snapshot of one instant.
             self._suspected = header.first
             raise _ListingOutdated
 
@@ -174,7 +174,7 @@ class _Verification:
 
 
 def _lost_of(directory: Path, first: int, path: str) -> Iterator[Finding]:
-    """Which records a damaged file has lost, where its header tells and some of them are left."""
+    """Yields which records a damaged file has lost, if its header and some records are left."""
     try:
         found = read_provable(directory, first, compressed=path.endswith(COMPRESSED_SUFFIX))
     except FileNotFoundError:
@@ -185,14 +185,12 @@ def _lost_of(directory: Path, first: int, path: str) -> Iterator[Finding]:
     there = {seq for frame in found.frames for seq in range(frame.first, frame.last + 1)}
     lost = [seq for seq in range(header.first, header.last + 1) if seq not in there]
     which = ", ".join(f"{first} to {last}" for first, last in runs(lost))
-    what = (
-        f"of its records {which} are lost, the others are proven" if lost else "no record is lost"
-    )
+    what = f"its records {which} are lost, the others are proven" if lost else "no record is lost"
     yield Finding(path, what)
 
 
 def _is_unsealed_no_more(directory: Path, first: int | None) -> bool:
-    """Whether a segment that was read unsealed is sealed now, or part of one that is."""
+    """Returns whether a segment that was unsealed when read is now sealed or part of a seal."""
     if first is None:
         return False
     try:
@@ -216,20 +214,20 @@ def _strangers(directory: Path) -> Iterator[Finding]:
     for entry in entries:
         if is_temp_name(entry.name):
             yield Finding(
-                str(entry), "a temp: under way, or to be removed at the next start", harmless=True
+                str(entry), "a temp: in use, or to be removed at the next start", harmless=True
             )
         elif first_of_name(entry.name) is None:
-            yield Finding(str(entry), "no file of logengine's", harmless=True)
+            yield Finding(str(entry), "not a file of logengine", harmless=True)
         elif entry.suffix != ".zst" and first_of_name(entry.name) in compressed:
             yield Finding(
                 str(entry),
-                "there compressed too, left by an interrupted seal; not read",
+                "also exists compressed, left by an interrupted seal; not read",
                 harmless=True,
             )
 
 
 def check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
-    """What is wrong with the records of a segment whose hashes are right."""
+    """Yields what is wrong with the records of a segment whose hashes are right."""
     try:
         lines = Block(header.stream, header.first, header.count, body).lines()
     except DamagedSegment as damage:
@@ -264,9 +262,9 @@ def _check_neighbours(before: Header, after: Header, path: str) -> Iterator[Find
         yield Finding(path, f"records {before.last + 1} to {after.first - 1} before it are missing")
     if after.latest < before.latest:
         yield Finding(
-            path, f"its latest is {after.latest}, before {before.latest} of the segment before it"
+            path, f"its latest is {after.latest}, but the segment before it has {before.latest}"
         )
     for producer, number in after.producers.items():
         known = before.producers.get(producer, 0)
         if number < known:
-            yield Finding(path, f"producer {producer!r} is at {number} after it was at {known}")
+            yield Finding(path, f"producer {producer!r} is at {number}, but was at {known} before")

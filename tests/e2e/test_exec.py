@@ -321,7 +321,7 @@ def test_a_ctrl_c_ends_the_waiting_for_a_daemon_that_is_away(root: Path) -> None
 
 def test_with_drop_the_command_does_not_wait_and_the_drops_are_counted(root: Path) -> None:
     done = Daemon(root).cli("exec", "--on-full", "drop", "--timeout", "0s", "--", "seq", "250000")
-    assert b"records were dropped for want of room" in done.stderr
+    assert b"records were dropped for lack of space" in done.stderr
     assert done.stderr.count(b"\n") == 1
 
 

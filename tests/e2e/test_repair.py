@@ -202,7 +202,7 @@ def test_of_a_damaged_seal_only_the_broken_frame_is_lost(root: Path) -> None:
     assert b"note: app: records " + which + b" are gone" in read.stderr
     said = daemon.cli("verify", "--public-key", str(public), "--since-seal", anchor)
     assert said.stderr.count(b"its records are those of a seal") == 2
-    assert b"begins anew" not in said.stderr
+    assert b"begins again" not in said.stderr
     assert daemon.cli("repair", "app").stdout == b"app: ok\n"
 
     # What stands in a part, and is not what was sealed, is not proven by anything.

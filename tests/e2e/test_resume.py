@@ -116,7 +116,7 @@ def test_a_rotated_file_is_finished_first(
         (root / old).unlink()
         (root / old).write_bytes(compress(whole))
     path.write_bytes(lines(16, 20))
-    assert f"going on in {root / old}" in send(daemon, path)
+    assert f"continuing in {root / old}" in send(daemon, path)
     assert stored(daemon) == texts(1, 20)
     assert "rotated" not in send(daemon, path)
     assert stored(daemon) == texts(1, 20)
@@ -318,7 +318,7 @@ def test_without_a_place_it_goes_on_by_count_and_says_so(daemon: Daemon, root: P
     path.write_bytes(lines(1, 15))
     arguments = ["send", "--resume", "name", str(path)]
     done = daemon.cli(*arguments, LOGENGINE_STATE=no_state(root))
-    assert b"going on by count, after 10 records" in done.stderr
+    assert b"continuing by count, after 10 records" in done.stderr
     path.rename(root / "app.log.1")
     path.write_bytes(lines(16, 20))
     assert b"by count" not in daemon.cli(*arguments, LOGENGINE_STATE=no_state(root)).stderr
@@ -344,7 +344,7 @@ def test_numbers_of_somebody_else_are_noticed(daemon: Daemon, root: Path) -> Non
     daemon.cli(
         "send", "--resume", "name", "--resume-anew", stdin=b"x\n", LOGENGINE_STATE=no_state(root)
     )
-    assert "somebody else has used the name" in send(daemon, path, status=1)
+    assert "another sender has used the name" in send(daemon, path, status=1)
 
 
 def test_a_daemon_whose_data_is_new_gets_all_again(daemon: Daemon, root: Path) -> None:
@@ -367,7 +367,7 @@ def test_a_producer_that_was_forgotten_goes_on(daemon: Daemon, root: Path) -> No
     send(daemon, path)
     daemon.cli("send", stdin=b"somebody else\n")
     path.write_bytes(lines(1, 12))
-    assert "does not know name any more, but has its stream" in send(daemon, path)
+    assert "no longer knows name, but has its stream" in send(daemon, path)
     assert stored(daemon) == [*texts(1, 10), "somebody else", *texts(11, 12)]
 
 

@@ -97,12 +97,12 @@ def test_verify_tells_the_newest_seal_and_finds_it_again(stopped: Daemon) -> Non
 
 def test_a_removed_seal_is_found(stopped: Daemon) -> None:
     sealed(stopped)[1].unlink()
-    assert "that was changed, or one between them removed" in told(stopped)
+    assert "it was changed, or a seal between them was removed" in told(stopped)
 
 
 def test_an_edited_seal_is_found_though_its_hashes_are_right(stopped: Daemon) -> None:
     edit(sealed(stopped)[1])
-    assert "that was changed, or one between them removed" in told(stopped)
+    assert "it was changed, or a seal between them was removed" in told(stopped)
 
 
 def test_a_seal_swapped_for_that_of_another_stream_or_place_is_found(stopped: Daemon) -> None:
@@ -111,7 +111,7 @@ def test_a_seal_swapped_for_that_of_another_stream_or_place_is_found(stopped: Da
     shutil.copy(third, second)
     assert f"its header says first {int(third.name[:20])}" in told(stopped)
     rewrite_as(third, second, header)
-    assert "that was changed, or one between them removed" in told(stopped)
+    assert "it was changed, or a seal between them was removed" in told(stopped)
 
 
 def rewrite_as(source: Path, target: Path, header: Header) -> None:
@@ -133,7 +133,7 @@ def rewrite_as(source: Path, target: Path, header: Header) -> None:
 def test_an_unsealed_segment_put_in_between_is_found(stopped: Daemon) -> None:
     second = sealed(stopped)[1]
     rewrite(second, prev=msgspec.UNSET, earlier=msgspec.UNSET)
-    assert f"it is sealed, and segment {int(second.name[:20])} before it is not" in told(stopped)
+    assert f"it is sealed, but segment {int(second.name[:20])} before it is not" in told(stopped)
 
 
 def test_a_flipped_bit_is_found(stopped: Daemon) -> None:
@@ -154,7 +154,7 @@ def test_a_stream_cut_off_at_its_end_is_found_by_a_seal_written_down_elsewhere(
     # By itself nothing shows it, and what was written down before the cut is there.
     told(stopped, status=0)
     told(stopped, "--since-seal", hashes[-2], status=0)
-    assert f"no seal is {hashes[-1]}" in told(stopped, "--since-seal", hashes[-1])
+    assert f"no seal has the hash {hashes[-1]}" in told(stopped, "--since-seal", hashes[-1])
 
 
 def test_what_is_before_a_seal_that_is_not_the_last_is_proven_by_it(stopped: Daemon) -> None:
@@ -165,7 +165,7 @@ def test_what_is_before_a_seal_that_is_not_the_last_is_proven_by_it(stopped: Dae
         rewrite(path, prev=prev)
         prev = hash_of(path)
     told(stopped, status=0)
-    assert f"no seal is {newest}" in told(stopped, "--since-seal", newest)
+    assert f"no seal has the hash {newest}" in told(stopped, "--since-seal", newest)
 
 
 def test_a_chain_whose_first_seals_are_retained_no_longer_is_whole(stopped: Daemon) -> None:
@@ -174,7 +174,7 @@ def test_a_chain_whose_first_seals_are_retained_no_longer_is_whole(stopped: Daem
         path.unlink()
     told(stopped, status=0)
     told(stopped, "--since-seal", hashes[1], status=0)
-    assert "no seal is" in told(stopped, "--since-seal", hashes[0])
+    assert "no seal has the hash" in told(stopped, "--since-seal", hashes[0])
 
 
 def notes(daemon: Daemon, *arguments: str) -> str:
@@ -195,13 +195,13 @@ def test_a_chain_begins_anew_behind_a_recorded_gap(stopped: Daemon) -> None:
     lost_and_repaired(second, stopped)
     gap = int(second.name[:20])
     told(stopped, status=0)
-    assert f"{third}: the chain of seals begins anew with it, behind the gap at {gap}" in notes(
+    assert f"{third}: the chain of seals begins again here, after the gap at {gap}" in notes(
         stopped
     )
     for seal in hashes:  # that of the gap is what the one behind it names
         told(stopped, "--since-seal", seal, status=0)
     edit(third)
-    assert "that was changed, or one between them removed" in told(stopped)
+    assert "it was changed, or a seal between them was removed" in told(stopped)
 
 
 def test_a_chain_holds_across_a_gap_in_which_no_seal_was(stopped: Daemon) -> None:
@@ -212,10 +212,10 @@ def test_a_chain_holds_across_a_gap_in_which_no_seal_was(stopped: Daemon) -> Non
     send_beside_a_daemon(stopped, 100, seals=1)
     assert unsealed.exists()
     told(stopped, status=0)
-    assert "begins anew" not in notes(stopped)
+    assert "begins again" not in notes(stopped)
     # That the seal before the gap is another one shows, but not whether the gap is why.
     edit(last)
-    assert "the chain of seals begins anew" in notes(stopped)
+    assert "the chain of seals begins again" in notes(stopped)
 
 
 def send_beside_a_daemon(stopped: Daemon, count: int, *, seals: int) -> None:
@@ -242,7 +242,7 @@ def test_a_seal_with_erased_records_is_told_and_stays_in_the_chain(stopped: Daem
         told(stopped, "--since-seal", seal, status=0)
         assert f"{second}: {before}" in notes(stopped, "--since-seal", seal)
     sealed(stopped)[2].unlink()
-    assert "that was changed, or one between them removed" in told(stopped)
+    assert "it was changed, or a seal between them was removed" in told(stopped)
 
 
 def test_a_seal_with_erased_records_does_not_pass_as_signed(root: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_seal_with_erased_records_does_not_pass_as_signed(root: Path) -> None:
         "; not signed: 1 with erased records\n"
     )
     said = notes(daemon, "--public-key", str(public))
-    assert "2 of its records were erased since it was sealed: it is signed no more" in said
+    assert "2 of its records were erased since it was sealed: it is no longer signed" in said
     before = sealed(daemon)[0].read_bytes()
     daemon.cli("erase", "app", "--up-to", "app:3", "--seal-key", str(key))
     assert "; not signed" not in told(daemon, "--public-key", str(public), status=0)
@@ -291,7 +291,7 @@ def test_a_key_is_never_overwritten(daemon: Daemon, root: Path) -> None:
     key.write_text("mine")
     failed = daemon.cli("keygen", str(key), status=1)
     assert (
-        failed.stderr.decode() == f"logengine: {key} is there already; a key is never overwritten\n"
+        failed.stderr.decode() == f"logengine: {key} already exists; a key is never overwritten\n"
     )
     assert key.read_text() == "mine"
 

@@ -53,7 +53,7 @@ def test_parts_know_their_numbers(values: list[str], source: st.DataObject) -> N
 @pytest.mark.parametrize("body", [b'{"_ts":"0"}\n', b'{"_ts":"0"}\n{"_ts":"1"}', b'{"a":1}\n' * 2])
 def test_records_that_are_not_as_many_as_said_are_damage(body: bytes) -> None:
     block = Block("app", 1, 2, body)
-    with pytest.raises(DamagedSegment, match="not the 2 records"):
+    with pytest.raises(DamagedSegment, match="are not the 2 that"):
         list(block.with_places())
-    with pytest.raises(DamagedSegment, match="not the 3 records"):
+    with pytest.raises(DamagedSegment, match="are not the 3 that"):
         Block("app", 1, 3, body).lines()

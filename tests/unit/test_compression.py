@@ -220,7 +220,7 @@ def test_the_wrong_kind_under_a_name_is_damage(tmp_path: Path) -> None:
     content = plain.read_bytes()
     path = compress_file(plain)
     path.write_bytes(content)
-    with pytest.raises(DamagedSegment, match="no segment header"):
+    with pytest.raises(DamagedSegment, match="not a segment header"):
         read_header(tmp_path / "app", 1)
     # A header that has no frames, in a frame.
     line = content.partition(b"\n")[0]
