@@ -267,7 +267,7 @@ def test_ls_tells_streams_and_sizes(daemon: Daemon) -> None:
         (["cat", "--after", "app"], 1, "no cursor"),
         (["cat", "--since", "soon"], 2, "is not a time"),
         (["tail", "-n", "-1"], 2, "-1"),
-        (["cat", "--grep", "("], 1, "no regular expression"),
+        (["cat", "--grep", "("], 1, "not a regular expression"),
         (["tail", "-v"], 2, "--grep"),
         (["cat", "--where", "level"], 1, "expected KEY=VALUE"),
         (["cat", "--where", "_seq=5"], 1, "no field of a record"),
