@@ -183,7 +183,7 @@ def parse_cursors(after: Cursors) -> dict[str, int]:
 def check_cursors(cursors: Mapping[str, int], streams: Sequence[str]) -> None:
     """Raises `InvalidOption` for a cursor of a stream that is not read."""
     if stray := cursors.keys() - set(streams):
-        raise InvalidOption(f"after names {', '.join(sorted(stray))}, not among streams; add it there")
+        raise InvalidOption(f"after names {', '.join(sorted(stray))}; add it to streams")
 
 
 def last_merged(streams: Iterable[Iterable[Record]], count: int) -> list[Record]:

@@ -1,6 +1,6 @@
-"""What runs in a mutant's own tree: `python -m tests.mutants.child simulate | pytest`.
+"""Runs in a mutant's own tree: `python -m tests.mutants.child simulate | pytest`.
 
-Ends with 0 where nothing was found, with 1 where something was, and says which seed it was.
+Exits with 0 if nothing was found, and with 1 if something was, and prints the seed.
 """
 
 import contextlib

@@ -268,7 +268,7 @@ class Network:
         return self._latency_s * self.source.random() * 2
 
     def connect(self, listener: Listener, buffer_bytes: int) -> tuple[End, End]:
-        """Makes a connection that waits in the backlog; returns the client's and the daemon's end."""
+        """Adds a connection to the backlog; returns the client's and the daemon's end."""
         client = End(self, self.next_number(), buffer_bytes)
         server = End(self, self.next_number(), buffer_bytes)
         client.peer, server.peer = server, client
