@@ -39,7 +39,7 @@ def _simulate(seconds: float, seed: int, patched: str = "") -> int:
             found: object
             try:
                 found, _ = run(Scenario.drawn(seed))
-            except Exception as error:  # noqa: BLE001 - what the engine raised for who looks at it
+            except Exception as error:  # noqa: BLE001 - an error of the engine counts as found
                 found = f"the engine raised {error!r}"
             if found is not None:
                 print(f"{SAYS}{seed} {found}")
