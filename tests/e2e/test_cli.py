@@ -270,7 +270,7 @@ def test_ls_tells_streams_and_sizes(daemon: Daemon) -> None:
         (["cat", "--grep", "("], 1, "not a regular expression"),
         (["tail", "-v"], 2, "--grep"),
         (["cat", "--where", "level"], 1, "expected KEY=VALUE"),
-        (["cat", "--where", "_seq=5"], 1, "no field of a record"),
+        (["cat", "--where", "_seq=5"], 1, "not a field of a record"),
         (["ls", "--data", "/nonexistent"], 1, "no data directory"),
         (["verify", "nope"], 1, "no stream 'nope'"),
         (["send", "-s", "UP"], 1, "cannot be a stream"),
