@@ -1,6 +1,6 @@
 """`make bench`: measures the daemon and its peers, and writes benchmarks/RESULTS.md.
 
-Works in temporary directories in this checkout, so that the disk is the one it is on.
+Works in temporary directories in this checkout, to measure the disk that it is on.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from benchmarks.software import unpacked
 
 
 def main() -> None:
-    """Runs the scenarios that are named, or all, and writes the report of all that is kept."""
+    """Runs the named scenarios, or all, and writes the report of all kept results."""
     names = [scenario.name for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(names))

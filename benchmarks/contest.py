@@ -1,4 +1,4 @@
-"""One contender's turn: started on an empty directory, measured, and thrown away."""
+"""One contender's turn: it is started on an empty directory, measured, and discarded."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ _TRACED_RECORDS_MAX = 100_000
 
 
 class Turn(NamedTuple):
-    """What one turn showed."""
+    """The measurements of one turn."""
 
     records_per_s: float
     cpu_s_per_million: float
@@ -26,7 +26,7 @@ class Turn(NamedTuple):
 
 @contextmanager
 def scratch(parent: Path = CHECKOUT) -> Iterator[Path]:
-    """An empty directory on the disk of this checkout, its path short enough for a socket."""
+    """An empty directory on the disk of this checkout, with a path short enough for a socket."""
     root = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
     try:
         yield root
@@ -35,7 +35,7 @@ def scratch(parent: Path = CHECKOUT) -> Iterator[Path]:
 
 
 def take_turn(contender: Contender, flood: Flood, seen: Seen = unseen) -> Turn:
-    """Gives `flood`, or as much of it as this one can take, to a contender."""
+    """Sends `flood`, or as much of it as this one can handle, to a contender."""
     flood = flood.of(contender.records_max)
     with scratch() as root, contender.running(root) as running:
         before = cpu_s(running.pid)
@@ -45,19 +45,19 @@ def take_turn(contender: Contender, flood: Flood, seen: Seen = unseen) -> Turn:
 
 
 def count_syncs(contender: Contender, flood: Flood, software: Path) -> tuple[int, int]:
-    """How often one that was given `flood` synced, and how many records that were."""
+    """How often a contender synced while it stored `flood`, and for how many records."""
     flood = flood.of(min(contender.records_max, _TRACED_RECORDS_MAX))
     with scratch() as root:
         counts = root / "syncs"
         wrapper = [
             *(str(software / "usr/bin/strace"), "-f", "-c", "-o", str(counts)),
             *("-e", "trace=fsync,fdatasync,sync_file_range,msync,syncfs"),
-            # The contender's own libraries are not strace's business.
+            # The contender's own libraries are not for strace.
             *("-E", f"LD_LIBRARY_PATH={environ(software)['LD_LIBRARY_PATH']}"),
         ]
         with contender.running(root, wrapper) as running:
             running.take(flood)
-            # strace passes no signal on: what it watches is told itself.
+            # strace passes no signal on: signal the traced process directly.
             subprocess.run(["pkill", "-TERM", "-P", str(running.pid)], check=False)
         found = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)", counts.read_text(), re.MULTILINE)
         return (int(found[-1]) if found else 0), flood.total

@@ -1,4 +1,4 @@
-"""The daemon under load, the null server, and the bare loop that latency is held to."""
+"""The daemon under load, the null server, and the bare loop as the baseline of latency."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from logengine.disk.segment_file import list_streams
 from logengine.format.segment import COMPRESSED_SUFFIX
 
 LOGENGINE = (sys.executable, "-m", "logengine")
-ENVELOPE_BYTES = 80  # about what the engine adds to a record
+ENVELOPE_BYTES = 80  # approximately what the engine adds to a record
 _REWRITE_LIMIT = 64 * 1024
 _LOG_NAME = "log"
 
@@ -33,7 +33,7 @@ class Client:
         self._answers.readline()
 
     def wait_for_ack(self, number: int, seen: Seen = unseen) -> None:
-        """Returns when the record `number` is durable; `seen` is told of each ack."""
+        """Returns when the record `number` is durable; calls `seen` with each ack."""
         acked = 0
         while acked < number:
             acked = json.loads(self._answers.readline())["ack"]
@@ -47,7 +47,7 @@ class Client:
 
 @dataclass
 class RunningEngine:
-    """A server of the engine's protocol that has been started; `path` is its socket."""
+    """A running server of the engine's protocol; `path` is its socket."""
 
     pid: int
     path: Path
@@ -69,7 +69,7 @@ class RunningEngine:
 
 
 class Stopped(msgspec.Struct, frozen=True):
-    """What a daemon says of its life when it stops. Bytes are those of records as stored."""
+    """What a daemon reports about its run when it stops. Bytes are those of records as stored."""
 
     records: int
     bytes: int
@@ -80,7 +80,7 @@ class Stopped(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Engine:
-    """The daemon, as it is installed if there are no `settings`: lines of its configuration.
+    """The daemon, with the lines of `settings` as its configuration, or with its defaults.
 
     Every record is counted at its ack.
     """
@@ -92,7 +92,7 @@ class Engine:
 
     @contextmanager
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[RunningEngine]:
-        """Starts it in the foreground, on what `root` holds of it."""
+        """Starts it in the foreground, on its data in `root`."""
         path, data = root / "socket", root / "data"
         config = root / "logengine.toml"
         config.write_text(self.settings)
@@ -103,7 +103,7 @@ class Engine:
 
 
 def stopped(root: Path) -> Stopped:
-    """What the daemon that ran in `root` said when it stopped."""
+    """What the daemon that ran in `root` reported when it stopped."""
     for line in reversed((root / _LOG_NAME).read_bytes().splitlines()):
         if b'"stopped"' in line:
             return msgspec.json.decode(line, type=Stopped)
@@ -111,7 +111,7 @@ def stopped(root: Path) -> Stopped:
 
 
 def wait_until_sealed(data: Path, patience_s: float) -> None:
-    """Returns when a daemon has sealed all that is in its streams."""
+    """Returns when a daemon has sealed everything in its streams."""
 
     def is_sealed() -> bool:
         return all(
@@ -125,7 +125,7 @@ def wait_until_sealed(data: Path, patience_s: float) -> None:
 
 @dataclass(frozen=True)
 class Null:
-    """A server that acknowledges at once: how much the load generator can send at all."""
+    """A server that acknowledges immediately: the most that the load generator can send."""
 
     name: str = "null"
     records_max: int = 10**9
@@ -133,7 +133,7 @@ class Null:
 
     @contextmanager
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[RunningEngine]:
-        """Starts it in a process of its own."""
+        """Starts it in a separate process."""
         path = root / "socket"
         command = [*wrapper, sys.executable, "-m", "benchmarks.null", str(path)]
         with started(command, lambda: is_listening(path)) as pid:
@@ -143,7 +143,7 @@ class Null:
 class BareLoop:
     """*Temp, fsync, replace, fsync of the directory*, and nothing else.
 
-    Each turn writes one record more, as the engine does to its active segment.
+    Each turn writes one more record, as the engine does to its active segment.
     """
 
     def __init__(self, root: Path, record: bytes) -> None:
@@ -168,12 +168,12 @@ class BareLoop:
         return time.perf_counter() - began
 
     def close(self) -> None:
-        """Lets go of the directory."""
+        """Closes the directory."""
         os.close(self._directory)
 
 
 class Singles:
-    """One client that sends a record when the one before is acknowledged."""
+    """One client that sends a record when the previous one is acknowledged."""
 
     def __init__(self, path: Path, record: bytes, stream: str = "single") -> None:
         self._client = Client(path, stream)

@@ -1,4 +1,4 @@
-"""What is asked of every contender, and how its answer is timed."""
+"""The load for every contender, and how to time it."""
 
 import os
 import resource
@@ -15,19 +15,19 @@ from typing import Protocol, TypeVar
 from benchmarks.records import Sample
 
 T = TypeVar("T")
-Seen = Callable[[int], None]  # is told, now and then, how many records are safe so far
+Seen = Callable[[int], None]  # called from time to time with the number of safe records
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.0005
 _PATIENCE_S = 300
 
 
 def unseen(safe: int) -> None:
-    """Nobody wants to know on the way."""
+    """Ignores progress."""
 
 
 @dataclass(frozen=True)
 class Flood:
-    """So many records, as fast as they are taken, over so many connections at once."""
+    """A number of records, sent as fast as they are accepted over concurrent connections."""
 
     clients: int
     records: int
@@ -45,21 +45,21 @@ class Flood:
 
     @property
     def total(self) -> int:
-        """How many records are sent in all."""
+        """How many records are sent in total."""
         return self.clients * self.records_each
 
     def in_turn(self, pieces: Sequence[T]) -> Iterator[T]:
-        """One client's part: as many of `pieces`, one for each block, as it is to send."""
+        """One client's part: as many of `pieces`, one for each block, as it has to send."""
         for number in range(self.blocks_each):
             yield pieces[number % len(pieces)]
 
     def of(self, records: int) -> "Flood":
-        """The same with fewer records, for those who would take too long."""
+        """The same with fewer records, for contenders that would take too long."""
         return replace(self, records=min(records, self.records))
 
 
 class Running(Protocol):
-    """A contender that has been started."""
+    """A running contender."""
 
     @property
     def pid(self) -> int:
@@ -67,9 +67,9 @@ class Running(Protocol):
         ...
 
     def take(self, flood: Flood, seen: Seen = unseen) -> float:
-        """Seconds until every record of `flood` is safe, as far as this one tells.
+        """Seconds until every record of `flood` is safe, as far as this one reports it.
 
-        Of a single client `seen` is told on the way, by those who are asked to tell.
+        With a single client, contenders that can report progress call `seen`.
         """
         ...
 
@@ -77,33 +77,33 @@ class Running(Protocol):
 class Contender(Protocol):
     """Something that stores records.
 
-    The slow ones are given at most `records_max` at once, over at most `clients_max`
+    Slow ones get at most `records_max` at a time, over at most `clients_max`
     connections.
     """
 
     @property
     def name(self) -> str:
-        """What the report calls it."""
+        """Its name in the report."""
         ...
 
     @property
     def records_max(self) -> int:
-        """How many records it is given at most."""
+        """How many records it gets at most."""
         ...
 
     @property
     def clients_max(self) -> int:
-        """From how many clients at once, at most."""
+        """From how many concurrent clients, at most."""
         ...
 
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> AbstractContextManager[Running]:
-        """Starts it on an empty directory, its command behind `wrapper`."""
+        """Starts it on an empty directory, with `wrapper` before its command."""
         ...
 
 
 @contextmanager
 def at_once(work: Callable[[], None], threads: int = 1) -> Iterator[None]:
-    """Does `work` in so many threads during the block, which ends when they have."""
+    """Runs `work` in some threads during the block, which ends when they have finished."""
     started = [threading.Thread(target=work) for _ in range(threads)]
     for thread in started:
         thread.start()
@@ -113,7 +113,7 @@ def at_once(work: Callable[[], None], threads: int = 1) -> Iterator[None]:
 
 
 def timed(work: Callable[[], None], threads: int) -> float:
-    """Seconds until `work` is done in so many threads at once."""
+    """Seconds until `work` is done in some concurrent threads."""
     began = time.perf_counter()
     with at_once(work, threads):
         pass
@@ -123,7 +123,7 @@ def timed(work: Callable[[], None], threads: int) -> float:
 def send_and_wait(
     send: Callable[[bytes], object], pieces: Iterable[bytes], wait: Callable[[], None]
 ) -> None:
-    """Sends in a thread of its own, while `wait` reads what is answered."""
+    """Sends in a separate thread, while `wait` reads the answers."""
 
     def send_all() -> None:
         for piece in pieces:
@@ -152,7 +152,7 @@ def started(
 
 
 def seconds_until_in_file(path: Path, file: Path, flood: Flood, seen: Seen) -> float:
-    """Pours a flood into a Unix socket and waits until as many bytes are in `file`; seconds."""
+    """Sends a flood to a Unix socket; seconds until as many bytes are in `file`."""
 
     def pour() -> None:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -192,7 +192,7 @@ def until(
 
 
 def is_listening(path: Path) -> bool:
-    """Whether somebody accepts at a Unix socket."""
+    """Whether a process accepts connections at a Unix socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
 
@@ -204,12 +204,12 @@ def cpu_s(pid: int) -> float:
 
 
 def peak_mib(pid: int) -> float:
-    """The most resident memory that a process has had, in MiB."""
+    """The peak resident memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def allow_descriptors() -> None:
-    """Raises this process's limit of open files as far as it may."""
+    """Raises this process's limit of open files as far as allowed."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

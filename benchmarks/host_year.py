@@ -1,11 +1,11 @@
-"""A year of a busy host: what comes to which of its streams, and when. No clock, no files.
+"""A year of a busy host: which lines arrive in which stream, and when. No clock, no files.
 
 web      requests all day and night, fewer at night
-app      working hours, a little at night, next to nothing at the weekend
+app      working hours, a little at night, almost nothing at the weekend
 cron     a burst every five minutes
 audit    a record every two hours
-backup   two days of much, then five weeks of silence
-mobile   as web, from July on
+backup   two busy days, then five weeks of silence
+mobile   like web, from July on
 """
 
 import heapq
@@ -24,7 +24,7 @@ MONTHS = (
 )
 _STARTS = [datetime(2026, month, 1, tzinfo=UTC) for month in range(1, 13)]
 YEAR_START_NS = int(_STARTS[0].timestamp()) * 10**9
-# When each month begins, and the next year, in seconds from the beginning of this one.
+# The start of each month, and of the next year, in seconds from the start of this one.
 MONTH_STARTS_S = [(start - _STARTS[0]).total_seconds() for start in _STARTS] + [365 * DAY_S]
 _JULY_S = MONTH_STARTS_S[MONTHS.index("July")]
 _SILENT_DAYS, _BACKUP_DAYS = 35.0, 2.0
@@ -32,7 +32,7 @@ _LITTLE_S = 1.0
 
 
 class Event:
-    """Lines that come to a stream at once; none where it has been silent for long."""
+    """Lines that arrive in a stream together; none if it has been silent for long."""
 
     __slots__ = ("lines", "stream", "time_s")
 
@@ -47,13 +47,13 @@ class Event:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a stream is sent to: every `gap_s`, on average if not regular, about so many lines.
+    """The traffic of a stream: about `lines_each` lines every `gap_s`, on average if not regular.
 
-    `share` says how much of that comes at a time in the year, from 0 to 1.
+    `share` says which share of that arrives at a time of the year, from 0 to 1.
     """
 
     stream: str
-    lines: str  # the kind of them
+    lines: str  # their kind
     gap_s: float
     lines_each: int
     share: Callable[[float], float]
@@ -96,10 +96,10 @@ LINES_OF = {kind.stream: kind.lines for kind in KINDS}
 
 
 def events(scale: float, silences_s: Sequence[float]) -> Iterator[Event]:
-    """All that comes in a year, in the order of time; with less than 1, so much of it.
+    """All events of a year, in order of time; with a `scale` below 1, that share of them.
 
-    Where nothing comes to a stream for longer than one of `silences_s`, ascending, there is an
-    event without lines when that has passed.
+    If a stream is silent for longer than one of the ascending `silences_s`, there is an
+    event without lines when that time has passed.
     """
     streams = [
         _with_silences(_of_kind(kind, scale, seed), silences_s) for seed, kind in enumerate(KINDS)

@@ -1,6 +1,6 @@
-"""A large stream made at once: segment files written by the codec, without a daemon.
+"""Makes a large stream in one step: segment files written by the codec, without a daemon.
 
-Sealed ones are made of them as a daemon's compactor does it, one by one.
+Sealed ones are made from them as a daemon's compactor does it, one by one.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from logengine.upkeep.rewrite import Pace, Rewriter
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 SPAN = timedelta(days=1)
-_CHUNK_BYTES = 64 * 1024  # records of one time
+_CHUNK_BYTES = 64 * 1024  # records with the same time
 _LEVEL = 3
 _DIRECT_ABOVE = 256 * 1024
 _OPENING = b'{"_ts":"%s"'
@@ -31,8 +31,8 @@ def write_stream(
 ) -> int:
     """Writes segments of about `segment_bytes` until there are `total_bytes`, over `SPAN` of time.
 
-    Gives the number of records. It is on the disk then, so that nothing is still being written.
-    With `sealed` all segments but the last are compressed and sealed.
+    Returns the number of records. They are on the disk then: nothing is still being written.
+    With `sealed`, all segments except the last are compressed and sealed.
     """
     directory.mkdir(parents=True)
     seal = _sealing(directory)
@@ -75,7 +75,7 @@ def write_stream(
 
 
 def _sealing(directory: Path) -> Callable[[EndedSegment], None]:
-    """What seals one segment after the other."""
+    """Returns a function that seals one segment after the other."""
     rewriter = Rewriter(
         directory.parent,
         Pace(math.inf),
@@ -96,7 +96,7 @@ def _sealing(directory: Path) -> Callable[[EndedSegment], None]:
 
 
 def _chunks() -> Iterator[tuple[bytes, int]]:
-    """Stored lines without a time, again and again, and how many."""
+    """Stored lines without a time, repeated, and their number."""
     blocks = []
     for block in real_looking().blocks:
         lines = block[:_CHUNK_BYTES].splitlines()

@@ -1,8 +1,8 @@
-"""Lines of a host's logs that repeat no more than real ones do, for those who compress them.
+"""Lines of a host's logs that repeat no more than real ones do, for measuring compression.
 
-Keys, levels, paths and agents come again and again, and busy clients more often than others;
+Keys, levels, paths and agents repeat, and busy clients occur more often than others;
 every line has a time, numbers and, most of them, a random id of its own. The same seed and the
-same times give the same lines.
+same times produce the same lines.
 """
 
 import random
@@ -52,7 +52,7 @@ class LogLines:
 
     def __init__(self, seed: int) -> None:
         self._source = random.Random(seed)
-        addresses = random.Random(1)  # the clients are the same, whatever the seed
+        addresses = random.Random(1)  # the same clients for every seed
         self._clients = [
             ".".join(str(addresses.randrange(1, 255)) for _ in range(4)) for _ in range(_CLIENTS)
         ]
@@ -122,7 +122,7 @@ class LogLines:
 
 
 def a_day_of_requests(count: int, start_ns: int, needle: bytes) -> Iterator[bytes]:
-    """So many requests over a day, in blocks; in the middle, one has `needle` as its id."""
+    """`count` requests over a day, in blocks; in the middle, one has `needle` as its id."""
     lines = LogLines(seed=2)
     step_ns = _DAY_NS // count
     jitter = random.Random(3)

@@ -1,4 +1,4 @@
-"""What the measurements were made on."""
+"""The machine of the measurements."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """The facts that numbers depend on."""
+    """The facts that the numbers depend on."""
 
     cores: int
     cpu: str
@@ -25,7 +25,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 def this_machine(directory: Path) -> Machine:
-    """The facts of this one; the file system is that of `directory`."""
+    """The facts of this machine; the file system is that of `directory`."""
     return Machine(
         cores=os.cpu_count() or 0,
         cpu=_after_colon(Path("/proc/cpuinfo"), "model name"),

@@ -1,6 +1,6 @@
-"""A server that acknowledges at once and keeps nothing: `python -m benchmarks.null SOCKET`.
+"""A server that acknowledges immediately and keeps nothing: `python -m benchmarks.null SOCKET`.
 
-What the load generators reach against it is their own ceiling.
+The rate of the load generators against it is their own ceiling.
 """
 
 import select
@@ -13,7 +13,7 @@ _HELLO_BYTES_MAX = 4096
 
 
 def main(path: str) -> None:
-    """Serves until it is killed. One that says no hello is read, and told nothing."""
+    """Serves until it is killed. A client without a hello is read, and gets no answers."""
     allow_descriptors()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

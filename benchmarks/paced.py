@@ -1,8 +1,8 @@
 """Many connections that send at a steady pace: `python -m benchmarks.paced LOAD`.
 
-A process of its own, with as little as can be between the clock and the socket, so that
-what it measures is the server. LOAD is a `Load` as JSON; prints a `Paced` as JSON. What it
-adds itself shows against the null server.
+A separate process, with as little code as possible between the clock and the socket, to
+measure only the server. LOAD is a `Load` as JSON; prints a `Paced` as JSON. Its own overhead
+shows against the null server.
 """
 
 import os
@@ -20,17 +20,17 @@ from benchmarks.flood import allow_descriptors
 from benchmarks.records import real_looking
 from benchmarks.report import percentile
 
-_WARM_UP_S = 1.0  # not measured: everybody has just connected
+_WARM_UP_S = 1.0  # not measured: all clients have just connected
 _PATIENCE_S = 10.0  # for the last acks
-_BURST_MAX = 64  # records to send before acks are looked at
-_EVENTS_MAX = 128  # acks to look at before records are sent
+_BURST_MAX = 64  # records to send before acks are read
+_EVENTS_MAX = 128  # acks to read before records are sent
 _TURN_S = 0.001
 
 
 class Load(msgspec.Struct, frozen=True):
-    """So many connections to one socket, and how many records a second of all together.
+    """A number of connections to one socket, and their total rate in records a second.
 
-    A connection sends `records_each` at a time; `blocks` of different records are sent.
+    Each connection sends `records_each` at a time, from `blocks` of different records.
     """
 
     socket: str
@@ -42,9 +42,9 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Paced(msgspec.Struct, frozen=True):
-    """What came of it. What its socket did not take at once is held back, and left out.
+    """The result. What a socket did not accept immediately is held back, and not included.
 
-    Times are those of what is sent at a time; `late_p99_ms` is how much later than due.
+    Times are per send; `late_p99_ms` is the delay after the due time.
     """
 
     sent_per_s: float
@@ -58,20 +58,20 @@ class Paced(msgspec.Struct, frozen=True):
 
 
 def pace(load: Load) -> Paced:
-    """Runs the load generator in a process of its own."""
+    """Runs the load generator in a separate process."""
     command = [sys.executable, "-m", "benchmarks.paced", msgspec.json.encode(load).decode()]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return msgspec.json.decode(done.stdout, type=Paced)
 
 
 def send_paced(load: Load) -> Paced:
-    """Sends in turn over all connections, evenly in time, and times each ack."""
+    """Sends over all connections in turn, evenly spaced in time, and times each ack."""
     allow_descriptors()
     connections = [_connected(load.socket) for _ in range(load.connections)]
     poll = select.epoll()
     for connection in connections:
         poll.register(connection, select.EPOLLIN)
-    # Of each connection: when its records without an ack were sent, and how many have one.
+    # For each connection: when its records without an ack were sent, and how many have one.
     waiting: dict[int, deque[float]] = {one.fileno(): deque() for one in connections}
     acked = dict.fromkeys(waiting, 0)
     in_turn = cycle(waiting.items())
@@ -127,7 +127,7 @@ def send_paced(load: Load) -> Paced:
 
 
 def _pieces(load: Load) -> list[bytes]:
-    """All that is sent, cut into what is sent at a time."""
+    """All data, split into what is sent at a time."""
     sample = real_looking(blocks=load.blocks)
     step = sample.record_bytes * load.records_each
     return [

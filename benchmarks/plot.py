@@ -1,4 +1,4 @@
-"""Plots as SVG, by pygal: lines over numbers, and bars."""
+"""Draws plots as SVG with pygal: lines over numbers, and bars."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ _STYLE = Style(
     value_font_size=12,
     opacity="1",
     stroke_width="2",
-    # Told apart also by those who do not see red and green as two (Okabe and Ito).
+    # Distinguishable with red-green colour blindness (Okabe and Ito).
     colors=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"),
 )
 _COMMON = {
     "style": _STYLE,
     "width": 760,
-    "js": (),  # no script: a page of plain files shows it as well
+    "js": (),  # no script: works in a page of plain files
     "legend_at_bottom": True,
     "truncate_legend": -1,
     "truncate_label": -1,
@@ -53,7 +53,7 @@ def lines(
     log_x: bool = False,
     dots: bool = True,
 ) -> None:
-    """One line for each of `series`, from zero up, so that flat looks flat."""
+    """One line for each of `series`, from zero up: flat data looks flat."""
 
     def place(x: float) -> float:
         return math.log10(x) if log_x else x
@@ -79,7 +79,7 @@ def lines(
 
 
 def bars(path: Path, title: str, x_title: str, groups: Mapping[str, Mapping[str, float]]) -> None:
-    """A group of bars for each of `groups`, one for each thing named in any of them."""
+    """A group of bars for each of `groups`, with one bar for each name in any of them."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     chart = pygal.HorizontalBar(
         **_COMMON,

@@ -1,4 +1,4 @@
-"""Records to send: of one size, real-looking, and no two of a sample alike."""
+"""Records to send: of one size, realistic, and all different within a sample."""
 
 import json
 import random
@@ -12,14 +12,14 @@ _WORD_BYTES = 8
 
 @dataclass(frozen=True)
 class Sample:
-    """Blocks of records of `record_bytes` each, newline included; sent again and again."""
+    """Blocks of records of `record_bytes` each, newline included; sent repeatedly."""
 
     record_bytes: int
     blocks: Sequence[bytes]
 
     @property
     def per_block(self) -> int:
-        """How many records a block holds."""
+        """How many records a block contains."""
         return len(self.blocks[0]) // self.record_bytes
 
     @property
@@ -31,8 +31,8 @@ class Sample:
 def real_looking(record_bytes: int = RECORD_BYTES, blocks: int = 256) -> Sample:
     """NDJSON lines with random ids and words, in blocks of 64 KiB; from 64 bytes on.
 
-    All blocks together are 16 MiB, more than a batch, so that no compressor finds in one
-    batch the same records twice.
+    All blocks together are 16 MiB, more than a batch, so no compressor finds the same
+    records twice in one batch.
     """
     source = random.Random(1)
     words = [source.randbytes(_WORD_BYTES // 2).hex() for _ in range(500)]

@@ -1,4 +1,4 @@
-"""What was measured, kept one file per scenario, and the report made of all of them."""
+"""Keeps results, one file per scenario, and makes the report of all of them."""
 
 import time
 from pathlib import Path
@@ -35,7 +35,7 @@ directory*, from one thread, with nothing around it.
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """One scenario's measurements, and how they came about."""
+    """One scenario's measurements, and their circumstances."""
 
     machine: Machine
     rounds: int
@@ -45,7 +45,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def measure(scenario: Scenario[Any], bench: Bench, into: Path) -> None:
-    """Measures, and keeps it in place of what was measured before."""
+    """Measures, and replaces the previous result."""
     began = time.monotonic()
     found = scenario.measure(bench)
     kept = Kept(
@@ -61,7 +61,7 @@ def measure(scenario: Scenario[Any], bench: Bench, into: Path) -> None:
 
 
 def render(scenarios: list[Scenario[Any]], into: Path) -> None:
-    """Writes RESULTS.md and its plots from all that is kept."""
+    """Writes RESULTS.md and its plots from all kept results."""
     aims: list[Aim] = []
     sections: list[str] = []
     machines: dict[str, list[str]] = {}
@@ -73,7 +73,7 @@ def render(scenarios: list[Scenario[Any]], into: Path) -> None:
         section = scenario.render(
             msgspec.json.decode(kept.found, type=scenario.found), into / "plots"
         )
-        # As it is shown: after a restart the same machine has some pages more or less.
+        # Compares as shown: after a restart the same machine has slightly more or fewer pages.
         machines.setdefault(str(kept.machine), []).append(scenario.name)
         aims += section.aims
         sections.append(f"## {scenario.title}\n\n{_shortened(kept)}{section.text}")

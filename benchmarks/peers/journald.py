@@ -1,7 +1,7 @@
-"""systemd-journald, in a booted container that `tests/systemd/prepare` has made a root for.
+"""systemd-journald, in a booted container with a root made by `tests/systemd/prepare`.
 
-It syncs when it likes (every five minutes, or at a record of level `crit`), so its rate is no
-peer's: it shows what a record costs there.
+It syncs when it likes (every five minutes, or at a record of level `crit`), so its rate is not
+comparable: it shows the cost of a record there.
 """
 
 import os
@@ -23,11 +23,11 @@ SystemMaxUse=20G
 ForwardToSyslog=no
 """
 _IDENTIFIER = "bench"
-# Unit, level, whether lines begin with a level, and whereto they are forwarded: nowhere.
+# Unit, level, whether lines begin with a level, and where they are forwarded to: nowhere.
 _HEADER = f"{_IDENTIFIER}\n\n6\n0\n0\n0\n0\n".encode()
 _LAST = b"that was the last\n"
 _POLL_S = 0.05
-# From inside: journald hangs up on processes that it cannot see.
+# Runs inside: journald hangs up on processes that it cannot see.
 _SENDER = """
 import os, socket
 with socket.socket(socket.AF_UNIX) as connection:
@@ -39,7 +39,7 @@ with socket.socket(socket.AF_UNIX) as connection:
 
 @dataclass
 class IntoJournal:
-    """A journald that has been started; its files are somewhere below `journal`."""
+    """A running journald; its files are somewhere below `journal`."""
 
     init: int
     pid: int
@@ -54,7 +54,7 @@ class IntoJournal:
         return took_s
 
     def archive(self, blocks: Iterable[bytes], count: int) -> list[Path]:
-        """Has `count` records stored, and gives the files that they are in, which are closed."""
+        """Has `count` records stored, and returns the closed files that contain them."""
         self._rotate()
         others = set(self._archived())
         self.store(blocks)
@@ -79,7 +79,7 @@ class IntoJournal:
             raise ValueError(f"{stored - 1} of {count} records are in the journal")
 
     def _rotate(self) -> None:
-        # What is closed by a rotation is synced, and cut to the length that it needs.
+        # A rotation syncs the files that it closes, and truncates them to their needed length.
         _in_container(self.init, "journalctl", "--sync")
         _in_container(self.init, "journalctl", "--rotate")
 
@@ -108,7 +108,7 @@ def _name(pid: int) -> str:
 
 
 def _is_up(nspawn: int) -> bool:
-    # Looked for each time: the first child is not yet the container's init.
+    # Searched each time: the first child is not yet the container's init.
     return any(
         _in_container(child, "systemctl", "is-system-running").strip() in {b"running", b"degraded"}
         for child in _children(nspawn)
@@ -117,7 +117,7 @@ def _is_up(nspawn: int) -> bool:
 
 @dataclass(frozen=True)
 class Journald:
-    """The stdout socket, one connection, its rate limit off. Syncs when it likes."""
+    """The stdout socket, one connection, rate limit off. journald decides when to sync."""
 
     name: str = "journald"
     records_max: int = 10**9
@@ -125,7 +125,7 @@ class Journald:
 
     @contextmanager
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[IntoJournal]:
-        """Boots the container; only its journal is kept on the disk."""
+        """Boots the container; only its journal is on the disk."""
         config, journal = root / "bench.conf", root / "journal"
         config.write_text(_CONFIG)
         journal.mkdir()

@@ -14,7 +14,7 @@ from benchmarks.software import environ
 
 @dataclass(frozen=True)
 class Nats:
-    """JetStream with `sync_interval: always`, one publisher that waits for nothing but acks."""
+    """JetStream with `sync_interval: always`, one publisher that waits only for acks."""
 
     software: Path
     name: str = "NATS JetStream"
@@ -46,7 +46,7 @@ class Nats:
 
 
 class NatsClient:
-    """As much of the NATS protocol as publishing to a stream takes."""
+    """As much of the NATS protocol as publishing to a stream needs."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -61,11 +61,11 @@ class NatsClient:
             raise ConnectionError(answer)
 
     def send(self, data: bytes) -> None:
-        """Sends protocol as it is."""
+        """Sends raw protocol bytes."""
         self._socket.sendall(data)
 
     def reply(self) -> bytes:
-        """The next message that comes."""
+        """The next message that arrives."""
         while True:
             line = self._file.readline()
             if line.startswith(b"MSG"):
@@ -87,7 +87,7 @@ def _publish(record: bytes) -> bytes:
 
 @dataclass
 class IntoNats:
-    """A running server, and a client that is connected to it."""
+    """A running server, and a connected client."""
 
     pid: int
     client: NatsClient

@@ -55,7 +55,7 @@ def _xadd(record: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Redis:
-    """XADD to a stream, pipelined without end, `appendfsync always`. A reply is an ack."""
+    """XADD to a stream, pipelined without limit, `appendfsync always`. A reply is an ack."""
 
     software: Path
     name: str = "Redis Streams, pipelined"

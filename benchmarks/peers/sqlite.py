@@ -36,7 +36,7 @@ class _Transactions:
 
 @dataclass(frozen=True)
 class Sqlite:
-    """WAL, `synchronous=FULL`, 1,024 records a transaction; a library, with no socket between."""
+    """WAL, `synchronous=FULL`, 1,024 records a transaction; a library, without a socket."""
 
     name: str = "SQLite, 1,024 a transaction"
     records_max: int = 500_000
@@ -44,5 +44,5 @@ class Sqlite:
 
     @contextmanager
     def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[Running]:
-        """Nothing is to be started."""
+        """Nothing has to be started."""
         yield _Transactions(root / "log.db", os.getpid())

@@ -1,4 +1,4 @@
-"""rsyslog and syslog-ng, their fsync on. Neither tells a sender what is safe."""
+"""rsyslog and syslog-ng, with fsync on. Neither tells a sender what is safe."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ class _IntoFile:
 
 @dataclass(frozen=True)
 class Rsyslog:
-    """imptcp into omfile with `sync="on"`. Tells nobody what is safe: its file is looked at."""
+    """imptcp into omfile with `sync="on"`. It does not report what is safe: its file is checked."""
 
     software: Path
     name: str = "rsyslog"
@@ -73,7 +73,7 @@ class Rsyslog:
 
 @dataclass(frozen=True)
 class SyslogNg:
-    """unix-stream into file with `fsync(yes)` and flow control. Tells nobody what is safe."""
+    """unix-stream into file with `fsync(yes)` and flow control. It does not report what is safe."""
 
     software: Path
     name: str = "syslog-ng"

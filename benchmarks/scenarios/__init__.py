@@ -1,4 +1,4 @@
-"""All that is measured, in the order of the report."""
+"""All scenarios, in the order of the report."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The same records kept in four ways: what they take on the disk, and to find one of them."""
+"""The same records stored in four ways: their disk space, and the time to find one of them."""
 
 import os
 import shlex
@@ -26,10 +26,10 @@ from benchmarks.scenario import Aim, Bench, Scenario, Section, say
 _RECORDS = 1_000_000
 _ROTATED_FILES = 10
 _STREAM = "web"
-_NEEDLE = b"5eedc0ffee15f00d"  # in the place of a random id of as many digits
+_NEEDLE = b"5eedc0ffee15f00d"  # in place of a random id with as many digits
 _OURS, _JOURNALD = Engine.name, Journald.name
 _ZIPPED, _PLAIN = "text, gzip", "text"
-# So that all is sealed soon after the last record has come.
+# To seal everything soon after the last record has arrived.
 _SETTINGS = """
 [compaction]
 seal_after = "1s"
@@ -40,7 +40,7 @@ _READ_BYTES = 1024 * 1024
 
 
 class Found(msgspec.Struct):
-    """Of each store what it takes on the disk, and seconds to find a record, round by round."""
+    """For each store its disk space, and the seconds to find a record, round by round."""
 
     records: int
     text_bytes: int
@@ -52,14 +52,14 @@ class Found(msgspec.Struct):
 
 @dataclass(frozen=True)
 class _Kept:
-    """All records, kept in one way, and the command of the shell that finds one in `directory`."""
+    """All records, stored in one way, and the shell command that finds one in `directory`."""
 
     directory: Path
     command: str
 
 
 def measure(bench: Bench) -> Found:
-    """Stores the records in all ways, and lets all commands take turns."""
+    """Stores the records in all ways, and runs all commands in turn."""
     count = bench.scaled(_RECORDS)
     found = Found(count, 0, {}, {}, defaultdict(list), [])
     with scratch() as root:
@@ -76,12 +76,12 @@ def measure(bench: Bench) -> Found:
             found.left_out.append(
                 f"{_JOURNALD}; it needs root and what tests/systemd/prepare makes"
             )
-        os.sync()  # what is not yet written takes nothing
+        os.sync()  # unwritten data takes no space
         found.text_bytes = sum(file.stat().st_size for file in kept[_PLAIN].directory.iterdir())
         for name, how in kept.items():
             use = use_of(how.directory)
             found.files[name], found.disk_bytes[name] = use.files, use.disk_bytes
-            _find_s(name, how)  # so that every file is in the page cache
+            _find_s(name, how)  # brings every file into the page cache
         for _ in bench.each_round("archive"):
             for name, how in kept.items():
                 found.took_s[name].append(_find_s(name, how))
@@ -89,7 +89,7 @@ def measure(bench: Bench) -> Found:
 
 
 def _as_text(directory: Path, count: int) -> _Kept:
-    """One line for each record, in files as logrotate leaves them."""
+    """One line per record, in files as logrotate leaves them."""
     directory.mkdir()
     share = count // _ROTATED_FILES or 1
     files = [directory / f"web.log-{number:02}" for number in range(_ROTATED_FILES)]
@@ -118,7 +118,7 @@ def _as_stream(root: Path, text: Path, count: int) -> _Kept:
     if (records := stopped(root).records) != count:
         raise ValueError(f"{records} of {count} records were stored")
     search = ["cat", _STREAM, "--grep", _NEEDLE.decode(), "-F", "--data", str(running.data)]
-    # The package is taken from where this one is.
+    # Use the package of this checkout.
     command = f"cd {shlex.quote(str(CHECKOUT))} && exec {shlex.join([*LOGENGINE, *search])}"
     return _Kept(running.data / _STREAM, command)
 
@@ -130,7 +130,7 @@ def _as_journal(root: Path, text: Path, count: int) -> _Kept:
         for file in running.archive(_pieces(text), count):
             file.rename(archive / file.name)
     search = ["journalctl", "-q", "-D", str(archive), "--grep", _NEEDLE.decode()]
-    # Of a pattern without capitals it would ignore the case.
+    # It would ignore the case of a pattern without capitals.
     return _Kept(archive, f"exec {shlex.join([*search, '--case-sensitive'])}")
 
 
@@ -142,7 +142,7 @@ def _pieces(text: Path) -> Iterator[bytes]:
 
 
 def _find_s(name: str, how: _Kept) -> float:
-    """Seconds from start to end of a search, which is to print one line."""
+    """Seconds from start to end of a search, which has to print one line."""
     environment = {**os.environ, "LC_ALL": "C"}
     command = ["sh", "-c", how.command]
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What sending costs an application: a call of a logging handler, and a client's records/s."""
+"""The cost of sending in an application: a call of a logging handler, and a client's rate."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ class Found(msgspec.Struct):
 
 
 def measure(bench: Bench) -> Found:
-    """All handlers in turns of some hundred calls, then one client after the other."""
+    """All handlers in turns of several hundred calls, then one client after the other."""
     sample = [
         msgspec.json.decode(line, type=Fields)
         for block in real_looking().blocks
@@ -67,7 +67,7 @@ def measure(bench: Bench) -> Found:
 
 @contextmanager
 def _handlers(root: Path) -> Iterator[dict[str, logging.Handler]]:
-    """One of each, with somebody at the other end who takes what it sends."""
+    """One of each, with a peer that accepts what it sends."""
     datagrams, stream = root / "datagrams", root / "stream"
     sink = (sys.executable, "-m", "benchmarks.sink")
     with ExitStack() as stack:
@@ -98,13 +98,13 @@ def _turn_s(handler: logging.Handler, calls: int) -> list[float]:
     emit, clock = handler.emit, time.perf_counter
     found_s = []
     for number in range(calls):
-        # A new one each time, as a logger makes it: handlers leave notes in what they are given.
+        # A new one each time, as a logger makes it: handlers leave notes in their records.
         record = _log_record(number)
         began = clock()
         emit(record)
         found_s.append(clock() - began)
     if isinstance(handler, LogEngineHandler):
-        # What its thread has still to send would cost the next one's turn. Raises if it is lost.
+        # Unsent records of its thread would cost the next one's turn. Raises if any are lost.
         handler.client.flush()
     return found_s
 
@@ -118,7 +118,7 @@ def _log_record(number: int) -> logging.LogRecord:
 
 
 def _client_s(path: Path, sample: Sequence[Fields], records: int) -> float:
-    """Seconds until all records that one `Client` was given are durable."""
+    """Seconds until all records sent by one `Client` are durable."""
     began = time.perf_counter()
     with Client(socket=path) as client:
         for number in range(records):
@@ -128,7 +128,7 @@ def _client_s(path: Path, sample: Sequence[Fields], records: int) -> float:
 
 
 async def _async_client_s(path: Path, sample: Sequence[Fields], records: int) -> float:
-    """The same of one `AsyncClient`, on the event loop that Python comes with."""
+    """The same for one `AsyncClient`, on Python's own event loop."""
     began = time.perf_counter()
     async with AsyncClient(socket=path) as client:
         for number in range(records):

@@ -26,7 +26,7 @@ _BARE_TURNS = 1000
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """What the load generator saw of a server, and what the server took."""
+    """What the load generator measured, and the server's resource use."""
 
     paced: Paced
     cpu_share: float
@@ -34,14 +34,14 @@ class Turn(msgspec.Struct, frozen=True):
 
     @property
     def cpu_us_per_record(self) -> float:
-        """What the server took for each."""
+        """The server's use per connection."""
         return self.cpu_share / self.paced.sent_per_s * 1e6
 
 
 class Found(msgspec.Struct):
-    """Turns of the daemon and of the null server, one a round; of the daemon also by connections.
+    """Turns of the daemon and of the null server, one per round; the daemon's also by connections.
 
-    The bare loop's percentiles are of the same rounds.
+    The bare loop's percentiles are from the same rounds.
     """
 
     bare_p50_ms: list[float]

@@ -32,7 +32,7 @@ class Found(msgspec.Struct):
 
 
 def measure(bench: Bench) -> Found:
-    """Sends a record when the one before is acknowledged and shown."""
+    """Sends a record when the previous one is acknowledged and shown."""
     singles = bench.scaled(_SINGLES)
     found = Found(singles, defaultdict(list), {})
     everything: dict[str, list[float]] = defaultdict(list)
@@ -43,7 +43,7 @@ def measure(bench: Bench) -> Found:
             closing(Client(running.path, _STREAM)) as client,
             _tail(running.data) as shown,
         ):
-            _show(client, shown, 1)  # when this one is there, it follows
+            _show(client, shown, 1)  # once this one is shown, it follows
             turns_s = [_show(client, shown, number) for number in range(2, singles + 2)]
         for name, of in zip((_FROM_ACK, _FROM_SENDING), zip(*turns_s, strict=True), strict=True):
             for percent in _PERCENTS:
@@ -55,7 +55,7 @@ def measure(bench: Bench) -> Found:
 
 @contextmanager
 def _tail(data: Path) -> Iterator[int]:
-    """What the follower prints, as a descriptor."""
+    """The follower's output, as a descriptor."""
     command = [*LOGENGINE, "tail", "-f", _STREAM, "--format", "raw", "--data", str(data)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -66,7 +66,7 @@ def _tail(data: Path) -> Iterator[int]:
 def _show(client: Client, shown: int, number: int) -> tuple[float, float]:
     """Seconds from the ack, and from sending, to the follower's line.
 
-    The first is negative where the line came before the ack.
+    The first is negative if the line came before the ack.
     """
     poll = select.poll()
     for awaited in (client.socket.fileno(), shown):

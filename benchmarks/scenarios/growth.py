@@ -1,4 +1,4 @@
-"""What a record costs in a stream that is already long, and what starting and `tail` cost."""
+"""The cost of a record in a stream that is already long, and of starting and `tail`."""
 
 import statistics
 import subprocess
@@ -22,7 +22,7 @@ _STREAM = "grown"
 
 
 class Sized(msgspec.Struct):
-    """What a stream of some size showed, round by round."""
+    """The measurements of a stream of some size, round by round."""
 
     records_per_s: list[float] = []
     ack_p50_us: list[float] = []
@@ -38,7 +38,7 @@ class Found(msgspec.Struct):
 
 
 def measure(bench: Bench) -> Found:
-    """For each size a stream of its own, grown to it, and then measured."""
+    """Measures a separate stream for each size, after growing it."""
     sizes = [_SMALLEST]
     while (larger := sizes[-1] * 10) <= bench.growth_max:
         sizes.append(larger)

@@ -1,4 +1,4 @@
-"""journald, which does not sync what it is sent: what a record costs there."""
+"""The cost of a record in journald, which does not sync what it receives."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -17,7 +17,7 @@ _RECORDS = 200_000
 
 
 class Found(msgspec.Struct):
-    """Of each contender its rates, round by round; of none where there is no container."""
+    """The rates of each contender, round by round; empty without a container."""
 
     records: int
     records_per_s: dict[str, list[float]]
@@ -41,7 +41,7 @@ def measure(bench: Bench) -> Found:
 
 
 def render(found: Found, plots: Path) -> Section:
-    """A table, or why there is none."""
+    """A table, or the reason why there is none."""
     if not found.records_per_s:
         return Section("Left out: it needs root and what `tests/systemd/prepare` makes.\n", [])
     text = (

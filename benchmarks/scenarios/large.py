@@ -1,4 +1,4 @@
-"""Streams of 1 and 10 GB, sealed and not: what it costs to look into them."""
+"""Streams of 1 and 10 GB, sealed and not: the cost of reading from them."""
 
 import statistics
 import subprocess
@@ -16,8 +16,8 @@ from benchmarks.large_stream import SPAN, START, write_stream
 from benchmarks.scenario import Aim, Bench, Scenario, Section, say
 
 _TOTAL_BYTES = 10 * 1000**3
-_TENTH = 0.1  # the smaller one of two by which to tell what grows with the stream
-_SMALL_BYTES = 1000**2  # what each command is held to: the same, on a stream of a megabyte
+_TENTH = 0.1  # the smaller of two sizes that show what grows with the stream
+_SMALL_BYTES = 1000**2  # the baseline of each command: a stream of a megabyte
 _SEALED = "sealed, 16 MiB"  # what a daemon leaves
 _SEGMENT_BYTES = {_SEALED: 16 * 1024**2, "8 MiB": 8 * 1024**2, "64 KiB": 64 * 1024}
 _TURNS = 5
@@ -33,7 +33,7 @@ class Costs(msgspec.Struct):
 
 
 class Found(msgspec.Struct):
-    """By the kind of segments: what a megabyte costs, a tenth of the stream, and all of it."""
+    """By the kind of segments: the cost for a megabyte, a tenth of the stream, and all of it."""
 
     total_bytes: int
     records: int
@@ -44,7 +44,7 @@ class Found(msgspec.Struct):
 
 
 def measure(bench: Bench) -> Found:
-    """For each size of segments a stream, looked into again and again while it is there."""
+    """Reads repeatedly from a stream for each size of segments."""
     found = Found(bench.scaled(_TOTAL_BYTES), 0, [], {}, {}, {})
     for _ in range(_TURNS):
         found.interpreter_ms.append(_took_ms([sys.executable, "-c", ""]))
@@ -88,7 +88,7 @@ def _took_ms(command: Sequence[str]) -> float:
 
 
 def render(found: Found, plots: Path) -> Section:
-    """A table of all commands, and how much more the large stream takes than a small one."""
+    """A table of all commands, and how much longer the large stream takes than a small one."""
     rows = []
     aims = []
     for name, large in found.large.items():
@@ -97,7 +97,7 @@ def render(found: Found, plots: Path) -> Section:
             tenth = found.tenth[name].ms[command]
             more = [of_large - of_small for of_large, of_small in zip(ms, small, strict=True)]
             cells = [report.median(values, "ms") for values in (small, tenth, ms, more)]
-            # Whatever grows in proportion does so from the tenth to the whole, too.
+            # What grows proportionally also does so from the tenth to the whole.
             grown_ms = (statistics.median(ms) - statistics.median(tenth)) / (1 - _TENTH)
             ten_times_ms = statistics.median(ms) + 9 * grown_ms
             rows.append([command, name, *cells, f"{ten_times_ms:.0f} ms"])

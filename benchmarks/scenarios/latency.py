@@ -1,4 +1,4 @@
-"""How long one record takes to its ack, when nothing else is going on."""
+"""The time from one record to its ack, without other load."""
 
 from collections import defaultdict
 from contextlib import closing
@@ -19,7 +19,7 @@ _BARE = "bare loop"
 
 
 class Found(msgspec.Struct):
-    """Of each contender its percentiles in microseconds, round by round, and all rounds' curve."""
+    """Each contender's percentiles in microseconds, round by round, and all rounds' curve."""
 
     singles: int
     p50_us: dict[str, list[float]]
@@ -28,7 +28,7 @@ class Found(msgspec.Struct):
 
 
 def measure(bench: Bench) -> Found:
-    """Sends single records, each in turn with a bare loop; then the same to NATS."""
+    """Sends single records, alternating with a bare loop; then the same to NATS."""
     record = real_looking(blocks=1).record
     singles = bench.scaled(_SINGLES)
     p50, p99 = defaultdict(list), defaultdict(list)

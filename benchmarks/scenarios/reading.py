@@ -1,4 +1,4 @@
-"""A gigabyte read back: all of it, and the few lines that match, beside `cat` and `grep`."""
+"""Reads a gigabyte back: all of it, and the few lines that match, against `cat` and `grep`."""
 
 import os
 import shlex
@@ -24,8 +24,8 @@ from benchmarks.software import environ
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header
 
-_RECORDS = 3_200_000  # with their envelope, a bit more than a gigabyte
-_PARTS = 10  # a line that matches stands behind each
+_RECORDS = 3_200_000  # with their envelope, slightly more than a gigabyte
+_PARTS = 10  # each is followed by a matching line
 _STREAM = "app"
 _LITERAL = "needle-7f3a"
 _NEEDLE = b'{"level":"error","event":"needle-7f3a"}\n'
@@ -35,7 +35,7 @@ _LEVEL = 3  # zstd's own default
 
 
 class Found(msgspec.Struct):
-    """Seconds of each command for each task, round by round; start-up times; what was left out."""
+    """Seconds of each command for each task, round by round; start-up times; what was skipped."""
 
     plain_bytes: int
     sealed_bytes: int
@@ -46,7 +46,7 @@ class Found(msgspec.Struct):
 
 @dataclass(frozen=True)
 class _Task:
-    """What several commands of the shell do, each in its own way; they are to print the same."""
+    """A task for several shell commands, which have to print the same."""
 
     name: str
     directory: Path
@@ -56,7 +56,7 @@ class _Task:
 
 
 def measure(bench: Bench) -> Found:
-    """Writes the stream, and lets all commands take turns on each task."""
+    """Writes the stream, and runs all commands in turn on each task."""
     found = Found(0, 0, defaultdict(lambda: defaultdict(list)), defaultdict(list), [])
     environment = {**os.environ, "PATH": environ(bench.software)["PATH"]}
     with ExitStack() as stack:
@@ -71,7 +71,7 @@ def measure(bench: Bench) -> Found:
             tasks += _sealed_tasks(sealed)
         else:
             found.left_out.append("compressed segments, for there is no zstdgrep")
-        for task in tasks:  # so that every file is in the page cache
+        for task in tasks:  # brings every file into the page cache
             _check(task, {name: _run(task, name, environment)[1] for name in task.commands})
         for _ in bench.each_round("reading"):
             for task in tasks:
@@ -100,7 +100,7 @@ def _stream(bench: Bench) -> Iterator[Path]:
 
 
 def _compress(directory: Path) -> None:
-    """Makes each segment a compressed one; the daemon itself does not do so yet."""
+    """Compresses each segment of a directory."""
     for first in list_segments(directory):
         header, body = read_segment(directory, first)
         frames = list(compress_body([body], _LEVEL))
@@ -116,14 +116,14 @@ def _compress(directory: Path) -> None:
 def _ours(directory: Path, *options: str) -> str:
     data = str(directory.parent)
     command = [*LOGENGINE, "cat", _STREAM, "--format", "raw", "--data", data, *options]
-    # The package is taken from where this one is.
+    # Use the package of this checkout.
     return f"cd {shlex.quote(str(CHECKOUT))} && exec {shlex.join(command)}"
 
 
 def _plain_tasks(plain: Path, left_out: list[str]) -> list[_Task]:
     cats = {_OURS: _ours(plain), "cat": "exec cat *.ndjson"}
     tasks = [
-        # What cat prints has the headers too.
+        # The output of cat also has the headers.
         _Task("all, into a pipe", plain, cats, is_same=False),
         _Task("all, to /dev/null", plain, cats, into_pipe=False),
     ]
@@ -153,7 +153,7 @@ def _sealed_tasks(sealed: Path) -> list[_Task]:
     if _can_filter():
         literal = {
             _OURS: _ours(sealed, "--grep", _LITERAL, "--fixed-strings"),
-            # It fails if there is a file without a match; whether all came is looked at anyway.
+            # It fails if a file has no match; the output is checked for completeness anyway.
             "zstdgrep -F": f"zstdgrep -hF {_LITERAL} *.ndjson* || true",
             "zstdcat, LC_ALL=C grep -F": f"zstdcat *.ndjson* | LC_ALL=C grep -F {_LITERAL}",
         }
@@ -167,7 +167,7 @@ def _can_filter() -> bool:
 
 
 def _run(task: _Task, name: str, environment: Mapping[str, str]) -> tuple[float, int]:
-    """Seconds from start to end of a command, and how many bytes came out of it."""
+    """Seconds from start to end of a command, and the number of bytes that it printed."""
     command = ["sh", "-c", task.commands[name]]
     began = time.perf_counter()
     process = subprocess.Popen(

@@ -29,13 +29,13 @@ _TURNS = 20  # of each way in each round
 _GROWTH = (1, 10, 100, 1000)
 _GROWTH_TURNS = 5
 _TOGETHER, _IN_TURN, _SYNCFS = "one batch", "one after another", "syncfs"
-_HEADER_BYTES = 300  # about what a segment begins with
+_HEADER_BYTES = 300  # the approximate size of a segment's header
 _TIMESTAMP = "2026-11-23T20:00:00.000123Z"
 _STORED = real_looking(blocks=1).record + b" " * ENVELOPE_BYTES
 
 
 class Found(msgspec.Struct):
-    """Milliseconds for a record in each stream, and microseconds for each, by streams."""
+    """Milliseconds for a record in each stream, and microseconds per record, by streams."""
 
     ms: dict[str, list[float]]
     growth_us: dict[int, list[float]]
@@ -51,7 +51,7 @@ class _Engine:
         self._number = 0
 
     def durable(self, number: int) -> None:
-        """What the committer tells a sender."""
+        """Receives the committer's notification for a sender."""
 
     async def commit_s(self, streams: Sequence[str]) -> float:
         """Seconds to commit one record in each of `streams`, in one batch."""
@@ -75,7 +75,7 @@ class _SyncFs:
         self._content = b" " * _HEADER_BYTES
 
     def commit_s(self) -> float:
-        """Seconds to commit one record more in each stream."""
+        """Seconds to commit one more record in each stream."""
         self._content += _STORED
         began = time.perf_counter()
         for directory in self._directories:
@@ -95,7 +95,7 @@ class _SyncFs:
 
 
 def measure(bench: Bench) -> Found:
-    """All ways in turns, each on streams of its own."""
+    """All ways in turns, each on its own streams."""
     found = Found(defaultdict(list), {count: [] for count in _GROWTH})
     for _ in bench.each_round("streams"):
         with scratch() as root, ThreadPoolExecutor(CommitConfig().threads) as executor:

@@ -1,4 +1,4 @@
-"""The rate over a run so long that a disk's burst is spent."""
+"""The rate over a run that is long enough to exhaust a disk's burst."""
 
 import statistics
 import time
@@ -17,12 +17,12 @@ from benchmarks.records import real_looking
 from benchmarks.scenario import Aim, Bench, Scenario, Section
 
 _RECORDS = 20_000_000
-_STEPS = 20  # of which the rate is shown one by one
+_STEPS = 20  # the rate is shown for each
 _OURS = Engine.name
 
 
 class Found(msgspec.Struct):
-    """Of each contender its rates, round by round, and in each round those of the steps."""
+    """Each contender's rates, round by round, and in each round those of the steps."""
 
     records: int
     records_per_s: dict[str, list[float]]
@@ -31,7 +31,7 @@ class Found(msgspec.Struct):
 
 
 class _Steps:
-    """Times a run step by step, from what it is told on the way."""
+    """Times a run step by step, from its progress reports."""
 
     def __init__(self, step: int) -> None:
         self._step = step
@@ -39,13 +39,13 @@ class _Steps:
         self._next = step
 
     def seen(self, safe: int) -> None:
-        """So many records are safe now; the last time, all."""
+        """Takes the number of records that are safe now; the last time, all."""
         if safe >= self._next:
             self._reached.append((safe, time.perf_counter()))
             self._next = (safe // self._step + 1) * self._step
 
     def rates(self, took_s: float) -> list[float]:
-        """Records/s of each step of a run that took so long."""
+        """Records/s of each step of a run that took `took_s` seconds."""
         _, ended = self._reached[-1]
         return [
             (safe - before) / (reached - began)
@@ -54,7 +54,7 @@ class _Steps:
 
 
 def measure(bench: Bench) -> Found:
-    """A long flood to each, with an eye on it."""
+    """Sends a long flood to each, and tracks its progress."""
     flood = Flood(1, bench.scaled(_RECORDS), real_looking())
     found = Found(flood.total, defaultdict(list), defaultdict(list), defaultdict(list))
     for _ in bench.each_round("sustained", bench.sustained_rounds):
@@ -68,7 +68,7 @@ def measure(bench: Bench) -> Found:
 
 
 def render(found: Found, plots: Path) -> Section:
-    """A table of whole runs, and the rates along them."""
+    """A table of whole runs, and the rates over their course."""
     path = plots / "sustained.svg"
     title = f"Rate along {found.records / 1e6:.3g} million records (median of the rounds)"
     step = found.records / _STEPS / 1e6

@@ -1,4 +1,4 @@
-"""How many records a second are made durable, by everybody, and what CPU it takes."""
+"""How many records a second each contender makes durable, and the CPU time for it."""
 
 import statistics
 from collections import defaultdict
@@ -40,7 +40,7 @@ _LOADS = (
 
 
 class Measured(msgspec.Struct):
-    """One load: what each contender made of it, round by round."""
+    """One load: the results of each contender, round by round."""
 
     title: str
     record_bytes: int
@@ -53,7 +53,7 @@ class Measured(msgspec.Struct):
 
 
 class Found(msgspec.Struct):
-    """All loads; how often each contender synced, and for how many records; who was missing."""
+    """All loads; how often each contender synced, and for how many records; missing ones."""
 
     loads: list[Measured]
     syncs: dict[str, tuple[int, int]]
@@ -61,7 +61,7 @@ class Found(msgspec.Struct):
 
 
 def measure(bench: Bench) -> Found:
-    """Floods everybody with each of the loads in turn."""
+    """Floods all contenders with each of the loads in turn."""
     samples = {load.record_bytes: real_looking(load.record_bytes) for load in _LOADS}
     loads = [Measured(load.title, load.record_bytes, bench.scaled(load.records)) for load in _LOADS]
     for _ in bench.each_round("throughput"):
@@ -79,7 +79,7 @@ def measure(bench: Bench) -> Found:
     if (bench.software / "usr/bin/strace").exists():
         flood = Flood(1, loads[0].records, samples[RECORD_BYTES])
         for contender in (Engine(), *peers(bench.software)):
-            # A library has no process of its own to be watched.
+            # A library has no separate process to trace.
             if not isinstance(contender, Sqlite):
                 syncs[contender.name] = count_syncs(contender, flood, bench.software)
     return Found(loads, syncs, missing(bench.software))

@@ -28,7 +28,7 @@ from benchmarks.scenario import Aim, Bench, Scenario, Section, say
 from benchmarks.simulation import SILENCES_S, Host, simulated
 from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 
-# On a disk the commits of a year would wait for it for the most of an hour.
+# On a disk, a year's commits would wait for it for most of an hour.
 _IN_MEMORY = Path("/dev/shm")
 _WITH, _WITHOUT = "with merging", "without"
 _BOUNDED = ("web", "cron")
@@ -41,8 +41,8 @@ _RECORDS = 10_000_000
 _CONNECTIONS = 8
 _RECORDS_PER_S = 50_000
 _RECORDS_EACH = 20
-_BLOCKS = 256  # 16 MiB of records before one comes again
-# So that all is sealed soon after the last record has come.
+_BLOCKS = 256  # 16 MiB of records before one repeats
+# To seal everything soon after the last record has arrived.
 _SETTINGS = {
     _WITH: '[compaction]\nseal_after = "2s"\nseal_small_after = "2s"\n',
     _WITHOUT: "[compaction]\nenabled = false\n",
@@ -52,7 +52,7 @@ _ALLOWED = 1.5
 
 
 class Month(msgspec.Struct, frozen=True):
-    """What each stream takes when a month ends, and how commits were acknowledged in it."""
+    """Each stream's disk space at the end of a month, and the ack times in it."""
 
     uses: dict[str, Use]
     p50_us: float
@@ -66,7 +66,7 @@ class Month(msgspec.Struct, frozen=True):
 
     @property
     def disk_bytes(self) -> int:
-        """What all files take."""
+        """The disk space of all files."""
         return sum(use.disk_bytes for use in self.uses.values())
 
 
@@ -84,12 +84,12 @@ class Year(msgspec.Struct):
 
     @property
     def took_s(self) -> float:
-        """How long it really took."""
+        """How long it took in real time."""
         return sum(month.took_s for month in self.months)
 
 
 class Poured(msgspec.Struct):
-    """What became of many records that came at a steady pace, round by round."""
+    """The results for many records sent at a steady pace, round by round."""
 
     files: list[int] = []
     disk_bytes: list[int] = []
@@ -101,7 +101,7 @@ class Poured(msgspec.Struct):
 
 
 class Found(msgspec.Struct):
-    """Both of each: with merging and without."""
+    """The results with merging and without."""
 
     years: dict[str, Year]
     paced_records: int
@@ -109,7 +109,7 @@ class Found(msgspec.Struct):
 
 
 def measure(bench: Bench) -> Found:
-    """The year once, both sides taking turns by the month; the rest in rounds."""
+    """Runs the year once, both sides in turn by the month; the rest in rounds."""
     found = Found({}, bench.scaled(_RECORDS), {})
     with scratch(_IN_MEMORY) as root:
         found.years = uvloop.run(_years(root, bench.scale))
@@ -155,7 +155,7 @@ async def _years(root: Path, scale: float) -> dict[str, Year]:
 
 
 async def _month(host: Host, of_month: list[Event], number: int, end_ns: int) -> Month:
-    """Has a month come to a host. Where a stream is silent for long, the clock waits for it."""
+    """Delivers a month to a host. If a stream is silent for long, the clock waits for it."""
     began = time.monotonic()
     lines = LogLines(seed=number)
     acks_s = []

@@ -1,17 +1,17 @@
-"""Records from a data directory: in order, as they come, filtered. No daemon is needed.
+"""Records from a data directory: in order, as they arrive, filtered. No daemon is needed.
 
-    read("app", since="10m")        the records there are: a `Reading`
-    follow("app", last=10)          what is added to them, once it is durable: a `Following`
+    read("app", since="10m")        the existing records: a `Reading`
+    follow("app", last=10)          new records, once they are durable: a `Following`
     streams()                       the streams, with their sizes and times
 
-What is imported from here is all that other rooms, the command line first, use of this one; a
-program takes the same names from `logengine`. `docs/reading.md` is written for it.
+Other rooms, mainly the command line, use only the names exported here; programs import the same
+names from `logengine`. `docs/reading.md` is their documentation.
 
-What cannot be read is never passed over in silence: each hole and each damaged file is a `Problem`,
-handed to `on_problem`. What is handed out was read whole, and matched its hash.
+What cannot be read is never skipped silently: each hole and each damaged file is a `Problem`,
+passed to `on_problem`. Every returned record was read whole and matched its hash.
 
 Inside, `reader` reads one stream forward, `read_ahead` in threads; `follower` waits for more;
-`filter` chooses from whole blocks; `batch` makes bytes of what was chosen.
+`filter` selects from whole blocks; `batch` encodes the selection as bytes.
 """
 
 from importlib import import_module
@@ -45,7 +45,7 @@ __all__ = [
     "streams",
 ]
 
-# Loaded when used: a command that lists streams starts faster without the rest.
+# Loaded on first use: a command that lists streams starts faster without the rest.
 _MODULES = {
     "Batch": "logengine.reading.batch",
     "Filter": "logengine.reading.filter",

@@ -1,4 +1,4 @@
-"""Records that were read together: one by one, or as bytes, which is much faster. No I/O."""
+"""Batches of records: one by one, or as bytes, which is much faster. No I/O."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,8 +8,8 @@ from logengine.format.block import Block, Record, with_place
 from logengine.reading.problem import Gone, Problem, Report
 
 _GAPS_KEY = b"_gaps"
-# Holes of one stream that wait for a record after them. Above that, the oldest is forgotten: it
-# was reported all the same.
+# Holes of one stream that wait for a record after them. Beyond that, the oldest is dropped: it
+# was reported anyway.
 _PENDING_GAPS_MAX = 1000
 
 Chunk = Block | Sequence[Record]
@@ -18,8 +18,7 @@ Chunk = Block | Sequence[Record]
 class Batch:
     """Some records, in the order in which they are to be shown.
 
-    `gaps` are the records that are gone right before some of them, by the number of that record
-    and its stream.
+    `gaps` maps the stream and number of a record to the records that are gone right before it.
     """
 
     def __init__(self, chunk: Chunk, gaps: Mapping[tuple[str, int], Sequence[Gone]]) -> None:
@@ -41,8 +40,8 @@ class Batch:
     def json(self) -> Iterator[bytes]:
         """The records as NDJSON, in pieces of any number of lines.
 
-        Each has `_stream` and `_seq` in front, and after those `_gaps`, where some are gone right
-        before it: the form of `logengine cat --format json`, as `docs/reading.md` says.
+        Each starts with `_stream` and `_seq`, then `_gaps` if records are gone right before it:
+        the form of `logengine cat --format json`, see `docs/reading.md`.
         """
         chunk = self._chunk
         if not isinstance(chunk, Block):
@@ -67,13 +66,13 @@ def _joined(lines: list[bytes]) -> bytes:
 
 
 class PendingGaps:
-    """The records that were reported to be gone, until there is a record after them."""
+    """Keeps the records that were reported as gone until there is a record after them."""
 
     def __init__(self) -> None:
         self._gone: dict[str, list[Gone]] = {}
 
     def noting(self, report: Report) -> Report:
-        """`report`, which also notes here what it is given."""
+        """Returns a function that adds each problem here and passes it to `report`."""
 
         def note_and_report(problem: Problem) -> None:
             self.add(problem)
@@ -82,7 +81,7 @@ class PendingGaps:
         return note_and_report
 
     def add(self, problem: Problem) -> None:
-        """Notes what is gone by a problem, if its numbers are known."""
+        """Adds the records that a problem says are gone, if their numbers are known."""
         if problem.gone is None:
             return
         gone = self._gone.setdefault(problem.stream, [])
@@ -90,7 +89,7 @@ class PendingGaps:
         del gone[:-_PENDING_GAPS_MAX]
 
     def batch(self, chunk: Chunk) -> Batch:
-        """The batch of some records, which are not empty, with what is gone before them."""
+        """The batch of one or more records, with what is gone before them."""
         if not self._gone:
             return Batch(chunk, {})
         places = (
@@ -101,7 +100,7 @@ class PendingGaps:
         return Batch(chunk, {place: gone for place in places if (gone := self._take(*place))})
 
     def _take(self, stream: str, seq: int) -> list[Gone]:
-        # Streams are read ahead where they are merged by time: some may be gone only after `seq`.
+        # Streams merged by time are read ahead: some of the gone records may be after `seq`.
         gone = self._gone.pop(stream, [])
         if later := [each for each in gone if each.last >= seq]:
             self._gone[stream] = later

@@ -2,8 +2,8 @@
 
     Filter(Grep(b"time.?out", ignore_case=True), [Where.parse("level=error")])
 
-Lines in, ranges of a body out. A body of thousands of records is searched as a whole for a
-literal that every chosen line must have, and only lines that have it are examined. If there is no
+Takes lines, returns ranges of a body. A body of thousands of records is searched as a whole for a
+literal that every chosen line must contain, and only lines with it are examined. If there is no
 such literal, every line is examined. No I/O.
 """
 
@@ -22,20 +22,20 @@ from logengine.reading.required_literal import required_literal
 
 # Not stored: readers add them.
 _ADDED_NAMES = ("_stream", "_seq")
-# Characters that JSON may also write as a backslash and one letter.
+# Characters that JSON may also encode as a backslash and one letter.
 _ESCAPED_SHORTLY = re.compile(r'["\\/\x00-\x1f]')
 
 
 class Grep:
-    """A regular expression, or with `fixed` a text, that is somewhere in a stored line.
+    """A regular expression, or plain text with `fixed`, to find anywhere in a stored line.
 
-    It matches only lines that have one of `literals`, if there are any. `ignore_case` is for ASCII
-    letters only. Raises `InvalidFilter`.
+    It matches only lines that contain one of `literals`, if there are any. `ignore_case` ignores
+    the case of ASCII letters only. Raises `InvalidFilter`.
     """
 
     def __init__(self, pattern: bytes, *, fixed: bool = False, ignore_case: bool = False) -> None:
         if b"\n" in pattern:
-            raise InvalidFilter("a pattern has no newline, for no line has one")
+            raise InvalidFilter("a pattern must not contain a newline: no line contains one")
         self.ignore_case = ignore_case
         literal = pattern if fixed else required_literal(pattern)
         self.literals: tuple[bytes, ...] = ()
@@ -43,25 +43,25 @@ class Grep:
             self.literals = (literal.lower() if ignore_case else literal,)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about what a pattern may mean one day
+                warnings.simplefilter("ignore")  # about what a pattern may mean in the future
                 self._search = re.compile(
                     re.escape(pattern) if fixed else pattern, re.IGNORECASE if ignore_case else 0
                 ).search
         except (re.error, OverflowError, RecursionError) as error:
             shown = pattern.decode("utf-8", "backslashreplace")
-            raise InvalidFilter(f"{shown!r} is no regular expression: {error}") from None
+            raise InvalidFilter(f"{shown!r} is not a regular expression: {error}") from None
 
     def holds(self, line: bytes) -> bool:
-        """Whether the pattern is in `line`."""
+        """Whether the pattern matches in `line`."""
         return self._search(line) is not None
 
 
 class Where:
-    """A field that has a value: a string of that text, or that number, true, false or null.
+    """A condition on the value of a field: that text as a string, or that number, bool or null.
 
-    Numbers are compared as they are written. `key` is the name of a field of the record or, with
-    dots, of a field in an object in it. The condition holds only for lines that have one of
-    `literals`, if there are any.
+    Numbers are compared as written. `key` is the name of a field of the record or, with dots, of a
+    field in a nested object. The condition holds only for lines that contain one of `literals`, if
+    there are any.
     """
 
     ignore_case = False
@@ -78,16 +78,18 @@ class Where:
         """The condition written as `KEY=VALUE`. Raises `InvalidFilter`."""
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise InvalidFilter(f"{text!r} is no condition; expected KEY=VALUE, as in level=error")
+            raise InvalidFilter(
+                f"{text!r} is not a condition; expected KEY=VALUE, for example level=error"
+            )
         if key in _ADDED_NAMES:
-            raise InvalidFilter(f"{key} is no field of a record; name streams, or use --after")
+            raise InvalidFilter(f"{key} is not a field of a record; name streams, or use --after")
         try:
             return cls(key, value)
         except UnicodeEncodeError:
             raise InvalidFilter(f"{text!r} is not UTF-8") from None
 
     def holds(self, line: bytes) -> bool:
-        """Whether the field is there and has the value."""
+        """Whether the field exists and has the value."""
         return any(map(self._is_value, self._path.values(line)))
 
     def _is_value(self, raw: bytes) -> bool:
@@ -99,7 +101,7 @@ class Where:
 class Filter:
     """Chooses records that `grep` matches and for which all `wheres` hold.
 
-    With `invert`, those that `grep` does not match.
+    With `invert`, it chooses those that `grep` does not match.
     """
 
     def __init__(
@@ -124,14 +126,14 @@ class Filter:
     ) -> "Filter":
         """The filter that the arguments of `read` and the options of the command line describe.
 
-        `where` is one condition `KEY=VALUE` or several, or a filter, and then all there is. `grep`
-        is the pattern of a `Grep`. Raises `InvalidFilter`.
+        `where` is one or more conditions `KEY=VALUE`, or a complete filter, which excludes the
+        other arguments. `grep` is the pattern of a `Grep`. Raises `InvalidFilter`.
         """
         if grep is None and (fixed or ignore_case or invert):
-            raise InvalidFilter("fixed, ignore_case and invert say how grep matches; give grep")
+            raise InvalidFilter("fixed, ignore_case and invert need grep; give a pattern")
         if isinstance(where, Filter):
             if grep is not None:
-                raise InvalidFilter("where is a whole filter; put grep into it")
+                raise InvalidFilter("where is already a complete Filter; put grep into it")
             return where
         conditions = [where] if isinstance(where, str) else where
         if isinstance(grep, str):
@@ -145,13 +147,13 @@ class Filter:
         return not self._conditions and self._excluding is None
 
     def choose(self, block: Block) -> Iterator[Block]:
-        """The chosen records of a block, as blocks of neighbours."""
+        """The chosen records of a block, as blocks of adjacent records."""
         return iter([block]) if self.chooses_all else block.parts(self.ranges(block.body))
 
     def ranges(self, body: bytes) -> Iterator[tuple[int, int]]:
-        """The chosen lines of a body, as ranges of its bytes, start to before stop, in order.
+        """The chosen lines of a body, as byte ranges (start, exclusive stop), in order.
 
-        Neighbouring lines are one range.
+        Adjacent lines are one range.
         """
         if self._excluding is None:
             return _joined(_lines_of(self._conditions, body))
@@ -186,7 +188,7 @@ class _Path:
         )
 
     def values(self, json: bytes | Raw) -> Iterator[bytes]:
-        """The JSON of the values of these fields; nothing if `json` is no object."""
+        """The values of these fields as JSON; nothing if `json` is not an object."""
         try:
             fields = msgspec.structs.astuple(self._decoder.decode(json))
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -221,7 +223,7 @@ def _lines(body: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _lines_with(condition: Grep | Where, body: bytes) -> Iterator[tuple[int, int]]:
-    """The lines that have a literal of the condition."""
+    """The lines that contain a literal of the condition."""
     text = body.lower() if condition.ignore_case else body
     hits = {literal: text.find(literal) for literal in condition.literals}
     place = 0
@@ -235,7 +237,7 @@ def _lines_with(condition: Grep | Where, body: bytes) -> Iterator[tuple[int, int
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The ranges, with those that touch joined."""
+    """The ranges, with adjacent ones joined."""
     begin = end = 0
     for start, stop in ranges:
         if start != end:
@@ -248,7 +250,7 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _between(ranges: Iterable[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
-    """The parts of `length` bytes that are in none of the ranges."""
+    """The ranges of `length` bytes that are in none of the given ranges."""
     place = 0
     for start, stop in ranges:
         if place < start:

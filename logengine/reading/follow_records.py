@@ -1,7 +1,7 @@
-"""New records of a data directory, for a plain loop and for asyncio.
+"""Follows new records of a data directory, for a plain loop and for asyncio.
 
-A plain loop must work inside a running event loop, as in a notebook. So a thread waits for records,
-with an event loop of its own. It reads at most a few blocks ahead.
+A plain loop must work inside a running event loop, as in a notebook. So a thread with its own event
+loop waits for records. It reads at most a few blocks ahead.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ from logengine.reading.reader import StreamReader
 if TYPE_CHECKING:
     import asyncio
 
-# What the thread has read and the loop has not taken: blocks, which are a few MiB at most, and
-# problems.
+# Limit of what the thread has read and the loop has not taken: blocks, which are a few MiB at most,
+# and problems.
 _AHEAD_MAX = 4
 
 
@@ -45,15 +45,15 @@ def follow(
     timeout_s: float | None = None,
     on_problem: Report | None = None,
 ) -> "Following":
-    """The records that are added to the streams named, or to all, as soon as they are durable.
+    """The records that are added to the named streams, or to all, as soon as they are durable.
 
-    Streams and the data directory need not be there yet; all records of a stream that comes later
+    Streams and the data directory need not exist yet; all records of a stream that appears later
     are new.
-    `last`: begins with the last records there are, at most this many.
-    `after`: begins after these cursors, and reads a stream without a cursor from its start. Without
+    `last`: starts with the last existing records, at most this many.
+    `after`: starts after these cursors, and reads a stream without a cursor from its start. Without
     `streams`, only streams with a cursor are followed.
     `timeout_s`: ends after this many seconds; without it, only `stop` ends it.
-    All else is as for `read`.
+    Everything else is as for `read`.
 
     Raises `InvalidStreamName`, `InvalidCursor`, `InvalidFilter`, `InvalidOption`.
     """
@@ -64,7 +64,7 @@ def follow(
     if last < 0:
         raise InvalidOption(f"last is {last}; expected a number of records, 0 or more")
     if last and cursors:
-        raise InvalidOption("last and after both say where to begin; give one of them")
+        raise InvalidOption("last and after both set the start; give only one of them")
     return Following(
         data_directory(data).absolute(),
         tuple(streams or cursors) or None,
@@ -77,9 +77,9 @@ def follow(
 
 
 class Following:
-    """Records to come. Each pass over it begins at the start, and waits at the end for more.
+    """Records to follow. Each pass begins at the start, and waits for more at the end.
 
-    Made by `follow`. A pass is a plain loop, or an `async for`. It raises `OSError`, and what
+    Created by `follow`. A pass is a plain loop, or an `async for`. It raises `OSError`, and what
     `on_problem` raises.
     """
 
@@ -104,9 +104,9 @@ class Following:
         self._passes: set[_Pass] = set()
 
     def stop(self) -> None:
-        """Ends all passes, also those that are still to begin. From any thread or signal handler.
+        """Ends all passes, also future ones. Callable from any thread or signal handler.
 
-        A pass ends when its next record is asked for, or now, if it is waiting for one.
+        A pass ends when its next record is requested, or immediately if it is waiting for one.
         """
         self._is_stopped = True
         for each in tuple(self._passes):
@@ -120,7 +120,7 @@ class Following:
                 yield record
 
     def batches(self) -> Iterator[Batch]:
-        """The records in batches, for whoever wants many at once, as bytes."""
+        """The records in batches, for callers that want many at a time, as bytes."""
         gaps = PendingGaps()
         note_and_report = gaps.noting(self._on_problem)
         for item in self._in_thread():
@@ -132,7 +132,7 @@ class Following:
     def with_problems(self) -> Iterator[Record | Problem]:
         """The records, and each problem before the records of its stream that come after it.
 
-        Nothing is handed to `on_problem`.
+        Nothing is passed to `on_problem`.
         """
         for item in self._in_thread():
             if isinstance(item, Problem):
@@ -149,7 +149,7 @@ class Following:
                     yield record
 
     async def async_batches(self) -> AsyncGenerator[Batch, None]:
-        """As `batches`, for asyncio; without a thread."""
+        """Like `batches`, for asyncio; without a thread."""
         gaps = PendingGaps()
         with self._pass() as current:
             chunks = self._until_stopped(current, gaps.noting(self._on_problem))
@@ -170,7 +170,7 @@ class Following:
             self._passes.discard(current)
 
     def _in_thread(self) -> Iterator[Block | Sequence[Record] | Problem]:
-        """What a pass in a thread gives, in order. The thread ends soon after this."""
+        """The results of a pass in a thread, in order. The thread ends soon after this."""
         with self._pass() as current:
             threading.Thread(target=self._run, args=(current,), daemon=True).start()
             while (item := current.take()) is not None:
@@ -187,7 +187,7 @@ class Following:
             asyncio.run(hand_over())
         except _Stopped:
             pass
-        except BaseException as error:  # noqa: BLE001 - raised again where the pass is
+        except BaseException as error:  # noqa: BLE001 - raised again in the loop of the pass
             current.end(error)
         else:
             current.end(None)
@@ -195,7 +195,7 @@ class Following:
     async def _until_stopped(
         self, current: "_Pass", report: Report
     ) -> AsyncGenerator[Block | Sequence[Record], None]:
-        """What there is, until the pass is stopped or its time is over."""
+        """The records, until the pass is stopped or its time is over."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -217,7 +217,7 @@ class Following:
                 yield chunk
 
     async def _chunks(self, report: Report) -> AsyncGenerator[Block | Sequence[Record], None]:
-        # Imports asyncio, which a command that only reads starts faster without.
+        # This imports asyncio; a command that only reads starts faster without it.
         from logengine.reading.follower import Follower
 
         readers = {
@@ -233,9 +233,9 @@ class Following:
                 yield part
 
     def _last_records(self, readers: dict[str, StreamReader], report: Report) -> list[Record]:
-        """The last durable records of the streams there are; adds readers that go on after them.
+        """The last durable records of the existing streams; adds readers that continue after them.
 
-        A stream without one is new as a whole, when it comes.
+        A stream without a reader is new as a whole when it appears.
         """
         from logengine.reading.follower import last_durable_records
 
@@ -256,11 +256,11 @@ class Following:
 
 
 class _Stopped(Exception):
-    """Nobody takes what is read any more."""
+    """The pass is stopped: nothing takes what is read any more."""
 
 
 class _Pass:
-    """One pass: how its end is asked for, and what its thread hands over, if it has one.
+    """One pass: the request to stop it, and what its thread hands over, if it has one.
 
     `SimpleQueue.put` may be called in a signal handler, whatever that interrupted; locks may not.
     """
@@ -284,12 +284,12 @@ class _Pass:
         self._items.put(item)
 
     def end(self, error: BaseException | None) -> None:
-        """Says that nothing more comes, and why, if that is an error."""
+        """Marks the end, with the error that caused it, if there is one."""
         self._error = error
         self._items.put(None)
 
     def take(self) -> Block | Sequence[Record] | Problem | None:
-        """What was handed over next; None at the end. Raises the error that ended it.
+        """The next item; None at the end. Raises the error that ended the pass.
 
         Raises `LogEngineError` in a process that was forked meanwhile.
         """
@@ -308,7 +308,7 @@ class _Pass:
         """Ends the waits of both sides."""
         self.is_stopped = True
         if os.getpid() != self._process:
-            return  # the thread is the parent's, and so is the socket that would wake it
+            return  # the thread belongs to the parent, and so does the socket that would wake it
         self._items.put(None)
         self._places.put(None)
         if self.loop is not None:
@@ -317,5 +317,5 @@ class _Pass:
 
     def _stop_waiting(self) -> None:
         if self.waiting is not None:
-            with contextlib.suppress(RuntimeError):  # what it waited for is there
+            with contextlib.suppress(RuntimeError):  # the wait is already over
                 self.waiting.reschedule(0)

@@ -1,9 +1,9 @@
 """Follow mode: new records as soon as they are on disk, without polling.
 
 A file is visible from its rename on, a moment before its directory is synced. What is shown in
-that moment may be gone after a power cut, and its number then belongs to another record. So only
-records are handed out that the daemon's mark says are durable (`durable_mark`). If there is no
-mark, as with a daemon that keeps none, the directory is synced here.
+that moment may be gone after a power cut, and its number then belongs to another record. So a
+follower returns only records that are durable according to the daemon's mark (`durable_mark`). If
+there is no mark, as with a daemon that keeps none, it syncs the directory itself.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ _STREAM_CAME = Mask.CREATE | Mask.MOVED_TO
 _STREAM_WENT = Mask.DELETE | Mask.MOVED_FROM
 _STREAMS = _STREAM_CAME | _STREAM_WENT | Mask.MOVE_SELF | Mask.ONLYDIR
 _DATA_WENT = Mask.IGNORED | Mask.MOVE_SELF
-# The removed streams whose position is kept, more than the streams of any one daemon by default.
-# Above that, the one removed first is forgotten; if it comes again, it counts as a new stream.
+# How many removed streams keep their position: by default more than any one daemon has streams.
+# Beyond that, the one removed first is forgotten; if it reappears, it counts as a new stream.
 _REMOVED_STREAMS_MAX = 10_000
 
 
 class Follower:
-    """Hands out the records that are added to some streams, or to all, from given positions on.
+    """Returns the records that are added to some streams, or to all, from given positions on.
 
-    `readers` say where each stream goes on. All records of a followed stream that is not among
-    them are new. If a stream's directory is removed and another one comes, or the same one comes
-    back, its records decide. If they begin after what was handed out, the daemon has continued its
-    numbers, and so does this. If it holds the record that was handed out last, it is the same
+    `readers` says where each stream continues. All records of a followed stream without a reader
+    are new. If a stream's directory is removed and another one appears, or the same one comes
+    back, its records decide. If they begin after what was returned, the daemon has continued its
+    numbers, and so does this. If it contains the record that was returned last, it is the same
     stream, and only what comes after that is new. Otherwise it is another stream, and all of it is
     new.
     """
@@ -58,7 +58,7 @@ class Follower:
         self._readers = readers
         # The first number still wanted of each followed stream whose directory was removed.
         self._wanted_from: dict[str, int] = {}
-        # The number and the time of a record of each stream, by which the stream is known again.
+        # The number and the time of a record of each stream, by which the stream is recognized.
         self._known: dict[str, tuple[int, str]] = {}
         self._report = report
         self._marks = _Marks(data, report)
@@ -67,17 +67,17 @@ class Follower:
         self._mark_watches: dict[str, Watch] = {}
 
     async def blocks(self) -> AsyncIterator[Block]:
-        """Durable records that were not handed out yet. Waits for more. Raises `OSError`."""
+        """Durable records that were not returned yet. Waits for more. Raises `OSError`."""
         while True:
             await _wait_for_directory(self._data)
-            # A data directory that comes under this name may be another one.
+            # A data directory that appears under this name may be another one.
             for stream in self._watches:
                 self._end_reader_of(stream)
             with Inotify() as inotify:
                 self._watches.clear()
                 self._mark_watches.clear()
                 try:
-                    # Watch first, then read: nothing can come in between unseen.
+                    # Watch first, then read: nothing can be missed in between.
                     data_watch = inotify.add_watch(self._data, _STREAMS)
                     streams = self._watch_streams(inotify)
                 except (FileNotFoundError, NotADirectoryError):
@@ -91,7 +91,7 @@ class Follower:
                     yield block
 
     async def _watched_blocks(self, inotify: Inotify, data_watch: Watch) -> AsyncIterator[Block]:
-        """What is new by the events of the watches, until the data directory is removed."""
+        """New records, as the watches report them, until the data directory is removed."""
         async for event in inotify:
             if not event.mask & Mask.Q_OVERFLOW and event.watch is not data_watch:
                 for stream, first in self._changed_by(event):
@@ -109,27 +109,28 @@ class Follower:
                     yield block
 
     def _changed_streams(self, inotify: Inotify, event: Event) -> list[str]:
-        """The streams to look at after an event of the data directory, or after a lost event."""
+        """The streams to read after an event of the data directory, or after a lost event."""
         if event.mask & _STREAM_WENT:
             self._forget(inotify, str(event.name))
         came = self._watch_streams(inotify)
-        # The changes are among the lost events. After a clean stop, all that is visible is durable.
+        # Any stream may be among the lost events. After a clean stop, all that is visible is
+        # durable.
         is_any = event.mask & Mask.Q_OVERFLOW or (
             event.mask & _STREAM_WENT and str(event.name) == CRASH_MARK_NAME
         )
         return list(self._watches) if is_any else came
 
     def _changed_by(self, event: Event) -> Iterator[tuple[str, int | None]]:
-        """The streams that may have something new after an event, each with the changed segment.
+        """The streams that may have new records after an event, each with the changed segment.
 
-        The event is of a stream's directory, of its mark, or of the directory of marks; only the
+        The event is about a stream's directory, its mark, or the directory of marks; only the
         first names a segment.
         """
         watch = event.watch
         if watch is None:
             return
         name = watch.path.name
-        # An event of a stream may come after its directory was removed.
+        # An event of a stream may arrive after its directory was removed.
         if self._watches.get(name) is watch:
             first = first_of_name(str(event.name))
             if first is not None and event.mask & Mask.MOVED_TO:
@@ -147,7 +148,7 @@ class Follower:
     def _new_blocks(
         self, inotify: Inotify, stream: str, first: int | None = None
     ) -> Iterator[Block]:
-        """What is new in a stream; `first` is the segment that changed, if that is known."""
+        """The new records of a stream; `first` is the segment that changed, if known."""
         try:
             self._watch(inotify, stream)
             reader = self._reader_of(stream)
@@ -167,7 +168,7 @@ class Follower:
     ) -> Iterator[Block]:
         """The durable records from the position of `reader` on. Raises `OSError`."""
         while True:
-            # Watch first, then read: no move of the mark can come in between unseen.
+            # Watch first, then read: no move of the mark can be missed in between.
             self._watch_mark(inotify, reader.stream)
             mark = self._marks.read(reader.stream)
             if mark is not None:
@@ -183,7 +184,7 @@ class Follower:
                 try:
                     sync_directory(self._data / reader.stream)
                 except AtomicWriteError:
-                    reader.next_seq = block.first  # it was not handed out
+                    reader.next_seq = block.first  # it was not returned
                     raise
                 self._watch_what_was_read(inotify, reader.stream)
                 yield block
@@ -191,9 +192,9 @@ class Follower:
                 return
 
     def _reader_of(self, stream: str) -> StreamReader | None:
-        """The reader of a stream; None if only its next segment can show where it goes on.
+        """The reader of a stream; None if only its next segment can show where it continues.
 
-        Raises `OSError`, `FileNotFoundError` if there is no such stream.
+        Raises `OSError`, `FileNotFoundError` if the stream does not exist.
         """
         reader = self._readers.get(stream)
         if reader is not None:
@@ -223,7 +224,7 @@ class Follower:
             self._known.pop(forgotten, None)
 
     def _know(self, stream: str) -> None:
-        """Remembers the record before the position of a reader that has handed out nothing yet.
+        """Remembers the record before the position of a reader that has returned nothing yet.
 
         Raises `OSError`.
         """
@@ -237,9 +238,9 @@ class Follower:
                 self._known[stream] = last, timestamp
 
     def _is_known(self, stream: str) -> bool:
-        """True if a directory holds the record that was seen last of its stream.
+        """True if the directory contains the record of its stream that was seen last.
 
-        An inode does not show that: the file system may give its number to the next directory.
+        An inode does not show that: the file system may reuse its number for the next directory.
         Raises `OSError`.
         """
         if stream not in self._known:
@@ -250,7 +251,7 @@ class Follower:
     def _timestamp_of(self, stream: str, seq: int) -> str | None:
         """The `_ts` of a record; None if it cannot be read. Raises `OSError`.
 
-        Erasing, merging and sealing leave it as it is.
+        Erasing, merging and sealing do not change it.
         """
         reader = StreamReader(self._data, stream, _ignore, seq)
         for block in reader.read(stop=seq + 1):
@@ -258,7 +259,7 @@ class Follower:
         return None
 
     def _watch_mark(self, inotify: Inotify, stream: str) -> None:
-        """Watches the mark of a stream, if there is one; one watch for all, if all are followed."""
+        """Watches the mark of a stream, if it exists; one watch for all, if all are followed."""
         name = MARKS_NAME if self._streams is None else stream
         if name in self._mark_watches:
             return
@@ -279,9 +280,9 @@ class Follower:
         return new
 
     def _watch(self, inotify: Inotify, stream: str) -> bool:
-        """Watches the directory of a stream. True if it is another directory than before."""
+        """Watches the directory of a stream. True if it is a different directory than before."""
         watch = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
-        # inotify has one watch for a directory.
+        # inotify has one watch per directory.
         if watch is self._watches.get(stream):
             return False
         if stream in self._watches:
@@ -290,9 +291,9 @@ class Follower:
         return True
 
     def _watch_what_was_read(self, inotify: Inotify, stream: str) -> None:
-        """Watches the directory that a block was read from.
+        """Watches the directory from which a block was read.
 
-        A commit that fails makes an empty directory again. When that one is removed, the records
+        A failing commit creates an empty directory again. When that one is removed, the records
         read here must not be shown again.
         """
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -304,18 +305,18 @@ class Follower:
             return
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if inotify.add_watch(self._data / stream, _NEW_SEGMENT) is watch:
-                return  # an earlier directory was removed, which was never watched
+                return  # the removed directory was an earlier one, which was never watched
         del self._watches[stream]
         self._end_reader_of(stream)
         try:
             inotify.rm_watch(watch)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # the watch went with its directory
+            if error.errno != errno.EINVAL:  # the watch was removed with its directory
                 raise
 
 
 class _Marks(MarkReader):
-    """The daemon's marks, for a follower that goes on without those it may not read."""
+    """The daemon's marks, for a follower that continues without those that it may not read."""
 
     def __init__(self, data: Path, report: Report) -> None:
         super().__init__(data)
@@ -323,14 +324,14 @@ class _Marks(MarkReader):
         self._is_reported = False
 
     def read(self, stream: str) -> Mark | None:
-        """As `MarkReader.read`; None, and one report, if the mark cannot be read."""
+        """Like `MarkReader.read`; None, and one report, if the mark cannot be read."""
         try:
             return super().read(stream)
         except OSError as error:
             if not self._is_reported:
                 self._is_reported = True
                 what = f"{error.filename} cannot be read ({error.strerror}): what is shown is on "
-                what += "disk, but for records of a moment in which the daemon fails to sync"
+                what += "disk, except records from a moment in which the daemon fails to sync"
                 self._report(Problem(stream, what, expected=True))
             return None
 
@@ -338,9 +339,9 @@ class _Marks(MarkReader):
 def last_durable_records(
     data: Path, stream: str, count: int, chosen: Filter, report: Report
 ) -> tuple[StreamReader, list[Record]]:
-    """The last `count` chosen records that are durable, and a reader that goes on after them.
+    """The last `count` chosen records that are durable, and a reader that continues after them.
 
-    Raises `OSError`, `FileNotFoundError` if there is no such stream.
+    Raises `OSError`, `FileNotFoundError` if the stream does not exist.
     """
     marks = _Marks(data, report)
     while True:
@@ -357,11 +358,11 @@ def last_durable_records(
 
 
 def _ignore(problem: Problem) -> None:
-    """Takes problems with a record that is only looked for."""
+    """Ignores problems of a reader that only looks up a record."""
 
 
 async def _wait_for_directory(path: Path) -> None:
-    """Waits until a directory is there, by watching the nearest existing one above it."""
+    """Waits until a directory exists, by watching the nearest existing one above it."""
     while not path.is_dir():
         existing = _nearest_directory(path)
         with Inotify() as inotify:
@@ -369,7 +370,7 @@ async def _wait_for_directory(path: Path) -> None:
                 inotify.add_watch(existing, Mask.CREATE | Mask.MOVED_TO | Mask.MOVE_SELF)
             except FileNotFoundError:
                 continue
-            # The next one may have been made before this one was watched.
+            # The next one may have been created before this one was watched.
             if _nearest_directory(path) == existing:
                 await inotify.get()
 

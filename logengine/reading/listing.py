@@ -1,4 +1,4 @@
-"""Which streams there are, and whether those that were asked for are among them."""
+"""Lists the streams of a data directory and checks the names of requested ones."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from logengine.disk.segment_file import list_streams
 from logengine.errors import InvalidStreamName, UnknownStream
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 
-# A stream may be away for so long while its directory is made again.
+# A stream may be missing for this long while its directory is recreated.
 _PATIENCE_S = 0.3
 _LOOK_AGAIN_S = 0.01
 
@@ -18,7 +18,7 @@ AnyPath = str | os.PathLike[str]
 
 
 def data_directory(data: AnyPath | None) -> Path:
-    """The data directory: the given one, or where this user's own daemon or the system's has it."""
+    """The data directory: the given one, or that of this user's own daemon or of the system's."""
     return Path(data) if data is not None else find_data(os.environ, os.getuid())
 
 
@@ -30,9 +30,9 @@ def check_stream_names(asked: Sequence[str]) -> None:
 
 
 def stream_names(*asked: str, data: AnyPath | None = None) -> list[str]:
-    """The streams asked for, each once, or the names of all there are.
+    """The requested streams, each once, or the names of all streams.
 
-    Raises `InvalidStreamName`, and `UnknownStream` with the names there are.
+    Raises `InvalidStreamName`, and `UnknownStream` with the names of the existing streams.
     """
     check_stream_names(asked)
     directory = data_directory(data)
@@ -47,7 +47,7 @@ def stream_names(*asked: str, data: AnyPath | None = None) -> list[str]:
         missing = [stream for stream in asked if stream not in there]
         if not missing:
             return list(dict.fromkeys(asked)) or there
-        # The directory of a stream may be made more than once before its first record is there.
+        # The directory of a stream may be created more than once before its first record exists.
         if time.monotonic() >= deadline:
             known = f"there are: {', '.join(there)}" if there else "there are none yet"
             raise UnknownStream(f"no stream {missing[0]!r} in {directory}; {known}")

@@ -13,13 +13,13 @@ Reason = Literal["removed", "recorded", "missing", "damaged"]
 
 
 class Gone(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Records that were asked for and are not shown, `first` to `last`, and the reason.
+    """Requested records that are not shown, `first` to `last`, and the reason.
 
-    "removed": they were the oldest of the stream. Retention or a full disk removed them before
-    they were read.
-    "recorded": the stream has a recorded gap; `why` is what it says.
-    "missing": no file has them, and nothing says why.
-    "damaged": their file is there, and is not what was written.
+    "removed": they were the oldest of the stream. Retention, or `drop_oldest` on a full disk,
+    removed them before they were read.
+    "recorded": the stream has a recorded gap; `why` is its reason.
+    "missing": no file has them, and nothing records why.
+    "damaged": their file exists, and is not what was written.
     """
 
     first: int
@@ -30,10 +30,10 @@ class Gone(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a stream that could not be read. Reading goes on after it.
+    """Something in a stream that could not be read. Reading continues after it.
 
-    `expected` is true where nothing is damaged: records were removed as configured, or the stream
-    itself says that they are gone, and why. `gone` names the records, where they are known.
+    `expected` is true if nothing is damaged: records were removed as configured, or the stream
+    itself records that they are gone, and why. `gone` names the records, if they are known.
     """
 
     stream: str
@@ -51,20 +51,20 @@ Report = Callable[[Problem], None]
 class IncompleteRead(LogEngineError):
     """Something that was to be read is missing or damaged; `problem` says what.
 
-    Raised where nobody takes problems. Give `on_problem` to go on after it.
+    Raised if the caller does not handle problems. Pass `on_problem` to continue after it.
     """
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(f"{problem}; give on_problem to read on after it")
+        super().__init__(f"{problem}; pass on_problem to continue after it")
         self.problem = problem
 
 
 class RecordsGone(UserWarning):
-    """Records that were to be read are gone, as configured or as the stream says itself."""
+    """Records that were to be read are gone, as configured or as the stream itself records."""
 
 
 def raise_or_warn(problem: Problem) -> None:
-    """Takes a problem where nobody else does: damage is an error, what is expected a warning."""
+    """The default for problems: raises damage as an error, warns about what is expected."""
     if not problem.expected:
         raise IncompleteRead(problem)
     warnings.warn(str(problem), RecordsGone, stacklevel=2)

@@ -1,4 +1,4 @@
-"""Reads in threads what will be wanted next, while what was read before is used.
+"""Reads ahead in threads while the caller uses what was read before.
 
 Reading, hashing and decompressing release the GIL, so two threads keep two cores busy.
 """
@@ -12,25 +12,25 @@ from typing import Generic, TypeVar
 from logengine.errors import LogEngineError
 
 _THREADS = 2
-# Bounds of what is read and not taken yet. The last items read may exceed the bytes.
+# Limits of what is read and not taken yet. The last items read may exceed the bytes.
 _ITEMS_MAX = 8
 _BYTES_MAX = 32 * 1024 * 1024
-# For smaller items, handing over between threads takes longer than it saves.
+# For smaller items, the handover between threads costs more time than it saves.
 _BYTES_WORTH_A_THREAD = 512 * 1024
 
 Item = TypeVar("Item")
 
 
 def begun_before_fork() -> LogEngineError:
-    """The error of a loop that a forked process would go on with: its threads are the parent's."""
-    return LogEngineError("this loop was begun before its process forked; begin another one here")
+    """The error of a loop that continues in a forked process: its threads are in the parent."""
+    return LogEngineError("this loop was started before its process forked; start another one here")
 
 
 class ReadAhead(Generic[Item]):
-    """Gives `read(key)` for keys of an ascending list, taken in that order.
+    """Returns `read(key)` for keys of an ascending list, taken in that order.
 
-    `size` is the number of bytes of an item. Nothing is read ahead until an item was large enough
-    to be worth it. `close` drops everything and waits for nothing.
+    `size` returns the number of bytes of an item. Nothing is read ahead until an item was large
+    enough to be worth it. `close` drops everything and waits for nothing.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class ReadAhead(Generic[Item]):
         self._bytes = 0
 
     def take(self, key: int) -> Item:
-        """The item of `key`; items before it are dropped. Raises what `read` raises.
+        """The item of `key`; drops items before it. Raises what `read` raises.
 
-        A key that is not in the list, or was passed, is read at once. Raises `LogEngineError` in a
-        process that was forked meanwhile.
+        A key that is not in the list, or was passed, is read by the caller's thread. Raises
+        `LogEngineError` in a process that was forked meanwhile.
         """
         if os.getpid() != self._process:
             raise begun_before_fork()
@@ -71,7 +71,7 @@ class ReadAhead(Generic[Item]):
     def close(self) -> None:
         """Ends each thread after the item it is reading."""
         if os.getpid() != self._process:
-            return  # the threads are the parent's, and one of them may have held the lock
+            return  # the threads are in the parent, and one of them may have held the lock
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -123,7 +123,7 @@ class ReadAhead(Generic[Item]):
                 self._to_read += 1
             try:
                 item: Item | Exception = self._read(self._keys[index])
-            except Exception as error:  # noqa: BLE001 - raised where it is taken
+            except Exception as error:  # noqa: BLE001 - raised by `take`
                 item = error
             with self._changed:
                 if index >= self._to_take and not self._closed:

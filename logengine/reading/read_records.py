@@ -1,4 +1,4 @@
-"""The records that are in a data directory now: of some streams, in a range, chosen by a filter."""
+"""Reads the existing records of a data directory: by stream, range and filter."""
 
 import contextlib
 from collections import deque
@@ -18,7 +18,7 @@ from logengine.reading.listing import AnyPath, data_directory, stream_names
 from logengine.reading.problem import Problem, Report, raise_or_warn
 from logengine.reading.reader import StreamReader, last_records, merge_by_time
 
-# Records merged by time are handed out in batches of at most this many.
+# Records merged by time are returned in batches of at most this many.
 _BATCH_RECORDS = 1024
 
 Cursors = Cursor | str | Iterable[Cursor | str]
@@ -38,20 +38,20 @@ def read(
     invert: bool = False,
     on_problem: Report | None = None,
 ) -> "Reading":
-    """The records of the streams named, or of all; of several streams, merged by time.
+    """The records of the named streams, or of all. Several streams are merged by time.
 
     `data`: the data directory; by default `$LOGENGINE_DATA`, else where this user's own daemon or
     the system's keeps it.
-    `after`: a cursor or several, `"app:5120"`: only records after it of its stream. Without
+    `after`: one or more cursors, such as `"app:5120"`: only records of its stream after it. Without
     `streams`, only streams with a cursor are read.
     `since`, `until`: only records from this time on, and before this time, by `_ts`: a `datetime`
     (one without a zone is local), or what the command line takes, such as `"10m"`.
-    `last`: only the last ones, at most this many.
+    `last`: only the last records, at most this many.
     `where`: a condition `"KEY=VALUE"`, or several that must all hold; `grep`: a regular expression
-    that the stored line must match, or must not with `invert`. With `fixed` it is plain text;
-    `ignore_case` is of ASCII letters only.
-    `on_problem`: takes what is gone or cannot be read; reading goes on after it. Without it, damage
-    raises `IncompleteRead`, and what is expected to be gone warns with `RecordsGone`.
+    that the stored line must match, or must not match with `invert`. With `fixed` it is plain text;
+    `ignore_case` ignores the case of ASCII letters only.
+    `on_problem`: called with what is gone or cannot be read; reading continues after it. Without
+    it, damage raises `IncompleteRead`, and what is expected to be gone warns with `RecordsGone`.
 
     Raises `InvalidStreamName`, `UnknownStream`, `InvalidCursor`, `InvalidFilter`, `InvalidOption`.
     """
@@ -73,9 +73,9 @@ def read(
 
 
 class Reading:
-    """Records to be read. Each pass over it begins at the start, and reads what is there then.
+    """Records to be read. Each pass begins at the start, and reads what exists then.
 
-    Made by `read`. While it is read, the daemon may commit, merge and remove. Passes raise
+    Created by `read`. During a pass, the daemon may commit, merge and remove. Passes raise
     `OSError`, and what `on_problem` raises.
     """
 
@@ -102,13 +102,13 @@ class Reading:
             yield from batch
 
     def batches(self) -> Iterator[Batch]:
-        """The records in batches, for whoever wants many at once, as bytes."""
+        """The records in batches, for callers that want many at a time, as bytes."""
         return self._batches(self._on_problem)
 
     def with_problems(self) -> Iterator[Record | Problem]:
         """The records, and each problem before the records of its stream that come after it.
 
-        Nothing is handed to `on_problem`.
+        Nothing is passed to `on_problem`.
         """
         problems: deque[Problem] = deque()
         for batch in self._batches(problems.append):
@@ -166,7 +166,7 @@ class Reading:
         except FileNotFoundError:
             if reader.next_seq != begin:
                 raise
-            # An empty directory: it is being made again for the first record, or was removed.
+            # Counts as empty: it is being recreated for the first record, or was removed.
 
     def _records(self, reader: StreamReader) -> Iterator[Record]:
         for block in self._blocks(reader):
@@ -174,7 +174,7 @@ class Reading:
 
 
 def parse_cursors(after: Cursors) -> dict[str, int]:
-    """The cursors as a number for each stream. Raises `InvalidCursor`."""
+    """The cursors as a mapping from stream to number. Raises `InvalidCursor`."""
     given = [after] if isinstance(after, Cursor | str) else after
     cursors = (each if isinstance(each, Cursor) else Cursor.parse(each) for each in given)
     return {cursor.stream: cursor.seq for cursor in cursors}
@@ -183,7 +183,7 @@ def parse_cursors(after: Cursors) -> dict[str, int]:
 def check_cursors(cursors: Mapping[str, int], streams: Sequence[str]) -> None:
     """Raises `InvalidOption` for a cursor of a stream that is not read."""
     if stray := cursors.keys() - set(streams):
-        raise InvalidOption(f"after names {', '.join(sorted(stray))}, which is not to be read")
+        raise InvalidOption(f"after names {', '.join(sorted(stray))}; add it to streams")
 
 
 def last_merged(streams: Iterable[Iterable[Record]], count: int) -> list[Record]:

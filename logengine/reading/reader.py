@@ -1,10 +1,10 @@
 """Reads records from segment files, by cursor or by time. It needs no daemon.
 
-The daemon may commit and merge meanwhile. A segment that was listed may be gone when it is
-opened: its records are then in a segment before it. Or it may hold more than its header said a
-moment ago. A reader that finds a file gone lists the directory again, as often as it takes, for
-the stream has gone on each time. Whatever is handed out was read whole and matched a hash: that of
-its segment or, where the segment is damaged, that of its frame.
+The daemon may commit and merge meanwhile. A listed segment may be gone when it is opened: its
+records are then in a segment before it. Or it may contain more than its header said a moment ago. A
+reader that finds a file gone lists the directory again, as often as necessary, because the stream
+has changed each time. Every returned record was read whole and matched a hash: that of its segment
+or, if the segment is damaged, that of its frame.
 """
 
 import heapq
@@ -42,8 +42,8 @@ from logengine.reading.read_ahead import ReadAhead
 
 # A stream that is read from its end is read in spans of at most this many segments.
 _SPAN_SEGMENTS_MAX = 8
-# A reader lists a directory this often without a pause. If it still gets no further, it pauses
-# before each next time, and longer each time.
+# A reader lists a directory this often without a pause. If it still makes no progress, it pauses
+# before each further listing, and longer each time.
 _LOOKS_AT_ONCE = 3
 _PAUSE_S_MIN = 0.001
 _PAUSE_S_MAX = 0.05
@@ -61,10 +61,10 @@ class _ListingOutdated(Exception):
 
 
 class StreamReader:
-    """Reads one stream forward. `next_seq` is where it goes on.
+    """Reads one stream forward. `next_seq` is where it continues.
 
-    With `reports_removed`, everything from there on is wanted, and records that are not there any
-    more are reported. Without it, that begins with the first record that is handed out.
+    With `reports_removed`, everything from there on is wanted, and records that no longer exist are
+    reported. Without it, that starts with the first record that is returned.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class StreamReader:
         self.stream = stream
         self.next_seq = next_seq
         self.reports_removed = reports_removed
-        self._removed: Gone | None = None  # what was passed, and not reported yet
+        self._removed: Gone | None = None  # skipped, and not reported yet
         self._directory = data / stream
         self._report = report
         self._reported: set[str] = set()
@@ -88,9 +88,9 @@ class StreamReader:
 
     @property
     def first_unreported(self) -> int:
-        """The first number that was neither handed out nor reported.
+        """The first number that was neither returned nor reported.
 
-        That is `next_seq`, except after removed records that were passed and are not reported yet.
+        That is `next_seq`, except after removed records that were skipped and not reported yet.
         """
         return self.next_seq if self._removed is None else self._removed.first
 
@@ -98,7 +98,7 @@ class StreamReader:
         """The records from `next_seq` on. May be called again when there are more.
 
         With `stop`, only those before that number. Raises `OSError`, `FileNotFoundError`
-        if there is no such stream.
+        if the stream does not exist.
         """
         until = times.until
         if until is not None and stop is None:
@@ -116,13 +116,13 @@ class StreamReader:
         self._report_removed()
 
     def read_changed(self, first: int, stop: int | None = None) -> Iterator[Block]:
-        """As `read`, where segment `first` is known to have changed.
+        """Like `read`, when segment `first` is known to have changed.
 
-        Lists the directory only if that segment is not enough, so that the cost of following does
-        not grow with the number of segments.
+        Lists the directory only if that segment is not enough, so the cost of following does not
+        grow with the number of segments.
         """
         if first <= self.next_seq:
-            # It was not listed. If it is gone, that means nothing for what is listed next.
+            # It was not listed. If it is gone, that says nothing about the next listing.
             self._vanished.discard(first)
             try:
                 yield from self._read_listed([first], ALL_TIMES, stop)
@@ -133,7 +133,7 @@ class StreamReader:
         yield from self.read(stop=stop)
 
     def seek_time(self, since: str) -> None:
-        """Moves forward to a record that no record at or after `since` comes before.
+        """Moves forward, but past no record at or after `since`.
 
         Bisects the headers by `latest`, which never decreases. Raises `OSError`.
         """
@@ -141,7 +141,7 @@ class StreamReader:
         self.next_seq = max(self.next_seq, start)
 
     def seek_last(self, count: int, stop: int | None = None) -> None:
-        """Moves to at least `count` records before the end, or before `stop`, if there are so many.
+        """Moves to at least `count` records before the end or `stop`, if that many exist.
 
         Raises `OSError`.
         """
@@ -150,8 +150,8 @@ class StreamReader:
     def read_back(self, stop: int | None = None) -> Generator[Iterator[Block], None, None]:
         """The records in spans, from the last span to the first. Each is read forward.
 
-        A span must be read before the next is asked for. The first span given ends at the end of
-        the stream, or at `stop`; after this is closed, `next_seq` is there. Raises `OSError`.
+        Read a span before requesting the next. The first one returned ends at the end of the
+        stream, or at `stop`; after this is closed, `next_seq` is there. Raises `OSError`.
         """
         firsts = _before(list_segments(self._directory), stop)
         is_last = True
@@ -167,22 +167,23 @@ class StreamReader:
             is_last = False
             stop = span[0]
             firsts = firsts[:-count]
-            # First the last segment alone, which may be enough; then as many as can be read ahead.
+            # Read only the last segment first, which may be enough; then as many as can be read
+            # ahead.
             count = min(2 * count, _SPAN_SEGMENTS_MAX)
 
     def end(self) -> int:
-        """The number after that of the last record. Raises `OSError`."""
+        """The number after the last record's. Raises `OSError`."""
         return self._look(self._end)
 
     def _look(self, look: Callable[[Sequence[int]], Result]) -> Result:
-        """The result of `look` on the segments; repeated if they were merged meanwhile."""
+        """The result of `look` for the segments; repeated if they were merged meanwhile."""
         looks = 0
         while True:
             firsts = list_segments(self._directory)
             try:
                 return look(firsts)
             except _ListingOutdated:
-                looks += 1  # ends: each listed segment may vanish only once
+                looks += 1  # terminates: each listed segment may vanish only once
                 _pause_after(looks)
 
     def _first_at(self, firsts: Sequence[int], since: str) -> int:
@@ -194,8 +195,8 @@ class StreamReader:
             return ""
 
         found = bisect_left(range(len(firsts)), since, key=latest_before_or_in)
-        # The segment that covers others stands before them and has a later `latest`. A sealed
-        # segment is never covered.
+        # A segment that covers others is before them and has a later `latest`. A sealed segment is
+        # never covered.
         start = firsts[found] if found < len(firsts) else self._end(firsts)
         for first in firsts[max(0, found - COVER_SEGMENTS_MAX) : found][::-1]:
             header = self._header(first)
@@ -206,10 +207,10 @@ class StreamReader:
         return start
 
     def _end_of_time(self, firsts: Sequence[int], until: str) -> int | None:
-        """A number from which on every record is of `until` or later; None if none is known.
+        """A number from which on every record is at or after `until`; None if none is known.
 
         Goes back from the newest segment, by what seals say about the segments before them. That
-        reads a header of each unsealed segment, and of about log2 of the sealed ones.
+        reads the header of each unsealed segment, and of about log2 of the sealed ones.
         """
         end: int | None = None
         index = len(firsts) - 1
@@ -218,7 +219,7 @@ class StreamReader:
             if header is None or header.since < until:
                 break
             if end is not None and header.last + 1 < end:
-                break  # it is covered: the records after it are in a segment before it
+                break  # it is covered: an earlier segment has the records after it
             end = header.first
             if header.earlier is not UNSET and header.earlier.since >= until:
                 end = header.earlier.first
@@ -233,7 +234,7 @@ class StreamReader:
             header = self._header(first)
             if header is None:
                 continue
-            # If it covers others, their records were counted already.
+            # If it covers others, their records are already counted.
             last = first + header.count - 1
             if following is not None:
                 last = min(last, following - 1)
@@ -246,7 +247,7 @@ class StreamReader:
         return start
 
     def _end(self, firsts: Sequence[int]) -> int:
-        # The segments with the last names may be covered by one before them.
+        # An earlier segment may cover those with the last names.
         headers = map(self._header, firsts[-COVER_SEGMENTS_MAX - 1 :])
         end = max((header.last + 1 for header in headers if header is not None), default=None)
         return end if end is not None else firsts[-1] if firsts else 1
@@ -279,7 +280,7 @@ class StreamReader:
     def _read_whole(
         self, header: Header, parts: Parts, times: TimeRange, stop: int | None
     ) -> Iterator[Block]:
-        """The records of a segment from `next_seq` on, those before `stop`."""
+        """The records of a segment from `next_seq` on and before `stop`."""
         start = self.next_seq
         self.next_seq = header.last + 1 if stop is None else min(header.last + 1, stop)
         self.reports_removed = True
@@ -299,7 +300,7 @@ class StreamReader:
         times: TimeRange,
         stop: int | None,
     ) -> Iterator[Block]:
-        """The records of a damaged segment that it still proves, and those found elsewhere.
+        """The records that a damaged segment still proves, and those found elsewhere.
 
         The others may be in its plain twin, or in segments that it covers. Only records before
         `stop`.
@@ -327,7 +328,7 @@ class StreamReader:
         self.next_seq = max(self.next_seq, end)
 
     def _part(self, block: Block, stop: int, times: TimeRange) -> Iterator[Block]:
-        """The records of a block that are to be shown, those before `stop`."""
+        """The records of a block from `next_seq` on and before `stop` that are to be shown."""
         rest = block.begin_at(self.next_seq).end_before(stop)
         if rest.count > 0:
             self.next_seq = rest.first + rest.count
@@ -336,7 +337,7 @@ class StreamReader:
     def _elsewhere(
         self, firsts: Sequence[int], header: Header, lost: DamagedRecords
     ) -> Iterator[Block]:
-        """Blocks that may have the records that a damaged segment has lost."""
+        """Blocks that may contain the records that a damaged segment has lost."""
 
         def wanted(other: Header) -> range:
             return wanted_frames(other, self.next_seq, ALL_TIMES)
@@ -354,7 +355,7 @@ class StreamReader:
                 yield from _blocks(covered[1])
 
     def _read(self, first: int, wanted: Callable[[Header], range]) -> Segment:
-        """Segment `first`. If there are two files and the compressed one is damaged, the plain one.
+        """Segment `first`; the plain file if the compressed one is damaged and both exist.
 
         Raises what `read_wanted` raises.
         """
@@ -377,7 +378,7 @@ class StreamReader:
             self._problem(describe_gap(header.first, gap), expected=True, gone=gone)
 
     def _pass_removed(self, following: int) -> None:
-        """Moves to `following`: the records before it are not kept any more."""
+        """Moves to `following`: the records before it are no longer kept."""
         if self.reports_removed:
             first = self.next_seq
             if self._removed is not None and self._removed.last + 1 == first:
@@ -388,25 +389,25 @@ class StreamReader:
         self.next_seq = following
 
     def _report_removed(self) -> None:
-        """Reports removed records that were passed. To be called when what follows was read.
+        """Reports removed records that were skipped. Call this after reading what follows them.
 
-        The segment after them may be removed too while it is opened, and all of it is one hole.
+        The segment after them may also be removed while it is opened; together they are one hole.
         """
         gone, self._removed = self._removed, None
         if gone is not None:
             what = (
                 f"records {gone.first} to {gone.last} were removed before they were read, "
-                "by retention or for room on a full disk"
+                "by retention or to make room on a full disk"
             )
             self._report(Problem(self.stream, what, expected=True, gone=gone))
 
     def _gone_before(self, following: int, reason: Reason) -> Gone | None:
-        """The records from `next_seq` to before `following` as gone; None if there are none."""
+        """The records from `next_seq` up to `following`, exclusive, as gone; None if none."""
         last = following - 1
         return Gone(self.next_seq, last, reason) if last >= self.next_seq else None
 
     def _holding(self, firsts: Sequence[int], read: Callable[[int], Segment]) -> Segment | None:
-        """The segment that holds `next_seq`, after passing what cannot be read; None at the end."""
+        """The segment that contains `next_seq`, skipping what cannot be read; None at the end."""
         while True:
             index = bisect_right(firsts, self.next_seq) - 1
             is_newest = index + 1 == len(firsts)
@@ -418,7 +419,7 @@ class StreamReader:
                 if header.last >= self.next_seq:
                     return segment
                 if header.is_sealed:
-                    break  # nothing ever covers it
+                    break  # nothing ever covers a sealed segment
             if is_newest:
                 return None
             self._gap(firsts[index], firsts[index + 1])
@@ -432,8 +433,8 @@ class StreamReader:
                     f"{which} are not shown: damaged", gone=self._gone_before(following, "damaged")
                 )
             elif gap != self._suspected:
-                # Listing a large directory takes time. If two segments came meanwhile, the second
-                # may be listed without the first.
+                # Listing a large directory takes time. If two segments appeared meanwhile, the
+                # second may be listed without the first.
                 self._suspected = gap
                 raise _ListingOutdated
             else:
@@ -445,13 +446,13 @@ class StreamReader:
         return None if segment is None else segment[0]
 
     def _checked(self, first: int, read: Callable[[int], Result]) -> Result | None:
-        """The result of `read` for segment `first`; None, and a report, if it cannot be read."""
+        """The result of `read` for segment `first`; reports and returns None if it fails."""
         try:
             return read(first)
         except DamagedSegment as damage:
             self._problem(str(damage))
         except FileNotFoundError as error:
-            # Names are never used again: one that is listed again was not merged away.
+            # Names are never reused: one that is listed again was not merged away.
             if first not in self._vanished:
                 self._vanished.add(first)
                 raise _ListingOutdated from None
@@ -470,12 +471,12 @@ class StreamReader:
 
 
 def _before(firsts: Sequence[int], stop: int | None) -> Sequence[int]:
-    """The segments that may hold records before `stop`."""
+    """The segments that may contain records before `stop`."""
     return firsts if stop is None else firsts[: bisect_left(firsts, stop)]
 
 
 def _pause_after(looks: int) -> None:
-    """Pauses a reader that has listed a directory `looks` times and got no further."""
+    """Pauses a reader that has listed a directory `looks` times without progress."""
     if looks > _LOOKS_AT_ONCE:
         doublings = min(looks - _LOOKS_AT_ONCE, 30)
         time.sleep(min(_PAUSE_S_MAX, _PAUSE_S_MIN * 2**doublings))
@@ -510,9 +511,9 @@ def last_records(
 ) -> list[Record]:
     """The last `count` chosen records of a stream, or all if there are fewer.
 
-    With `stop`, those before it. `reader` is then after the last of them, at the end or `stop`.
-    Keeps no more than `count` records in memory. A filter that chooses few records may have the
-    whole stream read.
+    With `stop`, only those before it. `reader` is then after the last of them, at the end or
+    `stop`. Keeps at most `count` records in memory. A filter that chooses few records may cause a
+    read of the whole stream.
     """
     if chosen.chooses_all or not count:
         reader.seek_last(count, stop)

@@ -1,7 +1,7 @@
-"""A literal that a line must have for a regular expression to match in it.
+"""Finds a literal that a line must contain for a regular expression to match in it.
 
 Searching for a literal is many times as fast as matching. The literal found here need not be the
-longest one. What counts is that every match has it, so anything that is not plain is skipped.
+longest one. Every match must contain it, so anything that is not plain is skipped.
 """
 
 import re
@@ -20,7 +20,7 @@ _TOKEN = re.compile(
 
 
 def required_literal(pattern: bytes) -> bytes:
-    """The longest bytes that are easily seen to be in every match of `pattern`; may be empty."""
+    """The longest bytes that are obviously in every match of `pattern`; may be empty."""
     runs = [b""]
     depth = 0  # groups are skipped
     for token in _TOKEN.finditer(pattern):

@@ -1,4 +1,4 @@
-"""What a stream has: how many records, of how many bytes, from when to when."""
+"""Summarizes streams: how many records and bytes, from when to when."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +19,12 @@ from logengine.reading.problem import Report, raise_or_warn
 
 
 class StreamSummary(msgspec.Struct, frozen=True):
-    """What there is of a stream, by its names and its headers.
+    """The contents of a stream, by its file names and headers.
 
-    `records` counts from the first record that is kept to the last. `bytes` are those of its files.
-    `since` and `until` are the timestamps of its first and of its last records, in UTC. Numbers and
-    times are None for a stream without records. `damaged` counts segments at the two ends whose
-    header cannot be read: they are not in the other figures.
+    `records` counts from the first record that is kept to the last. `bytes` is the size of its
+    files. `since` and `until` are the timestamps of its first and of its last records, in UTC.
+    Numbers and times are None for a stream without records. `damaged` counts segments at the two
+    ends whose header cannot be read: they are not in the other figures.
     """
 
     stream: str
@@ -39,7 +39,7 @@ class StreamSummary(msgspec.Struct, frozen=True):
 
 
 def streams(*names: str, data: AnyPath | None = None) -> list[StreamSummary]:
-    """The streams named, or all there are, by name. Reads a header at each end of each.
+    """The named streams, or all existing ones, by name. Reads a header at each end of each.
 
     `data` is the data directory; by default `$LOGENGINE_DATA`, else where this user's own daemon
     or the system's keeps it. Raises `InvalidStreamName`, `UnknownStream` and `OSError`.
@@ -53,9 +53,9 @@ def newest_seq(
 ) -> int:
     """The number of the last record that a stream ever had; 0 if there is none.
 
-    Records that the stream itself says are gone count. Raises `OSError`.
+    Records that the stream itself records as gone count. Raises `OSError`.
     """
-    from logengine.reading.reader import StreamReader  # much that a list of streams does not need
+    from logengine.reading.reader import StreamReader  # a list of streams does not need it
 
     directory = data_directory(data)
     if stream not in list_streams(directory):
@@ -66,8 +66,8 @@ def newest_seq(
 def _summarize(directory: Path, stream: str) -> StreamSummary:
     """The summary of a stream, from the names and the headers at its two ends.
 
-    A directory that is not there any more counts as empty: it is being made again for the first
-    record, or was removed.
+    A directory that no longer exists counts as empty: it is being recreated for the first record,
+    or was removed.
     """
     gone: set[int] = set()
     while True:
@@ -77,7 +77,7 @@ def _summarize(directory: Path, stream: str) -> StreamSummary:
             damaged: set[int] = set()
             ends = [_end(directory, order, damaged, gone) for order in (firsts, firsts[::-1])]
         except _Vanished:
-            continue  # ends: each segment may vanish only once
+            continue  # terminates: each segment may vanish only once
         except FileNotFoundError:
             firsts, size, damaged, ends = [], 0, set(), []
         break
@@ -97,21 +97,21 @@ def _summarize(directory: Path, stream: str) -> StreamSummary:
 
 
 class _Vanished(Exception):
-    """A segment is not there any more: it was merged, or removed, since it was listed."""
+    """A segment no longer exists: it was merged, or removed, since it was listed."""
 
 
 def _end(
     directory: Path, firsts: Sequence[int], damaged: set[int], gone: set[int]
 ) -> Header | None:
-    """The header of the first of some segments that has records; those before it are `damaged`.
+    """The header of the first segment with records; adds unreadable ones before it to `damaged`.
 
-    Raises `_Vanished` for one that is not there any more; it is among the `gone` then.
+    Raises `_Vanished` for one that no longer exists, after adding it to `gone`.
     """
     for first in firsts:
         try:
             header = read_header(directory, first)
         except FileNotFoundError:
-            # Names are never used again: what is listed once more is no merged segment.
+            # Names are never reused: one that is listed again was not merged away.
             if first not in gone:
                 gone.add(first)
                 raise _Vanished from None

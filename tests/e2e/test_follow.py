@@ -130,7 +130,7 @@ def test_a_follower_slower_than_retention_says_once_what_is_gone(
         assert follower.end() == 130
         note = f"note: app: records 5 to {first - 1} were removed before they were read, "
         assert follower.said().splitlines() == [
-            f"logengine: {note}by retention or for room on a full disk"
+            f"logengine: {note}by retention or to make room on a full disk"
         ]
         gaps = {record["_seq"]: record["_gaps"] for record in follower.shown if "_gaps" in record}
         assert gaps == {first: [{"first": 5, "last": first - 1, "reason": "removed"}]}

@@ -1,1 +1,1 @@
-"""The engine with one thing done wrong at a time, and who is to find it: `make mutants`."""
+"""The engine with one bug at a time, and the finders of each: `make mutants`."""

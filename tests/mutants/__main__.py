@@ -1,8 +1,8 @@
 """The command: `python -m tests.mutants`, or `make mutants`.
 
-Looks for each mutant, says who found it, and which nobody did; ends with 1 if there are any.
-A run that was stopped goes on where it was: what was found is not looked for again while the
-engine and the mutant are the same.
+Hunts each mutant, reports its finder, and lists those not found; exits with 1 if there are any.
+An interrupted run continues where it stopped: a found mutant is not hunted again while the
+engine and the mutant are unchanged.
 """
 
 import sys
@@ -19,18 +19,18 @@ from tests.mutants.mutant import Mutant
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="NAME", help="These alone; may be given again.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
 @click.option("--jobs", type=click.IntRange(1, 2), default=2, show_default=True)
-@click.option("--seconds", type=float, help="For how long the simulation searches, at most.")
-@click.option("--list", "lists", is_flag=True, help="Names them, and looks for none.")
-@click.option("--harmless", is_flag=True, help="Looks for those that harm nobody, too.")
+@click.option("--seconds", type=float, help="How long the simulation searches, at most.")
+@click.option("--list", "lists", is_flag=True, help="Lists the mutants, and hunts none.")
+@click.option("--harmless", is_flag=True, help="Also hunts those that are harmless.")
 @click.option(
     "--found",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
     default=".mutants-found",
     show_default=True,
-    help="Keeps what was found; without this file all are looked for.",
+    help="Records what was found; without this file all are hunted.",
 )
 def main(
     only: Sequence[str],
@@ -41,7 +41,7 @@ def main(
     lists: bool,
     harmless: bool,
 ) -> None:
-    """Breaks the engine in one place at a time, and sees that it is found."""
+    """Breaks the engine in one place at a time, and checks that a finder notices."""
     chosen = _chosen(only)
     if lists:
         for mutant in chosen:
@@ -66,7 +66,7 @@ def main(
                 if found.is_caught:
                     found_before.add(mutant, found)
                 _print(mutant, found)
-        finally:  # whoever stops it does not wait for the rest
+        finally:  # an interrupt does not wait for the rest
             pool.shutdown(cancel_futures=True)
     sys.exit(_report(asked, chosen, caught))
 

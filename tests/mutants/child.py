@@ -1,6 +1,6 @@
-"""What runs in a mutant's own tree: `python -m tests.mutants.child simulate | pytest`.
+"""Runs in a mutant's own tree: `python -m tests.mutants.child simulate | pytest`.
 
-Ends with 0 where nothing was found, with 1 where something was, and says which seed it was.
+Exits with 0 if nothing was found, and with 1 if something was, and prints the seed.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def _simulate(seconds: float, seed: int, patched: str = "") -> int:
             found: object
             try:
                 found, _ = run(Scenario.drawn(seed))
-            except Exception as error:  # noqa: BLE001 - what the engine raised for who looks at it
+            except Exception as error:  # noqa: BLE001 - an error of the engine counts as found
                 found = f"the engine raised {error!r}"
             if found is not None:
                 print(f"{SAYS}{seed} {found}")

@@ -1,4 +1,4 @@
-"""Mutants of the committer, of what waits in a stream, and of who holds one."""
+"""Mutants of the committer, of what waits in a stream, and of exclusive access to one."""
 
 from tests.mutants.making import mutant, then
 from tests.mutants.mutant import Change, Mutant, Simulation, tests
@@ -6,10 +6,10 @@ from tests.mutants.mutant import Change, Mutant, Simulation, tests
 _HOLDS = "unit/test_stream_locks.py::test_"
 _COMMITTER = "store/test_committer.py::test_"
 
-# As it was: without the assertion that came with the mend, too.
+# The original bug, also without the assertion that came with the fix.
 LOSS = Mutant(
     "only_the_batch_right_before",
-    "the loss: a batch looks at the one right before it, and a plan at no durable state",
+    "the loss: a batch checks only the one right before it, and a plan no durable state",
     (
         Change(
             "store/committer.py",
@@ -40,7 +40,7 @@ MUTANTS = then(
         LOSS,
         mutant(
             "first_under_way_awaited",
-            "a batch waits for the first one under way that holds its stream, not for the last",
+            "a batch waits for the first one under way that contains its stream, not for the last",
             "store/committer.py",
             "            for batch in self._under_way\n            for stream in streams",
             "            for batch in reversed(self._under_way)\n            for stream in streams",
@@ -54,7 +54,7 @@ MUTANTS = then(
         ),
         mutant(
             "held_stream_taken",
-            "a commit starts in a stream that somebody holds",
+            "a commit starts in a stream that is held exclusively",
             "store/committer.py",
             "pending.resting or pending.recovering or self._stream_locks.is_held(stream)",
             "pending.resting or pending.recovering",
@@ -63,21 +63,21 @@ MUTANTS = then(
         ),
         mutant(
             "resting_stream_taken",
-            "a stream that rests after a failure is tried at once",
+            "a stream that pauses after a failure is retried immediately",
             "store/committer.py",
             "pending.resting or pending.recovering or self._stream_locks.is_held(stream)",
             "pending.recovering or self._stream_locks.is_held(stream)",
         ),
         mutant(
             "recovering_stream_taken",
-            "a stream that is being recovered is recovered once more",
+            "a stream that is being recovered is recovered a second time",
             "store/committer.py",
             "pending.resting or pending.recovering or self._stream_locks.is_held(stream)",
             "pending.resting or self._stream_locks.is_held(stream)",
         ),
         mutant(
             "failing_beside_others",
-            "a failing stream goes with the others, and a hang of it is theirs",
+            "a failing stream is committed with the others, which share its hang",
             "store/committer.py",
             "            if (stream in self._failing) is not failing:\n                continue\n",
             "",
@@ -91,21 +91,21 @@ MUTANTS = then(
         ),
         mutant(
             "not_taken_from_failing",
-            "a stream that goes again is still among the failing ones",
+            "a recovered stream is still among the failing ones",
             "store/committer.py",
             "        self._failing.discard(stream)\n\n    def _recover(",
             "\n    def _recover(",
         ),
         mutant(
             "acked_though_failed",
-            "senders hear of what failed as of what is durable",
+            "senders are notified of failed records as if they were durable",
             "store/committer.py",
             "            if error is None:\n                self._succeeded",
             "            if error is None or isinstance(error, OSError):\n                self._succeeded",
         ),
         mutant(
             "outdated_taken_for_durable",
-            "a plan that was not published, for being outdated, counts as durable",
+            "an outdated plan, which was not published, counts as durable",
             "store/committer.py",
             "            if error is None:\n                self._succeeded",
             "            if error is None or isinstance(error, OutdatedPlan):\n"
@@ -113,56 +113,56 @@ MUTANTS = then(
         ),
         mutant(
             "batch_never_through",
-            "nobody hears that a batch is through",
+            "nothing is notified when a batch is finished",
             "store/committer.py",
             "        batch.done.set_result(None)\n",
             "",
         ),
         mutant(
             "batch_stays_under_way",
-            "a batch that is through counts as under way",
+            "a finished batch counts as under way",
             "store/committer.py",
             "        self._under_way.remove(batch)\n",
             "",
         ),
         mutant(
             "hold_not_let_through",
-            "who waits for a stream is not told that a commit of it is through",
+            "waiters for a stream are not notified when a commit of it is finished",
             "store/committer.py",
             "        self._stream_locks.let_through(batch.taken)\n",
             "",
         ),
         mutant(
             "not_pumped_after_a_batch",
-            "what arrived during a batch waits for somebody to send more",
+            "what arrived during a batch waits for the next arrival",
             "store/committer.py",
             "        batch.done.set_result(None)\n        self._pump()\n",
             "        batch.done.set_result(None)\n",
         ),
         mutant(
             "no_room_told",
-            "senders that wait for room are not told that there is some",
+            "senders that wait for room are not notified when there is some",
             "store/committer.py",
             "        self._pump()\n        self._on_room()\n",
             "        self._pump()\n",
         ),
         mutant(
             "first_number_acked",
-            "of the records in a batch the first is acknowledged, and not the last",
+            "the first record of a batch is acknowledged, and not the last",
             "store/committer.py",
             "            latest[entry.sender] = entry.number\n",
             "            latest.setdefault(entry.sender, entry.number)\n",
         ),
         mutant(
             "pending_bytes_stay",
-            "what is durable counts as waiting in memory",
+            "durable records count as waiting in memory",
             "store/committer.py",
             "        self.pending_bytes -= size\n        pending.bytes -= size\n        pending.under_way",
             "        pending.bytes -= size\n        pending.under_way",
         ),
         mutant(
             "stream_bytes_stay",
-            "what is durable counts as waiting in its stream",
+            "durable records count as waiting in their stream",
             "store/committer.py",
             "        self.pending_bytes -= size\n        pending.bytes -= size\n        pending.under_way",
             "        self.pending_bytes -= size\n        pending.under_way",
@@ -173,42 +173,42 @@ MUTANTS = then(
         ),
         mutant(
             "stream_stays_under_way",
-            "a stream whose commit is through counts as busy",
+            "a stream whose commit is finished counts as busy",
             "store/committer.py",
             "        pending.under_way -= 1\n        assert",
             "        assert",
         ),
         mutant(
             "failing_for_ever",
-            "a stream that goes again counts as failing for its senders",
+            "a stream that works again counts as failing for its senders",
             "store/committer.py",
             "        pending.goes_again()\n",
             "",
         ),
         mutant(
             "queue_forgotten_under_way",
-            "the queue of a stream is forgotten while a batch of it is under way",
+            "the queue of a stream is dropped while a batch of it is under way",
             "store/pending.py",
             "        return not (self.entries or self.returned or self.under_way)",
             "        return not (self.entries or self.returned)",
         ),
         mutant(
             "rests_before_all_are_back",
-            "a stream rests before the batches planned on the failed one are back",
+            "a stream pauses before the batches planned on the failed one are back",
             "store/committer.py",
             "        elif not pending.under_way:\n            self._waiting_bytes",
             "        else:\n            self._waiting_bytes",
         ),
         mutant(
             "outdated_counted_as_failures",
-            "what was planned on a batch that failed counts as a failure of its own",
+            "what was planned on a failed batch counts as a separate failure",
             "store/committer.py",
             "if not (pending.has_failed and isinstance(error, OutdatedPlan)):",
             "if True:",
         ),
         mutant(
             "outdated_never_counted",
-            "a plan that is outdated, and no batch before it failed, is not reported",
+            "an outdated plan without a failed batch before it is not reported",
             "store/committer.py",
             "if not (pending.has_failed and isinstance(error, OutdatedPlan)):",
             "if not isinstance(error, OutdatedPlan):",
@@ -217,7 +217,7 @@ MUTANTS = then(
         ),
         mutant(
             "failure_not_counted",
-            "a failure is logged, and not counted",
+            "a failure is logged but not counted",
             "store/committer.py",
             "        self.totals.failures += 1\n        self._failing",
             "        self._failing",
@@ -240,7 +240,7 @@ MUTANTS = then(
         ),
         mutant(
             "dropped_without_a_hold",
-            "a full disk takes the oldest segments while a compaction publishes",
+            "a full disk removes the oldest segments while a compaction publishes",
             "store/committer.py",
             "            async with self.held(stream):\n                if self._closed:",
             "            if True:\n                if self._closed:",
@@ -249,7 +249,7 @@ MUTANTS = then(
         ),
         mutant(
             "dropped_and_not_told",
-            "the log does not have what a full disk took",
+            "the log does not report what a full disk removed",
             "store/committer.py",
             "            await report_dropped(self._store.data, stream, dropped)\n",
             "            await asyncio.sleep(0)\n",
@@ -258,14 +258,14 @@ MUTANTS = then(
         ),
         mutant(
             "rests_for_ever",
-            "a stream whose pause is over rests on",
+            "a stream whose pause is over keeps pausing",
             "store/committer.py",
             "        pending.retry = None\n        pending.resting = False\n",
             "        pending.retry = None\n",
         ),
         mutant(
             "recovers_for_ever",
-            "a recovery that failed counts as under way",
+            "a failed recovery counts as under way",
             "store/committer.py",
             "            pending.recovering = False\n            self._stream_locks.let_through({stream})\n"
             "            if pending",
@@ -273,7 +273,7 @@ MUTANTS = then(
         ),
         mutant(
             "unread_streams_wait_for_a_sender",
-            "a stream that could not be read at the start is not tried until somebody sends to it",
+            "a stream that could not be read at startup is not retried until a sender sends to it",
             "store/committer.py",
             "            if is_waiting or not (pending.entries or pending.wants_recovery):",
             "            if is_waiting or not pending.entries:",
@@ -282,14 +282,14 @@ MUTANTS = then(
         ),
         mutant(
             "failed_recovery_not_tried_again",
-            "a recovery that failed is the last one",
+            "a failed recovery is not retried",
             "store/committer.py",
             "            self._rest(stream, pending)\n            self._pump()",
             "            self._pump()",
         ),
         mutant(
             "recovered_stream_not_let_through",
-            "who waits for a stream is not told that its recovery is through",
+            "waiters for a stream are not notified when its recovery is finished",
             "store/committer.py",
             "        self._stream_locks.let_through({stream})\n        report_recovery",
             "        report_recovery",
@@ -314,7 +314,7 @@ MUTANTS = then(
         ),
         mutant(
             "barrier_of_nothing",
-            "a barrier in a stream of which nothing waits is passed at once, recovered or not",
+            "a barrier in a stream without waiting records is passed immediately, recovered or not",
             "store/committer.py",
             "        pending = self._pending.get(stream)\n        last =",
             "        pending = self._pending.get(stream)\n        if pending is None:\n"
@@ -322,7 +322,7 @@ MUTANTS = then(
         ),
         mutant(
             "barrier_at_the_first",
-            "a barrier stands behind the first that waits, and not behind the last",
+            "a barrier is placed after the first waiting record, and not after the last",
             "store/committer.py",
             "last = pending.entries[-1].sender if",
             "last = pending.entries[0].sender if",
@@ -333,14 +333,14 @@ MUTANTS = then(
         ),
         mutant(
             "read_while_failing",
-            "senders are read whose stream fails",
+            "senders of a failing stream are read",
             "store/committer.py",
             "(not pending.attempts and pending.bytes < pending_max)",
             "pending.bytes < pending_max",
         ),
         mutant(
             "stream_without_limit",
-            "a stream takes all of the memory",
+            "one stream uses all of the memory",
             "store/committer.py",
             "(not pending.attempts and pending.bytes < pending_max)",
             "not pending.attempts",
@@ -349,21 +349,21 @@ MUTANTS = then(
         ),
         mutant(
             "many_retries_at_once",
-            "failing streams are tried again in several batches at once",
+            "failing streams are retried in several batches concurrently",
             "store/committer.py",
             "        return not any(batch.retries for batch in self._under_way)",
             "        return True",
         ),
         mutant(
             "retries_hold_up_others",
-            "a batch of failing streams counts among those of the others",
+            "a batch of failing streams counts as one of the other batches",
             "store/committer.py",
             "under_way = sum(not batch.retries for batch in self._under_way)",
             "under_way = len(self._under_way)",
         ),
         mutant(
             "in_loop_while_under_way",
-            "the loop commits a batch itself although another one is under way",
+            "the loop itself commits a batch although another one is under way",
             "store/committer.py",
             "in_loop = not (self._under_way or retries) and self._may_wait_for(batch)",
             "in_loop = self._may_wait_for(batch)",
@@ -372,14 +372,14 @@ MUTANTS = then(
         ),
         mutant(
             "idle_with_batches_under_way",
-            "all counts as durable once nothing waits",
+            "everything counts as durable once nothing waits",
             "store/committer.py",
             "        if not self._under_way and all(each.is_empty for each in self._pending.values()):",
             "        if not any(pending.entries for pending in self._pending.values()):",
         ),
         mutant(
             "not_idle_again",
-            "what is added does not end the idleness",
+            "a new record does not end the idle state",
             "store/committer.py",
             "        self._idle.clear()\n",
             "",
@@ -387,42 +387,42 @@ MUTANTS = then(
         # What waits in a stream.
         mutant(
             "returned_behind_the_new",
-            "what failed goes behind what has arrived meanwhile",
+            "failed records are queued after those that arrived meanwhile",
             "store/pending.py",
             "        self.entries.extendleft(reversed(self.returned))",
             "        self.entries.extend(self.returned)",
         ),
         mutant(
             "returned_in_reverse",
-            "what failed comes back with the last first",
+            "failed records come back in reverse order",
             "store/pending.py",
             "        self.entries.extendleft(reversed(self.returned))",
             "        self.entries.extendleft(self.returned)",
         ),
         mutant(
             "returned_before_those_under_way",
-            "what failed is in the queue before the batches planned on it are back",
+            "failed records are in the queue before the batches planned on them are back",
             "store/pending.py",
             "        if self.under_way:\n            return 0\n",
             "",
         ),
         mutant(
             "returned_twice",
-            "what failed comes back twice",
+            "failed records come back twice",
             "store/pending.py",
             "        self.entries.extendleft(reversed(self.returned))\n        self.returned.clear()\n",
             "        self.entries.extendleft(reversed(self.returned))\n",
         ),
         mutant(
             "barriers_forgotten",
-            "a failure lets go of places for which somebody waits",
+            "a failure drops barriers that something waits for",
             "store/pending.py",
             "    return not isinstance(entry.sender, Barrier) or entry.sender.waiting > 0",
             "    return not isinstance(entry.sender, Barrier)",
         ),
         mutant(
             "refusals_forgotten",
-            "a failure lets go of records that were refused, and of their numbers",
+            "a failure drops refused records, and their numbers",
             "store/pending.py",
             "    return not isinstance(entry.sender, Barrier) or entry.sender.waiting > 0",
             "    is_barrier = isinstance(entry.sender, Barrier)\n"
@@ -434,7 +434,7 @@ MUTANTS = then(
         ),
         mutant(
             "first_number_of_a_producer",
-            "a segment says how far a producer was at the first of its entries",
+            "a segment records a producer's number at the first of its entries",
             "store/pending.py",
             "        producers={entry.producer: entry.number for entry in entries if entry.producer is not None},",
             "        producers={\n            entry.producer: entry.number\n"
@@ -443,7 +443,7 @@ MUTANTS = then(
         ),
         mutant(
             "count_of_entries",
-            "a batch counts its entries, and not its records",
+            "a batch counts its entries instead of its records",
             "store/pending.py",
             "        count=sum(entry.count for entry in entries),",
             "        count=sum(entry.count > 0 for entry in entries),",
@@ -460,7 +460,7 @@ MUTANTS = then(
         # Holds.
         mutant(
             "held_by_two",
-            "two have a stream for themselves",
+            "two holders have exclusive access to a stream",
             "store/stream_locks.py",
             "            await other.ended.wait()",
             "            break",
@@ -469,7 +469,7 @@ MUTANTS = then(
         ),
         mutant(
             "held_while_busy",
-            "who asks for a stream has it while a commit of it is under way",
+            "exclusive access to a stream is granted while a commit of it is under way",
             "store/stream_locks.py",
             "            if self._is_busy(stream):\n                await hold.through.wait()\n",
             "",
@@ -478,7 +478,7 @@ MUTANTS = then(
         ),
         mutant(
             "let_through_by_the_first",
-            "who asks for a stream has it when one of its commits is through",
+            "exclusive access to a stream is granted when only one of its commits is finished",
             "store/stream_locks.py",
             "            if stream in streams and not self._is_busy(stream):",
             "            if stream in streams:",
@@ -487,7 +487,7 @@ MUTANTS = then(
         ),
         mutant(
             "end_of_a_hold_not_told",
-            "nothing starts again when a hold ends",
+            "nothing restarts when a hold ends",
             "store/stream_locks.py",
             "            self._on_ended()\n",
             "",

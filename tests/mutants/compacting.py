@@ -1,4 +1,4 @@
-"""Mutants of compaction and retention, and of what they mean for who reads."""
+"""Mutants of compaction and retention, and of their effects on readers."""
 
 from tests.mutants.making import mutant
 from tests.mutants.mutant import Simulation, tests
@@ -11,7 +11,7 @@ _RETENTION = tests("unit/test_retention.py", "crash/test_retention.py")
 MUTANTS = (
     mutant(
         "published_without_a_hold",
-        "a merge takes its name while a commit is under way in its stream",
+        "a merge is published while a commit is under way in its stream",
         "upkeep/compaction.py",
         "            async with self._committer.held(stream):\n"
         "                await self._in_thread(_publish_in_place_of",
@@ -21,7 +21,7 @@ MUTANTS = (
     ),
     mutant(
         "published_in_place_of_nothing",
-        "a merge takes its name although what it is made of was dropped",
+        "a merge is published although its sources were dropped",
         "upkeep/compaction.py",
         "            raise _Outdated\n",
         "            pass\n",
@@ -31,7 +31,7 @@ MUTANTS = (
     ),
     mutant(
         "visible_result_not_noted",
-        "a merge whose sync failed does not keep removals from this stream",
+        "a merge whose sync failed does not prevent removals from this stream",
         "upkeep/rewrite.py",
         "            names=self._names,\n",
         "            names=DurableNames(lambda _: None),\n",
@@ -41,7 +41,7 @@ MUTANTS = (
     ),
     mutant(
         "failed_result_not_aborted",
-        "a merge that could not take its name leaves its temp",
+        "a merge that could not be published leaves its temp",
         "upkeep/compaction.py",
         "            writer.abort()\n            raise",
         "            raise",
@@ -55,7 +55,7 @@ MUTANTS = (
         "        if is_quiet:\n            self._store.end_active(stream)",
         "        self._store.end_active(stream)",
         _COMPACTOR,
-        harmless="it costs segments and rewriting, and no promise",
+        harmless="it costs segments and rewriting, but breaks no promise",
     ),
     mutant(
         "active_never_ended",
@@ -67,7 +67,7 @@ MUTANTS = (
     ),
     mutant(
         "leftover_left",
-        "what a compaction left that was cut short stays",
+        "leftovers of an interrupted compaction are kept",
         "upkeep/compaction.py",
         "        if found.leftover is not None:\n",
         "        if False:\n",
@@ -76,7 +76,7 @@ MUTANTS = (
     ),
     mutant(
         "leftover_removed_at_once",
-        "what a compaction left goes, and what covers it is believed to be durable",
+        "leftovers of a compaction are removed, and what covers them is trusted as durable",
         "upkeep/compaction.py",
         "        await self._publish(stream, writer, [writer.plan.file_name], leftover.names)",
         "        writer.abort()\n"
@@ -95,18 +95,18 @@ MUTANTS = (
     ),
     mutant(
         "survey_kept_after_a_drop",
-        "what was dropped counts as there",
+        "dropped segments count as existing",
         "upkeep/compaction.py",
         "            known.drops += 1\n            known.survey = None\n",
         "            known.drops += 1\n",
         Simulation(),
         _COMPACTOR,
-        harmless="what is rewritten is read again, and a survey is thrown away wherever a drop came"
+        harmless="what is rewritten is read again, and a survey is discarded if a drop came"
         " between (`known.drops != drops`)",
     ),
     mutant(
         "failure_not_tried_again",
-        "a compaction that failed is the last of its stream",
+        "a failed compaction is the last one of its stream",
         "upkeep/compaction.py",
         "            if known.failures or self._is_quiet(known):",
         "            if not known.failures and self._is_quiet(known):",
@@ -125,7 +125,7 @@ MUTANTS = (
     ),
     mutant(
         "covered_unlinked_oldest_first",
-        "what a merge covers goes with the oldest first",
+        "what a merge covers is removed oldest first",
         "disk/durable_names.py",
         "        for name in sorted(names, reverse=True):",
         "        for name in sorted(names):",
@@ -136,7 +136,7 @@ MUTANTS = (
     ),
     mutant(
         "leftover_of_older_seals_unseen",
-        "what came back behind an older seal is not looked for",
+        "segments that came back after an older seal are not searched for",
         "upkeep/survey.py",
         "    found.leftover = _look(directory, older, names, damaged, Survey(ended_before)).leftover\n",
         "",
@@ -146,7 +146,7 @@ MUTANTS = (
     ),
     mutant(
         "covered_taken_for_a_part",
-        "what a merge left is merged once more",
+        "leftovers of a merge are merged once more",
         "upkeep/survey.py",
         "        is_covered = covering is not None and header.count and header.last <= covering.last",
         "        is_covered = False",
@@ -155,7 +155,7 @@ MUTANTS = (
     ),
     mutant(
         "plain_beside_its_seal_unseen",
-        "a plain segment beside its seal is not cleared up",
+        "a plain segment next to its seal is not cleaned up",
         "upkeep/survey.py",
         "        if header.is_compressed and segment_name(first) in names:\n"
         "            left.append(segment_name(first))\n",
@@ -165,7 +165,7 @@ MUTANTS = (
     ),
     mutant(
         "seal_after_a_damaged_one",
-        "a seal follows one whose hash nobody knows",
+        "a seal follows one whose hash is unknown",
         "upkeep/survey.py",
         "                found.seal_from = None  # it may be a sealed one\n",
         "                pass\n",
@@ -174,7 +174,7 @@ MUTANTS = (
     ),
     mutant(
         "merged_without_a_check",
-        "parts that are others by now are merged",
+        "sources that have been replaced since are merged",
         "upkeep/rewrite.py",
         "                assert (header.last, header.is_compressed) == (part.last, part.is_compressed)\n",
         "",
@@ -184,7 +184,7 @@ MUTANTS = (
     ),
     mutant(
         "seal_without_the_one_before",
-        "a seal does not name the one before it",
+        "a seal does not name the previous one",
         "upkeep/rewrite.py",
         "            prev=hash_for_successor(before, line),",
         '            prev="",',
@@ -194,7 +194,7 @@ MUTANTS = (
     # Retention.
     mutant(
         "removed_before_a_sync",
-        "retention removes before what a compaction removed is synced",
+        "retention removes before a compaction's removals are synced",
         "upkeep/retention.py",
         "            # would come back after a power cut.\n"
         "            self._names.sync(directory)\n",
@@ -204,7 +204,7 @@ MUTANTS = (
     ),
     mutant(
         "removal_not_synced",
-        "retention does not sync what it removed",
+        "retention does not sync its removals",
         "upkeep/retention.py",
         "            is_removed = self._names.remove(directory, removal.oldest.name)\n",
         "            directory.unlink(removal.oldest.name)\n            is_removed = True\n",
@@ -213,17 +213,17 @@ MUTANTS = (
     ),
     mutant(
         "retained_though_unsynced",
-        "retention removes from a directory in which removed ones may come back",
+        "retention removes from a directory in which removed segments may come back",
         "upkeep/retention.py",
         "            if self._names.may_remove_from(use.stream) and self._is_known(use.stream)",
         "            if self._is_known(use.stream)",
         Simulation(),
         _RETENTION,
-        harmless="`remove` looks at it once more, right before it removes",
+        harmless="`remove` checks it once more, right before it removes",
     ),
     mutant(
         "retained_though_not_recovered",
-        "retention removes from a stream of which nobody knows where it ends",
+        "retention removes from a stream whose end is unknown",
         "upkeep/retention.py",
         "            if self._names.may_remove_from(use.stream) and self._is_known(use.stream)",
         "            if self._names.may_remove_from(use.stream)",
@@ -231,7 +231,7 @@ MUTANTS = (
     ),
     mutant(
         "removed_though_unsynced",
-        "retention removes what it chose before a sync failed",
+        "retention removes what it chose before a failed sync",
         "upkeep/retention.py",
         "        if not self._names.may_remove_from(removal.stream):\n            return False\n",
         "",
@@ -240,7 +240,7 @@ MUTANTS = (
     ),
     mutant(
         "seal_removed_before_its_plain",
-        "retention removes a seal beside which its plain segment is left",
+        "retention removes a seal whose plain segment is left next to it",
         "upkeep/retention.py",
         "        if is_there_twice or covers_others or not",
         "        if covers_others or not",
@@ -249,7 +249,7 @@ MUTANTS = (
     ),
     mutant(
         "seal_removed_before_covered",
-        "retention removes a seal that covers segments which are left",
+        "retention removes a seal that covers existing segments",
         "upkeep/retention.py",
         "        if is_there_twice or covers_others or not",
         "        if is_there_twice or not",
@@ -258,7 +258,7 @@ MUTANTS = (
     ),
     mutant(
         "unsealed_retained_away",
-        "retention removes what is not sealed",
+        "retention removes unsealed segments",
         "upkeep/retention.py",
         "        if is_there_twice or covers_others or not (header.is_sealed or header.gap is not UNSET):",
         "        if is_there_twice or covers_others:",
@@ -276,17 +276,17 @@ MUTANTS = (
     ),
     mutant(
         "removed_and_not_told",
-        "the log does not have what retention removed",
+        "the log does not report what retention removed",
         "upkeep/compaction.py",
         "                if not is_removed:\n                    continue\n",
         "                if True:\n                    continue\n",
         Simulation(),
         _RETENTION,
     ),
-    # Who reads.
+    # Readers.
     mutant(
         "followed_before_a_sync",
-        "a follower shows what is visible and not durable",
+        "a follower shows what is visible but not durable",
         "reading/follower.py",
         "                    sync_directory(self._data / reader.stream)\n",
         "                    pass\n",

@@ -1,4 +1,4 @@
-"""Which mutants were found, kept in a file, so that a run that was stopped goes on."""
+"""Keeps in a file which mutants were found, to continue an interrupted run."""
 
 import hashlib
 from functools import cached_property
@@ -12,7 +12,7 @@ from tests.mutants.tree import ROOT
 
 
 class _Line(msgspec.Struct, frozen=True):
-    """`of` says of which engine and which mutant: of others it says nothing."""
+    """`of` identifies the engine and the mutant: the line counts for no others."""
 
     name: str
     of: str
@@ -20,7 +20,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class Found:
-    """What was found so far; one line of JSON for each. Who was missed is not in it."""
+    """The mutants found so far, one line of JSON for each. Missed ones are not in it."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -31,12 +31,12 @@ class Found:
                 self._lines[line.name] = line
 
     def get(self, mutant: Mutant) -> Caught | None:
-        """How this mutant of the engine as it is was found; None if it was not, or not yet."""
+        """How this mutant of the current engine was found; None if it was not, or not yet."""
         line = self._lines.get(mutant.name)
         return line.caught if line is not None and line.of == self._of(mutant) else None
 
     def add(self, mutant: Mutant, caught: Caught) -> None:
-        """Keeps that it was found."""
+        """Records that it was found."""
         line = _Line(mutant.name, self._of(mutant), caught)
         self._lines[mutant.name] = line
         with self._file.open("ab") as file:

@@ -1,4 +1,4 @@
-"""Looks for one mutant, in a process of its own."""
+"""Runs the finders of one mutant, in a separate process."""
 
 import os
 import subprocess
@@ -14,20 +14,20 @@ from tests.mutants.tree import ROOT, tree_with
 SIMULATION = "simulation"
 _TESTS_LIMIT_S = 900.0
 _TEST_LIMIT_S = 120
-# How much longer than its time of the processor a search may take on a machine that is busy.
+# How much more wall time than processor time a search may take on a busy machine.
 _BUSY = 12.0
 _SHOWN = 100
 _PYTEST = (
     *("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"),
     *("--hypothesis-seed=18", f"--timeout={_TEST_LIMIT_S}"),
 )
-# The long campaigns are run where one is named; of a whole file what runs at each change.
+# A test that is named runs even if it is a long campaign; a whole file runs without campaigns.
 _ALSO_CAMPAIGNS = ("-m", "campaign or not campaign")
 
 
 @dataclass(frozen=True)
 class Caught:
-    """How a hunt ended: by whom the mutant was found and how, or why it was not."""
+    """The result of a hunt: which finder found the mutant and how, or why none did."""
 
     by: str
     how: str
@@ -35,16 +35,16 @@ class Caught:
 
     @property
     def is_caught(self) -> bool:
-        """Whether somebody found it."""
+        """Whether a finder found it."""
         return bool(self.by)
 
 
 class BrokenFinder(Exception):
-    """What is to find a mutant did not run."""
+    """A finder did not run."""
 
 
 def hunt(mutant: Mutant, *, seconds: float | None = None) -> Caught:
-    """Asks the finders of a mutant, one after the other, until one finds it."""
+    """Runs the finders of a mutant, one after the other, until one finds it."""
     began_s = time.monotonic()
     how = ""
     with tree_with(mutant.changes) as tree:
@@ -75,11 +75,11 @@ def _ask(finder: Finder, mutant: Mutant, tree: Path, seconds: float | None) -> t
 
 
 def _fail(tree: Path, nodes: tuple[str, ...]) -> tuple[bool, str]:
-    """A test counts only where the engine as it is passes it."""
+    """Runs tests. A failure counts only if the unchanged engine passes."""
     status, node = _pytest(tree, nodes)
     if status != FOUND:
         return False, ""
-    # The very same one, also where it is a file that is in neither tree.
+    # The same test, even if it is a file that is in neither tree.
     same = os.path.normpath(tree / node).removeprefix(f"{tree}/")
     again, _ = _pytest(ROOT, [same] if node else nodes)
     if again == FOUND:
@@ -105,7 +105,7 @@ def _pytest(tree: Path, nodes: tuple[str, ...] | list[str]) -> tuple[int, str]:
 def _simulate(
     finder: Simulation, tree: Path, patched: list[str], seconds: float | None
 ) -> tuple[bool, str]:
-    """A scenario counts only where the engine as it is passes it."""
+    """Runs the simulation. A scenario counts only if the unchanged engine passes it."""
     seconds = seconds or finder.seconds
     seed = finder.seed
     left_s = seconds
@@ -130,7 +130,7 @@ def _simulate(
 
 
 def _fails(seed: int) -> bool:
-    """Whether the engine as it is breaks a promise in this scenario."""
+    """Whether the unchanged engine breaks a promise in this scenario."""
     status, _ = _run(ROOT, ["simulate", "0.000001", str(seed)], 600)
     return status == FOUND
 

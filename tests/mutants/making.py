@@ -1,4 +1,4 @@
-"""Short ways to write a mutant."""
+"""Shorthands for writing mutants."""
 
 from tests.mutants.mutant import Change, Finder, Mutant, Simulation
 
@@ -14,12 +14,12 @@ def mutant(
     *finders: Finder,
     harmless: str = "",
 ) -> Mutant:
-    """A mutant of one change, which the simulation is to find, unless others are named."""
+    """A mutant of one change, which the simulation has to find, unless finders are named."""
     return Mutant(name, wrong, (Change(module, old, new),), finders or _SIMULATION, harmless)
 
 
 def then(mutants: tuple[Mutant, ...], *finders: Finder) -> tuple[Mutant, ...]:
-    """The same mutants; what the simulation alone was to find, `finders` are asked for as well."""
+    """The same mutants; `finders` also search for those that only the simulation had to find."""
     return tuple(
         Mutant(m.name, m.wrong, m.changes, (*m.finders, *finders), m.harmless, patched=m.patched)
         if m.finders == _SIMULATION

@@ -1,15 +1,15 @@
-"""What a mutant is: a change of the engine's text, what is wrong with it, and who finds it."""
+"""Defines a mutant: a change of the engine's text, what is wrong with it, and its finders."""
 
 from dataclasses import dataclass
 
-# Of processor time. What takes longer is not found reliably.
+# Seconds of processor time. Mutants that take longer are not found reliably.
 SEARCH_S = 60.0
 FIRST_SEED = 18
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """The simulation of the whole daemon: so many seconds of processor time, from a seed on."""
+    """The simulation of the whole daemon, for a number of CPU seconds, from a seed on."""
 
     seconds: float = SEARCH_S
     seed: int = FIRST_SEED
@@ -20,7 +20,7 @@ class Simulation:
 
 @dataclass(frozen=True)
 class FailingTests:
-    """Tests that are to fail, as pytest names them."""
+    """Tests that have to fail, by their pytest names."""
 
     nodes: tuple[str, ...]
 
@@ -30,7 +30,7 @@ class FailingTests:
 
 @dataclass(frozen=True)
 class Rig:
-    """A test that has a mutant of its own, and succeeds where it is found."""
+    """A test that makes its own mutant, and passes if it is found."""
 
     node: str
 
@@ -42,13 +42,13 @@ Finder = Simulation | FailingTests | Rig
 
 
 def tests(*nodes: str) -> FailingTests:
-    """Tests below `tests/` that are to fail."""
+    """Tests below `tests/` that have to fail."""
     return FailingTests(tuple(f"tests/{node}" for node in nodes))
 
 
 @dataclass(frozen=True)
 class Change:
-    """In `module`, a file below `logengine/`, `old` occurs once, and is `new` instead."""
+    """Replaces `old`, which occurs once in `module`, a file below `logengine/`, by `new`."""
 
     module: str
     old: str
@@ -57,11 +57,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Mutant:
-    """One thing done wrong.
+    """One bug in the engine.
 
-    `wrong` says what, in a line. The `finders` are asked one after the other. `harmless` says why
-    nobody can find it, where it breaks no promise: then it is not counted. `patched` names a
-    mutant of the crash rig, which needs no changed text.
+    `wrong` describes it in a line. The `finders` run one after the other. `harmless` says why none
+    can find it, if it breaks no promise: then it is not counted. `patched` names a
+    mutant of the crash rig, which changes no text.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The mutants of the crash rig, which are made by patching: the simulation is asked first."""
+"""The mutants of the crash rig, which are patches: the simulation runs first."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ _SEARCH_S = 20.0
 
 
 def _by(node: str, patches: Sequence[mutants.Mutant]) -> tuple[Mutant, ...]:
-    """Those that a parametrized test of the rig finds, each by its own case of it."""
+    """Mutants that a parametrized test of the rig finds, each by its own case."""
     return tuple(
         Mutant(
             f"rig_{_name(patch)}",

@@ -16,7 +16,7 @@ MUTANTS = (
     # The outbox.
     mutant(
         "acked_goes_back",
-        "an ack of less than was acknowledged takes that back",
+        "an ack below what was acknowledged reverts that",
         "client/outbox.py",
         "        self.acked = max(self.acked, place)",
         "        self.acked = place",
@@ -25,7 +25,7 @@ MUTANTS = (
     ),
     mutant(
         "spooled_before_acked",
-        "what is acknowledged is looked for in the spool",
+        "acknowledged records are looked up in the spool",
         "client/outbox.py",
         "        self.spooled = max(self.spooled, self.acked)\n        self._sent_ever",
         "        self._sent_ever",
@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     mutant(
         "in_flight_forgotten",
-        "what was under way on a lost connection is not sent again",
+        "records in flight on a lost connection are not sent again",
         "client/outbox.py",
         "        self._waiting.extendleft(reversed(self._in_flight))\n",
         "",
@@ -42,7 +42,7 @@ MUTANTS = (
     ),
     mutant(
         "in_flight_in_reverse",
-        "what was under way on a lost connection is sent again with the last first",
+        "records in flight on a lost connection are sent again in reverse order",
         "client/outbox.py",
         "        self._waiting.extendleft(reversed(self._in_flight))\n",
         "        self._waiting.extendleft(self._in_flight)\n",
@@ -50,7 +50,7 @@ MUTANTS = (
     ),
     mutant(
         "sent_goes_on",
-        "on a new connection what was sent on the one before counts as sent",
+        "on a new connection, what was sent on the previous one counts as sent",
         "client/outbox.py",
         "        self.sent = self.acked\n        self._end_chunk()",
         "        self._end_chunk()",
@@ -58,7 +58,7 @@ MUTANTS = (
     ),
     mutant(
         "whole_chunk_again",
-        "a chunk of which a part is durable is sent again as a whole",
+        "a partly durable chunk is sent again as a whole",
         "client/outbox.py",
         "        chunk = whole.behind(self.sent)",
         "        chunk = whole",
@@ -66,7 +66,7 @@ MUTANTS = (
     ),
     mutant(
         "one_line_too_few",
-        "of a chunk of which a part is durable one record more is left out",
+        "one record too many of a partly durable chunk is skipped",
         "client/outbox.py",
         "[place + 1 - self.first :]",
         "[place + 2 - self.first :]",
@@ -74,7 +74,7 @@ MUTANTS = (
     ),
     mutant(
         "foreign_numbers_taken_for_own",
-        "records that another sender has stored under this name are taken for this one's",
+        "records that another sender stored under this name are treated as this sender's",
         "client/outbox.py",
         "            if until is None and self.acked < self._sent_ever:\n",
         "            if False:\n",
@@ -82,7 +82,7 @@ MUTANTS = (
     ),
     mutant(
         "numbers_not_moved_behind",
-        "numbers that another process used are used again",
+        "numbers that another process used are reused",
         "client/outbox.py",
         "            offset = next_number - 1 - durable\n",
         "",
@@ -98,7 +98,7 @@ MUTANTS = (
     ),
     mutant(
         "asked_for_the_acknowledged",
-        "a daemon may ask for what it acknowledged",
+        "a daemon may request records that it acknowledged",
         "client/outbox.py",
         "        if durable < self.acked:\n",
         "        if False:\n",
@@ -106,7 +106,7 @@ MUTANTS = (
     ),
     mutant(
         "until_forgotten",
-        "what a process adds counts as sent by the one before",
+        "what a process adds counts as sent by the previous one",
         "client/outbox.py",
         "        sent_at_most = self._sent_ever if until is None else max(until, self._sent_ever)",
         "        sent_at_most = self.taken",
@@ -115,7 +115,7 @@ MUTANTS = (
     ),
     mutant(
         "sent_by_the_earlier_forgotten",
-        "what a process before may have sent counts as never sent",
+        "what a previous process may have sent counts as never sent",
         "client/outbox.py",
         "        sent_at_most = self._sent_ever if until is None else max(until, self._sent_ever)",
         "        sent_at_most = self._sent_ever",
@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     mutant(
         "numbering_not_taken_over",
-        "the offset that a welcome tells is not remembered",
+        "the offset from a welcome is not remembered",
         "client/outbox.py",
         "        self.numbering = Numbering(offset)\n",
         "",
@@ -140,7 +140,7 @@ MUTANTS = (
     ),
     mutant(
         "first_is_the_next",
-        "a hello says that only what comes is still held",
+        "a hello says that only future records are held",
         "client/outbox.py",
         "return None if offset is None else self.acked + 1 + offset",
         "return None if offset is None else self.taken + 1 + offset",
@@ -148,7 +148,7 @@ MUTANTS = (
     ),
     mutant(
         "let_go_before_the_ack",
-        "memory lets go of a chunk of which a part is not durable",
+        "memory discards a chunk that is only partly durable",
         "client/outbox.py",
         "        while self._in_flight and self._in_flight[0].last <= place:",
         "        while self._in_flight and self._in_flight[0].first <= place:",
@@ -156,7 +156,7 @@ MUTANTS = (
     ),
     mutant(
         "waiting_not_let_go",
-        "what is durable or in the spool is sent from memory once more",
+        "records that are durable or in the spool are sent from memory again",
         "client/outbox.py",
         "            self.held_bytes -= len(self._waiting.popleft().lines)\n",
         "            break\n",
@@ -182,7 +182,7 @@ MUTANTS = (
     ),
     mutant(
         "refused_counted_again",
-        "what the daemon refuses once more counts once more",
+        "a repeated refusal counts again",
         "client/outbox.py",
         "            first = max(first, self.refusals[-1].last + 1)",
         "            pass",
@@ -190,7 +190,7 @@ MUTANTS = (
     ),
     mutant(
         "spooled_in_part",
-        "what is under way does not go to the spool",
+        "records in flight do not go to the spool",
         "client/outbox.py",
         "for chunk in (*self._in_flight, *self._waiting)]",
         "for chunk in self._waiting]",
@@ -199,7 +199,7 @@ MUTANTS = (
     ),
     mutant(
         "fresh_not_spooled",
-        "what was taken last does not go to the spool",
+        "the most recently added records do not go to the spool",
         "client/outbox.py",
         "        self._end_chunk()\n        chunks = [chunk.behind",
         "        chunks = [chunk.behind",
@@ -209,7 +209,7 @@ MUTANTS = (
     # The conversation.
     mutant(
         "answer_cut_in_two",
-        "an answer that comes in two pieces is two answers",
+        "an answer that arrives in two pieces is two answers",
         "client/conversation.py",
         "(self._unfinished + data).split",
         "data.split",
@@ -217,7 +217,7 @@ MUTANTS = (
     ),
     mutant(
         "acked_before_the_welcome",
-        "an ack is taken before a welcome",
+        "an ack before a welcome is accepted",
         "client/conversation.py",
         "        if not self.is_welcomed:\n            raise",
         "        if False:\n            raise",
@@ -225,7 +225,7 @@ MUTANTS = (
     ),
     mutant(
         "acked_before_sent",
-        "an ack of what was not sent is taken",
+        "an ack for unsent records is accepted",
         "client/conversation.py",
         "        if place > self._outbox.sent:",
         "        if False:",
@@ -233,7 +233,7 @@ MUTANTS = (
     ),
     mutant(
         "number_taken_for_a_place",
-        "an ack's number is taken for a place",
+        "an ack's number is treated as a place",
         "client/conversation.py",
         "        place = self._outbox.number_to_place(number)\n        if place",
         "        place = number\n        if place",
@@ -241,7 +241,7 @@ MUTANTS = (
     ),
     mutant(
         "fenced_goes_on",
-        "a producer whose name another one took goes on",
+        "a producer whose name another one took over continues",
         "client/conversation.py",
         '        elif error == "fenced":',
         '        elif error == "fenced" and not self._outbox.pending:',
@@ -250,7 +250,7 @@ MUTANTS = (
     ),
     mutant(
         "every_error_passes",
-        "an error that the client does not know is nothing",
+        "an unknown error is ignored",
         "client/conversation.py",
         "        elif error not in _PASSING_ERRORS:",
         "        elif False:",
@@ -258,7 +258,7 @@ MUTANTS = (
     ),
     mutant(
         "stalled_is_the_end",
-        "a connection that was too slow is the end of the client",
+        "a connection that was too slow ends the client",
         "client/conversation.py",
         "        elif error not in _PASSING_ERRORS:",
         "        else:",
@@ -276,7 +276,7 @@ MUTANTS = (
     ),
     mutant(
         "spool_goes_on_over_a_gap",
-        "what is in the spool is followed by records that are not next",
+        "records in the spool are followed by ones with a gap in their numbers",
         "client/spool.py",
         "            self.release(self.last)  # it is durable, or what is between could not be",
         "            pass",
@@ -285,7 +285,7 @@ MUTANTS = (
     ),
     mutant(
         "released_in_one_go",
-        "segments of the spool go with one sync for all",
+        "segments of the spool are removed with one sync for all",
         "client/spool.py",
         "            sync_directory(self._directory)\n            self.bytes",
         "            self.bytes",
@@ -293,7 +293,7 @@ MUTANTS = (
     ),
     mutant(
         "released_too_soon",
-        "a segment of the spool goes when a part of it is durable",
+        "a segment of the spool is removed when only part of it is durable",
         "client/spool.py",
         "return bool(self._segments) and self._segments[0].last <= acked",
         "return bool(self._segments) and self._segments[0].first <= acked",
@@ -302,7 +302,7 @@ MUTANTS = (
     ),
     mutant(
         "failed_segment_kept",
-        "a segment of the spool whose name could not be synced stays",
+        "a segment of the spool whose name could not be synced is kept",
         "client/spool.py",
         "                os.unlink(self._directory / segment_name(segment.first))\n            raise",
         "                pass\n            raise",
@@ -310,7 +310,7 @@ MUTANTS = (
     ),
     mutant(
         "spool_found_and_not_synced",
-        "what a killed process left in the spool is believed to be durable",
+        "what a killed process left in the spool is trusted as durable",
         "client/spool.py",
         "            sync_directory(self._directory)\n            sync_directory(self.path)\n",
         "            pass\n",
@@ -318,7 +318,7 @@ MUTANTS = (
     ),
     mutant(
         "numbering_for_all",
-        "what is yet to come counts as sent by the process before",
+        "future records count as sent by the previous process",
         "client/spool.py",
         "        return Numbering(known.offset, self.last if known.until is None else known.until)",
         "        return Numbering(known.offset, known.until)",
@@ -327,7 +327,7 @@ MUTANTS = (
     ),
     mutant(
         "numbering_never_known",
-        "a process that finds a spool takes it for never sent",
+        "a process treats the records of an existing spool as never sent",
         "client/spool.py",
         "        return Numbering(known.offset, self.last if known.until is None else known.until)",
         "        return NEVER_SENT",
@@ -336,7 +336,7 @@ MUTANTS = (
     ),
     mutant(
         "read_from_the_segments_start",
-        "what is read from the spool begins with its segment",
+        "reads from the spool start at the beginning of a segment",
         "client/spool.py",
         "        return Chunk(segment.first, segment.last, body).behind(place - 1)",
         "        return Chunk(place, segment.last, body)",
@@ -345,7 +345,7 @@ MUTANTS = (
     ),
     mutant(
         "damaged_spool_not_put_aside",
-        "a damaged segment of the spool is written over, and kept nowhere",
+        "a damaged segment of the spool is overwritten, and kept nowhere",
         "client/spool.py",
         "        self._put_aside(path)\n        # The last one first",
         "        # The last one first",
@@ -353,7 +353,7 @@ MUTANTS = (
     ),
     mutant(
         "unreadable_newest_ends_the_start",
-        "a client cannot be made while the newest segment of its spool cannot be read",
+        "a client cannot be created while the newest segment of its spool cannot be read",
         "client/spool.py",
         "            if last is None and self._stored.last >= first:\n",
         "            if False:\n",
@@ -361,7 +361,7 @@ MUTANTS = (
     ),
     mutant(
         "gap_of_the_spool_not_said",
-        "records that somebody took out of the middle of the spool are passed in silence",
+        "records that were removed from the middle of the spool are skipped silently",
         "client/spool.py",
         "        self._tell_missing(without([(first, last)], self._missing), offset)\n",
         "",
@@ -369,7 +369,7 @@ MUTANTS = (
     ),
     mutant(
         "sent_records_missed",
-        "what was sent and removed is said to be missing after a kill",
+        "records that were sent and removed are reported as missing after a kill",
         "client/spool.py",
         "                self._store_last(0)  # before it goes: nobody is to miss it\n",
         "                pass\n",
@@ -378,7 +378,7 @@ MUTANTS = (
     ),
     mutant(
         "failing_spool_ends_for_good",
-        "a spool that failed once is not tried again",
+        "a spool that failed once is not retried",
         "client/delivery.py",
         "        self._failing.clear()\n",
         "        pass\n",
@@ -386,7 +386,7 @@ MUTANTS = (
     ),
     mutant(
         "finalizer_of_a_worker_lost",
-        "a worker that logged before it began sends nothing at its end",
+        "a worker that logged before it started sends nothing at exit",
         "client/shutdown.py",
         "    if _hooked == [os.getpid()]:\n        _hook_child()\n",
         "    pass\n",

@@ -18,7 +18,7 @@ MUTANTS = (
     ),
     mutant(
         "acked_when_closed",
-        "a connection that is closed goes on answering",
+        "a closed connection continues to answer",
         "intake/connection.py",
         "        if self._state.is_closed:\n            return\n        self._durable = number",
         "        self._durable = number",
@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     mutant(
         "acks_nobody_asked_for",
-        "a sender that said no hello has answers",
+        "a sender without a hello gets answers",
         "intake/connection.py",
         "        if self._answers.are_wanted:\n            self._answers.ack(number)",
         "        if True:\n            self._answers.ack(number)",
@@ -43,7 +43,7 @@ MUTANTS = (
     ),
     mutant(
         "half_a_record_of_a_producer",
-        "half a record of a producer takes the whole one's number",
+        "half a record of a producer uses the number of the complete one",
         "intake/connection.py",
         "        if self.producer is not None or (self._state.is_stopping and self._answers.are_wanted):",
         "        if self._state.is_stopping and self._answers.are_wanted:",
@@ -68,7 +68,7 @@ MUTANTS = (
     ),
     mutant(
         "lost_behind_a_hello",
-        "what arrives with a hello is lost",
+        "what arrives together with a hello is lost",
         "intake/connection.py",
         "        self._held_back = after\n",
         "",
@@ -77,7 +77,7 @@ MUTANTS = (
     ),
     mutant(
         "read_while_greeting",
-        "a producer is read before it is welcomed",
+        "a producer is read before its welcome",
         "intake/connection.py",
         "        if self._state.is_read and not self._poller",
         "        if not self._state.is_ended and not self._poller",
@@ -93,14 +93,14 @@ MUTANTS = (
     ),
     mutant(
         "refused_without_a_number",
-        "a record that is refused takes no number",
+        "a refused record uses no number",
         "intake/connection.py",
         '        self._add(b"", 0, 1, self._arrivals.timestamp())',
         '        self._add(b"", 0, 0, self._arrivals.timestamp())',
     ),
     mutant(
         "short_answer_believed",
-        "what the kernel did not take of an answer is not sent",
+        "the part of an answer that the kernel did not accept is not sent",
         "intake/answer_writer.py",
         "            del self._waiting[:sent]\n",
         "            self._waiting.clear()\n",
@@ -111,7 +111,7 @@ MUTANTS = (
     ),
     mutant(
         "ack_kept_back",
-        "an ack that was due while others were sent is not sent",
+        "an ack that became due while others were being sent is not sent",
         "intake/answer_writer.py",
         "                self._waiting += self._encode_ack(self._ack_due)\n                self._ack_due = 0",
         "                self._waiting += self._encode_ack(self._ack_due)",
@@ -120,7 +120,7 @@ MUTANTS = (
     ),
     mutant(
         "not_sent_on",
-        "what the kernel did not take is never sent",
+        "what the kernel did not accept is never sent",
         "intake/answer_writer.py",
         "                self._loop.add_writer(self._socket, self._on_writable)\n",
         "",
@@ -129,7 +129,7 @@ MUTANTS = (
     ),
     mutant(
         "not_read_on_after_answers",
-        "a sender that did not read its answers is not read on when it does",
+        "a sender that did not read its answers is not read again when it does",
         "intake/connection.py",
         "        self._admission.let_go_on(self)\n        self._close_if_through()",
         "        self._close_if_through()",
@@ -138,7 +138,7 @@ MUTANTS = (
     ),
     mutant(
         "not_closed_after_answers",
-        "a connection whose last answer went late stays open",
+        "a connection whose last answer was sent late stays open",
         "intake/connection.py",
         "        self._admission.let_go_on(self)\n        self._close_if_through()",
         "        self._admission.let_go_on(self)",
@@ -147,7 +147,7 @@ MUTANTS = (
     ),
     mutant(
         "closed_before_the_ack",
-        "a connection is closed before its last record is durable, and is not told so",
+        "a connection is closed before its last record is durable, without notice",
         "intake/connection.py",
         "        is_durable = self._durable >= self._arrived and not self.held_bytes\n",
         "        is_durable = True\n",
@@ -156,7 +156,7 @@ MUTANTS = (
     ),
     mutant(
         "closed_with_half_a_record",
-        "a sender whose last record is not taken yet, for it has no end, hears nothing of that",
+        "a sender whose last, unterminated record was not yet accepted is not notified of that",
         "intake/connection.py",
         "        is_durable = self._durable >= self._arrived and not self.held_bytes\n",
         "        is_durable = self._durable >= self._arrived\n",
@@ -167,7 +167,7 @@ MUTANTS = (
     ),
     mutant(
         "closed_without_a_word",
-        "a sender without a hello is not told that not all is durable",
+        "a sender without a hello is not notified that not everything is durable",
         "intake/connection.py",
         "        if not (self._answers.are_wanted or is_durable):\n",
         "        if self._answers.are_wanted and not is_durable:\n",
@@ -192,7 +192,7 @@ MUTANTS = (
     ),
     mutant(
         "broken_pipe_ends_reading",
-        "what a sender had sent is lost if it does not read its answers any more",
+        "what a sender had sent is lost if it no longer reads its answers",
         "intake/answer_writer.py",
         "                self._ack_due = 0\n                return\n",
         "                self._ack_due = 0\n                raise\n",
@@ -201,7 +201,7 @@ MUTANTS = (
     ),
     mutant(
         "not_stopped_when_there_is_no_room",
-        "a stop forgets what is in the kernel's buffer of a sender that may not be read now",
+        "a stop drops what is in the kernel's buffer of a sender that may not be read now",
         "intake/connection.py",
         "        if state.is_closed or not state.is_ended or state.is_greeting:",
         "        if state.is_closed or not (state.is_ended or state.is_stopping) or state.is_greeting:",
@@ -210,7 +210,7 @@ MUTANTS = (
     ),
     mutant(
         "memory_of_the_closed_stays",
-        "what a closed connection held counts as held",
+        "the memory of a closed connection counts as used",
         "intake/connection.py",
         "        self._receiver.drop_unfinished()\n        self._account_for_held(finished=True)\n",
         "        self._receiver.drop_unfinished()\n",
@@ -219,7 +219,7 @@ MUTANTS = (
     ),
     mutant(
         "held_back_uncounted",
-        "what waits behind a hello takes no memory",
+        "what waits after a hello uses no memory",
         "intake/connection.py",
         "        if self._held_back:\n            held_bytes",
         "        if False:\n            held_bytes",
@@ -228,7 +228,7 @@ MUTANTS = (
     ),
     mutant(
         "answers_without_limit",
-        "a sender that reads no answers is read on",
+        "a sender that does not read its answers is still read",
         "intake/connection.py",
         "        if self._answers.are_too_many and not self._state.is_stopping:\n            return 0\n",
         "",
@@ -247,7 +247,7 @@ MUTANTS = (
     ),
     mutant(
         "end_waits_for_room",
-        "a sender that has hung up is not let go of while there is no room",
+        "a sender that has hung up is not dropped while there is no room",
         "intake/connection.py",
         "            return 1  # that is the end, and may be read at any time",
         "            return 0",
@@ -256,7 +256,7 @@ MUTANTS = (
     ),
     mutant(
         "read_past_the_record",
-        "who may be read up to the end of a record is read on",
+        "a sender that may be read up to the end of a record is read further",
         "intake/connection.py",
         "        return self._receiver.whole_bytes(waiting) if may_finish else 0",
         "        return len(waiting) if may_finish else 0",
@@ -266,21 +266,21 @@ MUTANTS = (
     # The server.
     mutant(
         "welcomed_at_once",
-        "a producer is welcomed before what it sent before is durable",
+        "a producer gets its welcome before what it sent earlier is durable",
         "intake/producers.py",
         "            await self._committer.barrier(stream)\n",
         "            await asyncio.sleep(0)\n",
     ),
     mutant(
         "not_fenced",
-        "two connections of a producer send side by side",
+        "two connections of a producer send concurrently",
         "intake/producers.py",
         "        if before is not None:\n            before.fence()\n",
         "",
     ),
     mutant(
         "new_one_fenced",
-        "the place of a producer is taken from whoever came last by whoever goes",
+        "a leaving connection takes the producer's place from the newest one",
         "intake/producers.py",
         "            if self._speakers.get(key) is speaker:\n                del",
         "            if key in self._speakers:\n                del",
@@ -296,7 +296,7 @@ MUTANTS = (
     ),
     mutant(
         "first_not_heeded",
-        "a welcome asks for records that the producer does not have any more",
+        "a welcome asks for records that the producer no longer has",
         "intake/producers.py",
         "speaker.welcome_producer(max(known + 1, first or 1))",
         "speaker.welcome_producer(known + 1)",
@@ -314,7 +314,7 @@ MUTANTS = (
     ),
     mutant(
         "welcome_of_the_gone",
-        "a connection that has gone is welcomed",
+        "a connection that has been closed gets a welcome",
         "intake/producers.py",
         "            welcome.cancel()\n",
         "            pass\n",
@@ -332,7 +332,7 @@ MUTANTS = (
     ),
     mutant(
         "read_without_memory",
-        "a sender is read although all together have no room",
+        "a sender is read although all streams together have no room",
         "intake/admission.py",
         "        if self.is_full or self._quotas.wait_s(reader):\n            return None",
         "        if self._quotas.wait_s(reader):\n            return None",
@@ -341,7 +341,7 @@ MUTANTS = (
     ),
     mutant(
         "nobody_elected",
-        "unfinished records that fill the memory stop everybody",
+        "unfinished records that fill the memory stop every sender",
         "intake/admission.py",
         "        if self.elected or not self._paused or not self._is_held_up():",
         "        if True:",
@@ -350,7 +350,7 @@ MUTANTS = (
     ),
     mutant(
         "elected_for_ever",
-        "one that finished its record keeps everybody else waiting",
+        "a sender that finished its record keeps all others waiting",
         "intake/admission.py",
         "        if finished and reader is self.elected:\n            self._end_election()\n            self.let_go_on()\n",
         "",
@@ -359,7 +359,7 @@ MUTANTS = (
     ),
     mutant(
         "elected_though_gone",
-        "one that has gone keeps everybody else waiting",
+        "a sender that has gone keeps all others waiting",
         "intake/admission.py",
         "        if reader is self.elected:\n            self._end_election()\n        if self._paused:",
         "        if self._paused:",
@@ -368,14 +368,14 @@ MUTANTS = (
     ),
     mutant(
         "not_resumed",
-        "a sender for which there is room again is not read on",
+        "a sender is not read again when there is room",
         "intake/admission.py",
         "                self._paused.pop(paused, None)\n                paused.resume()\n",
         "                self._paused.pop(paused, None)\n",
     ),
     mutant(
         "stop_does_not_wait_for_senders",
-        "a stop does not take what was sent",
+        "a stop does not read what was sent",
         "intake/server.py",
         "        await self._all_closed.wait()\n",
         "",
@@ -384,7 +384,7 @@ MUTANTS = (
     ),
     mutant(
         "stop_does_not_wait_for_commits",
-        "a stop does not wait until all is durable",
+        "a stop does not wait until everything is durable",
         "intake/server.py",
         "        self._quotas.report()\n        await self._committer.drained()\n",
         "        self._quotas.report()\n",
@@ -393,7 +393,7 @@ MUTANTS = (
     ),
     mutant(
         "no_place_given_back",
-        "who waits for a place is not accepted when somebody goes",
+        "a waiting client is not accepted when a connection closes",
         "intake/server.py",
         "        self._listeners.accept_again()\n",
         "",
@@ -409,7 +409,7 @@ MUTANTS = (
     ),
     mutant(
         "datagrams_of_one_sender",
-        "datagrams that wait together are all stored as the first one's sender's",
+        "datagrams that wait together are all stored as from the first one's sender",
         "intake/datagrams.py",
         "        if sender is not self._gathered_of:\n            self._add_gathered()",
         "        if self._gathered_of is None:\n            self._add_gathered()",
@@ -425,7 +425,7 @@ MUTANTS = (
     ),
     mutant(
         "inherited_datagrams_taken",
-        "a stop takes datagrams from a socket that the next daemon has too",
+        "a stop reads datagrams from a socket that the next daemon also has",
         "intake/datagrams.py",
         "        if self._is_inherited or self._is_closed:",
         "        if self._is_closed:",
@@ -433,7 +433,7 @@ MUTANTS = (
     ),
     mutant(
         "datagram_cut",
-        "a datagram that is too long is stored without its end",
+        "a datagram that is too long is stored truncated",
         "intake/datagrams.py",
         "        if size_bytes > len(self._buffer):",
         "        if False:",
@@ -442,7 +442,7 @@ MUTANTS = (
     # What quotas drop.
     mutant(
         "dropped_without_an_answer",
-        "a sender is not told of what a quota dropped",
+        "a sender is not told what a quota dropped",
         "intake/connection.py",
         "        if arrived.over is not None and self._answers.are_wanted:\n",
         "        if False:\n",
@@ -451,7 +451,7 @@ MUTANTS = (
     ),
     mutant(
         "dropped_from_the_one_before",
-        "a sender is told of one more than a quota dropped",
+        "a sender is told of one more record than a quota dropped",
         "intake/connection.py",
         "            first = self._arrived - (arrived.numbers - arrived.records) + 1\n",
         "            first = self._arrived - (arrived.numbers - arrived.records)\n",
@@ -460,7 +460,7 @@ MUTANTS = (
     ),
     mutant(
         "dropped_numbers_not_used",
-        "what a quota dropped uses no numbers",
+        "records that a quota dropped use no numbers",
         "intake/connection.py",
         "        self._add(arrived.body, arrived.records, arrived.numbers, arrived.timestamp)\n",
         "        self._add(arrived.body, arrived.records, arrived.records, arrived.timestamp)\n",
@@ -478,7 +478,7 @@ MUTANTS = (
     ),
     mutant(
         "dropped_once_announced_for_ever",
-        "what was dropped is announced again with the next",
+        "dropped records are announced again with the next ones",
         "intake/quota.py",
         "        self._dropped.clear()\n",
         "",
@@ -487,7 +487,7 @@ MUTANTS = (
     ),
     mutant(
         "latest_drop_announced",
-        "of what a quota dropped only the latest is announced",
+        "only the latest records that a quota dropped are announced",
         "intake/quota.py",
         "        dropped.records += records - passed\n",
         "        dropped.records = records - passed\n",
@@ -496,7 +496,7 @@ MUTANTS = (
     ),
     mutant(
         "stop_announces_nothing",
-        "what was dropped before a stop is not announced",
+        "records dropped before a stop are not announced",
         "intake/server.py",
         "        self._quotas.report()\n        await self._committer.drained()\n",
         "        await self._committer.drained()\n",
@@ -505,7 +505,7 @@ MUTANTS = (
     ),
     mutant(
         "close_announces_nothing",
-        "what was dropped before a stop that ran out of time is told of nowhere",
+        "records dropped before a stop that ran out of time are reported nowhere",
         "intake/server.py",
         "        self._quotas.report()  # after",
         "        # after",
@@ -514,7 +514,7 @@ MUTANTS = (
     ),
     mutant(
         "stored_though_over",
-        "what is over a quota is counted as dropped, and stored",
+        "records over a quota are counted as dropped, and stored",
         "intake/quota.py",
         "        return Admitted(body[:stop], passed, key[2])\n",
         "        return Admitted(body, records, key[2])\n",

@@ -1,4 +1,4 @@
-"""Mutants of the store, of its publication, and of what it plans."""
+"""Mutants of the store, of its publication, and of its plans."""
 
 from tests.mutants.making import mutant, then
 from tests.mutants.mutant import Simulation, tests
@@ -9,7 +9,7 @@ MUTANTS = then(
     (
         mutant(
             "outdated_plans_published",
-            "a plan is published whatever is durable",
+            "a plan is published regardless of what is durable",
             "store/store.py",
             "        if planned.before is durable:\n            return None",
             "        return None",
@@ -34,14 +34,14 @@ MUTANTS = then(
         ),
         mutant(
             "before_not_awaited",
-            "a commit does not wait for those it was planned on",
+            "a commit does not wait for those that its plan is based on",
             "store/store.py",
             "            for commit_before in before:\n                await commit_before\n",
             "",
         ),
         mutant(
             "outdated_not_looked_at_first",
-            "directories are made for plans that are outdated",
+            "directories are created for outdated plans",
             "store/store.py",
             "unusable or commit.failure or self._outdated(commit.planned)",
             "unusable or commit.failure",
@@ -50,21 +50,21 @@ MUTANTS = then(
         ),
         mutant(
             "failure_of_a_step_forgotten",
-            "what failed when it was prepared is published all the same",
+            "what failed during its preparation is published anyway",
             "store/store.py",
             "unusable or commit.failure or self._outdated(commit.planned)",
             "unusable or self._outdated(commit.planned)",
         ),
         mutant(
             "prepared_without_a_directory",
-            "a stream's first segment is written before there is a directory",
+            "a stream's first segment is written before its directory exists",
             "store/store.py",
             "                        if self._has_directory(commit.stream)\n",
             "",
         ),
         mutant(
             "state_not_set_back",
-            "after a failure the next commit is planned on what did not come about",
+            "after a failure the next commit is planned on the failed state",
             "store/store.py",
             "                self._set_planned(stream, self._durable[stream])\n"
             "            elif segment.plan is not None:",
@@ -88,14 +88,14 @@ MUTANTS = then(
         ),
         mutant(
             "durable_not_noted",
-            "what is durable stays what it was",
+            "the durable state is never updated",
             "store/store.py",
             "                self._durable[stream] = segment.after\n",
             "",
         ),
         mutant(
             "segments_not_told",
-            "nobody hears of a segment that is durable",
+            "nothing is notified when a segment is durable",
             "store/store.py",
             "                    self._observer.segment_committed(segment.plan)\n",
             "                    pass\n",
@@ -104,7 +104,7 @@ MUTANTS = then(
         ),
         mutant(
             "settled_not_counted",
-            "a plan that is settled counts as under way",
+            "a settled plan counts as under way",
             "store/store.py",
             "            self._unsettled[stream] -= 1\n",
             "",
@@ -125,21 +125,21 @@ MUTANTS = then(
         ),
         mutant(
             "ended_though_uncertain",
-            "a segment is ended although it may be visible and not durable",
+            "a segment is ended although it may be visible but not durable",
             "store/store.py",
             "        return not self._unsettled[stream] and stream not in self._uncertain",
             "        return not self._unsettled[stream]",
         ),
         mutant(
             "evicted_whatever_is_under_way",
-            "memory is made by ending segments that are being committed",
+            "segments that are being committed are ended to free memory",
             "store/store.py",
             "            if state.active and self._may_end(stream):\n                ended",
             "            if state.active:\n                ended",
         ),
         mutant(
             "empty_segment_ended",
-            "a segment without records is ended, although the next has its name",
+            "a segment without records is ended, although the next one has its name",
             "store/store.py",
             "        if self._may_end(stream) and state.active and state.active.count:",
             "        if self._may_end(stream) and state.active:",
@@ -147,7 +147,7 @@ MUTANTS = then(
         ),
         mutant(
             "ended_in_the_plan_only",
-            "a segment is ended in what is planned, and not in what is durable",
+            "a segment is ended in the planned state but not in the durable one",
             "store/store.py",
             "            self._durable[stream] = state.without_active()\n"
             "            self._set_planned(stream, self._durable[stream])",
@@ -155,14 +155,14 @@ MUTANTS = then(
         ),
         mutant(
             "active_taken_for_ended",
-            "the segment that commits write again counts as ended",
+            "the segment that commits rewrite counts as ended",
             "store/store.py",
             "        return state.active.first if state.active else state.next_seq",
             "        return state.next_seq",
         ),
         mutant(
             "begun_side_by_side",
-            "two commits make directories at once",
+            "two commits create directories concurrently",
             "store/store.py",
             "        async with self._beginning:\n",
             "        if True:\n",
@@ -171,7 +171,7 @@ MUTANTS = then(
         ),
         mutant(
             "failed_begin_forgotten",
-            "a directory that could not be made, or synced, is taken for made",
+            "a directory that could not be created, or synced, is treated as created",
             "store/store.py",
             "            beginning[stream].failure = error\n",
             "            pass\n",
@@ -180,7 +180,7 @@ MUTANTS = then(
         ),
         mutant(
             "never_marked",
-            "the next process is not told that this one did not end well",
+            "the next process is not told that this one did not exit cleanly",
             "store/store.py",
             "unusable = self.look() or (self._mark() if commits else None)",
             "unusable = self.look()",
@@ -189,7 +189,7 @@ MUTANTS = then(
         ),
         mutant(
             "told_from_the_plan",
-            "a welcome tells what is planned, and not what is durable",
+            "a welcome reports what is planned instead of what is durable",
             "store/store.py",
             "        state = self._durable.get(stream)\n        return state.producers",
             "        state = self._planned.get(stream)\n        return state.producers",
@@ -198,7 +198,7 @@ MUTANTS = then(
         ),
         mutant(
             "ended_well_whatever_failed",
-            "a process that ends with commits of which nothing is known says that it ended well",
+            "a process that exits with commits of unknown outcome reports a clean exit",
             "store/store.py",
             "        return bool(self._under_way or self._uncertain or is_unknown)",
             "        return False",
@@ -207,7 +207,7 @@ MUTANTS = then(
         ),
         mutant(
             "drops_though_unsynced",
-            "oldest segments go from a directory in which removed ones may come back",
+            "the oldest segments are removed from a directory in which removed ones may come back",
             "store/store.py",
             "        if self.unusable is not None or not self.names.may_remove_from(stream):",
             "        if self.unusable is not None:",
@@ -216,7 +216,7 @@ MUTANTS = then(
         ),
         mutant(
             "drop_not_told",
-            "the compactor does not hear that segments were dropped",
+            "the compactor is not notified that segments were dropped",
             "store/store.py",
             "        try:\n            return await self._in_thread(drop)\n"
             "        finally:\n            self._report_dropped(stream)",
@@ -226,7 +226,7 @@ MUTANTS = then(
         ),
         mutant(
             "ready_though_not_recovered",
-            "a stream that could not be recovered at the start begins anew",
+            "a stream that could not be recovered at startup starts from nothing",
             "store/opening.py",
             "        return opened.recover(stream, active_bytes_max)\n    except OSError as error:\n"
             "        return error",
@@ -235,7 +235,7 @@ MUTANTS = then(
         ),
         mutant(
             "data_directory_not_synced_at_the_start",
-            "the names of streams that somebody made are not synced at a start",
+            "the names of streams that another process created are not synced at startup",
             "store/opening.py",
             "        locked.directory.sync()\n",
             "",
@@ -253,7 +253,7 @@ MUTANTS = then(
         ),
         mutant(
             "unseen_taken_for_replaced",
-            "a data directory that cannot be looked at is opened once more",
+            "a data directory that cannot be examined is opened once more",
             "store/store.py",
             "                if isinstance(why, DataDirectoryUnseen):\n                    raise why\n",
             "",
@@ -271,7 +271,7 @@ MUTANTS = then(
         ),
         mutant(
             "nothing_written_again",
-            "what a failed sync lost is taken for durable after a kill",
+            "what a failed sync lost is treated as durable after a kill",
             "store/opening.py",
             "writes_again=self.crash_mark.died_before",
             "writes_again=False",
@@ -286,21 +286,21 @@ MUTANTS = then(
         ),
         mutant(
             "last_look_left_out",
-            "a plan is not held to what is durable as the last thing before it is published",
+            "a plan is not checked against the durable state immediately before it is published",
             "store/publication.py",
             "            self.failure = self._why_outdated(self.planned)",
             "            pass",
         ),
         mutant(
             "failing_step_goes_by",
-            "a step that fails is none's failure",
+            "a failing step is not reported as a failure",
             "store/publication.py",
             "            self.failure = error\n",
             "            pass\n",
         ),
         mutant(
             "one_failure_is_everybodys",
-            "a step that fails ends the commit of all",
+            "a failing step ends the commit of all streams",
             "store/publication.py",
             "        except Exception as error:  # noqa: BLE001 - whatever it is, only this stream failed\n"
             "            self.failure = error",
@@ -315,14 +315,14 @@ MUTANTS = then(
         ),
         mutant(
             "one_thread_awaited",
-            "a commit waits for one of its threads",
+            "a commit waits for only one of its threads",
             "store/publication.py",
             "        for job in jobs:\n            await job\n",
             "        for job in jobs[:1]:\n            await job\n",
         ),
         mutant(
             "failed_writer_not_aborted",
-            "a writer that failed leaves its temp",
+            "a failed writer leaves its temp",
             "store/publication.py",
             "            await self._publication.step([(self, self.writer.abort)])",
             "            pass",
@@ -330,7 +330,7 @@ MUTANTS = then(
         # The plan.
         mutant(
             "active_records_left_out",
-            "a segment that is written again has only what is new",
+            "a rewritten segment has only the new records",
             "store/plan.py",
             "        chunks = [active.body, *addition.chunks]",
             "        chunks = [*addition.chunks]",
@@ -344,21 +344,21 @@ MUTANTS = then(
         ),
         mutant(
             "own_number_for_the_active",
-            "a segment that is written again has the name of a new one",
+            "a rewritten segment has the name of a new one",
             "store/plan.py",
             "        first, count = active.first, active.count + addition.count",
             "        first, count = state.next_seq, active.count + addition.count",
         ),
         mutant(
             "producers_of_this_batch_only",
-            "a segment forgets producers that sent nothing to it",
+            "a segment omits producers that sent nothing to it",
             "store/plan.py",
             "producers = {name: number for name, number in known.items() if name not in advanced}",
             "producers: dict[str, int] = {}",
         ),
         mutant(
             "producers_go_back",
-            "a segment says of producers what the one before said",
+            "a segment has the producers' numbers of the previous one",
             "store/plan.py",
             "    producers |= advanced\n",
             "    producers = {**producers, **advanced, **known}\n",
@@ -372,21 +372,21 @@ MUTANTS = then(
         ),
         mutant(
             "until_of_the_last",
-            "a segment says the time of its last records, the clock having gone back",
+            "a segment has the time of its last records, although the clock has gone back",
             "store/plan.py",
             "    until = max((until for _, until in times), default=latest)",
             "    until = times[-1][1] if times else latest",
         ),
         mutant(
             "stream_never_begins",
-            "no directory is made for a new stream",
+            "no directory is created for a new stream",
             "store/plan.py",
             "        state.next_seq == 1,\n        first,",
             "        False,\n        first,",
         ),
         mutant(
             "hash_not_copied",
-            "the hash of a segment goes on from one that failed",
+            "the hash of a segment continues from a failed one",
             "store/plan.py",
             "self._continues.hash().copy() if",
             "self._continues.hash() if",
@@ -400,28 +400,28 @@ MUTANTS = then(
         ),
         mutant(
             "recovered_at_the_last",
-            "a recovered stream gives out its last number again",
+            "a recovered stream assigns its last number again",
             "store/plan.py",
             "        header.stream, header.last + 1, header.latest, header.producers, users=header.users",
             "        header.stream, header.last, header.latest, header.producers, users=header.users",
         ),
         mutant(
             "covered_kept",
-            "recovery keeps what a merge left",
+            "recovery keeps leftovers of a merge",
             "store/plan.py",
             "            covered.append(header.first)\n            continue\n",
             "            continue\n",
         ),
         mutant(
             "covered_goes_on",
-            "recovery goes on from what a merge left",
+            "recovery continues from leftovers of a merge",
             "store/plan.py",
             "            covered.append(header.first)\n            continue\n",
             "            covered.append(header.first)\n",
         ),
         mutant(
             "covered_oldest_first",
-            "what a merge left goes with the oldest first",
+            "leftovers of a merge are removed oldest first",
             "store/plan.py",
             "    return RecoveryPlan(covered[::-1], gaps, state, newest)",
             "    return RecoveryPlan(covered, gaps, state, newest)",

@@ -1,4 +1,4 @@
-"""That each mutant still is one, and that some of them are found: the others by `make mutants`."""
+"""Checks that each mutant still applies, and that some are found; `make mutants` checks all."""
 
 from collections import Counter
 from dataclasses import replace

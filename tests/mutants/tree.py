@@ -1,4 +1,4 @@
-"""The engine's text, changed, in a tree of its own: what a test starts has it, too."""
+"""Changes the engine's text in a separate tree: processes that a test starts have it, too."""
 
 import contextlib
 import shutil
@@ -14,11 +14,11 @@ _FILES = ("pyproject.toml", "README.md", "Makefile")
 
 
 class UnknownText(Exception):
-    """What is to be changed is not in the engine, or is there more than once."""
+    """The text to change is not in the engine, or occurs more than once."""
 
 
 def changed(text: str, change: Change) -> str:
-    """`text` after one change. Raises `UnknownText` unless what it replaces occurs once."""
+    """`text` after one change. Raises `UnknownText` unless the old text occurs once."""
     found = text.count(change.old)
     if found != 1:
         raise UnknownText(
@@ -29,7 +29,7 @@ def changed(text: str, change: Change) -> str:
 
 
 def changed_modules(changes: Sequence[Change], root: Path = ROOT) -> dict[str, str]:
-    """The text of each module that `changes` are about, after all of them."""
+    """The text of each changed module after all `changes`."""
     texts: dict[str, str] = {}
     for change in changes:
         text = texts.get(change.module)

@@ -17,7 +17,7 @@ MUTANTS = (
     # Files and directories.
     mutant(
         "not_flushed_before_fsync",
-        "what Python has in its buffer is written after the fsync",
+        "data in Python's buffer is written after the fsync",
         "disk/atomic.py",
         "            self.file.flush()  # Python's own buffer, which fsync knows nothing of\n",
         "            pass\n",
@@ -25,21 +25,21 @@ MUTANTS = (
     ),
     mutant(
         "fsync_left_out",
-        "a file takes its name without an fsync",
+        "a file gets its name without an fsync",
         "disk/atomic.py",
         "            os.fsync(self.file.fileno())\n",
         "",
     ),
     mutant(
         "directory_sync_left_out",
-        "a name is taken for durable without a sync of its directory",
+        "a name is treated as durable without a sync of its directory",
         "disk/atomic.py",
         "            self._directory.sync()\n        except AtomicWriteError",
         "        except AtomicWriteError",
     ),
     mutant(
         "temp_left_where_a_step_failed",
-        "a step that fails leaves the temp",
+        "a failing step leaves the temp",
         "disk/atomic.py",
         "            self._writer.abort()\n            super()",
         "            super()",
@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     mutant(
         "published_is_not_visible",
-        "nobody can tell whether a file took its name",
+        "callers cannot tell whether a file got its name",
         "disk/atomic.py",
         "        self.published = True\n",
         "",
@@ -62,7 +62,7 @@ MUTANTS = (
     ),
     mutant(
         "sync_error_goes_by",
-        "a directory that could not be synced is taken for synced",
+        "a directory that could not be synced is treated as synced",
         "disk/directory.py",
         "            os.fsync(descriptor)\n            # xfs",
         "            with contextlib.suppress(OSError):\n                os.fsync(descriptor)\n"
@@ -70,7 +70,7 @@ MUTANTS = (
     ),
     mutant(
         "no_look_after_a_sync",
-        "a sync is believed of a file system that has shut itself down",
+        "a sync of a file system that has shut itself down is trusted",
         "disk/directory.py",
         "            os.fstat(descriptor)\n",
         "",
@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     mutant(
         "failed_sync_not_noted",
-        "a sync that failed is not noted",
+        "a failed sync is not noted",
         "disk/durable_names.py",
         "            self.note_failed_sync(directory.name)\n            raise",
         "            raise",
@@ -97,7 +97,7 @@ MUTANTS = (
     ),
     mutant(
         "unsynced_directory_kept",
-        "a directory whose name could not be synced stays",
+        "a directory whose name could not be synced is kept",
         "disk/directory.py",
         "        if made:\n",
         "        if False:\n",
@@ -112,7 +112,7 @@ MUTANTS = (
     ),
     mutant(
         "unsynced_directories_kept",
-        "directories whose names could not be synced stay, and the next sync is believed",
+        "directories whose names could not be synced are kept, and the next sync is trusted",
         "disk/directory.py",
         "                failed.setdefault(name, error)\n"
         "                with contextlib.suppress(OSError):\n"
@@ -123,7 +123,7 @@ MUTANTS = (
     ),
     mutant(
         "empty_directory_believed",
-        "an empty directory that is there is taken for durable",
+        "an existing empty directory is treated as durable",
         "disk/directory.py",
         "                    _remove_if_empty(within, name)\n",
         "",
@@ -132,7 +132,7 @@ MUTANTS = (
     ),
     mutant(
         "failed_directories_forgotten",
-        "a directory that could not be made is not among those that failed",
+        "a directory that could not be created is not among the failed ones",
         "disk/directory.py",
         "                failed[name] = error\n        try:",
         "                pass\n        try:",
@@ -141,7 +141,7 @@ MUTANTS = (
     ),
     mutant(
         "listed_by_a_shared_place",
-        "two threads that list a directory share the place where they are",
+        "two threads that list a directory share its read position",
         "disk/directory.py",
         "        with self.opened_again() as mine:\n            try:",
         "        with contextlib.nullcontext(self) as mine:\n            try:",
@@ -151,21 +151,21 @@ MUTANTS = (
     ),
     mutant(
         "short_write_believed",
-        "what a short write left out of a buffer is not written",
+        "the part of a buffer that a short write did not write is lost",
         "disk/writes.py",
         "        if written:\n            left[0] = left[0][written:]\n",
         "        if written:\n            del left[0]\n",
     ),
     mutant(
         "short_write_repeated",
-        "a buffer of which a part was written is written again from its start",
+        "a partly written buffer is written again from its start",
         "disk/writes.py",
         "        if written:\n            left[0] = left[0][written:]\n",
         "",
     ),
     mutant(
         "buffer_written_twice",
-        "the last buffer that a write took goes again",
+        "the last buffer of a write is written twice",
         "disk/writes.py",
         "        while done < len(left) and written >= len(left[done]):",
         "        while done < len(left) and written > len(left[done]):",
@@ -174,14 +174,14 @@ MUTANTS = (
     ),
     mutant(
         "rest_of_a_direct_write_lost",
-        "what a direct write left of a block is not written",
+        "the rest of a block after a direct write is not written",
         "disk/writes.py",
         "            total += written + write_all(descriptor, [block[written:]])",
         "            total += written",
     ),
     mutant(
         "direct_after_a_short_write",
-        "direct writes go on after a short one, at no border of the disk's",
+        "direct writes continue after a short one, not aligned to the disk's blocks",
         "disk/writes.py",
         "                is_direct = written == len(area)\n",
         "",
@@ -191,7 +191,7 @@ MUTANTS = (
     # One segment.
     mutant(
         "lost_name_not_noted",
-        "a commit whose directory sync failed does not keep removals from this stream",
+        "a commit whose directory sync failed does not prevent removals from this stream",
         "disk/durable_names.py",
         "            self.note_failed_sync(stream)\n            raise\n\n    @contextlib",
         "            raise\n\n    @contextlib",
@@ -202,7 +202,7 @@ MUTANTS = (
     ),
     mutant(
         "written_again_by_each_step",
-        "a step that was done is done again",
+        "a completed step is executed again",
         "store/stream.py",
         "        if self._is_written:\n            return\n",
         "",
@@ -215,7 +215,7 @@ MUTANTS = (
         "        except BaseException:\n            raise\n",
         Simulation(),
         tests("store/test_committer.py", "store/test_compaction.py"),
-        harmless="every step of an AtomicWriter aborts itself, and whoever has a SegmentWriter"
+        harmless="every step of an AtomicWriter aborts itself, and the owner of a SegmentWriter"
         " that failed aborts it",
     ),
     # Recovery.
@@ -228,7 +228,7 @@ MUTANTS = (
     ),
     mutant(
         "recovered_without_a_sync",
-        "what a killed process renamed is told before it is synced",
+        "names from a killed process's renames are reported before they are synced",
         "disk/durable_names.py",
         "            directory.unlink(name)\n        self.sync(directory)\n",
         "            directory.unlink(name)\n",
@@ -238,7 +238,7 @@ MUTANTS = (
     ),
     mutant(
         "covered_removed_in_one_go",
-        "recovery removes what is covered with one sync for all",
+        "recovery removes all covered segments with one sync",
         "store/stream.py",
         "        names.remove(directory, file_names[first])\n",
         "        directory.unlink(file_names[first])\n",
@@ -247,7 +247,7 @@ MUTANTS = (
     ),
     mutant(
         "compressed_newest_active",
-        "a compressed segment is written again under a plain name",
+        "a compressed segment is rewritten under a plain name",
         "store/stream.py",
         "        and not newest.is_compressed\n",
         "",
@@ -256,7 +256,7 @@ MUTANTS = (
     ),
     mutant(
         "gap_active",
-        "records take the numbers of those that are gone",
+        "records reuse the numbers of those that are gone",
         "store/stream.py",
         "        and newest.gap is UNSET\n",
         "",
@@ -284,7 +284,7 @@ MUTANTS = (
     ),
     mutant(
         "unreadable_taken_for_damaged",
-        "a segment that the disk does not give just now counts as damaged",
+        "a segment that the disk currently cannot read counts as damaged",
         "store/stream.py",
         "        raise _of_disk(error) from error\n",
         "        damaged.append(error)\n        return Found(first, None)\n",
@@ -293,7 +293,7 @@ MUTANTS = (
     ),
     mutant(
         "newest_not_written_again",
-        "after a kill the newest segment is believed, though a sync may have lost its name",
+        "after a kill the newest segment is trusted, though a sync may have lost its name",
         "store/stream.py",
         "        lost[plan.newest.first] = plan.newest\n",
         "        pass\n",
@@ -302,7 +302,7 @@ MUTANTS = (
     ),
     mutant(
         "covering_not_written_again",
-        "after a kill what covers others is believed, though a sync may have lost its name",
+        "after a kill covering segments are trusted, though a sync may have lost their names",
         "store/stream.py",
         "            lost[last_kept.first] = last_kept\n",
         "            pass\n",
@@ -312,7 +312,7 @@ MUTANTS = (
     ),
     mutant(
         "removed_though_not_written_again",
-        "covered segments go although there was no room to write again what covers them",
+        "covered segments are removed without room to rewrite the one that covers them",
         "store/stream.py",
         "        plan = replace(plan, covered=[])\n",
         "        pass\n",
@@ -322,7 +322,7 @@ MUTANTS = (
     ),
     mutant(
         "full_disk_believed_though_noted",
-        "on a full disk a name is believed although it is noted that a sync failed",
+        "on a full disk a name is trusted despite the note of a failed sync",
         "store/stream.py",
         "            is_noted = not names.may_remove_from(directory.name)\n",
         "            is_noted = False\n",
@@ -332,7 +332,7 @@ MUTANTS = (
     ),
     mutant(
         "failing_disk_believed",
-        "where a segment cannot be written again it is believed",
+        "a segment that cannot be rewritten is trusted",
         "store/stream.py",
         "            if error.errno not in _LACKS_ROOM or is_noted or not is_marked:",
         "            if is_noted or not is_marked:",
@@ -350,17 +350,17 @@ MUTANTS = (
     ),
     mutant(
         "copied_in_part",
-        "of a segment that is written again the first piece is written",
+        "only the first piece of a rewritten segment is written",
         "store/stream.py",
         "        while piece := _piece_of(descriptor, at, path):",
         "        if piece := _piece_of(descriptor, at, path):",
         Simulation(),
         _RUNNING,
     ),
-    # The oldest.
+    # Dropping the oldest.
     mutant(
         "dropped_before_a_sync",
-        "the oldest go before what a compaction removed is synced",
+        "the oldest segments are removed before a compaction's removals are synced",
         "store/stream.py",
         "                names.sync(directory)\n            _remove",
         "                pass\n            _remove",
@@ -370,7 +370,7 @@ MUTANTS = (
     ),
     mutant(
         "drop_not_synced",
-        "the oldest go one after the other without a sync",
+        "the oldest segments are removed one after the other without a sync",
         "store/stream.py",
         "    names.remove(directory, segment_name(first))\n",
         "    if directory.has(segment_name(first)):\n        directory.unlink(segment_name(first))\n",
@@ -379,7 +379,7 @@ MUTANTS = (
     ),
     mutant(
         "compressed_dropped_with_the_plain",
-        "of a segment that is there twice both files go with one sync",
+        "both files of a segment that exists twice are removed with one sync",
         "store/stream.py",
         "    names.remove(directory, segment_name(first))\n"
         "    compressed = segment_name(first, compressed=True)\n"
@@ -392,7 +392,7 @@ MUTANTS = (
     ),
     mutant(
         "dropped_past_an_unreadable",
-        "a drop goes past a segment that cannot be read now",
+        "a drop continues past a segment that cannot currently be read",
         "store/stream.py",
         "            unread.append(_of_disk(error))\n            return",
         "            continue",
@@ -401,7 +401,7 @@ MUTANTS = (
     ),
     mutant(
         "newest_durable_dropped",
-        "a drop takes the newest segment that is durable",
+        "a drop removes the newest durable segment",
         "store/drop_oldest.py",
         "            if segment.first >= next_seq:\n                break\n",
         "",
@@ -409,7 +409,7 @@ MUTANTS = (
     ),
     mutant(
         "covered_dropped_after",
-        "what covers others is dropped before them",
+        "a covering segment is dropped before those that it covers",
         "store/drop_oldest.py",
         "            dropped += reversed(group)",
         "            dropped += group",
@@ -417,7 +417,7 @@ MUTANTS = (
     ),
     mutant(
         "covered_not_dropped",
-        "a drop leaves what is covered, and its records come back",
+        "a drop leaves covered segments, and their records come back",
         "store/drop_oldest.py",
         "            group.append(segment)\n            continue",
         "            continue",
@@ -426,7 +426,7 @@ MUTANTS = (
     # The mark.
     mutant(
         "notes_not_taken_over",
-        "a process removes more although the one before noted a failed sync",
+        "a process removes more although the previous one noted a failed sync",
         "disk/durable_names.py",
         "        self._unsynced.update(streams)\n",
         "        pass\n",
@@ -437,7 +437,7 @@ MUTANTS = (
     ),
     mutant(
         "boot_not_compared",
-        "a mark of another boot counts as one of this",
+        "a mark of another boot counts as one of this boot",
         "disk/crash_mark.py",
         "self._is_of_another_boot = bool(self._boot_id and boots) and self._boot_id not in boots",
         "self._is_of_another_boot = False",
@@ -445,7 +445,7 @@ MUTANTS = (
     ),
     mutant(
         "every_mark_of_another_boot",
-        "a mark of this boot counts as one of another",
+        "a mark of this boot counts as one of another boot",
         "disk/crash_mark.py",
         "        self.died_before = found is not None and not self._is_of_another_boot",
         "        self.died_before = False",
@@ -463,7 +463,7 @@ MUTANTS = (
     ),
     mutant(
         "mark_taken_for_left",
-        "a mark that could not be left is taken for left",
+        "a mark that could not be written is treated as written",
         "disk/crash_mark.py",
         "        os.close(self._open())\n        self.is_marked = True\n",
         "        self.is_marked = True\n        os.close(self._open())\n",
@@ -473,7 +473,7 @@ MUTANTS = (
     ),
     mutant(
         "mark_stays_after_a_good_end",
-        "a process that ended well leaves its mark",
+        "a process that exited cleanly leaves its mark",
         "disk/crash_mark.py",
         "            self._data.unlink(CRASH_MARK_NAME)\n            self.is_marked = False\n",
         "            self.is_marked = False\n",
@@ -482,7 +482,7 @@ MUTANTS = (
     # Checks.
     mutant(
         "header_not_checked",
-        "a header whose hash is wrong is believed",
+        "a header with a wrong hash is trusted",
         "format/segment.py",
         '        if hash_and_end.removesuffix(b"\\n") != digest + b\'"}\':',
         "        if False:",
@@ -490,7 +490,7 @@ MUTANTS = (
     ),
     mutant(
         "times_not_checked",
-        "a header with times that cannot be is believed",
+        "a header with impossible times is trusted",
         "format/segment.py",
         "if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:",
         "if not all(map(is_timestamp, times)):",
@@ -506,7 +506,7 @@ MUTANTS = (
     ),
     mutant(
         "version_not_checked",
-        "a segment of another format is read",
+        "a segment of another format version is read",
         "format/segment.py",
         "    if header.version != FORMAT_VERSION:",
         "    if False:",
@@ -514,7 +514,7 @@ MUTANTS = (
     ),
     mutant(
         "ranges_not_checked",
-        "a header with numbers out of range is believed",
+        "a header with numbers out of range is trusted",
         "format/segment.py",
         "    if header.first < 1 or min(header.count, header.bytes, _least_of_users(header)) < 0:",
         "    if False:",

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 
 _PATIENCE_S = 30
-FORKED = "LogEngineError: this loop was begun before its process forked; begin another one here"
+FORKED = "LogEngineError: this loop was started before its process forked; start another one here"
 
 
 def said_by_child(call: Callable[[], object]) -> str:

@@ -1,7 +1,7 @@
 """The command: `python -m tests.simulation --minutes 10 --seed 1`, or `make sim`.
 
-Runs scenarios until time is up, and says what ran and which states were met. Where a promise
-is broken it makes the scenario small, prints the command that runs it again, and ends with 1.
+Runs scenarios until time is up, and reports what ran and which states occurred. If a promise
+is broken, it shrinks the scenario, prints the command that replays it, and exits with 1.
 """
 
 import os
@@ -27,7 +27,7 @@ _REPORT_EVERY_S = 60.0
 
 
 def seed_of_commit() -> int:
-    """A seed that each commit has of its own; a fixed one where there is no git."""
+    """A seed that is specific to the commit; a fixed one without git."""
     try:
         found = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
@@ -39,10 +39,10 @@ def seed_of_commit() -> int:
 
 @click.command()
 @click.option("--minutes", type=float, default=1.0, show_default=True, help="For how long.")
-@click.option("--seed", default=None, help="A number, or `commit` for one of this commit's own.")
+@click.option("--seed", default=None, help="A number, or `commit` for one specific to this commit.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="How many processes.")
-@click.option("--replay", type=int, help="Runs the scenario of this seed, and says what happens.")
-@click.option("--keep", default=None, help="What of that scenario, as a failing run prints it.")
+@click.option("--replay", type=int, help="Runs the scenario of this seed, and prints its log.")
+@click.option("--keep", default=None, help="Its parts to keep, as a failing run prints them.")
 def main(minutes: float, seed: str | None, jobs: int, replay: int | None, keep: str | None) -> None:
     """Simulates the whole daemon, from one seed."""
     _fix_hashes()
@@ -68,7 +68,7 @@ def main(minutes: float, seed: str | None, jobs: int, replay: int | None, keep: 
 
 
 def _fix_hashes() -> None:
-    """Begins again where the order of sets would be another one in each process."""
+    """Restarts with fixed hashes, if the order of sets would differ between processes."""
     if os.environ.get("PYTHONHASHSEED") != "0":
         environ = {**os.environ, "PYTHONHASHSEED": "0"}
         arguments = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
@@ -115,7 +115,7 @@ def _report(outcomes: Sequence[Outcome], took_s: float) -> None:
 
 
 def print_counts(counts: Counts, took_s: float) -> None:
-    """How much ran, and how fast."""
+    """Prints how much ran, and how fast."""
     for name, value in vars(counts).items():
         if name == "faults":
             continue

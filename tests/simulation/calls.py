@@ -1,8 +1,8 @@
-"""The system calls of the simulated processes: how long each takes, and how it ends.
+"""The system calls of the simulated processes: the duration and the outcome of each.
 
 While a `SystemCalls` is entered, Python's `os`, `open`, `fcntl` and the clocks work on the
 simulated disk and time, for paths below `disk.ROOT` and for descriptors that were opened
-there; by path, and by name in a directory that is open (`dir_fd`). Everything else goes to the
+there, by path and by name in an open directory (`dir_fd`). Everything else goes to the
 real ones.
 """
 
@@ -29,9 +29,9 @@ from tests.simulation.disk import ROOT, Directory, Disk, Inode
 
 _OPEN_FILES = "/proc/self/fd/"
 _BELOW_ROOT = f"{ROOT}/"
-# The directory that the data directory is in.
+# The directory that contains the data directory.
 _ABOVE = "/"
-# What is noted of a failed sync, which no fault is to keep from being noted: where that happens,
+# The note about a failed sync, which no fault may prevent: if it is prevented,
 # and the next process of the same boot cannot write either, nothing is guaranteed.
 _NOTE = "note"
 _FIRST_DESCRIPTOR = 1_000_000
@@ -42,11 +42,11 @@ _O_DIRECT = os.O_DIRECT
 
 @dataclass
 class Fault:
-    """What goes wrong with some of the calls, from `start_s` until `end_s`.
+    """A fault of some calls, from `start_s` until `end_s`.
 
-    `stream` is the directory's name whose calls it concerns, "" for the data directory, None
-    for all; `calls` are their kinds. With an `errno` they fail, else they take `slow_s` more.
-    One that is `once` is over after its first time.
+    `stream` is the name of the directory whose calls it affects, "" for the data directory, None
+    for all; `calls` are their kinds. With an `errno` they fail, else they take `slow_s` longer.
+    A fault with `once` is over after its first call.
     """
 
     number: int
@@ -95,7 +95,7 @@ class Fault:
 
 @dataclass
 class Space:
-    """A disk that is full, or a quota on it: from `start_s` until `end_s` so much more fits."""
+    """A full disk, or a disk quota: limits what still fits from `start_s` until `end_s`."""
 
     start_s: float
     end_s: float
@@ -106,7 +106,7 @@ class Space:
 
 @dataclass
 class Latency:
-    """How long calls take: those that wait for the device, and the others; in seconds."""
+    """How long calls take, in seconds: those that wait for the device, and the others."""
 
     sync_s: float = 0.001
     call_s: float = 2e-6
@@ -117,7 +117,7 @@ class Latency:
 @dataclass(eq=False)
 class _Open:
     inode: Inode
-    directory: str  # the name of the directory it is in, or its own
+    directory: str  # the name of the directory that contains it, or its own
     process: Process | None
     parent: Directory | None = None
     name: str = ""
@@ -127,7 +127,7 @@ class _Open:
 
 
 class _Stat:
-    """What stat(2) gives."""
+    """The result of stat(2)."""
 
     __slots__ = (
         "st_blocks",
@@ -156,7 +156,7 @@ class _Stat:
 
 
 class _Entry:
-    """What scandir(3) gives of one name."""
+    """The result of scandir(3) for one name."""
 
     def __init__(self, calls: "SystemCalls", path: str, name: str, inode: Inode) -> None:
         self._calls = calls
@@ -194,7 +194,7 @@ class _Entries(list[_Entry]):
 
 
 class _File(io.RawIOBase):
-    """What `open` gives without a buffer."""
+    """The result of `open` without a buffer."""
 
     def __init__(self, calls: "SystemCalls", descriptor: int, *, closes: bool) -> None:
         self._calls = calls
@@ -241,7 +241,7 @@ class _File(io.RawIOBase):
 
 
 class SystemCalls:
-    """The calls on one disk, in a kernel's time. `on_fault` hears of each that fails or drags."""
+    """The calls on one disk, in a kernel's time. `on_fault` gets each that fails or is slow."""
 
     def __init__(self, kernel: Kernel, source: random.Random, latency: Latency) -> None:
         self.kernel = kernel
@@ -264,13 +264,13 @@ class SystemCalls:
         self._tokens = 0
         self._real: dict[str, Any] = {}
 
-    # What is told of a call ----------------------------------------------------------------
+    # Faults and latency -------------------------------------------------------------------
 
     def _begin(self, call: str, stream: str, base_s: float) -> Process | None:
-        """A call: time passes, and then it may fail. Raises `OSError`."""
+        """Starts a call: time passes, and then it may fail. Raises `OSError`."""
         thread = getcurrent()
         if not isinstance(thread, Thread):
-            return None  # somebody who looks on: no time, and no faults
+            return None  # an observer outside the simulation: no time, and no faults
         if not thread.process.is_alive:
             raise ProcessGone
         self.count += 1
@@ -296,7 +296,7 @@ class SystemCalls:
         return thread.process
 
     def set_faults(self, faults: list[Fault]) -> None:
-        """Has those go wrong from now on, and no others."""
+        """Replaces the faults from now on."""
         self.faults = faults
         self._by_call = {}
         for fault in faults:
@@ -319,7 +319,7 @@ class SystemCalls:
     # Paths ---------------------------------------------------------------------------------
 
     def _start(self, path: Any, dir_fd: int | None) -> tuple[Directory, list[str]] | None:
-        """Where a path begins and its parts, if it is of the simulated disk."""
+        """The start directory and the parts of a path, if it is on the simulated disk."""
         if type(path) is not str:
             if isinstance(path, int):
                 return None
@@ -339,13 +339,13 @@ class SystemCalls:
 
     @staticmethod
     def _stream(start: Directory, parts: list[str]) -> str:
-        """The stream's directory that a name is in, by its own name; "" for others."""
+        """The name of the stream's directory that contains a name; "" for others."""
         if len(parts) > 1:
             return parts[-2] if parts[-2] != "data" else ""
         return start.name if start.name != "data" else ""
 
     def look_up(self, path: str) -> Inode:
-        """What is at a path, for the kernel's own. Raises `OSError`."""
+        """The inode at a path, for the simulation itself. Raises `OSError`."""
         where = self._start(path, None)
         assert where is not None
         return self.disk.lookup(*where)
@@ -404,13 +404,13 @@ class SystemCalls:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def release(self, process: Process) -> None:
-        """Closes what a process had open: it is gone."""
+        """Closes everything that a process which is gone had open."""
         self._open_files = {
             number: each for number, each in self._open_files.items() if each.process is not process
         }
 
     def descriptors(self, process: Process) -> int:
-        """How many files a process has open; directories go with whoever refers to them."""
+        """How many files a process has open; directories are closed with their last reference."""
         return sum(
             each.process is process and not each.inode.is_directory
             for each in self._open_files.values()
@@ -659,7 +659,7 @@ class SystemCalls:
         self.disk.truncate(opened.inode, size)
 
     def raw_file(self, name: str, _mode: str, *, opener: Any) -> io.RawIOBase:
-        """`io.FileIO` for a temp that is made."""
+        """Replaces `io.FileIO` for a new temp file."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return _File(self, opener(name, flags), closes=True)
 
@@ -769,15 +769,15 @@ class SystemCalls:
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
 
     def token_hex(self, count: int = 16) -> str:
-        """What is drawn at random for names: never the same twice."""
+        """Random characters for names, never the same twice."""
         self._tokens += 1
         return f"{self._tokens:0{2 * count}x}"
 
-    # Entering ------------------------------------------------------------------------------
+    # Patching ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """The engine's calls come here until it is left."""
+        """Redirects the engine's calls to this object until it exits."""
         names = [
             "open", "close", "read", "pread", "lseek", "write", "writev", "pwrite", "fsync",
             "fstat", "stat", "lstat", "replace", "link", "unlink", "mkdir", "rmdir", "listdir",
@@ -805,11 +805,11 @@ class SystemCalls:
 
 
 def _is_spared(role: str, call: str) -> bool:
-    """Whether a call is not to fail: what comes of that is known, and no promise covers it."""
-    # It would lose what the daemon's own sync makes durable.
+    """Whether a call must not fail: the result is known, and no promise covers it."""
+    # A failure would lose what the daemon's own sync makes durable.
     return role == "follower" and call == "sync directory"
 
 
 def is_segment(name: str) -> bool:
-    """Whether a name is one of a segment."""
+    """Whether a name is a segment's."""
     return first_of_name(name) is not None

@@ -1,9 +1,9 @@
 """Simulated time, and the threads and processes that live in it.
 
-A thread is a greenlet that gives up its turn wherever it would wait: in a system call, for a
-lock, for something to read. Whatever is to happen stands in one queue by its time, and is
-done in that order; of two at the same time the one that was put there first. Nothing else
-decides who goes on, so a run is the same again whenever its times are.
+A thread is a greenlet that yields wherever it would wait: in a system call, for a
+lock, for something to read. All future events are in one queue, ordered by time; of two with
+the same time, the one that was added first comes first. Nothing else decides which thread runs
+next, so equal times reproduce a run.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from greenlet import getcurrent, greenlet
 
 
 class ProcessGone(SystemExit):
-    """Raised in the threads of a process that was killed; a task does not keep this one."""
+    """Raised in the threads of a killed process; tasks do not catch it."""
 
 
 class Kernel:
-    """What all processes share: the time in seconds, and what happens when."""
+    """What all processes share: the time in seconds, and the queue of events."""
 
     def __init__(self, source: random.Random) -> None:
         self.now = 0.0
@@ -32,15 +32,15 @@ class Kernel:
         self._order = count()
 
     def at(self, when: float, call: Callable[[], Any]) -> None:
-        """Has `call` made at a time, or now if that is past."""
+        """Schedules `call` at a time, or now if that is past."""
         heappush(self._queue, (when, next(self._order), call))
 
     def after(self, delay_s: float, call: Callable[[], Any]) -> None:
-        """Has `call` made so much later."""
+        """Schedules `call` after a delay."""
         heappush(self._queue, (self.now + delay_s, next(self._order), call))
 
     def step(self) -> bool:
-        """Does what is next; False if there is nothing."""
+        """Runs the next event; False if there is none."""
         if not self._queue:
             return False
         when, _, call = heappop(self._queue)
@@ -50,7 +50,7 @@ class Kernel:
         return True
 
     def sleep(self, delay_s: float) -> None:
-        """Lets time pass for the thread that calls; no time for whoever is no thread."""
+        """Lets time pass for the calling thread; none if it is not a simulated thread."""
         thread = getcurrent()
         if not isinstance(thread, Thread):
             return
@@ -59,7 +59,7 @@ class Kernel:
         when = self.now + delay_s
         queue = self._queue
         if not queue or queue[0][0] > when:
-            self.now = when  # nobody else has anything to do until then
+            self.now = when  # nothing else is due until then
             self.events += 1
             return
         heappush(queue, (when, next(self._order), thread.resume))
@@ -67,28 +67,28 @@ class Kernel:
 
 
 class Thread(greenlet):  # type: ignore[misc]
-    """One thread of a process; `call` is what it does."""
+    """One thread of a process, which runs `call`."""
 
     def __init__(self, process: "Process", call: Callable[[], None]) -> None:
         super().__init__(self._run_call, process.kernel.hub)
         self.process = process
         self.loop: Any = None  # the event loop that runs in it
-        self.role = ""  # what it is there for
+        self.role = ""  # its purpose
         self._call = call
         process.threads[self] = None
 
     def start(self, delay_s: float) -> None:
-        """Has it begin so much later."""
+        """Starts the thread after a delay."""
         self.process.kernel.after(delay_s, self.resume)
 
     def pause(self) -> None:
-        """Gives up the turn until somebody resumes it."""
+        """Yields until it is resumed."""
         self.process.kernel.hub.switch()
         if self.loop is not None:
-            asyncio._set_running_loop(self.loop)  # another one's may have run meanwhile
+            asyncio._set_running_loop(self.loop)  # another thread's loop may have run meanwhile
 
     def resume(self) -> None:
-        """Goes on, from the queue of what happens."""
+        """Continues the thread, called from the event queue."""
         if not self.dead and self.process.is_alive:
             self.switch()
 
@@ -102,7 +102,7 @@ class Thread(greenlet):  # type: ignore[misc]
 
 
 class Process:
-    """Some threads that end together, and whatever else the kernel takes back from them."""
+    """Threads that end together, and the resources that the kernel reclaims from them."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -111,7 +111,7 @@ class Process:
         self.on_end: list[Callable[[], None]] = []
 
     def end(self) -> None:
-        """Ends it there and then, as a kill does. Not to be called by one of its threads."""
+        """Ends the process immediately, like a kill. Must not be called by one of its threads."""
         if not self.is_alive:
             return
         self.is_alive = False
@@ -124,6 +124,6 @@ class Process:
 
 
 def current_thread() -> Thread | None:
-    """The simulated thread that calls; None for whoever is none."""
+    """The calling simulated thread; None if the caller is not one."""
     thread = getcurrent()
     return thread if isinstance(thread, Thread) else None

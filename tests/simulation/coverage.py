@@ -1,7 +1,7 @@
-"""Which states a fault has met: what was under way, where the failing stream was, what failed.
+"""Counts the states in which faults occurred: what was under way, where the failing stream was.
 
-A state is (batches under way, which of them hold the failing stream, the call that fails, who
-else has the stream). The report names those that never occurred.
+A state is (batches under way, which of them contain the failing stream, the failing call, what
+else holds the stream). The report names those that never occurred.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ _UNDER_WAY_MAX = 3
 
 
 class State(NamedTuple):
-    """What a fault met. `holds` has a letter for each batch, `s` if it holds the stream."""
+    """A state. `holds` has a letter for each batch, `s` if it contains the stream."""
 
     holds: str
     call: str
@@ -22,7 +22,7 @@ class State(NamedTuple):
 
 
 def all_holds() -> list[str]:
-    """Every way in which one to three batches may hold a stream, or not."""
+    """Every way in which one to three batches may contain a stream, or not."""
     return [
         "".join(letters)
         for count in range(1, _UNDER_WAY_MAX + 1)
@@ -32,10 +32,10 @@ def all_holds() -> list[str]:
 
 
 class Coverage(Counter[State]):
-    """How often each state was met."""
+    """How often each state occurred."""
 
     def report(self) -> list[str]:
-        """A table of what failed in which shape, and what never did."""
+        """Tables of what failed in which state, and what never did."""
         lines = ["what failed, by the batches under way and which of them hold the stream (s):"]
         shapes = all_holds()
         lines.append("  " + " " * 16 + "".join(f"{shape:>9}" for shape in shapes))

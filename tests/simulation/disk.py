@@ -1,11 +1,11 @@
-"""A file system in memory, which knows of every name and byte whether a power cut leaves it.
+"""A file system in memory, which knows for every name and byte whether it survives a power cut.
 
-The model is that of `tests.crash.rig.power_cut`: a change of names is durable once a sync of its
-directory has begun after it and said ok; what a file holds is durable once a sync of the file
-has. Before that any subset of the changes may be there after a cut, in any combination, and a
-sync that failed leaves what it was to make durable in that state for good. Here it is kept as
-calls go on, and not worked out from a trace: `sure` are the names of a directory that every
-cut leaves as they are.
+The model is that of `tests.crash.rig.power_cut`. A change of names is durable once a sync of its
+directory has started after it and succeeded; a file's content is durable once a sync of the file
+has. Before that, any subset of the changes may survive a cut, in any combination. A failed sync
+leaves what it was to make durable in that state permanently. This module tracks the state call by
+call instead of deriving it from a trace: `sure` has the names of a directory that every cut
+leaves as they are.
 """
 
 import errno
@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from tests.crash.rig.power_cut import contents_after_cut
 
 ROOT = "/simulated"
-_INODE_BYTES = 256  # what a file takes besides its content
+_INODE_BYTES = 256  # the size of a file in addition to its content
 _MIXED_BYTES_MAX = 64 * 1024
 
 
 @dataclass(eq=False)
 class Change:
-    """Names of one directory that change together; None for one that goes."""
+    """Names of one directory that change together; None for a removed one."""
 
     number: int
     names: dict[str, "Inode | None"]
@@ -33,16 +33,16 @@ class Change:
 
 @dataclass(eq=False)
 class Inode:
-    """A file: what it holds, and what of that is durable."""
+    """A file: its content, and how much of that is durable."""
 
     number: int
     mode: int
     content: bytes = b""
     durable: bytes = b""
-    is_lost: bool = False  # a sync failed: nothing of it becomes durable any more
+    is_lost: bool = False  # a sync failed: nothing of it can become durable any more
     links: int = 0
     mtime_ns: int = 0
-    seen: object = None  # what the oracle has read of it
+    seen: object = None  # what the oracle has read from it
     is_final: bool = False  # has, or had, the name of a segment
 
     @property
@@ -51,27 +51,27 @@ class Inode:
 
     @property
     def is_durable(self) -> bool:
-        """Whether a power cut leaves all that it holds now."""
+        """Whether its whole current content survives a power cut."""
         return self.durable == self.content and not self.is_lost
 
 
 @dataclass(eq=False)
 class Directory(Inode):
-    """A directory: its names as they are, and what of them is durable."""
+    """A directory: its current names, and which of them are durable."""
 
     name: str = ""
     entries: dict[str, Inode] = field(default_factory=dict)
     durable_entries: dict[str, Inode] = field(default_factory=dict)
     pending: list[Change] = field(default_factory=list)
     sure: dict[str, Inode] = field(default_factory=dict)
-    version: int = 0  # counts what changes in `sure` and `pending`
+    version: int = 0  # counts the changes of `sure` and `pending`
 
     @property
     def is_directory(self) -> bool:
         return True
 
     def change(self, change: Change) -> None:
-        """Makes a change of names, not durable yet."""
+        """Applies a change of names, which is not durable yet."""
         for name, inode in change.names.items():
             before = self.entries.pop(name, None)
             if before is not None:
@@ -95,7 +95,7 @@ class Directory(Inode):
             if change.number > up_to or change.is_lost:
                 continue
             for name, inode in change.names.items():
-                # What a lost change before it said of the name is of no matter any more.
+                # An earlier lost change of the name no longer matters.
                 for before in self.pending[:position]:
                     before.names.pop(name, None)
                 if inode is None:
@@ -111,7 +111,7 @@ class Directory(Inode):
                 self.sure.pop(name, None)
 
     def fail_sync(self, up_to: int) -> None:
-        """A sync of the changes up to that number failed: they may be there or not, for good."""
+        """A sync of the changes up to that number failed: permanently, each may survive or not."""
         for change in self.pending:
             if change.number <= up_to:
                 change.is_lost = True
@@ -124,7 +124,7 @@ OnName = Callable[[Directory, str, Inode | None, Inode | None], None]
 
 
 class Disk:
-    """The file system below `ROOT`; no time and no errors of a device, those are `calls`'."""
+    """The file system below `ROOT`, without latency and device errors, which `calls` adds."""
 
     def __init__(self) -> None:
         self.inodes = 0
@@ -141,7 +141,7 @@ class Disk:
         return Directory(self.inodes, stat.S_IFDIR | 0o755, name=name)
 
     def lookup(self, start: Directory, parts: list[str]) -> Inode:
-        """What is at a path. Raises `OSError`."""
+        """The inode at a path. Raises `OSError`."""
         found: Inode = start
         for part in parts:
             if not isinstance(found, Directory):
@@ -153,7 +153,7 @@ class Disk:
         return found
 
     def parent(self, start: Directory, parts: list[str]) -> tuple[Directory, str]:
-        """The directory that has, or would have, the last name of a path."""
+        """The directory that contains, or would contain, the last name of a path."""
         found = self.lookup(start, parts[:-1])
         if not isinstance(found, Directory):
             raise _error(errno.ENOTDIR, parts[-1])
@@ -170,7 +170,7 @@ class Disk:
             self.on_name(directory, name, before, inode)
 
     def create(self, directory: Directory, name: str, mode: int) -> Inode:
-        """A new file, empty."""
+        """Creates an empty file."""
         self.inodes += 1
         inode = Inode(self.inodes, stat.S_IFREG | mode)
         self.used_bytes += _INODE_BYTES
@@ -178,13 +178,13 @@ class Disk:
         return inode
 
     def mkdir(self, directory: Directory, name: str) -> None:
-        """A new directory. Raises `OSError`."""
+        """Creates a directory. Raises `OSError`."""
         if name in directory.entries:
             raise _error(errno.EEXIST, name)
         self._changed(directory, {name: self._new_directory(name)})
 
     def write(self, inode: Inode, offset: int, data: bytes) -> None:
-        """Puts bytes into a file."""
+        """Writes bytes to a file."""
         content = inode.content
         before = len(content)
         if offset == before:
@@ -196,7 +196,7 @@ class Disk:
             self.used_bytes += len(inode.content) - before
 
     def truncate(self, inode: Inode, size: int) -> None:
-        """Makes a file so long."""
+        """Sets the length of a file."""
         before = len(inode.content)
         inode.content = inode.content[:size].ljust(size, b"\0")
         if inode.links:
@@ -213,13 +213,13 @@ class Disk:
             self._changed(source, {old: None, new: inode})
 
     def link(self, inode: Inode, directory: Directory, name: str) -> None:
-        """One more name for a file. Raises `OSError`."""
+        """Gives a file one more name. Raises `OSError`."""
         if name in directory.entries:
             raise _error(errno.EEXIST, name)
         self._changed(directory, {name: inode})
 
     def unlink(self, directory: Directory, name: str) -> None:
-        """Takes a name away. Raises `OSError`."""
+        """Removes a name. Raises `OSError`."""
         inode = directory.entries.get(name)
         if inode is None:
             raise _error(errno.ENOENT, name)
@@ -228,7 +228,7 @@ class Disk:
         self._changed(directory, {name: None})
 
     def rmdir(self, directory: Directory, name: str) -> None:
-        """Takes an empty directory away. Raises `OSError`."""
+        """Removes an empty directory. Raises `OSError`."""
         inode = directory.entries.get(name)
         if inode is None:
             raise _error(errno.ENOENT, name)
@@ -276,7 +276,7 @@ def _drawn_changes(pending: list[Change], source: random.Random) -> list[Change]
         return []
     if how == 1:
         return pending
-    if how == 2:  # as an ordered journal keeps them
+    if how == 2:  # as an ordered journal preserves them
         return pending[: source.randint(0, len(pending))]
     return [change for change in pending if source.random() < 0.5]
 

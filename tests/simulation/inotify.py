@@ -1,6 +1,6 @@
-"""inotify(7) on the simulated disk: what a follower hears of, and when.
+"""inotify(7) on the simulated disk: which events a follower gets, and when.
 
-It has what `asyncinotify` offers and the engine uses.
+It has what the engine uses of `asyncinotify`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Delay = Callable[[Callable[[], None]], None]
 
 @dataclass(eq=False)
 class Watch:
-    """A directory or a file that is watched."""
+    """A watched directory or file."""
 
     path: Path
     mask: Mask
@@ -38,7 +38,7 @@ class Event:
 
 
 class Notifications:
-    """All that watch something. `delay` calls later what is to be called."""
+    """All watches. `delay` makes a call later."""
 
     def __init__(self, look_up: Callable[[str], Any], delay: Delay) -> None:
         self.look_up = look_up
@@ -52,16 +52,16 @@ class Notifications:
         return inotify
 
     def end(self, inotify: "Inotify") -> None:
-        """It is closed."""
+        """Removes a closed instance."""
         if inotify in self._watching:
             self._watching.remove(inotify)
 
     def forget_all(self) -> None:
-        """The machine is booted again."""
+        """Removes all watches: the machine reboots."""
         self._watching.clear()
 
     def tell(self, directory: Directory, mask: Mask, name: str) -> None:
-        """A name in a directory changed."""
+        """Reports that a name in a directory changed."""
         for inotify in self._watching:
             inotify.hear(directory, mask, name)
 
@@ -83,7 +83,7 @@ class Inotify:
         self._notifications.end(self)
 
     def add_watch(self, path: Any, mask: Mask) -> Watch:
-        """Watches what is at a path; the same inode gives the same watch. Raises `OSError`."""
+        """Watches a path; the same inode has the same watch. Raises `OSError`."""
         inode = self._notifications.look_up(os.fspath(path))
         if mask & Mask.ONLYDIR and not inode.is_directory:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
@@ -94,12 +94,12 @@ class Inotify:
         return watch
 
     def rm_watch(self, watch: Watch) -> None:
-        """Ends a watch. Raises `OSError` if it is ended."""
+        """Removes a watch. Raises `OSError` if it was removed before."""
         if self._watches.pop(watch.inode.number, None) is None:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     def hear(self, directory: Directory, mask: Mask, name: str) -> None:
-        """A change in a directory, watched or not."""
+        """Takes a change in a directory, watched or not."""
         watch = self._watches.get(directory.number)
         if watch is not None and watch.mask & mask:
             self._put(Event(watch, mask, Path(name)))

@@ -1,6 +1,6 @@
-"""An event loop in simulated time, and the executors whose threads it waits for.
+"""An event loop in simulated time, and its executors.
 
-It has what the engine asks of a loop and no more. As uvloop and asyncio do, it calls what is
+It has only what the engine needs from a loop. Like uvloop and asyncio, it calls what is
 due in the order in which it became so.
 """
 
@@ -39,7 +39,7 @@ class _Handle:
 
 
 class SimulatedLoop:
-    """The event loop of one process; `turn_s` is what each of its turns takes."""
+    """The event loop of one process; `turn_s` is the duration of each turn."""
 
     def __init__(self, process: Process, turn_s: float, on_error: Callable[[Any], None]) -> None:
         self.process = process
@@ -131,7 +131,7 @@ class SimulatedLoop:
         self._signals[sig] = (call, args)
 
     def signal(self, number: int) -> None:
-        """Has a signal come."""
+        """Delivers a signal."""
         if number in self._signals:
             call, args = self._signals[number]
             self.call_soon(call, *args)
@@ -140,18 +140,18 @@ class SimulatedLoop:
         self._on_error(context)
 
     def look(self) -> None:
-        """Has it look at its sockets again: something may be readable, or take more."""
+        """Makes it check its sockets again: one may be readable or writable."""
         self._may_be_readable = True
         self.wake()
 
     def wake(self) -> None:
-        """Has a parked loop look again at what is due."""
+        """Wakes a parked loop to check what is due."""
         if self._is_parked and not self._wake_is_due:
             self._wake_is_due = True
             self.kernel.after(self._turn_s, self._unpark)
 
     def run_until_complete(self, work: Any) -> Any:
-        """Runs in the thread that calls, until `work` is done; gives its result."""
+        """Runs in the calling thread until `work` is done; returns its result."""
         thread = current_thread()
         assert thread is not None
         self._thread = thread
@@ -221,7 +221,7 @@ class SimulatedLoop:
 def _removed(handles: dict[Watched, _Handle], watched: Watched) -> bool:
     handle = handles.pop(watched, None)
     if handle is not None:
-        handle.cancel()  # also if it is due already
+        handle.cancel()  # even if it is already due
     return handle is not None
 
 
@@ -235,7 +235,7 @@ def _settle(future: "asyncio.Future[Any]", result: Any, error: BaseException | N
 
 
 class SimulatedExecutor(Executor):
-    """So many threads of a process at most; who comes beyond that waits, in order."""
+    """Runs calls in a limited number of threads; further calls wait in order."""
 
     def __init__(self, process: Process, threads: int, role: str = "default") -> None:
         self._process = process
@@ -248,7 +248,7 @@ class SimulatedExecutor(Executor):
     def run(
         self, call: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
     ) -> None:
-        """Makes `call` in a thread, and then calls `done` there with how it ended."""
+        """Runs `call` in a thread, and then calls `done` there with its outcome."""
         self._jobs.append((call, done))
         if self._free:
             self._free -= 1
@@ -276,7 +276,7 @@ class SimulatedExecutor(Executor):
         timeout: float | None = None,
         chunksize: int = 1,
     ) -> Iterator[Any]:
-        """As executors do it, in the calling thread's time."""
+        """Like `Executor.map`, in the calling thread's time."""
         futures = [self.submit(call, *args) for args in zip(*iterables, strict=False)]
         for future in futures:
             while not future.done():

@@ -1,8 +1,8 @@
-"""What the daemon promises, held to after every event.
+"""Checks the daemon's promises after every event.
 
-The oracle knows every record that was sent, and hears of each name of a segment that is given
-or taken away, of each answer that leaves the daemon, and of each line of its log. Segments are
-judged by the documented format alone (`tests.crash.rig.walker`).
+The oracle knows every record that was sent. It observes each name of a segment that is given
+or removed, each answer that leaves the daemon, and each line of its log. Segments are
+judged only by the documented format (`tests.crash.rig.walker`).
 """
 
 import re
@@ -23,7 +23,7 @@ _ROWS_SHOWN = 8
 
 
 class Violation(Exception):
-    """A promise was broken; `rule` is which, the same for all breaches of one kind."""
+    """A promise was broken; `rule` names it, the same for all breaches of one kind."""
 
     def __init__(self, rule: str, what: str) -> None:
         super().__init__(f"{rule}: {what}")
@@ -36,37 +36,37 @@ class Violation(Exception):
 
 @dataclass(eq=False)
 class Sent:
-    """All that one name sends to one stream: numbers from 1, some of them refused."""
+    """Everything that one name sends to one stream: numbers from 1, some of them refused."""
 
     stream: str
     name: str
     refused: frozenset[int] = frozenset()
     most: int = 0  # the greatest number that was sent
-    promised: int = 0  # up to here the daemon said that it is durable
-    trimmed: int = 0  # up to here the oldest may be gone
+    promised: int = 0  # the daemon reported everything up to here as durable
+    trimmed: int = 0  # the oldest may be gone up to here
     dropped: set[int] = field(default_factory=set)  # by a quota, and not sent again since
 
     def stored_up_to(self, number: int) -> int:
-        """The greatest number up to `number` that is to be stored; 0 if there is none."""
+        """The greatest number up to `number` that must be stored; 0 if there is none."""
         while number in self.refused or number in self.dropped:
             number -= 1
         return number
 
     def following(self, number: int) -> int:
-        """The next number that is to be stored."""
+        """The next number that must be stored."""
         number += 1
         while number in self.refused or number in self.dropped:
             number += 1
         return number
 
     def may_follow(self, before: int, number: int) -> bool:
-        """Whether `number` may be stored next after `before`: nothing in between is to be."""
+        """Whether `number` may follow `before` in storage: nothing in between must be stored."""
         return before < number <= self.following(before)
 
 
 @dataclass(eq=False)
 class Segment:
-    """What the oracle has read of a file: its numbers, and whose records it holds."""
+    """What the oracle has read from a file: its numbers, and which senders' records it has."""
 
     first: int
     last: int
@@ -75,22 +75,22 @@ class Segment:
     rows: list[tuple[bytes, int]]
     prev: str | None
     header_sha256: str
-    announced: int = 0  # so many records were dropped by a quota, as its own records say
+    announced: int = 0  # records that a quota dropped, according to its own records
 
 
 @dataclass
 class _Stream:
-    """What is known of one stream on the disk."""
+    """What is known about one stream on the disk."""
 
     begins: int = 1
-    trims: bool = False  # its oldest segments may go
-    gone_before: int = 1  # everything below may be gone
+    trims: bool = False  # its oldest segments may be removed
+    gone_before: int = 1  # everything below this number may be gone
     newest_version: int = -1
     sure: list[Segment] = field(default_factory=list)
 
 
 class Oracle:
-    """Holds the promises. Every method raises `Violation` where one is broken."""
+    """Checks the promises. Every method raises `Violation` if one is broken."""
 
     def __init__(
         self,
@@ -101,19 +101,19 @@ class Oracle:
         self._disk = disk
         self._trims = trims
         self._seals_only = seals_only
-        self.cursors: dict[str, list[int]] = {}  # of each stream, how far its readers are
+        self.cursors: dict[str, list[int]] = {}  # for each stream, how far its readers are
         self.sent: dict[bytes, Sent] = {}
         self._streams: dict[str, _Stream] = {}
-        self.odd_lines_allowed: set[str] = set()  # streams that were sent half records
+        self.odd_lines_allowed: set[str] = set()  # streams to which half records were sent
         self.segments_read = 0
         self.acks = 0
-        # What quotas dropped of each stream: all of it, and what was announced by a stop at last.
+        # What quotas dropped from each stream: all of it, and what a stop announced at last.
         self.dropped: Counter[str] = Counter()
         self.dropped_and_told: Counter[str] = Counter()
         self.on_trimmed: Callable[[str, str, Segment], None] = lambda *_: None
 
     def sender(self, stream: str, name: str, refused: Iterable[int] = ()) -> Sent:
-        """Makes a sender known, before its first record."""
+        """Registers a sender before its first record."""
         sent = self.sent[name.encode()] = Sent(stream, name, frozenset(refused))
         return sent
 
@@ -128,7 +128,7 @@ class Oracle:
     def name_changed(
         self, directory: Directory, name: str, before: Inode | None, after: Inode | None
     ) -> None:
-        """A name in a directory means something else from here on, for whoever looks."""
+        """A name in a directory now refers to something else, for every process."""
         if first_of_name(name) is None:
             return
         if after is not None:
@@ -166,7 +166,7 @@ class Oracle:
         stream = self._stream(directory.name)
         if segment.first <= stream.gone_before or not self._visible_below(directory, segment.first):
             return
-        # A new one: what is before it must be there after any cut.
+        # A new segment: everything before it must survive any cut.
         sure = self._sure(directory)
         if not any(each.first < segment.first <= each.last + 1 for each in sure) and not any(
             each.first == segment.first for each in sure
@@ -228,11 +228,11 @@ class Oracle:
 
     @staticmethod
     def rows(body: bytes) -> list[tuple[bytes, int]]:
-        """Whose records, and which numbers, are in lines."""
+        """The sender and the number of each record in some lines."""
         return [(who, int(number)) for who, number in _ROW.findall(body)]
 
     def read(self, stream: str, name: str, inode: Inode) -> Segment:
-        """What a segment holds, which must be whole."""
+        """Reads a segment, which must be complete."""
         content = inode.content
         if isinstance(inode.seen, Segment):
             return inode.seen
@@ -266,7 +266,7 @@ class Oracle:
         return segment
 
     def _announced(self, stream: str, name: str, line: bytes) -> int:
-        """How many dropped records a line tells of that no sender sent."""
+        """How many dropped records a line that no sender sent reports."""
         if b'"event":"records_dropped"' in line:
             return int(msgspec.json.decode(line)["records"])
         if stream in self.odd_lines_allowed:
@@ -276,7 +276,7 @@ class Oracle:
     def _spans(
         self, stream: str, name: str, rows: list[tuple[bytes, int]]
     ) -> dict[bytes, tuple[int, int]]:
-        """From which to which number each sender's records are; no number may be left out."""
+        """The range of each sender's numbers; no number in it may be missing."""
         spans: dict[bytes, tuple[int, int]] = {}
         for who, number in rows:
             sent = self.sent.get(who)
@@ -294,10 +294,10 @@ class Oracle:
             spans[who] = (span[0], number)
         return spans
 
-    # What a power cut leaves --------------------------------------------------------------
+    # What survives a power cut ------------------------------------------------------------
 
     def _sure(self, directory: Directory) -> list[Segment]:
-        """The segments that are there after any cut, in their order."""
+        """The segments that survive any cut, in order."""
         stream = self._stream(directory.name)
         if stream.newest_version != directory.version:
             stream.newest_version = directory.version
@@ -306,7 +306,7 @@ class Oracle:
                 for name, inode in sorted(directory.sure.items())
                 if isinstance(inode.seen, Segment) and inode.is_durable
             ]
-            # Of a name that a change under way replaces, what both hold.
+            # For a name that a pending change replaces, what both files have.
             names = {name for each in directory.pending for name in each.names}
             for name in names:
                 if first_of_name(name) is not None and (both := self._of_all(directory, name)):
@@ -315,7 +315,7 @@ class Oracle:
         return stream.sure
 
     def _of_all(self, directory: Directory, name: str) -> Segment | None:
-        """What is under a name after any cut, if something is; it may be held to too little."""
+        """What a name has after any cut, if it exists; this may be less than there really is."""
         shortest: Segment | None = None
         for inode in directory.possible(name):
             if inode is None or not isinstance(inode.seen, Segment) or not inode.is_durable:
@@ -325,7 +325,7 @@ class Oracle:
         return shortest
 
     def promise(self, sent: Sent, number: int, how: str) -> None:
-        """All records of a sender up to `number` are said to be durable: they must be."""
+        """A sender's records up to `number` are reported as durable: they must be."""
         if number <= sent.promised:
             return
         if number > sent.most:
@@ -344,7 +344,7 @@ class Oracle:
         sent.promised = number
 
     def show(self, stream: str, seq: int, line: bytes) -> None:
-        """A follower hands out a record: it must be there after any cut, and this very one."""
+        """A follower shows a record: exactly this record must survive any cut."""
         directory = self._directory(stream)
         for segment in self._sure(directory) if directory is not None else ():
             if segment.first <= seq <= segment.last:
@@ -361,11 +361,11 @@ class Oracle:
         raise Violation("shown and not durable", f"{stream}:{seq}: {line[:120]!r}")
 
     def begins(self, stream: str) -> int:
-        """The number before which everything may be gone."""
+        """The number below which everything may be gone."""
         return self._stream(stream).gone_before
 
     def end_of(self, stream: str) -> int:
-        """The number after the last one that is stored."""
+        """The number after the last stored one."""
         data = self._disk().root.entries.get("data")
         directory = data.entries.get(stream) if isinstance(data, Directory) else None
         if not isinstance(directory, Directory):
@@ -400,15 +400,15 @@ class Oracle:
         spans = [each.spans[who] for each in self._sure(directory) if who in each.spans]
         return f"{spans[-_ROWS_SHOWN:]}"
 
-    # All that is there --------------------------------------------------------------------
+    # Everything that is stored -----------------------------------------------------------
 
     def forget_reading(self) -> None:
-        """The disk is another one: what is known of its directories is out of date."""
+        """The disk was replaced: what is known about its directories is outdated."""
         for stream in self._streams.values():
             stream.newest_version = -1
 
     def look_at_all(self, when: str, *, is_cut: bool = False) -> None:
-        """Everything that is stored, as it is now: whole, once, in order, all that was promised."""
+        """Checks all that is stored: complete, once, in order, with all that was promised."""
         data = self._disk().root.entries.get("data")
         directories = data.entries if isinstance(data, Directory) else {}
         kept: dict[bytes, int] = {}
@@ -424,7 +424,7 @@ class Oracle:
                     f" {sent.promised} was promised",
                 )
 
-    def _look_at(  # noqa: PLR0912 - one look at each thing that must hold
+    def _look_at(  # noqa: PLR0912 - one check of each property
         self, stream: str, directory: Directory, kept: dict[bytes, int], when: str
     ) -> None:
         known = self._stream(stream)

@@ -1,6 +1,6 @@
-"""Who reads while the daemon writes: with the engine's own reader, and its follower.
+"""Readers while the daemon writes: the engine's own reader, and its follower.
 
-Each is a process of its own, which survives the daemon's kills and no power cut.
+Each is a separate process, which survives kills of the daemon but no power cut.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Reader:
                         return
                     next_seq = record.seq + 1
         except OSError:
-            pass  # it is told so
+            pass  # the error is reported
         if problems and not self._may_report:
             what = f"{self._stream}: {problems[0]}"
             self._violate(Violation("a reader is told of a fault", what))
@@ -65,7 +65,7 @@ class Reader:
 
 
 def _are_told(problems: Sequence[Problem], next_seq: int, seq: int) -> bool:
-    """Whether the reader has said of all from `next_seq` up to `seq` that they are gone."""
+    """Whether the reader reported all records from `next_seq` up to `seq` as gone."""
     for gone in sorted((each.gone for each in problems if each.gone), key=lambda gone: gone.first):
         if gone.first <= next_seq:
             next_seq = max(next_seq, gone.last + 1)
@@ -73,7 +73,7 @@ def _are_told(problems: Sequence[Problem], next_seq: int, seq: int) -> bool:
 
 
 class Follows:
-    """Follows all streams, from when it begins."""
+    """Follows all streams, from its start on."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Follows:
         try:
             self._loop.run_until_complete(self._follow())
         except OSError:
-            self.has_ended = True  # it is told so
+            self.has_ended = True  # the error is reported
 
     async def _follow(self) -> None:
         follower = Follower(Path(DATA), None, {}, self._report)
@@ -117,7 +117,7 @@ class Follows:
     def _show(self, stream: str, seq: int, line: bytes) -> None:
         expected = self.next_seq.get(stream)
         is_next = expected is None or seq == expected
-        # What it was told of may be missing.
+        # Records that were reported as gone may be missing.
         may_be_missing = self.may_miss or self._trims(stream)
         if not is_next and not (may_be_missing and seq > (expected or 0)):
             what = f"{stream}: {seq} where {expected} is next"

@@ -1,8 +1,8 @@
-"""What one run is to be: every limit, sender, fault and event, drawn from a seed.
+"""Describes one run: every limit, sender, fault and event, drawn from a seed.
 
 Swarm testing (Groce et al., "Swarm Testing", ISSTA 2012): each run has some features and
 kinds of fault and lacks the others altogether, so that none drowns what another would show.
-A scenario is a value; one with fewer senders, faults or events is a scenario, too.
+A scenario is a value; one with fewer senders, faults or events is also a scenario.
 """
 
 import errno
@@ -31,23 +31,23 @@ from tests.simulation.senders import ANSWERED, ASKING, NAMED, NAMELESS, SenderPl
 
 STREAMS = ("s", "t", "u", "v", "w", "x")
 DATA = f"{ROOT}/data"
-PATIENT_S = 10.0  # in which a stop is done if nothing fails
+PATIENT_S = 10.0  # a stop finishes within this time if nothing fails
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _COMMIT_CALLS = ("create", "write", "fsync", "replace", "sync directory")
 _OTHER_CALLS = ("open", "read", "list", "stat", "statvfs", "unlink", "mkdir", "rmdir")
 _UNREAD_CHANCE = 0.2
 _UNREAD_ONCE_CHANCE = 0.5
 _HURRIED_CHANCE = 0.15
-_HURRIED_TURNS_MIN = 50  # which a stop takes where nothing is left to be done
+_HURRIED_TURNS_MIN = 50  # the turns of a stop that has nothing left to do
 _DROPPING_CHANCE = 0.15
 _RETAINING_CHANCE = 0.15
-_ENVELOPE_BYTES = 120  # about
+_ENVELOPE_BYTES = 120  # approximate
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens to the world at a time; `target` says to whom, where that matters."""
+    """Something that happens to the world at a time; `target` says to what, if that matters."""
 
     at_s: float
     kind: str
@@ -86,23 +86,23 @@ class Scenario:
         return _Drawing(seed).scenario()
 
     def keeping(self, **kept: list[int]) -> "Scenario":
-        """The same with those `senders`, `faults`, `spaces` and `events` alone, by their place."""
+        """The same with only those `senders`, `faults`, `spaces` and `events`, by index."""
         changes: dict[str, Any] = {
             part: tuple(getattr(self, part)[at] for at in places) for part, places in kept.items()
         }
         return replace(self, **changes)
 
     def fresh_faults(self) -> list[Fault]:
-        """The faults, none of which has hit."""
+        """The faults, reset as if none had occurred."""
         return [replace(fault, is_over=False, hits=0, passed=0) for fault in self.faults]
 
     def fresh_spaces(self) -> list[Space]:
-        """The full disks, none of which was met."""
+        """The full disks, reset as if none had been hit."""
         return [replace(space, limit_bytes=None) for space in self.spaces]
 
     @property
     def hurries(self) -> bool:
-        """Whether a stop may run out of time by what the disk takes, though nothing fails."""
+        """Whether a stop may run out of time because of the disk's latency alone."""
         return self.config.stop_timeout < PATIENT_S
 
     @property
@@ -112,7 +112,7 @@ class Scenario:
         return "drop" in (quota.stream.over, quota.uid.over)
 
     def trims(self, stream: str) -> bool:
-        """Whether the oldest segments of a stream may go."""
+        """Whether the oldest segments of a stream may be removed."""
         said = self.config.stream.get(stream)
         retention = self.config.retention
         on_full = said.on_full if said and said.on_full else self.config.on_full
@@ -124,14 +124,14 @@ class Scenario:
         )
 
     def keeps_what_is_unread(self, stream: str) -> bool:
-        """Whether of a stream nothing goes but by retention: seals, which all cursors passed."""
+        """Whether only retention removes from a stream: seals that all cursors have passed."""
         said = self.config.stream.get(stream)
         on_full = said.on_full if said and said.on_full else self.config.on_full
         return on_full != "drop_oldest" and self.config.retention.keep_free == "0B"
 
 
 def _about(source: random.Random) -> Callable[[float, float], float]:
-    """Draws between two numbers, each order of magnitude alike."""
+    """Draws between two numbers, each order of magnitude with the same probability."""
     return lambda least, most: math.exp(source.uniform(math.log(least), math.log(most)))
 
 
@@ -195,9 +195,9 @@ class _Drawing:
         )
 
     def _hurried(self, drawn: Scenario) -> Scenario:
-        """Stops that run out of time, with senders half closed that wait for the end of file.
+        """Adds stops that run out of time, with half-closed senders that wait for end of file.
 
-        Drawn by itself, so that all else of a scenario stays what it was.
+        Drawn separately, to leave the rest of a scenario as it was.
         """
         source = random.Random(f"hurried {self.seed}")
         if source.random() > _HURRIED_CHANCE:
@@ -256,7 +256,7 @@ class _Drawing:
         )
 
     def _dropping(self, drawn: Scenario) -> Scenario:
-        """Quotas that drop, of a stream or a user; drawn by itself, as the stops are."""
+        """Adds quotas that drop, of a stream or a user; drawn separately, as the stops are."""
         source = random.Random(f"dropping {self.seed}")
         if source.random() > _DROPPING_CHANCE:
             return drawn
@@ -281,7 +281,7 @@ class _Drawing:
         return replace(drawn, config=structs.replace(drawn.config, quota=quotas))
 
     def _retaining(self, drawn: Scenario) -> Scenario:
-        """Streams that keep so many bytes each; drawn by itself, too."""
+        """Adds streams with a `max_bytes` retention; also drawn separately."""
         source = random.Random(f"retaining {self.seed}")
         if source.random() > _RETAINING_CHANCE:
             return drawn
@@ -307,7 +307,7 @@ class _Drawing:
         hangs_up = source.choice((0.0, 0.0, 0.03, 0.2))
         waits = source.choice((0.0, 0.0, 0.1, 0.9))
         burst_most = int(self._log(1, 60))
-        is_busy = self._is_on(0.7)  # hardly a pause, so that batches overlap
+        is_busy = self._is_on(0.7)  # hardly a pause, to make batches overlap
         reads_late = self._is_on(0.2)
         plans = []
         for number in range(count):
@@ -353,7 +353,7 @@ class _Drawing:
         source = self.source
         faults: list[Fault] = []
         if self._is_on(0.1):
-            # One stream alone fails for long: nobody else is to be held up by that.
+            # Only one stream fails for long: it must not delay any other.
             start_s = self._at() / 3
             return (
                 Fault(
@@ -370,7 +370,7 @@ class _Drawing:
             kinds += [kind for kind in _OTHER_CALLS if self._is_on(0.3)]
         errors = [each for each in ERRORS if self._is_on(0.4)] or [errno.EIO]
         is_faulty, is_slow = self._is_on(0.8), self._is_on(0.7)
-        ends = self._is_on(0.4)  # now and then the daemon does not outlive what fails
+        ends = self._is_on(0.4)  # sometimes the daemon does not survive the failure
         if is_faulty:
             for _ in range(int(self._log(1, 25))):
                 once = self._is_on(0.6)
@@ -414,9 +414,9 @@ class _Drawing:
         return tuple(faults)
 
     def _unread(self, number: int) -> tuple[Fault, ...]:
-        """Reads that fail where nearly all are a start's: a while around the start after a kill.
+        """Adds failing reads around the start after a kill, when nearly all reads are the start's.
 
-        Drawn by themselves, so that all else of a scenario stays what it was.
+        Drawn separately, to leave the rest of a scenario as it was.
         """
         source = random.Random(f"unread {self.seed}")
         if source.random() > _UNREAD_CHANCE:

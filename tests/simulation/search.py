@@ -1,4 +1,4 @@
-"""Many runs one after the other, until time is up or a promise is broken."""
+"""Runs scenarios one after the other, until time is up or a promise is broken."""
 
 import time
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Found:
 
 @dataclass
 class Outcome:
-    """What many runs gave."""
+    """The result of many runs."""
 
     counts: Counts = field(default_factory=Counts)
     coverage: Coverage = field(default_factory=Coverage)
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def run(scenario: Scenario) -> tuple[Violation | None, World]:
-    """One run; which promise was broken, if one was."""
+    """Runs one scenario; returns the broken promise, if any."""
     world = World(scenario)
     try:
         world.run()
@@ -51,7 +51,7 @@ def explore(
     each: Callable[[World], None] = lambda _: None,
     runs: int = 1 << 60,
 ) -> Outcome:
-    """Runs the seeds from `seed` on, for so long, or until one breaks a promise."""
+    """Runs the seeds from `seed` on, for `seconds`, or until one breaks a promise."""
     began = _perf_counter()
     outcome = Outcome()
     for number in range(runs):
@@ -70,6 +70,6 @@ def explore(
 
 
 def search(seconds: float, seed: int) -> Violation | None:
-    """The first promise that is found broken within so many seconds, from `seed` on."""
+    """The first broken promise found within `seconds`, from `seed` on."""
     found = explore(seconds, seed).found
     return found.violation if found is not None else None

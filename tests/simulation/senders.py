@@ -1,6 +1,6 @@
-"""Who sends: named producers that come back until all is acknowledged, and all the others.
+"""The senders: named producers that reconnect until all is acknowledged, and all others.
 
-Each is a state machine at the client's end of simulated sockets. What it sends, in what
+Each is a state machine at the client's end of simulated sockets. What it sends, in which
 pieces, and when it hangs up, is drawn.
 """
 
@@ -31,14 +31,14 @@ class SenderPlan:
     bursts: tuple[tuple[float, tuple[int, ...]], ...]
     refused: frozenset[int]
     begins_s: float
-    piece_bytes: int  # about; 0 is all at once
-    hangs_up: float  # after a burst, of a connection
-    half_closes: float  # at its end
+    piece_bytes: int  # about; 0 means everything in one piece
+    hangs_up: float  # probability after a burst of a connection
+    half_closes: float  # probability at its end
     tells_first: float
     waits_for_ack: float
-    read_s: float  # it reads its answers so late
+    read_s: float  # how late it reads its answers
     uid: int
-    ends_open: bool = False  # its last record has no newline: the end of what it sends ends it
+    ends_open: bool = False  # its last record has no newline; end of file ends it
 
     @cached_property
     def records(self) -> int:
@@ -49,7 +49,7 @@ class SenderPlan:
 
 
 class Outside:
-    """What senders need of the world."""
+    """What senders need from the world."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Outside:
         self.max_record = max_record
         self.buffer_bytes = buffer_bytes
         self.is_listening = False
-        self.lives = 0  # how many daemons there were
-        self.daemon: object = self  # the one that runs
+        self.lives = 0  # how many daemons have run
+        self.daemon: object = self  # the running one
         self.by_end: dict[int, Connection] = {}
 
 
@@ -91,18 +91,18 @@ class Connection:
         self._answered = bytearray()
         self._read = bytearray()
         self.sent: Sent = sender.sent
-        self.sent_up_to = 0  # numbers that are on their way, or in the daemon
+        self.sent_up_to = 0  # numbers in transit, or in the daemon
         self.is_welcomed = False
         self.is_over = False
         self.is_half_closed = False
         self.was_warned = False
-        self.was_cut_off = False  # not all of it came to the daemon
-        self.dropped: set[int] = set()  # by a quota, of which it is not told yet
+        self.was_cut_off = False  # part of it did not reach the daemon
+        self.dropped: set[int] = set()  # by a quota, and not reported to it yet
         self._write_is_due = False
         self._read_at = 0.0
 
     def write(self, data: bytes) -> None:
-        """Sends as the socket takes it, in pieces."""
+        """Sends in pieces, as the socket accepts them."""
         self._outgoing += data
         self._push()
 
@@ -121,7 +121,7 @@ class Connection:
             try:
                 count = self.client.send(self._outgoing[:piece])
             except BlockingIOError:
-                return  # the other end reads, and tells of it
+                return  # the other end notifies this one when it reads
             except OSError:
                 self._outgoing.clear()
                 self.was_cut_off = True
@@ -144,13 +144,13 @@ class Connection:
         self.client.shutdown(socket.SHUT_WR)
 
     def hang_up(self) -> None:
-        """Ends it from this side."""
+        """Closes the connection from this side."""
         if not self.is_over:
             self.is_over = True
             self.client.close()
             self.sender.on_over(self)
 
-    # What the daemon says is heard of here before it leaves -------------------------------
+    # Answers of the daemon, before they leave it ------------------------------------------
 
     def _on_sent(self, data: bytes) -> None:
         self._answered += data
@@ -177,12 +177,12 @@ class Connection:
                 self.sender.on_next(self, answer["next"])
 
     def _on_server_closed(self) -> None:
-        # What was never read gives the sender an error of its socket instead.
+        # If the daemon left something unread, the sender gets a socket error instead.
         is_promise = self.is_half_closed and not self.was_warned and not self.server.received
         if is_promise and self.sender.plan.kind == NAMELESS:
             self.outside.oracle.promise(self.sent, self.sent.most, "an end of file")
 
-    # And here when it has come ------------------------------------------------------------
+    # Answers of the daemon, when they arrive ----------------------------------------------
 
     def _on_event(self) -> None:
         if self.is_over:
@@ -229,10 +229,10 @@ class Sender:
         self.outside = outside
         self.source = random.Random(f"{seed} sender {plan.number}")
         self.connection: Connection | None = None
-        self.others: list[Connection] = []  # older ones that were not told to end yet
+        self.others: list[Connection] = []  # older ones that were not told to close yet
         self.acked = 0
         self.is_done = False
-        self.is_delivered = False  # a nameless one's records are all in the daemon's socket
+        self.is_delivered = False  # all records of a nameless sender are in the daemon's socket
         self.welcomes = 0
         self.fenced = 0
         self.answers = 0
@@ -249,7 +249,7 @@ class Sender:
         return self.outside.oracle.sender(self.plan.stream, name, self.plan.refused)
 
     def begin(self) -> None:
-        """Connects, or tries to."""
+        """Tries to connect."""
         if self.is_done or self.connection is not None:
             return
         if not self.outside.is_listening:
@@ -261,7 +261,7 @@ class Sender:
         self._connections += 1
         plan = self.plan
         if plan.kind in (ANSWERED, NAMELESS) and self._connections > 1:
-            # Numbers are the connection's: another name tells its records from the others.
+            # Numbers belong to the connection: a new name distinguishes its records.
             self.sent = self._make_known(f"p{plan.number}.{self._connections}")
         connection = self.connection = Connection(self, self.outside)
         connection.sent = self.sent
@@ -279,23 +279,23 @@ class Sender:
             connection.write(json.dumps(hello).encode() + b"\n")
 
     def rival(self) -> None:
-        """Another connection of the same producer, while the one before goes on."""
+        """Opens another connection of the same producer while the previous one continues."""
         if self.plan.kind != NAMED or self.connection is None or self.is_done:
             return
         if not self.outside.is_listening:
             return
         if self.source.random() < 0.5:
-            # It does not know of the other one, and goes away some day.
+            # It does not know about the other one, and closes some time later.
             self.outside.kernel.after(self.source.random() * 0.05, self.connection.hang_up)
         self.others.append(self.connection)
         self._connect()
 
     def hang_up(self) -> None:
-        """Leaves without a word, and comes back."""
+        """Disconnects without a goodbye, and reconnects."""
         if self.connection is not None:
             self.connection.hang_up()
 
-    # What comes back ----------------------------------------------------------------------
+    # Answers ------------------------------------------------------------------------------
 
     def on_next(self, connection: Connection, number: int) -> None:
         """A welcome is about to be sent."""
@@ -335,15 +335,15 @@ class Sender:
         elif "status" in answer:
             self.is_done = True
         elif self.plan.kind == ASKING:
-            self.is_done = True  # not everybody is told
+            self.is_done = True  # not every sender is notified
         elif answer.get("error") == "fenced":
             self.fenced += 1
-            # An older one may say hello after a newer one, and takes over then.
+            # An older one may send its hello after a newer one, and then takes over.
             if self._connections == 1:
                 raise Violation("fenced", f"{self.sent.name} is fenced and has no rival")
 
     def on_over(self, connection: Connection) -> None:
-        """A connection has ended, from one side or the other."""
+        """A connection was closed, by either side."""
         if connection in self.others:
             self.others.remove(connection)
         if connection is not self.connection:
@@ -355,7 +355,7 @@ class Sender:
             self.is_done = True
             return
         if self.plan.kind in (ANSWERED, NAMELESS):
-            # Nobody can tell what came of the rest: it is over.
+            # It is unknown what happened to the rest: stop.
             self.is_done = True
             return
         self.outside.kernel.after(self.source.random() * _NO_CONNECTION_S, self.begin)
@@ -366,7 +366,7 @@ class Sender:
             if each is not None:
                 each.hang_up()
 
-    # What goes out ------------------------------------------------------------------------
+    # Sending ------------------------------------------------------------------------------
 
     def _act_soon(self, delay_s: float) -> None:
         if not self._act_is_due:
@@ -374,7 +374,7 @@ class Sender:
             self.outside.kernel.after(delay_s, self._act)
 
     def on_flushed(self, connection: Connection) -> None:
-        """All that was to be written is in the socket."""
+        """Everything to be written is in the socket."""
         if connection is self.connection and connection.is_welcomed:
             self._act_soon(0.0)
 
@@ -403,7 +403,7 @@ class Sender:
         connection.sent_up_to = end
         connection.sent.most = max(connection.sent.most, end)
         if pause_s:
-            self._act_is_due = True  # nothing else meanwhile
+            self._act_is_due = True  # do nothing else meanwhile
 
             def go_on() -> None:
                 self._act_is_due = False
@@ -425,7 +425,7 @@ class Sender:
         return b'{"p":"%s","n":%d,"x":"%s"}%s' % (name.encode(), number, _PAYLOAD[:size], end)
 
     def _send_half(self, connection: Connection) -> None:
-        """The beginning of the next record, which is never to be seen."""
+        """Sends the beginning of the next record, which must never be visible."""
         if self.plan.kind == NAMED and self.source.random() < 0.5:
             connection.write(b'{"p":"%s","n":' % self.sent.name.encode())
 

@@ -1,7 +1,7 @@
-"""A scenario that fails, made small: fewer senders, faults, events and bursts.
+"""Shrinks a failing scenario: fewer senders, faults, events and bursts.
 
-What is left out may change when everything else happens, so each smaller scenario is run, and
-taken if it breaks the same promise.
+Removing a part may change when everything else happens, so each smaller scenario is run, and
+kept if it breaks the same promise.
 """
 
 import json
@@ -20,7 +20,7 @@ Fails = Callable[[Scenario], Violation | None]
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left of a seed's scenario: places in its parts, and how many bursts a sender has."""
+    """What is kept of a seed's scenario: indices of its parts, and bursts per sender."""
 
     senders: tuple[int, ...]
     events: tuple[int, ...]
@@ -37,7 +37,7 @@ class Kept:
 
     @classmethod
     def parse(cls, text: str) -> "Kept":
-        """What `str` gave."""
+        """Parses the output of `str`."""
         said = json.loads(text)
         return cls(**{part: tuple(said[part]) for part in _PARTS}, bursts=said["bursts"])
 
@@ -45,7 +45,7 @@ class Kept:
         return json.dumps(vars(self), separators=(",", ":"))
 
     def of(self, scenario: Scenario) -> Scenario:
-        """What is left of a scenario."""
+        """The kept part of a scenario."""
         changes: dict[str, Any] = {
             part: tuple(getattr(scenario, part)[at] for at in getattr(self, part))
             for part in _PARTS
@@ -57,12 +57,12 @@ class Kept:
 
     @property
     def size(self) -> int:
-        """How much there is."""
+        """The number of kept parts."""
         return sum(len(getattr(self, part)) for part in _PARTS) + self.bursts
 
 
 def shrink(scenario: Scenario, rule: str, fails: Fails, seconds: float) -> Kept:
-    """The smallest that was found within so many seconds and still breaks `rule`."""
+    """The smallest one found within `seconds` that still breaks `rule`."""
     until = _perf_counter() + seconds
     kept = Kept.all_of(scenario)
 

@@ -1,7 +1,7 @@
 """Unix stream sockets in memory, and the epoll that watches them.
 
-Bytes move at once into the other end's buffer, as the kernel does it; when the other end
-hears of it takes a moment, and each moment is drawn.
+Bytes move immediately into the other end's buffer, as in the kernel. The other end is notified
+after a delay, and each delay is drawn.
 """
 
 import errno
@@ -26,7 +26,7 @@ def _error(number: int) -> OSError:
 
 
 class End:
-    """One end of a connection: the daemon's has the methods that the engine calls."""
+    """One end of a connection, with the methods that the engine calls on a socket."""
 
     def __init__(self, network: "Network", number: int, capacity_bytes: int) -> None:
         self._network = network
@@ -35,15 +35,15 @@ class End:
         self.received = bytearray()
         self.peer: End = self
         self.is_closed = False
-        self.is_ended = False  # the other end writes no more
+        self.is_ended = False  # the other end has shut down writing
         self.is_shut_for_reading = False
         self.is_reset = False
         self.epoll: Epoll | None = None
-        self.loop: SimulatedLoop | None = None  # which hears of room for writing
-        self.on_event: Call | None = None  # of an end that no engine has
+        self.loop: SimulatedLoop | None = None  # notified when there is room for writing
+        self.on_event: Call | None = None  # for an end that the engine does not use
         self._event_is_due = False
         self.uid = 0
-        # Called with the bytes that this end was given to send, before anybody has them.
+        # Called with the bytes that this end sends, before the other end has them.
         self.on_sent: OnSent = lambda _: None
         self.on_closed: Call = lambda: None
 
@@ -65,7 +65,7 @@ class End:
 
     @property
     def room_bytes(self) -> int:
-        """How much the other end's buffer takes now."""
+        """How much room the other end's buffer has now."""
         return self.peer.capacity_bytes - len(self.peer.received)
 
     @property
@@ -123,13 +123,13 @@ class End:
             self.epoll.forget(self)
         peer = self.peer
         if not peer.is_closed:
-            # As the kernel does where something was left unread.
+            # As the kernel does if something was left unread.
             peer.is_reset = peer.is_reset or bool(self.received)
             peer.is_ended = True
             peer.tell()
 
     def tell(self) -> None:
-        """Something happened that this end, or who watches it, may want to know."""
+        """Notifies this end, and whatever watches it, that something happened."""
         if self.is_closed:
             return
         if self.epoll is not None:
@@ -155,7 +155,7 @@ class Listener:
         self.backlog: deque[End] = deque()
         self.loop: SimulatedLoop | None = None
         self.is_closed = False
-        self.accept_errors = 0  # so many of the next fail
+        self.accept_errors = 0  # how many of the next accepts fail
 
     def __hash__(self) -> int:
         return self.number
@@ -195,7 +195,7 @@ class Epoll:
     def __init__(self, network: "Network") -> None:
         self._network = network
         self._watched: dict[int, End] = {}
-        self._perhaps: dict[int, End] = {}  # those that may have something
+        self._perhaps: dict[int, End] = {}  # those that may be ready
         self.closed = False
         self.loop: SimulatedLoop | None = network.loop
 
@@ -203,7 +203,7 @@ class Epoll:
         return 7
 
     def fileno(self) -> "Epoll":
-        return self  # what the loop is told to watch
+        return self  # the loop watches this object
 
     def register(self, number: int, _mask: int) -> None:
         end = self._network.ends[number]
@@ -217,12 +217,12 @@ class Epoll:
         self._perhaps.pop(number, None)
 
     def forget(self, end: End) -> None:
-        """The end is closed, which takes it out."""
+        """Removes an end that is closed."""
         self._watched.pop(end.number, None)
         self._perhaps.pop(end.number, None)
 
     def tell(self, end: End) -> None:
-        """An end may have something."""
+        """Notes that an end may be ready."""
         if end.number in self._watched and end.number not in self._perhaps:
             self._perhaps[end.number] = end
             if self.loop is not None:
@@ -236,7 +236,7 @@ class Epoll:
         for number in [n for n, end in self._perhaps.items() if not end.is_readable]:
             del self._perhaps[number]
         ready = list(self._perhaps)
-        for number in ready[:most]:  # the next time after the others
+        for number in ready[:most]:  # next time they come after the others
             self._perhaps[number] = self._perhaps.pop(number)
         return [(number, 1) for number in ready[:most]]
 
@@ -256,7 +256,7 @@ class Network:
         self._latency_s = latency_s
         self._numbers = 10
         self.ends: dict[int, End] = {}
-        self.loop: SimulatedLoop | None = None  # of the daemon that runs
+        self.loop: SimulatedLoop | None = None  # of the running daemon
         self.on_taken: OnTaken = lambda _: None
 
     def next_number(self) -> int:
@@ -264,11 +264,11 @@ class Network:
         return self._numbers
 
     def delay_s(self) -> float:
-        """How long it takes until somebody hears of something."""
+        """The delay of a notification."""
         return self._latency_s * self.source.random() * 2
 
     def connect(self, listener: Listener, buffer_bytes: int) -> tuple[End, End]:
-        """A connection that waits to be accepted: the client's end, and the daemon's."""
+        """Adds a connection to the backlog; returns the client's and the daemon's end."""
         client = End(self, self.next_number(), buffer_bytes)
         server = End(self, self.next_number(), buffer_bytes)
         client.peer, server.peer = server, client
@@ -279,19 +279,19 @@ class Network:
         return client, server
 
     def taken(self, end: End) -> None:
-        """An end was accepted."""
+        """Reports that an end was accepted."""
         self.on_taken(end)
 
     def end_of(self, process: Process, listener: Listener | None) -> None:
-        """Closes what a process had: it is gone. Who waits at a listener waits on."""
+        """Closes all ends of a process that is gone. Connections in the backlog keep waiting."""
         waiting = set(listener.backlog) if listener is not None else set()
         for end in list(self.ends.values()):
             if end not in waiting:
-                end.on_closed = lambda: None  # nothing was promised by that
+                end.on_closed = lambda: None  # this close promises nothing
                 end.close()
                 del self.ends[end.number]
 
     def forget_closed(self) -> None:
-        """Lets go of the ends that are closed."""
+        """Drops closed ends."""
         for number in [n for n, end in self.ends.items() if end.is_closed]:
             del self.ends[number]

@@ -1,4 +1,4 @@
-"""The simulated disk against the model of power cuts that the crash campaign has."""
+"""Compares the simulated disk with the crash campaign's model of power cuts."""
 
 import random
 import stat
@@ -12,7 +12,7 @@ _CUTS = 20
 
 
 class Pair:
-    """The same calls on both."""
+    """Makes the same calls on both."""
 
     def __init__(self, source: random.Random) -> None:
         self.source = source
@@ -47,7 +47,7 @@ class Pair:
         self.model.apply(event(number))
 
     def step(self) -> None:
-        """One call, whichever is possible."""
+        """Makes one call that is possible."""
         source, directory = self.source, self.directory
         parent = self.inodes[id(directory)]
         name, other = source.sample(_NAMES, 2)

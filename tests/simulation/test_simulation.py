@@ -1,4 +1,4 @@
-"""The simulation itself: that it is the same again, finds what is wrong, and nothing else."""
+"""Tests the simulation itself: it is reproducible, finds what is wrong, and nothing else."""
 
 import errno
 import multiprocessing
@@ -21,13 +21,13 @@ from tests.simulation.shrink import Kept, shrink
 
 _SLICE_RUNS = 60
 _SLICE_S = 60.0
-_SEARCH_S = 150.0  # far more than it takes, on a machine that has much else to do
+_SEARCH_S = 150.0  # far more than it takes, for a busy machine
 
 
 def explore_apart(seconds: float, seed: int, runs: int = 1 << 60) -> Outcome:
-    """As `explore`, in a process that no other test has left anything in.
+    """Like `explore`, in a process without leftovers of other tests.
 
-    With the hashes of `python -m tests.simulation`, so that its `--replay` meets the same run.
+    Uses the hashes of `python -m tests.simulation`: its `--replay` reproduces the run.
     """
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONHASHSEED", "0")
@@ -37,7 +37,7 @@ def explore_apart(seconds: float, seed: int, runs: int = 1 << 60) -> Outcome:
 
 
 def mend_taken_out():
-    """The loss as it was: a batch looks at the one right before it, and at no plan's state."""
+    """Restores the old bug: a batch checks only the one right before it, and no plan's state."""
 
     def last(self, _streams):
         return [self._under_way[-1].done] if self._under_way else []
@@ -45,7 +45,7 @@ def mend_taken_out():
     outdated = Store._outdated
 
     def only_in_the_batch_before(self, planned):
-        # What the batch right before did not hold is taken for durable.
+        # What the previous batch did not contain is treated as durable.
         return outdated(self, planned) if self._failed_last(planned.before.stream) else None
 
     def failed_last(self, stream):
@@ -70,7 +70,7 @@ def test_the_loss_is_found_where_its_mend_is_taken_out():
     with one, two, three, four:
         violation = search(_SEARCH_S, seed=FIXED_SEED)
     assert violation is not None
-    # Whichever comes first: the hole itself, or what the engine holds of itself.
+    # Whichever comes first: the hole itself, or the engine's own check.
     assert violation.rule in (
         "hole",
         "acknowledged and not durable",
@@ -125,7 +125,7 @@ def test_a_minute_from_a_seed_breaks_no_promise(seed):
 
 def test_a_disk_that_does_not_tell_its_size_ends_no_daemon():
     drawn = Scenario.drawn(0)
-    # The first look is whether it is read-only, and belongs to opening the directory.
+    # The first call checks whether it is read-only, and belongs to opening the directory.
     untold = Fault(0, frozenset({"statvfs"}), "", 0.0, drawn.ends_s, errno=errno.EIO, skips=1)
     compaction = structs.replace(drawn.config.compaction, enabled=True)
     config = structs.replace(drawn.config, compaction=compaction)

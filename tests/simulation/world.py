@@ -1,4 +1,4 @@
-"""One run of a scenario: the daemon, its disk, its senders, and what befalls them."""
+"""One run of a scenario: the daemon, its disk, its senders, and the events that hit them."""
 
 import asyncio
 import errno
@@ -48,22 +48,22 @@ from tests.simulation.sockets import End, Epoll, Listener, Network
 _WALL_NS = 1_795_000_000_000_000_000
 _RESTART_S = 0.003
 _STEPS_MAX = 3_000_000
-# That the data directory cannot be looked at.
+# Errors that say that the data directory cannot be examined.
 _OF_PLACE = (DataDirectoryReplaced, DataDirectoryUnseen)
 _REASONS = [os.strerror(each) for each in ERRORS]
 _STORED_TIMES = 8
-_FOLLOWED_S = 1.0  # after which a follower has shown all there is
-_SYNCS_OF_A_COMMIT = 4  # the file's, the directory's, a new stream's, and one to wait for
-_CALM_S = 120.0  # in which everything is acknowledged once nothing fails any more
+_FOLLOWED_S = 1.0  # after this time a follower has shown everything
+_SYNCS_OF_A_COMMIT = 4  # the file's, the directory's, a new stream's, and one waited for
+_CALM_S = 120.0  # within this time after the last failure everything is acknowledged
 _CRITICAL = frozenset({"create", "write", "fsync", "replace", "sync directory"})
 _MODULES = [m for name, m in sorted(sys.modules.items()) if name.startswith("logengine.")]
-# What takes a clock by default took the real one when it was defined.
+# Default arguments that are clocks were bound to the real clock at definition.
 _CLOCKS = [each.__init__ for each in (Server, Compactor, rewrite.Pace, retention.Retainer)]
 
 
 @dataclass
 class Counts:
-    """What happened, in one run or in many."""
+    """Counts of what happened, in one run or in many."""
 
     runs: int = 0
     events: int = 0
@@ -75,7 +75,7 @@ class Counts:
     kills: int = 0
     cuts: int = 0
     stops: int = 0
-    out_of_time: int = 0  # stops that were
+    out_of_time: int = 0  # stops that ran out of time
     restarts: int = 0
     reads: int = 0
     shown: int = 0
@@ -90,7 +90,7 @@ class Counts:
     faults: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Counts") -> None:
-        """Adds those of another run."""
+        """Adds the counts of another run."""
         for name, value in vars(other).items():
             if isinstance(value, Counter):
                 getattr(self, name).update(value)
@@ -99,7 +99,7 @@ class Counts:
 
 
 class _Log:
-    """In place of the engine's loggers."""
+    """Replaces the engine's loggers."""
 
     def __init__(self, heard: Callable[[str, str, dict[str, Any]], None]) -> None:
         self._heard = heard
@@ -148,7 +148,7 @@ class _Flag:
 
 
 class Life:
-    """One daemon, from its start to its end."""
+    """One daemon, from start to exit."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -161,16 +161,16 @@ class Life:
         self.compactor: Any = None
         self.is_stopping = False
         self.recovered: list[str] = []
-        self.known_at_stop: list[str] = []  # the streams of which the daemon knew where they end
+        self.known_at_stop: list[str] = []  # the streams whose end the daemon knew
         self.has_moved = False  # the data directory could not be used for a while
         self.failed_logs: Counter[str] = Counter()
-        self.told: dict[str, str] = {}  # of each stream that fails, the reason
+        self.told: dict[str, str] = {}  # the reason of each failing stream
         self.dropped: Counter[str] = Counter()  # records, by quotas
         self.told_over_quota: Counter[str] = Counter()
         self.ran_out = False  # its stop ran out of time
-        self.trimmed: list[tuple[str, str, int]] = []  # the segments that went: stream, name, last
+        self.trimmed: list[tuple[str, str, int]] = []  # the removed segments: stream, name, last
         self.told_removed: set[tuple[str, str]] = set()
-        self.told_dropped: Counter[str] = Counter()  # up to which number of each stream
+        self.told_dropped: Counter[str] = Counter()  # the number up to which, for each stream
         self.trimming_failed = False
         self.injected: Counter[str] = Counter()
         self.outcome: BaseException | str | None = None
@@ -195,13 +195,13 @@ class Life:
                 self.loop.run_until_complete(
                     daemon.serve(config, {}, store, compacting, None, listeners)
                 )
-                self._wait_for_threads("default")  # as a loop does that is closed
+                self._wait_for_threads("default")  # as a loop does when it is closed
                 self.known_at_stop = store.ready_streams()
             self._wait_for_threads("commit", "compact")
             self.outcome = "stopped"
         except (OSError, LogEngineError) as error:
             self.outcome = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is a fault of the daemon's
+        except Exception as error:  # noqa: BLE001 - any exception is a fault of the daemon
             self.outcome = error
             world.violate(Violation("the daemon ended", repr(error)))
         world.kernel.after(0.0, lambda: world.on_ended(self))
@@ -216,7 +216,7 @@ class Life:
         self.loop.signal(signal.SIGTERM)
 
     def hear_of_removals(self, event: str, fields: dict[str, Any]) -> None:
-        """Notes what the log says of segments and records that went for good."""
+        """Notes the segments and records that the log reports as permanently removed."""
         match event:
             case "segment_removed":
                 self.told_removed.add((fields["stream"], fields["segment"]))
@@ -228,7 +228,7 @@ class Life:
                 self.trimming_failed = True
 
     def _gone(self) -> None:
-        """Nobody goes on with what it was about to do."""
+        """Drops everything that this daemon was about to do."""
         for task in asyncio.all_tasks(self.loop._as_loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with suppress(BaseException):
@@ -259,7 +259,7 @@ class World:
         self.oracle = Oracle(lambda: self.calls.disk, scenario.trims, scenario.keeps_what_is_unread)
         self.oracle.on_trimmed = self._on_trimmed
         disk = self.calls.disk
-        # As a file system has it that was just made: so its root is not empty.
+        # A newly created file system has this directory, so its root is not empty.
         disk.mkdir(disk.root, "lost+found")
         disk.root.sync(disk.changes)
         disk.on_name = self.guarded(self._on_name)
@@ -270,7 +270,7 @@ class World:
         self.life: Life | None = None
         self.is_over = False
         self._is_calm = False
-        self._is_through = False  # everything is acknowledged, and the daemon told to stop
+        self._is_through = False  # everything is acknowledged, and the daemon was told to stop
         self._restart_is_due = False
         self._readers: list[Reader] = []
         self._followers: list[Follows] = []
@@ -335,12 +335,12 @@ class World:
             raise self.violation
 
     def violate(self, violation: Violation) -> None:
-        """Notes that a promise was broken, where whoever broke it would catch an exception."""
+        """Notes a broken promise where the code under test would catch an exception."""
         if self.violation is None:
             self.violation = violation
 
     def guarded(self, call: Callable[..., Any]) -> Callable[..., None]:
-        """`call`, for where the engine would catch what it raises."""
+        """Wraps `call` for places where the engine would catch what it raises."""
 
         def guarded_call(*args: Any) -> None:
             try:
@@ -418,7 +418,7 @@ class World:
             raise Violation("the daemon ended", f"nothing fails, and it says: {outcome!r}")
         self._restart_soon()
 
-    # What befalls it ----------------------------------------------------------------------
+    # Events -------------------------------------------------------------------------------
 
     def _happen(self, event: Event) -> None:  # noqa: PLR0912 - one case for each kind
         life = self.life
@@ -485,7 +485,7 @@ class World:
         self.notifications.forget_all()
 
     def _read(self, stream: str) -> None:
-        """Somebody reads a stream, beginning now."""
+        """Starts a reader of a stream now."""
         self._readers.append(
             Reader(
                 self.kernel,
@@ -503,11 +503,11 @@ class World:
             self.calls.release(reader.process)
 
     def _register(self, stream: str, seq: int) -> None:
-        """Somebody has read so far, and wants what comes after kept; at once, and durably."""
+        """Registers a cursor, at once and durably: what comes after `seq` is to be kept."""
         disk = self.calls.disk
         data = disk.root.sure.get("data")
         if not isinstance(data, Directory):
-            return  # no daemon has begun in it
+            return  # no daemon has started in it
         if CURSORS_NAME not in data.entries:
             disk.mkdir(data, CURSORS_NAME)
         directory = data.entries[CURSORS_NAME]
@@ -520,14 +520,14 @@ class World:
         directory.sync(disk.changes)
         data.sync(disk.changes)
         reached = max(seq, begins)
-        # Who was about to remove something may not have seen it.
+        # A removal in progress may not have seen it.
         self.kernel.after(
             50 * self.scenario.sync_s * self.scenario.spread,
             lambda: self.oracle.cursors.setdefault(stream, []).append(reached),
         )
 
     def _follow(self) -> None:
-        """Somebody follows all streams, beginning now."""
+        """Starts a follower of all streams now."""
         scenario = self.scenario
         self._followers.append(
             Follows(
@@ -550,7 +550,7 @@ class World:
     # The end ------------------------------------------------------------------------------
 
     def _calm(self) -> None:
-        """From here on nothing fails: everything must be acknowledged before long."""
+        """From here on nothing fails: everything must be acknowledged soon."""
         self.calls.set_faults([])
         self.calls.space.clear()
         self.calls.short_writes = 0.0
@@ -565,7 +565,7 @@ class World:
 
     @property
     def _calm_s(self) -> float:
-        """In what time everything is acknowledged, once nothing fails: each record by itself."""
+        """The time limit for acknowledging everything once nothing fails, each record alone."""
         scenario = self.scenario
         slowest_s = max([scenario.sync_s, *(sync_s for _, sync_s in scenario.slow_streams)])
         records = sum(plan.records for plan in scenario.senders)
@@ -577,7 +577,7 @@ class World:
             self._is_through = True
             self._hold_nothing_left(life)
             life.stop()
-            # What is merged or sealed just then has as long as in any other scenario.
+            # A merge or seal in progress has as long as in any other scenario.
             enough_s = max(self.scenario.config.stop_timeout, PATIENT_S) + 1.0
             self.kernel.after(enough_s, lambda: self._not_stopped(life))
             return
@@ -601,7 +601,7 @@ class World:
             and not life.server.connections
             and not self.listener.backlog
             and life.committer.is_idle
-            and not life.committer.failing()  # a stream may still be to be recovered
+            and not life.committer.failing()  # a stream may still wait for its recovery
         )
 
     def _not_stopped(self, life: Life) -> None:
@@ -609,7 +609,7 @@ class World:
             raise Violation("stuck", "the daemon does not stop")
 
     def _hold_failures(self, life: Life) -> None:
-        """Whatever failed in a commit was said and counted."""
+        """Checks that every failure in a commit was logged and counted."""
         if life.committer is None:
             return
         failures = life.committer.totals.failures
@@ -618,13 +618,13 @@ class World:
                 "not counted", f"{failures} failures, and the log has {life.failed_logs}"
             )
         if life.has_moved:
-            return  # what fails while a directory is opened is told otherwise, or done without
+            return  # a failure while a directory is opened is reported elsewhere, or tolerated
         for stream, count in life.injected.items():
             if count and not life.failed_logs[stream]:
                 raise Violation("swallowed", f"{count} calls failed in {stream}, and none is told")
 
     def _hold_removed(self, life: Life) -> None:
-        """The log has all that a quota dropped, and what retention, or a full disk, took."""
+        """Checks that the log has all that quotas dropped, and retention or a full disk removed."""
         if life.told_over_quota != life.dropped:
             what = f"{dict(life.dropped)} were, and the log has {dict(life.told_over_quota)}"
             raise Violation("dropped untold", what)
@@ -635,7 +635,7 @@ class World:
                 raise Violation("removed untold", f"{stream}/{name}")
 
     def _hold_nothing_left(self, life: Life) -> None:
-        """Where nobody waits, nothing is kept in mind of anybody."""
+        """Checks that no state is left when no sender waits."""
         committer, held = life.committer, life.server
         assert committer is not None
         assert held is not None
@@ -652,23 +652,23 @@ class World:
             raise Violation("something is left", f"where nobody waits: {left}")
 
     def _hold_memory(self, life: Life) -> None:
-        """What was received and is not durable stays within its limit, by one read about."""
+        """Checks that the memory of what is not durable exceeds its limit by about one read."""
         committer, held = life.committer, life.server
         if committer is None or held is None:
             return
         limits = self.scenario.config.limits
         pending_bytes = committer.pending_bytes + held.admission.held_bytes
-        # A line takes more when it is stored, by the envelope, and the shortest many times more.
+        # A stored line is longer by the envelope; the shortest becomes many times as long.
         most = limits.max_pending + _STORED_TIMES * self.scenario.buffer_bytes + limits.max_record
         if pending_bytes > most:
             raise Violation("memory", f"{pending_bytes} bytes wait, of {limits.max_pending}")
 
     def _hold_temps(self, life: Life) -> None:
-        """No stream that was recovered has files that are half written."""
+        """Checks that no recovered stream has half-written files."""
         if any(fault.errno and "unlink" in fault.calls for fault in self.scenario.faults):
             return
         if not life.recovered:
-            return  # it may have been stopped before its data directory could be made
+            return  # it may have been stopped before its data directory could be created
         data = self.calls.disk.root.entries.get("data")
         assert isinstance(data, Directory)
         for stream in life.recovered:
@@ -678,7 +678,7 @@ class World:
                 raise Violation("a temp is left", f"{stream}/{left[0]}")
 
     def _finish(self, known: Collection[str]) -> None:
-        """Holds followers to what the daemon knew: of other streams nobody could tell them."""
+        """Checks followers against what the daemon knew; nothing notified them of other streams."""
         for follower in self._followers:
             if follower.has_ended:
                 continue
@@ -696,7 +696,7 @@ class World:
         self.oracle.look_at_all("in the end")
         self.is_over = True
 
-    # What is heard ------------------------------------------------------------------------
+    # Observations -------------------------------------------------------------------------
 
     def _on_name(
         self, directory: Directory, name: str, before: Inode | None, after: Inode | None
@@ -713,7 +713,7 @@ class World:
             self.life.trimmed.append((stream, name, segment.last))
 
     def _on_admitted(self, sender: Any, body: bytes, count: int, admitted: Admitted) -> None:
-        """A quota let pass what it let pass of a connection's lines."""
+        """Notes how many of a connection's lines a quota admitted."""
         oracle = self.oracle
         passed = admitted.body
         for who, number in oracle.rows(passed):
@@ -773,7 +773,7 @@ class World:
     def _heard(self, level: str, event: str, fields: dict[str, Any]) -> None:
         thread = current_thread()
         if thread is not None and not thread.process.is_alive:
-            return  # said while its calls unwind, as no killed process does
+            return  # logged while its calls unwind, which a killed process never does
         self.log.append((self.kernel.now, level, event, fields))
         life = self.life
         if level == "exception":
@@ -802,7 +802,7 @@ class World:
             self._hold_out_of_time()
 
     def _hold_out_of_time(self) -> None:
-        """A stop ran out of time: it may where something failed, or where it has hardly any."""
+        """Checks that a stop ran out of time only after a failure, or with hardly any time."""
         self.counts.out_of_time += 1
         if self.life is not None:
             self.life.ran_out = True
@@ -811,7 +811,7 @@ class World:
             self.violate(Violation("stuck", "a stop ran out of time, and nothing fails"))
 
     def _hold_told_once(self, life: Life, level: str, fields: dict[str, Any]) -> None:
-        """A stream that fails for the same reason as before is not told of again."""
+        """Checks that a stream that fails again for the same reason is not logged again."""
         stream = fields["stream"]
         life.failed_logs[stream] += 1
         error = fields["error"]
@@ -822,14 +822,14 @@ class World:
         life.told[stream] = reason
 
     def on_loop_error(self, context: dict[str, Any]) -> None:
-        """What no task or callback caught."""
+        """Handles what no task or callback caught."""
         error = context.get("exception")
         if isinstance(error, Violation):
             self.violate(error)
         else:
             self.violate(Violation("an exception", f"{context.get('message')}: {error!r}"))
 
-    # Entering -----------------------------------------------------------------------------
+    # Patching -----------------------------------------------------------------------------
 
     def _wall_ns(self) -> int:
         return _WALL_NS + int(self.kernel.now * 1e9) + self._clock_step_ns
@@ -925,13 +925,13 @@ class World:
 
 
 class _Listening(sockets.Listening):
-    """A socket whose name nobody takes away but the daemon."""
+    """A listening socket whose name only the daemon removes."""
 
     is_named = True
 
 
 def _nothing_to_read(path: str) -> str:
-    """The kernel says nothing of what is mounted."""
+    """Simulates a kernel that reports nothing about mounts."""
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
