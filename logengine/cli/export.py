@@ -1,7 +1,6 @@
 """`logengine export`"""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,8 +8,8 @@ import click
 from logengine.cli.options import data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, selection_options
-from logengine.errors import IncompleteExport
-from logengine.exchange.exporting import FORMATS, export_file, zstd_frames
+from logengine.exchange.exporting import FORMATS, Missing, export_file, zstd_frames
+from logengine.reading import Problem
 
 _FORMATS_OF_NAMES = {".zst": "zstd", ".parquet": "parquet"}
 
@@ -68,25 +67,16 @@ def command(
             f"{path} is not a regular file; omit -o and redirect standard output instead"
         )
     output = Output("json")
-    batches = select(output.report).batches()
-    lines: Iterator[bytes] = (piece for batch in batches for piece in batch.json())
+    missing = Missing()
+
+    def report(problem: Problem) -> None:
+        missing.note(problem)
+        output.report(problem)
+
+    lines = (piece for batch in select(report).batches() for piece in batch.json())
     if path is not None:
-        if not partial:
-            lines = _all_or_none(lines, output, path)
-        export_file(lines, path, form)
+        export_file(lines, path, form, missing=None if partial else missing)
     else:
         sys.stdout.buffer.writelines(lines if form == "ndjson" else zstd_frames(lines))
         output.flush()
     ctx.exit(1 if output.problems else 0)
-
-
-def _all_or_none(lines: Iterator[bytes], output: Output, path: Path) -> Iterator[bytes]:
-    """Yields `lines`; raises `IncompleteExport` after them if a selected record is missing."""
-    yield from lines
-    if not (output.problems or output.removed):
-        return
-    advice = "`logengine repair` keeps what is left of damaged files; " if output.problems else ""
-    raise IncompleteExport(
-        f"{path} is not written: it would lack the records named above; "
-        f"{advice}--partial writes the rest"
-    )

@@ -43,7 +43,6 @@ class Output:
         self._form = form
         self._pretty = _pretty_renderer() if form == "pretty" else None
         self.problems = 0
-        self.removed = 0  # gaps left by records that were removed before they were read
 
     def write(self, batch: Batch) -> None:
         """Writes the records, one per line; a pretty record may span several lines."""
@@ -63,7 +62,6 @@ class Output:
     def report(self, problem: Problem) -> None:
         """Prints what could not be read, and counts it if the exit status must reflect it."""
         self.problems += not problem.expected
-        self.removed += problem.gone is not None and problem.gone.reason == "removed"
         prefix = "note: " if problem.expected else ""
         click.echo(f"logengine: {prefix}{escape(str(problem))}", err=True)
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from logengine.disk.atomic import AtomicWriter
-from logengine.errors import NotInstalled
+from logengine.errors import IncompleteExport, NotInstalled
 from logengine.format.compression import FRAME_BYTES, compress_lines
+from logengine.reading import Problem
 
 FORMATS = ("ndjson", "zstd", "parquet")
 _LEVEL = 3
@@ -51,20 +52,51 @@ def zstd_frames(lines: Iterable[bytes], level: int = _LEVEL) -> Iterator[bytes]:
     yield from (frame.content for frame in compress_lines(gathered, level))
 
 
-def export_file(lines: Iterable[bytes], path: Path, form: str) -> None:
-    """Writes `lines`, in pieces that end with newlines, to a file, whole or not at all.
+class Missing:
+    """Counts the records that were selected and cannot be exported, by the problems of a reading.
 
-    Durable when it returns. Raises `AtomicWriteError`, and `NotInstalled` for Parquet without
-    DuckDB.
+    Records that the stream itself reports as gone, as after `repair`, are not missing.
+    """
+
+    def __init__(self) -> None:
+        self._unread = 0
+        self._removed = 0
+
+    def note(self, problem: Problem) -> None:
+        """Counts a problem, as `on_problem` of a reading gets it."""
+        self._unread += not problem.expected
+        self._removed += problem.gone is not None and problem.gone.reason == "removed"
+
+    def check(self, path: Path) -> None:
+        """Raises `IncompleteExport` if `path` would lack a record."""
+        if not (self._unread or self._removed):
+            return
+        advice = "`logengine repair` keeps what is left of damaged files; " if self._unread else ""
+        raise IncompleteExport(
+            f"{path} is not written: it would lack the records named above; "
+            f"{advice}--partial writes the rest"
+        )
+
+
+def export_file(
+    lines: Iterable[bytes], path: Path, form: str, *, missing: Missing | None = None
+) -> None:
+    """Writes `lines`, as accepted by `zstd_frames`, to a file: whole or not at all.
+
+    Durable on return. With `missing`, which is complete once `lines` ends, the file is written only
+    if nothing is missing. Raises `AtomicWriteError`, `IncompleteExport`, and `NotInstalled` for
+    Parquet without DuckDB.
     """
     if form == "parquet":
         _require_duckdb()
     with AtomicWriter(path, "wb", buffering=0) as writer:
         if form == "parquet":
             _write_parquet(lines, writer)
-            return
-        for piece in lines if form == "ndjson" else zstd_frames(lines):
-            writer.write(piece)
+        else:
+            for piece in lines if form == "ndjson" else zstd_frames(lines):
+                writer.write(piece)
+        if missing is not None:
+            missing.check(path)
 
 
 def _require_duckdb() -> None:
