@@ -332,7 +332,7 @@ def test_without_a_place_an_input_that_is_too_short_is_refused(daemon: Daemon, r
     path.write_bytes(lines(11, 15))
     arguments = ["send", "--resume", "name", str(path)]
     done = daemon.cli(*arguments, status=1, LOGENGINE_STATE=no_state(root))
-    assert b"has 5 lines, and the daemon has 10" in done.stderr
+    assert b"has 5 lines, but the daemon has 10" in done.stderr
     daemon.cli(*arguments, "--resume-anew", LOGENGINE_STATE=no_state(root))
     assert stored(daemon) == texts(1, 15)
 
