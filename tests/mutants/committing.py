@@ -179,6 +179,14 @@ MUTANTS = then(
             "        assert",
         ),
         mutant(
+            "empty_and_failing_for_ever",
+            "a failing stream whose queue is empty is never tried again",
+            "store/committer.py",
+            "        if pending.is_empty and not pending.wants_recovery:\n",
+            "        if False:\n",
+            tests(f"{_COMMITTER}a_stream_that_failed_for_a_barrier_nobody_waits_for_is_read_again"),
+        ),
+        mutant(
             "failing_for_ever",
             "a stream that works again counts as failing for its senders",
             "store/committer.py",

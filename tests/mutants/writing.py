@@ -346,7 +346,15 @@ MUTANTS = (
         "store/stream.py",
         " or is_noted or not is_marked:",
         " or is_noted:",
-        tests("store/test_restart.py"),
+        _RUNNING,
+    ),
+    mutant(
+        "gap_not_looked_back_for",
+        "the segment that covers the oldest of the newest segments is not looked for",
+        "store/stream.py",
+        "    if plan.gaps:\n",
+        "    if False:\n",
+        _STORE,
     ),
     mutant(
         "copied_in_part",
