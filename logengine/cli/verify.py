@@ -20,6 +20,7 @@ Examples:
   logengine verify
   logengine verify app audit && echo sound
   logengine verify audit --since-seal 1f3a… --public-key seal.pub
+  logengine verify audit --public-key seal.pub --allow-erased
 """
 )
 @streams_argument
@@ -27,14 +28,26 @@ Examples:
     "--since-seal",
     "anchor",
     metavar="HASH",
-    help="A seal hash of the one STREAM that you noted elsewhere: fails if anything before that "
+    help="A seal hash of the one STREAM that you noted elsewhere: fails if anything up to that "
     "seal has changed.",
 )
 @click.option(
     "--public-key",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Require every seal to be signed with the private key of this public key. Seals with "
-    "erased records may be unsigned; they are counted.",
+    help="Require at least one seal, and every seal to be signed with the private key of this "
+    "public key.",
+)
+@click.option(
+    "--allow-erased",
+    is_flag=True,
+    help="With --public-key or --since-seal: allow seals with erased records that are not signed. "
+    "Nothing proves what is left in them.",
+)
+@click.option(
+    "--allow-gaps",
+    is_flag=True,
+    help="With --public-key or --since-seal: allow recorded gaps. Nothing proves why those records "
+    "are gone.",
 )
 @data_option
 @click.pass_context
@@ -43,13 +56,16 @@ def command(
     streams: tuple[str, ...],
     anchor: str | None,
     public_key: Path | None,
+    allow_erased: bool,  # noqa: FBT001 - click passes by name
+    allow_gaps: bool,  # noqa: FBT001
     data: Path | None,
 ) -> None:
     """Read and check every byte of the streams. Exit 1 if anything is wrong.
 
     Checks hashes, sequence numbers, JSON and the chain of seals, and names each file that differs
     from what was committed. Prints the newest seal: note it elsewhere, for --since-seal later.
-    Works while the daemon runs.
+    With --public-key or --since-seal, what these do not prove is wrong; only the records that are
+    not sealed yet are printed as a note. Works while the daemon runs.
     """
     data = resolve_data(data)
     names = stream_names(*streams, data=data)
@@ -60,12 +76,19 @@ def command(
         )
     if anchor is not None and len(names) != 1:
         raise click.UsageError("--since-seal is a seal of one stream; name that stream as STREAM")
+    if (allow_erased or allow_gaps) and public_key is None and anchor is None:
+        raise click.UsageError(
+            "--allow-erased and --allow-gaps are for --public-key and --since-seal"
+        )
     is_signed = None
     if public_key is not None:
         from logengine.upkeep.signing import load_verifier
 
         is_signed = load_verifier(public_key)
-    chains = {stream: SealChain(anchor, is_signed) for stream in names}
+    chains = {
+        stream: SealChain(anchor, is_signed, allows_erased=allow_erased, allows_gaps=allow_gaps)
+        for stream in names
+    }
     found: list[tuple[str, list[Finding]]] = []
     with click.progressbar(
         length=sum(size_of_segments(data / stream) for stream in names),
