@@ -258,7 +258,7 @@ def test_a_key_is_never_overwritten(daemon: Daemon, root: Path) -> None:
     [
         (["--since-seal", "abc"], "expected 64 hexadecimal digits"),
         (["--public-key", "missing.pub"], "missing.pub: cannot be read"),
-        (["--allow-gaps"], "are for --public-key and --since-seal"),
+        (["--allow-gaps"], "are for --public-key, --since-seal"),
     ],
 )
 def test_what_cannot_be_a_seal_or_a_key_is_said_in_a_line(
@@ -277,3 +277,47 @@ def test_a_daemon_whose_key_is_none_says_so(root: Path) -> None:
     failed = daemon.cli("run", "--config", str(daemon.config), status=1, LOGENGINE_SOCKET="")
     assert re.search(f"logengine: {key}: expected an Ed25519 private key", failed.stderr.decode())
     assert not os.path.exists(daemon.socket)
+
+
+def test_the_newest_seals_are_printed_and_checked_against_later(
+    stopped: Daemon, root: Path
+) -> None:
+    newest = sealed(stopped)[-1]
+    last = read_header(newest.parent, int(newest.name[:20])).last
+    stopped.start()
+    try:
+        stopped.cli("send", "-s", "young", stdin=b"x\n")
+        printed = stopped.cli("seals")
+    finally:
+        stopped.stop()
+        stopped.close()
+    assert printed.stdout.decode() == f"app {last} {hash_of(newest)}\n"
+    assert printed.stderr == b"note: young has no seal yet\n"
+    kept = root / "seals"
+    kept.write_bytes(b"app 1 " + b"0" * 64 + b"\n" + printed.stdout)
+    assert (
+        b"note: young is not in the list of seals"
+        in stopped.cli("verify", "--seals", str(kept)).stderr
+    )
+    stopped.cli("verify", "--seals", "-", stdin=printed.stdout)
+    newest.unlink()
+    for path in newest.parent.glob("*.ndjson"):
+        path.unlink()
+    stopped.cli("verify")
+    failed = stopped.cli("verify", "--seals", str(kept), status=1).stdout.decode()
+    assert "it was changed, or the stream was cut off" in failed
+    shutil.rmtree(newest.parent)
+    failed = stopped.cli("verify", "--seals", str(kept), status=1).stdout.decode()
+    assert "it is in the list of seals, but there is no such stream" in failed
+
+
+def test_the_printed_seal_is_the_one_the_next_seal_names(stopped: Daemon) -> None:
+    newest = sealed(stopped)[-1]
+    printed = stopped.cli("seals").stdout
+    first = int(newest.name[:20])
+    stopped.cli("erase", "app", "--after", f"app:{first}", "--up-to", f"app:{first + 1}")
+    assert stopped.cli("seals", "app").stdout == printed
+    newest.write_bytes(b"")
+    failed = stopped.cli("seals", status=1)
+    assert failed.stdout == b""
+    assert b"run `logengine verify app`" in failed.stderr
