@@ -217,6 +217,10 @@ class InvalidKey(LogEngineError):
     """A file is not a key for signing or checking seals, or a key already exists."""
 
 
+class InvalidSealList(LogEngineError):
+    """A file is not a list of seals, as `logengine seals` prints it."""
+
+
 class CommandNotStarted(LogEngineError):
     """A command does not exist or cannot be run; `status` is what a shell would exit with."""
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "ls": "list the streams with their sizes and times",
     "status": "show the daemon's health: failures, pending records, totals",
     "verify": "read and check every byte of the streams",
+    "seals": "print the newest seal of each stream, to be kept elsewhere",
     "repair": "move damaged files aside and record which records are gone",
     "erase": "permanently replace records with tombstones",
     "export": "write records to a file: NDJSON, zstd or Parquet",

@@ -1,7 +1,7 @@
 """`logengine erase`"""
 
-import getpass
 import os
+import pwd
 import time
 from pathlib import Path
 
@@ -88,7 +88,10 @@ def command(
     data = resolve_data(data)
     stream_names(stream, data=data)
     damaged: list[DamagedSegment] = []
-    mark = Mark(format_timestamp(time.time_ns()), _who(), UNSET if reason is None else reason)
+    uid = os.getuid()
+    mark = Mark(
+        format_timestamp(time.time_ns()), _name_of(uid), UNSET if reason is None else reason, uid
+    )
     sign = None
     if seal_key is not None:
         from logengine.upkeep.signing import load_signer  # slower to import than all the rest
@@ -121,9 +124,15 @@ def _seq_of(text: str, stream: str) -> int:
     return cursor.seq
 
 
-def _who() -> str:
-    """Returns the name of the user who runs this, also through sudo."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+def _name_of(uid: int) -> str:
+    """Returns the name of a user, or the uid in digits if the user has no name.
+
+    Nothing in the environment counts: whoever runs the command can set it to anything.
+    """
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _numbers(affected: Affected) -> str:

@@ -57,13 +57,30 @@ def _frames_of(header: Header) -> Iterator[tuple[int, Frame, IndexEntry]]:
 class SealChain:
     """Takes a stream's segments in order and reports where the chain does not hold.
 
-    `anchor` is a hash that must be in the chain. With `is_signed`, every seal must be signed,
-    except those with erased records, because their signature covered content that is gone.
+    `anchor` is a hash that must be in the chain. With `is_signed`, every seal must be signed. With
+    either, what they do not prove is a fault and not a note, except the records that are not sealed
+    yet. `allows_erased` permits seals that lost their signature because records were erased, and
+    `allows_gaps` permits recorded gaps.
     """
 
-    def __init__(self, anchor: str | None = None, is_signed: IsSigned | None = None) -> None:
+    def __init__(
+        self,
+        anchor: str | None = None,
+        is_signed: IsSigned | None = None,
+        *,
+        allows_erased: bool = False,
+        allows_gaps: bool = False,
+    ) -> None:
         self._anchor = anchor
         self._is_signed = is_signed
+        self._must_prove = anchor is not None or is_signed is not None
+        self._allows_erased = allows_erased
+        self._allows_gaps = allows_gaps
+        self._first = 0  # the first number of the stream, 0 before any segment
+        self._last = 0
+        self._anchored_to = 0
+        # The last number of the seal that the restored segment before this one was made from.
+        self._restored_to = 0
         self._is_anchored = False
         self._is_unbroken = False  # whether the segment before this one is known
         self._is_unknown = False  # whether that one was restored, and from no known seal
@@ -78,9 +95,17 @@ class SealChain:
 
     def take(self, header: Header, line: bytes) -> Iterator[Remark]:
         """Yields the findings about the next segment; `line` is the line of its header."""
+        self._first = self._first or header.first
+        self._last = max(self._last, header.last)
         if header.prev is UNSET:
             if header.gap is not UNSET:
                 self._gap = header.first
+                if self._must_prove and not self._allows_gaps:
+                    yield Remark(
+                        "no seal proves this gap: anyone who can write here could have made it"
+                    )
+            else:
+                yield from self._check_restored_to(header.first)
             if header.count and self.unsealed is None:
                 self.unsealed = header.first
             return
@@ -91,13 +116,17 @@ class SealChain:
         hash_of_link = hash_for_successor(header, line)
         is_more_of_it = link is not header and hash_of_link == self.newest_hash
         if not is_more_of_it:
+            yield from self._check_restored_to(header.first)
             yield from self._check_link(header, link.prev or "")
+        self._restored_to = link.last if link is not header else 0
         self._gap = None
         self.newest_hash = hash_of_link
         self.sealed_to = header.last
         self._is_unbroken = True
         if self._anchor in (link.prev, self.newest_hash):
             self._is_anchored = True
+            is_this = self._anchor == self.newest_hash
+            self._anchored_to = header.last if is_this else max(self._anchored_to, header.first - 1)
         if header.restored is not UNSET:
             yield from self._check_restored(header, header.restored, link)
         self._is_unknown = header.restored is not UNSET and link is header
@@ -112,7 +141,7 @@ class SealChain:
         if header.first == 1 and prev:
             yield Remark(
                 f"it names a seal before it, {prev}, but is the first of its stream",
-                is_note=is_restored,
+                is_note=is_restored and not self._must_prove,
             )
         if not self._is_unbroken or prev == self.newest_hash:
             return
@@ -126,17 +155,26 @@ class SealChain:
         yield Remark(
             f"the chain of seals begins again here{where}: the seal that it names, "
             f"{prev or 'none'}, is not there; nothing before it is proven",
-            is_note=True,
+            is_note=not self._must_prove or (self._gap is not None and self._allows_gaps),
         )
 
     def _check_restored(self, header: Header, restored: Restored, link: Header) -> Iterator[Remark]:
         is_proven = link is not header and has_records_of(header, link)
         proof = "its records are those of a seal" if is_proven else "no seal proves its records"
         yield Remark(f"restored at {restored.when}, {restored.why}: {proof}", is_note=True)
-        is_signature_of_others = link is not header and not is_proven
         # If records were erased since, that is reported instead.
-        if self._is_signed is not None and is_signature_of_others and header.erased is UNSET:
-            yield Remark("no signature proves its records")
+        if self._must_prove and not is_proven and header.erased is UNSET:
+            proof = "seal" if self._is_signed is None else "signature"
+            yield Remark(f"no {proof} proves its records")
+
+    def _check_restored_to(self, first: int) -> Iterator[Remark]:
+        """Checks that what a restored segment lacks of its seal is accounted for before `first`."""
+        if self._must_prove and first <= self._restored_to:
+            yield Remark(
+                f"records {first} to {self._restored_to} are not those that were sealed, and no "
+                "gap says so"
+            )
+        self._restored_to = 0
 
     def _check_origin(self, header: Header, line: bytes) -> Iterator[Remark]:
         is_signed = self._is_signed
@@ -147,7 +185,9 @@ class SealChain:
                 proof = f"{signed_no_more}nothing proves what is left of it"
             else:
                 proof = "what is left was signed again"
-            yield Remark(f"{count}: {proof}", is_note=True)
+            is_proven = is_signed is not None and header.signature is not UNSET
+            is_allowed = is_proven or self._allows_erased or not self._must_prove
+            yield Remark(f"{count}: {proof}", is_note=is_allowed)
             if is_signed is not None and header.signature is UNSET:
                 self.signed_no_more += 1
                 return
@@ -182,4 +222,26 @@ class SealChain:
         if self._anchor is not None and not self._is_anchored:
             yield Remark(
                 f"no seal has the hash {self._anchor}: it was changed, or the stream was cut off"
+            )
+        if not self._must_prove:
+            return
+        yield from self._check_restored_to(self._last + 1)
+        if self._is_signed is not None and self.newest_hash is None:
+            yield Remark("it has no seal, so no signature proves any of its records")
+            return
+        yield from self._ends()
+
+    def _ends(self) -> Iterator[Remark]:
+        """Yields notes about the numbers before and after those that are proven."""
+        if self._first > 1:
+            yield Remark(
+                f"records 1 to {self._first - 1} are not kept; nothing proves who removed them",
+                is_note=True,
+            )
+        proof, proven_to = "newest seal, and not signed", self.sealed_to
+        if self._is_signed is None:
+            proof, proven_to = f"seal {self._anchor}, which does not prove them", self._anchored_to
+        if 0 < proven_to < self._last:
+            yield Remark(
+                f"records {proven_to + 1} to {self._last} are after the {proof}", is_note=True
             )

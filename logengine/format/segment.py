@@ -189,6 +189,8 @@ class _BareHeader(Header, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 _header_decoder = msgspec.json.Decoder(Header)
 _bare_header_decoder = msgspec.json.Decoder(_BareHeader)
+_raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_KEYS = frozenset(Header.__struct_encode_fields__)
 
 
 def is_stream_name(name: str) -> bool:
@@ -263,8 +265,9 @@ def header_length(start: bytes) -> int | None:
 def decode_header(line: bytes, path: str) -> Header:
     """Returns the header in a segment's first line, which may lack its newline.
 
-    Raises `DamagedSegment` for `path` if the line is not a header of a known version, or cannot be
-    true. Unknown keys are ignored in a header with a hash, so older readers can read newer files.
+    Raises `DamagedSegment` for `path` if the line is not a header of a known version, is not
+    written as `encode_header` writes it, or cannot be true. Unknown keys before the signature are
+    ignored in a header with a hash, so older readers can read newer files.
     """
     checked, is_hashed, hash_and_end = line.rpartition(_HEADER_SHA256)
     if is_hashed:
@@ -282,6 +285,8 @@ def decode_header(line: bytes, path: str) -> Header:
             path,
             f"segment format {header.version}, expected {FORMAT_VERSION}: from a newer logengine?",
         )
+    object_bytes = checked + b"}" if is_hashed else line.removesuffix(b"\n")
+    _check_encoding(header, object_bytes, path, is_hashed=bool(is_hashed))
     if not is_stream_name(header.stream):
         raise DamagedSegment(path, f"its header names an invalid stream {header.stream!r}")
     if header.first < 1 or min(header.count, header.bytes, _least_of_users(header)) < 0:
@@ -296,6 +301,41 @@ def decode_header(line: bytes, path: str) -> Header:
     _check_seal(header, path)
     _check_restored(header, path)
     return header
+
+
+def _check_encoding(header: Header, found: bytes, path: str, *, is_hashed: bool) -> None:
+    """Raises `DamagedSegment` unless `found` is the one way to write the header.
+
+    `found` is the header's JSON object without `header_sha256`. A signature covers what is before
+    it, and a decoder takes the last of two equal keys, so no key may be there twice or after it.
+    """
+    expected = msgspec.json.encode(header)
+    # The second comparison is slow, and needed only for the keys of a newer writer.
+    if found != expected and not (is_hashed and _known_keys_of(found) == expected):
+        raise DamagedSegment(
+            path, "its header has a key twice, out of place, or not written as docs/format.md says"
+        )
+    if header.is_sealed and not is_hashed:
+        raise DamagedSegment(path, "its header is that of a seal, but has no header_sha256")
+
+
+def _known_keys_of(found: bytes) -> bytes | None:
+    """Returns a header's JSON object without the keys that this version does not know.
+
+    Returns None if it has a key twice, `header_sha256`, or a key before `_segment` or after
+    `signature`, or if it is not compact.
+    """
+    try:
+        values = _raw_decoder.decode(found)
+        keys = list(values)
+        pieces = {key: b"%s:%s" % (msgspec.json.encode(key), bytes(values[key])) for key in keys}
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    is_compact = found == b"{%s}" % b",".join(pieces.values())
+    is_in_place = keys[0] == "_segment" and "signature" not in keys[:-1]
+    if not is_compact or not is_in_place or "header_sha256" in values:
+        return None
+    return b"{%s}" % b",".join(piece for key, piece in pieces.items() if key in _KEYS)
 
 
 def _least_of_users(header: Header) -> int:
@@ -329,6 +369,7 @@ def _check_restored(header: Header, path: str) -> None:
         original = decode_header(line, path)
         is_possible = (
             _HEADER_SHA256 in line
+            and not line.endswith(b"\n")
             and original.restored is UNSET
             and (original.stream, original.prev) == (header.stream, header.prev)
             and original.first <= header.first <= header.last <= original.last

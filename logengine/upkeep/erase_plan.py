@@ -1,6 +1,6 @@
 """Replaces records by tombstones: bytes in, bytes out. No files, no clock.
 
-    {"_ts":"2026-11-23T20:00:00.000123Z","_erased":{"when":"…","by":"ann","why":"a password"}}
+    {"_ts":"2026-11-23T20:00:00.000123Z","_erased":{"when":"…","by":"ann","why":"a…","uid":1000}}
 
 A tombstone keeps the number and the time of the record, so everything that depends on those
 remains correct. Frames of a compressed segment without tombstones stay as they are.
@@ -29,11 +29,15 @@ _LEVEL = 3
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a tombstone says: when the record was erased, by whom, and why, if given."""
+    """What a tombstone says: when the record was erased, by whom, and why, if given.
+
+    `uid` is the real uid of the process that erased it, as the kernel has it, and `by` its name.
+    """
 
     when: str
     by: str
     why: str | UnsetType = UNSET
+    uid: int | UnsetType = UNSET
 
 
 def is_tombstone(line: bytes) -> bool:

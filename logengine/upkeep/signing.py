@@ -68,10 +68,13 @@ def load_verifier(path: Path) -> Callable[[bytes, str], bool]:
 
     def is_signed(signed: bytes, signature: str) -> bool:
         try:
-            key.verify(bytes.fromhex(signature), signed)
+            raw = bytes.fromhex(signature)
+            key.verify(raw, signed)
         except (InvalidSignature, ValueError):
             return False
-        return True
+        # `fromhex` accepts capitals and spaces: otherwise a signature could be written in many
+        # ways, each of which changes the hash of the header.
+        return raw.hex() == signature
 
     return is_signed
 

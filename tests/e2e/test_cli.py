@@ -302,6 +302,7 @@ def test_every_command_has_help_with_examples(daemon: Daemon) -> None:
         "ls",
         "status",
         "verify",
+        "seals",
         "repair",
         "erase",
         "export",

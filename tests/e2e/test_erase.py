@@ -1,7 +1,8 @@
 """`logengine erase`, beside the other commands."""
 
-import getpass
 import json
+import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ def stopped(root: Path) -> Daemon:
     return daemon
 
 
+def own_name() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
 def shown(daemon: Daemon, *command: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in daemon.cli(*command).stdout.splitlines()]
 
@@ -57,7 +62,7 @@ def test_erased_records_are_tombstones_and_all_else_is_as_before(stopped: Daemon
             assert record == old
             continue
         mark = record.pop("_erased")
-        assert (mark["by"], mark["why"]) == (getpass.getuser(), "her right")
+        assert (mark["by"], mark["uid"], mark["why"]) == (own_name(), os.getuid(), "her right")
         assert mark["when"] > old["_ts"]
         assert record == {name: old[name] for name in ("_stream", "_seq", "_ts")}
     assert stopped.cli("verify").stdout == b"app: ok\n"
@@ -97,6 +102,13 @@ def test_in_a_damaged_segment_nothing_is_erased_and_that_is_said(stopped: Daemon
     assert b"note: " in stopped.cli("erase", "app", "--where", "user=ann").stdout
 
 
+def test_nobody_can_erase_in_the_name_of_another_user(stopped: Daemon) -> None:
+    erase = ("erase", "app", "--up-to", "app:1")
+    stopped.cli(*erase, SUDO_USER="mallory", SUDO_UID="4711", LOGNAME="mallory", USER="mallory")
+    mark = shown(stopped, "cat", "app")[0]["_erased"]
+    assert (mark["by"], mark["uid"]) == (own_name(), os.getuid())
+
+
 def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> None:
     erasing = tmp_path / ERASING_DIRECTORY
     erasing.mkdir()
@@ -109,7 +121,7 @@ def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> Non
         assert reader.read() == b"secret"
     backup = tmp_path / "backup"
     backup.hardlink_to(old)
-    with pytest.raises(OldBytesRemain, match="another name"):
+    with pytest.raises(OldBytesRemain, match="another hard link"):
         finish(erasing, 0.0, unnoted())
     backup.unlink()
     finish(erasing, 0.0, unnoted())

@@ -6,39 +6,17 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from logengine.disk.segment_file import read_header, read_header_line, read_segment
+from logengine.disk.segment_file import read_header, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header, with_frames
-from logengine.format.segment import Header, header_sha256
+from logengine.format.segment import Header
 from tests.daemon import Daemon, eventually
-
-SEALING = """
-[commit]
-rewrite_limit = "1KiB"
-[compaction]
-seal_bytes = "4KiB"
-fanout = 2
-"""
-SEALS = 4
-
-
-def sealed_stream(daemon: Daemon) -> Daemon:
-    """The daemon, stopped, with some sealed segments and one that is not."""
-    daemon.start()
-    try:
-        for number in range(SEALS + 1):
-            lines = b"".join(b"record %d of %d %s\n" % (n, number, b"x" * 99) for n in range(50))
-            daemon.cli("send", "-s", "app", stdin=lines)
-            eventually(lambda wanted=number: len(sealed(daemon)) >= wanted, "a seal")  # type: ignore[misc]
-        assert daemon.stop() == 0
-    finally:
-        daemon.close()
-    return daemon
+from tests.seals import SEALING, hash_of, rewrite, sealed, sealed_stream
 
 
 @pytest.fixture(scope="module")
@@ -53,30 +31,6 @@ def stopped(root: Path, template: Path) -> Daemon:
     daemon = Daemon(root, SEALING)
     shutil.copytree(template, daemon.data)
     return daemon
-
-
-def sealed(daemon: Daemon) -> list[Path]:
-    return sorted((daemon.data / "app").glob("*.zst"))
-
-
-def hash_of(path: Path) -> str:
-    return header_sha256(read_header_line(path.parent, int(path.name[:20]))[1])
-
-
-def rewrite(path: Path, body: Callable[[bytes], bytes] = bytes, **changes: object) -> None:
-    """Writes a sealed segment anew, with hashes that are right, as one who knows the format."""
-    header, old = read_segment(path.parent, int(path.name[:20]))
-    new = body(old)
-    frames = list(compress_body([new], 1))
-    header = msgspec.structs.replace(
-        with_frames(header, frames),
-        bytes=len(new),
-        count=new.count(b"\n"),
-        sha256=hashlib.sha256(new).hexdigest(),
-        **changes,
-    )
-    content = [encode_compressed_header(header), *(frame.content for frame in frames)]
-    path.write_bytes(b"".join(content))
 
 
 def edit(path: Path) -> None:
@@ -198,8 +152,9 @@ def test_a_chain_begins_anew_behind_a_recorded_gap(stopped: Daemon) -> None:
     assert f"{third}: the chain of seals begins again here, after the gap at {gap}" in notes(
         stopped
     )
-    for seal in hashes:  # that of the gap is what the one behind it names
-        told(stopped, "--since-seal", seal, status=0)
+    for seal in hashes:  # that of the gap is what the one after it names
+        assert f"{gap:020d}.ndjson: no seal proves this gap" in told(stopped, "--since-seal", seal)
+        told(stopped, "--since-seal", seal, "--allow-gaps", status=0)
     edit(third)
     assert "it was changed, or a seal between them was removed" in told(stopped)
 
@@ -238,9 +193,10 @@ def test_a_seal_with_erased_records_is_told_and_stays_in_the_chain(stopped: Daem
     seq = int(second.name[:20])
     stopped.cli("erase", "app", "--after", f"app:{seq}", "--up-to", f"app:{seq + 2}")
     before = "2 of its records were erased since it was sealed: nothing proves what is left"
+    assert f"{second}: {before}" in notes(stopped)
     for seal in hashes:
-        told(stopped, "--since-seal", seal, status=0)
-        assert f"{second}: {before}" in notes(stopped, "--since-seal", seal)
+        assert f"{second}: {before}" in told(stopped, "--since-seal", seal)
+        assert f"{second}: {before}" in notes(stopped, "--since-seal", seal, "--allow-erased")
     sealed(stopped)[2].unlink()
     assert "it was changed, or a seal between them was removed" in told(stopped)
 
@@ -252,11 +208,12 @@ def test_a_seal_with_erased_records_does_not_pass_as_signed(root: Path) -> None:
     sealed_stream(daemon)
     assert "not signed" not in told(daemon, "--public-key", str(public), status=0)
     daemon.cli("erase", "app", "--up-to", "app:2")
-    assert told(daemon, "--public-key", str(public), status=0).endswith(
+    unsigned = "2 of its records were erased since it was sealed: it is no longer signed"
+    assert unsigned in told(daemon, "--public-key", str(public))
+    assert told(daemon, "--public-key", str(public), "--allow-erased", status=0).endswith(
         "; not signed: 1 with erased records\n"
     )
-    said = notes(daemon, "--public-key", str(public))
-    assert "2 of its records were erased since it was sealed: it is no longer signed" in said
+    assert unsigned in notes(daemon, "--public-key", str(public), "--allow-erased")
     before = sealed(daemon)[0].read_bytes()
     daemon.cli("erase", "app", "--up-to", "app:3", "--seal-key", str(key))
     assert "; not signed" not in told(daemon, "--public-key", str(public), status=0)
@@ -301,13 +258,14 @@ def test_a_key_is_never_overwritten(daemon: Daemon, root: Path) -> None:
     [
         (["--since-seal", "abc"], "expected 64 hexadecimal digits"),
         (["--public-key", "missing.pub"], "missing.pub: cannot be read"),
+        (["--allow-gaps"], "are for --public-key, --since-seal"),
     ],
 )
 def test_what_cannot_be_a_seal_or_a_key_is_said_in_a_line(
     daemon: Daemon, arguments: list[str], said: str
 ) -> None:
     daemon.cli("send", "-s", "app", stdin=b"one\n")
-    failed = daemon.cli("verify", "app", *arguments, status=2 if "abc" in arguments else 1)
+    failed = daemon.cli("verify", "app", *arguments, status=1 if "missing.pub" in arguments else 2)
     assert said in failed.stderr.decode()
     assert b"Traceback" not in failed.stderr
 
@@ -319,3 +277,47 @@ def test_a_daemon_whose_key_is_none_says_so(root: Path) -> None:
     failed = daemon.cli("run", "--config", str(daemon.config), status=1, LOGENGINE_SOCKET="")
     assert re.search(f"logengine: {key}: expected an Ed25519 private key", failed.stderr.decode())
     assert not os.path.exists(daemon.socket)
+
+
+def test_the_newest_seals_are_printed_and_checked_against_later(
+    stopped: Daemon, root: Path
+) -> None:
+    newest = sealed(stopped)[-1]
+    last = read_header(newest.parent, int(newest.name[:20])).last
+    stopped.start()
+    try:
+        stopped.cli("send", "-s", "young", stdin=b"x\n")
+        printed = stopped.cli("seals")
+    finally:
+        stopped.stop()
+        stopped.close()
+    assert printed.stdout.decode() == f"app {last} {hash_of(newest)}\n"
+    assert printed.stderr == b"note: young has no seal yet\n"
+    kept = root / "seals"
+    kept.write_bytes(b"app 1 " + b"0" * 64 + b"\n" + printed.stdout)
+    assert (
+        b"note: young is not in the list of seals"
+        in stopped.cli("verify", "--seals", str(kept)).stderr
+    )
+    stopped.cli("verify", "--seals", "-", stdin=printed.stdout)
+    newest.unlink()
+    for path in newest.parent.glob("*.ndjson"):
+        path.unlink()
+    stopped.cli("verify")
+    failed = stopped.cli("verify", "--seals", str(kept), status=1).stdout.decode()
+    assert "it was changed, or the stream was cut off" in failed
+    shutil.rmtree(newest.parent)
+    failed = stopped.cli("verify", "--seals", str(kept), status=1).stdout.decode()
+    assert "it is in the list of seals, but there is no such stream" in failed
+
+
+def test_the_printed_seal_is_the_one_the_next_seal_names(stopped: Daemon) -> None:
+    newest = sealed(stopped)[-1]
+    printed = stopped.cli("seals").stdout
+    first = int(newest.name[:20])
+    stopped.cli("erase", "app", "--after", f"app:{first}", "--up-to", f"app:{first + 1}")
+    assert stopped.cli("seals", "app").stdout == printed
+    newest.write_bytes(b"")
+    failed = stopped.cli("seals", status=1)
+    assert failed.stdout == b""
+    assert b"run `logengine verify app`" in failed.stderr

@@ -497,6 +497,14 @@ MUTANTS = (
         tests("unit/test_segment.py", "crash/test_bit_rot.py"),
     ),
     mutant(
+        "encoding_not_checked",
+        "a key that stands twice, or after the signature, counts",
+        "format/segment.py",
+        "    if found != expected and not (is_hashed and _known_keys_of(found) == expected):",
+        "    if False:",
+        tests("unit/test_segment.py"),
+    ),
+    mutant(
         "times_not_checked",
         "a header with impossible times is trusted",
         "format/segment.py",

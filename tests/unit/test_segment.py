@@ -6,12 +6,22 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from logengine.disk.segment_file import list_segments, list_streams, read_header, read_segment
 from logengine.errors import DamagedSegment
 from logengine.format.segment import (
+    Earlier,
+    Erased,
+    Frame,
+    Gap,
+    Header,
+    IndexEntry,
+    Restored,
+    UserBytes,
     check_body,
     decode_header,
+    encode_header,
     first_of_name,
     is_stream_name,
     segment_name,
@@ -88,6 +98,132 @@ def test_unknown_keys_of_a_newer_writer_are_ignored(tmp_path: Path) -> None:
     digest = hashlib.sha256(newer).hexdigest().encode()
     newer += b',"header_sha256":"%s"}' % digest
     assert decode_header(newer, "f") == decode_header(line, "f")
+
+
+def closed(checked: bytes) -> bytes:
+    """The header line that begins so, with the hash that anybody can compute."""
+    return b'%s,"header_sha256":"%s"}' % (checked, hashlib.sha256(checked).hexdigest().encode())
+
+
+def beginning(line: bytes) -> bytes:
+    """The part of a header line that its hash covers."""
+    return line.rpartition(b',"header_sha256"')[0]
+
+
+SEAL = Header(
+    version=1,
+    stream="app",
+    first=1,
+    count=2,
+    bytes=len(BODY),
+    since=TIME,
+    until=TIME,
+    latest=TIME,
+    sha256=hashlib.sha256(BODY).hexdigest(),
+    producers={"web-1": 5, 'ä\n"\\\x7f😀': 7},
+    frames=(Frame(90, len(BODY), 2),),
+    prev="",
+    signature="5" * 128,
+)
+
+
+def test_a_header_that_an_earlier_version_wrote_is_read() -> None:
+    # The keys of each version, in its order, as the history of the format has them.
+    plain = SEAL.__struct_encode_fields__[:10]
+    seal = (*plain, "frames", "prev", "signature")
+    values = msgspec.json.decode(
+        encode_header(
+            msgspec.structs.replace(
+                SEAL,
+                first=2,
+                erased=Erased(original="a" * 64, count=1),
+                users={1000: UserBytes(0, 9)},
+                index=(IndexEntry(TIME, TIME, "a" * 64),),
+                earlier=Earlier(first=1, since=TIME, seals=1),
+            )
+        )
+    )
+    for keys in (
+        plain,
+        (*plain, "users"),
+        (*plain, "frames"),
+        seal[:-1],
+        seal,
+        (*plain, "erased", "frames", "prev", "signature"),
+        (*plain, "users", "erased", "frames", "prev", "signature"),
+        (*plain, "erased", "frames", "index", "prev", "earlier", "signature"),
+        (*plain, "users", "erased", "frames", "index", "prev", "earlier", "signature"),
+    ):
+        line = closed(msgspec.json.encode({key: values[key] for key in keys})[:-1])
+        assert decode_header(line, "f").producers == SEAL.producers
+    first = msgspec.json.encode({key: values[key] for key in plain}) + b"\n"
+    assert decode_header(first, "f").count == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"signature": UNSET},
+        {"restored": Restored(when=TIME, why="a test")},
+        {"prev": UNSET, "signature": UNSET, "frames": UNSET, "count": 0, "bytes": 0}
+        | {"gap": Gap(last=9, when=TIME, why="a test", guessed=True)},
+    ],
+)
+def test_a_header_is_read_as_it_was_written(change: dict[str, object]) -> None:
+    header = msgspec.structs.replace(SEAL, **change)
+    assert decode_header(encode_header(header), "f") == header
+
+
+@pytest.mark.parametrize("key", sorted(SEAL.__struct_encode_fields__))
+def test_no_key_is_accepted_after_the_signature(key: str) -> None:
+    line = encode_header(SEAL)
+    values = msgspec.json.decode(line)
+    values.setdefault("erased", {"original": "a" * 64, "count": 1})
+    values.setdefault("restored", {"when": TIME, "why": "a test"})
+    value = msgspec.json.encode(values.get(key, {}))
+    with pytest.raises(DamagedSegment):
+        decode_header(closed(b'%s,"%s":%s' % (beginning(line), key.encode(), value)), "f")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"count":2', b'"count":2,"count":2'),
+        (b'"count":2', b'"count":2,"c\\u006funt":2'),
+        (b'"count":2', b'"c\\u006funt":2'),
+        (b'"count":2', b'"count": 2'),
+        (b'"count":2,', b'"count":2, '),
+        (b'"count":2,"bytes":88', b'"bytes":88,"count":2'),
+        (b'{"_segment":1', b'{"to_come":1,"_segment":1'),
+        (b'{"_segment":1', b' {"_segment":1'),
+        (b'"web-1":5', b'"web-1":4,"web-1":5'),
+        (b'"frames":[[90,88,2]]', b'"frames":[[90,88,2]],"gap":null'),
+        (b'"frames":', b'"erased":{"original":"","count":1,"to_come":1},"frames":'),
+        (b'"frames":', b'"erased":{"original":"","count":0,"count":1},"frames":'),
+        (b'"frames":', b'"header_sha256":"","frames":'),
+        (b'"frames":', b'"to_come":1,"to_come":1,"frames":'),
+        (b'"prev":', b'"signature":"55","prev":'),
+        (b'5"', b'5","to_come":1'),
+        (b'5"', b'5","header_sha256":"55"'),
+    ],
+)
+def test_a_header_that_is_written_in_another_way_is_damage(old: bytes, new: bytes) -> None:
+    before, found, after = beginning(encode_header(SEAL)).rpartition(old)
+    assert found
+    with pytest.raises(DamagedSegment):
+        decode_header(closed(before + new + after), "f")
+
+
+def test_a_newer_writer_puts_its_keys_before_the_signature() -> None:
+    before, _, after = beginning(encode_header(SEAL)).partition(b',"frames":')
+    newer = closed(b'%s,"to_come":{"a":[1, 2]},"frames":%s' % (before, after))
+    assert decode_header(newer, "f") == SEAL
+
+
+def test_a_seal_without_the_hash_of_its_header_is_damage() -> None:
+    with pytest.raises(DamagedSegment, match="header_sha256"):
+        decode_header(beginning(encode_header(SEAL)) + b"}", "f")
 
 
 def test_anybody_can_check_the_hash_of_the_header(tmp_path: Path) -> None:
