@@ -10,6 +10,12 @@ from logengine.cli.options import config_option, data_option, socket_option
 
 @click.command(
     epilog="""\b
+Signals:
+  SIGTERM, SIGINT    stop: everything received is committed first
+  SIGHUP             stop, if the daemon's terminal closed; otherwise ignored
+  SIGUSR1, SIGUSR2   ignored
+
+\b
 Examples:
   logengine run --data ./data --socket ./socket
   logengine run --config /etc/logengine/logengine.toml
