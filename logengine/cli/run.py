@@ -32,8 +32,8 @@ def command(config_path: Path | None, data: Path | None, socket: Path | None) ->
     """
     from logengine.daemon.config import load_config
     from logengine.daemon.daemon import run_daemon
-    from logengine.daemon.daemon_log import configure_daemon_log
+    from logengine.daemon.daemon_log import daemon_log
 
     config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
-    configure_daemon_log(config.log.level, config.log.format)
-    run_daemon(config, os.environ)
+    with daemon_log(config.log):
+        run_daemon(config, os.environ)

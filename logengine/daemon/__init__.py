@@ -5,6 +5,8 @@ The modules, in the order in which a start passes them:
     config            loads and checks the TOML file; prints it again
     config_sections   the typed sections of the configuration
     daemon_log        configures structlog on standard error
+    line_limit        suppresses and counts lines that one cause repeats
+    log_writer        a thread that writes the lines: a slow reader blocks nothing else
     daemon            start, READY, signals, stop: the life of the process
     signals           which signal stops the daemon, and which it ignores
     allocator         tunes malloc for short-lived large buffers
