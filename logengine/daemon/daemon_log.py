@@ -82,7 +82,8 @@ class _Limiter:
     def __init__(self, limit: LineLimit, processors: Sequence[Processor]) -> None:
         self._limit = limit
         self._processors = processors
-        self._lock = threading.Lock()
+        # Reentrant: a destructor that Python runs while this thread holds it may log.
+        self._lock = threading.RLock()
 
     def __call__(self, _logger: WrappedLogger, method: str, fields: EventDict) -> EventDict:
         with self._lock:

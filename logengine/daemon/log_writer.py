@@ -50,7 +50,8 @@ class LogWriter:
         self._lost_line = lost_line
         self._due = due
         self._encoding = encoding
-        self._changed = threading.Condition()
+        # Its lock is reentrant: a destructor that Python runs while it is held may log.
+        self._changed = threading.Condition(threading.RLock())
         # Guarded by `_changed`.
         self._lines: deque[bytes] = deque()
         self._waiting_bytes = 0  # those of the line that is being written among them
@@ -67,12 +68,12 @@ class LogWriter:
         """Queues a line, without its newline. Never blocks, and raises nothing."""
         encoded = self._encoded(line)
         with self._changed:
-            waiting_bytes = self._waiting_bytes + len(encoded)
-            if self._waiting_bytes and waiting_bytes > self._waiting_bytes_max:
+            room_bytes = self._waiting_bytes_max - self._waiting_bytes
+            if self._waiting_bytes and len(encoded) > room_bytes:
                 self._lost += 1
                 return
             self._lines.append(encoded)
-            self._waiting_bytes = waiting_bytes
+            self._waiting_bytes += len(encoded)
             self._changed.notify()
 
     debug = info = warning = error = critical = write

@@ -255,6 +255,26 @@ def test_a_line_cut_by_a_full_disk_stays_apart_from_the_next_and_losses_are_coun
     assert written == b"0123456789\n2 lost\nnext\n"
 
 
+class LogsWhenHashed(str):
+    """Logs where a destructor might: in the midst of another line's call."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        logging.getLogger("asyncio").error("Task was destroyed")
+        return super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+def test_a_destructor_may_log_while_another_line_is_counted() -> None:
+    with log_to_file() as written:
+        structlog.get_logger().info("commit_failed", stream=LogsWhenHashed("app"))
+    events = [entry["event"] for entry in written.entries()]
+    assert events[-1] == "commit_failed"
+    assert set(events[:-1]) == {"library"}
+
+
 # Lines that repeat
 
 
