@@ -57,6 +57,8 @@ def stop_signals(*, stops_with_terminal: bool) -> asyncio.Future[signal.Signals]
         loop.add_signal_handler(number, stop, number)
     for number in _IGNORED:
         loop.add_signal_handler(number, ignore, number)
+    if stops_with_terminal and not _has_terminal():
+        stop(signal.SIGHUP)  # it was ignored during the start
     return stopping
 
 

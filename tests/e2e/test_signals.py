@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from logengine.daemon import signals
 from tests.daemon import PATIENCE_S, PROGRAM, Daemon, eventually
 
 # Holds a batch back, as a slow disk does: a daemon that ends at once has not committed it.
@@ -56,7 +57,13 @@ class DaemonOnTerminal(Daemon):
 def on_terminal(root: Path, *program: str) -> Iterator[DaemonOnTerminal]:
     with contextlib.closing(DaemonOnTerminal(root, program=program)) as daemon:
         daemon.start()
+        wait_until_served(daemon)
         yield daemon
+
+
+def wait_until_served(daemon: Daemon) -> None:
+    """A signal before that is ignored without a line."""
+    eventually(lambda: "listening" in daemon.events(), "the daemon to serve")
 
 
 def ignored(daemon: Daemon) -> list[str]:
@@ -70,6 +77,7 @@ def test_what_scripts_send_to_reopen_files_is_ignored_and_logged(
     daemon = Daemon(root, LINGER)
     with contextlib.closing(daemon):
         daemon.start()
+        wait_until_served(daemon)
         assert daemon.process is not None
         sender = daemon.connect()
         sender.hello(stream="app", producer="p")
@@ -88,6 +96,7 @@ def test_a_stop_commits_a_record_whose_sender_asked_for_no_answer(
     daemon = Daemon(root, LINGER)
     with contextlib.closing(daemon):
         daemon.start()
+        wait_until_served(daemon)
         assert daemon.process is not None
         with contextlib.closing(daemon.connect()) as sender:
             sender.send(b"1\n")
@@ -106,6 +115,14 @@ def test_a_terminal_that_closes_stops_the_daemon_which_commits_first(root: Path)
         assert stopping["signal"] == "SIGHUP"
         assert len(daemon.values()) == 1
         assert not daemon.socket.exists()
+
+
+async def test_a_terminal_that_closed_during_the_start_stops_the_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signals, "_has_terminal", lambda: False)
+    assert await signals.stop_signals(stops_with_terminal=True) == signal.SIGHUP
+    assert not signals.stop_signals(stops_with_terminal=False).done()
 
 
 def test_a_hangup_signal_is_ignored_while_the_terminal_is_open(root: Path) -> None:
