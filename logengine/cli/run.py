@@ -10,6 +10,12 @@ from logengine.cli.options import config_option, data_option, socket_option
 
 @click.command(
     epilog="""\b
+Signals:
+  SIGTERM, SIGINT    stop: everything received is committed first
+  SIGHUP             stop, if the daemon's terminal closed; otherwise ignored
+  SIGUSR1, SIGUSR2   ignored
+
+\b
 Examples:
   logengine run --data ./data --socket ./socket
   logengine run --config /etc/logengine/logengine.toml
@@ -26,8 +32,8 @@ def command(config_path: Path | None, data: Path | None, socket: Path | None) ->
     """
     from logengine.daemon.config import load_config
     from logengine.daemon.daemon import run_daemon
-    from logengine.daemon.daemon_log import configure_daemon_log
+    from logengine.daemon.daemon_log import daemon_log
 
     config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
-    configure_daemon_log(config.log.level, config.log.format)
-    run_daemon(config, os.environ)
+    with daemon_log(config.log):
+        run_daemon(config, os.environ)

@@ -259,6 +259,7 @@ def _size_rules(config: Config) -> Iterator[_Rule]:
         ("commit.pipeline_bytes", commit.pipeline_bytes, 1, ""),
         ("compaction.seal_bytes", config.compaction.seal_bytes, 4 * KiB, ""),
         ("compaction.max_rate", config.compaction.max_rate, 4 * KiB, ""),
+        ("log.max_waiting", config.log.max_waiting, 4 * KiB, ""),
         ("limits.max_record", record, 64, ""),
         ("limits.max_pending", pending, 4 * record, " (4 times limits.max_record)"),
         ("limits.max_pending_stream", limits.max_pending_stream, record, " (limits.max_record)"),
@@ -278,6 +279,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
     for key, duration in (
         ("stop_timeout", config.stop_timeout),
         ("quota.report_every", config.quota.report_every),
+        ("log.report_every", config.log.report_every),
         *((f"{where}.burst", quota.burst) for where, quota in _quotas(config)),
         ("commit.retry_min", commit.retry_min),
         ("limits.stall_timeout", config.limits.stall_timeout),

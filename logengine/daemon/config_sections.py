@@ -11,7 +11,7 @@ import msgspec
 from logengine.intake.quota import QuotaConfig, QuotasConfig
 from logengine.protocols.registry import DEFAULT_PROTOCOL
 from logengine.protocols.wire import Transport
-from logengine.store.settings import CommitConfig, LimitsConfig
+from logengine.store.settings import CommitConfig, Count, LimitsConfig
 from logengine.units import Duration, MiB, Size
 from logengine.upkeep.compaction_plan import CompactionConfig
 from logengine.upkeep.retention_plan import RetentionRule
@@ -44,6 +44,9 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
+    max_lines: Count = 20
+    report_every: Duration = Duration(10)
+    max_waiting: Size = Size(1 * MiB)
 
 
 OnFull = Literal["block", "drop_oldest"]

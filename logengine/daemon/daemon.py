@@ -5,7 +5,6 @@ import contextlib
 import gc
 import os
 import resource
-import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from logengine.daemon.allocator import keep_freed_memory
 from logengine.daemon.config_sections import Config
 from logengine.daemon.open_store import opened_store
 from logengine.daemon.service import OTHER_DESCRIPTORS, Service
+from logengine.daemon.signals import ignore_until_served, stop_signals
 from logengine.daemon.sockets import Listening, listening, remove_paths
 from logengine.daemon.systemd import notify
 from logengine.format.segment import Sign
@@ -33,11 +33,12 @@ _COMPACTION_NICE = 5
 
 
 def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
-    """Runs until SIGTERM or SIGINT; returns when all that was received is durable.
+    """Runs until a signal stops it; returns when all that was received is durable.
 
     If the disk fails in a way that may pass, the daemon still starts, and waits for it. Raises
     `LogEngineError` and `OSError` if it cannot start.
     """
+    stops_with_terminal = ignore_until_served()
     keep_freed_memory()
     _allow_descriptors(config)
     sign = _signer(config.compaction.seal_key)
@@ -47,7 +48,12 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
         opened_store(config, executor) as store,
         listening(config, environ) as sockets,
     ):
-        uvloop.run(serve(config, environ, store, compacting, sign, sockets))
+        uvloop.run(
+            serve(
+                *(config, environ, store, compacting, sign, sockets),
+                stops_with_terminal=stops_with_terminal,
+            )
+        )
 
 
 async def serve(
@@ -57,10 +63,12 @@ async def serve(
     compacting: ThreadPoolExecutor,
     sign: Sign | None,
     sockets: list[Listening],
+    *,
+    stops_with_terminal: bool = False,
 ) -> None:
-    """Serves on `sockets` until SIGTERM or SIGINT, and commits what was sent by then."""
+    """Serves on `sockets` until a signal stops it, and commits what was sent by then."""
     started = time.monotonic()
-    stopping = _stop_signals()
+    stopping = stop_signals(stops_with_terminal=stops_with_terminal)
     try:
         async with asyncio.TaskGroup() as tasks:
             service = Service(config, environ, store, compacting, sign, tasks)
@@ -82,19 +90,6 @@ async def serve(
 
 class _Stopped(Exception):
     """Cancels the tasks that still wait, such as a welcome for a failing stream."""
-
-
-def _stop_signals() -> asyncio.Future[signal.Signals]:
-    loop = asyncio.get_running_loop()
-    stopping: asyncio.Future[signal.Signals] = loop.create_future()
-
-    def stop(received: signal.Signals) -> None:
-        if not stopping.done():
-            stopping.set_result(received)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    return stopping
 
 
 def _step_back() -> None:

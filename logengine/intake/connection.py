@@ -107,7 +107,7 @@ class Connection:
 
         Its records that were already received stay queued, and are committed.
         """
-        log.info("producer_fenced", stream=self.stream, producer=self.producer)
+        log.info("producer_fenced", stream=self.stream, producer=self.producer, uid=self.peer.uid)
         self._end_with(self._encode.error("fenced"))
 
     @property

@@ -1,11 +1,13 @@
-"""Follow mode: new records as soon as they are on disk, without polling.
+"""Follow mode: new records as soon as they are on disk, as inotify reports them.
 
 A file is visible from its rename on, a moment before its directory is synced. What is shown in
 that moment may be gone after a power cut, and its number then belongs to another record. So a
 follower returns only records that are durable according to the daemon's mark (`durable_mark`). If
-there is no mark, as with a daemon that keeps none, it syncs the directory itself.
+there is no mark, as with a daemon that keeps none, it syncs the directory itself. If the user's
+inotify instances or watches are used up, it looks again at intervals.
 """
 
+import asyncio
 import contextlib
 import errno
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -21,6 +23,12 @@ from logengine.errors import AtomicWriteError
 from logengine.format.block import Block, Record
 from logengine.format.segment import first_of_name
 from logengine.reading.filter import Filter
+from logengine.reading.polled_watches import (
+    LOOK_EVERY_S,
+    PolledEvent,
+    PolledWatch,
+    PolledWatches,
+)
 from logengine.reading.problem import Problem, Report
 from logengine.reading.reader import StreamReader, last_records
 
@@ -33,6 +41,14 @@ _DATA_WENT = Mask.IGNORED | Mask.MOVE_SELF
 # How many removed streams keep their position: by default more than any one daemon has streams.
 # Beyond that, the one removed first is forgotten; if it reappears, it counts as a new stream.
 _REMOVED_STREAMS_MAX = 10_000
+
+_AnyEvent = Event | PolledEvent
+_AnyWatch = Watch | PolledWatch
+_AnyWatches = Inotify | PolledWatches
+
+
+class _InotifyExhausted(Exception):
+    """The user's inotify instances or watches are used up; the message says which limit it is."""
 
 
 class Follower:
@@ -62,35 +78,50 @@ class Follower:
         self._known: dict[str, tuple[int, str]] = {}
         self._report = report
         self._marks = _Marks(data, report)
-        self._watches: dict[str, Watch] = {}
+        self._watches: dict[str, _AnyWatch] = {}
         # One for each stream, or one for all under MARKS_NAME.
-        self._mark_watches: dict[str, Watch] = {}
+        self._mark_watches: dict[str, _AnyWatch] = {}
+        self._is_polling = False
+        self._unreported: str | None = None  # why it polls
 
     async def blocks(self) -> AsyncIterator[Block]:
         """Durable records that were not returned yet. Waits for more. Raises `OSError`."""
         while True:
             await _wait_for_directory(self._data)
-            # A data directory that appears under this name may be another one.
-            for stream in self._watches:
-                self._end_reader_of(stream)
-            with Inotify() as inotify:
-                self._watches.clear()
-                self._mark_watches.clear()
-                try:
-                    # Watch first, then read: nothing can be missed in between.
-                    data_watch = inotify.add_watch(self._data, _STREAMS)
-                    streams = self._watch_streams(inotify)
-                except (FileNotFoundError, NotADirectoryError):
-                    continue  # removed again
-                for stream in streams:
-                    self._know(stream)
-                for stream in streams:
-                    for block in self._new_blocks(inotify, stream):
+            try:
+                with PolledWatches() if self._is_polling else _inotify() as inotify:
+                    async for block in self._blocks_of_directory(inotify):
                         yield block
-                async for block in self._watched_blocks(inotify, data_watch):
-                    yield block
+            except _InotifyExhausted as exhausted:
+                # The directories are the same, and so are the readers' positions.
+                self._is_polling = True
+                self._unreported = str(exhausted)
+            else:
+                # A data directory that appears under this name may be another one.
+                for stream in self._watches:
+                    self._end_reader_of(stream)
+            self._watches.clear()
+            self._mark_watches.clear()
 
-    async def _watched_blocks(self, inotify: Inotify, data_watch: Watch) -> AsyncIterator[Block]:
+    async def _blocks_of_directory(self, inotify: _AnyWatches) -> AsyncIterator[Block]:
+        """New records, until the data directory is removed."""
+        try:
+            # Watch first, then read: nothing can be missed in between.
+            data_watch = _watched(inotify, self._data, _STREAMS)
+            streams = self._watch_streams(inotify)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for stream in streams:
+            self._know(stream)
+        for stream in streams:
+            for block in self._new_blocks(inotify, stream):
+                yield block
+        async for block in self._watched_blocks(inotify, data_watch):
+            yield block
+
+    async def _watched_blocks(
+        self, inotify: _AnyWatches, data_watch: _AnyWatch
+    ) -> AsyncIterator[Block]:
         """New records, as the watches report them, until the data directory is removed."""
         async for event in inotify:
             if not event.mask & Mask.Q_OVERFLOW and event.watch is not data_watch:
@@ -108,7 +139,7 @@ class Follower:
                 for block in self._new_blocks(inotify, stream):
                     yield block
 
-    def _changed_streams(self, inotify: Inotify, event: Event) -> list[str]:
+    def _changed_streams(self, inotify: _AnyWatches, event: _AnyEvent) -> list[str]:
         """The streams to read after an event of the data directory, or after a lost event."""
         if event.mask & _STREAM_WENT:
             self._forget(inotify, str(event.name))
@@ -120,7 +151,7 @@ class Follower:
         )
         return list(self._watches) if is_any else came
 
-    def _changed_by(self, event: Event) -> Iterator[tuple[str, int | None]]:
+    def _changed_by(self, event: _AnyEvent) -> Iterator[tuple[str, int | None]]:
         """The streams that may have new records after an event, each with the changed segment.
 
         The event is about a stream's directory, its mark, or the directory of marks; only the
@@ -146,11 +177,12 @@ class Follower:
                 yield str(event.name), None
 
     def _new_blocks(
-        self, inotify: Inotify, stream: str, first: int | None = None
+        self, inotify: _AnyWatches, stream: str, first: int | None = None
     ) -> Iterator[Block]:
         """The new records of a stream; `first` is the segment that changed, if known."""
         try:
             self._watch(inotify, stream)
+            self._report_polling(stream)
             reader = self._reader_of(stream)
             if reader is not None:
                 for block in self._read_durable(inotify, reader, first):
@@ -164,7 +196,7 @@ class Follower:
                 raise
 
     def _read_durable(
-        self, inotify: Inotify, reader: StreamReader, first: int | None
+        self, inotify: _AnyWatches, reader: StreamReader, first: int | None
     ) -> Iterator[Block]:
         """The durable records from the position of `reader` on. Raises `OSError`."""
         while True:
@@ -174,7 +206,7 @@ class Follower:
             if mark is not None:
                 if mark.last >= reader.next_seq:
                     for block in reader.read_changed(mark.first, mark.last + 1):
-                        self._watch_what_was_read(inotify, reader.stream)
+                        self._watch_what_was_read(inotify, reader, block)
                         yield block
                 return
             for block in reader.read() if first is None else reader.read_changed(first):
@@ -186,7 +218,7 @@ class Follower:
                 except AtomicWriteError:
                     reader.next_seq = block.first  # it was not returned
                     raise
-                self._watch_what_was_read(inotify, reader.stream)
+                self._watch_what_was_read(inotify, reader, block)
                 yield block
             else:
                 return
@@ -258,7 +290,7 @@ class Follower:
             return block.last_timestamp()
         return None
 
-    def _watch_mark(self, inotify: Inotify, stream: str) -> None:
+    def _watch_mark(self, inotify: _AnyWatches, stream: str) -> None:
         """Watches the mark of a stream, if it exists; one watch for all, if all are followed."""
         name = MARKS_NAME if self._streams is None else stream
         if name in self._mark_watches:
@@ -266,9 +298,9 @@ class Follower:
         directory = self._data / MARKS_NAME
         path = directory if self._streams is None else directory / stream
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            self._mark_watches[name] = inotify.add_watch(path, _MARK_MOVED)
+            self._mark_watches[name] = _watched(inotify, path, _MARK_MOVED)
 
-    def _watch_streams(self, inotify: Inotify) -> list[str]:
+    def _watch_streams(self, inotify: _AnyWatches) -> list[str]:
         """Watches streams that are not watched yet, and returns them."""
         new = []
         for stream in list_streams(self._data):
@@ -279,9 +311,9 @@ class Follower:
                     new.append(stream)
         return new
 
-    def _watch(self, inotify: Inotify, stream: str) -> bool:
+    def _watch(self, inotify: _AnyWatches, stream: str) -> bool:
         """Watches the directory of a stream. True if it is a different directory than before."""
-        watch = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
+        watch = _watched(inotify, self._data / stream, _NEW_SEGMENT)
         # inotify has one watch per directory.
         if watch is self._watches.get(stream):
             return False
@@ -290,26 +322,39 @@ class Follower:
         self._watches[stream] = watch
         return True
 
-    def _watch_what_was_read(self, inotify: Inotify, stream: str) -> None:
-        """Watches the directory from which a block was read.
+    def _watch_what_was_read(
+        self, inotify: _AnyWatches, reader: StreamReader, block: Block
+    ) -> None:
+        """Watches the directory from which `block` was read.
 
         A failing commit creates an empty directory again. When that one is removed, the records
         read here must not be shown again.
         """
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            self._watches[stream] = inotify.add_watch(self._data / stream, _NEW_SEGMENT)
+        try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                directory = self._data / reader.stream
+                self._watches[reader.stream] = _watched(inotify, directory, _NEW_SEGMENT)
+        except _InotifyExhausted:
+            reader.next_seq = block.first  # it was not returned
+            raise
 
-    def _forget(self, inotify: Inotify, stream: str) -> None:
+    def _report_polling(self, stream: str) -> None:
+        if self._unreported is not None:
+            what = f"{self._unreported}; new records are looked for every {LOOK_EVERY_S:.0f} s"
+            self._report(Problem(stream, what, expected=True))
+            self._unreported = None
+
+    def _forget(self, inotify: _AnyWatches, stream: str) -> None:
         watch = self._watches.get(stream)
         if watch is None:
             return
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if inotify.add_watch(self._data / stream, _NEW_SEGMENT) is watch:
+            if _watched(inotify, self._data / stream, _NEW_SEGMENT) is watch:
                 return  # the removed directory was an earlier one, which was never watched
         del self._watches[stream]
         self._end_reader_of(stream)
         try:
-            inotify.rm_watch(watch)
+            inotify.rm_watch(watch)  # type: ignore[arg-type]
         except OSError as error:
             if error.errno != errno.EINVAL:  # the watch was removed with its directory
                 raise
@@ -365,14 +410,39 @@ async def _wait_for_directory(path: Path) -> None:
     """Waits until a directory exists, by watching the nearest existing one above it."""
     while not path.is_dir():
         existing = _nearest_directory(path)
-        with Inotify() as inotify:
-            try:
-                inotify.add_watch(existing, Mask.CREATE | Mask.MOVED_TO | Mask.MOVE_SELF)
-            except FileNotFoundError:
-                continue
-            # The next one may have been created before this one was watched.
-            if _nearest_directory(path) == existing:
-                await inotify.get()
+        try:
+            with _inotify() as inotify:
+                _watched(inotify, existing, Mask.CREATE | Mask.MOVED_TO | Mask.MOVE_SELF)
+                # The next one may have been created before this one was watched.
+                if _nearest_directory(path) == existing:
+                    await inotify.get()
+        except FileNotFoundError:
+            continue
+        except _InotifyExhausted:
+            await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _inotify() -> Inotify:
+    """A new instance. Raises `_InotifyExhausted`, `OSError`."""
+    try:
+        return Inotify()
+    except OSError as error:
+        # The limit of open files has the same error; opening any other file then reports it.
+        if error.errno != errno.EMFILE:
+            raise
+        limit = "fs.inotify.max_user_instances"
+        raise _InotifyExhausted(f"no inotify instance is left (sysctl {limit})") from error
+
+
+def _watched(inotify: _AnyWatches, path: Path, mask: Mask) -> _AnyWatch:
+    """A watch of `path`. Raises `_InotifyExhausted`, `OSError`."""
+    try:
+        return inotify.add_watch(path, mask)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        limit = "fs.inotify.max_user_watches"
+        raise _InotifyExhausted(f"no inotify watch is left (sysctl {limit})") from error
 
 
 def _nearest_directory(path: Path) -> Path:

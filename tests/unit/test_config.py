@@ -205,7 +205,7 @@ PATH_108 = "/" + "a" * 107
         # Keys
         ("comit = 1", "unknown key 'comit'; did you mean 'commit'? (allowed here: data,"),
         ("[commit]\nlingr = 1", "unknown key 'commit.lingr'; did you mean 'linger'?"),
-        ("[log]\nqqq = 1", "unknown key 'log.qqq' (allowed here: level, format)"),
+        ("[log]\nqqq = 1", "unknown key 'log.qqq' (allowed here: level, format, max_lines, "),
         (LISTEN + "port = 1", "unknown key 'listen[0].port'"),
         # Types
         ("data = 3", "data: 3; expected text, in quotes"),
@@ -283,6 +283,9 @@ PATH_108 = "/" + "a" * 107
         ),
         ("[quota.stream]\nburst = '0s'", "quota.stream.burst: 0ms; expected more than 0ms"),
         ("[uid.0.quota]\nburst = '0s'", "uid.0.quota.burst: 0ms; expected more than 0ms"),
+        ("[log]\nreport_every = '0s'", "log.report_every: 0ms; expected more than 0ms"),
+        ("[log]\nmax_waiting = 5", "log.max_waiting: 5B; expected at least 4KiB"),
+        ("[log]\nmax_lines = 0", "log.max_lines: "),
         ("[quota]\nreport_every = '0s'", "quota.report_every: 0ms; expected more than 0ms"),
         ("[compaction]\nseal_key = 'seal.key'", "compaction.seal_key: 'seal.key'; expected an abs"),
         ("[compaction]\nfanout = 32", "compaction.fanout"),
