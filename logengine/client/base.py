@@ -126,7 +126,7 @@ class BaseClient:
         settings = self._settings
         options = {
             "stream": settings.stream,
-            "socket": settings.named_socket,
+            "socket": settings.given_socket,
             "producer": settings.producer,
             "on_full": settings.on_full,
             "block_max": settings.block_max,
