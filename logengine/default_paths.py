@@ -1,9 +1,11 @@
 """Default paths of the data and the socket, for the daemon and for other programs.
 
 A daemon run by root is the system's; any other belongs to its user. A program that looks for a
-daemon uses the user's own, or the system's if the user has none.
+daemon uses the user's own, or the system's if the user has none. A client also asks whose the
+daemon is: `client/daemon_socket.py`.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,11 +35,9 @@ def find_data(environ: Mapping[str, str], uid: int) -> Path:
     return _there(_own_data(environ, uid), SYSTEM_DATA)
 
 
-def find_socket(environ: Mapping[str, str], uid: int) -> Path:
-    """The socket to send to: `$LOGENGINE_SOCKET`, or a default path. It may not exist."""
-    if given := environ.get("LOGENGINE_SOCKET"):
-        return Path(given)
-    return _there(_own_socket(environ, uid), SYSTEM_SOCKET)
+def default_sockets(environ: Mapping[str, str], uid: int) -> list[Path]:
+    """Where to look for a daemon to send to, the preferred path first. None may exist."""
+    return list(dict.fromkeys([_own_socket(environ, uid), SYSTEM_SOCKET]))
 
 
 def resume_directory(environ: Mapping[str, str], uid: int) -> Path:
@@ -73,8 +73,23 @@ def _own_socket(environ: Mapping[str, str], uid: int) -> Path:
     """Without `$XDG_RUNTIME_DIR` it is below `/tmp`, where all of a user's processes look."""
     if uid == 0:
         return SYSTEM_SOCKET
-    runtime = _xdg_directory(environ, "XDG_RUNTIME_DIR")
+    runtime = _runtime_directory(environ, uid)
     return Path(runtime, "logengine", "socket") if runtime else Path(f"/tmp/logengine-{uid}/socket")  # noqa: S108
+
+
+def _runtime_directory(environ: Mapping[str, str], uid: int) -> str | None:
+    """`$XDG_RUNTIME_DIR`, unless it is another user's, as it is after `su`."""
+    given = _xdg_directory(environ, "XDG_RUNTIME_DIR")
+    if given is None:
+        return None
+    try:
+        owner = os.stat(given).st_uid
+    except PermissionError:
+        return None
+    except OSError:
+        return given  # a daemon creates it
+    is_usable = owner in (uid, 0) and os.access(given, os.X_OK, effective_ids=True)
+    return given if is_usable else None
 
 
 def _xdg_directory(environ: Mapping[str, str], name: str) -> str | None:

@@ -213,6 +213,10 @@ class SpoolInUse(LogEngineError):
     """Another client has this producer's spool open; give each client its own producer name."""
 
 
+class UnsafeSpool(LogEngineError, PermissionError):
+    """Other users may write to a spool, or have; make it the user's own, or use another."""
+
+
 class InvalidKey(LogEngineError):
     """A file is not a key for signing or checking seals, or a key already exists."""
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
 
 import click
 import msgspec
@@ -12,6 +11,7 @@ import msgspec
 from logengine.cli.options import Duration
 from logengine.cli.status import ask_status
 from logengine.client.aio import AsyncClient
+from logengine.client.daemon_socket import Socket
 from logengine.client.settings import process_producer
 from logengine.default_paths import resume_directory
 from logengine.errors import AtomicWriteError, LogEngineError, NotDurable
@@ -57,7 +57,7 @@ timeout_option = click.option(
 def deliver(
     chunks: AsyncIterator[bytes],
     stream: str,
-    socket: Path,
+    socket: Socket,
     *,
     timeout_s: float | None,
     progress: Callable[[int], None] = lambda _: None,
@@ -81,7 +81,7 @@ def deliver(
 def deliver_resumed(
     names: Sequence[str],
     stream: str,
-    socket: Path,
+    socket: Socket,
     resume: str,
     *,
     form: str,
@@ -130,7 +130,7 @@ def deliver_resumed(
     return 1 if asyncio.run(run()) else 0
 
 
-def _client(stream: str, socket: Path, producer: str, timeout_s: float | None) -> AsyncClient:
+def _client(stream: str, socket: Socket, producer: str, timeout_s: float | None) -> AsyncClient:
     return AsyncClient(
         stream,
         socket=socket,
@@ -192,7 +192,7 @@ async def _send_all(
     progress(sent_bytes)
 
 
-def _records_of_stream(socket: Path, stream: str) -> int | None:
+def _records_of_stream(socket: Socket, stream: str) -> int | None:
     """Returns how many records the stream ever had; None if this user may not know."""
     try:
         status = msgspec.json.decode(ask_status(socket), type=Status)

@@ -8,7 +8,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from logengine.default_paths import find_data, find_socket
+from logengine.client.daemon_socket import Socket, find_default
+from logengine.default_paths import find_data
 from logengine.errors import UnknownStream
 from logengine.units import parse_duration
 
@@ -20,9 +21,9 @@ def resolve_data(data: Path | None) -> Path:
     return data if data is not None else find_data(os.environ, os.getuid())
 
 
-def resolve_socket(socket: Path | None) -> Path:
+def resolve_socket(socket: Path | None) -> Socket:
     """Returns `socket`, or the socket of the user's own daemon, else the system's."""
-    return socket if socket is not None else find_socket(os.environ, os.getuid())
+    return socket if socket is not None else find_default()
 
 
 class Duration(click.ParamType[float]):

@@ -1,6 +1,5 @@
 """`logengine status`"""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import msgspec
 
 from logengine.cli.options import resolve_socket, socket_option
 from logengine.cli.output import escape
+from logengine.client.daemon_socket import Socket, connect
 from logengine.errors import DaemonUnavailable, ProtocolError
 from logengine.protocols.status import Status
 from logengine.units import format_duration, format_size_rounded
@@ -49,20 +49,18 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     ctx.exit(0 if status.ok else 1)
 
 
-def ask_status(path: Path) -> bytes:
+def ask_status(path: Socket) -> bytes:
     """Returns the daemon's answer, one line. Raises `DaemonUnavailable`."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_PATIENCE_S)
-        try:
-            connection.connect(str(path))
+    try:
+        with connect(path, _PATIENCE_S) as connection:
             connection.sendall(b'{"_status":1}\n')
             with connection.makefile("rb") as answers:
                 return answers.readline()
-        except OSError as error:
-            raise DaemonUnavailable(
-                f"no daemon answers at {path} ({error}); "
-                "is `logengine run` running, and is --socket its socket?"
-            ) from None
+    except OSError as error:
+        raise DaemonUnavailable(
+            f"no daemon answers at {path} ({error}); "
+            "is `logengine run` running, and is --socket its socket?"
+        ) from None
 
 
 def _lines_of(status: Status) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from logengine.client import shutdown
 from logengine.client.backoff import Backoff
 from logengine.client.base import BaseClient, noted_on
+from logengine.client.daemon_socket import connect
 from logengine.client.delivery import Delivery, Step
 from logengine.client.delivery_thread import (
     AWAY_TOLD_AFTER_S,
@@ -329,7 +330,7 @@ class AsyncClient(BaseClient):
             try:
                 await self._converse()
             except OSError as error:
-                reason = unreached(self._settings.socket_path(), error)
+                reason = unreached(self._settings.current_socket(), error)
             if self._delivery.is_welcomed:
                 pause.reset()
                 away_since = loop.time()
@@ -349,7 +350,7 @@ class AsyncClient(BaseClient):
             if self.pending and away_s >= AWAY_TOLD_AFTER_S:
                 if self.tells_when_away:
                     notice_once(
-                        "away", str(self._settings.socket_path()), f"{reason}; records wait"
+                        "away", str(self._settings.current_socket()), f"{reason}; records wait"
                     )
             elif away_s < AWAY_TOLD_AFTER_S:
                 left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
@@ -361,9 +362,8 @@ class AsyncClient(BaseClient):
         link = _Link(self._received, self._wakeup.set)
         transport: asyncio.WriteTransport | None = None
         try:
-            transport, _ = await loop.create_unix_connection(
-                lambda: link, os.fspath(self._settings.socket_path())
-            )
+            connection = connect(self._settings.given_socket)
+            transport, _ = await loop.create_unix_connection(lambda: link, sock=connection)
             transport.write(self._delivery.connected())
             while not self._stopping:
                 await self._take_steps()
@@ -389,7 +389,7 @@ class AsyncClient(BaseClient):
             self.fail(error)
             return
         if not was_welcomed and self._delivery.is_welcomed:
-            forget("away", str(self._settings.socket_path()))
+            forget("away", str(self._settings.current_socket()))
             self._drain_orphans(Client)
         self._wakeup.set()
         self._changed.set()

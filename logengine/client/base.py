@@ -1,6 +1,8 @@
 """The base of both clients: what they share, however they wait."""
 
 import contextlib
+import dataclasses
+import os
 import secrets
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,9 +13,9 @@ from logengine.client.delivery import Delivery
 from logengine.client.orphans import OrphanDrain
 from logengine.client.outbox import Refusal
 from logengine.client.settings import OnFull, Settings, StrPath, process_producer
-from logengine.client.spool import Spool
-from logengine.client.stderr_notices import tell
-from logengine.errors import ClientClosed, LogEngineError, NotDurable, renewed
+from logengine.client.spool import Spool, may_have_own_spool
+from logengine.client.stderr_notices import notice_once, tell
+from logengine.errors import ClientClosed, LogEngineError, NotDurable, UnsafeSpool, renewed
 
 SomeClient = TypeVar("SomeClient", bound="BaseClient")
 
@@ -54,7 +56,8 @@ class BaseClient:
     separate client with these options in another process.
 
     Raises `InvalidOption` and `InvalidStreamName` for invalid options, and with a spool
-    `SpoolInUse` and `OSError`. No daemon needs to be running.
+    `SpoolInUse` and `OSError`. A spool that other users may write to, or have written to, is
+    reported on standard error, and the client continues without one. No daemon needs to be running.
     """
 
     def __init__(
@@ -92,7 +95,12 @@ class BaseClient:
         self._orphans: OrphanDrain | None = None
         self._token = secrets.token_hex(16)
         name = producer if producer is not None else process_producer()
-        self._begin(Delivery(self._settings, name, self._open_spool(name)))
+        opened: Spool | None = None
+        try:
+            opened = self._open_spool(name)
+        except UnsafeSpool as error:
+            name = self._go_on_without_spool(name, error)
+        self._begin(Delivery(self._settings, name, opened))
         _of_token[self._token] = self
 
     def _begin(self, delivery: Delivery) -> None:
@@ -106,6 +114,19 @@ class BaseClient:
         return Spool.open(
             Path(spools), self.stream, producer, adoptable=self._adoptable, tell_damage=tell
         )
+
+    def _go_on_without_spool(self, producer: str, error: UnsafeSpool) -> str:
+        """Reports that the spool is not safe. Returns the producer name to use without it."""
+        spools = self._settings.spool
+        assert spools is not None
+        how = "records wait only in memory"
+        if may_have_own_spool(Path(spools), self.stream, producer):
+            # Its records have numbers of this name: new ones would be mistaken for them.
+            producer = process_producer(producer)
+            how += ", and this client uses a generated name"
+        notice_once("unsafe spool", os.fspath(spools), f"{error}; {how}")
+        self._settings = dataclasses.replace(self._settings, spool=None)
+        return producer
 
     @property
     def _delivery(self) -> Delivery:
@@ -126,7 +147,7 @@ class BaseClient:
         settings = self._settings
         options = {
             "stream": settings.stream,
-            "socket": settings.named_socket,
+            "socket": settings.given_socket,
             "producer": settings.producer,
             "on_full": settings.on_full,
             "block_max": settings.block_max,

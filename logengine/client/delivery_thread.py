@@ -14,12 +14,12 @@ import time
 from _thread import allocate_lock, get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logengine.client.backoff import Backoff
+from logengine.client.daemon_socket import Socket, connect
 from logengine.client.delivery import Delivery
-from logengine.client.descriptors import OwnSocket, Wakeup, connect
+from logengine.client.descriptors import OwnSocket, Wakeup
 from logengine.client.encoding import encode_record
 from logengine.client.handover import Cell, Handover
 from logengine.client.outbox import drops_record
@@ -368,7 +368,7 @@ class DeliveryThread:
             try:
                 self._converse()
             except OSError as error:
-                reason = unreached(self._settings.socket_path(), error)
+                reason = unreached(self._settings.current_socket(), error)
             if self.delivery.is_welcomed:
                 pause.reset()
                 away_since = time.monotonic()
@@ -398,14 +398,14 @@ class DeliveryThread:
                 self._drain()
             away_s = time.monotonic() - away_since
             if self.pending and away_s >= AWAY_TOLD_AFTER_S:
-                notice_once("away", str(self._settings.socket_path()), f"{reason}; records wait")
+                notice_once("away", str(self._settings.current_socket()), f"{reason}; records wait")
             elif away_s < AWAY_TOLD_AFTER_S:
                 left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
             self._wait(None, left_s, is_sending=False)
 
     def _converse(self) -> None:
         """Runs one connection until it fails with `OSError`, the client ends or it is replaced."""
-        connection = connect(self._settings.socket_path())
+        connection = OwnSocket(connect(self._settings.given_socket))
         self._connection = connection
         try:
             output = memoryview(self.delivery.connected())
@@ -457,7 +457,7 @@ class DeliveryThread:
         self.line_bytes_max = self.delivery.line_bytes_max
         if not was_welcomed and self.delivery.is_welcomed:
             self.was_welcomed_ever = True
-            forget("away", str(self._settings.socket_path()))
+            forget("away", str(self._settings.current_socket()))
             self._welcomed()
         self._changed()
         return True
@@ -549,7 +549,7 @@ class DeliveryThread:
             pass
 
 
-def unreached(socket: Path, error: OSError) -> str:
+def unreached(socket: Socket, error: OSError) -> str:
     """Returns why there is no connection to the daemon at `socket`."""
     why = error.strerror or str(error)
     if error.errno in _NO_DESCRIPTOR:

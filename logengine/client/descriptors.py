@@ -8,7 +8,7 @@ socket; otherwise it would write records into one of the application's files.
 import contextlib
 import os
 from pathlib import Path
-from socket import AF_UNIX, SOL_SOCKET, socket, socketpair
+from socket import SOL_SOCKET, socket, socketpair
 
 RECEIVE_BYTES = 64 * 1024
 _WAKE = b"\0"
@@ -139,15 +139,3 @@ class Wakeup:
         """Closes both sockets."""
         self._reading.close()
         self._writing.close()
-
-
-def connect(path: Path) -> OwnSocket:
-    """Returns a non-blocking connection to the daemon. Raises `OSError`."""
-    connection = socket(AF_UNIX)
-    try:
-        connection.setblocking(False)
-        connection.connect(os.fspath(path))
-        return OwnSocket(connection)
-    except BaseException:
-        connection.close()
-        raise

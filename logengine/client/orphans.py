@@ -70,7 +70,7 @@ class OrphanDrain:
             return
         client = self._client = self._new_client(
             stream,
-            socket=self._settings.socket_path(),
+            socket=self._settings.current_socket(),
             producer=producer,
             spool=self._settings.spool,
             max_spool_bytes=self._settings.max_spool_bytes,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from logengine.default_paths import find_socket
+from logengine.client.daemon_socket import DefaultSocket, Socket, find_default
 from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.protocols.ndjson import PRODUCER_CHARACTERS_MAX, is_producer_name
@@ -64,7 +64,8 @@ class Settings:
         object.__setattr__(self, "_directory", _working_directory())
         object.__setattr__(self, "_named", os.environ.get("LOGENGINE_SOCKET", ""))
         for name in ("socket", "spool"):
-            if (given := getattr(self, name)) is not None:
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, DefaultSocket):
                 object.__setattr__(self, name, self._directory / given)
         if self.socket is not None and len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
             raise InvalidOption(
@@ -73,14 +74,16 @@ class Settings:
             )
 
     @property
-    def named_socket(self) -> Path | None:
-        """The socket that the options or the environment named, if any."""
+    def given_socket(self) -> Socket | None:
+        """The socket that the options or the environment gave, if any."""
+        if isinstance(self.socket, DefaultSocket):
+            return self.socket
         named = self.socket or self._named
         return self._directory / named if named else None
 
-    def socket_path(self) -> Path:
+    def current_socket(self) -> Socket:
         """Where to find the daemon now; a different one may have been started meanwhile."""
-        return self.named_socket or self._directory / find_socket(os.environ, os.getuid())
+        return self.given_socket or find_default()
 
 
 def _working_directory() -> Path:

@@ -34,6 +34,7 @@ import msgspec
 from logengine.client.descriptors import Descriptor
 from logengine.client.gaps import Range, as_text, gaps_between, joined, without
 from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
+from logengine.client.spool_safety import LOCK_NAME, check_spool, check_spools, is_own
 from logengine.client.spool_salvage import whole_parts
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import create_directory, sync_directory
@@ -46,7 +47,6 @@ from logengine.format.timestamp import format_timestamp
 from logengine.store.plan import BodyDigest, SegmentPlan
 from logengine.store.stream import SegmentWriter
 
-_LOCK_NAME = ".lock"
 _DAMAGED_NAME = ".damaged"  # not a valid stream name
 _STATE_NAME = "spool.json"
 _DIRECTORY_MODE = 0o700
@@ -106,8 +106,9 @@ class Spool:
 
         An `adoptable` spool belongs to a process whose name no other process will have: any client
         may send what it leaves. `tell_damage` receives reports of damaged or missing files, now or
-        when they are read. Raises `SpoolInUse` if another client has it open, and `OSError`.
-        Retries read errors of the disk for half a second.
+        when they are read. Raises `SpoolInUse` if another client has it open, `UnsafeSpool` if
+        another user may write to it or has, and `OSError`. Retries read errors of the disk for
+        half a second.
         """
         path = spools / _directory_name(stream, producer)
         spool = cls(path, _lock(path), _State(stream, producer, adoptable), tell_damage)
@@ -318,7 +319,7 @@ class Spool:
             sync_directory(self.path)
         for remove, path in (
             (os.unlink, self.path / _STATE_NAME),
-            (os.unlink, self.path / _LOCK_NAME),
+            (os.unlink, self.path / LOCK_NAME),
             (os.rmdir, self.path),
         ):
             with contextlib.suppress(OSError):
@@ -483,7 +484,7 @@ class Spool:
         The application may have closed it with all unknown descriptors, and the spool may have been
         removed.
         """
-        if self._lock.is_ours and self._lock.is_at(self.path / _LOCK_NAME):
+        if self._lock.is_ours and self._lock.is_at(self.path / LOCK_NAME):
             return
         self._lock.close()
         self._lock = Descriptor(_lock(self.path))
@@ -496,11 +497,18 @@ def orphans(spools: Path) -> Iterator[tuple[str, str]]:
     Some may be in use, which shows when they are opened.
     """
     with contextlib.suppress(OSError):
+        check_spools(spools)
         for path in sorted(spools.iterdir()):
             with contextlib.suppress(OSError, DamagedSegment):
+                check_spool(path)
                 state = _read_state(path)
                 if state.adoptable and list_segments(path / state.stream):
                     yield state.stream, state.producer
+
+
+def may_have_own_spool(spools: Path, stream: str, producer: str) -> bool:
+    """Whether there is a spool of this user for the producer below `spools`, safe or not."""
+    return is_own(spools / _directory_name(stream, producer))
 
 
 def _of_disk(error: UnreadableSegment) -> OSError:
@@ -541,16 +549,20 @@ def _remove_if_empty(path: Path) -> bool:
 
 
 def _lock(path: Path) -> int:
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
+        check_spools(path.parent)
         _remove_if_empty(path)  # the sync of its name may have failed
         create_directory(path, _DIRECTORY_MODE)
+        check_spools(path.parent)  # it may have been made only now, by whomever
+        check_spool(path)
         try:
-            descriptor = os.open(path / _LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path / LOCK_NAME, flags, 0o600)
         except FileNotFoundError:
             continue  # a client that just closed removed it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            there = os.stat(path / _LOCK_NAME)
+            there = os.stat(path / LOCK_NAME)
             if os.path.samestat(os.fstat(descriptor), there):
                 return descriptor
             os.close(descriptor)

@@ -175,7 +175,7 @@ class Client(BaseClient):
         settings = self._settings
         late = Client(
             settings.stream,
-            socket=settings.named_socket,
+            socket=settings.given_socket,
             spool=settings.spool,
             close_timeout=self._close_timeout_s,
         )
@@ -275,7 +275,7 @@ class Client(BaseClient):
         timeout_s = self._close_timeout_s
         if self._settings.spool is not None and not thread.was_welcomed_ever:
             timeout_s = min(timeout_s, _NEVER_REACHED_S)  # records are as safe in the spool
-        where = os.fspath(self._settings.socket_path())
+        where = os.fspath(self._settings.current_socket())
         return shutdown.wait_together(where, timeout_s, began, wait, thread.made_at)
 
     def _start(self, thread: DeliveryThread) -> bool:

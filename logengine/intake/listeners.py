@@ -17,6 +17,7 @@ from logengine.protocols.wire import Transport, WireProtocol
 log = structlog.get_logger()
 
 _BACKLOG = 1024
+_DIRECTORY_MODE = 0o755
 _ACCEPTS_PER_WAKE = 64
 _ACCEPT_PAUSE_S = 0.5
 _NOBODY_TO_ACCEPT = {errno.EAGAIN, errno.ECONNABORTED, errno.EINTR}
@@ -138,19 +139,20 @@ def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> soc
     """Returns a listening Unix socket at `path`; replaces one that a dead daemon left there.
 
     Raises `ConfigError` if `path` is something else, if a process listens there already, or if the
-    directory belongs to another user, who could replace this socket.
+    directory, or a link to it, belongs to another user, who could replace this socket.
     """
-    _remove_stale_socket(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        owner = path.parent.stat().st_uid
+        # Whatever the umask, nobody else may replace the socket.
+        path.parent.mkdir(_DIRECTORY_MODE, parents=True, exist_ok=True)
+        owners = {path.parent.lstat().st_uid, path.parent.stat().st_uid}
     except OSError as error:
         raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
-    if owner not in (0, os.geteuid()):
+    if others := owners - {0, os.geteuid()}:
         raise ConfigError(
-            f"cannot listen at {path}: its directory belongs to user {owner}, expected root or "
-            f"user {os.geteuid()}; choose another with --socket"
+            f"cannot listen at {path}: its directory belongs to user {min(others)}, expected root "
+            f"or user {os.geteuid()}; choose another with --socket"
         )
+    _remove_stale_socket(path)
     listener = socket.socket(socket.AF_UNIX, _KINDS[transport])
     try:
         if transport == "datagram":
@@ -172,6 +174,8 @@ def _remove_stale_socket(path: Path) -> None:
         found = path.stat()
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
     if not stat.S_ISSOCK(found.st_mode):
         raise ConfigError(
             f"cannot listen at {path}: it exists and is not a socket; remove it, or choose another "

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from logengine.disk.atomic import AtomicWriter
-from logengine.disk.directory import create_directory
+from logengine.disk.directory import StrPath, create_directory
 from logengine.disk.writes import write_all
 from logengine.errors import ResumeInUse
 from logengine.resume.history import Header, History, Note, decode_history, encode_line
@@ -32,7 +32,7 @@ class StateFile:
     Raises `ResumeInUse` if another process has it open, and `OSError`.
     """
 
-    def __init__(self, directory: Path, stream: str, producer: str, socket: Path) -> None:
+    def __init__(self, directory: Path, stream: str, producer: str, socket: StrPath) -> None:
         self.header = Header(stream=stream, producer=producer, socket=os.path.realpath(socket))
         identity = f"{self.header.socket}\0{stream}\0{producer}".encode()
         digest = hashlib.blake2b(identity, digest_size=8).hexdigest()

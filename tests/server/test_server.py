@@ -997,6 +997,25 @@ def test_no_socket_is_made_in_another_users_directory(tmp_path: Path) -> None:
     assert not (tmp_path / "socket").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+def test_no_socket_is_made_through_another_users_link(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    os.chown(tmp_path / "link", 65534, 65534, follow_symlinks=False)
+    with pytest.raises(ConfigError, match="belongs to user 65534"):
+        bind_listener(tmp_path / "link" / "socket", 0o666)
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_nobody_else_may_write_to_the_directory_that_a_socket_gets(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        bind_listener(tmp_path / "made" / "socket", 0o666).close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o755
+
+
 # Quotas. `test_quotas` has what they do; here is when nobody but a timer could go on.
 
 

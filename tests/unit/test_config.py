@@ -1,5 +1,6 @@
 """What the configuration may say, what it means, and what is said about the rest."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -133,6 +134,15 @@ def test_a_user_has_them_in_the_xdg_directories() -> None:
 def test_a_user_without_xdg_directories_has_them_at_home_and_in_tmp(unset: str) -> None:
     environ = {"HOME": "/home/u", "XDG_STATE_HOME": unset, "XDG_RUNTIME_DIR": unset}
     assert default_data(environ, USER) == Path("/home/u/.local/state/logengine")
+    assert default_socket(environ, USER) == Path("/tmp/logengine-1000/socket")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_the_runtime_directory_of_another_user_is_not_used(tmp_path: Path) -> None:
+    environ = {"HOME": "/home/u", "XDG_RUNTIME_DIR": str(tmp_path)}
+    os.chown(tmp_path, USER, USER)
+    assert default_socket(environ, USER) == tmp_path / "logengine" / "socket"
+    os.chown(tmp_path, USER + 1, USER + 1)
     assert default_socket(environ, USER) == Path("/tmp/logengine-1000/socket")
 
 
