@@ -140,9 +140,7 @@ class Committer:
         """Forgets a stream that has nothing to commit and needs no recovery."""
         if not pending.is_empty or pending.wants_recovery or pending.recovering:
             return
-        if pending.retry is not None:
-            pending.retry.cancel()
-            self._timers.discard(pending.retry)
+        self._cancel_retry(pending)
         self._failing.discard(stream)
         del self._pending[stream]
 
@@ -196,8 +194,7 @@ class Committer:
         """Retries the streams that are backing off after a failure."""
         for stream, pending in list(self._pending.items()):
             if pending.retry is not None:
-                pending.retry.cancel()
-                self._timers.discard(pending.retry)
+                self._cancel_retry(pending)
                 self._retry(stream, pending)
 
     def held(self, stream: str) -> AbstractAsyncContextManager[None]:
@@ -425,8 +422,15 @@ class Committer:
         self._retry_later(stream, pending, 0 if dropped and pending.attempts == 1 else pause_s)
 
     def _retry_later(self, stream: str, pending: Pending, delay_s: float) -> None:
+        self._cancel_retry(pending)
         if not self._closed:
             pending.retry = self._later(delay_s, self._retry, stream, pending)
+
+    def _cancel_retry(self, pending: Pending) -> None:
+        if pending.retry is not None:
+            pending.retry.cancel()
+            self._timers.discard(pending.retry)
+            pending.retry = None
 
     def _retry(self, stream: str, pending: Pending) -> None:
         pending.retry = None

@@ -179,6 +179,15 @@ MUTANTS = then(
             "        assert",
         ),
         mutant(
+            "earlier_retry_kept",
+            "a stream that fails again while it rests is retried twice, once after it was forgotten",
+            "store/committer.py",
+            "        self._cancel_retry(pending)\n        if not self._closed:\n",
+            "        if not self._closed:\n",
+            Simulation(),
+            tests(f"{_COMMITTER}a_stream_that_fails_again_while_it_rests_has_one_retry"),
+        ),
+        mutant(
             "empty_and_failing_for_ever",
             "a failing stream whose queue is empty is never tried again",
             "store/committer.py",

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.store.committer import Committer
-from logengine.store.pending import Entry
+from logengine.store.pending import Entry, Pending
 from logengine.store.plan import PlannedSegment
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
@@ -444,6 +444,18 @@ async def test_a_stream_that_failed_for_a_barrier_nobody_waits_for_is_read_again
         committer.add("app", entry(1, acks))
         await committer.drained()
         assert acks.numbers == [1]
+
+
+async def test_a_stream_that_fails_again_while_it_rests_has_one_retry(tmp_path: Path) -> None:
+    async with committing(tmp_path) as (committer, _):
+        # Also of a recovery that fails while batches are under way: one of these may fail later.
+        pending = Pending()
+        committer._retry_later("app", pending, 1000)
+        first = pending.retry
+        committer._retry_later("app", pending, 1000)
+        assert first is not None
+        assert first.cancelled()
+        assert committer._timers == {pending.retry}
 
 
 async def test_a_barrier_in_a_failing_stream_waits_until_it_recovers(
