@@ -113,6 +113,9 @@ class Follower:
             return
         for stream in streams:
             self._know(stream)
+        # A stream that was removed before it was watched may be another one when it appears.
+        for stream in self._readers.keys() - self._watches.keys():
+            self._end_reader_of(stream)
         for stream in streams:
             for block in self._new_blocks(inotify, stream):
                 yield block
