@@ -434,6 +434,8 @@ class Committer:
 
     def _retry(self, stream: str, pending: Pending) -> None:
         pending.retry = None
+        if self._pending.get(stream) is not pending:
+            return  # it was forgotten while its oldest segments were dropped
         pending.resting = False
         if pending.is_empty and not pending.wants_recovery:
             # Nobody waits for what failed. The next entry will be the next attempt, and its sender

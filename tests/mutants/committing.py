@@ -277,8 +277,8 @@ MUTANTS = then(
             "rests_for_ever",
             "a stream whose pause is over keeps pausing",
             "store/committer.py",
-            "        pending.retry = None\n        pending.resting = False\n",
-            "        pending.retry = None\n",
+            "        pending.resting = False\n        if pending.is_empty and not",
+            "        if pending.is_empty and not",
         ),
         mutant(
             "recovers_for_ever",
