@@ -102,11 +102,10 @@ def _trusted_users(path: Path) -> set[int]:
     """
     trusted = {os.geteuid(), 0}
     directory = path.parent
-    if path == SYSTEM_SOCKET and _only_root_writes(directory.parent):
-        trusted.add(_status(directory, follow_links=True).st_uid)
-        found = _status(directory, follow_links=True)
-    else:
-        found = _status(directory, follow_links=False)
+    is_given_by_root = path == SYSTEM_SOCKET and _only_root_writes(directory.parent)
+    found = _status(directory, follow_links=is_given_by_root)
+    if is_given_by_root:
+        trusted.add(found.st_uid)
     if not stat.S_ISDIR(found.st_mode):
         raise _PassedOver(f"{directory} is not a directory")
     _check_user(found.st_uid, trusted, "its directory")

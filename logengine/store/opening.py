@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -51,7 +52,7 @@ class OpenedData:
                 rewrite_limit=self.rewrite_limit,
                 active_bytes_max=active_bytes_max,
                 writes_again=self.crash_mark.died_before,
-                known_durable=self.marks.known_durable(stream),
+                known_durable=partial(self.marks.known_durable, stream),
                 names=self.crash_mark.names,
             )
         self.marks.recovered(stream, recovery.state.next_seq - 1)

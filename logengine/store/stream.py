@@ -54,7 +54,7 @@ def recover(
     active_bytes_max: int,
     names: DurableNames,
     writes_again: bool = False,
-    known_durable: int | None = None,
+    known_durable: Callable[[], int | None] = lambda: None,
 ) -> Recovery:
     """Cleans up a stream's directory, and returns the state from which the stream continues.
 
@@ -63,7 +63,7 @@ def recover(
     `writes_again` rewrites the segments whose names may be lost. Costs a listing, the headers of
     the newest `COVER_SEGMENTS_MAX` segments, or twice as many if records seem to be missing, and
     the body of the newest segment if it is smaller than `rewrite_limit` and `active_bytes_max`;
-    with `writes_again`, a copy of that segment, whatever its size. Records up to `known_durable`,
+    with `writes_again`, a copy of that segment, whatever its size. Records up to `known_durable()`,
     which that process marked as durable, need no copy if the disk has no room for one. Damaged
     segments are reported and stay as they are. Recovery is idempotent.
 
@@ -85,7 +85,7 @@ def _recovered(
     active_bytes_max: int,
     *,
     writes_again: bool,
-    known_durable: int | None,
+    known_durable: Callable[[], int | None],
     names: DurableNames,
 ) -> Recovery:
     stream = directory.name
@@ -177,7 +177,7 @@ def _write_again(
     found: list[Found],
     plan: RecoveryPlan,
     names: DurableNames,
-    known_durable: int | None,
+    known_durable: Callable[[], int | None],
 ) -> bool:
     """Rewrites the segments whose names a failed sync may have lost, with the same bytes.
 
@@ -194,11 +194,15 @@ def _write_again(
             # some. A failed sync is noted, if its process was not killed before it could; then the
             # mark of what is durable was not moved either.
             is_noted = not names.may_remove_from(directory.name)
-            is_marked = known_durable is None or plan.state.next_seq - 1 <= known_durable
-            if error.errno not in _LACKS_ROOM or is_noted or not is_marked:
+            if error.errno not in _LACKS_ROOM or is_noted or not _is_marked(plan, known_durable()):
                 raise
             may_remove = False
     return may_remove
+
+
+def _is_marked(plan: RecoveryPlan, known_durable: int | None) -> bool:
+    """True if all records are known to be durable, or nothing is known."""
+    return known_durable is None or plan.state.next_seq - 1 <= known_durable
 
 
 def _perhaps_lost(found: list[Found], plan: RecoveryPlan) -> list[Header]:
