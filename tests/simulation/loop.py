@@ -181,6 +181,8 @@ class SimulatedLoop:
         if not ready:
             self._park()
             return
+        thread = self._thread
+        assert thread is not None
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle.call is not None:
@@ -188,6 +190,8 @@ class SimulatedLoop:
                     handle.call(*handle.args)
                 except Exception as error:  # noqa: BLE001 - as any loop does
                     self._on_error({"message": "a callback raised", "exception": error})
+                if not thread.process.is_alive:
+                    raise ProcessGone  # a group of tasks caught it, to end its other tasks
         self.kernel.sleep(self._turn_s)
 
     def _look_at_sockets(self) -> None:

@@ -1,8 +1,10 @@
 """Tests the simulation itself: it is reproducible, finds what is wrong, and nothing else."""
 
+import asyncio
 import errno
 import multiprocessing
 import pickle
+import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from unittest.mock import patch
@@ -15,6 +17,8 @@ from logengine.store.store import Store
 from tests.simulation import Violation, search
 from tests.simulation.__main__ import FIXED_SEED, seed_of_commit
 from tests.simulation.calls import Fault
+from tests.simulation.clock import Kernel, Process, Thread
+from tests.simulation.loop import SimulatedLoop
 from tests.simulation.scenario import Event, Scenario
 from tests.simulation.search import Found, Outcome, explore, run
 from tests.simulation.shrink import Kept, shrink
@@ -150,3 +154,27 @@ def test_a_scenario_that_fails_is_made_small_and_fails_again():
     assert violation is not None
     assert violation.rule == found.violation.rule
     assert kept.size < Kept.all_of(found.scenario).size
+
+
+def test_a_killed_process_runs_no_callback_even_if_a_task_group_caught_its_end():
+    kernel = Kernel(random.Random(1))
+    process = Process(kernel)
+    ran_after_the_end = []
+
+    async def killed():
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(asyncio.sleep(1.0))
+            woken = loop.create_future()
+            loop.call_at(0.1, woken.set_result, None)
+            loop.call_at(0.1, loop.call_soon, ran_after_the_end.append, True)  # in the same turn
+            await woken
+            kernel.sleep(0.1)  # a system call, during which it is killed
+
+    loop = SimulatedLoop(process, 1e-6, ran_after_the_end.append)
+    Thread(process, lambda: loop.run_until_complete(killed())).start(0.0)
+    kernel.at(0.15, process.end)
+    while kernel.step():
+        pass
+
+    assert not process.is_alive
+    assert not ran_after_the_end
