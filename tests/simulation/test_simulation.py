@@ -159,7 +159,7 @@ def test_a_scenario_that_fails_is_made_small_and_fails_again():
 def test_a_killed_process_runs_no_callback_even_if_a_task_group_caught_its_end():
     kernel = Kernel(random.Random(1))
     process = Process(kernel)
-    ran_after_the_end = []
+    ran_after_the_end: list[object] = []
 
     async def killed():
         async with asyncio.TaskGroup() as tasks:
