@@ -300,12 +300,12 @@ def _rules(config: Config) -> Iterator[_Rule]:
         yield f"uid.{name}", "not a user's number", "a number, as in [uid.1000.quota]", is_uid
     if config.data:
         yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
-    yield (
-        "retention.keep_free",
-        repr(config.retention.keep_free),
-        'a size such as "2GiB", or a share of the file system such as "5%"',
-        _is_free_space(config.retention.keep_free),
-    )
+    for key, keep_free in (
+        ("quota.keep_free", config.quota.keep_free),
+        ("retention.keep_free", config.retention.keep_free),
+    ):
+        expected = 'a size such as "2GiB", or a share of the file system such as "5%"'
+        yield key, repr(keep_free), expected, _is_free_space(keep_free)
     keeps_all = config.retention == RetentionConfig() and not any(
         said.retention for said in config.stream.values()
     )

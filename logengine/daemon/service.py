@@ -9,10 +9,12 @@ has open; `DataWatch` starts and stops it.
 """
 
 import asyncio
+import os
 import resource
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 import msgspec
 import structlog
@@ -23,10 +25,12 @@ from logengine.daemon.data_watch import DataWatch
 from logengine.daemon.open_store import report_opened
 from logengine.daemon.socket_watch import SocketWatch
 from logengine.daemon.sockets import Listening
-from logengine.daemon.upkeep import Upkeep
+from logengine.daemon.upkeep import Upkeep, keeps_free
 from logengine.format.segment import Sign
+from logengine.intake.free_space import FreeSpace
 from logengine.intake.quota import Quotas
 from logengine.intake.server import Server
+from logengine.intake.space_shares import SpaceShares
 from logengine.intake.usage_scan import UsageScan
 from logengine.protocols.registry import protocols
 from logengine.protocols.status import serving_state
@@ -70,17 +74,35 @@ class Service:
         self._usage_scan: UsageScan | None = None
         if quotas.limits_space:
             self._usage_scan = UsageScan(store, self._committer, quotas, tasks, self._has_room)
+        self._free_space = FreeSpace(
+            store,
+            self._committer,
+            SpaceShares(privileged={0, os.geteuid()}),
+            partial(keeps_free, config),
+            tasks,
+            drops_oldest=_drops_oldest(config),
+            on_looked=self._has_room,
+        )
+        quotas.space = self._free_space
         self._upkeep = Upkeep(
-            config, store, self._committer, compacting, sign, tasks, self._usage_scan
+            config,
+            store,
+            self._committer,
+            compacting,
+            sign,
+            tasks,
+            self._usage_scan,
+            self._free_space,
         )
         self._server = Server(
             store,
             self._committer,
             _limits(config),
             tasks,
-            quotas=None if quotas.limits_nothing else quotas,
+            quotas=quotas,
             report_dropped_every_s=config.quota.report_every,
-            scan_soon=self._usage_scan.scan_soon if self._usage_scan else None,
+            scan_soon=self._scan_soon,
+            shares=self._free_space.shares,
         )
         self._watch = DataWatch(
             store,
@@ -134,6 +156,7 @@ class Service:
         self._server.close()
         if self._usage_scan is not None:
             self._usage_scan.close()
+        self._free_space.close()
         dropped = await self._committer.close()
         if dropped:
             log.error("records_dropped", records=dropped, reason="not durable in time, never acked")
@@ -160,6 +183,11 @@ class Service:
 
     def _state(self) -> str:
         return serving_state(str(self._store.unusable or ""), self._committer.failing())
+
+    def _scan_soon(self) -> None:
+        if self._usage_scan is not None:
+            self._usage_scan.scan_soon()
+        self._free_space.look_soon()
 
     def _has_room(self) -> None:
         self._server.room()

@@ -1,12 +1,13 @@
 """Quotas: how much each stream and each user may send and store, and what was dropped over them.
 
-Token buckets limit the rates; `stored_bytes` limits what is stored. No clock and no timers: `now_s`
-is an argument, from any clock that never goes back.
+Token buckets limit the rates; `stored_bytes` limits what is stored; `space_shares` shares out a
+nearly full file system. No clock and no timers: `now_s` is an argument, from any clock that never
+goes back.
 """
 
 from collections.abc import Iterator, Mapping
 from math import inf
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -14,7 +15,7 @@ from logengine.intake.stored_bytes import Space, StoredBytes
 from logengine.units import Duration, RecordsPerSecond, Size
 
 Over = Literal["block", "drop"]
-Limit = Literal["records_per_s", "bytes_per_s", "max_bytes"]
+Limit = Literal["records_per_s", "bytes_per_s", "max_bytes", "keep_free"]
 
 # Above this many users, those that could send a whole burst again are forgotten.
 _USERS_BEFORE_PRUNING = 4096
@@ -43,8 +44,12 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[quota]`: how much each stream may receive and store, and each user send and store."""
+    """`[quota]`: how much each stream may receive and store, and each user send and store.
 
+    When less than `keep_free` of the file system is free, the rest is shared out among users.
+    """
+
+    keep_free: str = "5%"
     report_every: Duration = Duration(10)
     stream: QuotaConfig = QuotaConfig()
     uid: QuotaConfig = QuotaConfig()
@@ -141,6 +146,53 @@ class Allowance:
         return self.records.is_full(now_s) and self.bytes.is_full(now_s)
 
 
+class FreeSpaceLimit(Protocol):
+    """The free space of the file system, as quotas see it."""
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether free space is shared out now."""
+
+    def limits(self, stream: str, uid: int) -> bool:
+        """Whether records of a user for a stream must fit the user's share now."""
+
+    def left(self, uid: int) -> float:
+        """Returns how many bytes of a user's share are left; 0 or less for none."""
+
+    def add(self, stream: str, uid: int, size: int) -> None:
+        """Counts lines that are queued to be stored."""
+
+
+class Share:
+    """A user's share of the free space, while that is scarce: an allowance of bytes alone."""
+
+    of = "uid"
+
+    def __init__(self, space: FreeSpaceLimit, uid: int, *, blocks: bool) -> None:
+        self.blocks = blocks
+        self._space = space
+        self._uid = uid
+
+    def lacks(self, _records: int, size_bytes: int, _now_s: float) -> Limit | None:
+        """Returns the limit that this many bytes would exceed, if they do."""
+        return self.lacks_for_one(size_bytes, _now_s)
+
+    def lacks_for_one(self, size_bytes: int, _now_s: float) -> Limit | None:
+        """Returns the limit that one record of `size_bytes` would exceed, if it does."""
+        return "keep_free" if size_bytes > self._space.left(self._uid) else None
+
+    def room(self, _now_s: float) -> tuple[float, float]:
+        """Returns how many records, and bytes, may be taken."""
+        return inf, self._space.left(self._uid)
+
+    def take(self, records: int, size_bytes: int, now_s: float) -> None:
+        """Does nothing: `FreeSpaceLimit.add` counts what every user sends, with a share or not."""
+
+    def wait_s(self, _now_s: float) -> float:
+        """Returns the seconds until there may be space again; 0 if there is some."""
+        return SCAN_EVERY_S if self._space.left(self._uid) <= 0 else 0.0
+
+
 class Admitted(NamedTuple):
     """The stored lines that may pass, their number, and the quota that stopped others, if any."""
 
@@ -165,7 +217,7 @@ class Quotas:
 
     `streams` and `users` have the exceptions; `stream` and `user` apply to each of the others. A
     user's quota covers all streams and connections together. `stored` is counted only if some quota
-    has a `max_bytes`.
+    has a `max_bytes`. Free space is shared out if `space` is set.
     """
 
     def __init__(
@@ -182,6 +234,8 @@ class Quotas:
         self._of_streams: dict[str, Allowance] = {}
         self._of_users: dict[int, Allowance] = {}
         self._dropped: dict[tuple[str, int, str, Limit], Dropped] = {}
+        self._limits_always = not self.limits_nothing
+        self.space: FreeSpaceLimit | None = None
         self.stored = StoredBytes(
             counts_streams=_any_has_max_bytes(stream, *streams.values()),
             counts_users=_any_has_max_bytes(user, *users.values()),
@@ -189,9 +243,14 @@ class Quotas:
 
     @property
     def limits_nothing(self) -> bool:
-        """Whether there is no quota at all."""
+        """Whether there is no quota at all; free space may be shared out nevertheless."""
         quotas = (self._stream, self._user, *self._streams.values(), *self._users.values())
         return all(quota.limits_nothing for quota in quotas)
+
+    @property
+    def limits_now(self) -> bool:
+        """Whether there is a quota, or free space is shared out now."""
+        return self._limits_always or (self.space is not None and self.space.is_scarce)
 
     @property
     def limits_space(self) -> bool:
@@ -241,8 +300,7 @@ class Quotas:
             passed, stop, over = _those_that_fit(body, dropping, now_s)
         for allowance in allowances:
             allowance.take(passed, stop, now_s)
-        if self.limits_space:
-            self.stored.add(stream, uid, stop)
+        self.count(stream, uid, stop)
         if over is None:
             return Admitted(body, records, None)
         key = (stream, uid, *over)
@@ -251,13 +309,20 @@ class Quotas:
         dropped.bytes += len(body) - stop
         return Admitted(body[:stop], passed, key[2])
 
+    def count(self, stream: str, uid: int, size_bytes: int) -> None:
+        """Counts lines that are queued to be stored."""
+        if self.limits_space:
+            self.stored.add(stream, uid, size_bytes)
+        if self.space is not None:
+            self.space.add(stream, uid, size_bytes)
+
     def take_dropped(self) -> list[Dropped]:
         """Returns what was dropped since the last call."""
         dropped = list(self._dropped.values())
         self._dropped.clear()
         return dropped
 
-    def _allowances(self, stream: str, uid: int, now_s: float) -> Iterator[Allowance]:
+    def _allowances(self, stream: str, uid: int, now_s: float) -> Iterator[Allowance | Share]:
         of_stream = self._of_stream(stream)
         if not of_stream.limits_nothing:
             allowance = self._of_streams.get(stream)
@@ -278,6 +343,8 @@ class Quotas:
                 allowance = Allowance(of_user, "uid", space_of_user, now_s)
                 self._of_users[uid] = allowance
             yield allowance
+        if self.space is not None and self.space.limits(stream, uid):
+            yield Share(self.space, uid, blocks=of_user.over == "block")
 
     def _of_stream(self, stream: str) -> QuotaConfig:
         return self._streams.get(stream, self._stream)
@@ -296,7 +363,7 @@ class Quotas:
 
 
 def _those_that_fit(
-    body: bytes, allowances: list[Allowance], now_s: float
+    body: bytes, allowances: list[Allowance | Share], now_s: float
 ) -> tuple[int, int, tuple[str, Limit] | None]:
     """Returns how many lines of `body` may pass, where the last of them ends, and what stops more.
 

@@ -35,7 +35,7 @@ class QuotaGate:
     `on_tokens` is called when a waiting sender may have tokens again. `write` is called with a
     stream and a line that reports drops in it, at most every `report_every_s` for each stream, user
     and limit. `look_soon` is called when a stream or user may have little room left of a
-    `max_bytes`. Without `quotas`, nothing is limited.
+    `max_bytes`, or of free space. Without `quotas`, nothing is limited.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class QuotaGate:
 
     @property
     def are_set(self) -> bool:
-        """Whether there is any quota."""
-        return self._quotas is not None
+        """Whether there is any quota, or free space is shared out now."""
+        return self._quotas is not None and self._quotas.limits_now
 
     def wait_s(self, sender: QuotaSender) -> float:
         """Returns the seconds until `sender` has tokens of every blocking quota; 0 if it has."""
-        if self._quotas is None or self._nobody_waits:
+        if self._quotas is None or self._nobody_waits or not self._quotas.limits_now:
             return 0.0
         wait_s = self._quotas.wait_s(sender.stream, sender.uid, self._loop.time())
         if wait_s and self._look_soon is not None:
@@ -73,7 +73,7 @@ class QuotaGate:
 
     def room(self, sender: QuotaSender) -> tuple[float, float]:
         """Returns how many records and bytes of `sender`, which need not wait, may be read now."""
-        if self._quotas is None or self._nobody_waits:
+        if self._quotas is None or self._nobody_waits or not self._quotas.limits_now:
             return inf, inf
         records, size_bytes = self._quotas.room(sender.stream, sender.uid, self._loop.time())
         return records, max(size_bytes, _READ_MIN_BYTES)
@@ -81,6 +81,9 @@ class QuotaGate:
     def admit(self, sender: QuotaSender, body: bytes, count: int) -> Admitted:
         """Returns which of a sender's stored lines the dropping quotas let pass."""
         if self._quotas is None:
+            return Admitted(body, count, None)
+        if not self._quotas.limits_now:
+            self._quotas.count(sender.stream, sender.uid, len(body))
             return Admitted(body, count, None)
         admitted = self._quotas.admit(sender.stream, sender.uid, body, count, self._loop.time())
         if self._look_soon is not None:

@@ -21,6 +21,7 @@ from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
 from logengine.intake.quota import Quotas, QuotasConfig
 from logengine.intake.quota_gate import QuotaGate
+from logengine.intake.space_shares import SpaceShares
 from logengine.protocols.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
 from logengine.protocols.wire import Transport, WireProtocol
 from logengine.store.committer import Committer
@@ -56,7 +57,8 @@ class Server:
 
     With `quotas`, a sender over a blocking quota is not read until it has tokens again. Records
     over a dropping quota are dropped, counted, and reported in their stream. `scan_soon` is called
-    when a stream or user has little room left of its `max_bytes`.
+    when a stream or user has little room left of its `max_bytes`, or of free space, of which
+    `shares` knows.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Server:
         quotas: Quotas | None = None,
         report_dropped_every_s: float = QuotasConfig().report_every,
         scan_soon: Callable[[], None] | None = None,
+        shares: SpaceShares | None = None,
     ) -> None:
         self._store = store
         self._committer = committer
@@ -77,6 +80,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._started_s = self._loop.time()
         self._connections_taken = 0
+        self._shares = shares or SpaceShares(())
         self._quotas = QuotaGate(quotas, report_dropped_every_s, self.room, self._write, scan_soon)
         self._poller = Poller()
         self.admission = Admission(
@@ -226,7 +230,10 @@ class Server:
         full_streams, full_uids = self._quotas.without_space()
         return Status(
             status=1,
-            ok=not failing and not self.admission.is_full and self._store.unusable is None,
+            ok=not failing
+            and not self.admission.is_full
+            and not self._shares.is_used_up
+            and self._store.unusable is None,
             pid=os.getpid(),
             data=str(self._store.path),
             uptime_s=round(self._loop.time() - self._started_s, 1),
@@ -254,4 +261,8 @@ class Server:
             unsynced_streams=sorted(self._store.unsynced)[:FULL_MAX],
             unusable=str(self._store.unusable or ""),
             risks=self._store.risks,
+            free_bytes=self._shares.free,
+            keep_free_bytes=self._shares.kept,
+            is_space_low=self._shares.is_scarce,
+            uids_at_share=self._shares.users_without()[:FULL_MAX],
         )

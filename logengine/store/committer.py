@@ -406,20 +406,28 @@ class Committer:
     async def _make_room(self, stream: str, pending: Pending, pause_s: float) -> None:
         """Drops enough of the stream's oldest segments for the waiting entries, then retries."""
         try:
-            # A compaction that wants to replace some of them waits, and then finds them gone.
-            async with self.held(stream):
-                if self._closed:
-                    return
-                dropped = await self._store.drop_oldest(stream, pending.bytes + _ROOM_MARGIN_BYTES)
+            dropped = await self.make_room(stream, pending.bytes + _ROOM_MARGIN_BYTES)
         except Exception as error:  # noqa: BLE001 - any error is retried
             log.error("oldest_segments_not_dropped", stream=stream, error=str(error))
-            dropped = []
-        if dropped:
-            self.totals.dropped_records += sum(segment.count for segment in dropped)
-            await report_dropped(self._store.data, stream, dropped)
+            dropped = 0
         # Retry immediately only the first time: if another program takes the freed space, or
         # space is not what is short, years of history must not vanish within a second.
         self._retry_later(stream, pending, 0 if dropped and pending.attempts == 1 else pause_s)
+
+    async def make_room(self, stream: str, wanted_bytes: int) -> int:
+        """Drops the oldest segments of a stream to free `wanted_bytes`; returns the bytes freed.
+
+        Raises `OSError`.
+        """
+        # A compaction that wants to replace some of them waits, and then finds them gone.
+        async with self.held(stream):
+            if self._closed:
+                return 0
+            dropped = await self._store.drop_oldest(stream, wanted_bytes)
+        if dropped:
+            self.totals.dropped_records += sum(segment.count for segment in dropped)
+            await report_dropped(self._store.data, stream, dropped)
+        return sum(segment.disk_bytes for segment in dropped)
 
     def _retry_later(self, stream: str, pending: Pending, delay_s: float) -> None:
         self._cancel_retry(pending)
