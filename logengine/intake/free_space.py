@@ -76,6 +76,7 @@ class FreeSpace:
         self._loop = asyncio.get_running_loop()
         self._looked_at = -_LOOK_EVERY_S
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
         self._is_looking = False
         self._closed = False
         self._noted: SharedSpace | None = None
@@ -152,9 +153,11 @@ class FreeSpace:
             return
         due_s = max(self._loop.time(), self._looked_at + after_last_s)
         if self._timer is not None:
-            if self._timer.when() <= due_s:
+            if self._due_s <= due_s:
                 return
             self._timer.cancel()
+        # Not the timer's own time: for a call that is due at once, uvloop's has none.
+        self._due_s = due_s
         self._timer = self._loop.call_at(due_s, self._begin)
 
     def _begin(self) -> None:
