@@ -67,6 +67,7 @@ class FreeSpace:
         on_looked: Callable[[], None] = lambda: None,
     ) -> None:
         self.shares = shares
+        self.is_scarce = False  # as `shares` has it; read for each chunk
         self._store = store
         self._committer = committer
         self._keep_free = keep_free
@@ -97,6 +98,7 @@ class FreeSpace:
     def forget(self) -> None:
         """Forgets what is free: the data directory was replaced."""
         self.shares.forget()
+        self.is_scarce = False
         self._noted = None
         self._to_drop.clear()
         self._has_none_to_drop.clear()
@@ -106,11 +108,6 @@ class FreeSpace:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-
-    @property
-    def is_scarce(self) -> bool:
-        """Whether free space is shared out now."""
-        return self.shares.is_scarce
 
     def left(self, uid: int) -> int:
         """How many bytes of a user's share are left; 0 or less for none."""
@@ -129,23 +126,22 @@ class FreeSpace:
     def add(self, stream: str, uid: int, size: int) -> None:
         """Counts lines that are queued to be stored."""
         shares = self.shares
-        drops = (
-            shares.is_scarce
-            and shares.limits(uid)
-            and shares.left(uid) <= 0
-            and self._drops_oldest(stream)
-        )
-        shares.add(stream, uid, size, charged=not drops)
-        if drops:
-            self._drop_for(stream, size)
-        if shares.is_look_due:
+        if self.is_scarce and shares.limits(uid) and shares.left(uid) <= 0:
+            drops = self._drops_oldest(stream)
+            shares.add(stream, uid, size, charged=not drops)
+            if drops:
+                self._drop_for(stream, size)
+        else:
+            shares.add(stream, uid, size)
+            self.is_scarce = shares.is_scarce
+        if shares.until_look <= 0:
             self._look_in(_BETWEEN_LOOKS_S)
         elif self._loop.time() - self._looked_at > _LOOK_EVERY_S:
             self._look_in(0.0)
 
     def look_soon(self) -> None:
         """Schedules a look for a sender that waits."""
-        if self.shares.is_scarce:
+        if self.is_scarce:
             self._look_in(_LOOK_FOR_WAITING_S)
 
     def _look_in(self, after_last_s: float) -> None:
@@ -190,6 +186,7 @@ class FreeSpace:
         if generation != self._store.generation:
             return  # the data directory was replaced meanwhile
         self.shares.saw(seen.free - not_stored, seen.keep_free)
+        self.is_scarce = self.shares.is_scarce
         self._report(seen.free)
         shared = self.shares.shared
         if shared != self._noted:

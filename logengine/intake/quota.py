@@ -149,9 +149,8 @@ class Allowance:
 class FreeSpaceLimit(Protocol):
     """The free space of the file system, as quotas see it."""
 
-    @property
-    def is_scarce(self) -> bool:
-        """Whether free space is shared out now."""
+    is_scarce: bool
+    """Whether free space is shared out now."""
 
     def limits(self, stream: str, uid: int) -> bool:
         """Whether records of a user for a stream must fit the user's share now."""
@@ -234,7 +233,6 @@ class Quotas:
         self._of_streams: dict[str, Allowance] = {}
         self._of_users: dict[int, Allowance] = {}
         self._dropped: dict[tuple[str, int, str, Limit], Dropped] = {}
-        self._limits_always = not self.limits_nothing
         self.space: FreeSpaceLimit | None = None
         self.stored = StoredBytes(
             counts_streams=_any_has_max_bytes(stream, *streams.values()),
@@ -246,11 +244,6 @@ class Quotas:
         """Whether there is no quota at all; free space may be shared out nevertheless."""
         quotas = (self._stream, self._user, *self._streams.values(), *self._users.values())
         return all(quota.limits_nothing for quota in quotas)
-
-    @property
-    def limits_now(self) -> bool:
-        """Whether there is a quota, or free space is shared out now."""
-        return self._limits_always or (self.space is not None and self.space.is_scarce)
 
     @property
     def limits_space(self) -> bool:
@@ -300,7 +293,10 @@ class Quotas:
             passed, stop, over = _those_that_fit(body, dropping, now_s)
         for allowance in allowances:
             allowance.take(passed, stop, now_s)
-        self.count(stream, uid, stop)
+        if self.limits_space:
+            self.stored.add(stream, uid, stop)
+        if self.space is not None:
+            self.space.add(stream, uid, stop)
         if over is None:
             return Admitted(body, records, None)
         key = (stream, uid, *over)
@@ -308,13 +304,6 @@ class Quotas:
         dropped.records += records - passed
         dropped.bytes += len(body) - stop
         return Admitted(body[:stop], passed, key[2])
-
-    def count(self, stream: str, uid: int, size_bytes: int) -> None:
-        """Counts lines that are queued to be stored."""
-        if self.limits_space:
-            self.stored.add(stream, uid, size_bytes)
-        if self.space is not None:
-            self.space.add(stream, uid, size_bytes)
 
     def take_dropped(self) -> list[Dropped]:
         """Returns what was dropped since the last call."""

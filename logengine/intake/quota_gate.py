@@ -53,6 +53,8 @@ class QuotaGate:
         self._look_soon = look_soon
         self._loop = asyncio.get_running_loop()
         self._nobody_waits = quotas is None
+        self._limits_always = quotas is not None and not quotas.limits_nothing
+        self._space = quotas.space if quotas is not None else None
         self._tokens_timer: asyncio.TimerHandle | None = None
         self._report_timer: asyncio.TimerHandle | None = None
         self.dropped_records = 0
@@ -60,11 +62,11 @@ class QuotaGate:
     @property
     def are_set(self) -> bool:
         """Whether there is any quota, or free space is shared out now."""
-        return self._quotas is not None and self._quotas.limits_now
+        return self._limits_always or (self._space is not None and self._space.is_scarce)
 
     def wait_s(self, sender: QuotaSender) -> float:
         """Returns the seconds until `sender` has tokens of every blocking quota; 0 if it has."""
-        if self._quotas is None or self._nobody_waits or not self._quotas.limits_now:
+        if self._quotas is None or self._nobody_waits or not self.are_set:
             return 0.0
         wait_s = self._quotas.wait_s(sender.stream, sender.uid, self._loop.time())
         if wait_s and self._look_soon is not None:
@@ -73,7 +75,7 @@ class QuotaGate:
 
     def room(self, sender: QuotaSender) -> tuple[float, float]:
         """Returns how many records and bytes of `sender`, which need not wait, may be read now."""
-        if self._quotas is None or self._nobody_waits or not self._quotas.limits_now:
+        if self._quotas is None or self._nobody_waits or not self.are_set:
             return inf, inf
         records, size_bytes = self._quotas.room(sender.stream, sender.uid, self._loop.time())
         return records, max(size_bytes, _READ_MIN_BYTES)
@@ -82,8 +84,9 @@ class QuotaGate:
         """Returns which of a sender's stored lines the dropping quotas let pass."""
         if self._quotas is None:
             return Admitted(body, count, None)
-        if not self._quotas.limits_now:
-            self._quotas.count(sender.stream, sender.uid, len(body))
+        if not self.are_set:
+            if self._space is not None:
+                self._space.add(sender.stream, sender.uid, len(body))
             return Admitted(body, count, None)
         admitted = self._quotas.admit(sender.stream, sender.uid, body, count, self._loop.time())
         if self._look_soon is not None:

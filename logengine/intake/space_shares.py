@@ -46,7 +46,7 @@ class SpaceShares:
         self._arrived = 0  # since the last look that ended had begun
         self._arrived_before_look = 0  # the part of it that a look under way will measure
         self._new_streams = 0  # those bytes of it that are for new streams
-        self._until_look = 0
+        self.until_look = 0  # bytes that may arrive until the next look is due
         self._streams: set[str] = set()
         self._used: dict[int, int] = {}
         self.is_scarce = False
@@ -54,7 +54,7 @@ class SpaceShares:
     def forget(self) -> None:
         """Forgets everything: the data directory was replaced."""
         self._kept = self._arrived = self._arrived_before_look = 0
-        self._new_streams = self._until_look = 0
+        self._new_streams = self.until_look = 0
         self._measured = None
         self._streams.clear()
         self._used.clear()
@@ -95,11 +95,6 @@ class SpaceShares:
         """Whether nobody but root and the daemon's user may write."""
         return self.is_scarce and self.left_for_all <= 0
 
-    @property
-    def is_look_due(self) -> bool:
-        """Whether so much arrived that the free space should be measured again."""
-        return self._until_look <= 0
-
     def limits(self, uid: int) -> bool:
         """Whether `uid` has to keep to a share now."""
         return self.is_scarce and uid not in self._privileged
@@ -119,10 +114,13 @@ class SpaceShares:
             self._new_streams += _NEW_STREAM_BYTES
             size += _NEW_STREAM_BYTES
         self._arrived += size
-        self._until_look -= size + _CHUNK_BYTES
-        if not self.is_scarce:
-            self.is_scarce = self._measured is not None and self.free < self._kept
-        if charged and self.limits(uid):
+        self.until_look -= size + _CHUNK_BYTES
+        if not self.is_scarce and (
+            self._measured is None or self._measured - self._arrived >= self._kept
+        ):
+            return
+        self.is_scarce = True
+        if charged and uid not in self._privileged:
             self._used[uid] = self._used.get(uid, 0) + size
 
     def look(self) -> int:
@@ -132,7 +130,7 @@ class SpaceShares:
         """
         not_stored, self._new_streams = self._new_streams, 0
         self._arrived_before_look = self._arrived
-        self._until_look = _LOOK_BYTES_MIN
+        self.until_look = _LOOK_BYTES_MIN
         return not_stored
 
     def saw(self, free: int, keep_free: int) -> None:
@@ -149,7 +147,7 @@ class SpaceShares:
         self.is_scarce = self.free < self._kept + again
         self._settle(max(0, self._kept - self.free))
         limit = self.reserve if self.is_scarce else self._kept
-        self._until_look = max(_LOOK_BYTES_MIN, abs(self.free - limit) // _LOOK_PART)
+        self.until_look = max(_LOOK_BYTES_MIN, abs(self.free - limit) // _LOOK_PART)
 
     def _settle(self, gone: int) -> None:
         """Reduces what users have used to what is `gone` in all: some of it may be free again."""

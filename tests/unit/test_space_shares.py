@@ -144,7 +144,7 @@ def test_what_is_not_on_disk_yet_is_not_free() -> None:
 def test_looks_are_due_more_often_as_space_gets_short() -> None:
     def until_look(of: SpaceShares) -> int:
         sent = 0
-        while not of.is_look_due:
+        while of.until_look > 0:
             of.add("app", ANN, 1000)
             sent += 1000
         return sent
