@@ -545,3 +545,27 @@ async def test_a_stream_that_was_recovered_late_is_sealed_without_a_commit(data:
             await at.pass_time(2000)
             assert at.names() == [segment_name(1, compressed=True)]
             assert at.compactor.totals.failures == 0
+
+
+async def test_a_rewrite_leaves_the_reserve_free_and_nothing_behind(data: Path) -> None:
+    async with running(data, compacts=False) as at:
+        for _ in range(3):
+            await at.commit(records=9)
+        names = at.names()
+
+        def rewriter(reserve: int) -> Rewriter:
+            return Rewriter(
+                data,
+                Pace(math.inf),
+                names=at.store.names,
+                direct_above=16_000,
+                level=1,
+                reserve=lambda: reserve,
+            )
+
+        with pytest.raises(OSError, match="the rest is left to records") as caught:
+            rewriter(2**60).copy("app", 1)
+        assert caught.value.errno == errno.ENOSPC
+        assert at.names() == names
+        rewriter(1).copy("app", 1).abort()
+        at.check()
