@@ -246,6 +246,7 @@ def test_another_program_that_fills_it_stops_all_but_root_until_there_is_space(
     for each in waiting:
         each.wait_for_ack(1)
     eventually(lambda: not small.status()["is_space_low"], "the space to be noticed")
+    eventually(lambda: small.told("space_no_longer_low"), "the log of the space")
     assert len(small.told("space_low")) == len(small.told("space_no_longer_low")) == 1
     assert small.status()["ok"]
     assert not (small.disk / "data" / ".shares").exists()
