@@ -209,6 +209,13 @@ class ProducerFenced(LogEngineError):
     """Another sender took over the producer's name; give each sender its own name."""
 
 
+class ProducerForgotten(LogEngineError):
+    """The daemon knows no records of the producer, though it acknowledged some, or may have.
+
+    It forgot the name, or its data is new. Raised only with `on_forgotten="raise"`.
+    """
+
+
 class SpoolInUse(LogEngineError):
     """Another client has this producer's spool open; give each client its own producer name."""
 

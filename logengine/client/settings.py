@@ -13,6 +13,7 @@ from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.protocols.ndjson import PRODUCER_CHARACTERS_MAX, is_producer_name
 
 OnFull = Literal["block", "drop", "raise"]
+OnForgotten = Literal["warn", "raise"]
 StrPath = str | os.PathLike[str]
 
 # The daemon's default; its welcome says what applies.
@@ -34,32 +35,12 @@ class Settings:
     max_bytes: int
     max_spool_bytes: int
     block_max: float | None = None
+    on_forgotten: OnForgotten = "warn"
     _directory: Path = field(init=False, repr=False)
     _named: str = field(init=False, repr=False)  # the environment's socket at construction
 
     def __post_init__(self) -> None:
-        if not is_stream_name(self.stream):
-            raise InvalidStreamName(
-                f"{self.stream!r} is not a valid stream name; expected {STREAM_NAME_RULE}"
-            )
-        if self.producer is not None and not is_producer_name(self.producer):
-            raise InvalidOption(
-                f"producer {self.producer!r}: expected 1 to {PRODUCER_CHARACTERS_MAX} "
-                "characters without control characters"
-            )
-        if self.on_full not in get_args(OnFull):
-            raise InvalidOption(
-                f"on_full {self.on_full!r}: expected {' or '.join(get_args(OnFull))}"
-            )
-        for name in ("max_records", "max_bytes", "max_spool_bytes"):
-            if getattr(self, name) < 1:
-                raise InvalidOption(f"{name} {getattr(self, name)}: expected at least 1")
-
-        if self.block_max is not None and not self.block_max >= 0:
-            raise InvalidOption(
-                f"block_max {self.block_max}: expected a number of seconds, at least 0, or None"
-            )
-
+        self._check()
         # Relative paths keep their meaning when the process changes its working directory.
         object.__setattr__(self, "_directory", _working_directory())
         object.__setattr__(self, "_named", os.environ.get("LOGENGINE_SOCKET", ""))
@@ -71,6 +52,27 @@ class Settings:
             raise InvalidOption(
                 f"socket {os.fspath(self.socket)!r}: expected at most {_SOCKET_PATH_BYTES_MAX} "
                 "bytes, the kernel's limit for the path of a socket"
+            )
+
+    def _check(self) -> None:
+        if not is_stream_name(self.stream):
+            raise InvalidStreamName(
+                f"{self.stream!r} is not a valid stream name; expected {STREAM_NAME_RULE}"
+            )
+        if self.producer is not None and not is_producer_name(self.producer):
+            raise InvalidOption(
+                f"producer {self.producer!r}: expected 1 to {PRODUCER_CHARACTERS_MAX} "
+                "characters without control characters"
+            )
+        for name, options in (("on_full", OnFull), ("on_forgotten", OnForgotten)):
+            if (chosen := getattr(self, name)) not in get_args(options):
+                raise InvalidOption(f"{name} {chosen!r}: expected {' or '.join(get_args(options))}")
+        for name in ("max_records", "max_bytes", "max_spool_bytes"):
+            if getattr(self, name) < 1:
+                raise InvalidOption(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.block_max is not None and not self.block_max >= 0:
+            raise InvalidOption(
+                f"block_max {self.block_max}: expected a number of seconds, at least 0, or None"
             )
 
     @property

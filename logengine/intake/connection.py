@@ -310,21 +310,24 @@ class Connection:
         self._producers.greet(self, hello.first)
         return False
 
-    def welcome_producer(self, next_number: int) -> None:
-        """Lets a producer start at `next_number`, after all earlier numbers are durable."""
+    def welcome_producer(self, next_number: int, known: int) -> None:
+        """Lets a producer start at `next_number`; `known` is its last number that is known.
+
+        Everything up to `known` is durable.
+        """
         if self._state.is_closed:
             return
         self._happens(Happening.WELCOME)
         self._arrived = self._durable = next_number - 1
-        self._welcome()
+        self._welcome(known)
         held_back, self._held_back = self._held_back, ()
         self._handle(held_back)
         self._account_for_held(finished=bool(held_back))
         self.resume()
         self._close_if_through()
 
-    def _welcome(self) -> None:
-        self._answers.say(self._encode.welcome(self._arrived + 1, self._max_record))
+    def _welcome(self, known: int | None = None) -> None:
+        self._answers.say(self._encode.welcome(self._arrived + 1, self._max_record, known))
 
     def _on_answers_written(self) -> None:
         self._admission.let_go_on(self)

@@ -232,12 +232,18 @@ def is_producer_name(name: str) -> bool:
     return 0 < len(name) <= PRODUCER_CHARACTERS_MAX and not _CONTROL_CHARACTER.search(name)
 
 
-def welcome_answer(next_number: int, max_record: int) -> bytes:
-    """All numbers below `next_number` are durable; the sender continues from there."""
-    return b'{"welcome":%d,"next":%d,"max_record":%d}\n' % (
+def welcome_answer(next_number: int, max_record: int, known: int | None = None) -> bytes:
+    """The sender continues from `next_number`.
+
+    `known` is the last number that the daemon has of this producer, 0 if it knows none, and None
+    for a sender without a producer.
+    """
+    known_key = b"" if known is None else b',"known":%d' % known
+    return b'{"welcome":%d,"next":%d,"max_record":%d%s}\n' % (
         PROTOCOL_VERSION,
         next_number,
         max_record,
+        known_key,
     )
 
 

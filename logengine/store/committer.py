@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from logengine.errors import OutdatedPlan
+from logengine.format.producers import Producer
 from logengine.protocols.status import FailingStream
 from logengine.store.pending import Barrier, Entry, Pending, Sender, addition_of
 from logengine.store.plan import PlannedSegment
@@ -105,6 +107,8 @@ class Committer:
         self.pending_bytes = 0
         self._waiting_bytes = 0  # the pending bytes that are in no batch yet
         self.totals = Totals()
+        # Whether a producer of a stream has a connection: its number is not forgotten then.
+        self.is_connected: Callable[[str, Producer], bool] = lambda *_: False
 
     def add(self, stream: str, entry: Entry) -> None:
         """Queues `entry`; notifies its sender once it is durable."""
@@ -294,7 +298,11 @@ class Committer:
 
     def _start(self, taken: Mapping[str, list[Entry]], *, retries: bool) -> None:
         planned = {
-            stream: self._store.plan(stream, addition_of(entries, counts_users=self._counts_users))
+            stream: self._store.plan(
+                stream,
+                addition_of(entries, counts_users=self._counts_users),
+                partial(self._is_in_use, stream),
+            )
             for stream, entries in taken.items()
         }
         before = self._last_under_way(taken)
@@ -302,6 +310,9 @@ class Committer:
         in_loop = not (self._under_way or retries) and self._may_wait_for(batch)
         self._under_way.append(batch)
         self._spawn(self._commit(batch, before, in_loop=in_loop))
+
+    def _is_in_use(self, stream: str, producer: Producer) -> bool:
+        return self.is_connected(stream, producer) or self._pending[stream].has_records_of(producer)
 
     def _last_under_way(self, streams: Collection[str]) -> list[asyncio.Future[None]]:
         """What a batch of `streams` depends on: the last batch that contains each stream."""

@@ -37,6 +37,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_connections: Count = 4096
     max_streams: Count = 4096
     max_producers: Count = 1024
+    max_producer_names: Size = Size(32 * KiB)
     max_users: Count = 1024
     active_cache: Size = Size(32 * MiB)
     stall_timeout: Duration = Duration(30)

@@ -27,6 +27,7 @@ from logengine.disk.durable_mark import DurableMarks
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.file_system import risks_at
 from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
+from logengine.format.producers import Producer, number_of
 from logengine.format.user_bytes import Users
 from logengine.store.drop_oldest import StoredSegment
 from logengine.store.opening import OpenedData, open_data
@@ -380,7 +381,7 @@ class Store:
         state = self._planned.get(stream)
         return state.users if state else UNSET
 
-    def last_durable(self, stream: str, producer: str) -> int:
+    def last_durable(self, stream: str, producer: Producer) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it has none there.
 
         Only for recovered streams: `next` is an ack, and records that were not read must not be
@@ -389,10 +390,17 @@ class Store:
         is_known = stream in self._durable or stream not in self._admitted
         assert is_known, f"stream {stream!r} was not recovered"
         state = self._durable.get(stream)
-        return state.producers.get(producer, 0) if state else 0
+        return number_of(state.producers, producer) if state else 0
 
-    def plan(self, stream: str, addition: Addition) -> PlannedSegment:
+    def plan(
+        self,
+        stream: str,
+        addition: Addition,
+        is_in_use: Callable[[Producer], bool] = lambda _: False,
+    ) -> PlannedSegment:
         """Plans the next segment of a ready stream. The caller must commit it next.
+
+        `is_in_use` says whether a producer has a connection or waiting records.
 
         An empty addition has no segment. It is durable once the stream's earlier plans are.
         """
@@ -405,7 +413,9 @@ class Store:
             addition,
             rewrite_limit=self._config.rewrite_limit,
             max_producers=self._limits.max_producers,
+            max_producer_names=self._limits.max_producer_names,
             max_users=self._limits.max_users,
+            is_in_use=is_in_use,
         )
         self._set_planned(stream, after)
         return PlannedSegment(plan, before, after)

@@ -453,10 +453,8 @@ MUTANTS = then(
             "first_number_of_a_producer",
             "a segment records a producer's number at the first of its entries",
             "store/pending.py",
-            "        producers={entry.producer: entry.number for entry in entries if entry.producer is not None},",
-            "        producers={\n            entry.producer: entry.number\n"
-            "            for entry in reversed(entries)\n            if entry.producer is not None\n"
-            "        },",
+            "            for entry in entries\n            if entry.producer is not None\n",
+            "            for entry in reversed(entries)\n            if entry.producer is not None\n",
         ),
         mutant(
             "count_of_entries",

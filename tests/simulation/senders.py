@@ -38,6 +38,7 @@ class SenderPlan:
     waits_for_ack: float
     read_s: float  # how late it reads its answers
     uid: int
+    producer: str = ""  # a named one's name; others of its stream, of another uid, may have it too
     ends_open: bool = False  # its last record has no newline; end of file ends it
 
     @cached_property
@@ -273,7 +274,7 @@ class Sender:
         else:
             hello: dict[str, Any] = {"_hello": 1, "stream": plan.stream}
             if plan.kind == NAMED:
-                hello["producer"] = self.sent.name
+                hello["producer"] = plan.producer
                 if self.welcomes and self.source.random() < plan.tells_first:
                     hello["first"] = self.acked + 1
             connection.write(json.dumps(hello).encode() + b"\n")

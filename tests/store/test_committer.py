@@ -17,6 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
+from logengine.format.producers import Producer
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry, Pending
 from logengine.store.plan import PlannedSegment
@@ -300,9 +301,9 @@ async def test_a_producers_number_is_durable_with_its_record(tmp_path: Path) -> 
     async with committing(tmp_path) as (committer, store):
         committer.add("app", entry(7, Acks(), producer="p"))
         await committer.barrier("app")
-        assert store.last_durable("app", "p") == 7
-        assert store.last_durable("app", "other") == 0
-        assert store.last_durable("none", "p") == 0
+        assert store.last_durable("app", Producer(1000, "p")) == 7
+        assert store.last_durable("app", Producer(1000, "other")) == 0
+        assert store.last_durable("none", Producer(1000, "p")) == 0
 
 
 async def test_closing_drops_and_counts_what_waits(
@@ -541,12 +542,12 @@ async def test_a_failed_directory_sync_is_not_acked_and_doubles_nothing(
         # Visible, and yet neither acknowledged nor counted for a welcome.
         assert numbers_in(tmp_path, "app") == [1, 2]
         assert acks.numbers == [1]
-        assert store.last_durable("app", "p") == 1
+        assert store.last_durable("app", Producer(1000, "p")) == 1
         committer.add("app", entry(3, acks, producer="p"))
         await committer.drained()
         assert failures == 0
         assert numbers_in(tmp_path, "app") == [1, 2, 3]
-        assert store.last_durable("app", "p") == 3
+        assert store.last_durable("app", Producer(1000, "p")) == 3
 
 
 async def test_the_pause_starts_anew_after_a_success(
@@ -593,12 +594,12 @@ async def test_refused_records_alone_are_durable_too(tmp_path: Path) -> None:
         committer.add("app", Entry(b"", 0, TIME, 4, acks, "p"))
         await committer.drained()
         assert acks.numbers == [4]
-        assert store.last_durable("app", "p") == 4
+        assert store.last_durable("app", Producer(1000, "p")) == 4
         committer.add("app", entry(5, acks, producer="p"))
         await committer.drained()
         assert numbers_in(tmp_path, "app") == [5]
     async with committing(tmp_path) as (_, store):
-        assert store.last_durable("app", "p") == 5
+        assert store.last_durable("app", Producer(1000, "p")) == 5
 
 
 async def test_a_flood_into_a_new_stream_fails_nothing(
@@ -888,7 +889,7 @@ async def test_the_number_of_a_refused_record_is_durable_after_a_failed_commit_t
         await committer.drained()
         assert committer.totals.failures == 1
         assert acks.numbers == [4]
-        assert store.last_durable("app", "p") == 4
+        assert store.last_durable("app", Producer(1000, "p")) == 4
         assert numbers_in(tmp_path, "app") == [1, 2]
 
 
