@@ -353,9 +353,12 @@ def _check_producers(header: Header, path: str) -> None:
     producers_of = header.producers_of
     if producers_of is UNSET:
         return
-    for uid, numbers in producers_of.items():
-        if not (0 <= uid <= _UID_MAX and numbers and min(numbers.values()) >= 1):
-            raise DamagedSegment(path, "its header has an impossible entry for a producer")
+    is_possible = bool(producers_of) and all(
+        0 <= uid <= _UID_MAX and numbers and min(numbers.values()) >= 1
+        for uid, numbers in producers_of.items()
+    )
+    if not is_possible:
+        raise DamagedSegment(path, "its header has an impossible entry for a producer")
 
 
 def _check_seal(header: Header, path: str) -> None:

@@ -42,6 +42,10 @@ Result = TypeVar("Result")
 # The first pause before a mark that could not be written is tried again; the pause doubles.
 _CATCH_UP_S = 0.1
 _CATCH_UP_S_MAX = 5.0
+# How many producers all streams together hold in memory, as a multiple of what one may have. Above
+# this, a stream with more than a few remembers a new one only in place of another.
+_FULL_STREAMS = 16
+_FEW_PRODUCERS = 16
 
 
 class StoreObserver(Protocol):
@@ -94,6 +98,7 @@ class Store:
         # Ordered by last use, for the cache of active segments.
         self._planned: OrderedDict[str, StreamState] = OrderedDict()
         self._active_bytes = 0
+        self._producers = 0  # in all planned states
         # All streams counted against `max_streams`, including those that are not ready.
         self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may or may not be visible.
@@ -162,7 +167,7 @@ class Store:
             before.close(is_in_doubt=self._is_in_doubt(before))
         self._durable.clear()
         self._planned.clear()
-        self._active_bytes = 0
+        self._active_bytes = self._producers = 0
         self._admitted.clear()
         self._uncertain.clear()
         self._removed.clear()
@@ -412,13 +417,20 @@ class Store:
             before,
             addition,
             rewrite_limit=self._config.rewrite_limit,
-            max_producers=self._limits.max_producers,
+            max_producers=self._producers_max(before),
             max_producer_names=self._limits.max_producer_names,
             max_users=self._limits.max_users,
             is_in_use=is_in_use,
         )
         self._set_planned(stream, after)
         return PlannedSegment(plan, before, after)
+
+    def _producers_max(self, state: StreamState) -> int:
+        """How many producers the stream of `state` may remember now."""
+        most = self._limits.max_producers
+        if self._producers < _FULL_STREAMS * most:
+            return most
+        return min(most, max(_FEW_PRODUCERS, len(state.producers)))
 
     async def commit(
         self,
@@ -635,7 +647,9 @@ class Store:
         return recovery
 
     def _set_planned(self, stream: str, state: StreamState) -> None:
-        self._active_bytes += _active_bytes(state) - _active_bytes(self._planned.get(stream))
+        before = self._planned.get(stream)
+        self._active_bytes += _active_bytes(state) - _active_bytes(before)
+        self._producers += len(state.producers) - (len(before.producers) if before else 0)
         self._planned[stream] = state
         self._planned.move_to_end(stream)
 
