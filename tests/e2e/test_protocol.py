@@ -53,7 +53,7 @@ def test_the_envelope_is_the_kernels_and_not_the_senders(daemon: Daemon) -> None
 def test_a_producer_is_acknowledged_and_resumes_where_it_stopped(daemon: Daemon) -> None:
     producer = daemon.connect()
     welcome = producer.hello(stream="app", producer="web-1")
-    assert welcome == {"welcome": 1, "next": 1, "max_record": 1048576}
+    assert welcome == {"welcome": 1, "next": 1, "max_record": 1048576, "known": 0}
     producer.send(b'{"n":1}\n\n{"n":2}\n')
     producer.wait_for_ack(2)
     assert [value["n"] for value in daemon.values("app")] == [1, 2]
