@@ -21,8 +21,9 @@ from unittest.mock import patch
 
 import pytest
 
-from logengine.disk.segment_file import list_segments, read_segment
+from logengine.disk.segment_file import list_segments, read_header, read_segment
 from logengine.errors import ConfigError
+from logengine.format.producers import numbers_in
 from logengine.intake import datagrams
 from logengine.intake.context import RECEIVE_BYTES
 from logengine.intake.credentials import peer_of_process
@@ -121,6 +122,9 @@ async def test_each_datagram_is_stored_with_the_process_that_sent_it(root: Path)
         assert {(record["_pid"], record["_uid"]) for record in own} == {(os.getpid(), os.getuid())}
         assert own[0]["_comm"]
         assert (other["_pid"], other["_uid"]) == (pid, os.getuid() or 1234)
+        data = there.served.data / STREAM
+        headers = [read_header(data, first) for first in list_segments(data)]
+        assert all(numbers_in(header) == {} for header in headers)  # a datagram has no producer
 
 
 @pytest.mark.parametrize(("kept_s", "looks"), [(3600, 1), (0, 10)])

@@ -18,10 +18,11 @@ from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.producers import Producer
+from logengine.store import store as store_module
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry, Pending
 from logengine.store.plan import PlannedSegment
-from logengine.store.settings import CommitConfig
+from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
 from logengine.store.stream import Recovery
 from tests.whole_path import whole_path
@@ -47,9 +48,11 @@ def entry(number: int, sender: Acks, size: int = 60, producer: str | None = None
 
 
 @asynccontextmanager
-async def committing(data: Path, **limits: Any) -> AsyncIterator[tuple[Committer, Store]]:
+async def committing(
+    data: Path, store_limits: LimitsConfig | None = None, **limits: Any
+) -> AsyncIterator[tuple[Committer, Store]]:
     with ThreadPoolExecutor(4) as executor:
-        store = Store(data, executor)
+        store = Store(data, executor, limits=store_limits)
         store.open()
         async with asyncio.TaskGroup() as tasks:
             # A disk that is held would hold the loop, and so the test.
@@ -304,6 +307,49 @@ async def test_a_producers_number_is_durable_with_its_record(tmp_path: Path) -> 
         assert store.last_durable("app", Producer(1000, "p")) == 7
         assert store.last_durable("app", Producer(1000, "other")) == 0
         assert store.last_durable("none", Producer(1000, "p")) == 0
+
+
+async def test_a_producer_with_waiting_records_or_a_connection_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = LimitsConfig(max_producers=4)
+    async with committing(tmp_path, limits, max_batch=10) as (committer, store):
+        for name in ("waits", "connected", "gone"):
+            committer.add("app", entry(1, Acks(), producer=name))
+        await committer.drained()
+        committer.is_connected = lambda stream, producer: producer.name == "connected"
+        states: list[PlannedSegment] = []
+
+        def noted(*arguments: Any) -> PlannedSegment:
+            states.append(planned := plan(*arguments))
+            return planned
+
+        plan = store.plan
+        monkeypatch.setattr(store, "plan", noted)
+        for number in range(8):  # each is a batch of its own
+            committer.add("app", entry(1, Acks(), producer=f"n{number}"))
+        committer.add("app", entry(2, Acks(), producer="waits"))
+        await committer.drained()
+        assert len(states) == 9
+        assert all(Producer(1000, "waits") in each.after.producers for each in states)
+        names = ["waits", "connected", "gone"]
+        known = [store.last_durable("app", Producer(1000, name)) for name in names]
+        assert known == [2, 1, 0]
+
+
+async def test_all_streams_together_remember_a_bounded_number_of_producers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_FEW_PRODUCERS", 2)
+    async with committing(tmp_path, LimitsConfig(max_producers=4)) as (committer, store):
+        streams = [f"s{number}" for number in range(40)]
+        for number in range(4):
+            for stream in streams:
+                committer.add(stream, entry(1, Acks(), producer=f"n{number}"))
+            await committer.drained()
+        counts = [len(store._durable[stream].producers) for stream in streams]
+        assert counts == [2] * 40  # at 16 times 4, no stream gets more than the few
+        assert store._producers == sum(counts)
 
 
 async def test_closing_drops_and_counts_what_waits(
