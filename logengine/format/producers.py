@@ -8,7 +8,7 @@ producer without a uid is from an old file, and any user may continue it. Pure a
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -44,24 +44,6 @@ class Room(msgspec.Struct, frozen=True):
 
     count: int
     size_bytes: int
-
-
-class _Held(NamedTuple):
-    """What some producers take of a stream's room."""
-
-    entries: int = 0
-    size_bytes: int = 0
-
-    def plus(self, entries: int, size_bytes: int) -> "_Held":
-        return _Held(self.entries + entries, self.size_bytes + size_bytes)
-
-    def exceeds(self, room: Room, shares: int = 1) -> bool:
-        """Whether it is more than one of `shares` equal parts of `room`."""
-        return self.entries * shares > room.count or self.size_bytes * shares > room.size_bytes
-
-    def weight(self, room: Room) -> int:
-        """How much of `room` it takes, for comparisons."""
-        return max(self.entries * room.size_bytes, self.size_bytes * room.count)
 
 
 def numbers_in(header: Header) -> dict[Producer, int]:
@@ -127,105 +109,126 @@ def advance(
     numbers = {each: number for each, number in known.items() if each not in advanced}
     numbers |= advanced
     new = [each for each in advanced if each not in known]
-    if not new or not _held(numbers).exceeds(room):
+    if not new:
         return numbers
-    kept = _Kept((each for each in numbers if each in known), room, is_in_use)
+    holdings = _Holdings(numbers, room)
+    if holdings.are_within:
+        return numbers
     for each in new:
-        kept.add(each)
-    return {each: number for each, number in numbers.items() if each in kept.producers}
+        del numbers[each]
+        holdings.change(each, -1)
+    kept = _Kept(numbers, holdings, is_in_use)
+    for each in new:
+        kept.add(each, advanced[each])
+    for each in advanced:
+        if each in numbers:
+            del numbers[each]
+            numbers[each] = advanced[each]
+    return numbers
+
+
+class _Holdings:
+    """What each user takes of a stream's room: entries, and bytes of header."""
+
+    def __init__(self, producers: Collection[Producer], room: Room) -> None:
+        self._room = room
+        self._entries: dict[int | None, int] = {}
+        self._bytes: dict[int | None, int] = {}
+        for uid, name in producers:
+            self._entries[uid] = self._entries.get(uid, 0) + 1
+            self._bytes[uid] = self._bytes.get(uid, _uid_bytes(uid)) + _entry_bytes(name)
+        self._total_entries = sum(self._entries.values())
+        self._total_bytes = sum(self._bytes.values())
+
+    @property
+    def are_within(self) -> bool:
+        """Whether all of it fits."""
+        room = self._room
+        return self._total_entries <= room.count and self._total_bytes <= room.size_bytes
+
+    def change(self, producer: Producer, entries: int) -> None:
+        """Adds a producer, with 1, or removes it, with -1."""
+        uid, name = producer
+        before = self._entries.get(uid, 0)
+        size_bytes = entries * _entry_bytes(name)
+        if 0 in (before, before + entries):
+            size_bytes += entries * _uid_bytes(uid)
+        self._entries[uid] = before + entries
+        self._bytes[uid] = self._bytes.get(uid, 0) + size_bytes
+        self._total_entries += entries
+        self._total_bytes += size_bytes
+
+    def weight(self, uid: int | None) -> int:
+        """How much of the room a user takes, for comparisons."""
+        room = self._room
+        return max(self._entries[uid] * room.size_bytes, self._bytes[uid] * room.count)
+
+    def exceeds_share(self, uid: int | None) -> bool:
+        """Whether a user has more than its share. Entries without a uid have no share."""
+        room = self._room
+        return uid is None or self.weight(uid) * _SHARES > room.count * room.size_bytes
+
+    def by_weight(self, first: int | None) -> list[int | None]:
+        """Returns the users, those that take most first; of equal ones `first` is the first."""
+        return sorted(self._entries, key=lambda uid: (-self.weight(uid), uid != first))
 
 
 class _Kept:
     """The producers that a full stream still remembers, least recently active first."""
 
     def __init__(
-        self, producers: Iterable[Producer], room: Room, is_in_use: Callable[[Producer], bool]
+        self,
+        numbers: dict[Producer, int],
+        holdings: _Holdings,
+        is_in_use: Callable[[Producer], bool],
     ) -> None:
-        self.producers = dict.fromkeys(producers)
-        self._room = room
+        self._producers = numbers
         self._is_in_use = is_in_use
-        self._held: dict[int | None, _Held] = {}
-        for each in self.producers:
-            self._count(each, 1)
+        self._holdings = holdings
 
-    def add(self, new: Producer) -> None:
+    def add(self, new: Producer, number: int) -> None:
         """Adds a producer; forgets others, or this one, until there is room."""
-        self.producers[new] = None
-        self._count(new, 1)
-        while self._is_full():
+        self._producers[new] = number
+        self._holdings.change(new, 1)
+        while not self._holdings.are_within:
             forgotten = next(self._least_wanted(new.uid), new)
-            self._forget(forgotten)
             # What is older than the forgotten number must not come back in its place.
-            unowned = Producer(None, forgotten.name)
-            if unowned in self.producers:
-                self._forget(unowned)
+            for each in (forgotten, Producer(None, forgotten.name)):
+                if each in self._producers:
+                    del self._producers[each]
+                    self._holdings.change(each, -1)
             if forgotten == new:
                 return
 
-    def _is_full(self) -> bool:
-        held = _Held(
-            sum(each.entries for each in self._held.values()),
-            sum(each.size_bytes for each in self._held.values()),
-        )
-        return held.exceeds(self._room)
-
-    def _count(self, producer: Producer, change: int) -> None:
-        held = self._held.get(producer.uid, _Held(0, _uid_bytes(producer.uid)))
-        held = held.plus(change, change * _entry_bytes(producer.name))
-        if held.entries:
-            self._held[producer.uid] = held
-        else:
-            del self._held[producer.uid]
-
-    def _forget(self, producer: Producer) -> None:
-        del self.producers[producer]
-        self._count(producer, -1)
-
     def _least_wanted(self, bringing: int | None) -> Iterator[Producer]:
         """Yields whom to forget for a new producer of the user `bringing`, best first."""
-        by_weight = sorted(
-            self._held, key=lambda uid: (-self._held[uid].weight(self._room), uid != bringing)
-        )
-        if self._has_more_than_share(bringing):
+        holdings = self._holdings
+        if holdings.exceeds_share(bringing):
             yield from self._unused_of(bringing)
-            own = self._held[bringing].weight(self._room)
-            for uid in by_weight:
-                if uid is None or self._held[uid].weight(self._room) > own:
+            own = holdings.weight(bringing)
+            for uid in holdings.by_weight(bringing):
+                if uid is None or holdings.weight(uid) > own:
                     yield from self._unused_of(uid)
             return
-        for uid in by_weight:
-            if self._has_more_than_share(uid):
-                yield from self._unused_of(uid)
-                yield from self._made_up_first(each for each in self.producers if each.uid == uid)
+        by_weight = holdings.by_weight(bringing)
+        for uid in filter(holdings.exceeds_share, by_weight):
+            yield from self._unused_of(uid)
+            yield from self._made_up_first(uid)
         for uid in by_weight:
             yield from self._unused_of(uid)
 
-    def _has_more_than_share(self, uid: int | None) -> bool:
-        return uid is None or self._held[uid].exceeds(self._room, _SHARES)
-
     def _unused_of(self, uid: int | None) -> Iterator[Producer]:
-        of_user = (each for each in self.producers if each.uid == uid)
-        return self._made_up_first(each for each in of_user if not self._is_in_use(each))
+        return (each for each in self._made_up_first(uid) if not self._is_in_use(each))
 
-    def _made_up_first(self, producers: Iterable[Producer]) -> Iterator[Producer]:
+    def _made_up_first(self, uid: int | None) -> Iterator[Producer]:
         given: list[Producer] = []
-        for each in producers:
-            if is_made_up(each.name):
-                yield each
-            else:
-                given.append(each)
+        for each in self._producers:
+            if each.uid == uid:
+                if is_made_up(each.name):
+                    yield each
+                else:
+                    given.append(each)
         yield from given
-
-
-def _held(producers: Iterable[Producer]) -> _Held:
-    """Returns what `producers` take together."""
-    uids: set[int | None] = set()
-    count = size_bytes = 0
-    for uid, name in producers:
-        uids.add(uid)
-        count += 1
-        size_bytes += _entry_bytes(name)
-    return _Held(count, size_bytes + sum(map(_uid_bytes, uids)))
 
 
 def _uid_bytes(uid: int | None) -> int:
