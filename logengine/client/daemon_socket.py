@@ -17,13 +17,12 @@ import errno
 import os
 import socket
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from logengine.default_paths import SYSTEM_SOCKET, default_sockets
+from logengine.peer_credentials import credentials_of_peer
 
-_UCRED = struct.Struct("iII")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 
 
@@ -64,7 +63,9 @@ def connect(given: Socket | None, timeout_s: float = 0.0) -> socket.socket:
             trusted = _trusted_users(path)
             connection = _connected(path, timeout_s)
             try:
-                _check_user(_user_of_peer(connection), trusted, "the process that listens there")
+                _check_user(
+                    credentials_of_peer(connection).uid, trusted, "the process that listens there"
+                )
             except BaseException:
                 connection.close()
                 raise
@@ -136,12 +137,6 @@ def _check_user(uid: int, trusted: set[int], what: str) -> None:
     if uid not in trusted:
         expected = " or ".join(f"user {each}" if each else "root" for each in sorted(trusted))
         raise _PassedOver(f"{what} belongs to user {uid}, expected {expected}")
-
-
-def _user_of_peer(connection: socket.socket) -> int:
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid: int = _UCRED.unpack(packed)[1]
-    return uid
 
 
 def _connected(path: Path, timeout_s: float) -> socket.socket:

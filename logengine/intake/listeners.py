@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from logengine.errors import ConfigError
+from logengine.intake.credentials import ask_for_senders
 from logengine.protocols.wire import Transport, WireProtocol
 
 log = structlog.get_logger()
@@ -156,9 +157,7 @@ def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> soc
     listener = socket.socket(socket.AF_UNIX, _KINDS[transport])
     try:
         if transport == "datagram":
-            # Set it before the socket has a name: the kernel does not report the sender of a
-            # datagram that arrived earlier.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            ask_for_senders(listener)
         listener.bind(os.fspath(path))
         os.chmod(path, mode)
         if transport == "stream":
