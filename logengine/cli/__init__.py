@@ -64,7 +64,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         if name not in _WITHOUT_OUTPUT:
-            check_output(ctx.obj)  # before it changes anything
+            check_output(ctx.obj or {})  # before it changes anything
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:

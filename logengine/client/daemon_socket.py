@@ -22,6 +22,7 @@ from pathlib import Path
 
 from logengine.default_paths import SYSTEM_SOCKET, default_sockets
 from logengine.peer_credentials import credentials_of_peer
+from logengine.socket_address import address_of
 
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 
@@ -143,7 +144,7 @@ def _connected(path: Path, timeout_s: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(timeout_s)
-        connection.connect(os.fspath(path))
+        connection.connect(address_of(path))
     except BaseException:
         connection.close()
         raise
