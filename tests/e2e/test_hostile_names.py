@@ -9,6 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from logengine.errors import (
+    AtomicWriteError,
+    ConfigError,
+    DamagedSegment,
+    LogEngineError,
+    UnreadableSegment,
+)
 from tests.daemon import Daemon, eventually
 
 HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\u2066\x7f\r\nlogengine: all is well"
@@ -154,3 +161,37 @@ def test_the_log_of_the_daemon_escapes_what_others_chose(root: Path, log_format:
     text = daemon.log_path.read_bytes().decode()
     assert not UNSAFE.search(text), text
     assert "owned" in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError(HOSTILE),
+        AtomicWriteError.of(OSError(28, "No space left on device"), HOSTILE, "write"),
+        DamagedSegment(HOSTILE, "cut off"),
+        UnreadableSegment(HOSTILE, "Input/output error"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_text_of_an_error_is_escaped_wherever_it_is_shown(error: LogEngineError) -> None:
+    assert "\n" not in check(str(error).encode())
+
+
+def test_what_a_client_says_of_its_socket_is_escaped(root: Path) -> None:
+    script = (
+        "import logengine, sys\n"
+        "client = logengine.Client('app', socket=sys.argv[1], close_timeout=0.1)\n"
+        "client.send({'n': 1})\n"
+        "try:\n    client.close()\nexcept logengine.LogEngineError as error:\n"
+        "    print('logengine:', error, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(root / HOSTILE)],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    said = [line for line in done.stderr.splitlines() if line.startswith(b"logengine: ")]
+    assert said
+    for line in said:
+        check(line)
