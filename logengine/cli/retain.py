@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from logengine.cli.messages import say
 from logengine.cli.options import config_option, data_option
 from logengine.errors import UnknownStream
 from logengine.units import format_size_rounded
@@ -43,18 +44,18 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     looking = DurableNames(note=lambda _: None)
     with nullcontext(looking) if dry_run else exclusive_access(where, _ADVICE) as names:
         for stream in sorted(names.unsynced):
-            click.echo(f"{stream}: not changed until the next boot: a sync of its directory failed")
+            say(f"{stream}: not changed until the next boot: a sync of its directory failed")
         retainer = Retainer(where, retention_rules(config, str(where)), names=names)
         retainer.look()
         count = total = 0
         while (removal := retainer.next_removal()) is not None:
             (retainer.suppose if dry_run else retainer.remove)(removal)
             over = f", not yet read by {', '.join(removal.passed_over)}" * bool(removal.passed_over)
-            click.echo(
+            say(
                 f"{removal.stream}: {removal.oldest.name}, records up to {removal.oldest.last}, "
                 f"until {removal.oldest.until}: {removal.reason}{over}"
             )
             count += 1
             total += removal.oldest.bytes
     said = "to be removed" if dry_run else "removed"
-    click.echo(f"{count} segments {said}, {format_size_rounded(total)}")
+    say(f"{count} segments {said}, {format_size_rounded(total)}")

@@ -11,6 +11,7 @@ from logengine.client.daemon_socket import DefaultSocket, Socket, find_default
 from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.protocols.ndjson import PRODUCER_CHARACTERS_MAX, is_producer_name
+from logengine.socket_address import absolute
 
 OnFull = Literal["block", "drop", "raise"]
 OnForgotten = Literal["warn", "raise"]
@@ -44,10 +45,10 @@ class Settings:
         # Relative paths keep their meaning when the process changes its working directory.
         object.__setattr__(self, "_directory", _working_directory())
         object.__setattr__(self, "_named", os.environ.get("LOGENGINE_SOCKET", ""))
-        for name in ("socket", "spool"):
-            given = getattr(self, name)
-            if given is not None and not isinstance(given, DefaultSocket):
-                object.__setattr__(self, name, self._directory / given)
+        if self.spool is not None:
+            object.__setattr__(self, "spool", self._directory / self.spool)
+        if self.socket is not None and not isinstance(self.socket, DefaultSocket):
+            object.__setattr__(self, "socket", absolute(self.socket, self._directory))
         if self.socket is not None and len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
             raise InvalidOption(
                 f"socket {os.fspath(self.socket)!r}: expected at most {_SOCKET_PATH_BYTES_MAX} "
@@ -81,7 +82,7 @@ class Settings:
         if isinstance(self.socket, DefaultSocket):
             return self.socket
         named = self.socket or self._named
-        return self._directory / named if named else None
+        return absolute(named, self._directory) if named else None
 
     def current_socket(self) -> Socket:
         """Where to find the daemon now; a different one may have been started meanwhile."""

@@ -1,7 +1,6 @@
 """Listening sockets: binds them, accepts connections up to a limit, and closes them."""
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from logengine.errors import ConfigError
+from logengine.intake.credentials import ask_for_senders
 from logengine.protocols.wire import Transport, WireProtocol
 
 log = structlog.get_logger()
@@ -156,9 +156,7 @@ def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> soc
     listener = socket.socket(socket.AF_UNIX, _KINDS[transport])
     try:
         if transport == "datagram":
-            # Set it before the socket has a name: the kernel does not report the sender of a
-            # datagram that arrived earlier.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            ask_for_senders(listener)
         listener.bind(os.fspath(path))
         os.chmod(path, mode)
         if transport == "stream":
@@ -186,10 +184,22 @@ def _remove_stale_socket(path: Path) -> None:
         try:
             probe.connect(os.fspath(path))
         except ConnectionRefusedError:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            _remove(path)
             return
         except OSError as error:
             if error.errno != errno.EPROTOTYPE:  # a datagram socket that a process has open
                 raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
     raise ConfigError(f"cannot listen at {path}: another process listens there already")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        why = "it is a mount point" if error.errno == errno.EBUSY else error.strerror
+        raise ConfigError(
+            f"cannot listen at {path}: the socket of a daemon that is gone cannot be removed: "
+            f"{why}; remove or unmount it, or choose another path"
+        ) from error

@@ -163,7 +163,10 @@ def test_recovery_removes_temps_and_tells_what_it_found(daemon: Daemon) -> None:
     daemon.kill()
     (daemon.data / "default" / ".00000000000000000001.ndjson.ab.tmp").write_bytes(b"{")
     daemon.start()
-    recovered = [entry for entry in daemon.log() if entry["event"] == "recovered"][-1]
+    # A thread writes the log: the daemon may listen before its line is there.
+    (recovered,) = eventually(
+        lambda: [entry for entry in daemon.log() if entry["event"] == "recovered"][1:]
+    )
     assert (recovered["streams"], recovered["records"], recovered["temps_removed"]) == (1, 2, 1)
     assert os.listdir(daemon.data / "default") == ["00000000000000000001.ndjson"]
 

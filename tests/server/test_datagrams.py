@@ -26,7 +26,7 @@ from logengine.errors import ConfigError
 from logengine.format.producers import numbers_in
 from logengine.intake import datagrams
 from logengine.intake.context import RECEIVE_BYTES
-from logengine.intake.credentials import peer_of_process
+from logengine.intake.credentials import sender_of
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import QuotaConfig, Quotas
@@ -133,7 +133,7 @@ async def test_a_process_is_looked_up_again_after_a_while_and_not_for_each_datag
 ) -> None:
     with (
         patch.object(datagrams, "_SENDERS_KEPT_S", kept_s),
-        patch.object(datagrams, "peer_of_process", wraps=peer_of_process) as looking,
+        patch.object(datagrams, "sender_of", wraps=sender_of) as looking,
     ):
         async with receiving(root) as there:
             for number in range(1, 11):

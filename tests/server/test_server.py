@@ -41,7 +41,7 @@ PATIENCE_S = 20
 # Long enough that what must not happen would have happened, short enough to wait for.
 A_MOMENT_S = 0.05
 
-ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit")
+ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit")
 
 
 class Disk:
