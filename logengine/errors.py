@@ -155,6 +155,10 @@ class OldBytesRemain(LogEngineError):
     """Erased records are still on disk, in the file that the message names; try again."""
 
 
+class BackupRefused(LogEngineError):
+    """A backup cannot be made at that place."""
+
+
 class IncompleteExport(LogEngineError):
     """Some records to export cannot be read; repair the stream, or export the rest."""
 

@@ -32,6 +32,7 @@ _COMMANDS = {
     "seals": "print the newest seal of each stream, to be kept elsewhere",
     "repair": "move damaged files aside and record which records are gone",
     "erase": "permanently replace records with tombstones",
+    "backup": "copy the data directory, consistently, while the daemon runs",
     "export": "write records to a file: NDJSON, zstd or Parquet",
     "import": "send other programs' logs, and wait until all is on disk",
     "retain": "remove segments past their retention, while the daemon is stopped",
