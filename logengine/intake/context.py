@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from logengine.format.record import Peer
 from logengine.intake.admission import Admission
 from logengine.intake.arrivals import Arrivals
+from logengine.intake.hello_timeout import HelloTimeout
 from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
+from logengine.intake.seats import Seats
 from logengine.protocols.status import Status
 
 # The most that one read returns. A datagram of this size is always accepted.
@@ -26,6 +28,8 @@ class IntakeContext:
     admission: Admission
     arrivals: Arrivals
     producers: Producers
+    seats: Seats
+    hello_timeout: HelloTimeout
     max_record: int
     add_stream: Callable[[str], None]
     status: Callable[[Peer], Status | None]

@@ -36,14 +36,23 @@ class Credentials(NamedTuple):
 _UNKNOWN = Credentials(0, OVERFLOW_UID, OVERFLOW_UID)
 
 
+def uid_of(connection: socket.socket) -> int:
+    """Returns the user of the process that called connect(2)."""
+    return _credentials_of(connection).uid
+
+
 def peer_of(connection: socket.socket) -> Peer:
     """Returns the process that called connect(2)."""
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    peer = peer_of_process(Credentials(*_UCRED.unpack(packed)))
+    peer = peer_of_process(_credentials_of(connection))
     # Check after reading /proc: what was read there may be of another process.
     if peer.pid is not None and not _is_still(connection, peer.pid):
         peer = Peer(pid=peer.pid, uid=peer.uid, gid=peer.gid)
     return peer
+
+
+def _credentials_of(connection: socket.socket) -> Credentials:
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return Credentials(*_UCRED.unpack(packed))
 
 
 def credentials_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Credentials:

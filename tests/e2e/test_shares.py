@@ -1,0 +1,108 @@
+"""Users who share a daemon: none of them takes what another one, or the daemon, needs."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon, Producer, eventually
+
+ATTACKER, VICTIM = 61_001, 61_002
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to connect as other users")
+
+
+@contextlib.contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """The kernel notes the effective user of whoever calls connect(2)."""
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def connect_as(uid: int, daemon: Daemon) -> Producer:
+    daemon.socket.parent.chmod(0o755)
+    with acting_as(uid):
+        return daemon.connect()
+
+
+def is_served(producer: Producer, stream: str) -> bool:
+    """Whether a record of this sender is acknowledged."""
+    if "welcome" not in producer.hello(stream=stream):
+        return False
+    producer.send(b'{"n":1}\n')
+    producer.wait_for_ack(1)
+    return True
+
+
+CONNECTIONS = "[limits]\nmax_connections = 40\nreserved_percent = 10\nhello_timeout = '1h'\n"
+
+
+@as_root
+@pytest.mark.parametrize("begins", [b"", b'{"_hello":1,"str', b'{"_hello":1}\n', b"x\n"])
+def test_a_user_with_all_connections_gives_way_to_others(
+    make_daemon: Callable[[str], Daemon], begins: bytes
+) -> None:
+    daemon = make_daemon(CONNECTIONS)
+    for _ in range(60):
+        connect_as(ATTACKER, daemon).send(begins)
+    eventually(lambda: "max_connections_reached" in daemon.events(), "the attack to be complete")
+    daemon.cli("status")
+    for number in range(18):
+        assert is_served(connect_as(VICTIM, daemon), f"victim-{number}")
+    assert is_served(daemon.connect(), "root")
+    daemon.cli("status")
+
+
+@as_root
+def test_who_gives_way_is_told_so_and_its_records_are_kept(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon(CONNECTIONS)
+    first = connect_as(ATTACKER, daemon)
+    assert is_served(first, "one")
+    for _ in range(35):
+        assert is_served(connect_as(ATTACKER, daemon), "others")
+    assert is_served(connect_as(VICTIM, daemon), "victim")
+    assert first.answer() == {"goodbye": "too_many_connections"}
+    assert first.answer() == {}
+    assert daemon.values("one") == [{"n": 1}]
+
+
+@as_root
+def test_whom_the_daemon_cannot_even_let_wait_is_told_so(root: Path) -> None:
+    daemon = Daemon(root, CONNECTIONS, open_files_max=64)
+    with contextlib.closing(daemon):
+        daemon.start()
+        attackers = [connect_as(ATTACKER, daemon) for _ in range(40)]
+        for attacker in attackers:
+            with contextlib.suppress(BrokenPipeError):
+                attacker.send(b'{"_hello":1,"stream":"app"}\n')
+        eventually(lambda: "connection_refused" in daemon.events(), "the first to be refused")
+        assert is_served(connect_as(VICTIM, daemon), "victim")
+        answers = [attacker.answer() for attacker in attackers[-10:-4]]
+        assert {"goodbye": "too_many_connections"} in answers
+
+
+def test_a_connection_that_waits_is_asked_for_the_status_nevertheless(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon("[limits]\nmax_connections = 2\n")
+    inside = [daemon.connect() for _ in range(2)]
+    for producer in inside:
+        assert "welcome" in producer.hello()
+    waiting = daemon.connect()
+    waiting.send(b'{"_hello":1}\n')
+    daemon.cli("status")
+    inside[0].close()
+    assert "welcome" in waiting.answer()
+
+
+def test_too_few_open_files_are_refused_at_the_start(root: Path) -> None:
+    daemon = Daemon(root, open_files_max=63)
+    with contextlib.closing(daemon), pytest.raises(AssertionError, match="expected at least 64"):
+        daemon.start()
