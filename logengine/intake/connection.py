@@ -57,7 +57,7 @@ class Connection:
         self._seats = around.seats
         self._hello_timeout = around.hello_timeout
         self._max_record = around.max_record
-        self._add_stream = around.add_stream
+        self._stream_names = around.stream_names
         self._status = around.status
         self._on_closed = on_closed
         self._socket = connection
@@ -322,7 +322,7 @@ class Connection:
         """Answers a hello. Returns False if the answer, and the events `after` it, must wait."""
         stream = hello.stream or self.stream
         try:
-            self._add_stream(stream)
+            self._stream_names.take(self, stream, self.uid)
         except TooManyStreams as error:
             self._end_with(
                 self._encode.error("too_many_streams", found=stream, expected=str(error))

@@ -25,6 +25,7 @@ from logengine.intake.quota import Quotas, QuotasConfig
 from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.seats import Seats
 from logengine.intake.shares import Rule, Shares
+from logengine.intake.stream_names import StreamNames
 from logengine.intake.waiting_room import GUESTS_MAX, Guest, WaitingRoom
 from logengine.protocols.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
 from logengine.protocols.wire import Transport, WireProtocol
@@ -105,6 +106,14 @@ class Server:
         self._waiting_room = WaitingRoom(seats, guests_max, self._take)
         self._guests_timer: asyncio.TimerHandle | None = None
         self._hello_timeout = HelloTimeout(limits.hello_timeout)
+        streams = Rule.of(
+            limits.max_streams,
+            reserved_percent=limits.reserved_percent,
+            uid_percent=limits.uid_percent,
+        )
+        self._stream_names = StreamNames(
+            store, committer, Shares(streams, privileged), limits.max_streams
+        )
         self._surroundings = IntakeContext(
             self._poller,
             self.admission,
@@ -112,8 +121,8 @@ class Server:
             self.producers,
             self._seats,
             self._hello_timeout,
+            self._stream_names,
             limits.max_record,
-            store.admit,
             self._status,
         )
         self._listeners = Listeners(self._receive, self._waiting_room.room_in_s)
@@ -146,6 +155,7 @@ class Server:
         An inherited socket outlives this process: at a stop, what waits there is left to the next
         daemon.
         """
+        self._stream_names.keep(stream)
         if transport == "stream":
             self._listeners.add(listener, stream, protocol, inherited=inherited)
             return
@@ -169,7 +179,8 @@ class Server:
                 each.stop()
 
     def room(self) -> None:
-        """Resumes the senders for whom there is room again."""
+        """Resumes the senders for whom there is room again, and frees names of streams."""
+        self._stream_names.look_again()
         self.admission.let_go_on()
 
     def send_producers_away(self) -> None:
@@ -256,6 +267,7 @@ class Server:
         self._connections.discard(connection)
         self._seats.remove(connection)
         self._hello_timeout.ends(connection)
+        self._stream_names.give_back(connection)
         self.producers.forget(connection)
         while (guest := self._waiting_room.take()) is not None:
             self._take(guest)

@@ -160,6 +160,10 @@ class Committer:
         pending = self._pending.get(stream)
         return pending is None or (not pending.attempts and pending.bytes < pending_max)
 
+    def is_waiting(self, stream: str) -> bool:
+        """Whether something waits to be committed to `stream`, or the stream to be recovered."""
+        return stream in self._pending
+
     def bytes_waiting(self, stream: str) -> int:
         """The bytes added to `stream` that are not durable yet."""
         pending = self._pending.get(stream)

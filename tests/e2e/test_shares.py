@@ -88,6 +88,50 @@ def test_whom_the_daemon_cannot_even_let_wait_is_told_so(root: Path) -> None:
         assert {"goodbye": "too_many_connections"} in answers
 
 
+STREAMS = "[limits]\nmax_streams = 40\nreserved_percent = 10\n"
+
+
+def test_a_hello_takes_a_name_only_while_its_connection_is_open(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon(STREAMS)
+    for number in range(100):
+        for said in ({}, {"producer": "p"}):
+            producer = daemon.connect()
+            assert "welcome" in producer.hello(stream=f"squat-{number}", **said)
+            producer.close()
+    assert {path.name for path in daemon.data.iterdir() if not path.name.startswith(".")} == set()
+    assert is_served(daemon.connect(), "app")
+    assert b'"streams":1,' in daemon.cli("status", "--json").stdout
+
+
+def test_a_stream_with_a_durable_record_is_there_for_good(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon("[limits]\nmax_streams = 1\n")
+    producer = daemon.connect()
+    assert is_served(producer, "one")
+    producer.close()
+    assert daemon.connect().hello(stream="two")["error"] == "too_many_streams"
+    assert "welcome" in daemon.connect().hello(stream="one")
+
+
+@as_root
+def test_a_user_that_takes_all_names_leaves_some_to_others(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon(STREAMS)
+    attacker = None
+    for number in range(40):
+        attacker = connect_as(ATTACKER, daemon)
+        if not is_served(attacker, f"squat-{number}"):
+            break
+    assert number == 33  # nine tenths of the 36 that are not reserved, rounded up
+    assert is_served(connect_as(VICTIM, daemon), "victim")
+    for number in range(4):
+        assert is_served(daemon.connect(), f"root-{number}")
+
+
 def test_a_connection_that_waits_is_asked_for_the_status_nevertheless(
     make_daemon: Callable[[str], Daemon],
 ) -> None:
