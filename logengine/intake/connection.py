@@ -18,7 +18,7 @@ from logengine.intake.answer_writer import AnswerWriter
 from logengine.intake.connection_state import Happening, State, state_after
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
-from logengine.intake.waiting_room import TOO_MANY
+from logengine.intake.waiting_room import SEND_AGAIN, TOO_MANY, sends_record
 from logengine.protocols.wire import (
     BadHello,
     Event,
@@ -135,7 +135,16 @@ class Connection:
     def give_way(self) -> None:
         """Ends it in favour of another user's connection: there are too many."""
         log.warning("connection_gave_way", stream=self.stream, pid=self.peer.pid, uid=self.peer.uid)
-        self._end_with(self._encode.goodbye(TOO_MANY))
+        if self._sends_without_answers():
+            self._end_with(self._encode.error(TOO_MANY, expected=SEND_AGAIN))
+        else:
+            self._end_with(self._encode.goodbye(TOO_MANY))
+
+    def _sends_without_answers(self) -> bool:
+        """Whether it has sent records, read or not, and no hello."""
+        if self._answers.are_wanted or self._receiver.is_inside_hello:
+            return False
+        return self._is_opened or self.held_bytes > 0 or sends_record(self._socket, self._receiver)
 
     def end_hello(self) -> bool:
         """Ends it because its hello took too long. Returns False if it was kept from sending."""

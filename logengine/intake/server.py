@@ -88,17 +88,22 @@ class Server:
         self._started_s = self._loop.time()
         self._connections_taken = 0
         self._quotas = QuotaGate(quotas, report_dropped_every_s, self.room, self._write, scan_soon)
+        privileged = {0, os.geteuid()}
         self._poller = Poller()
         self.admission = Admission(
             committer,
             self._quotas,
-            max_pending=limits.max_pending,
+            memory=Rule.of(
+                limits.max_pending,
+                reserved_percent=limits.reserved_percent,
+                uid_percent=limits.uid_percent,
+            ),
+            privileged=privileged,
             max_pending_stream=limits.max_pending_stream,
             stall_timeout_s=limits.stall_timeout,
         )
         self.arrivals = Arrivals(committer, self._quotas, self._poller, clock_ns)
         self.producers = Producers(store, committer, tasks)
-        privileged = {0, os.geteuid()}
         seats = Shares(
             Rule.of(limits.max_connections, reserved_percent=limits.reserved_percent), privileged
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from logengine.intake.shares import PRIVILEGED, Shares
-from logengine.protocols.wire import Opening, WireProtocol
+from logengine.protocols.wire import Opening, Receiver, WireProtocol
 
 log = structlog.get_logger()
 
@@ -28,6 +28,8 @@ _STAY_MIN_S = 0.05
 _FULL_PAUSE_S = 1.0
 
 TOO_MANY = "too_many_connections"
+# For a sender that asks for no answers: without an error, end of file means that all is durable.
+SEND_AGAIN = "that you send it all again, later: not all of it is known to be on disk"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +143,20 @@ class WaitingRoom:
 def refuse(guest: Guest) -> None:
     """Tells a guest that there are too many connections, and closes its own."""
     log.warning("connection_refused", uid=guest.uid, reason=TOO_MANY)
+    answers = guest.protocol.answers
+    if sends_record(guest.connection, guest.protocol.receiver(_REQUEST_BYTES)):
+        answer = answers.error(TOO_MANY, expected=SEND_AGAIN)
+    else:
+        answer = answers.goodbye(TOO_MANY)
     with contextlib.suppress(OSError):  # the sender is gone
-        guest.connection.send(guest.protocol.answers.goodbye(TOO_MANY))
+        guest.connection.send(answer)
     guest.connection.close()
+
+
+def sends_record(connection: socket.socket, receiver: Receiver) -> bool:
+    """Whether the first thing that was sent, and is not read yet, is a record and not a hello."""
+    try:
+        waiting = connection.recv(_REQUEST_BYTES, socket.MSG_PEEK)
+    except OSError:
+        return False  # nothing was sent
+    return bool(waiting) and receiver.opening(waiting) is Opening.RECORD

@@ -1,7 +1,10 @@
 """Users who share a daemon: none of them takes what another one, or the daemon, needs."""
 
 import contextlib
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,6 +77,24 @@ def test_who_gives_way_is_told_so_and_its_records_are_kept(
 
 
 @as_root
+def test_a_sender_without_a_hello_that_gives_way_gets_an_error(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    # Without an error, end of file would mean to it that all is on disk.
+    daemon = make_daemon(CONNECTIONS)
+    first, second = connect_as(ATTACKER, daemon), connect_as(ATTACKER, daemon)
+    first.send(b"one\nhalf")
+    second.send(b"ha")
+    eventually(lambda: len(daemon.values()) == 1, "the first line")
+    for _ in range(34):
+        assert is_served(connect_as(ATTACKER, daemon), "others")
+    for _ in range(2):
+        assert is_served(connect_as(VICTIM, daemon), "victim")
+    for producer in (first, second):
+        assert producer.answer()["error"] == "too_many_connections"
+
+
+@as_root
 def test_whom_the_daemon_cannot_even_let_wait_is_told_so(root: Path) -> None:
     daemon = Daemon(root, CONNECTIONS, open_files_max=64)
     with contextlib.closing(daemon):
@@ -130,6 +151,35 @@ def test_a_user_that_takes_all_names_leaves_some_to_others(
     assert is_served(connect_as(VICTIM, daemon), "victim")
     for number in range(4):
         assert is_served(daemon.connect(), f"root-{number}")
+
+
+@as_root
+def test_a_user_whose_records_fill_the_memory_does_not_hold_up_others(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon('[limits]\nmax_record = "256KiB"\nmax_pending = "1MiB"\n')
+    begun = b"x" * (200 * 1024)  # unfinished records, which no commit frees
+    for _ in range(8):
+        attacker = connect_as(ATTACKER, daemon)
+        attacker.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            attacker.socket.send(begun)
+    eventually(lambda: pending_bytes(daemon) > 800 * 1024, "the memory to be full")
+    for uid in (VICTIM, 0):
+        producer = connect_as(uid, daemon)
+        producer.hello(stream="app")
+        for number in range(1, 20):
+            producer.send(b"y" * 10_000 + b"\n")
+            producer.wait_for_ack(number)
+
+
+def pending_bytes(daemon: Daemon) -> int:
+    status = subprocess.run(
+        [sys.executable, "-m", "logengine", "status", "--json", "--socket", str(daemon.socket)],
+        capture_output=True,
+        check=False,  # it exits with 1 while the memory is full
+    )
+    return int(json.loads(status.stdout)["pending_bytes"])
 
 
 def test_a_connection_that_waits_is_asked_for_the_status_nevertheless(

@@ -824,7 +824,8 @@ async def test_memory_is_bounded_where_unfinished_records_fill_it(served: Served
     served.disk.go_on()
     for client in clients:
         await client.send_what_fits(b"end\n")
-    await served.until(lambda: served.committer.is_idle and not served.server.admission.held_bytes)
+    await served.until(lambda: served.committer.totals.records == 16 * 102)
+    await served.until(lambda: not served.server.admission.held_bytes)
     assert len(served.values()) == 16 * 102
 
 
