@@ -44,7 +44,8 @@ class HelloTimeout:
     def _on_time(self) -> None:
         self._timer = None
         now_s = self._loop.time()
-        for greeter, began_s in list(self._began_s.items()):
+        while self._began_s:
+            greeter, began_s = next(iter(self._began_s.items()))
             if began_s + self._timeout_s > now_s:
                 break
             del self._began_s[greeter]
