@@ -14,7 +14,7 @@ from logengine.protocols.ndjson import PROTOCOL_VERSION
 
 _ANSWER_BYTES_MAX = 1024 * 1024
 # Errors that end only this connection; the next one may succeed.
-_PASSING_ERRORS = {"stalled"}
+_PASSING_ERRORS = {"hello_timeout", "stalled"}
 
 
 class _Answer(msgspec.Struct, frozen=True):

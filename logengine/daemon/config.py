@@ -284,6 +284,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
         *((f"{where}.burst", quota.burst) for where, quota in _quotas(config)),
         ("commit.retry_min", commit.retry_min),
         ("limits.stall_timeout", config.limits.stall_timeout),
+        ("limits.hello_timeout", config.limits.hello_timeout),
         ("compaction.seal_after", config.compaction.seal_after),
         ("compaction.seal_small_after", config.compaction.seal_small_after),
     ):

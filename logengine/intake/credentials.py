@@ -44,6 +44,11 @@ _UNKNOWN = Credentials(0, OVERFLOW_UID, OVERFLOW_UID)
 Ancillary = Iterable[tuple[int, int, bytes]]
 
 
+def uid_of(connection: socket.socket) -> int:
+    """Returns the user of the process that called connect(2)."""
+    return credentials_of_peer(connection).uid
+
+
 def peer_of(connection: socket.socket) -> Peer:
     """Returns the process that called connect(2)."""
     credentials = credentials_of_peer(connection)

@@ -81,6 +81,10 @@ class Receiver(Protocol):
     def awaits_opening(self) -> bool:
         """Whether the next record may be a hello, which may name another stream for all records."""
 
+    @property
+    def is_inside_hello(self) -> bool:
+        """Whether the unfinished record is the first one, and may be a hello or a request."""
+
     def receive(self, data: bytes) -> list[Event]:
         """Returns the events that `data` completes, in order."""
 

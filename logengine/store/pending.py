@@ -152,12 +152,12 @@ class Pending:
             for entry in chain(self.returned, self.entries)
         )
 
-    def drop_producers(self) -> int:
-        """Drops the waiting entries of named producers; returns their bytes."""
+    def drop_producers(self) -> list[Entry]:
+        """Drops the waiting entries of named producers, and returns them."""
         assert not self.under_way, "entries under way must not be dropped"
-        dropped_bytes = sum(len(entry.body) for entry in self.entries if entry.producer)
+        dropped = [entry for entry in self.entries if entry.producer is not None]
         self.entries = deque(entry for entry in self.entries if entry.producer is None)
-        return dropped_bytes
+        return dropped
 
     def failed(self, error: Exception, now_s: float) -> bool:
         """Notes that a batch failed; returns whether the reason differs from the last one.

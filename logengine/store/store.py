@@ -26,7 +26,7 @@ from logengine.disk.directory import Directory, create_directories
 from logengine.disk.durable_mark import DurableMarks
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.file_system import risks_at
-from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
+from logengine.errors import DataDirectoryUnseen, OutdatedPlan
 from logengine.format.producers import Producer, number_of
 from logengine.format.user_bytes import Users
 from logengine.store.drop_oldest import StoredSegment
@@ -99,7 +99,7 @@ class Store:
         self._planned: OrderedDict[str, StreamState] = OrderedDict()
         self._active_bytes = 0
         self._producers = 0  # in all planned states
-        # All streams counted against `max_streams`, including those that are not ready.
+        # All streams that exist or were begun, including those that are not ready.
         self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may or may not be visible.
         self._uncertain: set[str] = set()
@@ -261,8 +261,17 @@ class Store:
 
     @property
     def streams(self) -> int:
-        """The number of admitted streams."""
+        """The number of streams that exist or were begun."""
         return len(self._admitted)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The names of the streams that exist, or were begun."""
+        return frozenset(self._admitted)
+
+    def is_known(self, stream: str) -> bool:
+        """Whether `stream` exists, or was begun."""
+        return stream in self._admitted
 
     def is_ready(self, stream: str) -> bool:
         """Whether `stream` is recovered or new, and can be committed to."""
@@ -293,8 +302,8 @@ class Store:
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.
 
-        A stream that is already known stays as it is. Raises `OSError`, the error in `unusable`,
-        and `TooManyStreams` for a new stream above the limit.
+        A stream that is already known stays as it is. Raises `OSError`, and the error in
+        `unusable`.
         """
         if self.unusable is not None:
             raise self.unusable
@@ -303,7 +312,7 @@ class Store:
             # Only the directory was unusable for a while. Do not recover from disk: the remains
             # of a failed commit are visible and a new sync succeeds, so they would look durable.
             return Recovery(known)
-        self.admit(stream)
+        self._admitted.add(stream)
         recovery = await self._in_thread(
             self._opened.recover_late, stream, self._limits.active_cache - self._active_bytes
         )
@@ -320,15 +329,24 @@ class Store:
             self._in_threads -= 1
             self._perhaps_left_alone()
 
-    def admit(self, stream: str) -> None:
-        """Admits `stream`. Raises `TooManyStreams` if there are `max_streams` others already."""
-        if stream not in self._admitted and len(self._admitted) >= self._limits.max_streams:
-            raise TooManyStreams(
-                f"stream {stream!r} would be one more than max_streams "
-                f"({self._limits.max_streams}); use an existing stream, or raise [limits] "
-                "max_streams"
-            )
-        self._admitted.add(stream)
+    def forget_unused(self, stream: str) -> bool:
+        """Forgets a stream that has no record, if nothing of it may be on disk.
+
+        Returns whether it is not known any more. Only for a stream that nothing is queued for.
+        """
+        state = self._durable.get(stream)
+        if state is None:
+            return stream not in self._admitted
+        was_there = self._opened is not None and stream in self._opened.recovered
+        may_be_on_disk = state.next_seq > 1 or state.active or stream in self._uncertain
+        if may_be_on_disk or was_there or self._unsettled[stream]:
+            return False
+        del self._durable[stream]
+        del self._planned[stream]
+        del self._unsettled[stream]
+        self._removed.discard(stream)
+        self._admitted.discard(stream)
+        return True
 
     async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:
         """Removes the oldest segments of a stream to free `wanted_bytes`; returns those removed.

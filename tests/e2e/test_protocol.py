@@ -202,6 +202,23 @@ def test_one_more_stream_than_max_streams_is_refused(
     assert "welcome" in daemon.connect().hello(stream="one")
 
 
+def test_a_hello_that_is_not_finished_in_time_ends_the_connection(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon("[limits]\nhello_timeout = '100ms'\n")
+    silent, text = daemon.connect(), daemon.connect()
+    text.send(b"a line that is no hello, and whose rest comes")
+    for beginning in (b'{"_hello":1,"str', b' { "_status"', b"{", b"\n\n \t"):
+        slow = daemon.connect()
+        slow.send(beginning)
+        assert slow.answer()["error"] == "hello_timeout"
+        assert slow.answer() == {}
+    text.send(b" late\n")
+    assert text.end() == b""
+    assert daemon.values() == [{"message": "a line that is no hello, and whose rest comes late"}]
+    assert "welcome" in silent.hello()
+
+
 def test_a_sender_that_never_reads_its_acks_blocks_nobody(daemon: Daemon) -> None:
     deaf = daemon.connect()
     deaf.hello(stream="deaf")

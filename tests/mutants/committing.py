@@ -157,15 +157,15 @@ MUTANTS = then(
             "pending_bytes_stay",
             "durable records count as waiting in memory",
             "store/committer.py",
-            "        self.pending_bytes -= size\n        pending.bytes -= size\n        pending.under_way",
-            "        pending.bytes -= size\n        pending.under_way",
+            "        self.pending_bytes -= total\n        pending.bytes -= total\n",
+            "        pending.bytes -= total\n",
         ),
         mutant(
             "stream_bytes_stay",
             "durable records count as waiting in their stream",
             "store/committer.py",
-            "        self.pending_bytes -= size\n        pending.bytes -= size\n        pending.under_way",
-            "        self.pending_bytes -= size\n        pending.under_way",
+            "        self.pending_bytes -= total\n        pending.bytes -= total\n",
+            "        self.pending_bytes -= total\n",
             Simulation(),
             tests(
                 f"{_COMMITTER}what_is_durable_waits_in_its_stream_no_more_while_the_next_batch_is_under_way"

@@ -85,7 +85,7 @@ async def receiving(
     inherited: bool = False,
     **limits: Any,
 ) -> AsyncIterator[Receiving]:
-    async with serving(root, limits, None, quotas) as served, asyncio.timeout(PATIENCE_S):
+    async with serving(root, limits, quotas) as served, asyncio.timeout(PATIENCE_S):
         there = Receiving(served, root / "datagrams", inherited=inherited)
         with contextlib.closing(there.sender):
             yield there

@@ -17,6 +17,8 @@ from tests.simulation.oracle import Oracle, Sent, Violation
 from tests.simulation.sockets import End, Listener, Network
 
 NAMED, ANSWERED, NAMELESS, ASKING = "named", "answered", "nameless", "asking"
+# The errors that say to a sender without a hello that end of file does not mean durable.
+_UNKNOWN_WHAT_IS_DURABLE = (b'"stalled"', b'"not_durable"', b'"error":"too_many_connections"')
 _NO_CONNECTION_S = 0.004
 _PAYLOAD = b"x" * 4096
 
@@ -164,7 +166,7 @@ class Connection:
                 if self.dropped and min(self.dropped) <= number:
                     what = f"{self.sent.name} is acked {number}, of {sorted(self.dropped)} not told"
                     raise Violation("dropped and not told", what)
-            elif b'"stalled"' in line or b'"not_durable"' in line:
+            elif any(error in line for error in _UNKNOWN_WHAT_IS_DURABLE):
                 self.was_warned = True
             elif b'"over_quota"' in line:
                 answer = json.loads(line)

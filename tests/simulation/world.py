@@ -25,7 +25,7 @@ from logengine.disk import atomic, file_system, writes
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
 from logengine.format.record import Peer
-from logengine.intake import connection, poller
+from logengine.intake import connection, poller, server
 from logengine.intake.quota import Admitted
 from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.server import Server
@@ -890,6 +890,7 @@ class World:
                 enter(patch.object(atomic, of_files, self.calls.raw_file))
             enter(patch.object(follower_module, "Inotify", self.notifications.begin))
             enter(patch.object(connection, "peer_of", _peer_of))
+            enter(patch.object(server, "uid_of", _uid_of))
             enter(patch.object(connection.Connection, "__hash__", _hash_of_connection))
             enter(patch.object(daemon, "gc", SimpleNamespace(freeze=lambda: None)))
             enter(patch.object(writes, "_ALIGNMENT", 512))
@@ -951,6 +952,10 @@ def _replaced(clocks: dict[Any, Any], default: Any) -> Any:
 
 def _peer_of(end: End) -> Peer:
     return Peer(end.number, end.uid, end.uid, "sender", None)
+
+
+def _uid_of(end: End) -> int:
+    return end.uid
 
 
 def _hash_of_connection(self: connection.Connection) -> int:
