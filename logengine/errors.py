@@ -4,6 +4,8 @@ import copy
 import errno
 from typing import Any, TypeVar, cast
 
+from logengine.printable import escape
+
 Error = TypeVar("Error", bound="LogEngineError")
 
 
@@ -20,6 +22,10 @@ def _made_again(kind: type[Error], args: tuple[Any, ...], attributes: dict[str, 
 
 class LogEngineError(Exception):
     """The base class: catch this to catch all of logengine's own errors."""
+
+    def __str__(self) -> str:
+        """The message, escaped: it may name other people's files, and is shown on terminals."""
+        return escape(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles without the constructor, whose arguments differ from `args`."""
@@ -57,7 +63,7 @@ class AtomicWriteError(LogEngineError, OSError):
         text = f"cannot {self.verb} {self.filename}: {self.strerror}"
         if self.published:
             text += "; the new content is there, but a power cut may restore the old one"
-        return text
+        return escape(text)
 
 
 class TargetExists(AtomicWriteError, FileExistsError):
@@ -88,14 +94,14 @@ class DamagedSegment(LogEngineError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged: {self.reason}"
+        return escape(f"{self.path} is damaged: {self.reason}")
 
 
 class UnreadableSegment(DamagedSegment):
     """The disk could not read a segment; it may be whole, and readable later."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return escape(f"{self.path}: {self.reason}")
 
 
 class RepairRefused(LogEngineError):
@@ -147,6 +153,10 @@ class DamagedResumeState(LogEngineError):
 
 class OldBytesRemain(LogEngineError):
     """Erased records are still on disk, in the file that the message names; try again."""
+
+
+class BackupRefused(LogEngineError):
+    """A backup cannot be made at that place."""
 
 
 class IncompleteExport(LogEngineError):
@@ -207,6 +217,13 @@ class NotDurable(LogEngineError):
 
 class ProducerFenced(LogEngineError):
     """Another sender took over the producer's name; give each sender its own name."""
+
+
+class ProducerForgotten(LogEngineError):
+    """The daemon knows no records of the producer, though it acknowledged some, or may have.
+
+    It forgot the name, or its data is new. Raised only with `on_forgotten="raise"`.
+    """
 
 
 class SpoolInUse(LogEngineError):

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from logengine.cli.messages import say, tell
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.reading import streams as summarize
 from logengine.units import format_size_rounded
@@ -41,16 +42,15 @@ def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for stream, records, size, segments, since, until in rows:
-        click.echo(
+        say(
             f"{stream:<{widths[0]}}  {records:>{widths[1]}}  {size:>{widths[2]}}  "
             f"{segments:>{widths[3]}}  {since:<{widths[4]}}  {until}".rstrip()
         )
     for summary in summaries:
         if summary.damaged:
-            click.echo(
-                f"logengine: {summary.stream}: damaged segments at its ends; "
-                f"run `logengine verify {summary.stream}`",
-                err=True,
+            tell(
+                f"{summary.stream}: damaged segments at its ends; "
+                f"run `logengine verify {summary.stream}`"
             )
 
 

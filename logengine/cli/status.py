@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from logengine.cli.messages import say
 from logengine.cli.options import resolve_socket, socket_option
-from logengine.cli.output import escape
 from logengine.client.daemon_socket import Socket, connect
 from logengine.errors import DaemonUnavailable, ProtocolError
 from logengine.protocols.status import Status
@@ -39,13 +39,13 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     try:
         status = msgspec.json.decode(answer, type=Status)
     except msgspec.MsgspecError:
-        found = escape(answer.decode(errors="backslashreplace").strip()) or "nothing"
+        found = answer.decode(errors="backslashreplace").strip() or "nothing"
         raise ProtocolError(f"{path}: expected a status; the daemon answered {found}") from None
     if as_json:
         click.echo(answer, nl=False)
     else:
         for line in _lines_of(status):
-            click.echo(escape(line))
+            say(line)
     ctx.exit(0 if status.ok else 1)
 
 

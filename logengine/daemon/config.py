@@ -29,6 +29,7 @@ from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
+from logengine.socket_address import is_abstract
 from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
@@ -98,7 +99,7 @@ def load_config(
     said = read_config(path) if path is not None else Config()
     listen = list(said.listen)
     if socket is not None:
-        added = str(socket.absolute())
+        added = str(socket if is_abstract(socket) else socket.absolute())
         if _normal(added) not in [_normal(one.path) for one in listen]:
             listen.append(ListenConfig(path=added))
     if not listen:
@@ -283,6 +284,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
         *((f"{where}.burst", quota.burst) for where, quota in _quotas(config)),
         ("commit.retry_min", commit.retry_min),
         ("limits.stall_timeout", config.limits.stall_timeout),
+        ("limits.hello_timeout", config.limits.hello_timeout),
         ("compaction.seal_after", config.compaction.seal_after),
         ("compaction.seal_small_after", config.compaction.seal_small_after),
     ):
@@ -320,7 +322,8 @@ def _rules(config: Config) -> Iterator[_Rule]:
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         key, path = f"listen[{number}].path", _normal(listen.path)
-        yield key, repr(listen.path), _ABSOLUTE, _is_absolute(listen.path)
+        right = _is_absolute(listen.path) or _is_abstract_name(listen.path)
+        yield key, repr(listen.path), f"{_ABSOLUTE}, or @NAME of a socket of systemd", right
         yield (
             key,
             repr(listen.path),
@@ -368,6 +371,12 @@ def _is_absolute(path: str) -> bool:
     return path.startswith("/") and "\0" not in path
 
 
+def _is_abstract_name(path: str) -> bool:
+    return is_abstract(path) and path != "@" and "\0" not in path
+
+
 def _normal(path: str) -> str:
     """Returns one spelling for each path; `normpath` alone keeps two leading slashes."""
+    if is_abstract(path):
+        return path
     return os.path.normpath(f"/{path.lstrip('/')}")

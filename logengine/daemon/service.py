@@ -10,7 +10,6 @@ has open; `DataWatch` starts and stops it.
 
 import asyncio
 import os
-import resource
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -22,6 +21,7 @@ import structlog
 from logengine.daemon.announcement import Announcement
 from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
+from logengine.daemon.open_files import connections_and_guests
 from logengine.daemon.open_store import report_opened
 from logengine.daemon.socket_watch import SocketWatch
 from logengine.daemon.sockets import Listening
@@ -35,12 +35,9 @@ from logengine.intake.usage_scan import UsageScan
 from logengine.protocols.registry import protocols
 from logengine.protocols.status import serving_state
 from logengine.store.committer import Committer
-from logengine.store.settings import LimitsConfig
 from logengine.store.store import Store
 
 log = structlog.get_logger()
-
-OTHER_DESCRIPTORS = 128  # the files of commit threads, listeners, the event loop
 
 
 class Service:
@@ -94,15 +91,17 @@ class Service:
             self._usage_scan,
             self._free_space,
         )
+        max_connections, guests_max = connections_and_guests(config)
         self._server = Server(
             store,
             self._committer,
-            _limits(config),
+            msgspec.structs.replace(config.limits, max_connections=max_connections),
             tasks,
             quotas=quotas,
             report_dropped_every_s=config.quota.report_every,
             scan_soon=self._scan_soon,
-            shares=self._free_space.shares,
+            space=self._free_space.shares,
+            guests_max=guests_max,
         )
         self._watch = DataWatch(
             store,
@@ -202,32 +201,6 @@ class Service:
         if self._committer.lacks_space() and self._upkeep.release_reserve():
             log.warning("reserve_released", reason="the disk is full, and received records wait")
             asyncio.get_running_loop().call_soon(self._committer.retry_now)
-
-
-def _limits(config: Config) -> LimitsConfig:
-    return msgspec.structs.replace(
-        config.limits, max_connections=_connections_max(config.limits.max_connections)
-    )
-
-
-def _connections_max(configured: int) -> int:
-    """Returns how many connections the limit of open files permits, `configured` at most.
-
-    The daemon keeps some descriptors for itself. Without them it could commit nothing, so that no
-    sender would get its acks and disconnect.
-    """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return configured
-    room = max(1, limit - min(OTHER_DESCRIPTORS, limit // 2))
-    if room < configured:
-        log.warning(
-            "max_connections_lowered",
-            max_connections=room,
-            configured=configured,
-            reason=f"the limit of open files is {limit}",
-        )
-    return min(room, configured)
 
 
 def _drops_oldest(config: Config) -> Callable[[str], bool]:

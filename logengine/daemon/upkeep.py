@@ -13,13 +13,16 @@ import structlog
 from logengine.daemon.config_sections import Config
 from logengine.disk.reserve import Reserve
 from logengine.format.segment import Sign
+from logengine.format.timestamp import format_timestamp
 from logengine.intake.free_space import FreeSpace
 from logengine.intake.usage_scan import UsageScan
 from logengine.store.committer import Committer
 from logengine.store.store import Store
 from logengine.units import parse_free_space
+from logengine.upkeep.clock_plan import BELIEVED_AFTER_S, KnownTime
 from logengine.upkeep.compaction import CompactionTotals, Compactor
 from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_clock import RetentionClock
 from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 
@@ -133,7 +136,11 @@ class Upkeep:
         )
         rules = retention_rules(self._config, data.descriptor)
         retainer = Retainer(
-            data, rules, names=self._store.names, is_known=self._store.may_be_trimmed
+            data,
+            rules,
+            names=self._store.names,
+            clock_ns=RetentionClock(data, on_change=_report_clock).now_ns,
+            is_known=self._store.may_be_trimmed,
         )
         return Compactor(
             self._store,
@@ -144,6 +151,21 @@ class Upkeep:
             retainer=retainer,
             totals=self.totals,
         )
+
+
+def _report_clock(known: KnownTime) -> None:
+    now = format_timestamp(max(0, known.now_ns))
+    if known.is_doubted:
+        # A machine that was off for a night is no reason for a warning.
+        tell = log.warning if abs(known.ahead_s) > BELIEVED_AFTER_S else log.info
+        tell(
+            "clock_doubted",
+            ahead_s=round(known.ahead_s, 1),
+            ages_judged_at=now,
+            believed_in_s=round(max(0.0, BELIEVED_AFTER_S - known.doubted_s)),
+        )
+    else:
+        log.info("clock_believed", ages_judged_at=now)
 
 
 def retention_rules(config: Config, data: str | int) -> RetentionRules:

@@ -179,6 +179,13 @@ class Directory:
         except FileNotFoundError:
             return None
 
+    def set_time(self, name: str, time_ns: int) -> None:
+        """Sets the time of the file `name`, in nanoseconds since the epoch; follows no link."""
+        try:
+            os.utime(name, ns=(time_ns, time_ns), dir_fd=self.descriptor, follow_symlinks=False)
+        except OSError as error:
+            raise self._named(error, name) from None
+
     def replace(self, source: str, target: str) -> None:
         """Renames `source` to `target`, and replaces an existing `target`."""
         descriptor = self.descriptor

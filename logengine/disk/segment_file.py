@@ -32,7 +32,7 @@ from logengine.format.segment import (
     segment_name,
 )
 
-# A header names at most max_producers producers; anything far larger is not a header.
+# Producers and users in a header are bounded; anything far larger is not a header.
 _HEADER_BYTES_MAX = 64 * 1024 * 1024
 _PIECE_BYTES = 128 * 1024
 _STAT_BLOCK_BYTES = 512  # stat(2): the unit of st_blocks, whatever the file system's

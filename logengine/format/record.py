@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 # Set by the engine, never by a sender. `_erased` replaces the content of an erased record;
 # `_stream`, `_seq` and `_gaps` are added on output only.
 ENVELOPE_NAMES = (
-    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_erased"),
+    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit", "_erased"),
     *("_stream", "_seq", "_gaps"),
 )
 
@@ -62,6 +62,7 @@ class Peer(msgspec.Struct, frozen=True):
     gid: int | None = None
     comm: str | None = None
     unit: str | None = None
+    user_unit: str | None = None
 
 
 class Stamped(NamedTuple):
@@ -84,6 +85,7 @@ def peer_fields(peer: Peer) -> bytes:
         "_gid": peer.gid,
         "_comm": peer.comm,
         "_unit": peer.unit,
+        "_user_unit": peer.user_unit,
     }
     fields = {name: value for name, value in known.items() if value is not None}
     return b"," + msgspec.json.encode(fields)[1:-1] if fields else b""

@@ -18,6 +18,7 @@ from logengine.intake.answer_writer import AnswerWriter
 from logengine.intake.connection_state import Happening, State, state_after
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
+from logengine.intake.waiting_room import SEND_AGAIN, TOO_MANY, sends_record
 from logengine.protocols.wire import (
     BadHello,
     Event,
@@ -53,8 +54,10 @@ class Connection:
         self._admission = around.admission
         self._arrivals = around.arrivals
         self._producers = around.producers
+        self._seats = around.seats
+        self._hello_timeout = around.hello_timeout
         self._max_record = around.max_record
-        self._add_stream = around.add_stream
+        self._stream_names = around.stream_names
         self._status = around.status
         self._on_closed = on_closed
         self._socket = connection
@@ -62,6 +65,7 @@ class Connection:
         self._encode = protocol.answers
         self._answers = AnswerWriter(connection, self._encode.ack, self._on_answers_written)
         self._state = State.OPEN
+        self._is_opened = False  # it has said a complete line
         self.peer = peer_of(connection)
         self._peer_fields = peer_fields(self.peer)
         self.uid = OVERFLOW_UID if self.peer.uid is None else self.peer.uid
@@ -127,6 +131,30 @@ class Connection:
         self._end_with(
             self._encode.error("stalled", expected="the rest of an unfinished record, in time")
         )
+
+    def give_way(self) -> None:
+        """Ends it in favour of another user's connection: there are too many."""
+        log.warning("connection_gave_way", stream=self.stream, pid=self.peer.pid, uid=self.peer.uid)
+        if self._sends_without_answers():
+            self._end_with(self._encode.error(TOO_MANY, expected=SEND_AGAIN))
+        else:
+            self._end_with(self._encode.goodbye(TOO_MANY))
+
+    def _sends_without_answers(self) -> bool:
+        """Whether it has sent records, read or not, and no hello."""
+        if self._answers.are_wanted or self._receiver.is_inside_hello:
+            return False
+        return self._is_opened or self.held_bytes > 0 or sends_record(self._socket, self._receiver)
+
+    def end_hello(self) -> bool:
+        """Ends it because its hello took too long. Returns False if it was kept from sending."""
+        if not self._poller.watches(self._socket):
+            return False
+        log.warning("hello_timeout", pid=self.peer.pid, uid=self.peer.uid)
+        self._end_with(
+            self._encode.error("hello_timeout", expected="the rest of the first line, in time")
+        )
+        return True
 
     def stop(self) -> None:
         """Reads what the sender has sent so far and nothing more; ends when that is durable."""
@@ -201,6 +229,17 @@ class Connection:
         else:
             self._on_end()
         self._account_for_held(finished=bool(events))
+        self._note_progress(finished=bool(events))
+
+    def _note_progress(self, *, finished: bool) -> None:
+        """Notes whether it has said something complete, or is still inside its hello."""
+        if finished:
+            self._seats.heard(self)
+            if not self._is_opened:
+                self._is_opened = True
+                self._hello_timeout.ends(self)
+        elif not (self._is_opened or self._state.is_closed) and self._receiver.is_inside_hello:
+            self._hello_timeout.begins(self)
 
     def _room_bytes(self) -> int:
         """Returns how many bytes may be read now."""
@@ -292,7 +331,7 @@ class Connection:
         """Answers a hello. Returns False if the answer, and the events `after` it, must wait."""
         stream = hello.stream or self.stream
         try:
-            self._add_stream(stream)
+            self._stream_names.take(self, stream, self.uid)
         except TooManyStreams as error:
             self._end_with(
                 self._encode.error("too_many_streams", found=stream, expected=str(error))
@@ -310,21 +349,24 @@ class Connection:
         self._producers.greet(self, hello.first)
         return False
 
-    def welcome_producer(self, next_number: int) -> None:
-        """Lets a producer start at `next_number`, after all earlier numbers are durable."""
+    def welcome_producer(self, next_number: int, known: int) -> None:
+        """Lets a producer start at `next_number`; `known` is its last number that is known.
+
+        Everything up to `known` is durable.
+        """
         if self._state.is_closed:
             return
         self._happens(Happening.WELCOME)
         self._arrived = self._durable = next_number - 1
-        self._welcome()
+        self._welcome(known)
         held_back, self._held_back = self._held_back, ()
         self._handle(held_back)
         self._account_for_held(finished=bool(held_back))
         self.resume()
         self._close_if_through()
 
-    def _welcome(self) -> None:
-        self._answers.say(self._encode.welcome(self._arrived + 1, self._max_record))
+    def _welcome(self, known: int | None = None) -> None:
+        self._answers.say(self._encode.welcome(self._arrived + 1, self._max_record, known))
 
     def _on_answers_written(self) -> None:
         self._admission.let_go_on(self)

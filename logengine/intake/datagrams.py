@@ -18,9 +18,10 @@ from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import (
     ANCILLARY_BYTES,
     OVERFLOW_UID,
-    Credentials,
+    Ancillary,
+    ask_for_senders,
     credentials_in,
-    peer_of_process,
+    sender_of,
 )
 from logengine.protocols.wire import Lines, TooLarge, WireProtocol
 from logengine.store.pending import Entry
@@ -77,7 +78,7 @@ class DatagramSocket:
         self._is_inherited = inherited
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
-        self._senders: dict[Credentials, _Sender] = {}
+        self._senders: dict[tuple[int, int, int], _Sender] = {}
         self._senders_until_s = 0.0
         self._gathered: list[bytes] = []  # lines of one sender, to be stamped together
         self._gathered_of: _Sender | None = None
@@ -88,7 +89,7 @@ class DatagramSocket:
         self.uid = OVERFLOW_UID  # of the next datagram's sender, if there are quotas
         self.held_bytes = 0
         receiving.setblocking(False)
-        receiving.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ask_for_senders(receiving)
 
     def is_of(self, receiving: socket.socket) -> bool:
         """Whether it reads from this socket."""
@@ -168,7 +169,7 @@ class DatagramSocket:
                 [self._buffer], ANCILLARY_BYTES, socket.MSG_TRUNC
             )
             taken_bytes += size_bytes
-            self._take(self._sender_of(credentials_in(ancillary)), size_bytes)
+            self._take(self._sender_of(ancillary), size_bytes)
 
     def _may_read(self) -> bool:
         return self._admission.room_for(self) is not None or self._admission.may_finish_records(
@@ -214,7 +215,8 @@ class DatagramSocket:
                 self.stream, Entry(arrived.body, arrived.records, arrived.timestamp, 0, sender)
             )
 
-    def _sender_of(self, credentials: Credentials) -> _Sender:
+    def _sender_of(self, ancillary: Ancillary) -> _Sender:
+        credentials = credentials_in(ancillary)
         now_s = self._loop.time()
         if now_s >= self._senders_until_s:
             self._senders_until_s = now_s + _SENDERS_KEPT_S
@@ -223,7 +225,7 @@ class DatagramSocket:
         if sender is None:
             if len(self._senders) >= _SENDERS_KEPT_MAX:
                 self._senders.clear()
-            peer = peer_of_process(credentials)
+            peer = sender_of(ancillary)
             sender = _Sender(self.stream, credentials.uid, peer, peer_fields(peer))
             self._senders[credentials] = sender
         return sender

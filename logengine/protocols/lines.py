@@ -34,6 +34,7 @@ class LinesReceiver(NewlineFraming):
     """
 
     awaits_opening = False  # there is no hello and no request in this protocol
+    is_inside_hello = False
 
     def __init__(self, max_record: int) -> None:
         self._max_record = max_record

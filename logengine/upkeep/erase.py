@@ -218,19 +218,25 @@ def _overwrite(path: Path, patience_s: float) -> None:
     """Writes zeros over all bytes of a file, and syncs them."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        if os.fstat(descriptor).st_nlink > 1:
-            # For example, a backup made with hard links: it is not ours to destroy.
-            raise OldBytesRemain(
-                f"{path} has another hard link, so its bytes are still there; "
-                "find it with `find -samefile`, remove it, and run this again"
-            )
+        _check_that_no_other_name_exists(descriptor, path)
         _wait_until_nobody_reads(descriptor, path, patience_s)
+        # A backup that had it open may have made a hard link meanwhile.
+        _check_that_no_other_name_exists(descriptor, path)
         left = os.fstat(descriptor).st_size
         while left:
             left -= write_all(descriptor, [_ZEROS[:left]])
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_that_no_other_name_exists(descriptor: int, path: Path) -> None:
+    if os.fstat(descriptor).st_nlink > 1:
+        # For example, a backup made with hard links: it is not ours to destroy.
+        raise OldBytesRemain(
+            f"{path} has another hard link, so its bytes are still there; "
+            "find it with `find -samefile`, remove it, and run this again"
+        )
 
 
 def _wait_until_nobody_reads(descriptor: int, path: Path, patience_s: float) -> None:

@@ -18,6 +18,7 @@ from logengine.disk.segment_file import (
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, runs
 from logengine.format.cover import COVER_SEGMENTS_MAX
+from logengine.format.producers import numbers_in
 from logengine.format.seal_chain import SealChain
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
@@ -264,7 +265,11 @@ def _check_neighbours(before: Header, after: Header, path: str) -> Iterator[Find
         yield Finding(
             path, f"its latest is {after.latest}, but the segment before it has {before.latest}"
         )
-    for producer, number in after.producers.items():
-        known = before.producers.get(producer, 0)
+    said = numbers_in(before)
+    for producer, number in numbers_in(after).items():
+        known = said.get(producer, 0)
         if number < known:
-            yield Finding(path, f"producer {producer!r} is at {number}, but was at {known} before")
+            whose = "" if producer.uid is None else f" of uid {producer.uid}"
+            yield Finding(
+                path, f"producer {producer.name!r}{whose} is at {number}, but was at {known} before"
+            )

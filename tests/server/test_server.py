@@ -41,7 +41,7 @@ PATIENCE_S = 20
 # Long enough that what must not happen would have happened, short enough to wait for.
 A_MOMENT_S = 0.05
 
-ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit")
+ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit")
 
 
 class Disk:
@@ -211,13 +211,12 @@ class Served:
 async def serving(
     root: Path,
     limits: dict[str, Any],
-    store_limits: LimitsConfig | None,
     quotas: Quotas | None = None,
 ) -> AsyncIterator[Served]:
     disk = Disk()
     with ThreadPoolExecutor(4) as executor, patch.object(os, "fsync", disk.fsync):
         served = Served(root, disk)
-        store = Store(served.data, executor, limits=store_limits)
+        store = Store(served.data, executor)
         store.open()
         listener = bind_listener(served.path, 0o666)
         tasks_ended = asyncio.Event()
@@ -257,19 +256,14 @@ async def serving(
 Test = Callable[[Served], Awaitable[None]]
 
 
-def serve(
-    *, streams_max: int | None = None, quotas: Any = None, **limits: Any
-) -> Callable[[Test], Any]:
+def serve(*, quotas: Any = None, **limits: Any) -> Callable[[Test], Any]:
     """Runs a test against a server of its own with `limits`, on either event loop."""
 
     def decorate(test: Test) -> Any:
         @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
         def run(root: Path, loop: str) -> None:
             async def main() -> None:
-                store_limits = LimitsConfig(max_streams=streams_max) if streams_max else None
-                async with serving(
-                    root, limits, store_limits, quotas() if quotas else None
-                ) as served:
+                async with serving(root, limits, quotas() if quotas else None) as served:
                     async with asyncio.timeout(PATIENCE_S):
                         await test(served)
 
@@ -830,7 +824,8 @@ async def test_memory_is_bounded_where_unfinished_records_fill_it(served: Served
     served.disk.go_on()
     for client in clients:
         await client.send_what_fits(b"end\n")
-    await served.until(lambda: served.committer.is_idle and not served.server.admission.held_bytes)
+    await served.until(lambda: served.committer.totals.records == 16 * 102)
+    await served.until(lambda: not served.server.admission.held_bytes)
     assert len(served.values()) == 16 * 102
 
 
@@ -951,7 +946,7 @@ class StopHangs(Exception):
     """`Server.stop` does not come back."""
 
 
-@serve(streams_max=1)
+@serve(max_streams=1)
 async def test_a_stream_that_was_welcomed_can_be_written(served: Served) -> None:
     one, two = await served.connect(), await served.connect()
     welcomes = [await one.hello(stream="one"), await two.hello(stream="two")]

@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from logengine.disk.directory import Directory
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError
+from logengine.format.producers import Producer
 from logengine.format.segment import segment_name
 from logengine.reading.reader import StreamReader
 from logengine.store import opening
@@ -151,7 +152,7 @@ async def test_small_segments_become_large_ones_and_those_are_sealed(data: Path)
         assert sum(sealed) >= 2
         assert len(headers) < 20
         assert all(64_000 <= header.bytes <= 128_000 for header in headers if header.is_sealed)
-        assert headers[-1].producers == {"p": at.number}
+        assert headers[-1].producers_of == {1000: {"p": at.number}}
 
 
 async def test_the_active_segment_is_never_touched(data: Path) -> None:
@@ -210,7 +211,7 @@ async def test_a_stream_found_at_the_start_is_compacted(data: Path) -> None:
         at.number = 900
         await at.commit()
         at.check()
-        assert at.store.last_durable("app", "p") == 901
+        assert at.store.last_durable("app", Producer(1000, "p")) == 901
 
 
 async def test_streams_that_press_on_the_cache_are_compacted_too(data: Path) -> None:
