@@ -98,19 +98,19 @@ def exceeds_limits(text: bytes) -> bool:
 
 
 def may_exceed_limits(text: bytes) -> bool:
-    """Returns False only if no object with `text` as its inside, or itself, exceeds the limits.
+    """Returns False only if neither `text` nor any object in it exceeds the limits.
 
     Takes a small part of the time that decoding takes.
     """
-    if len(text) <= HARMLESS_BYTES_MAX - len(b'{"}'):
+    if len(text) <= HARMLESS_BYTES_MAX:
         return False
-    return count_openings(text) >= NESTING_MAX or (
+    return _count_openings(text) > NESTING_MAX or (
         len(text) > INTEGER_DIGITS_MAX
         and _SAMPLED_ZEROS in text[::_SAMPLE_BYTES].translate(_TO_ZERO)
     )
 
 
-def count_openings(text: bytes) -> int:
+def _count_openings(text: bytes) -> int:
     """Returns how many opening brackets of both kinds `text` has, in strings too."""
     # `count` inspects every byte; `replace` jumps from one to the next.
     return 2 * len(text) - len(text.replace(b"{", b"")) - len(text.replace(b"[", b""))

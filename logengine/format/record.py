@@ -15,10 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from logengine.format.json_object import (
     HARMLESS_BYTES_MAX,
-    INTEGER_DIGITS_MAX,
-    NESTING_MAX,
     OPENING,
-    count_openings,
     exceeds_limits,
     has_controls,
     may_exceed_limits,
@@ -39,6 +36,8 @@ _CHARACTER_BITS = 0b11
 _CONTINUATION_BITS = 0b10
 _CONTINUATION_BYTES_MAX = 3
 TIMESTAMP_START = len(OPENING)
+# Ordinary lines of so many bytes together have fewer brackets than one that is nested too deep.
+_PIECE_BYTES = 16 * 1024
 
 
 class _Refused:
@@ -133,7 +132,11 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
             return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if len(chunk) > HARMLESS_BYTES_MAX and _exceed_limits(chunk, parts):
+    if (
+        len(chunk) > HARMLESS_BYTES_MAX
+        and max(map(len, parts)) + len(b'{"}') > HARMLESS_BYTES_MAX
+        and _exceed_limits(chunk)
+    ):
         return None
     if has_controls(chunk):
         parts = without_controls(chunk).rsplit(b'}\n{"')
@@ -142,21 +145,19 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
     return Stamped((b"}\n" + prefix).join(parts), count)
 
 
-def _exceed_limits(chunk: bytes, parts: list[bytes]) -> bool:
-    """Returns whether one of the objects of `chunk` exceeds the limits; it is split into `parts`.
+def _exceed_limits(chunk: bytes) -> bool:
+    """Returns whether one of the objects in lines of `chunk` exceeds the limits.
 
-    Examines single objects only if the chunk as a whole leaves a doubt.
+    Examines single lines only in pieces of the chunk that leave a doubt.
     """
-    longest = max(map(len, parts)) + len(b'{"}')
-    if longest <= HARMLESS_BYTES_MAX:
-        return False
-    if longest <= INTEGER_DIGITS_MAX and count_openings(chunk) - len(parts) < NESTING_MAX:
-        return False
-    doubtful = [index for index, part in enumerate(parts) if may_exceed_limits(part)]
-    if not doubtful:
-        return False
-    lines = chunk.split(b"\n")
-    return any(exceeds_limits(lines[index]) for index in doubtful)
+    start = 0
+    while start < len(chunk):
+        stop = chunk.find(b"\n", start + _PIECE_BYTES) + 1 or len(chunk)
+        piece = chunk[start:stop]
+        if may_exceed_limits(piece) and any(map(exceeds_limits, piece.split(b"\n"))):
+            return True
+        start = stop
+    return False
 
 
 def stamp_exactly(chunk: bytes, opening: bytes) -> Stamped:
