@@ -9,6 +9,7 @@ import msgspec
 
 from logengine.cli.messages import tell
 from logengine.format.block import Record
+from logengine.format.json_object import decode_string, stored_fields
 from logengine.format.record import ENVELOPE_NAMES
 from logengine.printable import escape
 from logengine.reading import Batch, Problem
@@ -72,11 +73,10 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
         colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
     )
 
-    # Values stay undecoded, as sent: Python cannot represent every JSON number.
-    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
     def render(record: Record) -> bytes:
-        fields = decoder.decode(record.line)
+        # Values stay undecoded, as sent: Python cannot represent every JSON number.
+        fields = stored_fields(record.line)
+        assert fields is not None
         last = [
             f"\n    {name}: {_indented(_text(fields.pop(name)))}"
             for name in _SHOWN_LAST
@@ -110,7 +110,7 @@ def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any
 
 def _text(value: msgspec.Raw) -> str:
     text = bytes(value)
-    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode()
+    return decode_string(text) if text.startswith(b'"') else text.decode()
 
 
 def _indented(text: str) -> str:

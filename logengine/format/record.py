@@ -1,9 +1,10 @@
 """Records: one JSON object per line, starting with the engine's envelope.
 
 A sender's line becomes a stored line by inserting the envelope (`_ts`, `_pid`, …) before its
-first key; the sender's own bytes stay as they are. A line that is not a JSON object is stored as
-`{"message": "<the line>"}`. `stamp` does this for a chunk of lines. It has a fast path for chunks
-that are plainly NDJSON and an exact path for everything else; both produce the same bytes.
+first key; the sender's own bytes stay as they are, except for control characters. A line that is
+not admitted as a JSON object is stored as `{"message": "<the line>"}`; `json_object` defines what
+is. `stamp` does this for a chunk of lines. It has a fast path for chunks that are plainly NDJSON
+and an exact path for everything else; both produce the same bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,16 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
+
+from logengine.format.json_object import (
+    HARMLESS_BYTES_MAX,
+    OPENING,
+    exceeds_limits,
+    has_controls,
+    may_exceed_limits,
+    object_fields,
+    without_controls,
+)
 
 # Set by the engine, never by a sender. `_erased` replaces the content of an erased record;
 # `_stream`, `_seq` and `_gaps` are added on output only.
@@ -24,10 +35,9 @@ BLANK = b" \t\r"  # a line of nothing else is not a record
 _CHARACTER_BITS = 0b11
 _CONTINUATION_BITS = 0b10
 _CONTINUATION_BYTES_MAX = 3
-_OPENING = b'{"_ts":"'
-TIMESTAMP_START = len(_OPENING)
-
-_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
+TIMESTAMP_START = len(OPENING)
+# Ordinary lines of so many bytes together have fewer brackets than one that is nested too deep.
+_PIECE_BYTES = 16 * 1024
 
 
 class _Refused:
@@ -74,7 +84,7 @@ class Stamped(NamedTuple):
 
 def envelope(timestamp: str, peer_fields: bytes) -> bytes:
     """Returns the start of a stored record: an open object, such as `{"_ts":"…","_pid":1`."""
-    return b'%s%s"%s' % (_OPENING, timestamp.encode(), peer_fields)
+    return b'%s%s"%s' % (OPENING, timestamp.encode(), peer_fields)
 
 
 def peer_fields(peer: Peer) -> bytes:
@@ -88,7 +98,8 @@ def peer_fields(peer: Peer) -> bytes:
         "_user_unit": peer.user_unit,
     }
     fields = {name: value for name, value in known.items() if value is not None}
-    return b"," + msgspec.json.encode(fields)[1:-1] if fields else b""
+    # A process chooses its own name, and may put control characters into it.
+    return b"," + without_controls(msgspec.json.encode(fields))[1:-1] if fields else b""
 
 
 def stamp(chunk: bytes, opening: bytes) -> Stamped:
@@ -110,7 +121,8 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
     """
     if not (chunk.startswith(b'{"') and chunk.endswith(b"}\n")):
         return None
-    parts = chunk.split(b'}\n{"')
+    # From the end: it searches for the rarer end of the separator, in half the time.
+    parts = chunk.rsplit(b'}\n{"')
     count = len(parts)
     # `count` inspects every byte; `replace` jumps from newline to newline.
     if len(chunk) - len(chunk.replace(b"\n", b"")) != count:
@@ -122,9 +134,32 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
             return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    if (
+        len(chunk) > HARMLESS_BYTES_MAX
+        and max(map(len, parts)) + len(b'{"}') > HARMLESS_BYTES_MAX
+        and _exceed_limits(chunk)
+    ):
+        return None
+    if has_controls(chunk):
+        parts = without_controls(chunk).rsplit(b'}\n{"')
     prefix = opening + b',"'
     parts[0] = prefix + parts[0][2:]
     return Stamped((b"}\n" + prefix).join(parts), count)
+
+
+def _exceed_limits(chunk: bytes) -> bool:
+    """Returns whether one of the objects in lines of `chunk` exceeds the limits.
+
+    Examines single lines only in pieces of the chunk that leave a doubt.
+    """
+    start = 0
+    while start < len(chunk):
+        stop = chunk.find(b"\n", start + _PIECE_BYTES) + 1 or len(chunk)
+        piece = chunk[start:stop]
+        if may_exceed_limits(piece) and any(map(exceeds_limits, piece.split(b"\n"))):
+            return True
+        start = stop
+    return False
 
 
 def stamp_exactly(chunk: bytes, opening: bytes) -> Stamped:
@@ -149,18 +184,7 @@ def _stamp_line(line: bytes, opening: bytes) -> bytes:
         # Bytes that are not UTF-8 are kept, readable and without loss, as `\xff`.
         text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
         inside = b'"message":' + msgspec.json.encode(text)
-    return b"%s,%s}\n" % (opening, inside) if inside else b"%s}\n" % opening
-
-
-def object_fields(text: bytes) -> dict[str, Raw] | None:
-    """Returns the fields of `text` if it is one JSON object with nothing around it, else None."""
-    if not (text.startswith(b"{") and text.endswith(b"}")):
-        return None
-    try:
-        text.decode()
-        return _fields_decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+    return b"%s,%s}\n" % (opening, without_controls(inside)) if inside else b"%s}\n" % opening
 
 
 def _inside_of_object(text: bytes) -> bytes | None:

@@ -34,6 +34,7 @@ from logengine.format.compression import (
     record_frame,
     with_frames,
 )
+from logengine.format.json_object import fault_of_line
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
     Frame,
@@ -45,7 +46,7 @@ from logengine.format.segment import (
     timestamp_of,
 )
 from logengine.upkeep.repair_plan import Examined, FileRemoval, Piece, RepairPlan, Span, plan_repair
-from logengine.upkeep.salvage import SalvageReport, encode_salvage, fault_of_line, salvage
+from logengine.upkeep.salvage import SalvageReport, encode_salvage, salvage
 from logengine.upkeep.verify import check_segment
 
 DAMAGED_DIRECTORY = ".damaged"

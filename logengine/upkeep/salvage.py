@@ -7,10 +7,8 @@ lies between it and a place whose number is known; otherwise it is a guess.
 """
 
 import hashlib
-import json
-import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -18,9 +16,8 @@ from zstandard import ZstdError
 
 from logengine.format.block import runs
 from logengine.format.compression import decompress_what_can_be, frame_length, frame_starts
-from logengine.format.record import ENVELOPE_NAMES
-from logengine.format.segment import Header, timestamp_of
-from logengine.format.timestamp import is_timestamp
+from logengine.format.json_object import fault_of_line, stored_fields
+from logengine.format.segment import Header
 
 # Limit for a frame whose size no header gives. Writers put slightly more than 1 MiB in a frame.
 _FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -56,38 +53,6 @@ class _Part(NamedTuple):
     is_placed: bool
     is_complete: bool
     is_proven: bool = False
-
-
-def fault_of_line(line: bytes) -> str | None:
-    """Returns why a line, without its newline, is not a stored record; None if it is one."""
-    try:
-        record = _decode(line)
-    except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}"
-    if not isinstance(record, dict):
-        return "is not a JSON object"
-    if next(iter(record), None) != ENVELOPE_NAMES[0] or not is_timestamp(timestamp_of(line)):
-        return f"does not begin with the {ENVELOPE_NAMES[0]} of the envelope"
-    return None
-
-
-def _decode(line: bytes) -> Any:
-    """Decodes a line, with integers as strings. Raises `ValueError` and `RecursionError`.
-
-    Accepts everything that the daemon stores: numbers of any length, although Python converts at
-    most 4,300 digits to an int, and as many nesting levels as the daemon accepted, which had fewer
-    calls on its stack.
-    """
-    text = line.decode()
-    try:
-        return json.loads(text, parse_int=str)
-    except RecursionError:
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(2 * limit)
-        try:
-            return json.loads(text, parse_int=str)
-        finally:
-            sys.setrecursionlimit(limit)
 
 
 def salvage(content: bytes, first: int, header: Header | None, *, compressed: bool) -> Salvage:
@@ -187,10 +152,7 @@ def _part_of_plain(content: bytes, first: int, header: Header | None) -> _Part:
 
 def _is_header_line(line: bytes) -> bool:
     """Returns whether a damaged header line is still recognisable, and ends where it should."""
-    try:
-        return line.startswith(_HEADER_START) and isinstance(_decode(line), dict)
-    except (ValueError, RecursionError):
-        return False
+    return line.startswith(_HEADER_START) and stored_fields(line) is not None
 
 
 def _parts_of_frames(content: bytes, first: int, header: Header | None) -> Iterator[_Part]:

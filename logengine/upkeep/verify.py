@@ -18,6 +18,7 @@ from logengine.disk.segment_file import (
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, runs
 from logengine.format.cover import COVER_SEGMENTS_MAX
+from logengine.format.json_object import fault_of_line
 from logengine.format.producers import numbers_in
 from logengine.format.seal_chain import SealChain
 from logengine.format.segment import (
@@ -27,7 +28,6 @@ from logengine.format.segment import (
     first_of_name,
     timestamp_of,
 )
-from logengine.upkeep.salvage import fault_of_line
 
 # How often a stream is listed again because a compaction or commit changed it during the reading.
 _LOOKS_MAX = 100
