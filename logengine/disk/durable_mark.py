@@ -85,8 +85,8 @@ class MarkReader:
         """The mark in the file, whether or not its writer stopped cleanly. Raises `OSError`."""
         for _ in range(_READS_MAX):
             try:
-                descriptor = _open(self._data, _path_of(stream), os.O_RDONLY)
-            except (FileNotFoundError, NotADirectoryError):
+                descriptor = _open(self._data, stream, os.O_RDONLY)
+            except FileNotFoundError:
                 return None
             try:
                 found = _decode(os.pread(descriptor, _LINE_BYTES_MAX, 0))
@@ -183,14 +183,14 @@ class DurableMarks:
                     with contextlib.suppress(OSError):
                         directory.unlink(temp)
                     raise
-        begun.name = _path_of(stream)
+        begun.name = stream
         self._begun[stream] = begun
         self._left_behind.pop(stream, None)
 
     def _written_as(self, directory: Directory, temp: str, last: int) -> "_Begun":
         try:
             inode = _create(directory, temp)
-            begun = _Begun(self._data, f"{MARKS_NAME}/{temp}", self._boot_id or _NO_BOOT, inode)
+            begun = _Begun(self._data, temp, self._boot_id or _NO_BOOT, inode)
             begun.move(Mark(last, last + 1))
         except OSError:
             with contextlib.suppress(OSError):
@@ -236,12 +236,13 @@ class DurableMarks:
             with data.subdirectory(MARKS_NAME) as directory:
                 for name in directory.names():
                     if is_stream_name(name) or name.startswith("."):
-                        directory.unlink(name)
+                        with contextlib.suppress(IsADirectoryError):
+                            directory.unlink(name)
             data.remove(MARKS_NAME)
 
 
 class _Begun:
-    """The mark of one stream, at `name` below the data directory, and its intended content."""
+    """The mark of one stream, called `name`, and its intended content."""
 
     def __init__(self, data: AnyDirectory, name: str, boot_id: str, inode: int) -> None:
         self.name = name
@@ -272,20 +273,21 @@ class _Begun:
             os.close(descriptor)
 
 
-def _path_of(stream: str) -> str:
-    """The path of a stream's mark below the data directory."""
-    return f"{MARKS_NAME}/{stream}"
-
-
 def _open(data: AnyDirectory, name: str, flags: int) -> int:
-    if isinstance(data, Directory):
-        return data.open_file(name, flags)
-    return os.open(data / name, flags | os.O_CLOEXEC)
+    """Opens a mark. Raises `FileNotFoundError`, `UnexpectedFile` and `OSError`."""
+    with opened(data) as within, within.subdirectory(MARKS_NAME) as directory:
+        return directory.open_file(name, flags)
 
 
 def _create(directory: Directory, name: str) -> int:
-    """Makes an empty file, or truncates an existing one; returns its inode."""
-    descriptor = directory.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    """Makes an empty file, in place of an existing one; returns its inode."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        descriptor = directory.open_file(name, flags)
+    except FileExistsError:
+        # Left by a killed process. Not emptied: somebody may have linked another file here.
+        directory.unlink(name)
+        descriptor = directory.open_file(name, flags)
     try:
         return os.fstat(descriptor).st_ino
     finally:

@@ -19,12 +19,13 @@ from zstandard import ZstdError
 from logengine.format.block import runs
 from logengine.format.compression import decompress_what_can_be, frame_length, frame_starts
 from logengine.format.record import ENVELOPE_NAMES
-from logengine.format.segment import Header, timestamp_of
+from logengine.format.segment import FRAME_BODY_BYTES_MAX, HEADER_START, Header, timestamp_of
 from logengine.format.timestamp import is_timestamp
 
 # Limit for a frame whose size no header gives. Writers put slightly more than 1 MiB in a frame.
 _FRAME_BYTES_MAX = 64 * 1024 * 1024
-_HEADER_START = b'{"_segment":'
+# Limit for all frames of a file whose header is damaged: as much as a segment usually has, at most.
+_FRAMES_BYTES_MAX = 256 * 1024 * 1024
 
 
 class SalvagedLine(NamedTuple):
@@ -60,6 +61,8 @@ class _Part(NamedTuple):
 
 def fault_of_line(line: bytes) -> str | None:
     """Returns why a line, without its newline, is not a stored record; None if it is one."""
+    if len(line) > FRAME_BODY_BYTES_MAX:
+        return f"has {len(line)} bytes, more than any record"
     try:
         record = _decode(line)
     except (ValueError, RecursionError) as error:
@@ -188,7 +191,7 @@ def _part_of_plain(content: bytes, first: int, header: Header | None) -> _Part:
 def _is_header_line(line: bytes) -> bool:
     """Returns whether a damaged header line is still recognisable, and ends where it should."""
     try:
-        return line.startswith(_HEADER_START) and isinstance(_decode(line), dict)
+        return line.startswith(HEADER_START) and isinstance(_decode(line), dict)
     except (ValueError, RecursionError):
         return False
 
@@ -196,7 +199,7 @@ def _is_header_line(line: bytes) -> bool:
 def _parts_of_frames(content: bytes, first: int, header: Header | None) -> Iterator[_Part]:
     place = _end_of_header(content)
     if header is None or header.frames is UNSET or place is None:
-        bodies = [body for body in _bodies_in(content) if not body.startswith(_HEADER_START)]
+        bodies = [body for body in _bodies_in(content) if not body.startswith(HEADER_START)]
         # A body may end within a line.
         yield _Part(b"\n".join(bodies), first, None, is_placed=False, is_complete=False)
         return
@@ -223,15 +226,19 @@ def _bodies_in(content: bytes) -> Iterator[bytes]:
     """Yields the content of the frames that can be found without the header's table of them."""
     view = memoryview(content)
     place = 0
+    left_bytes = _FRAMES_BYTES_MAX
     for start in frame_starts(content):
         if start < place:
             continue
+        if left_bytes <= 0:
+            return
         try:
             length = frame_length(view[start:])
         except ZstdError:
             continue
         stop = len(content) if length is None else start + length
-        body = decompress_what_can_be(view[start:stop], _FRAME_BYTES_MAX)
+        body = decompress_what_can_be(view[start:stop], min(_FRAME_BYTES_MAX, left_bytes))
+        left_bytes -= len(body)
         if body:
             yield body
         # Its length may be what is damaged, so the search for the next frame continues inside it.
