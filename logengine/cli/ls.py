@@ -6,6 +6,8 @@ import click
 import msgspec
 
 from logengine.cli.options import data_option, resolve_data, streams_argument
+from logengine.cli.output import escape
+from logengine.disk.segment_file import not_streams
 from logengine.reading import streams as summarize
 from logengine.units import format_size_rounded
 
@@ -22,7 +24,8 @@ Examples:
 @data_option
 def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:  # noqa: FBT001
     """List the streams: records, bytes on disk, segments, time of first and last record."""
-    summaries = summarize(*streams, data=resolve_data(data))
+    data = resolve_data(data)
+    summaries = summarize(*streams, data=data)
     if as_json:
         for summary in summaries:
             click.echo(msgspec.json.encode(summary))
@@ -52,6 +55,8 @@ def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:
                 f"run `logengine verify {summary.stream}`",
                 err=True,
             )
+    for name, what in ({} if streams else not_streams(data)).items():
+        click.echo(escape(f"logengine: {data / name}: {what}"), err=True)
 
 
 def _seconds(timestamp: str | None) -> str:
