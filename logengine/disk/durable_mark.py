@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
 from logengine.disk.directory import AnyDirectory, Directory, opened
+from logengine.disk.regular_file import open_at_path
 from logengine.format.segment import is_stream_name
 
 MARKS_NAME = ".durable"
@@ -85,8 +86,8 @@ class MarkReader:
         """The mark in the file, whether or not its writer stopped cleanly. Raises `OSError`."""
         for _ in range(_READS_MAX):
             try:
-                descriptor = _open(self._data, stream, os.O_RDONLY)
-            except FileNotFoundError:
+                descriptor = self._open(stream)
+            except (FileNotFoundError, NotADirectoryError):
                 return None
             try:
                 found = _decode(os.pread(descriptor, _LINE_BYTES_MAX, 0))
@@ -103,6 +104,12 @@ class MarkReader:
                 return found.mark
             time.sleep(_READ_AGAIN_S)
         return _NOTHING_KNOWN
+
+    def _open(self, stream: str) -> int:
+        if isinstance(self._data, Directory):
+            with self._data.subdirectory(MARKS_NAME) as directory:
+                return directory.open_file(stream, os.O_RDONLY)
+        return open_at_path(os.path.join(self._data, MARKS_NAME, stream), os.O_RDONLY)
 
     def _is_there(self, name: str) -> bool:
         if isinstance(self._data, Directory):
@@ -129,6 +136,7 @@ class DurableMarks:
         self._behind: set[str] = set()
         # Last numbers of streams that have, or may have, an old mark that is not taken over yet.
         self._left_behind: dict[str, int] = {}
+        self._directory: Directory | None = None
         self._beginning = threading.Lock()
         self._reader = MarkReader(data, boot_id)
 
@@ -174,23 +182,35 @@ class DurableMarks:
         with opened(self._data) as data:
             with contextlib.suppress(FileExistsError):
                 data.make(MARKS_NAME, 0o750)
-            with data.subdirectory(MARKS_NAME) as directory:
-                begun = self._written_as(directory, temp, last)
-                try:
-                    # It must be complete from the moment it has its name.
-                    directory.replace(temp, stream)
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        directory.unlink(temp)
-                    raise
+            directory = self._one_of(data.subdirectory(MARKS_NAME))
+        begun = self._written_as(directory, temp, last)
+        try:
+            # It must be complete from the moment it has its name.
+            directory.replace(temp, stream)
+        except OSError:
+            with contextlib.suppress(OSError):
+                directory.unlink(temp)
+            raise
         begun.name = stream
         self._begun[stream] = begun
         self._left_behind.pop(stream, None)
 
+    def _one_of(self, found: Directory) -> Directory:
+        """The directory of the marks, open once for all streams as long as it is the same one."""
+        now = self._directory
+        if now is not None and os.path.samestat(
+            os.fstat(now.descriptor), os.fstat(found.descriptor)
+        ):
+            found.close()
+            return now
+        # The other one is closed with its last mark.
+        self._directory = found
+        return found
+
     def _written_as(self, directory: Directory, temp: str, last: int) -> "_Begun":
         try:
             inode = _create(directory, temp)
-            begun = _Begun(self._data, temp, self._boot_id or _NO_BOOT, inode)
+            begun = _Begun(directory, temp, self._boot_id or _NO_BOOT, inode)
             begun.move(Mark(last, last + 1))
         except OSError:
             with contextlib.suppress(OSError):
@@ -230,6 +250,7 @@ class DurableMarks:
     def end(self) -> None:
         """Removes all marks: everything visible is durable."""
         self._begun.clear()
+        self._directory = None
         self._behind.clear()
         self._left_behind.clear()
         with contextlib.suppress(OSError), opened(self._data) as data:
@@ -242,11 +263,11 @@ class DurableMarks:
 
 
 class _Begun:
-    """The mark of one stream, called `name`, and its intended content."""
+    """The mark of one stream, called `name` in `directory`, and its intended content."""
 
-    def __init__(self, data: AnyDirectory, name: str, boot_id: str, inode: int) -> None:
+    def __init__(self, directory: Directory, name: str, boot_id: str, inode: int) -> None:
         self.name = name
-        self._data = data
+        self._directory = directory
         self._same = b" boot %s inode %020d" % (boot_id.encode(), inode)
         self._mark = _NOTHING_KNOWN
         self._lock = threading.Lock()
@@ -265,18 +286,12 @@ class _Begun:
         line = b"%s crc32 %08x\n" % (text, zlib.crc32(text))
         # Opened only for this write: a file that stays open for writing prevents a read-only
         # remount of its file system.
-        descriptor = _open(self._data, self.name, os.O_WRONLY)
+        descriptor = self._directory.open_file(self.name, os.O_WRONLY)
         try:
             if os.pwrite(descriptor, line, 0) != len(line):
                 raise OSError(errno.EIO, "only a part was written", self.name)
         finally:
             os.close(descriptor)
-
-
-def _open(data: AnyDirectory, name: str, flags: int) -> int:
-    """Opens a mark. Raises `FileNotFoundError`, `UnexpectedFile` and `OSError`."""
-    with opened(data) as within, within.subdirectory(MARKS_NAME) as directory:
-        return directory.open_file(name, flags)
 
 
 def _create(directory: Directory, name: str) -> int:

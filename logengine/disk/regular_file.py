@@ -14,7 +14,6 @@ What is read into memory as a whole has a limit. Sources: open(2), link(2), proc
 """
 
 import errno
-import fcntl
 import os
 import stat
 
@@ -42,7 +41,15 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "not a regular file")
 
 
-def open_regular_file(directory: int, name: str, flags: int, mode: int, path: str) -> int:
+def open_at_path(path: str, flags: int) -> int:
+    """Opens the regular file at `path`, for readers, which hold no directory open.
+
+    As `open_regular_file`, but the directory in `path` may be replaced meanwhile, by its owner.
+    """
+    return open_regular_file(None, path, flags, 0, path)
+
+
+def open_regular_file(directory: int | None, name: str, flags: int, mode: int, path: str) -> int:
     """Opens the regular file `name` in an open directory; `path` is its path, for messages.
 
     Returns a descriptor that child processes do not inherit. Raises `UnexpectedFile` and `OSError`.
@@ -50,7 +57,8 @@ def open_regular_file(directory: int, name: str, flags: int, mode: int, path: st
     """
     assert not flags & os.O_TRUNC, "open it, then truncate it"
     try:
-        # Neither waits for the other end of a FIFO, nor takes a terminal as its own.
+        # Neither waits for the other end of a FIFO, nor takes a terminal as its own. For a regular
+        # file, O_NONBLOCK means nothing.
         careful = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         descriptor = os.open(name, flags | careful, mode, dir_fd=directory)
     except OSError as error:
@@ -63,12 +71,19 @@ def open_regular_file(directory: int, name: str, flags: int, mode: int, path: st
         if not stat.S_ISREG(found.st_mode):
             raise _unexpected(found, stat.S_IFREG, path)
         if found.st_uid != os.geteuid() or found.st_nlink > 1:
-            _check_owner(found, os.fstat(directory), path)
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)  # from now on, it waits as usual
+            _check_owner(found, _around(directory, path), path)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _around(directory: int | None, path: str) -> os.stat_result:
+    if directory is not None:
+        return os.fstat(directory)
+    above = os.path.dirname(path) or os.curdir
+    check_kind(None, above, stat.S_IFDIR, above)
+    return os.stat(above, follow_symlinks=False)
 
 
 def check_kind(directory: int | None, name: str, kind: int, path: str) -> None:

@@ -17,11 +17,12 @@ from msgspec import UNSET
 
 from logengine.disk.directory import (
     AnyDirectory,
+    Directory,
     names_during_changes,
     opened,
     opened_stream,
 )
-from logengine.disk.regular_file import kind_of
+from logengine.disk.regular_file import kind_of, open_at_path
 from logengine.errors import DamagedSegment, UnexpectedFile, UnreadableSegment
 from logengine.format.block import Block
 from logengine.format.segment import (
@@ -501,19 +502,20 @@ def _open(directory: AnyDirectory, first: int) -> _SegmentFile:
     """Opens segment `first`: the compressed file if it exists, otherwise the plain one."""
     # A plain segment is removed once the compressed one exists. If neither is found, that
     # happened between the two attempts, or there is none.
-    with opened_stream(directory) as within:
-        for compressed in (True, False):
-            with suppress(FileNotFoundError):
-                return _open_as(within, first, compressed=compressed)
-        return _open_as(within, first, compressed=True)
+    for compressed in (True, False):
+        with suppress(FileNotFoundError):
+            return _open_as(directory, first, compressed=compressed)
+    return _open_as(directory, first, compressed=True)
 
 
 def _open_as(directory: AnyDirectory, first: int, *, compressed: bool) -> _SegmentFile:
     name = segment_name(first, compressed=compressed)
     path = os.path.join(str(directory), name)
     try:
-        with opened_stream(directory) as within:
-            descriptor = within.open_file(name, os.O_RDONLY)
+        if isinstance(directory, Directory):
+            descriptor = directory.open_file(name, os.O_RDONLY)
+        else:
+            descriptor = open_at_path(path, os.O_RDONLY)
     except UnexpectedFile as error:
         if error.filename != path:
             raise  # the stream itself

@@ -178,7 +178,7 @@ def test_a_segment_sealed_between_two_looks_is_found(
     open_file = os.open
 
     def seal_meanwhile(name: str, *arguments: Any, **options: Any) -> int:
-        if first_of_name(str(name)):
+        if first_of_name(os.path.basename(name)):
             looks.append(name)
             if len(looks) == 2:
                 compress_file(plain)
