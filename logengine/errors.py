@@ -70,6 +70,20 @@ class TargetExists(AtomicWriteError, FileExistsError):
     """A file should have been created, but its name is already taken."""
 
 
+class UnexpectedFile(LogEngineError, OSError):
+    """Something else has the name of a file or directory of logengine, such as a FIFO or a link.
+
+    `strerror` says what it is, `filename` where. Remove it, or move it away.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Reduces like `OSError`, which keeps more than its `args`."""
+        return cast("tuple[Any, ...]", OSError.__reduce__(self))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
 class OutdatedPlan(LogEngineError):
     """A commit was planned on a stream state that never became durable; plan it again.
 

@@ -7,6 +7,7 @@ import msgspec
 
 from logengine.cli.messages import say, tell
 from logengine.cli.options import data_option, resolve_data, streams_argument
+from logengine.disk.segment_file import not_streams
 from logengine.reading import streams as summarize
 from logengine.units import format_size_rounded
 
@@ -23,7 +24,8 @@ Examples:
 @data_option
 def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:  # noqa: FBT001
     """List the streams: records, bytes on disk, segments, time of first and last record."""
-    summaries = summarize(*streams, data=resolve_data(data))
+    data = resolve_data(data)
+    summaries = summarize(*streams, data=data)
     if as_json:
         for summary in summaries:
             click.echo(msgspec.json.encode(summary))
@@ -52,6 +54,8 @@ def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:
                 f"{summary.stream}: damaged segments at its ends; "
                 f"run `logengine verify {summary.stream}`"
             )
+    for name, what in ({} if streams else not_streams(data)).items():
+        tell(f"{data / name}: {what}")
 
 
 def _seconds(timestamp: str | None) -> str:

@@ -10,7 +10,7 @@ import click
 
 from logengine.cli.messages import note, say
 from logengine.cli.options import data_option, resolve_data, streams_argument
-from logengine.disk.segment_file import size_of_segments
+from logengine.disk.segment_file import not_streams, size_of_segments
 from logengine.format.seal_chain import SealChain
 from logengine.format.seal_list import SEAL_HASH_RULE, parse_seal_list
 from logengine.reading import stream_names
@@ -108,6 +108,9 @@ def command(
             (stream, list(verify_stream(data / stream, bar.update, chains[stream])))
             for stream in names
         )
+    strange = {} if streams else not_streams(data)
+    for name, what in strange.items():
+        say(f"{data / name}: {what}, so nobody reads or writes it")
     gone = [] if streams else sorted(anchors.keys() - names)
     for stream in gone:
         say(f"{data / stream}: it is in the list of seals, but there is no such stream")
@@ -115,7 +118,7 @@ def command(
         for stream in sorted(set(names) - anchors.keys()):
             note(f"{stream} is not in the list of seals")
     are_sound = [_report(findings, stream, chains[stream]) for stream, findings in found]
-    ctx.exit(0 if all(are_sound) and not gone else 1)
+    ctx.exit(0 if all(are_sound) and not gone and not strange else 1)
 
 
 def _anchors(

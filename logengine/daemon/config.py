@@ -34,6 +34,7 @@ from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
     KiB,
+    MiB,
     RecordsPerSecond,
     Size,
     format_duration,
@@ -266,6 +267,14 @@ def _size_rules(config: Config) -> Iterator[_Rule]:
         ("limits.max_pending_stream", limits.max_pending_stream, record, " (limits.max_record)"),
     ):
         yield key, format_size(size), f"at least {format_size(least)}{why}", size >= least
+    # So no segment and no frame is larger than a reader accepts: see `BODY_BYTES_MAX`.
+    for key, size, most in (
+        ("limits.max_record", record, 32 * MiB),
+        ("commit.max_batch", commit.max_batch, 256 * MiB),
+        ("commit.rewrite_limit", commit.rewrite_limit, 256 * MiB),
+        ("compaction.seal_bytes", config.compaction.seal_bytes, 256 * MiB),
+    ):
+        yield key, format_size(size), f"at most {format_size(most)}", size <= most
     yield (
         "limits.max_pending_stream",
         format_size(limits.max_pending_stream),

@@ -88,7 +88,7 @@ class Block(msgspec.Struct, frozen=True):
 
     def lines(self) -> list[bytes]:
         """Returns the lines, without newlines. Raises `DamagedSegment` unless they are `count`."""
-        lines = self.body.split(b"\n")
+        lines = self.body.split(b"\n", self.count + 1)
         if lines.pop() or len(lines) != self.count:
             raise self._damage()
         return lines

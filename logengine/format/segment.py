@@ -26,6 +26,11 @@ COMPRESSED_SUFFIX = ".ndjson.zst"
 HEADER_READ_BYTES = 4096
 # How much zstd can expand a byte: a block of 4 bytes becomes at most 128 KiB.
 _EXPANSION_MAX = 32 * 1024
+# A reader has a whole body in memory, or a whole frame: no more than the configuration allows any
+# writer. A frame has 1 MiB and perhaps one long record more.
+BODY_BYTES_MAX = 1024 * 1024 * 1024
+FRAME_BODY_BYTES_MAX = 256 * 1024 * 1024
+HEADER_START = b'{"_segment":'
 STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
 
 # No writer gives a name with a higher number, and no header can contain one.
@@ -292,8 +297,7 @@ def decode_header(line: bytes, path: str) -> Header:
     _check_encoding(header, object_bytes, path, is_hashed=bool(is_hashed))
     if not is_stream_name(header.stream):
         raise DamagedSegment(path, f"its header names an invalid stream {header.stream!r}")
-    if header.first < 1 or min(header.count, header.bytes, _least_of_users(header)) < 0:
-        raise DamagedSegment(path, "its header has a number that is out of range")
+    _check_numbers(header, path)
     times = (header.since, header.until, header.latest)
     if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:
         raise DamagedSegment(path, "its header has impossible times")
@@ -305,6 +309,24 @@ def decode_header(line: bytes, path: str) -> Header:
     _check_seal(header, path)
     _check_restored(header, path)
     return header
+
+
+def _check_numbers(header: Header, path: str) -> None:
+    """Raises `DamagedSegment` for numbers that no writer gives.
+
+    Readers allocate what a header says, before they can check the body.
+    """
+    if header.first < 1 or min(header.count, header.bytes, _least_of_users(header)) < 0:
+        raise DamagedSegment(path, "its header has a number that is out of range")
+    if header.bytes > BODY_BYTES_MAX:
+        raise DamagedSegment(
+            path,
+            f"its header says {header.bytes} bytes, but no body has more than {BODY_BYTES_MAX}",
+        )
+    if 2 * header.count > header.bytes:  # a line has at least a character and its newline
+        raise DamagedSegment(
+            path, f"its header says {header.count} records in {header.bytes} bytes"
+        )
 
 
 def _check_encoding(header: Header, found: bytes, path: str, *, is_hashed: bool) -> None:
@@ -413,6 +435,7 @@ def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:
     for frame in frames:
         if (
             min(frame.stored_bytes, frame.body_bytes, frame.count) < 1
+            or frame.body_bytes > FRAME_BODY_BYTES_MAX
             or frame.body_bytes > frame.stored_bytes * _EXPANSION_MAX
         ):
             raise DamagedSegment(path, "its header has an impossible frame")

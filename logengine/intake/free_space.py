@@ -253,7 +253,7 @@ def _free_of(data: Directory, keep_free: Callable[[int], int]) -> _Seen:
 
 def _read_note(data: Directory) -> SharedSpace | None:
     """Returns what an earlier process noted; None if there is nothing usable. Raises `OSError`."""
-    descriptor = data.open_file(SHARES_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = data.open_file(SHARES_NAME, os.O_RDONLY)
     try:
         text = os.read(descriptor, _SHARES_BYTES_MAX)
     finally:
@@ -268,7 +268,7 @@ def _write_note(data: Directory, shared: SharedSpace | None) -> None:
     if shared is None:
         data.unlink(SHARES_NAME)
         return
-    descriptor = data.open_file(SHARES_NAME, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)
+    descriptor = data.open_file(SHARES_NAME, os.O_WRONLY | os.O_CREAT)
     try:
         text = msgspec.json.encode(shared)
         write_all(descriptor, [text])

@@ -329,8 +329,7 @@ class _StreamBackup:
 
 @contextlib.contextmanager
 def _opened(source: Directory, name: str) -> Iterator[int]:
-    """Opens a file for reading; follows no link, and waits for nobody."""
-    descriptor = source.open_file(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = source.open_file(name, os.O_RDONLY)
     try:
         yield descriptor
     finally:

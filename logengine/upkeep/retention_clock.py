@@ -20,7 +20,7 @@ import msgspec
 from logengine.disk.crash_mark import read_boot_id
 from logengine.disk.directory import AnyDirectory, Directory, directory_at
 from logengine.disk.segment_file import list_segments, list_streams, read_header
-from logengine.errors import DamagedSegment
+from logengine.errors import DamagedSegment, UnexpectedFile
 from logengine.format.timestamp import format_timestamp, is_timestamp, parse_timestamp
 from logengine.upkeep.clock_plan import KnownTime, first_known, known_after
 
@@ -106,10 +106,8 @@ class RetentionClock:
         return known_after(before, wall_ns, passed_s, ran=False)
 
     def _read(self) -> _Noted | None:
-        with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
-            descriptor = self._data.open_file(
-                CLOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            )
+        with contextlib.suppress(FileNotFoundError, UnexpectedFile, msgspec.MsgspecError):
+            descriptor = self._data.open_file(CLOCK_NAME, os.O_RDONLY)
             try:
                 noted = msgspec.json.decode(
                     os.pread(descriptor, _FILE_BYTES_MAX, 0), type=_Noted, strict=True
@@ -134,7 +132,7 @@ class RetentionClock:
         line = msgspec.json.encode(noted) + b"\n"
         # On a full disk the next start believes an earlier time, which removes less.
         with contextlib.suppress(OSError):
-            descriptor = self._data.open_file(CLOCK_NAME, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)
+            descriptor = self._data.open_file(CLOCK_NAME, os.O_WRONLY | os.O_CREAT)
             try:
                 # Written in place: a new name would have to be synced, and a failed sync of this
                 # directory can lose the name of a stream that a commit is making.

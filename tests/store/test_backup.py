@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
+from logengine.disk.directory import Directory
 from logengine.disk.durable_names import remove_covered
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import BackupRefused, OldBytesRemain
@@ -280,6 +281,10 @@ def test_an_erasure_spares_a_file_that_a_backup_links_while_it_waits(tmp_path: P
     def link(*_: object) -> None:
         os.link(path, tmp_path / "backup")
 
-    with patch.object(erase, "_wait_until_nobody_reads", link), pytest.raises(OldBytesRemain):
-        erase._overwrite(path, 1.0)
+    with (
+        patch.object(erase, "_wait_until_nobody_reads", link),
+        Directory.open(tmp_path) as erasing,
+        pytest.raises(OldBytesRemain),
+    ):
+        erase._overwrite(erasing, path.name, 1.0)
     assert path.read_bytes() == b"records\n"
