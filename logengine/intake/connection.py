@@ -203,14 +203,33 @@ class Connection:
         except OSError:
             data = b""  # reset by the sender; everything it had sent was read before this
         # Bytes of an unfinished record cost little now, and are worked on when it is complete.
-        worked_bytes = len(data) + self._receiver.unfinished_bytes
+        unfinished_bytes = self._receiver.unfinished_bytes
+        worked_bytes = len(data) + unfinished_bytes
         events = self._receiver.receive(data) if data else []
         if data:
+            if self._admission.asks_who_sends:
+                self._charge_for_ignored(data, events, unfinished_bytes)
             self._handle(events)
         else:
             self._on_end()
         self._account_for_held(finished=bool(events))
         return worked_bytes if events else len(data)
+
+    def _charge_for_ignored(
+        self, data: bytes, events: Sequence[Event], unfinished_bytes: int
+    ) -> None:
+        """Takes tokens of the quotas for bytes that became no record, and that no event is for.
+
+        `unfinished_bytes` is how many were held before `data`.
+        """
+        chunks = [event.chunk for event in events if isinstance(event, Lines)]
+        if len(chunks) < len(events):
+            return  # a hello is free, and a refusal takes tokens itself
+        ignored_bytes = unfinished_bytes + len(data) - self._receiver.unfinished_bytes
+        ignored_bytes -= sum(map(len, chunks))
+        if ignored_bytes > 0:
+            lines = data.count(b"\n") - sum(chunk.count(b"\n") for chunk in chunks)
+            self._arrivals.discard(self, lines, ignored_bytes)
 
     def _room_bytes(self) -> int:
         """Returns how many bytes may be read now."""
@@ -295,7 +314,7 @@ class Connection:
             self._answers.say(self._encode.over_quota(first, self._arrived, arrived.over))
 
     def _refuse_record(self) -> None:
-        self._arrivals.refuse(self.stream, self.peer, self._max_record)
+        self._arrivals.refuse(self, self.peer, self._max_record)
         self._add(b"", 0, 1, self._arrivals.timestamp())
         if self._answers.are_wanted:
             self._answers.say(self._encode.too_large(self._arrived, self._max_record))

@@ -192,15 +192,18 @@ class DatagramSocket:
         """Processes a datagram of `size_bytes`, which is in the buffer unless it is too long."""
         self._arrivals.datagrams += 1
         if size_bytes > len(self._buffer):
-            self._arrivals.refuse(self.stream, sender.peer, len(self._buffer))
+            self._arrivals.refuse(sender, sender.peer, len(self._buffer))
             return
         receiver = self._protocol.receiver(self._max_record)
-        for event in (*receiver.receive(bytes(self._buffer[:size_bytes])), *receiver.end()):
+        events = (*receiver.receive(bytes(self._buffer[:size_bytes])), *receiver.end())
+        if not events:
+            self._arrivals.discard(sender, 1, size_bytes)
+        for event in events:
             match event:
                 case Lines(chunk):
                     self._gather(sender, chunk)
                 case TooLarge():
-                    self._arrivals.refuse(self.stream, sender.peer, self._max_record)
+                    self._arrivals.refuse(sender, sender.peer, self._max_record)
 
     def _gather(self, sender: _Sender, chunk: bytes) -> None:
         """Collects consecutive lines of one sender; with quotas, queues them immediately."""
