@@ -4,8 +4,9 @@ A sender is not read while its stream fails or has `max_pending_stream` bytes wa
 streams together have `max_pending`. The kernel's buffers then fill up, and senders block.
 
 Unfinished records may take most of that memory, and no commit frees them. Then only bytes that
-complete records are read from the kernel's buffers, which reduces what is held, and one sender at a
-time is elected to continue with a record that is larger than its kernel buffer.
+complete records are read from the kernel's buffers, which reduces what is held, and one sender of
+each user at a time is elected to continue with a record that is larger than its kernel buffer. So
+no user waits for the unfinished records of another.
 
 A sender over a blocking quota is not read until it has tokens again.
 """
@@ -17,6 +18,9 @@ from typing import NamedTuple, Protocol
 from logengine.intake.quota_gate import QuotaGate
 from logengine.protocols.wire import Opening
 from logengine.store.committer import Committer
+
+# How many readers are elected at a time, and so how many records `max_pending` may be exceeded by.
+ELECTED_MAX = 16
 
 
 class Reader(Protocol):
@@ -73,9 +77,15 @@ class Admission:
         self._stall_timeout_s = stall_timeout_s
         self._loop = asyncio.get_running_loop()
         self._paused: dict[Reader, None] = {}
-        self._stall_timer: asyncio.TimerHandle | None = None
-        self.elected: Reader | None = None
+        self._elected: dict[Reader, asyncio.TimerHandle] = {}  # the timers end those that stall
+        self._elected_last: dict[int, int] = {}  # the number of each waiting user's last election
+        self._elections = 0
         self.held_bytes = 0  # by all readers, outside of any entry
+
+    @property
+    def elected(self) -> list[Reader]:
+        """The readers that may finish a record although the memory is full, one for each user."""
+        return list(self._elected)
 
     @property
     def asks_who_sends(self) -> bool:
@@ -101,7 +111,7 @@ class Admission:
         """Returns how much `reader` may read; None for nothing."""
         if not self._stream_has_room(reader.stream):
             return None
-        if reader is self.elected:
+        if reader in self._elected:
             return UNLIMITED
         if self.is_full or self._quotas.wait_s(reader):
             return None
@@ -130,8 +140,8 @@ class Admission:
     def pause(self, reader: Reader) -> None:
         """Notes a reader that had to stop, to resume it when there is room."""
         self._paused[reader] = None
-        if reader is self.elected and not self._stream_has_room(reader.stream):
-            self._end_election()  # its stream stops it, not its sender
+        if reader in self._elected and not self._stream_has_room(reader.stream):
+            self._end_election(reader)  # its stream stops it, not its sender
         self._elect()
         wait_s = self._quotas.wait_s(reader)
         if wait_s or (self._quotas.are_set and self.room_for(reader) is not None):
@@ -142,7 +152,7 @@ class Admission:
         """Resumes all paused readers that may read, or only `reader`."""
         for paused in [reader] if reader else list(self._paused):
             wait_s = self._quotas.wait_s(paused)
-            if wait_s and paused is not self.elected:
+            if wait_s and paused not in self._elected:
                 self._quotas.wait_for_tokens(wait_s)
             elif self.room_for(paused) is not None:
                 self._paused.pop(paused, None)
@@ -155,15 +165,15 @@ class Admission:
         `finished` means that it finished a record; it may have started another one.
         """
         self.held_bytes += change_bytes
-        if finished and reader is self.elected:
-            self._end_election()
+        if finished and reader in self._elected:
+            self._end_election(reader)
             self.let_go_on()
 
     def forget(self, reader: Reader) -> None:
         """Forgets a reader that has ended, and resumes others in its place."""
         self._paused.pop(reader, None)
-        if reader is self.elected:
-            self._end_election()
+        if reader in self._elected:
+            self._end_election(reader)
         if self._paused:
             self.let_go_on()
 
@@ -182,29 +192,31 @@ class Admission:
         return self._committer.pending_bytes - self._committer.failing_bytes() < half_bytes
 
     def _elect(self) -> None:
-        if self.elected or not self._paused or not self._is_held_up():
+        """Elects one reader of each user that waits, those first who waited longest."""
+        if not self._paused or len(self._elected) >= ELECTED_MAX or not self._is_held_up():
             return
+        busy = {reader.uid for reader in self._elected}
         # A reader stopped by its quota or its stream would only be closed by the timeout.
-        elected = max(
-            (
-                paused
-                for paused in self._paused
-                if paused.holds_parts
+        waiting: dict[int, Reader] = {}
+        for paused in self._paused:
+            if (
+                paused.holds_parts
+                and paused.uid not in busy
                 and self._stream_has_room(paused.stream)
                 and not self._quotas.wait_s(paused)
-            ),
-            key=lambda reader: reader.held_bytes,
-            default=None,
-        )
-        if elected is None:
-            return
-        self.elected = elected
-        self._stall_timer = self._loop.call_later(self._stall_timeout_s, elected.stall)
-        del self._paused[elected]
-        elected.resume()
+            ):
+                other = waiting.get(paused.uid)
+                if other is None or paused.held_bytes > other.held_bytes:
+                    waiting[paused.uid] = paused
+        last = self._elected_last
+        self._elected_last = {uid: last[uid] for uid in (*waiting, *busy) if uid in last}
+        in_turn = sorted(waiting.values(), key=lambda reader: last.get(reader.uid, 0))
+        for elected in in_turn[: ELECTED_MAX - len(self._elected)]:
+            self._elections += 1
+            self._elected_last[elected.uid] = self._elections
+            self._elected[elected] = self._loop.call_later(self._stall_timeout_s, elected.stall)
+            del self._paused[elected]
+            elected.resume()
 
-    def _end_election(self) -> None:
-        self.elected = None
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+    def _end_election(self, reader: Reader) -> None:
+        self._elected.pop(reader).cancel()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from logengine.intake.admission import UNLIMITED, Admission
+from logengine.intake.admission import ELECTED_MAX, UNLIMITED, Admission
 from logengine.intake.quota_gate import QuotaGate
 
 
@@ -77,7 +77,7 @@ async def test_nobody_is_read_while_the_memory_is_full_of_what_will_be_committed
     for sender in senders:
         sender.wants_to_read()
     assert not any(sender.is_read or admission.may_finish_records(sender) for sender in senders)
-    assert admission.elected is None
+    assert not admission.elected
     queue.pending_bytes = 99
     admission.let_go_on()
     assert all(sender.is_read for sender in senders)
@@ -92,13 +92,12 @@ async def test_one_sender_at_a_time_finishes_a_record_where_such_records_fill_th
     for sender in (short, long):
         sender.wants_to_read()
     short.wants_to_read()
-    assert admission.elected in (short, long)
-    first = admission.elected
+    (first,) = cast("list[Sender]", admission.elected)
     other = long if first is short else short
     assert first.is_read
     assert not other.is_read
     first.hold(-first.held_bytes, finished=True)
-    assert admission.elected is None
+    assert not admission.elected
     assert other.is_read
 
 
@@ -107,9 +106,9 @@ async def test_who_can_hold_no_part_of_a_record_is_not_elected() -> None:
     holder, datagrams = Sender(admission), Sender(admission, holds_parts=False)
     holder.hold(120)
     datagrams.wants_to_read()
-    assert admission.elected is None
+    assert not admission.elected
     holder.wants_to_read()
-    assert admission.elected is holder
+    assert admission.elected == [holder]
 
 
 async def test_when_the_elected_one_goes_another_is_elected() -> None:
@@ -119,10 +118,11 @@ async def test_when_the_elected_one_goes_another_is_elected() -> None:
         sender.hold(60)
     for sender in senders:
         sender.wants_to_read()
-    elected = cast("Sender", admission.elected)
+    (elected,) = admission.elected
     admission.forget(elected)
-    assert admission.elected not in (None, elected)
-    assert cast("Sender", admission.elected).is_read
+    (other,) = cast("list[Sender]", admission.elected)
+    assert other is not elected
+    assert other.is_read
 
 
 async def test_who_is_elected_is_so_no_more_when_its_stream_has_no_room() -> None:
@@ -131,10 +131,10 @@ async def test_who_is_elected_is_so_no_more_when_its_stream_has_no_room() -> Non
     sender = Sender(admission)
     sender.hold(120)
     sender.wants_to_read()
-    assert admission.elected is sender
+    assert admission.elected == [sender]
     queue.without_room.add("app")
     sender.wants_to_read()
-    assert admission.elected is None
+    assert not admission.elected
     assert not sender.is_stalled
 
 
@@ -144,3 +144,39 @@ async def test_whole_records_may_be_read_where_unfinished_ones_fill_the_memory()
     holder.hold(120)
     assert admission.may_finish_records(other)
     assert admission.room_for(other) is None
+
+
+async def test_the_unfinished_records_of_one_user_hold_up_no_other() -> None:
+    admission = admitting(Queue())
+    many = [Sender(admission, uid=1) for _ in range(100)]
+    for sender in many:
+        sender.hold(10)
+    one = Sender(admission, uid=2)
+    for sender in (*many, one):
+        sender.wants_to_read()
+    assert [sender.uid for sender in admission.elected] == [1, 2]
+    assert one.is_read
+    # And again, for its next record, although the first of the others has still not finished.
+    one.hold(50)
+    one.hold(-50, finished=True)
+    one.wants_to_read()
+    assert one in admission.elected
+
+
+async def test_users_take_turns_where_more_wait_than_may_be_elected() -> None:
+    admission = admitting(Queue())
+    senders = {uid: Sender(admission, uid=uid) for uid in range(2 * ELECTED_MAX)}
+    for sender in senders.values():
+        sender.hold(10)
+    for sender in senders.values():
+        sender.wants_to_read()
+    assert len(admission.elected) == ELECTED_MAX
+    elections = {sender.uid: 0 for sender in senders.values()}
+    for _ in range(10 * len(senders)):
+        elected = cast("Sender", admission.elected[0])
+        elections[elected.uid] += 1
+        elected.hold(1, finished=True)
+        assert len(admission.elected) <= ELECTED_MAX
+        if elected not in admission.elected:
+            elected.wants_to_read()
+    assert set(elections.values()) <= {9, 10, 11}
