@@ -29,6 +29,8 @@ _QUANTUM_S = TURN_S / 4
 _COMMIT_BYTES_PER_S = 500e6
 # As many as fit into a turn, if each read has one short record.
 READS_PER_POLL = 64
+# The longest rest after a costly turn. The turns of the loop that an ack needs fit into it.
+_REST_S_MAX = 0.01
 
 
 class Readable(Protocol):
@@ -58,13 +60,23 @@ class _Flow:
 class Poller:
     """Calls back for sockets that have data, an error, or a sender that is gone.
 
-    `clock_s` is any clock that never goes back. It is read after each callback. Uses a descriptor
-    for each flow; flows for which there is none share one.
+    `clock_s` is any clock that never goes back. It is read after each callback. `cpu_s` is the CPU
+    time of this thread. Uses a descriptor for each flow; flows for which there is none share one.
+
+    A turn whose last read took far longer than the turn should is followed by a rest, unless there
+    is one flow only: otherwise each of the several turns of the loop that another user's ack needs
+    would wait for such a read.
     """
 
-    def __init__(self, clock_s: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        clock_s: Callable[[], float] | None = None,
+        cpu_s: Callable[[], float] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock_s = clock_s or time.perf_counter
+        self._cpu_s = cpu_s or time.thread_time
+        self._rest: asyncio.TimerHandle | None = None
         self._epoll = select.epoll()
         self._schedule: DeficitRoundRobin[_Flow] = DeficitRoundRobin(_QUANTUM_S)
         self._members: dict[Hashable, int] = {}
@@ -79,6 +91,11 @@ class Poller:
     def flows(self) -> int:
         """How many flows have members."""
         return len(self._flows)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether nothing is read for a moment, after a costly turn."""
+        return self._rest is not None
 
     def enter(self, flow: Hashable) -> None:
         """Notes one more member of `flow`, which may add sockets until it leaves."""
@@ -125,7 +142,10 @@ class Poller:
     def close(self) -> None:
         """Stops watching all sockets."""
         if not self._epoll.closed:
-            self._loop.remove_reader(self._epoll.fileno())
+            if self._rest is None:
+                self._loop.remove_reader(self._epoll.fileno())
+            else:
+                self._rest.cancel()
             for flow in self._polled.values():
                 flow.epoll.close()
             self._epoll.close()
@@ -138,6 +158,18 @@ class Poller:
 
     def _turn(self) -> None:
         self.turns += 1
+        began_s = self._cpu_s()
+        self._share_turn()
+        over_s = self._cpu_s() - began_s - TURN_S
+        if over_s > TURN_S and len(self._flows) > 1:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._rest = self._loop.call_later(min(over_s, _REST_S_MAX), self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._rest = None
+        self._loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def _share_turn(self) -> None:
         schedule = self._schedule
         for descriptor, _ in self._epoll.poll(0, len(self._polled)):
             schedule.wait(self._polled[descriptor])

@@ -847,6 +847,7 @@ class World:
             time.time: lambda: wall_ns() / 1e9,
             time.monotonic: now,
             time.perf_counter: now,
+            time.thread_time: now,
             time.sleep: kernel.sleep,
         }
         was_enabled = gc.isenabled()

@@ -171,6 +171,27 @@ async def test_a_sender_of_costly_bytes_is_read_in_small_pieces(poller: Poller) 
     costly.close()
 
 
+async def test_after_a_costly_read_the_loop_has_time_for_the_acks_of_other_users() -> None:
+    clock = Clock()
+    poller = Poller(lambda: clock.now_s, lambda: clock.now_s)
+    poller.clock = clock  # type: ignore[attr-defined]
+    costly = Sender(poller, "costly", cost_s=50 * TURN_S).watch()
+    costly.theirs.send(b"xyz")
+    while not costly.calls:
+        await turns(1)
+    assert not poller.is_resting  # it is the only user
+    other = Sender(poller, "other").watch()
+    while len(costly.calls) < 2:
+        await turns(1)
+    assert poller.is_resting
+    while len(costly.calls) < 3:
+        await turns(1)
+    poller.close()
+    for sender in (costly, other):
+        sender.theirs.close()
+        sender.ours.close()
+
+
 async def test_nothing_is_kept_of_a_user_whose_last_sender_has_left(poller: Poller) -> None:
     for user in range(50):
         senders = [Sender(poller, user).watch() for _ in range(3)]
