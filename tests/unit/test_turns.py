@@ -161,7 +161,7 @@ def test_a_read_costs_what_it_may_as_soon_as_its_cost_per_byte_is_known(s_per_by
 
 def test_one_dear_read_among_cheap_ones_is_forgiven() -> None:
     size = grown()
-    size.adapt(READ_BYTES_MAX, READ_COST_S * 50)
+    size.adapt(READ_BYTES_MAX, READ_COST_S * 100)
     assert size.size_bytes == READ_BYTES_MIN
     for _ in range(10):
         size.adapt(size.size_bytes, READ_COST_S / 100)
