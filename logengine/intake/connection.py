@@ -18,6 +18,7 @@ from logengine.intake.answer_writer import AnswerWriter
 from logengine.intake.connection_state import Happening, State, state_after
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
+from logengine.intake.turns import ReadSize
 from logengine.intake.waiting_room import SEND_AGAIN, TOO_MANY, sends_record
 from logengine.protocols.wire import (
     BadHello,
@@ -69,12 +70,15 @@ class Connection:
         self.peer = peer_of(connection)
         self._peer_fields = peer_fields(self.peer)
         self.uid = OVERFLOW_UID if self.peer.uid is None else self.peer.uid
+        self.flow = self.uid
+        self.read_size = ReadSize()
         self.stream = stream
         self.producer: str | None = None
         self._arrived = 0
         self._durable = 0
         self._held_back: Sequence[Event] = ()  # received after a hello that is not answered yet
         self._accounted_bytes = 0  # the held bytes that admission knows about
+        self._poller.enter(self.flow)
 
     @property
     def held_bytes(self) -> int:
@@ -89,7 +93,7 @@ class Connection:
     def resume(self) -> None:
         """Resumes reading, whenever there is something to read."""
         if self._state.is_read and not self._poller.watches(self._socket):
-            self._poller.add(self._socket, self._on_readable)
+            self._poller.add(self._socket, self)
 
     def pause(self) -> None:
         """Stops reading: the kernel's buffer fills up, and the sender blocks."""
@@ -195,6 +199,7 @@ class Connection:
         self._receiver.drop_unfinished()
         self._account_for_held(finished=True)
         self._socket.close()
+        self._poller.leave(self.flow)
         self._on_closed(self)
 
     def _account_for_held(self, *, finished: bool) -> None:
@@ -203,33 +208,41 @@ class Connection:
             self._accounted_bytes += change_bytes
             self._admission.hold(self, change_bytes, finished=finished)
 
-    def _on_readable(self) -> None:
+    def on_readable(self) -> int:
+        """Reads once, if it may. Returns how many bytes it worked on."""
         try:
-            self._read()
+            return self._read()
         except Exception:
             # No failure caused by one sender may stop the daemon or keep it busy.
             log.exception("connection_failed", stream=self.stream, pid=self.peer.pid)
             self.close()
+            return 0
 
-    def _read(self) -> None:
+    def _read(self) -> int:
         try:
             room_bytes = self._room_bytes()
             if not room_bytes:
                 self.pause()
                 self._admission.pause(self)
-                return
+                return 0
             data = self._socket.recv(room_bytes)
         except (BlockingIOError, InterruptedError):
-            return
+            return 0
         except OSError:
             data = b""  # reset by the sender; everything it had sent was read before this
+        # Bytes of an unfinished record cost little now, and are worked on when it is complete.
+        unfinished_bytes = self._receiver.unfinished_bytes
+        worked_bytes = len(data) + unfinished_bytes
         events = self._receiver.receive(data) if data else []
         if data:
+            if self._admission.asks_who_sends:
+                self._charge_for_ignored(data, events, unfinished_bytes)
             self._handle(events)
         else:
             self._on_end()
         self._account_for_held(finished=bool(events))
         self._note_progress(finished=bool(events))
+        return worked_bytes if events else len(data)
 
     def _note_progress(self, *, finished: bool) -> None:
         """Notes whether it has said something complete, or is still inside its hello."""
@@ -241,14 +254,31 @@ class Connection:
         elif not (self._is_opened or self._state.is_closed) and self._receiver.is_inside_hello:
             self._hello_timeout.begins(self)
 
+    def _charge_for_ignored(
+        self, data: bytes, events: Sequence[Event], unfinished_bytes: int
+    ) -> None:
+        """Takes tokens of the quotas for bytes that became no record, and that no event is for.
+
+        `unfinished_bytes` is how many were held before `data`.
+        """
+        chunks = [event.chunk for event in events if isinstance(event, Lines)]
+        if len(chunks) < len(events):
+            return  # a hello is free, and a refusal takes tokens itself
+        ignored_bytes = unfinished_bytes + len(data) - self._receiver.unfinished_bytes
+        ignored_bytes -= sum(map(len, chunks))
+        if ignored_bytes > 0:
+            lines = data.count(b"\n") - sum(chunk.count(b"\n") for chunk in chunks)
+            self._arrivals.discard(self, lines, ignored_bytes)
+
     def _room_bytes(self) -> int:
         """Returns how many bytes may be read now."""
         # After a stop, no more than the kernel's buffer is left to read.
         if self._answers.are_too_many and not self._state.is_stopping:
             return 0
+        size_bytes = self.read_size.size_bytes
         room = self._admission.room_for(self)
         if room is not None:
-            return RECEIVE_BYTES if room is UNLIMITED else self._bytes_in(room)
+            return size_bytes if room is UNLIMITED else self._bytes_in(room)
         # Only the first record says which stream it is for, and that stream may have room.
         is_new = self._receiver.awaits_opening
         may_finish = self._admission.may_finish_records(self)
@@ -259,11 +289,18 @@ class Connection:
             return 1  # that is the end, and may be read at any time
         if is_new and self._admission.may_read_opening(self, self._receiver.opening(waiting)):
             return self._receiver.bytes_of(waiting, 1)
-        return self._receiver.whole_bytes(waiting) if may_finish else 0
+        return self._whole_bytes(waiting, size_bytes) if may_finish else 0
+
+    def _whole_bytes(self, waiting: bytes, size_bytes: int) -> int:
+        """Returns the size of the complete records in the first `size_bytes`, or of one more."""
+        whole_bytes = self._receiver.whole_bytes(waiting[:size_bytes])
+        if not whole_bytes and self._receiver.whole_bytes(waiting):
+            return self._receiver.bytes_of(waiting, 1)
+        return whole_bytes
 
     def _bytes_in(self, room: Room) -> int:
         """Returns how many waiting bytes fit `room`: at least one record, or a part of one."""
-        room_bytes = int(min(room.size_bytes, RECEIVE_BYTES))
+        room_bytes = int(min(room.size_bytes, self.read_size.size_bytes))
         if room.records == inf:
             return room_bytes
         waiting = self._socket.recv(room_bytes, socket.MSG_PEEK)
@@ -316,7 +353,7 @@ class Connection:
             self._answers.say(self._encode.over_quota(first, self._arrived, arrived.over))
 
     def _refuse_record(self) -> None:
-        self._arrivals.refuse(self.stream, self.peer, self._max_record)
+        self._arrivals.refuse(self, self.peer, self._max_record)
         self._add(b"", 0, 1, self._arrivals.timestamp())
         if self._answers.are_wanted:
             self._answers.say(self._encode.too_large(self._arrived, self._max_record))

@@ -136,6 +136,19 @@ class Allowance:
         self.records.take(records, now_s)
         self.bytes.take(size_bytes, now_s)
 
+    def charge(self, records: int, size_bytes: int, now_s: float) -> None:
+        """Takes records and bytes for what was received and not stored.
+
+        Into debt only if the quota blocks: a sender whose records are dropped instead would lose
+        all those that follow.
+        """
+        if not self.blocks:
+            records_left, bytes_left = self.records.tokens(now_s), self.bytes.tokens(now_s)
+            self.records.take(max(0.0, min(records, records_left)), now_s)
+            self.bytes.take(max(0.0, min(size_bytes, bytes_left)), now_s)
+            return
+        self.take(records, size_bytes, now_s)
+
     def wait_s(self, now_s: float) -> float:
         """Returns the seconds until records and bytes are left, or space may be checked again."""
         for_space_s = SCAN_EVERY_S if self.space.left() <= 0 else 0.0
@@ -186,6 +199,9 @@ class Share:
 
     def take(self, records: int, size_bytes: int, now_s: float) -> None:
         """Does nothing: `FreeSpaceLimit.add` counts what every user sends, with a share or not."""
+
+    def charge(self, records: int, size_bytes: int, now_s: float) -> None:
+        """Does nothing: what is not stored takes no space."""
 
     def wait_s(self, _now_s: float) -> float:
         """Returns the seconds until there may be space again; 0 if there is some."""
@@ -304,6 +320,11 @@ class Quotas:
         dropped.records += records - passed
         dropped.bytes += len(body) - stop
         return Admitted(body[:stop], passed, key[2])
+
+    def charge(self, stream: str, uid: int, records: int, size_bytes: int, now_s: float) -> None:
+        """Takes tokens for what a sender sent and nobody stores, such as blank lines."""
+        for allowance in self._allowances(stream, uid, now_s):
+            allowance.charge(records, size_bytes, now_s)
 
     def take_dropped(self) -> list[Dropped]:
         """Returns what was dropped since the last call."""

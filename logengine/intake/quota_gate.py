@@ -97,6 +97,14 @@ class QuotaGate:
                 self._report_timer = self._loop.call_later(self._report_every_s, self.report)
         return admitted
 
+    def charge(self, sender: QuotaSender, records: int, size_bytes: int) -> None:
+        """Takes tokens for what a sender sent and nobody stores, such as blank lines."""
+        if self._quotas is not None and (records > 0 or size_bytes > 0):
+            now_s = self._loop.time()
+            self._quotas.charge(
+                sender.stream, sender.uid, max(0, records), max(0, size_bytes), now_s
+            )
+
     def wait_for_tokens(self, wait_s: float) -> None:
         """Schedules `on_tokens` for `wait_s` from now, or sooner."""
         due_s = self._loop.time() + max(wait_s, _PAUSE_MIN_S)

@@ -127,7 +127,7 @@ class NdjsonReceiver(NewlineFraming):
         return self._lines(chunk)
 
     def _first_line(self, chunk: bytes) -> list[Event]:
-        start = 0
+        start = self._blank_bytes(chunk)
         while start < len(chunk):
             stop = chunk.index(b"\n", start) + 1
             line = chunk[start:stop]
@@ -146,6 +146,12 @@ class NdjsonReceiver(NewlineFraming):
                 return [hello]
             return [hello, *self._lines(chunk[stop:])]
         return []
+
+    def _blank_bytes(self, chunk: bytes) -> int:
+        """Returns the size of the blank lines at the start, if none of them can be too large."""
+        content = len(chunk) - len(chunk.lstrip(b" \t\r\n"))
+        size_bytes = chunk.rfind(b"\n", 0, content) + 1
+        return size_bytes if size_bytes <= self._max_record else 0
 
     def _lines(self, chunk: bytes) -> list[Event]:
         if not chunk:

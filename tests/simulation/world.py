@@ -851,6 +851,7 @@ class World:
             time.monotonic: now,
             time.perf_counter: now,
             time.clock_gettime: lambda _: kernel.now,
+            time.thread_time: now,
             time.sleep: kernel.sleep,
         }
         was_enabled = gc.isenabled()
