@@ -57,6 +57,9 @@ class StoreObserver(Protocol):
     def oldest_dropped(self, stream: str) -> None:
         """Some of the oldest segments of a stream may have been removed."""
 
+    def stream_forgotten(self, stream: str) -> None:
+        """A stream without records is not known any more; it may be begun again."""
+
 
 class Store:
     """The streams of a data directory. One daemon owns it; readers do not need it.
@@ -346,6 +349,8 @@ class Store:
         del self._unsettled[stream]
         self._removed.discard(stream)
         self._admitted.discard(stream)
+        if self._observer is not None:
+            self._observer.stream_forgotten(stream)
         return True
 
     async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:

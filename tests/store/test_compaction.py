@@ -29,6 +29,7 @@ from logengine.store.pending import Entry
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
 from logengine.store.stream import recover
+from logengine.units import Size
 from logengine.upkeep import compaction
 from logengine.upkeep.compaction import Compactor
 from logengine.upkeep.compaction_plan import CompactionConfig
@@ -194,6 +195,21 @@ async def test_a_segment_without_records_is_left_to_the_commits(data: Path) -> N
         await at.pass_time(2000)
         assert at.names() == [segment_name(1, compressed=True), segment_name(51)]
         await at.commit()
+        at.check()
+
+
+async def test_a_stream_without_records_that_the_store_forgets_is_forgotten(data: Path) -> None:
+    async with running(data, LimitsConfig(active_cache=Size(0))) as at:
+        waiter = Waiter()
+        at.committer.add("app", Entry(b"", 0, TIME, 1, waiter, "p"))
+        await waiter.reached.wait()
+        await at.commit("other")
+        assert at.store.forget_unused("app")
+        await at.pass_time(LIMITS.seal_small_after + 1)
+        assert not at.compactor.totals.failures
+        await at.commit("app")
+        await at.pass_time(LIMITS.seal_small_after + 1)
+        assert not at.compactor.totals.failures
         at.check()
 
 
