@@ -148,7 +148,8 @@ class Connection:
         """Whether it has sent records, read or not, and no hello."""
         if self._answers.are_wanted or self._receiver.is_inside_hello:
             return False
-        return self._is_opened or self.held_bytes > 0 or sends_record(self._socket, self._receiver)
+        has_sent = self._is_opened or self._arrived > 0 or self.held_bytes > 0
+        return has_sent or sends_record(self._socket, self._receiver)
 
     def end_hello(self) -> bool:
         """Ends it because its hello took too long. Returns False if it was kept from sending."""
