@@ -1067,3 +1067,27 @@ async def test_a_sender_over_its_quota_with_half_a_record_is_not_closed(served: 
     for client in clients:
         await client.acked(21)
     assert sorted(served.numbers("app")) == sorted([*range(1, 22)] * 4)
+
+
+def gives_way(sent: bytes) -> Callable[..., None]:
+    @serve()
+    async def run(served: Served) -> None:
+        await served.plain(numbered(1, 1))
+        served.disk.hold()
+        client = await served.connect()
+        await client.send(sent)
+        client.half_close()
+        await served.until(served.disk.held.is_set)
+        (connection,) = served.server._connections
+        connection.give_way()
+        (answer,) = await client.rest()
+        assert answer["error"] == "too_many_connections"
+
+    return run
+
+
+@pytest.mark.parametrize("sent", [b"record\n", b"no newline, and then the end"])
+def test_a_sender_without_a_hello_that_gives_way_is_told_that_not_all_is_durable(
+    sent: bytes, root: Path
+) -> None:
+    gives_way(sent)(root, "uvloop")
