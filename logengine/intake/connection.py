@@ -136,9 +136,22 @@ class Connection:
             self._encode.error("stalled", expected="the rest of an unfinished record, in time")
         )
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether it has sent something that is not read yet."""
+        with contextlib.suppress(OSError):
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        return False
+
     def give_way(self) -> None:
         """Ends it in favour of another user's connection: there are too many."""
-        log.warning("connection_gave_way", stream=self.stream, pid=self.peer.pid, uid=self.peer.uid)
+        log.warning(
+            "connection_gave_way",
+            stream=self.stream,
+            pid=self.peer.pid,
+            uid=self.peer.uid,
+            has_unread=self.has_unread,
+        )
         if self._sends_without_answers():
             self._end_with(self._encode.error(TOO_MANY, expected=SEND_AGAIN))
         else:

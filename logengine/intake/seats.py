@@ -1,12 +1,19 @@
 """Who is connected, and which connection is ended when another user has a better right to it."""
 
+from itertools import chain, islice
 from typing import Protocol
 
 from logengine.intake.shares import Shares
 
+_LOOKED_AT_MAX = 64  # with a system call for each
+
 
 class Occupant(Protocol):
     """A connection."""
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether it has sent something that is not read yet, and is lost if it gives way."""
 
     def give_way(self) -> None:
         """Ends it, because another user has a better right to its place."""
@@ -70,11 +77,14 @@ class Seats:
 
         Of the user with the most connections, if it has more than `uid` would have: the one that is
         silent for longest, else the one that was heard of least recently. Otherwise the one that
-        is silent for longest of all, if that is too long.
+        is silent for longest of all, if that is too long. One of which nothing is lost goes before
+        one that has sent what is not read yet.
         """
         largest = self._shares.gives_way(uid)
         if largest is not None:
-            return next(iter(self._silent_of.get(largest) or self._heard_of[largest]))
+            in_order = chain(self._silent_of.get(largest, ()), self._heard_of.get(largest, ()))
+            looked_at = list(islice(in_order, _LOOKED_AT_MAX))
+            return next((each for each in looked_at if not each.has_unread), looked_at[0])
         for occupant, since_s in self._silent.items():
             if now_s - since_s < self._silent_max_s:
                 return None

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -1083,7 +1083,7 @@ def gives_way(sent: bytes) -> Callable[..., None]:
         (answer,) = await client.rest()
         assert answer["error"] == "too_many_connections"
 
-    return run
+    return cast("Callable[..., None]", run)
 
 
 @pytest.mark.parametrize("sent", [b"record\n", b"no newline, and then the end"])

@@ -773,6 +773,11 @@ class World:
             return "drop" if pending is not None and pending.attempts else "compactor"
         return "nobody"
 
+    def _hear_of_unread(self, event: str, fields: dict[str, Any]) -> None:
+        """Notes that what a sender had sent before it went is lost, as nobody was told."""
+        if event == "connection_gave_way" and fields["has_unread"]:
+            self.outside.by_end[fields["pid"]].sender.is_delivered = False
+
     def _heard(self, level: str, event: str, fields: dict[str, Any]) -> None:
         thread = current_thread()
         if thread is not None and not thread.process.is_alive:
@@ -789,6 +794,7 @@ class World:
         if life is None:
             return
         life.hear_of_removals(event, fields)
+        self._hear_of_unread(event, fields)
         if event in ("commit_failed", "stream_not_recovered"):
             self._hold_told_once(life, level, fields)
         elif event == "data_directory_unusable":

@@ -108,6 +108,7 @@ class Sender:
     """A connection."""
 
     name: str
+    has_unread: bool = False
 
     def give_way(self) -> None:
         raise NotImplementedError
@@ -145,6 +146,16 @@ def test_who_was_heard_of_last_goes_last() -> None:
     for name in "abcda":
         seats.heard(by[name])
     assert seats.gives_way(TWO, 0.0) is by["b"]
+
+
+def test_who_has_sent_what_is_not_read_yet_goes_after_those_of_whom_nothing_is_lost() -> None:
+    seats, by = seated(("a", ONE), ("b", ONE), ("c", ONE), ("d", ONE))
+    for name in "abcd":
+        seats.heard(by[name])
+    by["a"].has_unread = by["b"].has_unread = True
+    assert seats.gives_way(TWO, 0.0) is by["c"]
+    by["c"].has_unread = by["d"].has_unread = True
+    assert seats.gives_way(TWO, 0.0) is by["a"]
 
 
 def test_who_is_silent_for_too_long_gives_way_to_anybody() -> None:
