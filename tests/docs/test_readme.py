@@ -109,7 +109,7 @@ PAGES_ABOUT_THE_CODE = [
     page
     for page in PAGES
     if page.startswith("docs/decisions")
-    or page in ("ARCHITECTURE.md", "CONTRIBUTING.md", "docs/testing.md")
+    or page in ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/testing.md")
 ]
 
 
