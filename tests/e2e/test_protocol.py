@@ -290,9 +290,11 @@ def test_descriptors_that_nobody_asked_for_are_not_kept(daemon: Daemon) -> None:
     assert daemon.process is not None
     producer = daemon.connect()
     producer.hello()
+    producer.send(b"x\n")
+    producer.wait_for_ack(1)
     descriptors = Path(f"/proc/{daemon.process.pid}/fd")
     before = len(list(descriptors.iterdir()))
-    for number in range(1, 50):
+    for number in range(2, 50):
         producer.socket.sendmsg(
             [b"x\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))]
         )

@@ -6,6 +6,7 @@ Withstands: one user or two that fill it, with one stream or a thousand, and ano
 import contextlib
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,11 +118,17 @@ class Small:
         sender.close()
 
     def has_to_wait(self, uid: int, stream: str) -> Producer:
-        """A user sends, and is not read."""
+        """A user sends, and is soon not read any more."""
         before = self.status()["waiting_senders"]
         sender = self.connect(uid, stream=stream)
-        sender.send(b'{"n":1}\n')
-        eventually(lambda: self.status()["waiting_senders"] > before, "a sender to wait")
+
+        def is_held() -> bool:
+            # Its share may have a little room at this moment.
+            with contextlib.suppress(BlockingIOError):
+                sender.socket.send(CHUNK, socket.MSG_DONTWAIT)
+            return bool(self.status()["waiting_senders"] > before)
+
+        eventually(is_held, "a sender to wait")
         return sender
 
     def free(self) -> int:

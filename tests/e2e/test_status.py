@@ -59,7 +59,7 @@ def test_a_stream_that_fails_is_named_with_the_reason_and_what_waits(daemon: Dae
         assert status["ok"] is False
         (failing,) = status["failing"]
         assert failing["stream"] == "bad"
-        assert "Not a directory" in failing["error"] or "File exists" in failing["error"]
+        assert "it is a regular file, expected a directory" in failing["error"]
         assert failing["waiting_records"] == 2
         assert failing["waiting_bytes"] == status["pending_bytes"] > 0
         assert failing["attempts"] >= 1

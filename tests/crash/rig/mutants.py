@@ -193,7 +193,8 @@ def written_in_place() -> Iterator[None]:
 
     def open_target(self: AtomicWriter) -> io.FileIO:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        return io.FileIO(self.directory.open_file(self._name, flags), "w")
+        opened = os.open(self._name, flags, 0o640, dir_fd=self.directory.descriptor)
+        return io.FileIO(opened, "w")
 
     with (
         patch.object(AtomicWriter, "_open_temp", open_target),

@@ -15,7 +15,7 @@ from tests.crash.rig.cuts import SCRATCH
 from tests.crash.rig.system_calls import Gate, SystemCalls, let_through
 from tests.crash.rig.turns import TurnExecutor
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 @contextlib.contextmanager

@@ -310,15 +310,20 @@ class SystemCalls:
     ) -> tuple[str | None, str | None]:
         return self._below(source, src_dir_fd), self._below(target, dst_dir_fd)
 
-    def _link(self, source: Any, target: Any, **kwargs: Any) -> None:
+    def _link(
+        self, source: Any, target: Any, *, follow_symlinks: bool = True, **kwargs: Any
+    ) -> None:
+        def link() -> None:
+            self._real["link"](source, target, follow_symlinks=follow_symlinks, **kwargs)
+
         before, after = self._both_below(source, target, **kwargs)
         if before is None or after is None:
             assert before is after, "a link into or out of the recorded directory"
-            self._real["link"](source, target, **kwargs)
+            link()
             return
         inode = self._names[before]
         with self._attempt("link", after, inode):
-            self._real["link"](source, target, **kwargs)
+            link()
             self._on_event(Linked(*self._parent(after), inode))
             self._names[after] = inode
 
