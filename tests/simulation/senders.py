@@ -38,6 +38,7 @@ class SenderPlan:
     waits_for_ack: float
     read_s: float  # how late it reads its answers
     uid: int
+    asks: float = 0.0  # probability of an empty line after a burst, which asks for a commit
     ends_open: bool = False  # its last record has no newline; end of file ends it
 
     @cached_property
@@ -272,6 +273,8 @@ class Sender:
             self._act_soon(0.0)
         else:
             hello: dict[str, Any] = {"_hello": 1, "stream": plan.stream}
+            if plan.asks == 1.0:
+                hello["flush"] = True
             if plan.kind == NAMED:
                 hello["producer"] = self.sent.name
                 if self.welcomes and self.source.random() < plan.tells_first:
@@ -400,6 +403,8 @@ class Sender:
         end = self._ends[burst]
         pause_s = plan.bursts[burst][0]
         data = b"".join(self._line(number) for number in range(at + 1, end + 1))
+        if source.random() < plan.asks:
+            data += b"\n"
         connection.sent_up_to = end
         connection.sent.most = max(connection.sent.most, end)
         if pause_s:
