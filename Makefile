@@ -14,6 +14,11 @@ SYSUSERSDIR ?= /usr/lib/sysusers.d
 BINDIR ?= /usr/local/bin
 PIP_FLAGS ?=
 
+# Nothing runs that is not in a lock: what an index offers may change at any time. A source
+# distribution would bring a build of its own.
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+LOCKED := --require-hashes --only-binary :all:
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench crash soak sim sim-slice mutants test-systemd install uninstall lock clean
 
@@ -24,13 +29,14 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # `make run` uses the pinned versions too: what was tested is what runs.
-$(INSTALLED): $(VENV)/bin/python pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+$(INSTALLED): $(VENV)/bin/python pyproject.toml requirements.lock requirements-build.lock
+	$(BIN)/python $(PIP_INSTALL) $(LOCKED) -r requirements-build.lock
+	$(BIN)/python $(PIP_INSTALL) $(LOCKED) -r requirements.lock
+	$(BIN)/python $(PIP_INSTALL) --no-index --no-build-isolation --no-deps --editable .
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED) requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	$(BIN)/python $(PIP_INSTALL) $(LOCKED) -r requirements-dev.lock
 	@touch $@
 
 run: $(INSTALLED) ## start the daemon on ./var
@@ -80,10 +86,14 @@ install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
 	  $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(SYSCONFDIR)/logengine
 	test -x $(DESTDIR)$(PREFIX)/bin/python || $(PYTHON) -m venv $(DESTDIR)$(PREFIX)
-	$(DESTDIR)$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
-	  -r requirements.lock
-	$(DESTDIR)$(PREFIX)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
-	  --no-deps --force-reinstall .
+	$(DESTDIR)$(PREFIX)/bin/python $(PIP_INSTALL) $(PIP_FLAGS) $(LOCKED) -r requirements.lock
+	set -e; build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; \
+	$(PYTHON) -m venv "$$build"; \
+	"$$build/bin/python" $(PIP_INSTALL) $(PIP_FLAGS) $(LOCKED) -r requirements-build.lock; \
+	"$$build/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-index \
+	  --no-build-isolation --no-deps --wheel-dir "$$build/wheel" .; \
+	$(DESTDIR)$(PREFIX)/bin/python $(PIP_INSTALL) --no-index --no-deps --force-reinstall \
+	  "$$build"/wheel/*.whl
 	ln -sf $(PREFIX)/bin/logengine $(DESTDIR)$(BINDIR)/logengine
 	install -m 644 systemd/logengine.service systemd/logengine.socket $(DESTDIR)$(UNITDIR)
 	install -m 644 systemd/logengine.sysusers $(DESTDIR)$(SYSUSERSDIR)/logengine.conf
@@ -102,6 +112,9 @@ lock: $(INSTALLED_DEV) ## pin the newest compatible versions of the dependencies
 	$(BIN)/pip-compile --quiet --no-header --strip-extras --generate-hashes --no-emit-index-url \
 	  --no-emit-trusted-host --no-emit-find-links --extra dev --allow-unsafe \
 	  --output-file requirements-dev.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --no-header --strip-extras --generate-hashes --no-emit-index-url \
+	  --no-emit-trusted-host --no-emit-find-links --constraint requirements-dev.lock \
+	  --all-build-deps --only-build-deps --output-file requirements-build.lock pyproject.toml
 
 clean: ## remove everything that was built, but not ./var
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,6 +9,7 @@ from logengine.errors import (
     LogEngineError,
     NotDurable,
     ProducerFenced,
+    ProducerForgotten,
     RecordTooLarge,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "NotDurable",
     "Problem",
     "ProducerFenced",
+    "ProducerForgotten",
     "Record",
     "RecordTooLarge",
     "RecordsGone",

@@ -4,6 +4,8 @@ import copy
 import errno
 from typing import Any, TypeVar, cast
 
+from logengine.printable import escape
+
 Error = TypeVar("Error", bound="LogEngineError")
 
 
@@ -20,6 +22,10 @@ def _made_again(kind: type[Error], args: tuple[Any, ...], attributes: dict[str, 
 
 class LogEngineError(Exception):
     """The base class: catch this to catch all of logengine's own errors."""
+
+    def __str__(self) -> str:
+        """The message, escaped: it may name other people's files, and is shown on terminals."""
+        return escape(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles without the constructor, whose arguments differ from `args`."""
@@ -57,11 +63,25 @@ class AtomicWriteError(LogEngineError, OSError):
         text = f"cannot {self.verb} {self.filename}: {self.strerror}"
         if self.published:
             text += "; the new content is there, but a power cut may restore the old one"
-        return text
+        return escape(text)
 
 
 class TargetExists(AtomicWriteError, FileExistsError):
     """A file should have been created, but its name is already taken."""
+
+
+class UnexpectedFile(LogEngineError, OSError):
+    """Something else has the name of a file or directory of logengine, such as a FIFO or a link.
+
+    `strerror` says what it is, `filename` where. Remove it, or move it away.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Reduces like `OSError`, which keeps more than its `args`."""
+        return cast("tuple[Any, ...]", OSError.__reduce__(self))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 class OutdatedPlan(LogEngineError):
@@ -88,14 +108,14 @@ class DamagedSegment(LogEngineError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged: {self.reason}"
+        return escape(f"{self.path} is damaged: {self.reason}")
 
 
 class UnreadableSegment(DamagedSegment):
     """The disk could not read a segment; it may be whole, and readable later."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return escape(f"{self.path}: {self.reason}")
 
 
 class RepairRefused(LogEngineError):
@@ -147,6 +167,10 @@ class DamagedResumeState(LogEngineError):
 
 class OldBytesRemain(LogEngineError):
     """Erased records are still on disk, in the file that the message names; try again."""
+
+
+class BackupRefused(LogEngineError):
+    """A backup cannot be made at that place."""
 
 
 class IncompleteExport(LogEngineError):
@@ -207,6 +231,13 @@ class NotDurable(LogEngineError):
 
 class ProducerFenced(LogEngineError):
     """Another sender took over the producer's name; give each sender its own name."""
+
+
+class ProducerForgotten(LogEngineError):
+    """The daemon knows no records of the producer, though it acknowledged some, or may have.
+
+    It forgot the name, or its data is new. Raised only with `on_forgotten="raise"`.
+    """
 
 
 class SpoolInUse(LogEngineError):

@@ -165,7 +165,7 @@ class Daemon:
         ]
 
 
-ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit")
+ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit")
 
 
 class Producer:

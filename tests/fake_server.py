@@ -19,6 +19,7 @@ FAULTS = (
     "forgets producers",
     "says next as if nothing was lost",
     "ignores first",
+    "knows what it was told",
     "takes first for all",
     "mixes streams",
     "takes half a record of a producer",
@@ -167,7 +168,9 @@ class _Connection:
         self._number = max(known, first - 1)
         self._is_told = True
         limit = {} if self._has("welcomes without max_record") else {"max_record": MAX_RECORD}
-        self._say(welcome=1, next=self._number + 1, **limit)
+        said = {"known": self._number if self._has("knows what it was told") else known}
+        said = said if producer and self._number >= known else {}
+        self._say(welcome=1, next=self._number + 1, **limit, **said)
 
     def _fence(self, older: "_Connection | None") -> None:
         if older is not None:

@@ -1,5 +1,6 @@
 """The command line: one module per command, imported when the command is called."""
 
+import errno
 import importlib
 import keyword
 import os
@@ -9,7 +10,15 @@ from typing import Any
 import click
 
 from logengine import __version__
+from logengine.cli.messages import tell
+from logengine.cli.standard_descriptors import (
+    check_output,
+    closed_error,
+    drop_output,
+    open_closed,
+)
 from logengine.errors import LogEngineError
+from logengine.printable import escape
 
 _COMMANDS = {
     "run": "run the daemon in the foreground",
@@ -23,12 +32,14 @@ _COMMANDS = {
     "seals": "print the newest seal of each stream, to be kept elsewhere",
     "repair": "move damaged files aside and record which records are gone",
     "erase": "permanently replace records with tombstones",
+    "backup": "copy the data directory, consistently, while the daemon runs",
     "export": "write records to a file: NDJSON, zstd or Parquet",
     "import": "send other programs' logs, and wait until all is on disk",
     "retain": "remove segments past their retention, while the daemon is stopped",
     "keygen": "generate a key that signs sealed segments",
     "config": "check and show the configuration",
 }
+_WITHOUT_OUTPUT = {"run", "send", "exec", "import", "export"}  # or only with some options
 _EXIT_INTERRUPTED = 128 + 2
 # A record may be nested nearly as deep as Python's default limit, and readers have more frames on
 # the stack than the code that accepted it.
@@ -48,6 +59,14 @@ class _Commands(click.Group):
         module = importlib.import_module(f"logengine.cli.{name}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name not in _WITHOUT_OUTPUT:
+            check_output(ctx.obj or {})  # before it changes anything
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -85,24 +104,32 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Runs the command line and exits with the command's status. Prints an error as one line."""
     sys.setrecursionlimit(_RECURSION_LIMIT)
+    closed: dict[int, str] = {}
     try:
-        status = cli.main(arguments, prog_name="logengine", standalone_mode=False)
+        closed = open_closed()
+        status = cli.main(arguments, prog_name="logengine", standalone_mode=False, obj=closed)
         sys.stdout.flush()
     except click.ClickException as error:
+        # It quotes arguments, which may be names of other people's files.
+        message = escape(error.format_message())
+        error.format_message = lambda: message  # type: ignore[method-assign]
         error.show()
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         status = _EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has closed it, as `head` does. Flushing Python's buffer at exit
-        # would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has closed it, as `head` does.
+        drop_output()
         status = 0
     except LogEngineError as error:
-        click.echo(f"logengine: {error}", err=True)
+        tell(str(error))
         status = 1
     except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        click.echo(f"logengine: {what}{error.strerror or error}", err=True)
+        if error.errno == errno.EBADF and closed:
+            tell(str(closed_error(list(closed.values()))))
+        else:
+            what = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+            tell(f"{what}{error.strerror or error}")
+        drop_output()
         status = 1
     sys.exit(status)

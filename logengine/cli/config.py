@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from logengine.cli.messages import say
 from logengine.cli.options import config_option, data_option, socket_option
 from logengine.daemon.config import SYSTEM_CONFIG, load_config, read_config, render_config
 
@@ -33,7 +34,7 @@ def check(file: Path | None) -> None:
         return
     path = file or SYSTEM_CONFIG
     read_config(path)
-    click.echo(f"{path}: ok")
+    say(f"{path}: ok")
 
 
 @command.command(
@@ -51,5 +52,5 @@ def show(config_path: Path | None, data: Path | None, socket: Path | None) -> No
     config = load_config(config_path, data=data, socket=socket, environ=os.environ, uid=os.getuid())
     options = [name for name, given in (("--data", data), ("--socket", socket)) if given]
     said = [str(config_path)] if config_path else []
-    click.echo(f"# From {', '.join((*said, *options, 'defaults'))}")
+    say(f"# From {', '.join((*said, *options, 'defaults'))}")
     click.echo(render_config(config), nl=False)

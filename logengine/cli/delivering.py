@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import click
 import msgspec
 
+from logengine.cli.messages import tell
 from logengine.cli.options import Duration
 from logengine.cli.status import ask_status
 from logengine.client.aio import AsyncClient
@@ -106,13 +107,11 @@ def deliver_resumed(
             read_pipe=read_input,
             records_of_stream=lambda: _records_of_stream(socket, stream),
             progress=progress,
-            report=lambda text: click.echo(f"logengine: {text}", err=True),
+            report=tell,
         )
         await sending.run(names)
         if sending.skipped:
-            click.echo(
-                f"logengine: skipped {sending.skipped} lines that were stored before", err=True
-            )
+            tell(f"skipped {sending.skipped} lines that were stored before")
         return sending.skipped
 
     async def run() -> int:
@@ -165,7 +164,7 @@ async def _deliver(client: AsyncClient, send: Callable[[AsyncClient], Awaitable[
         _report_refusal(skipped + first, skipped + last, reason)
     reported = sum(last + 1 - first for first, last, _ in client.refusals)
     if client.refused > reported:
-        click.echo(f"logengine: {client.refused - reported} more lines were not stored", err=True)
+        tell(f"{client.refused - reported} more lines were not stored")
     return client.refused
 
 
@@ -175,7 +174,7 @@ def _report_refusal(first: int, last: int, reason: str) -> None:
         "record_too_large": "longer than the daemon's max_record",
         "over_quota": "over a quota of the daemon",
     }.get(reason, f"refused by the daemon: {reason}")
-    click.echo(f"logengine: {lines} {why}; not stored", err=True)
+    tell(f"{lines} {why}; not stored")
 
 
 async def _send_all(

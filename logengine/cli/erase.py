@@ -9,8 +9,8 @@ import click
 from msgspec import UNSET
 
 from logengine.cli.filtering import filter_options
+from logengine.cli.messages import say, tell
 from logengine.cli.options import data_option, resolve_data
-from logengine.cli.output import escape
 from logengine.cli.selection import range_options
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.block import runs
@@ -102,18 +102,18 @@ def command(
         verb = "would erase" if dry_run else "erased"
         total = 0
         for affected in erasure.affected() if dry_run else erasure.run(mark, _PATIENCE_S):
-            click.echo(f"{affected.name}: {verb} {_numbers(affected)}")
+            say(f"{affected.name}: {verb} {_numbers(affected)}")
             total += len(affected.seqs)
-        click.echo(f"{stream}: {verb} {total} records")
+        say(f"{stream}: {verb} {total} records")
         if any((data / DAMAGED_DIRECTORY).glob(f"{stream}-*")):
-            click.echo(
+            say(
                 f"note: {data / DAMAGED_DIRECTORY} contains files of {stream}, which this command "
                 "does not erase; check them too"
             )
     for damage in damaged:
         is_unread = isinstance(damage, UnreadableSegment)
         advice = "try again when the disk can read it" if is_unread else "run `repair` first"
-        click.echo(escape(f"logengine: {damage}; nothing in it was erased: {advice}"), err=True)
+        tell(f"{damage}; nothing in it was erased: {advice}")
     ctx.exit(1 if damaged else 0)
 
 

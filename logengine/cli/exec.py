@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from logengine.cli.messages import tell
 from logengine.cli.options import Duration, socket_option
 
 _STATUS_OWN_FAILURE = 125  # the same as env and timeout
@@ -76,9 +77,6 @@ def command(
     from logengine.command.execution import execute
     from logengine.errors import CommandNotStarted, LogEngineError
 
-    def report(text: str) -> None:
-        click.echo(f"logengine: {text}", err=True)
-
     async def run() -> End:
         client = AsyncClient(
             stream,
@@ -87,15 +85,15 @@ def command(
             spool=spool,
             on_full="drop" if on_full == "drop" else "block",
         )
-        return await execute(command, client, timeout_s=timeout, tell=report)
+        return await execute(command, client, timeout_s=timeout, tell=tell)
 
     try:
         end = asyncio.run(run())
     except CommandNotStarted as error:
-        report(str(error))
+        tell(str(error))
         ctx.exit(error.status)
     except (LogEngineError, OSError, ValueError) as error:
-        report(str(error))
+        tell(str(error))
         ctx.exit(_STATUS_OWN_FAILURE)
     if end.signal is None:
         ctx.exit(end.status or 0)

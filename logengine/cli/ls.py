@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from logengine.cli.messages import say, tell
 from logengine.cli.options import data_option, resolve_data, streams_argument
+from logengine.disk.segment_file import not_streams
 from logengine.reading import streams as summarize
 from logengine.units import format_size_rounded
 
@@ -22,7 +24,8 @@ Examples:
 @data_option
 def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:  # noqa: FBT001
     """List the streams: records, bytes on disk, segments, time of first and last record."""
-    summaries = summarize(*streams, data=resolve_data(data))
+    data = resolve_data(data)
+    summaries = summarize(*streams, data=data)
     if as_json:
         for summary in summaries:
             click.echo(msgspec.json.encode(summary))
@@ -41,17 +44,18 @@ def command(streams: tuple[str, ...], as_json: bool, data: Path | None) -> None:
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for stream, records, size, segments, since, until in rows:
-        click.echo(
+        say(
             f"{stream:<{widths[0]}}  {records:>{widths[1]}}  {size:>{widths[2]}}  "
             f"{segments:>{widths[3]}}  {since:<{widths[4]}}  {until}".rstrip()
         )
     for summary in summaries:
         if summary.damaged:
-            click.echo(
-                f"logengine: {summary.stream}: damaged segments at its ends; "
-                f"run `logengine verify {summary.stream}`",
-                err=True,
+            tell(
+                f"{summary.stream}: damaged segments at its ends; "
+                f"run `logengine verify {summary.stream}`"
             )
+    for name, what in ({} if streams else not_streams(data)).items():
+        tell(f"{data / name}: {what}")
 
 
 def _seconds(timestamp: str | None) -> str:

@@ -1,6 +1,5 @@
 """Writes records to standard output, for people and for programs: pretty, json, raw."""
 
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +7,13 @@ from typing import Any
 import click
 import msgspec
 
+from logengine.cli.messages import tell
 from logengine.format.block import Record
+from logengine.format.json_object import decode_string, stored_fields
 from logengine.format.record import ENVELOPE_NAMES
+from logengine.printable import escape
 from logengine.reading import Batch, Problem
 
-_UNSAFE = re.compile(
-    # Controls (escape sequences start with one), line and paragraph separators, marks that
-    # change the direction of writing, and lone surrogates, which UTF-8 cannot encode.
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
-)
 _EVENT_KEYS = ("event", "message", "msg")
 _SHOWN_LAST = ("exception", "stack")
 # structlog's renderer gives these keys a meaning of their own.
@@ -63,17 +60,7 @@ class Output:
         """Prints what could not be read, and counts it if the exit status must reflect it."""
         self.problems += not problem.expected
         prefix = "note: " if problem.expected else ""
-        click.echo(f"logengine: {prefix}{escape(str(problem))}", err=True)
-
-
-def escape(text: str) -> str:
-    """Returns `text` with everything escaped that a terminal would act on."""
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004
+        tell(f"{prefix}{problem}")
 
 
 def _pretty_renderer() -> Callable[[Record], bytes]:
@@ -86,11 +73,10 @@ def _pretty_renderer() -> Callable[[Record], bytes]:
         colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
     )
 
-    # Values stay undecoded, as sent: Python cannot represent every JSON number.
-    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
     def render(record: Record) -> bytes:
-        fields = decoder.decode(record.line)
+        # Values stay undecoded, as sent: Python cannot represent every JSON number.
+        fields = stored_fields(record.line)
+        assert fields is not None
         last = [
             f"\n    {name}: {_indented(_text(fields.pop(name)))}"
             for name in _SHOWN_LAST
@@ -124,7 +110,7 @@ def _event_dict(record: Record, fields: dict[str, msgspec.Raw]) -> dict[str, Any
 
 def _text(value: msgspec.Raw) -> str:
     text = bytes(value)
-    return msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode()
+    return decode_string(text) if text.startswith(b'"') else text.decode()
 
 
 def _indented(text: str) -> str:

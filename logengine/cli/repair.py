@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from logengine.cli.messages import say
 from logengine.cli.options import data_option, resolve_data, streams_argument
-from logengine.cli.output import escape
 from logengine.format.segment import describe_gap
 from logengine.format.timestamp import format_timestamp
 from logengine.reading import stream_names
@@ -65,39 +65,35 @@ def command(
                 data,
                 stream,
                 when,
-                _say,
+                say,
                 names=durable_names,
                 unreadable_is_damaged=unreadable_is_damaged,
             ).run()
             left = [each for each in verify_stream(data / stream) if not each.harmless]
             for finding in left:
-                click.echo(escape(f"not repaired: {finding}"))
+                say(f"not repaired: {finding}")
             if left:
                 sound = False
             else:
-                click.echo(f"{stream}: ok")
+                say(f"{stream}: ok")
     ctx.exit(0 if sound else 1)
-
-
-def _say(what: str) -> None:
-    click.echo(escape(what))
 
 
 def _say_what_would_be_done(directory: Path, plan: RepairPlan) -> None:
     temps = temps_in(directory)
     for name, own_name in plan.links:
-        click.echo(escape(f"would rename {directory / name} to match its header: {own_name}"))
+        say(f"would rename {directory / name} to match its header: {own_name}")
     for removal in plan.removals:
-        click.echo(escape(f"would move {directory / removal.file.name}: {removal.why}"))
+        say(f"would move {directory / removal.file.name}: {removal.why}")
     for temp in temps:
-        click.echo(escape(f"would move {directory / temp}: a leftover temporary file"))
+        say(f"would move {directory / temp}: a leftover temporary file")
     for gap in plan.gaps:
         assert gap.gap
         path = os.fspath(directory / gap.file_name)
-        click.echo(escape(f"would record in {path}: {describe_gap(gap.first, gap.gap)}"))
+        say(f"would record in {path}: {describe_gap(gap.first, gap.gap)}")
     for piece in plan.pieces:
         header = piece.header
         path = os.fspath(directory / header.file_name)
-        click.echo(escape(f"would write {path}: records {header.first} to {header.last}"))
+        say(f"would write {path}: records {header.first} to {header.last}")
     if not (plan.removals or temps or plan.gaps or plan.pieces):
-        click.echo(f"{directory.name}: nothing to repair")
+        say(f"{directory.name}: nothing to repair")

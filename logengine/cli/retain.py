@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from logengine.cli.messages import note, say
 from logengine.cli.options import config_option, data_option
 from logengine.errors import UnknownStream
-from logengine.units import format_size_rounded
+from logengine.format.timestamp import format_timestamp
+from logengine.units import format_duration, format_size_rounded
 
 _ADVICE = "it does this by itself; --dry-run shows what it would remove"
 
@@ -23,9 +25,20 @@ Examples:
 @click.option(
     "--dry-run", is_flag=True, help="Only print what would be removed. Works while the daemon runs."
 )
+@click.option(
+    "--trust-clock",
+    is_flag=True,
+    help="Judge ages by the clock as it is now, although it may have jumped, or the machine may "
+    "have been off. Check that `date` is right.",
+)
 @config_option
 @data_option
-def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:  # noqa: FBT001
+def command(
+    dry_run: bool,  # noqa: FBT001
+    trust_clock: bool,  # noqa: FBT001
+    config_path: Path | None,
+    data: Path | None,
+) -> None:
     """Remove the sealed segments that the configured retention no longer keeps.
 
     A running daemon does this by itself. Use this command while the daemon is stopped.
@@ -35,6 +48,7 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     from logengine.disk.durable_names import DurableNames
     from logengine.upkeep.exclusive_access import exclusive_access
     from logengine.upkeep.retention import Retainer
+    from logengine.upkeep.retention_clock import RetentionClock
 
     config = load_config(config_path, data=data, socket=None, environ=os.environ, uid=os.getuid())
     where = Path(config.data)
@@ -43,18 +57,40 @@ def command(dry_run: bool, config_path: Path | None, data: Path | None) -> None:
     looking = DurableNames(note=lambda _: None)
     with nullcontext(looking) if dry_run else exclusive_access(where, _ADVICE) as names:
         for stream in sorted(names.unsynced):
-            click.echo(f"{stream}: not changed until the next boot: a sync of its directory failed")
-        retainer = Retainer(where, retention_rules(config, str(where)), names=names)
+            say(f"{stream}: not changed until the next boot: a sync of its directory failed")
+        clock = RetentionClock(where, notes=not dry_run)
+        if trust_clock:
+            clock.believe()
+        known = clock.look()
+        if known.is_doubted:
+            note(
+                f"the clock is {_described(known.ahead_s)} the time that is expected; ages "
+                f"are judged at {format_timestamp(max(0, known.now_ns))}. If the clock is right, "
+                "give --trust-clock",
+            )
+        retainer = Retainer(
+            where,
+            retention_rules(config, str(where)),
+            names=names,
+            clock_ns=clock.now_ns,
+            only_looking=dry_run,
+        )
         retainer.look()
         count = total = 0
         while (removal := retainer.next_removal()) is not None:
             (retainer.suppose if dry_run else retainer.remove)(removal)
             over = f", not yet read by {', '.join(removal.passed_over)}" * bool(removal.passed_over)
-            click.echo(
+            say(
                 f"{removal.stream}: {removal.oldest.name}, records up to {removal.oldest.last}, "
                 f"until {removal.oldest.until}: {removal.reason}{over}"
             )
             count += 1
             total += removal.oldest.bytes
     said = "to be removed" if dry_run else "removed"
-    click.echo(f"{count} segments {said}, {format_size_rounded(total)}")
+    say(f"{count} segments {said}, {format_size_rounded(total)}")
+
+
+def _described(ahead_s: float) -> str:
+    unit_s = next((unit for unit in (86400, 3600, 60) if abs(ahead_s) >= 2 * unit), 1)
+    shift = format_duration(abs(ahead_s) // unit_s * unit_s)
+    return f"{shift} {'ahead of' if ahead_s > 0 else 'behind'}"

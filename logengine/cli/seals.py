@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from logengine.cli.messages import note, say, tell
 from logengine.cli.options import data_option, resolve_data, streams_argument
-from logengine.cli.output import escape
 from logengine.errors import DamagedSegment
 from logengine.reading import stream_names
 from logengine.upkeep.newest_seal import newest_seal
@@ -35,11 +35,11 @@ def command(ctx: click.Context, streams: tuple[str, ...], data: Path | None) -> 
         try:
             seal = newest_seal(data / stream)
         except DamagedSegment as damage:
-            click.echo(escape(f"logengine: {damage}; run `logengine verify {stream}`"), err=True)
+            tell(f"{damage}; run `logengine verify {stream}`")
             status = 1
             continue
         if seal is None:
-            click.echo(f"note: {stream} has no seal yet", err=True)
+            note(f"{stream} has no seal yet")
         else:
-            click.echo(str(seal))
+            say(str(seal))
     ctx.exit(status)

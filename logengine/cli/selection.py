@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from logengine.cli.filtering import filter_options
 from logengine.cli.options import resolve_data, streams_argument
 from logengine.format.cursor import Cursor
 from logengine.format.timestamp import parse_time
+from logengine.local_zone import local_now
 from logengine.reading import Filter, Reading, Report, read
 
 Select = Callable[[Report], Reading]
@@ -22,10 +22,13 @@ class Time(click.ParamType[str]):
 
     name = "time"
 
+    def __init__(self, *, is_end: bool = False) -> None:
+        self._is_end = is_end
+
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """See `click.ParamType.convert`."""
         try:
-            return parse_time(value, datetime.now().astimezone())
+            return parse_time(value, local_now(), is_end=self._is_end)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -43,7 +46,9 @@ _OPTIONS = (
         type=Time(),
         help="Only records from this time on: RFC 3339, '10m' or '3d' (ago), 'today', 'yesterday'.",
     ),
-    click.option("--until", type=Time(), help="Only records before this time, in the same forms."),
+    click.option(
+        "--until", type=Time(is_end=True), help="Only records before this time, in the same forms."
+    ),
 )
 
 

@@ -33,7 +33,10 @@ Examples:
 @timeout_option
 @socket_option
 @click.argument(
-    "files", nargs=-1, metavar="[FILE]...", type=click.Path(exists=True, dir_okay=False)
+    "files",
+    nargs=-1,
+    metavar="[FILE]...",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
 )
 @click.pass_context
 def command(

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from logengine.cli.messages import say
 from logengine.cli.options import resolve_socket, socket_option
-from logengine.cli.output import escape
 from logengine.client.daemon_socket import Socket, connect
 from logengine.errors import DaemonUnavailable, ProtocolError
 from logengine.protocols.status import Status
@@ -39,13 +39,13 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     try:
         status = msgspec.json.decode(answer, type=Status)
     except msgspec.MsgspecError:
-        found = escape(answer.decode(errors="backslashreplace").strip()) or "nothing"
+        found = answer.decode(errors="backslashreplace").strip() or "nothing"
         raise ProtocolError(f"{path}: expected a status; the daemon answered {found}") from None
     if as_json:
         click.echo(answer, nl=False)
     else:
         for line in _lines_of(status):
-            click.echo(escape(line))
+            say(line)
     ctx.exit(0 if status.ok else 1)
 
 
@@ -61,6 +61,21 @@ def ask_status(path: Socket) -> bytes:
             f"no daemon answers at {path} ({error}); "
             "is `logengine run` running, and is --socket its socket?"
         ) from None
+
+
+def _space_of(status: Status) -> Iterator[str]:
+    """Yields who has no space left, as lines for a person."""
+    for name in status.streams_at_max_bytes:
+        yield f"  {name} has used up its quota of stored bytes (max_bytes)"
+    for uid in status.uids_at_max_bytes:
+        yield f"  user {uid} has used up the quota of stored bytes (max_bytes)"
+    if status.is_space_low:
+        yield (
+            f"  free space is low: {format_size_rounded(max(0, status.free_bytes))}; what is left "
+            f"of {format_size_rounded(status.keep_free_bytes)} (keep_free) is shared out"
+        )
+    for uid in status.uids_at_share:
+        yield f"  user {uid} has used up the share of the free space (keep_free)"
 
 
 def _lines_of(status: Status) -> Iterator[str]:
@@ -92,10 +107,7 @@ def _lines_of(status: Status) -> Iterator[str]:
         yield f"  nothing is committed: {status.unusable}"
     for risk in status.risks:
         yield f"  not safe from a power cut: {risk}"
-    for name in status.streams_at_max_bytes:
-        yield f"  {name} has used up its quota of stored bytes (max_bytes)"
-    for uid in status.uids_at_max_bytes:
-        yield f"  user {uid} has used up the quota of stored bytes (max_bytes)"
+    yield from _space_of(status)
     for name in status.unsynced_streams:
         yield f"  no file of {name} is removed until the next boot: a sync of its directory failed"
     for stream in status.failing:

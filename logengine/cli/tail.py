@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from logengine.cli.filtering import filter_options
+from logengine.cli.messages import tell
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, format_option
 from logengine.errors import UnknownStream
@@ -109,7 +110,7 @@ async def _say_what_is_awaited(data: Path, awaited: set[str]) -> None:
     if awaited:
         names = ", ".join(sorted(awaited))
         known = f"there are: {', '.join(there)}" if there else "there are none yet"
-        click.echo(f"logengine: waiting for stream {names} in {data}; {known}", err=True)
+        tell(f"waiting for stream {names} in {data}; {known}")
 
 
 def _streams_there(data: Path) -> list[str]:

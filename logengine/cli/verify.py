@@ -8,9 +8,9 @@ from typing import TextIO
 
 import click
 
+from logengine.cli.messages import note, say
 from logengine.cli.options import data_option, resolve_data, streams_argument
-from logengine.cli.output import escape
-from logengine.disk.segment_file import size_of_segments
+from logengine.disk.segment_file import not_streams, size_of_segments
 from logengine.format.seal_chain import SealChain
 from logengine.format.seal_list import SEAL_HASH_RULE, parse_seal_list
 from logengine.reading import stream_names
@@ -108,14 +108,17 @@ def command(
             (stream, list(verify_stream(data / stream, bar.update, chains[stream])))
             for stream in names
         )
+    strange = {} if streams else not_streams(data)
+    for name, what in strange.items():
+        say(f"{data / name}: {what}, so nobody reads or writes it")
     gone = [] if streams else sorted(anchors.keys() - names)
     for stream in gone:
-        click.echo(f"{data / stream}: it is in the list of seals, but there is no such stream")
+        say(f"{data / stream}: it is in the list of seals, but there is no such stream")
     if seal_list is not None:
         for stream in sorted(set(names) - anchors.keys()):
-            click.echo(f"note: {stream} is not in the list of seals", err=True)
+            note(f"{stream} is not in the list of seals")
     are_sound = [_report(findings, stream, chains[stream]) for stream, findings in found]
-    ctx.exit(0 if all(are_sound) and not gone else 1)
+    ctx.exit(0 if all(are_sound) and not gone and not strange else 1)
 
 
 def _anchors(
@@ -142,13 +145,12 @@ def _anchors(
 def _report(findings: Sequence[Finding], stream: str, chain: SealChain) -> bool:
     """Prints the findings about a stream; returns whether all of them are harmless."""
     for finding in findings:
-        prefix = "note: " if finding.harmless else ""
-        click.echo(escape(f"{prefix}{finding}"), err=finding.harmless)
+        (note if finding.harmless else say)(str(finding))
     if not all(finding.harmless for finding in findings):
         return False
     seal = chain.newest_hash
     sealed = f", sealed up to {chain.sealed_to} by {seal}" if seal else ""
     unsigned = chain.signed_no_more
     erased = f"; not signed: {unsigned} with erased records" if unsigned else ""
-    click.echo(f"{stream}: ok{sealed}{erased}")
+    say(f"{stream}: ok{sealed}{erased}")
     return True

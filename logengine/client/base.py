@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from logengine.client.delivery import Delivery
 from logengine.client.orphans import OrphanDrain
 from logengine.client.outbox import Refusal
-from logengine.client.settings import OnFull, Settings, StrPath, process_producer
+from logengine.client.settings import OnForgotten, OnFull, Settings, StrPath, process_producer
 from logengine.client.spool import Spool, may_have_own_spool
 from logengine.client.stderr_notices import notice_once, tell
 from logengine.errors import ClientClosed, LogEngineError, NotDurable, UnsafeSpool, renewed
@@ -46,6 +46,9 @@ class BaseClient:
     `ClientFull`.
     `block_max`: how many seconds without any progress "block" waits before it drops, until
     there is room again; None waits forever.
+    `on_forgotten`: what happens if the daemon no longer knows the producer, so that records that
+    were sent and not acknowledged may be stored twice: "warn" reports it on standard error, "raise"
+    ends the client with `ProducerForgotten`.
     `spool`: a directory for records that do not fit in memory, and for those that are not durable
     at exit. This process sends them, or the next one with the same `producer`; for a process
     without a name, any other client with this directory. `max_spool_bytes` bounds it.
@@ -68,6 +71,7 @@ class BaseClient:
         producer: str | None = None,
         on_full: OnFull = "block",
         block_max: float | None = None,
+        on_forgotten: OnForgotten = "warn",
         spool: StrPath | None = None,
         max_records: int = 100_000,
         max_bytes: int = 16 * 1024 * 1024,
@@ -82,6 +86,7 @@ class BaseClient:
             producer=producer,
             on_full=on_full,
             block_max=block_max,
+            on_forgotten=on_forgotten,
             spool=spool,
             max_records=max_records,
             max_bytes=max_bytes,
@@ -151,6 +156,7 @@ class BaseClient:
             "producer": settings.producer,
             "on_full": settings.on_full,
             "block_max": settings.block_max,
+            "on_forgotten": settings.on_forgotten,
             "spool": settings.spool,
             "max_records": settings.max_records,
             "max_bytes": settings.max_bytes,

@@ -4,6 +4,8 @@
 pass all received bytes to `receive`, and send the outbox's records once `is_welcomed` is true.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from logengine.client.outbox import Outbox
@@ -12,7 +14,7 @@ from logengine.protocols.ndjson import PROTOCOL_VERSION
 
 _ANSWER_BYTES_MAX = 1024 * 1024
 # Errors that end only this connection; the next one may succeed.
-_PASSING_ERRORS = {"stalled"}
+_PASSING_ERRORS = {"hello_timeout", "stalled"}
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -21,6 +23,7 @@ class _Answer(msgspec.Struct, frozen=True):
     welcome: int | None = None
     next: int = 1
     max_record: int = 0
+    known: int | None = None  # absent from older daemons
     ack: int | None = None
     error: str | None = None
     record: int | None = None
@@ -32,12 +35,24 @@ _answers = msgspec.json.Decoder(_Answer)
 
 
 class Conversation:
-    """Applies the daemon's answers on one connection to `outbox`."""
+    """Applies the daemon's answers on one connection to `outbox`.
 
-    def __init__(self, outbox: Outbox, stream: str, producer: str) -> None:
+    `on_forgotten` is called with a message for users before anything is sent, if the daemon does
+    not know the producer although it has numbers. What it raises ends the client.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        stream: str,
+        producer: str,
+        on_forgotten: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._outbox = outbox
         self._stream = stream
         self._producer = producer
+        self._on_forgotten = on_forgotten
+        self._first = 1  # in the hello
         self._unfinished = b""
         self.max_record = 0
 
@@ -56,7 +71,7 @@ class Conversation:
         }
         first = self._outbox.hello_first()
         if first is not None:
-            said["first"] = first
+            said["first"] = self._first = first
         return msgspec.json.encode(said) + b"\n"
 
     def receive(self, data: bytes) -> None:
@@ -80,6 +95,8 @@ class Conversation:
         if answer.error is not None:
             self._take_error(answer.error, answer, line)
         elif answer.welcome is not None:
+            if answer.known == 0 and self._first > 1:
+                self._on_forgotten(self._forgotten())
             self._outbox.welcome(answer.next)
             self.max_record = max(1, answer.max_record)
         elif answer.ack is not None:
@@ -101,6 +118,16 @@ class Conversation:
             raise TooManyStreams(f"the daemon accepts no more streams: {_shown(line)}")
         elif error not in _PASSING_ERRORS:
             raise ProtocolError(f"the daemon reports {_shown(line)}")
+
+    def _forgotten(self) -> str:
+        text = (
+            f"the daemon knows no records of producer {self._producer!r} in stream "
+            f"{self._stream!r}: it forgot the name, or its data is new; this client continues at "
+            f"number {self._first}"
+        )
+        if count := self._outbox.sent_unacked:
+            text += f", and sends again {count} records that may be stored already"
+        return text
 
     def _place(self, number: int, what: str) -> int:
         if not self.is_welcomed:

@@ -17,13 +17,13 @@ import errno
 import os
 import socket
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from logengine.default_paths import SYSTEM_SOCKET, default_sockets
+from logengine.peer_credentials import credentials_of_peer
+from logengine.socket_address import address_of
 
-_UCRED = struct.Struct("iII")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 
 
@@ -64,7 +64,9 @@ def connect(given: Socket | None, timeout_s: float = 0.0) -> socket.socket:
             trusted = _trusted_users(path)
             connection = _connected(path, timeout_s)
             try:
-                _check_user(_user_of_peer(connection), trusted, "the process that listens there")
+                _check_user(
+                    credentials_of_peer(connection).uid, trusted, "the process that listens there"
+                )
             except BaseException:
                 connection.close()
                 raise
@@ -138,17 +140,11 @@ def _check_user(uid: int, trusted: set[int], what: str) -> None:
         raise _PassedOver(f"{what} belongs to user {uid}, expected {expected}")
 
 
-def _user_of_peer(connection: socket.socket) -> int:
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid: int = _UCRED.unpack(packed)[1]
-    return uid
-
-
 def _connected(path: Path, timeout_s: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(timeout_s)
-        connection.connect(os.fspath(path))
+        connection.connect(address_of(path))
     except BaseException:
         connection.close()
         raise

@@ -13,8 +13,8 @@ from logengine.client.conversation import Conversation
 from logengine.client.outbox import Chunk, Outbox
 from logengine.client.settings import MAX_RECORD_BYTES, Settings
 from logengine.client.spool import Spool
-from logengine.client.stderr_notices import forget, notice_once
-from logengine.errors import NotDurable, RecordTooLarge
+from logengine.client.stderr_notices import forget, notice_once, tell
+from logengine.errors import NotDurable, ProducerForgotten, RecordTooLarge
 
 _UNREAD = "spool not read"
 
@@ -96,7 +96,9 @@ class Delivery:
 
     def connected(self) -> bytes:
         """Starts a new connection. Returns the hello to send on it."""
-        self._conversation = Conversation(self.outbox, self._settings.stream, self.producer)
+        self._conversation = Conversation(
+            self.outbox, self._settings.stream, self.producer, self._on_forgotten
+        )
         self._output = b""
         self._flushed = 0
         self.needs_new_connection = False
@@ -109,6 +111,11 @@ class Delivery:
         if self._conversation.is_welcomed:
             self.line_bytes_max = self._conversation.max_record + 1
         self.outbox.tell_of_drops()
+
+    def _on_forgotten(self, text: str) -> None:
+        if self._settings.on_forgotten == "raise":
+            raise ProducerForgotten(text)
+        tell(text)
 
     def lost(self, reason: str) -> None:
         """Notes that the connection ended or could not be made, and why."""

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
-# Deeper than people nest, and shallower than the depth at which the daemon sees no object.
+from logengine.format.json_object import exceeds_limits, object_fields
+from logengine.format.record import BLANK
+
+# Deeper than people nest, and shallower than what the daemon admits as an object.
 _DEPTH_MAX = 100
-_BLANK = b" \t\r"
 
 
 def encode_record(record: Mapping[str, Any] | bytes) -> bytes:
@@ -32,8 +34,9 @@ def encode_record(record: Mapping[str, Any] | bytes) -> bytes:
         line = _encode(record)
     except Exception:  # noqa: BLE001 - a value's own code may raise anything
         line = _encode(_plain(record, ()))
-    # A `Raw` value may contain anything, even a newline that would split the record in two.
-    if b"\n" in line:
+    # A `Raw` value may contain anything, even a newline that would split the record in two. What
+    # exceeds the limits would be stored as text.
+    if b"\n" in line or exceeds_limits(line):
         line = _encode(_plain(record, ()))
     return line + b"\n"
 
@@ -41,17 +44,15 @@ def encode_record(record: Mapping[str, Any] | bytes) -> bytes:
 def encode_line(line: bytes) -> bytes:
     """Returns `line` as one line, with its newline; empty if it is blank."""
     line = line.rstrip(b"\n")
-    if not line.strip(_BLANK + b"\n"):
+    text = line.strip(BLANK + b"\n")
+    if not text:
         return b""
     if b"\n" not in line:
         return line + b"\n"
-    try:
-        # Validate first: the formatter trusts its input.
-        msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        return msgspec.json.format(line, indent=-1) + b"\n"
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        text = line.decode("utf-8", "backslashreplace")
-        return _encode({"message": text}) + b"\n"
+    # Validate first: the formatter trusts its input.
+    if object_fields(text) is None:
+        return _encode({"message": line.decode("utf-8", "backslashreplace")}) + b"\n"
+    return msgspec.json.format(text, indent=-1) + b"\n"
 
 
 def represent(value: object) -> str:

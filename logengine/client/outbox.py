@@ -118,6 +118,12 @@ class Outbox:
         return self.sent - self.acked
 
     @property
+    def sent_unacked(self) -> int:
+        """How many records were ever sent and are not acknowledged: they may be stored."""
+        until = self.numbering.until
+        return max(self._sent_ever, until or 0) - self.acked
+
+    @property
     def is_worth_sending(self) -> bool:
         """Whether to send now; if not, waiting records are sent once those in flight are acked.
 

@@ -11,8 +11,10 @@ from logengine.client.daemon_socket import DefaultSocket, Socket, find_default
 from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.protocols.ndjson import PRODUCER_CHARACTERS_MAX, is_producer_name
+from logengine.socket_address import absolute
 
 OnFull = Literal["block", "drop", "raise"]
+OnForgotten = Literal["warn", "raise"]
 StrPath = str | os.PathLike[str]
 
 # The daemon's default; its welcome says what applies.
@@ -34,10 +36,26 @@ class Settings:
     max_bytes: int
     max_spool_bytes: int
     block_max: float | None = None
+    on_forgotten: OnForgotten = "warn"
     _directory: Path = field(init=False, repr=False)
     _named: str = field(init=False, repr=False)  # the environment's socket at construction
 
     def __post_init__(self) -> None:
+        self._check()
+        # Relative paths keep their meaning when the process changes its working directory.
+        object.__setattr__(self, "_directory", _working_directory())
+        object.__setattr__(self, "_named", os.environ.get("LOGENGINE_SOCKET", ""))
+        if self.spool is not None:
+            object.__setattr__(self, "spool", self._directory / self.spool)
+        if self.socket is not None and not isinstance(self.socket, DefaultSocket):
+            object.__setattr__(self, "socket", absolute(self.socket, self._directory))
+        if self.socket is not None and len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
+            raise InvalidOption(
+                f"socket {os.fspath(self.socket)!r}: expected at most {_SOCKET_PATH_BYTES_MAX} "
+                "bytes, the kernel's limit for the path of a socket"
+            )
+
+    def _check(self) -> None:
         if not is_stream_name(self.stream):
             raise InvalidStreamName(
                 f"{self.stream!r} is not a valid stream name; expected {STREAM_NAME_RULE}"
@@ -47,30 +65,15 @@ class Settings:
                 f"producer {self.producer!r}: expected 1 to {PRODUCER_CHARACTERS_MAX} "
                 "characters without control characters"
             )
-        if self.on_full not in get_args(OnFull):
-            raise InvalidOption(
-                f"on_full {self.on_full!r}: expected {' or '.join(get_args(OnFull))}"
-            )
+        for name, options in (("on_full", OnFull), ("on_forgotten", OnForgotten)):
+            if (chosen := getattr(self, name)) not in get_args(options):
+                raise InvalidOption(f"{name} {chosen!r}: expected {' or '.join(get_args(options))}")
         for name in ("max_records", "max_bytes", "max_spool_bytes"):
             if getattr(self, name) < 1:
                 raise InvalidOption(f"{name} {getattr(self, name)}: expected at least 1")
-
         if self.block_max is not None and not self.block_max >= 0:
             raise InvalidOption(
                 f"block_max {self.block_max}: expected a number of seconds, at least 0, or None"
-            )
-
-        # Relative paths keep their meaning when the process changes its working directory.
-        object.__setattr__(self, "_directory", _working_directory())
-        object.__setattr__(self, "_named", os.environ.get("LOGENGINE_SOCKET", ""))
-        for name in ("socket", "spool"):
-            given = getattr(self, name)
-            if given is not None and not isinstance(given, DefaultSocket):
-                object.__setattr__(self, name, self._directory / given)
-        if self.socket is not None and len(os.fsencode(self.socket)) > _SOCKET_PATH_BYTES_MAX:
-            raise InvalidOption(
-                f"socket {os.fspath(self.socket)!r}: expected at most {_SOCKET_PATH_BYTES_MAX} "
-                "bytes, the kernel's limit for the path of a socket"
             )
 
     @property
@@ -79,7 +82,7 @@ class Settings:
         if isinstance(self.socket, DefaultSocket):
             return self.socket
         named = self.socket or self._named
-        return self._directory / named if named else None
+        return absolute(named, self._directory) if named else None
 
     def current_socket(self) -> Socket:
         """Where to find the daemon now; a different one may have been started meanwhile."""

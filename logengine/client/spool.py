@@ -26,6 +26,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -37,9 +38,15 @@ from logengine.client.outbox import NEVER_SENT, Chunk, Numbering
 from logengine.client.spool_safety import LOCK_NAME, check_spool, check_spools, is_own
 from logengine.client.spool_salvage import whole_parts
 from logengine.disk.atomic import AtomicWriter, is_temp_name
-from logengine.disk.directory import create_directory, sync_directory
+from logengine.disk.directory import Directory, create_directory, sync_directory
 from logengine.disk.durable_names import DurableNames
-from logengine.disk.segment_file import list_segments, read_header, read_provable, read_segment
+from logengine.disk.segment_file import (
+    SEGMENT_BYTES_MAX,
+    list_segments,
+    read_header,
+    read_provable,
+    read_segment,
+)
 from logengine.errors import DamagedSegment, SpoolInUse, UnreadableSegment
 from logengine.format.record import split_lines
 from logengine.format.segment import segment_name
@@ -50,6 +57,8 @@ from logengine.store.stream import SegmentWriter
 _DAMAGED_NAME = ".damaged"  # not a valid stream name
 _STATE_NAME = "spool.json"
 _DIRECTORY_MODE = 0o700
+_STATE_BYTES_MAX = 16 * 1024 * 1024
+_DAMAGED_BYTES_MAX = 256 * 1024 * 1024
 _DIRECT_ABOVE_BYTES = 256 * 1024
 _READABLE_CHARACTERS = 40
 # The pauses between attempts to open a spool that the disk cannot read.
@@ -374,14 +383,14 @@ class Spool:
         try:
             header = read_header(self._directory, first)
         except FileNotFoundError:
-            return  # a dangling link
+            return  # removed since it was listed
         except UnreadableSegment as error:
             if last is None and self._stored.last >= first:
                 last = self._stored.last
             if last is None:
                 # Later records need places after this segment's, and those are unknown.
                 raise _of_disk(error) from error
-            size = os.stat(self._directory / segment_name(first)).st_size
+            size = os.lstat(self._directory / segment_name(first)).st_size
             segment = _Segment(first, last, size)
         except DamagedSegment as damage:
             self._mend(first, last, damage)
@@ -410,8 +419,14 @@ class Spool:
     def _write_newest_again(self) -> bool:
         path = self._directory / segment_name(self._segments[-1].first)
         try:
-            content = path.read_bytes()
-            with AtomicWriter(path, "wb", buffering=0) as writer:
+            with Directory.open_itself(self._directory) as directory:
+                content = directory.read_file(path.name, SEGMENT_BYTES_MAX)
+            with AtomicWriter(
+                path,
+                "wb",
+                buffering=0,
+                open_directory=partial(Directory.open_itself, self._directory),
+            ) as writer:
                 writer.write_buffers([content])
         except OSError as error:
             # For example, the disk is full. The application must start anyway.
@@ -434,14 +449,19 @@ class Spool:
         """
         path = self._directory / segment_name(first)
         parts: list[Chunk] = []
-        if stat.S_ISREG(os.stat(path).st_mode):  # otherwise it never contained records
+        if stat.S_ISREG(os.lstat(path).st_mode):  # otherwise it never contained records
             provable = read_provable(self._directory, first, compressed=False)
             if isinstance(provable.damage, UnreadableSegment):
                 raise _of_disk(provable.damage)
             header = provable.header
             if header is not None and header.last >= first:
                 last = header.last
-            parts = whole_parts(path.read_bytes(), first, last, is_header_whole=header is not None)
+            parts = whole_parts(
+                _read_start(self._directory, path.name),
+                first,
+                last,
+                is_header_whole=header is not None,
+            )
         self._put_aside(path)
         # The last one first: the first one replaces the damaged file, which is found until then.
         written = [self._write([part]) for part in reversed(parts)]
@@ -468,7 +488,7 @@ class Spool:
         """Links a damaged file to a second name; renames what is not a regular file."""
         kept = self.path / _DAMAGED_NAME
         create_directory(kept, _DIRECTORY_MODE)
-        found = os.stat(path)
+        found = os.lstat(path)
         aside = kept / f"{path.name}.{found.st_ino}"
         if stat.S_ISREG(found.st_mode):
             with contextlib.suppress(FileExistsError):
@@ -517,13 +537,22 @@ def _of_disk(error: UnreadableSegment) -> OSError:
 
 
 def _read_state(path: Path) -> _State:
-    text = (path / _STATE_NAME).read_bytes()
+    with Directory.open_itself(path) as directory:
+        text = directory.read_file(_STATE_NAME, _STATE_BYTES_MAX)
     try:
         return msgspec.json.decode(text, type=_State)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedSegment(
             str(path / _STATE_NAME), f"not the state of a spool: {error}"
         ) from None
+
+
+def _read_start(path: Path, name: str) -> bytes:
+    """Returns the bytes of a damaged file, as far as a client may have written it."""
+    with Directory.open_itself(path) as directory:
+        descriptor = directory.open_file(name, os.O_RDONLY)
+    with open(descriptor, "rb", buffering=0) as file:
+        return file.read(_DAMAGED_BYTES_MAX)
 
 
 def _directory_name(stream: str, producer: str) -> str:
@@ -549,7 +578,6 @@ def _remove_if_empty(path: Path) -> bool:
 
 
 def _lock(path: Path) -> int:
-    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     while True:
         check_spools(path.parent)
         _remove_if_empty(path)  # the sync of its name may have failed
@@ -557,7 +585,8 @@ def _lock(path: Path) -> int:
         check_spools(path.parent)  # it may have been made only now, by whomever
         check_spool(path)
         try:
-            descriptor = os.open(path / LOCK_NAME, flags, 0o600)
+            with Directory.open_itself(path) as directory:
+                descriptor = directory.open_file(LOCK_NAME, os.O_RDONLY | os.O_CREAT, 0o600)
         except FileNotFoundError:
             continue  # a client that just closed removed it
         try:

@@ -4,9 +4,8 @@ A spool's segment has one hash for all its lines, so no single line can be verif
 as intact if it is a JSON object or, if no line is one, text. No I/O.
 """
 
-import msgspec
-
 from logengine.client.outbox import Chunk
+from logengine.format.json_object import stored_fields
 
 
 def whole_parts(
@@ -51,16 +50,8 @@ def _placed(are_whole: list[bool], first: int, count: int, *, ends_whole: bool) 
 
 
 def _are_whole(lines: list[bytes]) -> list[bool]:
-    are_objects = [_is_object(line) for line in lines]
+    are_objects = [stored_fields(line) is not None for line in lines]
     return are_objects if any(are_objects) else [_is_text(line) for line in lines]
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 def _is_text(line: bytes) -> bool:

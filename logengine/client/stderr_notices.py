@@ -9,13 +9,15 @@ import os
 import select
 import sys
 
+from logengine.printable import escape
+
 _poll = getattr(select, "poll", None)  # eventlet takes it away
 _told: dict[tuple[str, str], bool] = {}
 
 
 def tell(text: str) -> None:
-    """Writes one line, if standard error accepts it now."""
-    line = f"logengine: {text}\n"
+    """Writes one line, escaped, if standard error accepts it now."""
+    line = f"logengine: {escape(text)}\n"
     stream = sys.stderr
     if stream is None:
         return

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from logengine.format.record import BLANK, between_characters, object_fields
+from logengine.format.json_object import object_fields
+from logengine.format.record import BLANK, between_characters
 
 
 class OutputLines:

@@ -29,10 +29,12 @@ from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
+from logengine.socket_address import is_abstract
 from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
     KiB,
+    MiB,
     RecordsPerSecond,
     Size,
     format_duration,
@@ -98,7 +100,7 @@ def load_config(
     said = read_config(path) if path is not None else Config()
     listen = list(said.listen)
     if socket is not None:
-        added = str(socket.absolute())
+        added = str(socket if is_abstract(socket) else socket.absolute())
         if _normal(added) not in [_normal(one.path) for one in listen]:
             listen.append(ListenConfig(path=added))
     if not listen:
@@ -265,6 +267,14 @@ def _size_rules(config: Config) -> Iterator[_Rule]:
         ("limits.max_pending_stream", limits.max_pending_stream, record, " (limits.max_record)"),
     ):
         yield key, format_size(size), f"at least {format_size(least)}{why}", size >= least
+    # So no segment and no frame is larger than a reader accepts: see `BODY_BYTES_MAX`.
+    for key, size, most in (
+        ("limits.max_record", record, 32 * MiB),
+        ("commit.max_batch", commit.max_batch, 256 * MiB),
+        ("commit.rewrite_limit", commit.rewrite_limit, 256 * MiB),
+        ("compaction.seal_bytes", config.compaction.seal_bytes, 256 * MiB),
+    ):
+        yield key, format_size(size), f"at most {format_size(most)}", size <= most
     yield (
         "limits.max_pending_stream",
         format_size(limits.max_pending_stream),
@@ -283,6 +293,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
         *((f"{where}.burst", quota.burst) for where, quota in _quotas(config)),
         ("commit.retry_min", commit.retry_min),
         ("limits.stall_timeout", config.limits.stall_timeout),
+        ("limits.hello_timeout", config.limits.hello_timeout),
         ("compaction.seal_after", config.compaction.seal_after),
         ("compaction.seal_small_after", config.compaction.seal_small_after),
     ):
@@ -300,12 +311,12 @@ def _rules(config: Config) -> Iterator[_Rule]:
         yield f"uid.{name}", "not a user's number", "a number, as in [uid.1000.quota]", is_uid
     if config.data:
         yield "data", repr(config.data), _ABSOLUTE, _is_absolute(config.data)
-    yield (
-        "retention.keep_free",
-        repr(config.retention.keep_free),
-        'a size such as "2GiB", or a share of the file system such as "5%"',
-        _is_free_space(config.retention.keep_free),
-    )
+    for key, keep_free in (
+        ("quota.keep_free", config.quota.keep_free),
+        ("retention.keep_free", config.retention.keep_free),
+    ):
+        expected = 'a size such as "2GiB", or a share of the file system such as "5%"'
+        yield key, repr(keep_free), expected, _is_free_space(keep_free)
     keeps_all = config.retention == RetentionConfig() and not any(
         said.retention for said in config.stream.values()
     )
@@ -320,7 +331,8 @@ def _rules(config: Config) -> Iterator[_Rule]:
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         key, path = f"listen[{number}].path", _normal(listen.path)
-        yield key, repr(listen.path), _ABSOLUTE, _is_absolute(listen.path)
+        right = _is_absolute(listen.path) or _is_abstract_name(listen.path)
+        yield key, repr(listen.path), f"{_ABSOLUTE}, or @NAME of a socket of systemd", right
         yield (
             key,
             repr(listen.path),
@@ -368,6 +380,12 @@ def _is_absolute(path: str) -> bool:
     return path.startswith("/") and "\0" not in path
 
 
+def _is_abstract_name(path: str) -> bool:
+    return is_abstract(path) and path != "@" and "\0" not in path
+
+
 def _normal(path: str) -> str:
     """Returns one spelling for each path; `normpath` alone keeps two leading slashes."""
+    if is_abstract(path):
+        return path
     return os.path.normpath(f"/{path.lstrip('/')}")

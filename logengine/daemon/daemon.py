@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import threading
 import time
 from collections.abc import Mapping
@@ -16,8 +15,9 @@ import uvloop
 
 from logengine.daemon.allocator import keep_freed_memory
 from logengine.daemon.config_sections import Config
+from logengine.daemon.open_files import allow_open_files
 from logengine.daemon.open_store import opened_store
-from logengine.daemon.service import OTHER_DESCRIPTORS, Service
+from logengine.daemon.service import Service
 from logengine.daemon.signals import ignore_until_served, stop_signals
 from logengine.daemon.sockets import Listening, listening, remove_paths
 from logengine.daemon.systemd import notify
@@ -40,7 +40,7 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     """
     stops_with_terminal = ignore_until_served()
     keep_freed_memory()
-    _allow_descriptors(config)
+    allow_open_files(config)
     sign = _signer(config.compaction.seal_key)
     with (
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
@@ -98,15 +98,6 @@ def _step_back() -> None:
     with contextlib.suppress(OSError):
         nice = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, nice + _COMPACTION_NICE)
-
-
-def _allow_descriptors(config: Config) -> None:
-    """Raises the soft limit of open files to what `max_connections` needs, as far as allowed."""
-    wanted = config.limits.max_connections + OTHER_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _signer(seal_key: str) -> Sign | None:

@@ -18,8 +18,10 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from logengine.daemon.config_sections import LogConfig
 from logengine.daemon.line_limit import LineLimit, Suppressed
 from logengine.daemon.log_writer import Due, LogWriter
+from logengine.printable import escape
 
 _LEVELS = logging.getLevelNamesMapping()
+_to_json = structlog.processors.JSONRenderer()
 
 
 @contextlib.contextmanager
@@ -37,7 +39,7 @@ def daemon_log(config: LogConfig, stream: TextIO | None = None) -> Iterator[None
         on_terminal = stream.isatty()
         as_json = config.format == "json" or (config.format == "auto" and not on_terminal)
         renderers: list[Processor] = (
-            [_in_order, structlog.processors.JSONRenderer()]
+            [_in_order, _render_json]
             if as_json
             else [
                 _printable,
@@ -144,13 +146,12 @@ def _in_order(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventD
 def _printable(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
     """Escapes what a terminal would act on: senders choose the content of some fields."""
     for name, value in fields.items():
-        if isinstance(value, str) and not value.isprintable():
+        if isinstance(value, str):
             lines = value.split("\n") if name in {"exception", "stack"} else [value]
-            fields[name] = "\n".join("".join(map(_shown, line)) for line in lines)
+            fields[name] = "\n".join(map(escape, lines))
     return fields
 
 
-def _shown(character: str) -> str:
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+def _render_json(_logger: WrappedLogger, _method: str, fields: EventDict) -> str:
+    # DEL is the one control character that JSON does not escape.
+    return str(_to_json(_logger, _method, fields)).replace("\x7f", "\\u007f")

@@ -9,10 +9,11 @@ has open; `DataWatch` starts and stops it.
 """
 
 import asyncio
-import resource
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 import msgspec
 import structlog
@@ -20,23 +21,23 @@ import structlog
 from logengine.daemon.announcement import Announcement
 from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
+from logengine.daemon.open_files import connections_and_guests
 from logengine.daemon.open_store import report_opened
 from logengine.daemon.socket_watch import SocketWatch
 from logengine.daemon.sockets import Listening
-from logengine.daemon.upkeep import Upkeep
+from logengine.daemon.upkeep import Upkeep, keeps_free
 from logengine.format.segment import Sign
+from logengine.intake.free_space import FreeSpace
 from logengine.intake.quota import Quotas
 from logengine.intake.server import Server
+from logengine.intake.space_shares import SpaceShares
 from logengine.intake.usage_scan import UsageScan
 from logengine.protocols.registry import protocols
 from logengine.protocols.status import serving_state
 from logengine.store.committer import Committer
-from logengine.store.settings import LimitsConfig
 from logengine.store.store import Store
 
 log = structlog.get_logger()
-
-OTHER_DESCRIPTORS = 128  # the files of commit threads, listeners, the event loop
 
 
 class Service:
@@ -70,17 +71,37 @@ class Service:
         self._usage_scan: UsageScan | None = None
         if quotas.limits_space:
             self._usage_scan = UsageScan(store, self._committer, quotas, tasks, self._has_room)
-        self._upkeep = Upkeep(
-            config, store, self._committer, compacting, sign, tasks, self._usage_scan
+        self._free_space = FreeSpace(
+            store,
+            self._committer,
+            SpaceShares(privileged={0, os.geteuid()}),
+            partial(keeps_free, config),
+            tasks,
+            drops_oldest=_drops_oldest(config),
+            on_looked=self._has_room,
         )
+        quotas.space = self._free_space
+        self._upkeep = Upkeep(
+            config,
+            store,
+            self._committer,
+            compacting,
+            sign,
+            tasks,
+            self._usage_scan,
+            self._free_space,
+        )
+        max_connections, guests_max = connections_and_guests(config)
         self._server = Server(
             store,
             self._committer,
-            _limits(config),
+            msgspec.structs.replace(config.limits, max_connections=max_connections),
             tasks,
-            quotas=None if quotas.limits_nothing else quotas,
+            quotas=quotas,
             report_dropped_every_s=config.quota.report_every,
-            scan_soon=self._usage_scan.scan_soon if self._usage_scan else None,
+            scan_soon=self._scan_soon,
+            space=self._free_space.shares,
+            guests_max=guests_max,
         )
         self._watch = DataWatch(
             store,
@@ -134,6 +155,7 @@ class Service:
         self._server.close()
         if self._usage_scan is not None:
             self._usage_scan.close()
+        self._free_space.close()
         dropped = await self._committer.close()
         if dropped:
             log.error("records_dropped", records=dropped, reason="not durable in time, never acked")
@@ -161,6 +183,11 @@ class Service:
     def _state(self) -> str:
         return serving_state(str(self._store.unusable or ""), self._committer.failing())
 
+    def _scan_soon(self) -> None:
+        if self._usage_scan is not None:
+            self._usage_scan.scan_soon()
+        self._free_space.look_soon()
+
     def _has_room(self) -> None:
         self._server.room()
 
@@ -174,32 +201,6 @@ class Service:
         if self._committer.lacks_space() and self._upkeep.release_reserve():
             log.warning("reserve_released", reason="the disk is full, and received records wait")
             asyncio.get_running_loop().call_soon(self._committer.retry_now)
-
-
-def _limits(config: Config) -> LimitsConfig:
-    return msgspec.structs.replace(
-        config.limits, max_connections=_connections_max(config.limits.max_connections)
-    )
-
-
-def _connections_max(configured: int) -> int:
-    """Returns how many connections the limit of open files permits, `configured` at most.
-
-    The daemon keeps some descriptors for itself. Without them it could commit nothing, so that no
-    sender would get its acks and disconnect.
-    """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return configured
-    room = max(1, limit - min(OTHER_DESCRIPTORS, limit // 2))
-    if room < configured:
-        log.warning(
-            "max_connections_lowered",
-            max_connections=room,
-            configured=configured,
-            reason=f"the limit of open files is {limit}",
-        )
-    return min(room, configured)
 
 
 def _drops_oldest(config: Config) -> Callable[[str], bool]:

@@ -12,6 +12,7 @@ from logengine.daemon.config_sections import Config, ListenConfig
 from logengine.daemon.systemd import passed_listeners
 from logengine.errors import ConfigError
 from logengine.intake.listeners import bind_listener, is_of
+from logengine.socket_address import is_abstract, name_of, one_spelling
 
 log = structlog.get_logger()
 
@@ -28,11 +29,18 @@ class Listening:
         self.config = config
         self.inherited = inherited
         self.path = Path(config.path)
+        self._is_abstract = is_abstract(config.path)
         self._identity = _identity(self.path)
 
     @property
     def is_named(self) -> bool:
-        """Whether the file at `path` is still that of this socket."""
+        """Whether the file at `path` is still that of this socket. Ask only while it is open.
+
+        An open socket keeps the inode of its file. Once it is closed, the file of the next daemon
+        may get the same number.
+        """
+        if self._is_abstract:
+            return True
         if self._identity is None:
             return self.inherited  # systemd may see a file that this process cannot see
         return _identity(self.path) == self._identity
@@ -48,9 +56,13 @@ class Listening:
         return before
 
     def remove_path(self) -> None:
-        """Removes the file, if it is the daemon's own. A failure does not abort the stop."""
+        """Removes the file, if it is the daemon's own, before the socket is closed.
+
+        While the socket is open, no other daemon takes its path. A failure does not abort the stop.
+        """
         if self.inherited or not self.is_named:
             return
+        self._identity = None  # from now on, the path is the next daemon's
         try:
             os.unlink(self.path)
         except OSError as error:
@@ -70,13 +82,19 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Listening]]:
     """Opens the configured sockets until the block ends. Raises `ConfigError`."""
     passed = {
-        os.path.realpath(listener.getsockname()): listener
+        one_spelling(name_of(listener.getsockname())): listener
         for listener in passed_listeners(environ, os.getpid())
     }
     sockets: list[Listening] = []
     try:
         for listen in config.listen:
-            inherited = passed.pop(os.path.realpath(listen.path), None)
+            inherited = passed.pop(one_spelling(listen.path), None)
+            if inherited is None and is_abstract(listen.path):
+                raise ConfigError(
+                    f"systemd passed no socket {listen.path}; the daemon does not create an "
+                    "abstract socket itself, since anybody could connect to it: add "
+                    f"ListenStream={listen.path} to the socket unit, or use a path"
+                )
             listener = inherited or bind_listener(Path(listen.path), listen.mode, listen.type)
             sockets.append(Listening(listener, listen, inherited=inherited is not None))
             if not is_of(listener, listen.type):

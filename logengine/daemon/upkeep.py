@@ -1,6 +1,6 @@
 """Background work in the open data directory, which stops when that directory is replaced.
 
-The compactor with its retention, the reserve, and the scans of stored bytes.
+The compactor with its retention, the reserve, and the scans of stored bytes and free space.
 """
 
 import asyncio
@@ -13,12 +13,16 @@ import structlog
 from logengine.daemon.config_sections import Config
 from logengine.disk.reserve import Reserve
 from logengine.format.segment import Sign
+from logengine.format.timestamp import format_timestamp
+from logengine.intake.free_space import FreeSpace
 from logengine.intake.usage_scan import UsageScan
 from logengine.store.committer import Committer
 from logengine.store.store import Store
 from logengine.units import parse_free_space
+from logengine.upkeep.clock_plan import BELIEVED_AFTER_S, KnownTime
 from logengine.upkeep.compaction import CompactionTotals, Compactor
 from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_clock import RetentionClock
 from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
 
@@ -40,6 +44,7 @@ class Upkeep:
         sign: Sign | None,
         tasks: asyncio.TaskGroup,
         usage_scan: UsageScan | None,
+        free_space: FreeSpace,
     ) -> None:
         self._config = config
         self._store = store
@@ -48,6 +53,7 @@ class Upkeep:
         self._sign = sign
         self._tasks = tasks
         self._usage_scan = usage_scan
+        self._free_space = free_space
         self._compactor: Compactor | None = None
         self._holding: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
@@ -61,6 +67,7 @@ class Upkeep:
             return
         self._reserve = Reserve(self._store.data, self._config.reserve)
         self._holding = self._tasks.create_task(_hold(self._reserve))
+        await self._free_space.begin()
         if self._usage_scan is not None:
             try:
                 await self._usage_scan.scan_all()
@@ -92,6 +99,7 @@ class Upkeep:
         """Ends all work in the directory."""
         if self._usage_scan is not None:
             self._usage_scan.forget()
+        self._free_space.forget()
         await self._end_work()
 
     async def _end_work(self) -> None:
@@ -124,10 +132,15 @@ class Upkeep:
             direct_above=self._config.commit.direct_above,
             level=compaction.level,
             sign=self._sign,
+            reserve=lambda: self._free_space.shares.reserve,
         )
         rules = retention_rules(self._config, data.descriptor)
         retainer = Retainer(
-            data, rules, names=self._store.names, is_known=self._store.may_be_trimmed
+            data,
+            rules,
+            names=self._store.names,
+            clock_ns=RetentionClock(data, on_change=_report_clock).now_ns,
+            is_known=self._store.may_be_trimmed,
         )
         return Compactor(
             self._store,
@@ -140,6 +153,21 @@ class Upkeep:
         )
 
 
+def _report_clock(known: KnownTime) -> None:
+    now = format_timestamp(max(0, known.now_ns))
+    if known.is_doubted:
+        # A machine that was off for a night is no reason for a warning.
+        tell = log.warning if abs(known.ahead_s) > BELIEVED_AFTER_S else log.info
+        tell(
+            "clock_doubted",
+            ahead_s=round(known.ahead_s, 1),
+            ages_judged_at=now,
+            believed_in_s=round(max(0.0, BELIEVED_AFTER_S - known.doubted_s)),
+        )
+    else:
+        log.info("clock_believed", ages_judged_at=now)
+
+
 def retention_rules(config: Config, data: str | int) -> RetentionRules:
     """Returns the retention rules for `data`, a path or a descriptor. Raises `OSError`."""
     retention = config.retention
@@ -150,6 +178,17 @@ def retention_rules(config: Config, data: str | int) -> RetentionRules:
         default=RetentionRule(max_age=retention.max_age),
         streams={name: said.retention for name, said in config.stream.items() if said.retention},
     )
+
+
+def keeps_free(config: Config, size_bytes: int) -> int:
+    """Returns below how much free space the rest is shared out, from the file system's size.
+
+    If retention keeps space free, sharing begins only at half of that: senders that were stopped
+    before would wait for a retention that has no reason to begin.
+    """
+    kept = parse_free_space(config.quota.keep_free, size_bytes)
+    by_retention = parse_free_space(config.retention.keep_free, size_bytes)
+    return min(kept, by_retention // 2) if by_retention else kept
 
 
 async def _hold(reserve: Reserve) -> None:

@@ -24,6 +24,8 @@ from logengine.disk.writes import write_all
 
 CRASH_MARK_NAME = ".running"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# More than two lines for each of as many streams as the configuration allows.
+_BYTES_MAX = 256 * 1024 * 1024
 _BOOT = "boot"
 _UNSYNCED = "unsynced"
 _STREAM = "stream"
@@ -124,15 +126,11 @@ class CrashMark:
 
     def _read(self) -> str | None:
         try:
-            descriptor = self._data.open_file(CRASH_MARK_NAME, os.O_RDONLY)
+            content = self._data.read_file(CRASH_MARK_NAME, _BYTES_MAX)
         except FileNotFoundError:
             return None
-        try:
-            size = os.fstat(descriptor).st_size
-            # After a power cut it may contain anything.
-            return os.pread(descriptor, size, 0).decode(errors="replace")
-        finally:
-            os.close(descriptor)
+        # After a power cut it may contain anything.
+        return content.decode(errors="replace")
 
     def _open(self) -> int:
         return self._data.open_file(CRASH_MARK_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -21,6 +21,7 @@ from logengine.errors import (
     DataDirectoryLocked,
     DataDirectoryReplaced,
     DataDirectoryUnseen,
+    UnexpectedFile,
 )
 
 LOCK_NAME = ".lock"
@@ -101,6 +102,29 @@ def _is_empty_directory(path: str) -> bool:
     return False
 
 
+def open_data_directory(path: StrPath) -> Directory:
+    """Opens the directory at `path`. Raises `UnexpectedFile` and `OSError`.
+
+    It may be a link, which administrators use to move a directory to another volume. But a link of
+    somebody else is not followed: whoever made it could lead root to the directory of another user.
+    """
+    directory = Directory.open(path)
+    try:
+        link = os.lstat(path)
+        trusted = (0, os.geteuid(), os.fstat(directory.descriptor).st_uid)
+        if stat.S_ISLNK(link.st_mode) and link.st_uid not in trusted:
+            raise UnexpectedFile(
+                errno.EPERM,
+                f"it is a symbolic link of user {link.st_uid} to a directory of user {trusted[2]}; "
+                "name that directory itself",
+                os.fspath(path),
+            )
+    except BaseException:
+        directory.close()
+        raise
+    return directory
+
+
 def lock_data_directory(data: Directory) -> int:
     """Takes the write lock of `data`; returns a descriptor, and closing that releases the lock.
 
@@ -136,7 +160,7 @@ class LockedDirectory:
     @classmethod
     def lock(cls, path: StrPath) -> Self:
         """Opens and locks the directory at `path`. Raises `DataDirectoryLocked` and `OSError`."""
-        directory = Directory.open(path)
+        directory = open_data_directory(path)
         try:
             lock = lock_data_directory(directory)
             try:
@@ -223,6 +247,6 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 def _is_mounted(directory: Directory) -> bool:
     """Whether the directory is a mount point; False if the kernel does not say."""
-    with contextlib.suppress(OSError, ValueError), directory.subdirectory("..") as parent:
+    with contextlib.suppress(OSError, ValueError), directory.walk(os.pardir) as parent:
         return mount_id_of(parent.descriptor) != mount_id_of(directory.descriptor)
     return False

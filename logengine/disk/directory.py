@@ -18,6 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from logengine.disk.regular_file import (
+    check_kind,
+    check_subdirectory,
+    open_regular_file,
+    read_whole,
+)
 from logengine.errors import AtomicWriteError
 
 StrPath = str | os.PathLike[str]
@@ -47,8 +53,21 @@ class Directory:
     @classmethod
     def open(cls, path: StrPath) -> Self:
         """Opens the directory that `path` leads to now."""
+        return cls._at(path, _FLAGS)
+
+    @classmethod
+    def open_itself(cls, path: StrPath) -> Self:
+        """Opens the directory at `path`, as `open`, but raises `UnexpectedFile` for a link."""
+        return cls._at(path, _FLAGS | os.O_NOFOLLOW)
+
+    @classmethod
+    def _at(cls, path: StrPath, flags: int) -> Self:
         directory = cls(os.fspath(path))
-        directory.hold(path, _FLAGS)
+        try:
+            directory.hold(path, flags)
+        except NotADirectoryError:
+            check_kind(None, directory.path, stat.S_IFDIR, directory.path)
+            raise
         return directory
 
     def hold(self, path: StrPath, flags: int, *, dir_fd: int | None = None) -> None:
@@ -60,8 +79,18 @@ class Directory:
         self._held.extend(map(partial(os.open, flags=flags | os.O_CLOEXEC, dir_fd=dir_fd), [path]))
 
     def subdirectory(self, name: str) -> "Directory":
-        """Opens the directory `name` in this one; refuses a symbolic link."""
-        return self._opened(name, _FLAGS | os.O_NOFOLLOW)
+        """Opens the directory `name` in this one.
+
+        Raises `UnexpectedFile` if it is a link or another kind of file, or if it belongs to
+        neither this directory's owner nor root nor the user of this process.
+        """
+        try:
+            directory = self._opened(name, _FLAGS | os.O_NOFOLLOW)
+        except NotADirectoryError:
+            check_kind(self.descriptor, name, stat.S_IFDIR, self.path_of(name))
+            raise
+        check_subdirectory(directory.descriptor, self.descriptor, directory.path)
+        return directory
 
     def opened_again(self) -> "Directory":
         """Opens the same directory once more; the caller closes it."""
@@ -143,11 +172,26 @@ class Directory:
             yield entries
 
     def open_file(self, name: str, flags: int, mode: int = 0o640) -> int:
-        """Opens the file `name`; returns a descriptor that child processes do not inherit."""
+        """Opens the regular file `name`, as `open_regular_file` does, and raises the same."""
+        return open_regular_file(self.descriptor, name, flags, mode, self.path_of(name))
+
+    def read_file(self, name: str, bytes_max: int) -> bytes:
+        """All bytes of the regular file `name`.
+
+        Raises `UnexpectedFile` if there are more than `bytes_max`, and as `open_file`.
+        """
+        descriptor = self.open_file(name, os.O_RDONLY)
         try:
-            return os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
-        except OSError as error:
-            raise self._named(error, name) from None
+            return read_whole(descriptor, bytes_max, self.path_of(name))
+        finally:
+            os.close(descriptor)
+
+    def is_file(self, name: str) -> bool:
+        """Whether `name` is a regular file, and not a link to one."""
+        try:
+            return stat.S_ISREG(self.stat(name, follow_links=False).st_mode)
+        except FileNotFoundError:
+            return False
 
     def stat(self, name: str, *, follow_links: bool = True) -> os.stat_result:
         """The `os.stat` of `name`."""
@@ -179,6 +223,13 @@ class Directory:
         except FileNotFoundError:
             return None
 
+    def set_time(self, name: str, time_ns: int) -> None:
+        """Sets the time of the file `name`, in nanoseconds since the epoch; follows no link."""
+        try:
+            os.utime(name, ns=(time_ns, time_ns), dir_fd=self.descriptor, follow_symlinks=False)
+        except OSError as error:
+            raise self._named(error, name) from None
+
     def replace(self, source: str, target: str) -> None:
         """Renames `source` to `target`, and replaces an existing `target`."""
         descriptor = self.descriptor
@@ -187,19 +238,29 @@ class Directory:
         except OSError as error:
             raise self._named(error, target) from None
 
-    def link(self, source: str, target: str) -> None:
-        """Gives the file `source` another name, `target`, which must be free."""
-        descriptor = self.descriptor
+    def link(self, source: str, target: str, within: "Directory | None" = None) -> None:
+        """Gives the file `source`, or a link itself, another name: `target`, which must be free.
+
+        The other name is in the directory `within`, by default in this one.
+        """
+        where = within or self
         try:
             os.link(
                 source,
                 target,
-                src_dir_fd=descriptor,
-                dst_dir_fd=descriptor,
+                src_dir_fd=self.descriptor,
+                dst_dir_fd=where.descriptor,
                 follow_symlinks=False,
             )
         except OSError as error:
-            raise self._named(error, target) from None
+            raise _at_path(error, where.path_of(target)) from None
+
+    def move(self, source: str, target: str, within: "Directory") -> None:
+        """Moves `source` to the directory `within`, and replaces an existing `target` there."""
+        try:
+            os.rename(source, target, src_dir_fd=self.descriptor, dst_dir_fd=within.descriptor)
+        except OSError as error:
+            raise _at_path(error, within.path_of(target)) from None
 
     def unlink(self, name: str) -> None:
         """Removes the name `name` of a file."""
@@ -233,9 +294,14 @@ class Directory:
             os.fstat(descriptor)
 
     def _named(self, error: OSError, name: str) -> OSError:
-        error.filename = self.path_of(name) if name else self.path
-        del error.filename2  # if set to None, it would be printed
-        return error
+        return _at_path(error, self.path_of(name) if name else self.path)
+
+
+def _at_path(error: OSError, path: str) -> OSError:
+    """The error of a call with a name in an open directory, with the whole path in it."""
+    error.filename = path
+    del error.filename2  # if set to None, it would be printed
+    return error
 
 
 # What read functions accept: the daemon has its directories open, readers use paths.
@@ -252,20 +318,30 @@ def opened(directory: AnyDirectory) -> Iterator[Directory]:
         yield mine
 
 
+@contextlib.contextmanager
+def opened_stream(directory: AnyDirectory) -> Iterator[Directory]:
+    """As `opened`, for the directory of a stream, which is never a link."""
+    if isinstance(directory, Directory):
+        yield directory
+        return
+    with Directory.open_itself(directory) as mine:
+        yield mine
+
+
 def directory_at(directory: AnyDirectory) -> Directory:
     """Returns the directory itself, or opens the one at its path. Raises `OSError`."""
     return directory if isinstance(directory, Directory) else Directory.open(directory)
 
 
 def names_during_changes(directory: AnyDirectory) -> set[str]:
-    """The names in a directory that others may be changing. Raises `OSError`.
+    """The names in a stream's directory that others may be changing. Raises `OSError`.
 
     btrfs and tmpfs omit a name from a listing if its file is replaced meanwhile: the name moves to
     a new place, after the last one that existed when the directory was opened. So a directory
     that changes is listed more than once. The result may contain names removed meanwhile.
     """
     names: set[str] = set()
-    with opened(directory) as within:
+    with opened_stream(directory) as within:
         for _ in range(_LISTINGS_MAX):
             before_ns = os.fstat(within.descriptor).st_ctime_ns
             names.update(within.names())

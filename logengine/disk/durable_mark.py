@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
 from logengine.disk.directory import AnyDirectory, Directory, opened
+from logengine.disk.regular_file import open_at_path
 from logengine.format.segment import is_stream_name
 
 MARKS_NAME = ".durable"
@@ -85,7 +86,7 @@ class MarkReader:
         """The mark in the file, whether or not its writer stopped cleanly. Raises `OSError`."""
         for _ in range(_READS_MAX):
             try:
-                descriptor = _open(self._data, _path_of(stream), os.O_RDONLY)
+                descriptor = self._open(stream)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             try:
@@ -103,6 +104,12 @@ class MarkReader:
                 return found.mark
             time.sleep(_READ_AGAIN_S)
         return _NOTHING_KNOWN
+
+    def _open(self, stream: str) -> int:
+        if isinstance(self._data, Directory):
+            with self._data.subdirectory(MARKS_NAME) as directory:
+                return directory.open_file(stream, os.O_RDONLY)
+        return open_at_path(os.path.join(self._data, MARKS_NAME, stream), os.O_RDONLY)
 
     def _is_there(self, name: str) -> bool:
         if isinstance(self._data, Directory):
@@ -129,6 +136,7 @@ class DurableMarks:
         self._behind: set[str] = set()
         # Last numbers of streams that have, or may have, an old mark that is not taken over yet.
         self._left_behind: dict[str, int] = {}
+        self._directory: Directory | None = None
         self._beginning = threading.Lock()
         self._reader = MarkReader(data, boot_id)
 
@@ -174,23 +182,35 @@ class DurableMarks:
         with opened(self._data) as data:
             with contextlib.suppress(FileExistsError):
                 data.make(MARKS_NAME, 0o750)
-            with data.subdirectory(MARKS_NAME) as directory:
-                begun = self._written_as(directory, temp, last)
-                try:
-                    # It must be complete from the moment it has its name.
-                    directory.replace(temp, stream)
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        directory.unlink(temp)
-                    raise
-        begun.name = _path_of(stream)
+            directory = self._one_of(data.subdirectory(MARKS_NAME))
+        begun = self._written_as(directory, temp, last)
+        try:
+            # It must be complete from the moment it has its name.
+            directory.replace(temp, stream)
+        except OSError:
+            with contextlib.suppress(OSError):
+                directory.unlink(temp)
+            raise
+        begun.name = stream
         self._begun[stream] = begun
         self._left_behind.pop(stream, None)
+
+    def _one_of(self, found: Directory) -> Directory:
+        """The directory of the marks, open once for all streams as long as it is the same one."""
+        now = self._directory
+        if now is not None and os.path.samestat(
+            os.fstat(now.descriptor), os.fstat(found.descriptor)
+        ):
+            found.close()
+            return now
+        # The other one is closed with its last mark.
+        self._directory = found
+        return found
 
     def _written_as(self, directory: Directory, temp: str, last: int) -> "_Begun":
         try:
             inode = _create(directory, temp)
-            begun = _Begun(self._data, f"{MARKS_NAME}/{temp}", self._boot_id or _NO_BOOT, inode)
+            begun = _Begun(directory, temp, self._boot_id or _NO_BOOT, inode)
             begun.move(Mark(last, last + 1))
         except OSError:
             with contextlib.suppress(OSError):
@@ -230,22 +250,24 @@ class DurableMarks:
     def end(self) -> None:
         """Removes all marks: everything visible is durable."""
         self._begun.clear()
+        self._directory = None
         self._behind.clear()
         self._left_behind.clear()
         with contextlib.suppress(OSError), opened(self._data) as data:
             with data.subdirectory(MARKS_NAME) as directory:
                 for name in directory.names():
                     if is_stream_name(name) or name.startswith("."):
-                        directory.unlink(name)
+                        with contextlib.suppress(IsADirectoryError):
+                            directory.unlink(name)
             data.remove(MARKS_NAME)
 
 
 class _Begun:
-    """The mark of one stream, at `name` below the data directory, and its intended content."""
+    """The mark of one stream, called `name` in `directory`, and its intended content."""
 
-    def __init__(self, data: AnyDirectory, name: str, boot_id: str, inode: int) -> None:
+    def __init__(self, directory: Directory, name: str, boot_id: str, inode: int) -> None:
         self.name = name
-        self._data = data
+        self._directory = directory
         self._same = b" boot %s inode %020d" % (boot_id.encode(), inode)
         self._mark = _NOTHING_KNOWN
         self._lock = threading.Lock()
@@ -264,7 +286,7 @@ class _Begun:
         line = b"%s crc32 %08x\n" % (text, zlib.crc32(text))
         # Opened only for this write: a file that stays open for writing prevents a read-only
         # remount of its file system.
-        descriptor = _open(self._data, self.name, os.O_WRONLY)
+        descriptor = self._directory.open_file(self.name, os.O_WRONLY)
         try:
             if os.pwrite(descriptor, line, 0) != len(line):
                 raise OSError(errno.EIO, "only a part was written", self.name)
@@ -272,20 +294,15 @@ class _Begun:
             os.close(descriptor)
 
 
-def _path_of(stream: str) -> str:
-    """The path of a stream's mark below the data directory."""
-    return f"{MARKS_NAME}/{stream}"
-
-
-def _open(data: AnyDirectory, name: str, flags: int) -> int:
-    if isinstance(data, Directory):
-        return data.open_file(name, flags)
-    return os.open(data / name, flags | os.O_CLOEXEC)
-
-
 def _create(directory: Directory, name: str) -> int:
-    """Makes an empty file, or truncates an existing one; returns its inode."""
-    descriptor = directory.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    """Makes an empty file, in place of an existing one; returns its inode."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        descriptor = directory.open_file(name, flags)
+    except FileExistsError:
+        # Left by a killed process. Not emptied: somebody may have linked another file here.
+        directory.unlink(name)
+        descriptor = directory.open_file(name, flags)
     try:
         return os.fstat(descriptor).st_ino
     finally:

@@ -4,15 +4,15 @@ DATA/.cursors/NAME contains a cursor, `stream:seq` and a newline: how far NAME h
 keeps what NAME has not read.
 """
 
-import os
 from collections import defaultdict
 
 from logengine.disk.atomic import is_temp_name
-from logengine.disk.directory import AnyDirectory, Directory, opened
+from logengine.disk.directory import AnyDirectory, opened
 from logengine.errors import InvalidCursor
 from logengine.format.cursor import Cursor
 
 CURSORS_NAME = ".cursors"
+_BYTES_MAX = 4096
 
 
 def cursors_behind(data: AnyDirectory, stream: str, seq: int) -> list[str]:
@@ -27,8 +27,8 @@ def cursors_behind(data: AnyDirectory, stream: str, seq: int) -> list[str]:
 def read_cursors(data: AnyDirectory) -> dict[str, dict[str, int]]:
     """The registered cursors, by stream and by their own name.
 
-    Raises `OSError`, and `InvalidCursor` naming the file: it is then unknown what its reader would
-    miss.
+    Raises `UnexpectedFile` and `InvalidCursor` naming the file: it is then unknown what its reader
+    would miss. Raises `OSError`.
     """
     cursors: dict[str, dict[str, int]] = defaultdict(dict)
     with opened(data) as within:
@@ -40,7 +40,7 @@ def read_cursors(data: AnyDirectory) -> dict[str, dict[str, int]]:
         for name in directory.names():
             if is_temp_name(name):
                 continue
-            text = _read_text(directory, name).strip()
+            text = directory.read_file(name, _BYTES_MAX).decode(errors="replace").strip()
             try:
                 cursor = Cursor.parse(text)
             except InvalidCursor:
@@ -50,8 +50,3 @@ def read_cursors(data: AnyDirectory) -> dict[str, dict[str, int]]:
                 ) from None
             cursors[cursor.stream][name] = cursor.seq
     return cursors
-
-
-def _read_text(directory: Directory, name: str) -> str:
-    with open(directory.open_file(name, os.O_RDONLY), errors="replace") as file:
-        return file.read()

@@ -15,11 +15,20 @@ from typing import NamedTuple
 
 from msgspec import UNSET
 
-from logengine.disk.directory import AnyDirectory, Directory, names_during_changes, opened
-from logengine.errors import DamagedSegment, UnreadableSegment
+from logengine.disk.directory import (
+    AnyDirectory,
+    Directory,
+    names_during_changes,
+    opened,
+    opened_stream,
+)
+from logengine.disk.regular_file import kind_of, open_at_path
+from logengine.errors import DamagedSegment, UnexpectedFile, UnreadableSegment
 from logengine.format.block import Block
 from logengine.format.segment import (
+    BODY_BYTES_MAX,
     HEADER_READ_BYTES,
+    HEADER_START,
     Frame,
     Header,
     check_body,
@@ -32,20 +41,40 @@ from logengine.format.segment import (
     segment_name,
 )
 
-# A header names at most max_producers producers; anything far larger is not a header.
+# Producers and users in a header are bounded; anything far larger is not a header.
 _HEADER_BYTES_MAX = 64 * 1024 * 1024
+SEGMENT_BYTES_MAX = _HEADER_BYTES_MAX + BODY_BYTES_MAX
 _PIECE_BYTES = 128 * 1024
 _STAT_BLOCK_BYTES = 512  # stat(2): the unit of st_blocks, whatever the file system's
 
 
 def list_streams(data: AnyDirectory) -> list[str]:
-    """The streams in a data directory, sorted by name. Raises `OSError`."""
+    """The streams in a data directory, sorted by name. Raises `OSError`.
+
+    A stream is a directory with a stream's name. A link to a directory is none: `not_streams`.
+    """
     with opened(data) as within, within.entries() as entries:
         return sorted(
             entry.name
             for entry in entries
             if is_stream_name(entry.name) and entry.is_dir(follow_symlinks=False)
         )
+
+
+def not_streams(data: AnyDirectory) -> dict[str, str]:
+    """What has a stream's name, but is neither a directory nor a regular file; and what it is.
+
+    Nobody reads or writes it as a stream. Raises `OSError`.
+    """
+    found: dict[str, str] = {}
+    with opened(data) as within, within.entries() as entries:
+        for entry in entries:
+            if is_stream_name(entry.name) and not entry.is_dir(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                        found[entry.name] = f"it is {kind_of(mode)}; a stream is a directory"
+    return dict(sorted(found.items()))
 
 
 def list_segments(directory: AnyDirectory) -> list[int]:
@@ -65,21 +94,22 @@ def segments_among(names: Iterable[str]) -> list[int]:
 def size_of_segments(directory: AnyDirectory) -> int:
     """The approximate bytes of a stream's files, which may change meanwhile. Raises `OSError`."""
     total = 0
-    with opened(directory) as within, within.entries() as entries:
+    with opened_stream(directory) as within, within.entries() as entries:
         for entry in entries:
             if first_of_name(entry.name):
                 with suppress(FileNotFoundError):  # merged since it was listed
-                    total += entry.stat().st_size
+                    total += entry.stat(follow_symlinks=False).st_size
     return total
 
 
 def disk_bytes_of(directory: AnyDirectory, first: int) -> int:
     """The bytes that the files of segment `first` occupy on disk. Raises `OSError`."""
     taken = 0
-    with opened(directory) as within:
+    with opened_stream(directory) as within:
         for compressed in (False, True):
             with suppress(FileNotFoundError):
-                found = within.stat(segment_name(first, compressed=compressed))
+                name = segment_name(first, compressed=compressed)
+                found = within.stat(name, follow_links=False)
                 taken += found.st_blocks * _STAT_BLOCK_BYTES
     return taken
 
@@ -259,10 +289,14 @@ def read_content(directory: AnyDirectory, first: int) -> tuple[Header, bytes]:
             return header, whole.read()
 
 
-def _pieces(file: io.FileIO, pace: Callable[[int], None]) -> Iterator[bytes]:
-    while piece := file.read(_PIECE_BYTES):
+def _pieces(
+    file: io.FileIO, wanted: int, at_once: int, pace: Callable[[int], None] | None
+) -> Iterator[bytes]:
+    while wanted and (piece := file.read(min(at_once, wanted))):
+        wanted -= len(piece)
         yield piece
-        pace(len(piece))
+        if pace is not None:
+            pace(len(piece))
 
 
 @dataclass(frozen=True)
@@ -296,7 +330,10 @@ class _SegmentFile:
         while (found := self._split_header(start)) is None:
             if len(start) > _HEADER_BYTES_MAX:
                 raise DamagedSegment(self.path, "it begins with no segment header: no end in sight")
-            more = os.pread(self.descriptor, len(start) or HEADER_READ_BYTES, len(start))
+            if start and not (self.is_compressed or start.startswith(HEADER_START[: len(start)])):
+                raise DamagedSegment(self.path, "it begins with no segment header")
+            wanted = min(len(start) or HEADER_READ_BYTES, _HEADER_BYTES_MAX + 1 - len(start))
+            more = os.pread(self.descriptor, wanted, len(start))
             if not more:
                 how = "empty" if not start else "cut short"
                 raise DamagedSegment(self.path, f"it is {how}: no complete header")
@@ -324,11 +361,12 @@ class _SegmentFile:
 
         With `is_last`, the file must end after the body; otherwise later bytes are ignored.
         """
+        # One byte more than the header says: whether the file ends there.
+        wanted = header.stored_bytes + is_last
         with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
             file.seek(start)
-            body = file.read() if pace is None else b"".join(_pieces(file, pace))
-        if not is_last and len(body) > header.stored_bytes:
-            body = body[: header.stored_bytes]
+            pieces = _pieces(file, wanted, wanted if pace is None else _PIECE_BYTES, pace)
+            body = b"".join(pieces)
         if header.frames is not UNSET:
             from logengine.format.compression import decompress_frames
 
@@ -473,16 +511,13 @@ def _open(directory: AnyDirectory, first: int) -> _SegmentFile:
 def _open_as(directory: AnyDirectory, first: int, *, compressed: bool) -> _SegmentFile:
     name = segment_name(first, compressed=compressed)
     path = os.path.join(str(directory), name)
-    # Non-blocking: if it is a FIFO, its other end may never be opened.
-    flags = os.O_RDONLY | os.O_NONBLOCK
-    if isinstance(directory, Directory):
-        descriptor = directory.open_file(name, flags)
-    else:
-        descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DamagedSegment(path, "it is not a regular file")
-    except BaseException:
-        os.close(descriptor)
-        raise
+        if isinstance(directory, Directory):
+            descriptor = directory.open_file(name, os.O_RDONLY)
+        else:
+            descriptor = open_at_path(path, os.O_RDONLY)
+    except UnexpectedFile as error:
+        if error.filename != path:
+            raise  # the stream itself
+        raise DamagedSegment(path, str(error.strerror)) from error
     return _SegmentFile(path, descriptor, directory.name, first, compressed)

@@ -33,6 +33,7 @@ _QUERY = """
             CAST(json->>'$._gid' AS BIGINT) AS _gid,
             json->>'$._comm' AS _comm,
             json->>'$._unit' AS _unit,
+            json->>'$._user_unit' AS _user_unit,
             json AS record
         FROM read_ndjson_objects($lines, compression = 'zstd', maximum_object_size = $bytes_max)
     ) TO {target} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import msgspec
 
 from logengine.exchange.text_time import leading_time
-from logengine.format.record import split_lines
+from logengine.format.json_object import object_fields
+from logengine.format.record import BLANK, split_lines
 from logengine.format.timestamp import format_moment
 from logengine.protocols.journal_export import JournalEntry, JournalExportParser
 
@@ -40,8 +41,6 @@ _TIME_KEYS = {
     "__REALTIME_TIMESTAMP": 1_000_000,
 }
 _JOURNAL_TIME_KEYS = ("_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP")
-
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Converter(Protocol):
@@ -131,11 +130,9 @@ def text_line(line: bytes, now: datetime) -> bytes:
 def ndjson_line(line: bytes, now: datetime) -> bytes:
     """Returns the line, with `time` in front if a field is a time; as text if not an object."""
     rest, nul_bytes = _stripped(line)
-    stripped = rest.strip()
-    try:
-        stripped.decode()
-        fields = _fields.decode(stripped)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    stripped = rest.strip(BLANK)
+    fields = object_fields(stripped)
+    if fields is None:
         return text_line(line, now)
     time = None if "time" in fields else _time_of(fields, now)
     if time is not None:

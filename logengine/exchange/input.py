@@ -11,6 +11,7 @@ from pathlib import Path
 
 from logengine.errors import MalformedInput
 from logengine.exchange.importing import Converter, converter
+from logengine.local_zone import LOCAL_ZONE, local_now
 
 _READ_BYTES = 1024 * 1024
 
@@ -72,10 +73,10 @@ def written_at(name: str) -> datetime:
 
     A line without a year is assumed to be no newer than that.
     """
-    now = datetime.now().astimezone()
+    now = local_now()
     if name == "-" or not Path(name).is_file():
         return now
-    return datetime.fromtimestamp(Path(name).stat().st_mtime).astimezone()
+    return datetime.fromtimestamp(Path(name).stat().st_mtime, LOCAL_ZONE)
 
 
 @contextlib.contextmanager

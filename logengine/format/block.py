@@ -12,7 +12,7 @@ import msgspec
 
 from logengine.errors import DamagedSegment
 from logengine.format.cursor import Cursor
-from logengine.format.record import ENVELOPE_NAMES
+from logengine.format.json_object import OPENING
 from logengine.format.segment import count_newlines, timestamp_of
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # Pieces of this size stay in the CPU caches and below malloc's mmap threshold.
 _PIECE_BYTES = 32 * 1024
-# The start of every stored line.
-_OPENING = b'{"%s":"' % ENVELOPE_NAMES[0].encode()
 _fields_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -90,7 +88,7 @@ class Block(msgspec.Struct, frozen=True):
 
     def lines(self) -> list[bytes]:
         """Returns the lines, without newlines. Raises `DamagedSegment` unless they are `count`."""
-        lines = self.body.split(b"\n")
+        lines = self.body.split(b"\n", self.count + 1)
         if lines.pop() or len(lines) != self.count:
             raise self._damage()
         return lines
@@ -141,12 +139,12 @@ class Block(msgspec.Struct, frozen=True):
         The bytes are those of `with_place` for each record. Raises `DamagedSegment` if the body
         is not `count` stored records.
         """
-        form = b'\n{"_stream":"%s","_seq":%%d,%s' % (self.stream.encode(), _OPENING[1:])
+        form = b'\n{"_stream":"%s","_seq":%%d,%s' % (self.stream.encode(), OPENING[1:])
         seq = self.first
         for piece in _pieces(self.body):
-            if not (piece.startswith(_OPENING) and piece.endswith(b"\n")):
+            if not (piece.startswith(OPENING) and piece.endswith(b"\n")):
                 raise self._damage()
-            rests = piece[len(_OPENING) : -1].split(b"\n" + _OPENING)
+            rests = piece[len(OPENING) : -1].split(b"\n" + OPENING)
             parts = [b""] * (2 * len(rests) + 1)
             parts[0:-1:2] = map(form.__mod__, range(seq, seq + len(rests)))
             parts[1::2] = rests

@@ -1,21 +1,33 @@
 """Records: one JSON object per line, starting with the engine's envelope.
 
 A sender's line becomes a stored line by inserting the envelope (`_ts`, `_pid`, …) before its
-first key; the sender's own bytes stay as they are. A line that is not a JSON object is stored as
-`{"message": "<the line>"}`. `stamp` does this for a chunk of lines. It has a fast path for chunks
-that are plainly NDJSON and an exact path for everything else; both produce the same bytes.
+first key; the sender's own bytes stay as they are, except for control characters. A line that is
+not admitted as a JSON object is stored as `{"message": "<the line>"}`; `json_object` defines what
+is. `stamp` does this for a chunk of lines. It has fast paths for chunks that are plainly NDJSON, or
+plainly text, and an exact path for everything else; all produce the same bytes.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, NoReturn
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from logengine.format.json_object import (
+    HARMLESS_BYTES_MAX,
+    OPENING,
+    exceeds_limits,
+    has_controls,
+    may_exceed_limits,
+    object_fields,
+    without_controls,
+)
+
 # Set by the engine, never by a sender. `_erased` replaces the content of an erased record;
 # `_stream`, `_seq` and `_gaps` are added on output only.
 ENVELOPE_NAMES = (
-    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_erased"),
+    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit", "_erased"),
     *("_stream", "_seq", "_gaps"),
 )
 
@@ -24,10 +36,13 @@ BLANK = b" \t\r"  # a line of nothing else is not a record
 _CHARACTER_BITS = 0b11
 _CONTINUATION_BITS = 0b10
 _CONTINUATION_BYTES_MAX = 3
-_OPENING = b'{"_ts":"'
-TIMESTAMP_START = len(_OPENING)
-
-_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
+TIMESTAMP_START = len(OPENING)
+# Ordinary lines of so many bytes together have fewer brackets than one that is nested too deep.
+_PIECE_BYTES = 16 * 1024
+_PERHAPS_OBJECT = re.compile(rb"(?:\A|\n)[ \t\r]*\{")
+# The exact path takes longer for each line, and less for each byte of it.
+_SHORT_LINE_BYTES = 64
+_BLANK_LINE = re.compile(rb"(?m:^)[ \t\r]*\n")
 
 
 class _Refused:
@@ -62,6 +77,7 @@ class Peer(msgspec.Struct, frozen=True):
     gid: int | None = None
     comm: str | None = None
     unit: str | None = None
+    user_unit: str | None = None
 
 
 class Stamped(NamedTuple):
@@ -73,7 +89,7 @@ class Stamped(NamedTuple):
 
 def envelope(timestamp: str, peer_fields: bytes) -> bytes:
     """Returns the start of a stored record: an open object, such as `{"_ts":"…","_pid":1`."""
-    return b'%s%s"%s' % (_OPENING, timestamp.encode(), peer_fields)
+    return b'%s%s"%s' % (OPENING, timestamp.encode(), peer_fields)
 
 
 def peer_fields(peer: Peer) -> bytes:
@@ -84,9 +100,11 @@ def peer_fields(peer: Peer) -> bytes:
         "_gid": peer.gid,
         "_comm": peer.comm,
         "_unit": peer.unit,
+        "_user_unit": peer.user_unit,
     }
     fields = {name: value for name, value in known.items() if value is not None}
-    return b"," + msgspec.json.encode(fields)[1:-1] if fields else b""
+    # A process chooses its own name, and may put control characters into it.
+    return b"," + without_controls(msgspec.json.encode(fields))[1:-1] if fields else b""
 
 
 def stamp(chunk: bytes, opening: bytes) -> Stamped:
@@ -95,7 +113,11 @@ def stamp(chunk: bytes, opening: bytes) -> Stamped:
     `opening` comes from `envelope`. Blank lines are dropped. Never raises: every line that is
     not blank becomes exactly one stored line. O(bytes of the chunk).
     """
-    return _stamp_fast(chunk, opening) or stamp_exactly(chunk, opening)
+    return (
+        _stamp_fast(chunk, opening)
+        or _stamp_messages(chunk, opening)
+        or stamp_exactly(chunk, opening)
+    )
 
 
 def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
@@ -108,7 +130,8 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
     """
     if not (chunk.startswith(b'{"') and chunk.endswith(b"}\n")):
         return None
-    parts = chunk.split(b'}\n{"')
+    # From the end: it searches for the rarer end of the separator, in half the time.
+    parts = chunk.rsplit(b'}\n{"')
     count = len(parts)
     # `count` inspects every byte; `replace` jumps from newline to newline.
     if len(chunk) - len(chunk.replace(b"\n", b"")) != count:
@@ -120,9 +143,53 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
             return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    if (
+        len(chunk) > HARMLESS_BYTES_MAX
+        and max(map(len, parts)) + len(b'{"}') > HARMLESS_BYTES_MAX
+        and _exceed_limits(chunk)
+    ):
+        return None
+    if has_controls(chunk):
+        parts = without_controls(chunk).rsplit(b'}\n{"')
     prefix = opening + b',"'
     parts[0] = prefix + parts[0][2:]
     return Stamped((b"}\n" + prefix).join(parts), count)
+
+
+def _exceed_limits(chunk: bytes) -> bool:
+    """Returns whether one of the objects in lines of `chunk` exceeds the limits.
+
+    Examines single lines only in pieces of the chunk that leave a doubt.
+    """
+    start = 0
+    while start < len(chunk):
+        stop = chunk.find(b"\n", start + _PIECE_BYTES) + 1 or len(chunk)
+        piece = chunk[start:stop]
+        if may_exceed_limits(piece) and any(map(exceeds_limits, piece.split(b"\n"))):
+            return True
+        start = stop
+    return False
+
+
+def _stamp_messages(chunk: bytes, opening: bytes) -> Stamped | None:
+    r"""Does the same as `stamp_exactly` for short lines of text; None if it may have an object.
+
+    All messages are encoded as one string, and `\n` in that string becomes the end of one record
+    and the beginning of the next. For that, the backslashes that are content are set aside as 0xff,
+    a byte that UTF-8 does not have.
+    """
+    if len(chunk) > _SHORT_LINE_BYTES * chunk.count(b"\n") or _PERHAPS_OBJECT.search(chunk):
+        return None
+    lines = _BLANK_LINE.sub(b"", chunk)
+    count = lines.count(b"\n")
+    if not count:
+        return Stamped(b"", 0)
+    beginning = opening + b',"message":"'
+    encoded = msgspec.json.encode(readable_text(lines)).replace(rb"\\", b"\xff")
+    body = encoded.replace(rb"\r\n", rb"\n").replace(rb"\n", b'"}\n' + beginning)
+    # The string was quoted, and a beginning too many follows the last newline.
+    body = beginning + body[1 : -len(beginning) - 1].replace(b"\xff", rb"\\")
+    return Stamped(without_controls(body), count)
 
 
 def stamp_exactly(chunk: bytes, opening: bytes) -> Stamped:
@@ -144,21 +211,30 @@ def count_lines(chunk: bytes) -> int:
 def _stamp_line(line: bytes, opening: bytes) -> bytes:
     inside = _inside_of_object(line.strip(BLANK))
     if inside is None:
-        # Bytes that are not UTF-8 are kept, readable and without loss, as `\xff`.
-        text = line.removesuffix(b"\r").decode("utf-8", "backslashreplace")
+        text = readable_text(line.removesuffix(b"\r"))
         inside = b'"message":' + msgspec.json.encode(text)
-    return b"%s,%s}\n" % (opening, inside) if inside else b"%s}\n" % opening
+    return b"%s,%s}\n" % (opening, without_controls(inside)) if inside else b"%s}\n" % opening
 
 
-def object_fields(text: bytes) -> dict[str, Raw] | None:
-    """Returns the fields of `text` if it is one JSON object with nothing around it, else None."""
-    if not (text.startswith(b"{") and text.endswith(b"}")):
-        return None
+def readable_text(text: bytes) -> str:
+    r"""Returns `text` with each byte that is not UTF-8 as `\xff`, readable and without loss.
+
+    Equals `text.decode("utf-8", "backslashreplace")`, which takes ten times as long.
+    """
     try:
-        text.decode()
-        return _fields_decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+        return text.decode()
+    except UnicodeDecodeError:
+        escaped = text.decode("utf-8", "surrogateescape")
+    if len(escaped) == len(text):  # it has no character of several bytes
+        return text.decode("latin-1").encode("ascii", "backslashreplace").decode("ascii")
+    # The codec writes `\udcff` for such a byte. A `Z` marks those that are part of the text.
+    marked = escaped.replace(r"\udc", r"\udcZ")
+    encoded = marked.encode("utf-8", "backslashreplace")
+    if len(marked) == len(escaped):
+        return encoded.replace(rb"\udc", rb"\x").decode()
+    for digit in b"89abcdef":
+        encoded = encoded.replace(rb"\udc%c" % digit, rb"\x%c" % digit)
+    return encoded.replace(rb"\udcZ", rb"\udc").decode()
 
 
 def _inside_of_object(text: bytes) -> bytes | None:
@@ -177,15 +253,15 @@ def _with_renamed_keys(fields: Mapping[str, Raw]) -> bytes:
 
     The object is encoded again: if a key occurs twice, its last value is kept.
     """
-    renamed: dict[str, Raw] = {}
-    for name, value in fields.items():
-        free = name
-        if name in ENVELOPE_NAMES:
+    free_names: dict[str, str] = {}
+    for name in ENVELOPE_NAMES:
+        if name in fields:
             free = f"_{name}"
             # The sender may use that name too; neither value may be lost.
-            while free in fields or free in renamed:
+            while free in fields:
                 free = f"_{free}"
-        renamed[free] = value
+            free_names[name] = free
+    renamed = {free_names.get(name, name): value for name, value in fields.items()}
     return msgspec.json.encode(renamed)[1:-1]
 
 

@@ -26,10 +26,16 @@ COMPRESSED_SUFFIX = ".ndjson.zst"
 HEADER_READ_BYTES = 4096
 # How much zstd can expand a byte: a block of 4 bytes becomes at most 128 KiB.
 _EXPANSION_MAX = 32 * 1024
+# A reader has a whole body in memory, or a whole frame: no more than the configuration allows any
+# writer. A frame has 1 MiB and perhaps one long record more.
+BODY_BYTES_MAX = 1024 * 1024 * 1024
+FRAME_BODY_BYTES_MAX = 256 * 1024 * 1024
+HEADER_START = b'{"_segment":'
 STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
 
 # No writer gives a name with a higher number, and no header can contain one.
 _SEQ_MAX = 2**63 - 1
+_UID_MAX = 2**32 - 1
 
 _STREAM_NAME = re.compile(STREAM_NAME_RULE)
 _SEGMENT_NAME = re.compile(r"(\d{20})\.ndjson(?:\.zst)?")
@@ -116,16 +122,17 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     The segment contains `count` records from sequence number `first` on, `bytes` bytes in all.
     `since` and `until` are the least and greatest `_ts` in it, `latest` is the greatest in the
-    stream up to its end. `sha256` is the hexadecimal hash of the body. `producers` gives, for each
-    producer, the number of its last record in this segment or before it, the least recently active
-    first. `users`, if they are counted, gives the bytes of each user in the same order. `gap` is
-    set only in place of records that are gone, `erased` in a compressed segment with erased
-    records, and `restored` in a sealed segment that a repair wrote. In a compressed segment,
-    `frames` gives the location of each frame and `index` its content; a plain segment has neither.
-    A sealed segment has `prev`, the `header_sha256` of the sealed segment before it, which is
-    empty in a stream's first. It may have `earlier`, with which a reader of old records skips most
-    of the newer seals, and a `signature` of everything before that key. The line ends with
-    `header_sha256`, a hash of everything before it, which is not a field of this struct.
+    stream up to its end. `sha256` is the hexadecimal hash of the body. `producers_of` gives, for
+    each uid and each of its producers, the number of its last record in this segment or before it,
+    the least recently active first; `producers` has those whose uid is not known. `users`, if
+    they are counted, gives the bytes of each user in the same order. `gap` is set only in place of
+    records that are gone, `erased` in a compressed segment with erased records, and `restored` in a
+    sealed segment that a repair wrote. In a compressed segment, `frames` gives the location of each
+    frame and `index` its content; a plain segment has neither. A sealed segment has `prev`, the
+    `header_sha256` of the sealed segment before it, which is empty in a stream's first. It may have
+    `earlier`, with which a reader of old records skips most of the newer seals, and a `signature`
+    of everything before that key. The line ends with `header_sha256`, a hash of everything before
+    it, which is not a field of this struct.
     """
 
     version: int = msgspec.field(name="_segment")
@@ -138,6 +145,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     latest: str
     sha256: str
     producers: dict[str, int] = {}
+    producers_of: dict[int, dict[str, int]] | UnsetType = UNSET
     users: dict[int, UserBytes] | UnsetType = UNSET
     gap: Gap | UnsetType = UNSET
     erased: Erased | UnsetType = UNSET
@@ -289,11 +297,11 @@ def decode_header(line: bytes, path: str) -> Header:
     _check_encoding(header, object_bytes, path, is_hashed=bool(is_hashed))
     if not is_stream_name(header.stream):
         raise DamagedSegment(path, f"its header names an invalid stream {header.stream!r}")
-    if header.first < 1 or min(header.count, header.bytes, _least_of_users(header)) < 0:
-        raise DamagedSegment(path, "its header has a number that is out of range")
+    _check_numbers(header, path)
     times = (header.since, header.until, header.latest)
     if not all(map(is_timestamp, times)) or not header.since <= header.until <= header.latest:
         raise DamagedSegment(path, "its header has impossible times")
+    _check_producers(header, path)
     _check_gap(header, path)
     if header.frames is not UNSET:
         _check_frames(header, header.frames, path)
@@ -301,6 +309,24 @@ def decode_header(line: bytes, path: str) -> Header:
     _check_seal(header, path)
     _check_restored(header, path)
     return header
+
+
+def _check_numbers(header: Header, path: str) -> None:
+    """Raises `DamagedSegment` for numbers that no writer gives.
+
+    Readers allocate what a header says, before they can check the body.
+    """
+    if header.first < 1 or min(header.count, header.bytes, _least_of_users(header)) < 0:
+        raise DamagedSegment(path, "its header has a number that is out of range")
+    if header.bytes > BODY_BYTES_MAX:
+        raise DamagedSegment(
+            path,
+            f"its header says {header.bytes} bytes, but no body has more than {BODY_BYTES_MAX}",
+        )
+    if 2 * header.count > header.bytes:  # a line has at least a character and its newline
+        raise DamagedSegment(
+            path, f"its header says {header.count} records in {header.bytes} bytes"
+        )
 
 
 def _check_encoding(header: Header, found: bytes, path: str, *, is_hashed: bool) -> None:
@@ -342,6 +368,19 @@ def _least_of_users(header: Header) -> int:
     """Returns the least number of bytes that the header has for a user; 0 if it has no users."""
     users = header.users or {}
     return min((min(each.before, each.own) for each in users.values()), default=0)
+
+
+def _check_producers(header: Header, path: str) -> None:
+    """Raises `DamagedSegment` if the header has an impossible `producers_of`."""
+    producers_of = header.producers_of
+    if producers_of is UNSET:
+        return
+    is_possible = bool(producers_of) and all(
+        0 <= uid <= _UID_MAX and numbers and min(numbers.values()) >= 1
+        for uid, numbers in producers_of.items()
+    )
+    if not is_possible:
+        raise DamagedSegment(path, "its header has an impossible entry for a producer")
 
 
 def _check_seal(header: Header, path: str) -> None:
@@ -396,6 +435,7 @@ def _check_frames(header: Header, frames: tuple[Frame, ...], path: str) -> None:
     for frame in frames:
         if (
             min(frame.stored_bytes, frame.body_bytes, frame.count) < 1
+            or frame.body_bytes > FRAME_BODY_BYTES_MAX
             or frame.body_bytes > frame.stored_bytes * _EXPANSION_MAX
         ):
             raise DamagedSegment(path, "its header has an impossible frame")

@@ -16,6 +16,7 @@ _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
     r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?\s*([Zz]|[+-]\d\d:?\d\d)?)?"
 )
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _ALLOWED = "an RFC 3339 time, '10m', '2h' or '3d' ago, 'now', 'today' or 'yesterday'"
 
@@ -52,31 +53,52 @@ def is_timestamp(text: str) -> bool:
     return True
 
 
-def parse_time(text: str, now: datetime) -> str:
+def parse_timestamp(timestamp: str) -> int:
+    """Returns the nanoseconds since the epoch of what `is_timestamp` accepts."""
+    # A difference is exact, unlike a float of seconds.
+    passed = datetime.fromisoformat(timestamp) - _EPOCH
+    return (passed.days * 86400 + passed.seconds) * 1_000_000_000 + passed.microseconds * 1000
+
+
+def parse_time(text: str, now: datetime, *, is_end: bool = False) -> str:
     """Returns the timestamp that a user's `text` means; `now` is an aware, local time.
 
     Accepts an RFC 3339 time (local time if it has no offset; a date alone means its midnight),
     a duration before now (`90s`, `10m`, `2h`, `3d`, `1w`, optionally followed by `ago`), `now`,
-    `today` and `yesterday` (local midnights). Raises `ValueError`, which says what is allowed.
+    `today` and `yesterday` (local midnights). A local time gets the offset that the zone of `now`
+    has at that time. If it occurred twice, because the clocks were set back, it is the first one,
+    or the second with `is_end`, so a range has both. If it was skipped, it is as much
+    later. Raises `ValueError`, which says what is allowed.
     """
     word = text.strip().lower().removesuffix("ago").strip()
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if word == "now":
-        moment = now
+        moment = now.astimezone(UTC)
     elif word == "today":
         moment = midnight
     elif word == "yesterday":
         moment = midnight - timedelta(days=1)
     elif relative := _RELATIVE.fullmatch(word):
         try:
-            moment = now - timedelta(seconds=float(relative[1]) * _UNIT_S[relative[2]])
+            # In UTC: an hour ago is an hour ago, even if the clocks were set meanwhile.
+            moment = now.astimezone(UTC) - timedelta(
+                seconds=float(relative[1]) * _UNIT_S[relative[2]]
+            )
         except OverflowError:
             raise ValueError(f"{text!r} lies before the year 1; expected {_ALLOWED}") from None
     elif absolute := _RFC3339.fullmatch(text.strip()):
         moment = _absolute(absolute, text, now)
     else:
         raise ValueError(f"{text!r} is not a time; expected {_ALLOWED}")
-    return format_moment(moment)
+    try:
+        if is_end:
+            # Compared as text in UTC: in one zone, times are compared as clocks show them.
+            return max(format_moment(moment), format_moment(moment.replace(fold=1)))
+        return format_moment(moment)
+    except (OverflowError, ValueError):
+        raise ValueError(
+            f"{text!r} lies outside the years 1 to 9999; expected {_ALLOWED}"
+        ) from None
 
 
 def format_moment(moment: datetime) -> str:

@@ -3,6 +3,7 @@
 The modules, in the order in which a record passes them:
 
     listeners         binds and accepts; `credentials` asks the kernel who is at the other end
+    cgroup            systemd units in the text of a /proc/PID/cgroup, pure
     server            owns the listeners and all connections, and stops them
     poller            one epoll for all senders, a bounded number of reads per loop turn
     connection        one stream connection: numbers, hello, welcome, end of file

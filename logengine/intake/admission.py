@@ -1,22 +1,27 @@
 """Decides which senders may be read: by the room of their stream, by memory, and by quotas.
 
-A sender is not read while its stream fails or has `max_pending_stream` bytes waiting, nor while all
-streams together have `max_pending`. The kernel's buffers then fill up, and senders block.
+A sender is not read while its stream fails or has `max_pending_stream` bytes waiting, nor while its
+user has its share of `max_pending` in memory. The kernel's buffers then fill up, and senders block.
 
-Unfinished records may take most of that memory, and no commit frees them. Then only bytes that
-complete records are read from the kernel's buffers, which reduces what is held, and one sender at a
-time is elected to continue with a record that is larger than its kernel buffer.
+Unfinished records may take most of a user's share, and no commit frees them. Then only bytes that
+complete records are read from the kernel's buffers, which reduces what is held, and one sender of
+the user at a time is elected to continue with a record that is larger than its kernel buffer.
 
 A sender over a blocking quota is not read until it has tokens again.
 """
 
 import asyncio
+from collections.abc import Collection
 from math import inf
 from typing import NamedTuple, Protocol
 
 from logengine.intake.quota_gate import QuotaGate
+from logengine.intake.shares import PRIVILEGED, Rule
 from logengine.protocols.wire import Opening
 from logengine.store.committer import Committer
+
+# Each elected sender may take up to a whole record beyond the memory for records.
+_ELECTED_MAX = 16
 
 
 class Reader(Protocol):
@@ -53,8 +58,9 @@ UNLIMITED = Room(inf, inf)
 class Admission:
     """Decides which readers may read, and resumes those that had to pause.
 
-    Sizes are in bytes. `stall_timeout_s` is how long an elected reader may take to finish its
-    record. Runs on one event loop.
+    Sizes are in bytes. `memory` says how the users share it, `privileged` are root and the daemon's
+    user. `stall_timeout_s` is how long an elected reader may take to finish its record. Runs on one
+    event loop.
     """
 
     def __init__(
@@ -62,19 +68,23 @@ class Admission:
         committer: Committer,
         quotas: QuotaGate,
         *,
-        max_pending: int,
+        memory: Rule,
+        privileged: Collection[int],
         max_pending_stream: int,
         stall_timeout_s: float,
     ) -> None:
         self._committer = committer
         self._quotas = quotas
-        self._max_pending = max_pending
+        self._memory = memory
+        self._privileged = frozenset(privileged)
+        # With less than this in memory, every user has room, however much of it is its own.
+        self._enough_for_all = memory.uid_share * (memory.capacity - memory.reserved)
         self._max_pending_stream = max_pending_stream
         self._stall_timeout_s = stall_timeout_s
         self._loop = asyncio.get_running_loop()
         self._paused: dict[Reader, None] = {}
-        self._stall_timer: asyncio.TimerHandle | None = None
-        self.elected: Reader | None = None
+        self._elected: dict[int, tuple[Reader, asyncio.TimerHandle]] = {}  # of each holder
+        self._parts: dict[int, int] = {}  # what each holder has outside of any entry
         self.held_bytes = 0  # by all readers, outside of any entry
 
     @property
@@ -93,17 +103,25 @@ class Admission:
         return self._committer.pending_bytes + self.held_bytes
 
     @property
+    def elected(self) -> Reader | None:
+        """The reader that was elected first of those that are; None if none is."""
+        return next((reader for reader, _ in self._elected.values()), None)
+
+    @property
     def is_full(self) -> bool:
-        """Whether the memory for records (`max_pending`) is used up."""
-        return self._committer.pending_bytes + self.held_bytes >= self._max_pending
+        """Whether the memory for records is used up, for one of the users at least."""
+        if self.pending_bytes < self._enough_for_all:
+            return False
+        holders = {self._holder(uid) for uid in self._committer.uids} | self._parts.keys()
+        return any(self._is_full_for(holder) for holder in holders)
 
     def room_for(self, reader: Reader) -> Room | None:
         """Returns how much `reader` may read; None for nothing."""
         if not self._stream_has_room(reader.stream):
             return None
-        if reader is self.elected:
+        if self._is_elected(reader):
             return UNLIMITED
-        if self.is_full or self._quotas.wait_s(reader):
+        if self._has_no_memory(reader) or self._quotas.wait_s(reader):
             return None
         return Room(*self._quotas.room(reader)) if self._quotas.are_set else UNLIMITED
 
@@ -115,14 +133,14 @@ class Admission:
         """
         if opening is Opening.STATUS:
             return True
-        if self.is_full:
+        if self._has_no_memory(reader):
             return False
         return not self._quotas.wait_s(reader) or opening is Opening.HELLO
 
     def may_finish_records(self, reader: Reader) -> bool:
         """Whether `reader` may read up to the end of a record, but no further."""
         return (
-            self._is_held_up()
+            self._is_held_up(self._holder(reader.uid))
             and self._stream_has_room(reader.stream)
             and not self._quotas.wait_s(reader)
         )
@@ -130,10 +148,10 @@ class Admission:
     def pause(self, reader: Reader) -> None:
         """Notes a reader that had to stop, to resume it when there is room."""
         self._paused[reader] = None
-        if reader is self.elected and not self._stream_has_room(reader.stream):
-            self._end_election()  # its stream stops it, not its sender
+        if self._is_elected(reader) and not self._stream_has_room(reader.stream):
+            self._end_election(reader)  # its stream stops it, not its sender
         self._elect()
-        if self.is_full or not self._stream_has_room(reader.stream):
+        if self._has_no_memory(reader) or not self._stream_has_room(reader.stream):
             self._committer.commit_now()  # it waits for the room that commits make
         wait_s = self._quotas.wait_s(reader)
         if wait_s or (self._quotas.are_set and self.room_for(reader) is not None):
@@ -144,7 +162,7 @@ class Admission:
         """Resumes all paused readers that may read, or only `reader`."""
         for paused in [reader] if reader else list(self._paused):
             wait_s = self._quotas.wait_s(paused)
-            if wait_s and paused is not self.elected:
+            if wait_s and not self._is_elected(paused):
                 self._quotas.wait_for_tokens(wait_s)
             elif self.room_for(paused) is not None:
                 self._paused.pop(paused, None)
@@ -157,56 +175,107 @@ class Admission:
         `finished` means that it finished a record; it may have started another one.
         """
         self.held_bytes += change_bytes
-        if finished and reader is self.elected:
-            self._end_election()
+        if change_bytes:
+            holder = self._holder(reader.uid)
+            held_bytes = self._parts.get(holder, 0) + change_bytes
+            if held_bytes:
+                self._parts[holder] = held_bytes
+            else:
+                self._parts.pop(holder, None)
+        if finished and self._is_elected(reader):
+            self._end_election(reader)
             self.let_go_on()
 
     def forget(self, reader: Reader) -> None:
         """Forgets a reader that has ended, and resumes others in its place."""
         self._paused.pop(reader, None)
-        if reader is self.elected:
-            self._end_election()
+        if self._is_elected(reader):
+            self._end_election(reader)
         if self._paused:
             self.let_go_on()
 
     def _stream_has_room(self, stream: str) -> bool:
         return self._committer.has_room(stream, self._max_pending_stream)
 
-    def _is_held_up(self) -> bool:
-        """Whether unfinished records, not records to be committed, use up the memory.
+    def _holder(self, uid: int) -> int:
+        return PRIVILEGED if uid in self._privileged else uid
 
-        If half of the memory is being committed, there will be room anyway; reading further would
-        take in as much more from each sender as its socket holds.
-        """
-        half_bytes = self._max_pending / 2
-        if not self.is_full or self.held_bytes < half_bytes:
+    def _bytes_of(self, holder: int) -> int:
+        """Returns how much of what a holder sent is in entries and not durable yet."""
+        if holder == PRIVILEGED:
+            return sum(self._committer.bytes_of_uid(uid) for uid in self._privileged)
+        return self._committer.bytes_of_uid(holder)
+
+    def _limit(self, holder: int) -> float:
+        """Returns below which amount in memory a holder may be read."""
+        return self._memory.limit(
+            self._bytes_of(holder) + self._parts.get(holder, 0),
+            self._bytes_of(PRIVILEGED) + self._parts.get(PRIVILEGED, 0),
+            self.pending_bytes,
+            is_privileged=holder == PRIVILEGED,
+        )
+
+    def _is_full_for(self, holder: int) -> bool:
+        """Whether a holder has its share in memory."""
+        return self._bytes_of(holder) + self._parts.get(holder, 0) >= self._limit(holder)
+
+    def _has_no_memory(self, reader: Reader) -> bool:
+        if self._committer.pending_bytes + self.held_bytes < self._enough_for_all:
             return False
-        return self._committer.pending_bytes - self._committer.failing_bytes() < half_bytes
+        return self._is_full_for(self._holder(reader.uid))
+
+    def _is_held_up(self, holder: int) -> bool:
+        """Whether unfinished records, not records to be committed, use up what a holder may have.
+
+        They are its own, or those of all users fill the memory. If half of it is being committed,
+        there will be room anyway; reading further would take in as much more from each sender as
+        its socket holds.
+        """
+        if not self._is_full_for(holder):
+            return False
+        failing_bytes = self._committer.failing_bytes()
+
+        def fill(parts_bytes: int, queued_bytes: int, half_bytes: float) -> bool:
+            return parts_bytes >= half_bytes and queued_bytes - failing_bytes < half_bytes
+
+        own_parts, own_limit = self._parts.get(holder, 0), self._limit(holder)
+        return fill(own_parts, self._bytes_of(holder), own_limit / 2) or fill(
+            self.held_bytes, self._committer.pending_bytes, self._memory.capacity / 2
+        )
 
     def _elect(self) -> None:
-        if self.elected or not self._paused or not self._is_held_up():
+        if not self._paused or self.pending_bytes < self._enough_for_all:
             return
-        # A reader stopped by its quota or its stream would only be closed by the timeout.
-        elected = max(
-            (
-                paused
-                for paused in self._paused
-                if paused.holds_parts
+        held_up: dict[int, bool] = {}
+        largest: dict[int, Reader] = {}
+        for paused in self._paused:
+            holder = self._holder(paused.uid)
+            if holder in self._elected or not paused.holds_parts:
+                continue
+            if holder not in held_up:
+                held_up[holder] = self._is_held_up(holder)
+            # A reader stopped by its quota or its stream would only be closed by the timeout.
+            if (
+                held_up[holder]
                 and self._stream_has_room(paused.stream)
                 and not self._quotas.wait_s(paused)
-            ),
-            key=lambda reader: reader.held_bytes,
-            default=None,
-        )
-        if elected is None:
-            return
-        self.elected = elected
-        self._stall_timer = self._loop.call_later(self._stall_timeout_s, elected.stall)
-        del self._paused[elected]
-        elected.resume()
+                and (holder not in largest or paused.held_bytes > largest[holder].held_bytes)
+            ):
+                largest[holder] = paused
+        for holder, elected in largest.items():
+            if len(self._elected) >= _ELECTED_MAX:
+                return
+            timer = self._loop.call_later(self._stall_timeout_s, elected.stall)
+            self._elected[holder] = (elected, timer)
+            del self._paused[elected]
+            elected.resume()
 
-    def _end_election(self) -> None:
-        self.elected = None
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+    def _is_elected(self, reader: Reader) -> bool:
+        if not self._elected:
+            return False
+        found = self._elected.get(self._holder(reader.uid))
+        return found is not None and found[0] is reader
+
+    def _end_election(self, reader: Reader) -> None:
+        _, timer = self._elected.pop(self._holder(reader.uid))
+        timer.cancel()

@@ -59,6 +59,8 @@ class Arrivals:
         """Stamps `chunk`, complete lines of one sender. Returns those that the quotas let pass."""
         timestamp = self.timestamp()
         body, count = stamp(chunk, envelope(timestamp, peer_fields))
+        if self._quotas.are_set:
+            self._quotas.charge(sender, chunk.count(b"\n") - count, len(chunk) - len(body))
         if not count:
             return Arrived(b"", 0, 0, timestamp, None)
         passed = self._quotas.admit(sender, body, count)
@@ -72,14 +74,19 @@ class Arrivals:
         """Commits everything queued as soon as possible, because a sender asked for it."""
         self._committer.commit_now()
 
-    def refuse(self, stream: str, peer: Peer, limit: int) -> None:
+    def refuse(self, sender: QuotaSender, peer: Peer, limit: int) -> None:
         """Counts and logs a record that is longer than `limit` bytes and was discarded."""
         log.warning(
             "record_too_large",
-            stream=stream,
+            stream=sender.stream,
             limit=limit,
             pid=peer.pid,
             uid=peer.uid,
             comm=peer.comm,
         )
         self.refused += 1
+        self._quotas.charge(sender, 1, limit)
+
+    def discard(self, sender: QuotaSender, records: int, size_bytes: int) -> None:
+        """Takes tokens for what a sender sent and its protocol ignores, such as blank lines."""
+        self._quotas.charge(sender, records, size_bytes)

@@ -20,6 +20,8 @@ from logengine.intake.connection_state import Happening, State, state_after
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
 from logengine.intake.patience import Patience
+from logengine.intake.turns import ReadSize
+from logengine.intake.waiting_room import SEND_AGAIN, TOO_MANY, sends_record
 from logengine.protocols.wire import (
     BadHello,
     Event,
@@ -56,8 +58,10 @@ class Connection:
         self._admission = around.admission
         self._arrivals = around.arrivals
         self._producers = around.producers
+        self._seats = around.seats
+        self._hello_timeout = around.hello_timeout
         self._max_record = around.max_record
-        self._add_stream = around.add_stream
+        self._stream_names = around.stream_names
         self._status = around.status
         self._on_closed = on_closed
         self._socket = connection
@@ -65,9 +69,12 @@ class Connection:
         self._encode = protocol.answers
         self._answers = AnswerWriter(connection, self._encode.ack, self._on_answers_written)
         self._state = State.OPEN
+        self._is_opened = False  # it has said a complete line
         self.peer = peer_of(connection)
         self._peer_fields = peer_fields(self.peer)
         self.uid = OVERFLOW_UID if self.peer.uid is None else self.peer.uid
+        self.flow = self.uid
+        self.read_size = ReadSize()
         self.stream = stream
         self.producer: str | None = None
         self._arrived = 0
@@ -75,6 +82,7 @@ class Connection:
         self._patience: Patience | None = None  # of a sender that wants answers, and never asks
         self._held_back: Sequence[Event] = ()  # received after a hello that is not answered yet
         self._accounted_bytes = 0  # the held bytes that admission knows about
+        self._poller.enter(self.flow)
 
     @property
     def held_bytes(self) -> int:
@@ -89,7 +97,7 @@ class Connection:
     def resume(self) -> None:
         """Resumes reading, whenever there is something to read."""
         if self._state.is_read and not self._poller.watches(self._socket):
-            self._poller.add(self._socket, self._on_readable)
+            self._poller.add(self._socket, self)
 
     def pause(self) -> None:
         """Stops reading: the kernel's buffer fills up, and the sender blocks."""
@@ -134,6 +142,44 @@ class Connection:
             self._encode.error("stalled", expected="the rest of an unfinished record, in time")
         )
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether it has sent something that is not read yet."""
+        with contextlib.suppress(OSError):
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        return False
+
+    def give_way(self) -> None:
+        """Ends it in favour of another user's connection: there are too many."""
+        log.warning(
+            "connection_gave_way",
+            stream=self.stream,
+            pid=self.peer.pid,
+            uid=self.peer.uid,
+            has_unread=self.has_unread,
+        )
+        if self._sends_without_answers():
+            self._end_with(self._encode.error(TOO_MANY, expected=SEND_AGAIN))
+        else:
+            self._end_with(self._encode.goodbye(TOO_MANY))
+
+    def _sends_without_answers(self) -> bool:
+        """Whether it has sent records, read or not, and no hello."""
+        if self._answers.are_wanted or self._receiver.is_inside_hello:
+            return False
+        has_sent = self._is_opened or self._arrived > 0 or self.held_bytes > 0
+        return has_sent or sends_record(self._socket, self._receiver)
+
+    def end_hello(self) -> bool:
+        """Ends it because its hello took too long. Returns False if it was kept from sending."""
+        if not self._poller.watches(self._socket):
+            return False
+        log.warning("hello_timeout", pid=self.peer.pid, uid=self.peer.uid)
+        self._end_with(
+            self._encode.error("hello_timeout", expected="the rest of the first line, in time")
+        )
+        return True
+
     def stop(self) -> None:
         """Reads what the sender has sent so far and nothing more; ends when that is durable."""
         if self._state.is_stopping or self._state.is_closed:
@@ -173,6 +219,7 @@ class Connection:
         self._receiver.drop_unfinished()
         self._account_for_held(finished=True)
         self._socket.close()
+        self._poller.leave(self.flow)
         self._on_closed(self)
 
     def _account_for_held(self, *, finished: bool) -> None:
@@ -181,41 +228,77 @@ class Connection:
             self._accounted_bytes += change_bytes
             self._admission.hold(self, change_bytes, finished=finished)
 
-    def _on_readable(self) -> None:
+    def on_readable(self) -> int:
+        """Reads once, if it may. Returns how many bytes it worked on."""
         try:
-            self._read()
+            return self._read()
         except Exception:
             # No failure caused by one sender may stop the daemon or keep it busy.
             log.exception("connection_failed", stream=self.stream, pid=self.peer.pid)
             self.close()
+            return 0
 
-    def _read(self) -> None:
+    def _read(self) -> int:
         try:
             room_bytes = self._room_bytes()
             if not room_bytes:
                 self.pause()
                 self._admission.pause(self)
-                return
+                return 0
             data = self._socket.recv(room_bytes)
         except (BlockingIOError, InterruptedError):
-            return
+            return 0
         except OSError:
             data = b""  # reset by the sender; everything it had sent was read before this
+        # Bytes of an unfinished record cost little now, and are worked on when it is complete.
+        unfinished_bytes = self._receiver.unfinished_bytes
+        worked_bytes = len(data) + unfinished_bytes
         events = self._receiver.receive(data) if data else []
         if data:
+            if self._admission.asks_who_sends:
+                self._charge_for_ignored(data, events, unfinished_bytes)
             self._handle(events)
         else:
             self._on_end()
         self._account_for_held(finished=bool(events))
+        self._note_progress(finished=bool(events))
+        return worked_bytes if events else len(data)
+
+    def _note_progress(self, *, finished: bool) -> None:
+        """Notes whether it has said something complete, or is still inside its hello."""
+        if finished:
+            self._seats.heard(self)
+            if not self._is_opened:
+                self._is_opened = True
+                self._hello_timeout.ends(self)
+        elif not (self._is_opened or self._state.is_closed) and self._receiver.is_inside_hello:
+            self._hello_timeout.begins(self)
+
+    def _charge_for_ignored(
+        self, data: bytes, events: Sequence[Event], unfinished_bytes: int
+    ) -> None:
+        """Takes tokens of the quotas for bytes that became no record, and that no event is for.
+
+        `unfinished_bytes` is how many were held before `data`.
+        """
+        chunks = [event.chunk for event in events if isinstance(event, Lines)]
+        if len(chunks) < sum(not isinstance(event, Flush) for event in events):
+            return  # a hello is free, and a refusal takes tokens itself
+        ignored_bytes = unfinished_bytes + len(data) - self._receiver.unfinished_bytes
+        ignored_bytes -= sum(map(len, chunks))
+        if ignored_bytes > 0:
+            lines = data.count(b"\n") - sum(chunk.count(b"\n") for chunk in chunks)
+            self._arrivals.discard(self, lines, ignored_bytes)
 
     def _room_bytes(self) -> int:
         """Returns how many bytes may be read now."""
         # After a stop, no more than the kernel's buffer is left to read.
         if self._answers.are_too_many and not self._state.is_stopping:
             return 0
+        size_bytes = self.read_size.size_bytes
         room = self._admission.room_for(self)
         if room is not None:
-            return RECEIVE_BYTES if room is UNLIMITED else self._bytes_in(room)
+            return size_bytes if room is UNLIMITED else self._bytes_in(room)
         # Only the first record says which stream it is for, and that stream may have room.
         is_new = self._receiver.awaits_opening
         may_finish = self._admission.may_finish_records(self)
@@ -226,11 +309,18 @@ class Connection:
             return 1  # that is the end, and may be read at any time
         if is_new and self._admission.may_read_opening(self, self._receiver.opening(waiting)):
             return self._receiver.bytes_of(waiting, 1)
-        return self._receiver.whole_bytes(waiting) if may_finish else 0
+        return self._whole_bytes(waiting, size_bytes) if may_finish else 0
+
+    def _whole_bytes(self, waiting: bytes, size_bytes: int) -> int:
+        """Returns the size of the complete records in the first `size_bytes`, or of one more."""
+        whole_bytes = self._receiver.whole_bytes(waiting[:size_bytes])
+        if not whole_bytes and self._receiver.whole_bytes(waiting):
+            return self._receiver.bytes_of(waiting, 1)
+        return whole_bytes
 
     def _bytes_in(self, room: Room) -> int:
         """Returns how many waiting bytes fit `room`: at least one record, or a part of one."""
-        room_bytes = int(min(room.size_bytes, RECEIVE_BYTES))
+        room_bytes = int(min(room.size_bytes, self.read_size.size_bytes))
         if room.records == inf:
             return room_bytes
         waiting = self._socket.recv(room_bytes, socket.MSG_PEEK)
@@ -291,7 +381,7 @@ class Connection:
             self._answers.say(self._encode.over_quota(first, self._arrived, arrived.over))
 
     def _refuse_record(self) -> None:
-        self._arrivals.refuse(self.stream, self.peer, self._max_record)
+        self._arrivals.refuse(self, self.peer, self._max_record)
         self._add(b"", 0, 1, self._arrivals.timestamp())
         if self._answers.are_wanted:
             self._answers.say(self._encode.too_large(self._arrived, self._max_record))
@@ -311,7 +401,7 @@ class Connection:
         """Answers a hello. Returns False if the answer, and the events `after` it, must wait."""
         stream = hello.stream or self.stream
         try:
-            self._add_stream(stream)
+            self._stream_names.take(self, stream, self.uid)
         except TooManyStreams as error:
             self._end_with(
                 self._encode.error("too_many_streams", found=stream, expected=str(error))
@@ -331,21 +421,24 @@ class Connection:
         self._producers.greet(self, hello.first)
         return False
 
-    def welcome_producer(self, next_number: int) -> None:
-        """Lets a producer start at `next_number`, after all earlier numbers are durable."""
+    def welcome_producer(self, next_number: int, known: int) -> None:
+        """Lets a producer start at `next_number`; `known` is its last number that is known.
+
+        Everything up to `known` is durable.
+        """
         if self._state.is_closed:
             return
         self._happens(Happening.WELCOME)
         self._arrived = self._durable = next_number - 1
-        self._welcome()
+        self._welcome(known)
         held_back, self._held_back = self._held_back, ()
         self._handle(held_back)
         self._account_for_held(finished=bool(held_back))
         self.resume()
         self._close_if_through()
 
-    def _welcome(self) -> None:
-        self._answers.say(self._encode.welcome(self._arrived + 1, self._max_record))
+    def _welcome(self, known: int | None = None) -> None:
+        self._answers.say(self._encode.welcome(self._arrived + 1, self._max_record, known))
 
     def _on_answers_written(self) -> None:
         self._admission.let_go_on(self)

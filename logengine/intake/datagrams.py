@@ -18,16 +18,18 @@ from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import (
     ANCILLARY_BYTES,
     OVERFLOW_UID,
-    Credentials,
+    Ancillary,
+    ask_for_senders,
     credentials_in,
-    peer_of_process,
+    sender_of,
 )
+from logengine.intake.turns import ReadSize
 from logengine.protocols.wire import Lines, TooLarge, WireProtocol
 from logengine.store.pending import Entry
 
 log = structlog.get_logger()
 
-_DATAGRAMS_PER_TURN = 64
+_DATAGRAMS_PER_READ = 64
 _RETRY_PAUSE_S = 0.5
 # Looking a process up in /proc takes ten times as long as everything else for a datagram. Senders
 # are cached only briefly, because a new process may get the pid of one that exited.
@@ -77,18 +79,22 @@ class DatagramSocket:
         self._is_inherited = inherited
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
-        self._senders: dict[Credentials, _Sender] = {}
+        self._senders: dict[tuple[int, int, int], _Sender] = {}
         self._senders_until_s = 0.0
         self._gathered: list[bytes] = []  # lines of one sender, to be stamped together
         self._gathered_of: _Sender | None = None
+        self._taken_bytes = 0  # by the current read
         self._retry: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._is_closed = False
+        self.flow = self  # its next datagram may be any user's
+        self.read_size = ReadSize()
         self.stream = stream
         self.uid = OVERFLOW_UID  # of the next datagram's sender, if there are quotas
         self.held_bytes = 0
         receiving.setblocking(False)
-        receiving.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ask_for_senders(receiving)
+        self._poller.enter(self.flow)
 
     def is_of(self, receiving: socket.socket) -> bool:
         """Whether it reads from this socket."""
@@ -97,7 +103,7 @@ class DatagramSocket:
     def resume(self) -> None:
         """Resumes reading, whenever there is something to read."""
         if not (self._is_closed or self._poller.watches(self._socket)):
-            self._poller.add(self._socket, self._on_readable)
+            self._poller.add(self._socket, self)
 
     def stall(self) -> None:
         """Does nothing: it never holds part of a record, and so is never elected."""
@@ -114,7 +120,7 @@ class DatagramSocket:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)  # later senders get EPIPE
         self.resume()
-        self._on_readable()
+        self.on_readable()
 
     def close(self) -> None:
         """Closes the socket. What was read is still committed."""
@@ -125,13 +131,16 @@ class DatagramSocket:
         if self._retry is not None:
             self._retry.cancel()
         self._socket.close()
+        self._poller.leave(self.flow)
         self._on_closed(self)
 
     def _pause(self) -> None:
         if self._poller.watches(self._socket):
             self._poller.remove(self._socket)
 
-    def _on_readable(self) -> None:
+    def on_readable(self) -> int:
+        """Reads some datagrams. Returns how many bytes they had."""
+        self._taken_bytes = 0
         try:
             try:
                 self._read()
@@ -150,12 +159,12 @@ class DatagramSocket:
         except Exception:
             # No failure caused by one datagram may stop the daemon or keep it busy.
             log.exception("datagram_failed", stream=self.stream)
+        return self._taken_bytes
 
     def _read(self) -> None:
         """Reads some datagrams. Raises `BlockingIOError` when there are no more."""
-        taken_bytes = 0
-        for _ in range(_DATAGRAMS_PER_TURN):
-            if taken_bytes >= RECEIVE_BYTES:
+        for _ in range(_DATAGRAMS_PER_READ):
+            if self._taken_bytes >= self.read_size.size_bytes:
                 return
             if self._is_stopping or self._admission.asks_who_sends:
                 self._look_at_next()
@@ -167,8 +176,8 @@ class DatagramSocket:
             size_bytes, ancillary, _, _ = self._socket.recvmsg_into(
                 [self._buffer], ANCILLARY_BYTES, socket.MSG_TRUNC
             )
-            taken_bytes += size_bytes
-            self._take(self._sender_of(credentials_in(ancillary)), size_bytes)
+            self._taken_bytes += size_bytes
+            self._take(self._sender_of(ancillary), size_bytes)
 
     def _may_read(self) -> bool:
         return self._admission.room_for(self) is not None or self._admission.may_finish_records(
@@ -184,15 +193,18 @@ class DatagramSocket:
         """Processes a datagram of `size_bytes`, which is in the buffer unless it is too long."""
         self._arrivals.datagrams += 1
         if size_bytes > len(self._buffer):
-            self._arrivals.refuse(self.stream, sender.peer, len(self._buffer))
+            self._arrivals.refuse(sender, sender.peer, len(self._buffer))
             return
         receiver = self._protocol.receiver(self._max_record)
-        for event in (*receiver.receive(bytes(self._buffer[:size_bytes])), *receiver.end()):
+        events = (*receiver.receive(bytes(self._buffer[:size_bytes])), *receiver.end())
+        if not events:
+            self._arrivals.discard(sender, 1, size_bytes)
+        for event in events:
             match event:
                 case Lines(chunk):
                     self._gather(sender, chunk)
                 case TooLarge():
-                    self._arrivals.refuse(self.stream, sender.peer, self._max_record)
+                    self._arrivals.refuse(sender, sender.peer, self._max_record)
 
     def _gather(self, sender: _Sender, chunk: bytes) -> None:
         """Collects consecutive lines of one sender; with quotas, queues them immediately."""
@@ -214,7 +226,8 @@ class DatagramSocket:
                 self.stream, Entry(arrived.body, arrived.records, arrived.timestamp, 0, sender)
             )
 
-    def _sender_of(self, credentials: Credentials) -> _Sender:
+    def _sender_of(self, ancillary: Ancillary) -> _Sender:
+        credentials = credentials_in(ancillary)
         now_s = self._loop.time()
         if now_s >= self._senders_until_s:
             self._senders_until_s = now_s + _SENDERS_KEPT_S
@@ -223,7 +236,7 @@ class DatagramSocket:
         if sender is None:
             if len(self._senders) >= _SENDERS_KEPT_MAX:
                 self._senders.clear()
-            peer = peer_of_process(credentials)
+            peer = sender_of(ancillary)
             sender = _Sender(self.stream, credentials.uid, peer, peer_fields(peer))
             self._senders[credentials] = sender
         return sender

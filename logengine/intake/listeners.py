@@ -1,7 +1,6 @@
-"""Listening sockets: binds them, accepts connections up to a limit, and closes them."""
+"""Listening sockets: binds them, accepts connections while there is room, and closes them."""
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from logengine.errors import ConfigError
+from logengine.intake.credentials import ask_for_senders
 from logengine.protocols.wire import Transport, WireProtocol
 
 log = structlog.get_logger()
@@ -27,23 +27,22 @@ class Listeners:
     """The stream sockets at which senders connect.
 
     `take` is called with each accepted connection, which is non-blocking, and the stream and
-    protocol of its listener. While `connections` returns `connections_max` or more, nothing is
-    accepted; `accept_again` resumes.
+    protocol of its listener. `room_in_s` makes room for one connection, and returns 0, or after how
+    many seconds to try again. Meanwhile nothing is accepted; `accept_again` resumes sooner.
     """
 
     def __init__(
         self,
         take: Callable[[socket.socket, str, WireProtocol], None],
-        connections_max: int,
-        connections: Callable[[], int],
+        room_in_s: Callable[[], float],
     ) -> None:
         self._take = take
-        self._connections_max = connections_max
-        self._connections = connections
+        self._room_in_s = room_in_s
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[socket.socket, tuple[str, WireProtocol]] = {}
         self._inherited: set[socket.socket] = set()
         self._accepting = True
+        self._resuming: asyncio.TimerHandle | None = None
         self._is_failing = False
 
     def add(
@@ -63,7 +62,7 @@ class Listeners:
     def remove(self, listener: socket.socket) -> None:
         """Accepts all connections that wait at a listener, if it is one of these, and closes it.
 
-        A connection above the limit is closed with the listener; nothing of it was acknowledged.
+        A connection without room is closed with the listener; nothing of it was acknowledged.
         """
         if listener not in self._listeners:
             return
@@ -83,10 +82,15 @@ class Listeners:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        if self._resuming is not None:
+            self._resuming.cancel()
 
     def accept_again(self) -> None:
-        """Resumes accepting, if it was stopped and there are fewer connections than the limit."""
-        if self._accepting or self._connections() >= self._connections_max:
+        """Resumes accepting, if it was stopped and there is room."""
+        if self._accepting:
+            return
+        if pause_s := self._room_in_s():
+            self._resume_in(pause_s)
             return
         self._accepting = True
         for listener in self._listeners:
@@ -95,9 +99,9 @@ class Listeners:
     def _accept(self, listener: socket.socket) -> bool:
         """Accepts some waiting connections. Returns False if none is left or none can be taken."""
         for _ in range(_ACCEPTS_PER_WAKE):
-            if self._connections() >= self._connections_max:
-                log.warning("max_connections_reached", max_connections=self._connections_max)
+            if pause_s := self._room_in_s():
                 self._stop_accepting()
+                self._resume_in(pause_s)
                 return False
             try:
                 accepted, _ = listener.accept()
@@ -109,7 +113,7 @@ class Listeners:
                     log.error("accept_failed", error=str(error), retry_every_s=_ACCEPT_PAUSE_S)
                 self._is_failing = True
                 self._stop_accepting()
-                self._loop.call_later(_ACCEPT_PAUSE_S, self.accept_again)
+                self._resume_in(_ACCEPT_PAUSE_S)
                 return False
             if self._is_failing:
                 self._is_failing = False
@@ -117,6 +121,11 @@ class Listeners:
             accepted.setblocking(False)
             self._take(accepted, *self._listeners[listener])
         return True
+
+    def _resume_in(self, pause_s: float) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._resuming = self._loop.call_later(pause_s, self.accept_again)
 
     def _stop_accepting(self) -> None:
         self._accepting = False
@@ -156,9 +165,7 @@ def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> soc
     listener = socket.socket(socket.AF_UNIX, _KINDS[transport])
     try:
         if transport == "datagram":
-            # Set it before the socket has a name: the kernel does not report the sender of a
-            # datagram that arrived earlier.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            ask_for_senders(listener)
         listener.bind(os.fspath(path))
         os.chmod(path, mode)
         if transport == "stream":
@@ -186,10 +193,22 @@ def _remove_stale_socket(path: Path) -> None:
         try:
             probe.connect(os.fspath(path))
         except ConnectionRefusedError:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            _remove(path)
             return
         except OSError as error:
             if error.errno != errno.EPROTOTYPE:  # a datagram socket that a process has open
                 raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
     raise ConfigError(f"cannot listen at {path}: another process listens there already")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        why = "it is a mount point" if error.errno == errno.EBUSY else error.strerror
+        raise ConfigError(
+            f"cannot listen at {path}: the socket of a daemon that is gone cannot be removed: "
+            f"{why}; remove or unmount it, or choose another path"
+        ) from error

@@ -1,8 +1,12 @@
-"""Polls many sockets and calls back for a bounded number of them per turn.
+"""Polls many sockets and calls back for some of them per turn, as long as its time lasts.
 
 The event loop by itself handles all readable sockets in one turn. With a thousand senders such a
-turn takes ten milliseconds, and a commit takes several turns. Here the loop watches one epoll(7)
-for all senders, and each turn reads a bounded number of them.
+turn takes ten milliseconds, and a commit takes several turns. Here each turn has a budget of time,
+and the users whose sockets are readable share it by deficit round robin (`turns`).
+
+Each flow, which is a user or a datagram socket, has an epoll(7) of its own, and the loop watches
+one epoll for all of them. So one call finds out which users have something to read, however many
+connections each of them has, and the kernel takes turns among the connections of one user.
 
 libuv permanently stops polling a socket that has an error. This poller continues until it is told
 to stop, so that what a sender wrote before it was gone is read.
@@ -11,48 +15,197 @@ to stop, so that what a sender wrote before it was gone is read.
 import asyncio
 import select
 import socket
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Protocol
 
-# This many reads take about a third of a millisecond; a bare commit takes half of one.
-READS_PER_TURN = 64
+from logengine.intake.turns import READ_BYTES_FIRST, READ_BYTES_MIN, DeficitRoundRobin, ReadSize
+
+# Twice as long as a bare commit, which needs several turns of the loop.
+TURN_S = 0.001
+_QUANTUM_S = TURN_S / 4
+# To commit what a read took costs about as much again as the read.
+_COMMIT_BYTES_PER_S = 500e6
+# As many as fit into a turn, if each read has one short record.
+READS_PER_POLL = 64
+# The longest rest after a costly turn. The turns of the loop that an ack needs fit into it.
+_REST_S_MAX = 0.01
+
+
+class Readable(Protocol):
+    """An object that reads a socket when the poller calls it."""
+
+    @property
+    def flow(self) -> Hashable:
+        """With whom it shares its turns."""
+
+    @property
+    def read_size(self) -> ReadSize:
+        """How much it reads at a time; the poller adapts it."""
+
+    def on_readable(self) -> int:
+        """Reads once. Returns how many bytes it worked on."""
+
+
+class _Flow:
+    """The sockets of one flow."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.readers: dict[int, Readable] = {}
+        self.ready: deque[int] = deque()  # polled, and not read yet
 
 
 class Poller:
-    """Calls back for sockets that have data, an error, or a sender that is gone."""
+    """Calls back for sockets that have data, an error, or a sender that is gone.
 
-    def __init__(self) -> None:
+    `clock_s` is any clock that never goes back. It is read after each callback. `cpu_s` is the CPU
+    time of this thread. Uses a descriptor for each flow; flows for which there is none share one.
+
+    A turn whose last read took far longer than the turn should is followed by a rest, unless there
+    is one flow only: otherwise each of the several turns of the loop that another user's ack needs
+    would wait for such a read.
+    """
+
+    def __init__(
+        self,
+        clock_s: Callable[[], float] | None = None,
+        cpu_s: Callable[[], float] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._clock_s = clock_s or time.perf_counter
+        self._cpu_s = cpu_s or time.thread_time
+        self._rest: asyncio.TimerHandle | None = None
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._schedule: DeficitRoundRobin[_Flow] = DeficitRoundRobin(_QUANTUM_S)
+        self._members: dict[Hashable, int] = {}
+        self._flows: dict[Hashable, _Flow] = {}
+        self._polled: dict[int, _Flow] = {}  # by the descriptor of its epoll
+        self._watched: dict[int, _Flow] = {}  # by the descriptor of the socket
+        self._shared = self._new_flow()
         self.turns = 0  # started so far
         self._loop.add_reader(self._epoll.fileno(), self._turn)
 
-    def add(self, watched: socket.socket, callback: Callable[[], None]) -> None:
-        """Calls `callback` whenever there is something to read from `watched`."""
+    @property
+    def flows(self) -> int:
+        """How many flows have members."""
+        return len(self._flows)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether nothing is read for a moment, after a costly turn."""
+        return self._rest is not None
+
+    def enter(self, flow: Hashable) -> None:
+        """Notes one more member of `flow`, which may add sockets until it leaves."""
+        if flow not in self._flows:
+            try:
+                self._flows[flow] = self._new_flow()
+            except OSError:  # no descriptor is left
+                self._flows[flow] = self._shared
+        self._members[flow] = self._members.get(flow, 0) + 1
+
+    def leave(self, flow: Hashable) -> None:
+        """Notes that a member has left. Nothing is kept of a flow without members."""
+        self._members[flow] -= 1
+        if self._members[flow]:
+            return
+        del self._members[flow]
+        left = self._flows.pop(flow)
+        if left is self._shared or self._epoll.closed:
+            return
+        self._schedule.forget(left)
+        self._epoll.unregister(left.epoll.fileno())
+        del self._polled[left.epoll.fileno()]
+        left.epoll.close()
+
+    def add(self, watched: socket.socket, reader: Readable) -> None:
+        """Calls `reader` whenever there is something to read from `watched`."""
         descriptor = watched.fileno()
-        self._epoll.register(descriptor, select.EPOLLIN)
-        self._callbacks[descriptor] = callback
+        flow = self._flows[reader.flow]
+        flow.epoll.register(descriptor, select.EPOLLIN)
+        flow.readers[descriptor] = reader
+        self._watched[descriptor] = flow
 
     def remove(self, watched: socket.socket) -> None:
         """Stops watching `watched`. Call it before closing the socket."""
         descriptor = watched.fileno()
-        del self._callbacks[descriptor]
-        self._epoll.unregister(descriptor)
+        flow = self._watched.pop(descriptor)
+        del flow.readers[descriptor]
+        flow.epoll.unregister(descriptor)
 
     def watches(self, watched: socket.socket) -> bool:
-        """Whether `watched` has a callback."""
-        return watched.fileno() in self._callbacks
+        """Whether `watched` is watched."""
+        return watched.fileno() in self._watched
 
     def close(self) -> None:
         """Stops watching all sockets."""
         if not self._epoll.closed:
-            self._loop.remove_reader(self._epoll.fileno())
+            if self._rest is None:
+                self._loop.remove_reader(self._epoll.fileno())
+            else:
+                self._rest.cancel()
+            for flow in self._polled.values():
+                flow.epoll.close()
             self._epoll.close()
+
+    def _new_flow(self) -> _Flow:
+        flow = _Flow()
+        self._epoll.register(flow.epoll.fileno(), select.EPOLLIN)
+        self._polled[flow.epoll.fileno()] = flow
+        return flow
 
     def _turn(self) -> None:
         self.turns += 1
-        for descriptor, _ in self._epoll.poll(0, READS_PER_TURN):
-            # An earlier callback of this turn may have closed the socket.
-            callback = self._callbacks.get(descriptor)
-            if callback is not None:
-                callback()
+        began_s = self._cpu_s()
+        self._share_turn()
+        over_s = self._cpu_s() - began_s - TURN_S
+        if over_s > TURN_S and len(self._flows) > 1:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._rest = self._loop.call_later(min(over_s, _REST_S_MAX), self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._rest = None
+        self._loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def _share_turn(self) -> None:
+        schedule = self._schedule
+        for descriptor, _ in self._epoll.poll(0, len(self._polled)):
+            schedule.wait(self._polled[descriptor])
+        now_s = self._clock_s()
+        end_s = now_s + TURN_S
+        while now_s < end_s and (flow := schedule.next()) is not None:
+            if not (flow.ready or self._poll(flow)):
+                schedule.leave(flow)
+                continue
+            is_alone = schedule.waiting == 1
+            began_s = now_s
+            until_s = end_s if is_alone else min(end_s, now_s + schedule.credit_s(flow))
+            now_s, worked_bytes = self._read(flow, now_s, until_s)
+            schedule.charge(flow, now_s - began_s + worked_bytes / _COMMIT_BYTES_PER_S)
+            if is_alone and worked_bytes < READ_BYTES_FIRST:
+                return  # to ask whether more is there would cost a system call
+
+    def _poll(self, flow: _Flow) -> bool:
+        """Asks which sockets of `flow` are readable. Returns whether any is."""
+        flow.ready.extend(descriptor for descriptor, _ in flow.epoll.poll(0, READS_PER_POLL))
+        return bool(flow.ready)
+
+    def _read(self, flow: _Flow, now_s: float, until_s: float) -> tuple[float, int]:
+        """Reads sockets of `flow` that are ready, one at least.
+
+        Returns the time, and how many bytes were worked on.
+        """
+        worked_bytes = 0
+        while flow.ready and now_s <= until_s:
+            # An earlier read may have closed the socket, and others may be waiting since.
+            reader = flow.readers.get(flow.ready.popleft())
+            if reader is None:
+                continue
+            read_bytes = reader.on_readable()
+            before_s, now_s = now_s, self._clock_s()
+            if read_bytes >= READ_BYTES_MIN:  # a smaller one is cheap, whatever it is
+                reader.read_size.adapt(read_bytes, now_s - before_s)
+            worked_bytes += read_bytes
+        return now_s, worked_bytes

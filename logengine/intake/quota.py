@@ -1,12 +1,13 @@
 """Quotas: how much each stream and each user may send and store, and what was dropped over them.
 
-Token buckets limit the rates; `stored_bytes` limits what is stored. No clock and no timers: `now_s`
-is an argument, from any clock that never goes back.
+Token buckets limit the rates; `stored_bytes` limits what is stored; `space_shares` shares out a
+nearly full file system. No clock and no timers: `now_s` is an argument, from any clock that never
+goes back.
 """
 
 from collections.abc import Iterator, Mapping
 from math import inf
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -14,7 +15,7 @@ from logengine.intake.stored_bytes import Space, StoredBytes
 from logengine.units import Duration, RecordsPerSecond, Size
 
 Over = Literal["block", "drop"]
-Limit = Literal["records_per_s", "bytes_per_s", "max_bytes"]
+Limit = Literal["records_per_s", "bytes_per_s", "max_bytes", "keep_free"]
 
 # Above this many users, those that could send a whole burst again are forgotten.
 _USERS_BEFORE_PRUNING = 4096
@@ -43,8 +44,12 @@ class QuotaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class QuotasConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[quota]`: how much each stream may receive and store, and each user send and store."""
+    """`[quota]`: how much each stream may receive and store, and each user send and store.
 
+    When less than `keep_free` of the file system is free, the rest is shared out among users.
+    """
+
+    keep_free: str = "5%"
     report_every: Duration = Duration(10)
     stream: QuotaConfig = QuotaConfig()
     uid: QuotaConfig = QuotaConfig()
@@ -131,6 +136,19 @@ class Allowance:
         self.records.take(records, now_s)
         self.bytes.take(size_bytes, now_s)
 
+    def charge(self, records: int, size_bytes: int, now_s: float) -> None:
+        """Takes records and bytes for what was received and not stored.
+
+        Into debt only if the quota blocks: a sender whose records are dropped instead would lose
+        all those that follow.
+        """
+        if not self.blocks:
+            records_left, bytes_left = self.records.tokens(now_s), self.bytes.tokens(now_s)
+            self.records.take(max(0.0, min(records, records_left)), now_s)
+            self.bytes.take(max(0.0, min(size_bytes, bytes_left)), now_s)
+            return
+        self.take(records, size_bytes, now_s)
+
     def wait_s(self, now_s: float) -> float:
         """Returns the seconds until records and bytes are left, or space may be checked again."""
         for_space_s = SCAN_EVERY_S if self.space.left() <= 0 else 0.0
@@ -139,6 +157,55 @@ class Allowance:
     def is_full(self, now_s: float) -> bool:
         """Whether a whole burst may be sent."""
         return self.records.is_full(now_s) and self.bytes.is_full(now_s)
+
+
+class FreeSpaceLimit(Protocol):
+    """The free space of the file system, as quotas see it."""
+
+    is_scarce: bool
+    """Whether free space is shared out now."""
+
+    def limits(self, stream: str, uid: int) -> bool:
+        """Whether records of a user for a stream must fit the user's share now."""
+
+    def left(self, uid: int) -> float:
+        """Returns how many bytes of a user's share are left; 0 or less for none."""
+
+    def add(self, stream: str, uid: int, size: int) -> None:
+        """Counts lines that are queued to be stored."""
+
+
+class Share:
+    """A user's share of the free space, while that is scarce: an allowance of bytes alone."""
+
+    of = "uid"
+
+    def __init__(self, space: FreeSpaceLimit, uid: int, *, blocks: bool) -> None:
+        self.blocks = blocks
+        self._space = space
+        self._uid = uid
+
+    def lacks(self, _records: int, size_bytes: int, _now_s: float) -> Limit | None:
+        """Returns the limit that this many bytes would exceed, if they do."""
+        return self.lacks_for_one(size_bytes, _now_s)
+
+    def lacks_for_one(self, size_bytes: int, _now_s: float) -> Limit | None:
+        """Returns the limit that one record of `size_bytes` would exceed, if it does."""
+        return "keep_free" if size_bytes > self._space.left(self._uid) else None
+
+    def room(self, _now_s: float) -> tuple[float, float]:
+        """Returns how many records, and bytes, may be taken."""
+        return inf, self._space.left(self._uid)
+
+    def take(self, records: int, size_bytes: int, now_s: float) -> None:
+        """Does nothing: `FreeSpaceLimit.add` counts what every user sends, with a share or not."""
+
+    def charge(self, records: int, size_bytes: int, now_s: float) -> None:
+        """Does nothing: what is not stored takes no space."""
+
+    def wait_s(self, _now_s: float) -> float:
+        """Returns the seconds until there may be space again; 0 if there is some."""
+        return SCAN_EVERY_S if self._space.left(self._uid) <= 0 else 0.0
 
 
 class Admitted(NamedTuple):
@@ -165,7 +232,7 @@ class Quotas:
 
     `streams` and `users` have the exceptions; `stream` and `user` apply to each of the others. A
     user's quota covers all streams and connections together. `stored` is counted only if some quota
-    has a `max_bytes`.
+    has a `max_bytes`. Free space is shared out if `space` is set.
     """
 
     def __init__(
@@ -182,6 +249,7 @@ class Quotas:
         self._of_streams: dict[str, Allowance] = {}
         self._of_users: dict[int, Allowance] = {}
         self._dropped: dict[tuple[str, int, str, Limit], Dropped] = {}
+        self.space: FreeSpaceLimit | None = None
         self.stored = StoredBytes(
             counts_streams=_any_has_max_bytes(stream, *streams.values()),
             counts_users=_any_has_max_bytes(user, *users.values()),
@@ -189,7 +257,7 @@ class Quotas:
 
     @property
     def limits_nothing(self) -> bool:
-        """Whether there is no quota at all."""
+        """Whether there is no quota at all; free space may be shared out nevertheless."""
         quotas = (self._stream, self._user, *self._streams.values(), *self._users.values())
         return all(quota.limits_nothing for quota in quotas)
 
@@ -243,6 +311,8 @@ class Quotas:
             allowance.take(passed, stop, now_s)
         if self.limits_space:
             self.stored.add(stream, uid, stop)
+        if self.space is not None:
+            self.space.add(stream, uid, stop)
         if over is None:
             return Admitted(body, records, None)
         key = (stream, uid, *over)
@@ -251,13 +321,18 @@ class Quotas:
         dropped.bytes += len(body) - stop
         return Admitted(body[:stop], passed, key[2])
 
+    def charge(self, stream: str, uid: int, records: int, size_bytes: int, now_s: float) -> None:
+        """Takes tokens for what a sender sent and nobody stores, such as blank lines."""
+        for allowance in self._allowances(stream, uid, now_s):
+            allowance.charge(records, size_bytes, now_s)
+
     def take_dropped(self) -> list[Dropped]:
         """Returns what was dropped since the last call."""
         dropped = list(self._dropped.values())
         self._dropped.clear()
         return dropped
 
-    def _allowances(self, stream: str, uid: int, now_s: float) -> Iterator[Allowance]:
+    def _allowances(self, stream: str, uid: int, now_s: float) -> Iterator[Allowance | Share]:
         of_stream = self._of_stream(stream)
         if not of_stream.limits_nothing:
             allowance = self._of_streams.get(stream)
@@ -278,6 +353,8 @@ class Quotas:
                 allowance = Allowance(of_user, "uid", space_of_user, now_s)
                 self._of_users[uid] = allowance
             yield allowance
+        if self.space is not None and self.space.limits(stream, uid):
+            yield Share(self.space, uid, blocks=of_user.over == "block")
 
     def _of_stream(self, stream: str) -> QuotaConfig:
         return self._streams.get(stream, self._stream)
@@ -296,7 +373,7 @@ class Quotas:
 
 
 def _those_that_fit(
-    body: bytes, allowances: list[Allowance], now_s: float
+    body: bytes, allowances: list[Allowance | Share], now_s: float
 ) -> tuple[int, int, tuple[str, Limit] | None]:
     """Returns how many lines of `body` may pass, where the last of them ends, and what stops more.
 

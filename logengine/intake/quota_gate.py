@@ -35,7 +35,7 @@ class QuotaGate:
     `on_tokens` is called when a waiting sender may have tokens again. `write` is called with a
     stream and a line that reports drops in it, at most every `report_every_s` for each stream, user
     and limit. `look_soon` is called when a stream or user may have little room left of a
-    `max_bytes`. Without `quotas`, nothing is limited.
+    `max_bytes`, or of free space. Without `quotas`, nothing is limited.
     """
 
     def __init__(
@@ -53,18 +53,20 @@ class QuotaGate:
         self._look_soon = look_soon
         self._loop = asyncio.get_running_loop()
         self._nobody_waits = quotas is None
+        self._limits_always = quotas is not None and not quotas.limits_nothing
+        self._space = quotas.space if quotas is not None else None
         self._tokens_timer: asyncio.TimerHandle | None = None
         self._report_timer: asyncio.TimerHandle | None = None
         self.dropped_records = 0
 
     @property
     def are_set(self) -> bool:
-        """Whether there is any quota."""
-        return self._quotas is not None
+        """Whether there is any quota, or free space is shared out now."""
+        return self._limits_always or (self._space is not None and self._space.is_scarce)
 
     def wait_s(self, sender: QuotaSender) -> float:
         """Returns the seconds until `sender` has tokens of every blocking quota; 0 if it has."""
-        if self._quotas is None or self._nobody_waits:
+        if self._quotas is None or self._nobody_waits or not self.are_set:
             return 0.0
         wait_s = self._quotas.wait_s(sender.stream, sender.uid, self._loop.time())
         if wait_s and self._look_soon is not None:
@@ -73,7 +75,7 @@ class QuotaGate:
 
     def room(self, sender: QuotaSender) -> tuple[float, float]:
         """Returns how many records and bytes of `sender`, which need not wait, may be read now."""
-        if self._quotas is None or self._nobody_waits:
+        if self._quotas is None or self._nobody_waits or not self.are_set:
             return inf, inf
         records, size_bytes = self._quotas.room(sender.stream, sender.uid, self._loop.time())
         return records, max(size_bytes, _READ_MIN_BYTES)
@@ -81,6 +83,10 @@ class QuotaGate:
     def admit(self, sender: QuotaSender, body: bytes, count: int) -> Admitted:
         """Returns which of a sender's stored lines the dropping quotas let pass."""
         if self._quotas is None:
+            return Admitted(body, count, None)
+        if not self.are_set:
+            if self._space is not None:
+                self._space.add(sender.stream, sender.uid, len(body))
             return Admitted(body, count, None)
         admitted = self._quotas.admit(sender.stream, sender.uid, body, count, self._loop.time())
         if self._look_soon is not None:
@@ -90,6 +96,14 @@ class QuotaGate:
             if self._report_timer is None:
                 self._report_timer = self._loop.call_later(self._report_every_s, self.report)
         return admitted
+
+    def charge(self, sender: QuotaSender, records: int, size_bytes: int) -> None:
+        """Takes tokens for what a sender sent and nobody stores, such as blank lines."""
+        if self._quotas is not None and (records > 0 or size_bytes > 0):
+            now_s = self._loop.time()
+            self._quotas.charge(
+                sender.stream, sender.uid, max(0, records), max(0, size_bytes), now_s
+            )
 
     def wait_for_tokens(self, wait_s: float) -> None:
         """Schedules `on_tokens` for `wait_s` from now, or sooner."""

@@ -15,12 +15,19 @@ from logengine.intake.admission import Admission
 from logengine.intake.arrivals import Arrivals
 from logengine.intake.connection import Connection
 from logengine.intake.context import IntakeContext
+from logengine.intake.credentials import uid_of
 from logengine.intake.datagrams import DatagramSocket
+from logengine.intake.hello_timeout import HelloTimeout
 from logengine.intake.listeners import Listeners
 from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
 from logengine.intake.quota import Quotas, QuotasConfig
 from logengine.intake.quota_gate import QuotaGate
+from logengine.intake.seats import Seats
+from logengine.intake.shares import Rule, Shares
+from logengine.intake.space_shares import SpaceShares
+from logengine.intake.stream_names import StreamNames
+from logengine.intake.waiting_room import GUESTS_MAX, Guest, WaitingRoom
 from logengine.protocols.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
 from logengine.protocols.wire import Transport, WireProtocol
 from logengine.store.committer import Committer
@@ -29,6 +36,8 @@ from logengine.store.settings import LimitsConfig
 from logengine.store.store import Store
 
 log = structlog.get_logger()
+
+_GUESTS_AGAIN_S = 1.0
 
 
 class _Nobody:
@@ -56,7 +65,8 @@ class Server:
 
     With `quotas`, a sender over a blocking quota is not read until it has tokens again. Records
     over a dropping quota are dropped, counted, and reported in their stream. `scan_soon` is called
-    when a stream or user has little room left of its `max_bytes`.
+    when a stream or user has little room left of its `max_bytes`, or of free space, of which
+    `space` knows. `guests_max` connections may wait for their turn beyond `max_connections`.
     """
 
     def __init__(
@@ -69,6 +79,8 @@ class Server:
         quotas: Quotas | None = None,
         report_dropped_every_s: float = QuotasConfig().report_every,
         scan_soon: Callable[[], None] | None = None,
+        space: SpaceShares | None = None,
+        guests_max: int = GUESTS_MAX,
     ) -> None:
         self._store = store
         self._committer = committer
@@ -77,29 +89,51 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._started_s = self._loop.time()
         self._connections_taken = 0
+        self._space = space or SpaceShares(())
         self._quotas = QuotaGate(quotas, report_dropped_every_s, self.room, self._write, scan_soon)
+        privileged = {0, os.geteuid()}
         self._poller = Poller()
         self.admission = Admission(
             committer,
             self._quotas,
-            max_pending=limits.max_pending,
+            memory=Rule.of(
+                limits.max_pending,
+                reserved_percent=limits.reserved_percent,
+                uid_percent=limits.uid_percent,
+            ),
+            privileged=privileged,
             max_pending_stream=limits.max_pending_stream,
             stall_timeout_s=limits.stall_timeout,
         )
         self.arrivals = Arrivals(committer, self._quotas, self._poller, clock_ns)
         self.producers = Producers(store, committer, tasks)
+        seats = Shares(
+            Rule.of(limits.max_connections, reserved_percent=limits.reserved_percent), privileged
+        )
+        self._seats = Seats(seats, limits.hello_timeout)
+        self._waiting_room = WaitingRoom(seats, guests_max, self._take)
+        self._guests_timer: asyncio.TimerHandle | None = None
+        self._hello_timeout = HelloTimeout(limits.hello_timeout)
+        streams = Rule.of(
+            limits.max_streams,
+            reserved_percent=limits.reserved_percent,
+            uid_percent=limits.uid_percent,
+        )
+        self._stream_names = StreamNames(
+            store, committer, Shares(streams, privileged), limits.max_streams
+        )
         self._surroundings = IntakeContext(
             self._poller,
             self.admission,
             self.arrivals,
             self.producers,
+            self._seats,
+            self._hello_timeout,
+            self._stream_names,
             limits.max_record,
-            store.admit,
             self._status,
         )
-        self._listeners = Listeners(
-            self._take, limits.max_connections, lambda: len(self._connections)
-        )
+        self._listeners = Listeners(self._receive, self._waiting_room.room_in_s)
         self._connections: set[Connection] = set()
         self._datagram_sockets: set[DatagramSocket] = set()
         self._all_closed = asyncio.Event()
@@ -129,6 +163,7 @@ class Server:
         An inherited socket outlives this process: at a stop, what waits there is left to the next
         daemon.
         """
+        self._stream_names.keep(stream)
         if transport == "stream":
             self._listeners.add(listener, stream, protocol, inherited=inherited)
             return
@@ -152,7 +187,8 @@ class Server:
                 each.stop()
 
     def room(self) -> None:
-        """Resumes the senders for whom there is room again."""
+        """Resumes the senders for whom there is room again, and frees names of streams."""
+        self._stream_names.look_again()
         self.admission.let_go_on()
 
     def send_producers_away(self) -> None:
@@ -169,6 +205,8 @@ class Server:
         """Stops accepting, reads what was sent so far, and returns when all of it is durable."""
         self._listeners.stop()
         self._committer.hurry()
+        for guest in self._waiting_room.take_all():
+            self._take(guest)  # it may have sent records already
         self._quotas.keep_nobody_waiting()
         for each in self._open():
             each.stop()
@@ -178,15 +216,56 @@ class Server:
 
     def close(self) -> None:
         """Closes all connections immediately; reads nothing more."""
+        self._waiting_room.close()
         for each in self._open():
             each.close()
+        self._hello_timeout.close()
+        if self._guests_timer is not None:
+            self._guests_timer.cancel()
         self._quotas.report()  # after a stop that timed out, the report is at least in the log
         self._quotas.close()
         self._poller.close()
 
-    def _take(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:
-        """Starts serving an accepted connection."""
-        connection = Connection(self._surroundings, accepted, stream, protocol, self._closed)
+    def _receive(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:
+        """Serves an accepted connection, in place of another one if necessary, or lets it wait."""
+        guest = Guest(accepted, uid_of(accepted), stream, protocol, self._loop.time())
+        if self._seats.has_room(guest.uid):
+            self._take(guest)
+            return
+        self._waiting_room.add(guest)
+        self._make_way(guest)
+        if self._waiting_room:
+            log.warning(
+                "max_connections_reached",
+                max_connections=self._limits.max_connections,
+                uid=guest.uid,
+            )
+            self._look_after_guests()
+
+    def _make_way(self, guest: Guest) -> None:
+        """Ends a connection that gives way to a waiting guest, if there is one."""
+        occupant = self._seats.gives_way(guest.uid, self._loop.time())
+        if occupant is not None:
+            occupant.give_way()  # and `_closed` lets a guest in
+
+    def _look_after_guests(self) -> None:
+        """Tries again, while there are guests: connections become silent for too long."""
+        if self._guests_timer is None:
+            self._guests_timer = self._loop.call_later(_GUESTS_AGAIN_S, self._make_way_for_all)
+
+    def _make_way_for_all(self) -> None:
+        self._guests_timer = None
+        for guest in self._waiting_room.waiting():
+            self._make_way(guest)
+        if self._waiting_room:
+            self._look_after_guests()
+
+    def _take(self, guest: Guest) -> None:
+        """Starts serving a connection."""
+        connection = Connection(
+            self._surroundings, guest.connection, guest.stream, guest.protocol, self._closed
+        )
+        self._seats.add(connection, guest.uid, self._loop.time())
         self._connections.add(connection)
         self._all_closed.clear()
         self._connections_taken += 1
@@ -195,7 +274,12 @@ class Server:
     def _closed(self, connection: Connection) -> None:
         """Removes a closed connection."""
         self._connections.discard(connection)
+        self._seats.remove(connection)
+        self._hello_timeout.ends(connection)
+        self._stream_names.give_back(connection)
         self.producers.forget(connection)
+        while (guest := self._waiting_room.take()) is not None:
+            self._take(guest)
         self._note_if_all_closed()
         self._listeners.accept_again()
         self.admission.forget(connection)
@@ -227,14 +311,17 @@ class Server:
         full_streams, full_uids = self._quotas.without_space()
         return Status(
             status=1,
-            ok=not failing and not self.admission.is_full and self._store.unusable is None,
+            ok=not failing
+            and not self.admission.is_full
+            and not self._space.is_used_up
+            and self._store.unusable is None,
             pid=os.getpid(),
             data=str(self._store.path),
             uptime_s=round(self._loop.time() - self._started_s, 1),
             streams=self._store.streams,
             connections=len(self._connections),
             max_connections=self._limits.max_connections,
-            waiting_senders=self.admission.paused,
+            waiting_senders=self.admission.paused + len(self._waiting_room),
             pending_bytes=self.admission.pending_bytes,
             max_pending=int(self._limits.max_pending),  # msgspec cannot encode a config.Size
             failing_streams=len(failing),
@@ -255,4 +342,8 @@ class Server:
             unsynced_streams=sorted(self._store.unsynced)[:FULL_MAX],
             unusable=str(self._store.unusable or ""),
             risks=self._store.risks,
+            free_bytes=self._space.free,
+            keep_free_bytes=self._space.kept,
+            is_space_low=self._space.is_scarce,
+            uids_at_share=self._space.users_without()[:FULL_MAX],
         )

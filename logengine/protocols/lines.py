@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from logengine.format.record import BLANK, between_characters
+from logengine.format.record import BLANK, between_characters, readable_text
 from logengine.protocols.wire import Event, Lines, NewlineFraming, NoAnswers, Opening, WireProtocol
 
 _BLANK = BLANK.decode()
@@ -34,6 +34,7 @@ class LinesReceiver(NewlineFraming):
     """
 
     awaits_opening = False  # there is no hello and no request in this protocol
+    is_inside_hello = False
 
     def __init__(self, max_record: int) -> None:
         self._max_record = max_record
@@ -79,7 +80,7 @@ class LinesReceiver(NewlineFraming):
         if self._is_cut or len(chunk) > self._max_record:
             lines = chunk.split(b"\n")[:-1]
             return _encoder.encode_lines([each for line in lines for each in self._parts(line)])
-        text = chunk.decode("utf-8", "backslashreplace")
+        text = readable_text(chunk)
         return _encoder.encode_lines(
             [_Message(line.removesuffix("\r")) for line in text.split("\n") if line.strip(_BLANK)]
         )
@@ -91,11 +92,11 @@ class LinesReceiver(NewlineFraming):
         start = 0
         while len(line) - start > self._max_record:
             stop = start + self._piece_bytes(line[start : start + self._max_record + 1])
-            yield _Piece(_text(line[start:stop]))
+            yield _Piece(readable_text(line[start:stop]))
             start = stop
         # The rest of a line that was cut is its last piece, even if that rest is blank.
         if is_cut or start or line.strip(BLANK):
-            yield _Message(_text(line[start:]))
+            yield _Message(readable_text(line[start:]))
 
     def _cut_unfinished(self) -> Iterator[_Piece]:
         self._is_cut = True
@@ -103,17 +104,13 @@ class LinesReceiver(NewlineFraming):
         while len(self._unfinished) - start > self._max_record + 1:
             beginning = bytes(self._unfinished[start : start + self._max_record + 1])
             size = self._piece_bytes(beginning)
-            yield _Piece(_text(beginning[:size]))
+            yield _Piece(readable_text(beginning[:size]))
             start += size
         del self._unfinished[:start]
 
     def _piece_bytes(self, beginning: bytes) -> int:
         """Returns how many bytes make a piece; `beginning` has one more than the limit."""
         return between_characters(beginning, self._max_record)
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "backslashreplace")
 
 
 PROTOCOL = WireProtocol("lines", ("stream", "datagram"), LinesReceiver, NoAnswers())

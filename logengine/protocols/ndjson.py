@@ -26,6 +26,7 @@ from logengine.protocols.wire import (
 PROTOCOL_VERSION = 1
 PRODUCER_CHARACTERS_MAX = 128
 _VERSION_DIGITS_MAX = 9
+_OPENING_BYTES = 64  # a line that begins with more white space than this may be anything
 NUMBER_MAX = 2**53  # every JSON reader represents integers up to this exactly
 
 _HELLO_START = re.compile(rb'[ \t\r]*\{[ \t\r]*"_hello"[ \t\r]*:')
@@ -64,6 +65,11 @@ class NdjsonReceiver(NewlineFraming):
     def awaits_opening(self) -> bool:
         """Whether every line so far was blank: the first other one may be a hello."""
         return self._state is _State.FIRST_LINE
+
+    @property
+    def is_inside_hello(self) -> bool:
+        """Whether the unfinished line is the first one, and may be a hello or a request."""
+        return self._state is _State.FIRST_LINE and may_become_opening(self._unfinished)
 
     def opening(self, waiting: bytes) -> Opening:
         """Classifies the first line of a sender by its first bytes, `waiting`."""
@@ -122,7 +128,7 @@ class NdjsonReceiver(NewlineFraming):
         return self._lines(chunk)
 
     def _first_line(self, chunk: bytes) -> list[Event]:
-        start = 0
+        start = self._blank_bytes(chunk)
         while start < len(chunk):
             stop = chunk.index(b"\n", start) + 1
             line = chunk[start:stop]
@@ -141,6 +147,12 @@ class NdjsonReceiver(NewlineFraming):
                 return [hello]
             return [hello, *self._lines(chunk[stop:])]
         return []
+
+    def _blank_bytes(self, chunk: bytes) -> int:
+        """Returns the size of the blank lines at the start, if none of them can be too large."""
+        content = len(chunk) - len(chunk.lstrip(b" \t\r\n"))
+        size_bytes = chunk.rfind(b"\n", 0, content) + 1
+        return size_bytes if size_bytes <= self._max_record else 0
 
     def _lines(self, chunk: bytes) -> list[Event]:
         if not chunk:
@@ -229,6 +241,14 @@ def begins_with_hello(data: bytes) -> bool:
     return _HELLO_START.match(data.lstrip(b" \t\r\n")) is not None
 
 
+def may_become_opening(unfinished: bytes | bytearray) -> bool:
+    """Whether a line that begins like this, and is not complete, may be a hello or a request."""
+    if not unfinished:
+        return False
+    said = b"".join(unfinished[:_OPENING_BYTES].split())
+    return any(said.startswith(key[: len(said)]) for key in (b'{"_hello":', b'{"_status":'))
+
+
 def begins_with_status_request(data: bytes) -> bool:
     """Whether a sender's first bytes start with a complete status request."""
     return _STATUS_REQUEST.match(data) is not None
@@ -239,12 +259,18 @@ def is_producer_name(name: str) -> bool:
     return 0 < len(name) <= PRODUCER_CHARACTERS_MAX and not _CONTROL_CHARACTER.search(name)
 
 
-def welcome_answer(next_number: int, max_record: int) -> bytes:
-    """All numbers below `next_number` are durable; the sender continues from there."""
-    return b'{"welcome":%d,"next":%d,"max_record":%d}\n' % (
+def welcome_answer(next_number: int, max_record: int, known: int | None = None) -> bytes:
+    """The sender continues from `next_number`.
+
+    `known` is the last number that the daemon has of this producer, 0 if it knows none, and None
+    for a sender without a producer.
+    """
+    known_key = b"" if known is None else b',"known":%d' % known
+    return b'{"welcome":%d,"next":%d,"max_record":%d%s}\n' % (
         PROTOCOL_VERSION,
         next_number,
         max_record,
+        known_key,
     )
 
 

@@ -66,6 +66,10 @@ class Status(msgspec.Struct, frozen=True):
     unsynced_streams: Sequence[str] = ()
     unusable: str = ""
     risks: Sequence[str] = ()
+    free_bytes: int = 0
+    keep_free_bytes: int = 0
+    is_space_low: bool = False
+    uids_at_share: Sequence[int] = ()
 
 
 def serving_state(unusable: str, failing: Sequence[FailingStream]) -> str:

@@ -86,6 +86,10 @@ class Receiver(Protocol):
     def awaits_opening(self) -> bool:
         """Whether the next record may be a hello, which may name another stream for all records."""
 
+    @property
+    def is_inside_hello(self) -> bool:
+        """Whether the unfinished record is the first one, and may be a hello or a request."""
+
     def receive(self, data: bytes) -> list[Event]:
         """Returns the events that `data` completes, in order."""
 
@@ -108,8 +112,12 @@ class Receiver(Protocol):
 class Answers(Protocol):
     """Encodes the daemon's side of a conversation; empty bytes if a protocol has no such answer."""
 
-    def welcome(self, next_number: int, max_record: int) -> bytes:
-        """All numbers below `next_number` are durable; the sender continues from there."""
+    def welcome(self, next_number: int, max_record: int, known: int | None) -> bytes:
+        """The sender continues from `next_number`.
+
+        `known` is the last number that the daemon has of this producer, 0 if it knows none, and
+        None for a sender without a producer.
+        """
 
     def ack(self, number: int) -> bytes:
         """Every record up to `number` is durable, or was refused by an earlier error."""
@@ -133,7 +141,7 @@ class Answers(Protocol):
 class NoAnswers:
     """The answers of a protocol in which the daemon never answers."""
 
-    def welcome(self, next_number: int, max_record: int) -> bytes:
+    def welcome(self, next_number: int, max_record: int, known: int | None) -> bytes:
         """Nothing."""
         return b""
 

@@ -7,17 +7,19 @@ literal that every chosen line must contain, and only lines with it are examined
 such literal, every line is examined. No I/O.
 """
 
+import contextlib
 import functools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from logengine.errors import InvalidFilter
 from logengine.format.block import Block
+from logengine.format.json_object import decode_string, stored_fields
 from logengine.reading.required_literal import required_literal
 
 # Not stored: readers add them.
@@ -94,7 +96,7 @@ class Where:
 
     def _is_value(self, raw: bytes) -> bool:
         if raw.startswith(b'"'):
-            return bool(msgspec.json.decode(raw, type=str) == self._text)
+            return decode_string(raw) == self._text
         return raw == self._json and not raw.startswith((b"{", b"["))
 
 
@@ -172,34 +174,41 @@ class _Path:
 
     def __init__(self, key: str) -> None:
         names = key.split(".")
-        self._rests = [".".join(names[stop:]) for stop in range(1, len(names) + 1)]
-        self._decoder = msgspec.json.Decoder(
-            msgspec.defstruct(
-                "Fields",
-                [
-                    (
-                        f"field{stop}",
-                        Raw | UnsetType,
-                        msgspec.field(default=UNSET, name=".".join(names[:stop])),
-                    )
-                    for stop in range(1, len(names) + 1)
-                ],
-            )
-        )
-
-    def values(self, json: bytes | Raw) -> Iterator[bytes]:
-        """The values of these fields as JSON; nothing if `json` is not an object."""
+        stops = range(1, len(names) + 1)
+        self._names = [".".join(names[:stop]) for stop in stops]
+        self._rests = [".".join(names[stop:]) for stop in stops]
+        fields = [
+            (f"field{stop}", Raw | UnsetType, msgspec.field(default=UNSET, name=name))
+            for stop, name in zip(stops, self._names, strict=True)
+        ]
+        self._decoder: msgspec.json.Decoder[msgspec.Struct] | None = None
+        # msgspec has no fields with names that JSON escapes: a quote, a backslash, a control.
         try:
-            fields = msgspec.structs.astuple(self._decoder.decode(json))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._decoder = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
+        except UnicodeEncodeError:
+            raise
+        except ValueError:
+            pass
+
+    def values(self, json: bytes) -> Iterator[bytes]:
+        """The values of these fields as JSON; nothing if `json` is not an object."""
+        if not json.startswith(b"{"):
             return
-        for rest, value in zip(self._rests, fields, strict=True):
+        for rest, value in zip(self._rests, self._fields(json), strict=True):
             if value is UNSET:
                 continue
             if rest:
-                yield from _path(rest).values(value)
+                yield from _path(rest).values(bytes(value))
             else:
                 yield bytes(value)
+
+    def _fields(self, json: bytes) -> tuple[Any, ...]:
+        if self._decoder is not None:
+            # What msgspec does not read is an object that only earlier versions admitted.
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return msgspec.structs.astuple(self._decoder.decode(json))
+        known = stored_fields(json) or {}
+        return tuple(known.get(name, UNSET) for name in self._names)
 
 
 _path = functools.cache(_Path)

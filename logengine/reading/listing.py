@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from logengine.default_paths import find_data
-from logengine.disk.segment_file import list_streams
+from logengine.disk.segment_file import list_streams, not_streams
 from logengine.errors import InvalidStreamName, UnknownStream
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 
@@ -49,6 +49,8 @@ def stream_names(*asked: str, data: AnyPath | None = None) -> list[str]:
             return list(dict.fromkeys(asked)) or there
         # The directory of a stream may be created more than once before its first record exists.
         if time.monotonic() >= deadline:
+            if (what := not_streams(directory).get(missing[0])) is not None:
+                raise UnknownStream(f"{directory / missing[0]}: {what}")
             known = f"there are: {', '.join(there)}" if there else "there are none yet"
             raise UnknownStream(f"no stream {missing[0]!r} in {directory}; {known}")
         time.sleep(_LOOK_AGAIN_S)

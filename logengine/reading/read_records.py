@@ -12,6 +12,7 @@ from logengine.format.block import Block, Record
 from logengine.format.cursor import Cursor
 from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.format.timestamp import format_moment, parse_time
+from logengine.local_zone import local_now
 from logengine.reading.batch import Batch, PendingGaps
 from logengine.reading.filter import Filter
 from logengine.reading.listing import AnyPath, data_directory, stream_names
@@ -198,6 +199,6 @@ def _timestamp(name: str, given: str | datetime | None) -> str | None:
     try:
         if isinstance(given, datetime):
             return format_moment(given)
-        return parse_time(given, datetime.now().astimezone())
+        return parse_time(given, local_now(), is_end=name == "until")
     except (ValueError, OverflowError) as error:
         raise InvalidOption(f"{name}: {error}") from None

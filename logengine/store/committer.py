@@ -14,14 +14,16 @@ oldest segments on a full disk does so before it retries.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
 from logengine.errors import OutdatedPlan
+from logengine.format.producers import Producer
 from logengine.protocols.status import FailingStream
 from logengine.store.pending import Barrier, Entry, Pending, Sender, addition_of
 from logengine.store.plan import PlannedSegment
@@ -110,8 +112,11 @@ class Committer:
         self._idle = asyncio.Event()
         self._idle.set()
         self.pending_bytes = 0
+        self._bytes_of_uids: dict[int, int] = {}  # the same, of each user
         self._waiting_bytes = 0  # the pending bytes that are in no batch yet
         self.totals = Totals()
+        # Whether a producer of a stream has a connection: its number is not forgotten then.
+        self.is_connected: Callable[[str, Producer], bool] = lambda *_: False
 
     def add(self, stream: str, entry: Entry, *, is_awaited: bool = True) -> None:
         """Queues `entry`; notifies its sender once it is durable.
@@ -126,6 +131,9 @@ class Committer:
         pending.bytes += size
         self.pending_bytes += size
         self._waiting_bytes += size
+        if size:
+            uid = entry.sender.uid
+            self._bytes_of_uids[uid] = self._bytes_of_uids.get(uid, 0) + size
         self._idle.clear()
         if is_awaited:
             self.commit_now()
@@ -185,6 +193,19 @@ class Committer:
         pending = self._pending.get(stream)
         return pending is None or (not pending.attempts and pending.bytes < pending_max)
 
+    def is_waiting(self, stream: str) -> bool:
+        """Whether something waits to be committed to `stream`, or the stream to be recovered."""
+        return stream in self._pending
+
+    def bytes_of_uid(self, uid: int) -> int:
+        """The bytes that a user sent and that are not durable yet."""
+        return self._bytes_of_uids.get(uid, 0)
+
+    @property
+    def uids(self) -> Collection[int]:
+        """The users of whom something is not durable yet."""
+        return self._bytes_of_uids.keys()
+
     def bytes_waiting(self, stream: str) -> int:
         """The bytes added to `stream` that are not durable yet."""
         pending = self._pending.get(stream)
@@ -210,10 +231,24 @@ class Committer:
         other senders stay, in order.
         """
         for pending in self._pending.values():
-            size_bytes = pending.drop_producers()
-            pending.bytes -= size_bytes
-            self.pending_bytes -= size_bytes
-            self._waiting_bytes -= size_bytes
+            self._waiting_bytes -= self._no_longer_pending(pending, pending.drop_producers())
+
+    def _no_longer_pending(self, pending: Pending, entries: Sequence[Entry]) -> int:
+        """Takes `entries` out of all counts of pending bytes. Returns their bytes."""
+        of_uids = self._bytes_of_uids
+        total = 0
+        for entry in entries:
+            if size := len(entry.body):
+                total += size
+                uid = entry.sender.uid
+                left = of_uids[uid] - size
+                if left:
+                    of_uids[uid] = left
+                else:
+                    del of_uids[uid]
+        self.pending_bytes -= total
+        pending.bytes -= total
+        return total
 
     def retry_now(self) -> None:
         """Retries the streams that are backing off after a failure."""
@@ -338,7 +373,11 @@ class Committer:
 
     def _start(self, taken: Mapping[str, list[Entry]], *, retries: bool) -> None:
         planned = {
-            stream: self._store.plan(stream, addition_of(entries, counts_users=self._counts_users))
+            stream: self._store.plan(
+                stream,
+                addition_of(entries, counts_users=self._counts_users),
+                partial(self._is_in_use, stream),
+            )
             for stream, entries in taken.items()
         }
         before = self._last_under_way(taken)
@@ -346,6 +385,9 @@ class Committer:
         in_loop = not (self._under_way or retries) and self._may_wait_for(batch)
         self._under_way.append(batch)
         self._spawn(self._commit(batch, before, in_loop=in_loop))
+
+    def _is_in_use(self, stream: str, producer: Producer) -> bool:
+        return self.is_connected(stream, producer) or self._pending[stream].has_records_of(producer)
 
     def _last_under_way(self, streams: Collection[str]) -> list[asyncio.Future[None]]:
         """What a batch of `streams` depends on: the last batch that contains each stream."""
@@ -394,14 +436,10 @@ class Committer:
     def _succeeded(self, stream: str, entries: list[Entry]) -> None:
         pending = self._pending[stream]
         latest: dict[Sender, int] = {}
-        size = 0
         for entry in entries:
             latest[entry.sender] = entry.number
-            size += len(entry.body)
             self.totals.records += entry.count
-        self.totals.bytes += size
-        self.pending_bytes -= size
-        pending.bytes -= size
+        self.totals.bytes += self._no_longer_pending(pending, entries)
         pending.under_way -= 1
         assert not pending.returned, "what failed before it comes before it"
         goes_again = pending.attempts > 0
@@ -452,20 +490,28 @@ class Committer:
     async def _make_room(self, stream: str, pending: Pending, pause_s: float) -> None:
         """Drops enough of the stream's oldest segments for the waiting entries, then retries."""
         try:
-            # A compaction that wants to replace some of them waits, and then finds them gone.
-            async with self.held(stream):
-                if self._closed:
-                    return
-                dropped = await self._store.drop_oldest(stream, pending.bytes + _ROOM_MARGIN_BYTES)
+            dropped = await self.make_room(stream, pending.bytes + _ROOM_MARGIN_BYTES)
         except Exception as error:  # noqa: BLE001 - any error is retried
             log.error("oldest_segments_not_dropped", stream=stream, error=str(error))
-            dropped = []
-        if dropped:
-            self.totals.dropped_records += sum(segment.count for segment in dropped)
-            await report_dropped(self._store.data, stream, dropped)
+            dropped = 0
         # Retry immediately only the first time: if another program takes the freed space, or
         # space is not what is short, years of history must not vanish within a second.
         self._retry_later(stream, pending, 0 if dropped and pending.attempts == 1 else pause_s)
+
+    async def make_room(self, stream: str, wanted_bytes: int) -> int:
+        """Drops the oldest segments of a stream to free `wanted_bytes`; returns the bytes freed.
+
+        Raises `OSError`.
+        """
+        # A compaction that wants to replace some of them waits, and then finds them gone.
+        async with self.held(stream):
+            if self._closed:
+                return 0
+            dropped = await self._store.drop_oldest(stream, wanted_bytes)
+        if dropped:
+            self.totals.dropped_records += sum(segment.count for segment in dropped)
+            await report_dropped(self._store.data, stream, dropped)
+        return sum(segment.disk_bytes for segment in dropped)
 
     def _retry_later(self, stream: str, pending: Pending, delay_s: float) -> None:
         self._cancel_retry(pending)

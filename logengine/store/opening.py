@@ -14,7 +14,7 @@ from logengine.disk.crash_mark import CRASH_MARK_NAME, CrashMark
 from logengine.disk.data_directory import LOCK_NAME, LockedDirectory
 from logengine.disk.directory import Directory
 from logengine.disk.durable_mark import DurableMarks
-from logengine.disk.segment_file import list_streams
+from logengine.disk.segment_file import list_streams, not_streams
 from logengine.errors import DataDirectoryIncomplete
 from logengine.store.plan import StreamState
 from logengine.store.stream import Recovery, recover
@@ -92,6 +92,8 @@ def open_data(
         # A stream's directory that somebody placed here may not be on disk yet.
         locked.directory.sync()
         streams = list_streams(locked.directory)
+        for name, what in not_streams(locked.directory).items():
+            log.error("not_a_stream", path=locked.directory.path_of(name), reason=what)
         _check_that_all_is_there(locked.directory, streams, crash_mark.streams)
         crash_mark.begin()
         marks = DurableMarks(locked.directory, boot_id)

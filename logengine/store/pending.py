@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 from msgspec import UNSET
 
+from logengine.format.producers import Producer
 from logengine.protocols.status import FailingStream
 from logengine.store.plan import Addition
 
@@ -31,9 +32,10 @@ class Sender(Protocol):
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """Stored lines of one sender that arrived together.
 
-    `number` is the sender's number of the last line; `producer` is the name under which that
-    number outlives the connection. If `count` is 0, the entry only marks a number as used, or a
-    place in the stream. An entry is in no reference cycle, so the collector does not track it.
+    `number` is the sender's number of the last line; `producer` is the name, of the sender's user,
+    under which that number outlives the connection. If `count` is 0, the entry only marks a
+    number as used, or a place in the stream. An entry is in no reference cycle, so the collector
+    does not track it.
     """
 
     body: bytes
@@ -143,12 +145,19 @@ class Pending:
         self.returned.clear()
         return records
 
-    def drop_producers(self) -> int:
-        """Drops the waiting entries of named producers; returns their bytes."""
+    def has_records_of(self, producer: Producer) -> bool:
+        """Whether entries of the producer wait, without those in batches under way. O(entries)."""
+        return any(
+            entry.producer == producer.name and producer.uid in (entry.sender.uid, None)
+            for entry in chain(self.returned, self.entries)
+        )
+
+    def drop_producers(self) -> list[Entry]:
+        """Drops the waiting entries of named producers, and returns them."""
         assert not self.under_way, "entries under way must not be dropped"
-        dropped_bytes = sum(len(entry.body) for entry in self.entries if entry.producer)
+        dropped = [entry for entry in self.entries if entry.producer is not None]
         self.entries = deque(entry for entry in self.entries if entry.producer is None)
-        return dropped_bytes
+        return dropped
 
     def failed(self, error: Exception, now_s: float) -> bool:
         """Notes that a batch failed; returns whether the reason differs from the last one.
@@ -191,7 +200,11 @@ def addition_of(entries: Sequence[Entry], *, counts_users: bool) -> Addition:
         count=sum(entry.count for entry in entries),
         since=min(times, default=""),
         until=max(times, default=""),
-        producers={entry.producer: entry.number for entry in entries if entry.producer is not None},
+        producers={
+            Producer(entry.sender.uid, entry.producer): entry.number
+            for entry in entries
+            if entry.producer is not None
+        },
         users=_bytes_of_users(entries) if counts_users else UNSET,
     )
 

@@ -5,13 +5,14 @@ that `append` returns is valid only once those bytes are durable.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from logengine.format.producers import Numbers, Producer, Room, advance, header_keys, numbers_in
 from logengine.format.segment import FORMAT_VERSION, Header, encode_header, segment_name
 from logengine.format.user_bytes import Users, advance_users
 
@@ -72,7 +73,7 @@ class StreamState(msgspec.Struct, frozen=True):
     stream: str
     next_seq: int = 1
     latest: str = ""
-    producers: Mapping[str, int] = {}
+    producers: Numbers = {}
     active: ActiveSegment | None = None
     users: Users | UnsetType = UNSET
 
@@ -93,7 +94,7 @@ class Addition(msgspec.Struct, frozen=True):
     count: int
     since: str
     until: str
-    producers: Mapping[str, int] = {}
+    producers: Numbers = {}
     users: Mapping[int, int] | UnsetType = UNSET
 
 
@@ -112,7 +113,7 @@ class SegmentPlan(msgspec.Struct, frozen=True):
     since: str
     until: str
     latest: str
-    producers: Mapping[str, int]
+    producers: Numbers
     digest: BodyDigest
     users: Users | UnsetType = UNSET
 
@@ -128,6 +129,7 @@ class SegmentPlan(msgspec.Struct, frozen=True):
 
     def render(self) -> list[bytes]:
         """The bytes of the file, in pieces. O(bytes); hashing releases the GIL."""
+        producers = header_keys(self.producers)
         header = Header(
             version=FORMAT_VERSION,
             stream=self.stream,
@@ -138,7 +140,8 @@ class SegmentPlan(msgspec.Struct, frozen=True):
             until=self.until,
             latest=self.latest,
             sha256=self.digest.hash().hexdigest(),
-            producers=dict(self.producers),
+            producers=producers.producers,
+            producers_of=producers.producers_of,
             users=self.users if self.users is UNSET else dict(self.users),
         )
         return [encode_header(header), *self.chunks]
@@ -162,16 +165,20 @@ def append(
     *,
     rewrite_limit: int,
     max_producers: int,
+    max_producer_names: int = 32 * 1024,
     max_users: int = 1024,
+    is_in_use: Callable[[Producer], bool] = lambda _: False,
 ) -> tuple[SegmentPlan, StreamState]:
     """The segment that adds `addition` to a stream, and the state once it is durable.
 
     An active segment is rewritten under its own name with the addition appended; replacing the
     file makes that an append that cannot tear. Otherwise, or if that would write much more than the
-    addition, a new segment begins. `rewrite_limit` is
-    in bytes of body.
+    addition, a new segment begins. `rewrite_limit` is in bytes of body, `max_producer_names` in
+    bytes of header. `is_in_use` says whether a producer has a connection or waiting records, and is
+    to be remembered.
     """
-    producers = _advance(state.producers, addition.producers, max_producers)
+    room = Room(max_producers, max_producer_names)
+    producers = advance(state.producers, addition.producers, room, is_in_use)
     active = state.active
     if active is not None and not _is_worth_rewriting(active, addition):
         active = None
@@ -223,22 +230,10 @@ def _is_worth_rewriting(active: ActiveSegment, addition: Addition) -> bool:
     return len(active.body) <= max(_REWRITE_ALWAYS_BYTES, added_bytes)
 
 
-def _advance(
-    known: Mapping[str, int], advanced: Mapping[str, int], max_producers: int
-) -> Mapping[str, int]:
-    if not advanced:
-        return known
-    producers = {name: number for name, number in known.items() if name not in advanced}
-    producers |= advanced
-    for forgotten in list(producers)[: max(0, len(producers) - max_producers)]:
-        del producers[forgotten]
-    return producers
-
-
 def state_after(header: Header) -> StreamState:
     """The state of a stream whose newest segment has `header`, without an active segment."""
     return StreamState(
-        header.stream, header.last + 1, header.latest, header.producers, users=header.users
+        header.stream, header.last + 1, header.latest, numbers_in(header), users=header.users
     )
 
 

@@ -35,8 +35,12 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_pending: Size = Size(64 * MiB)
     max_pending_stream: Size = Size(32 * MiB)
     max_connections: Count = 4096
+    hello_timeout: Duration = Duration(10)
     max_streams: Count = 4096
     max_producers: Count = 1024
+    max_producer_names: Size = Size(32 * KiB)
     max_users: Count = 1024
+    uid_percent: Annotated[int, msgspec.Meta(ge=1, le=100)] = 90
+    reserved_percent: Annotated[int, msgspec.Meta(ge=0, le=50)] = 6
     active_cache: Size = Size(32 * MiB)
     stall_timeout: Duration = Duration(30)

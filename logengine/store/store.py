@@ -26,7 +26,8 @@ from logengine.disk.directory import Directory, create_directories
 from logengine.disk.durable_mark import DurableMarks
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.file_system import risks_at
-from logengine.errors import DataDirectoryUnseen, OutdatedPlan, TooManyStreams
+from logengine.errors import DataDirectoryUnseen, OutdatedPlan
+from logengine.format.producers import Producer, number_of
 from logengine.format.user_bytes import Users
 from logengine.store.drop_oldest import StoredSegment
 from logengine.store.opening import OpenedData, open_data
@@ -41,6 +42,10 @@ Result = TypeVar("Result")
 # The first pause before a mark that could not be written is tried again; the pause doubles.
 _CATCH_UP_S = 0.1
 _CATCH_UP_S_MAX = 5.0
+# How many producers all streams together hold in memory, as a multiple of what one may have. Above
+# this, a stream with more than a few remembers a new one only in place of another.
+_FULL_STREAMS = 16
+_FEW_PRODUCERS = 16
 
 
 class StoreObserver(Protocol):
@@ -51,6 +56,9 @@ class StoreObserver(Protocol):
 
     def oldest_dropped(self, stream: str) -> None:
         """Some of the oldest segments of a stream may have been removed."""
+
+    def stream_forgotten(self, stream: str) -> None:
+        """A stream without records is not known any more; it may be begun again."""
 
 
 class Store:
@@ -93,7 +101,8 @@ class Store:
         # Ordered by last use, for the cache of active segments.
         self._planned: OrderedDict[str, StreamState] = OrderedDict()
         self._active_bytes = 0
-        # All streams counted against `max_streams`, including those that are not ready.
+        self._producers = 0  # in all planned states
+        # All streams that exist or were begun, including those that are not ready.
         self._admitted: set[str] = set()
         # Streams whose last commit failed: what it wrote may or may not be visible.
         self._uncertain: set[str] = set()
@@ -161,7 +170,7 @@ class Store:
             before.close(is_in_doubt=self._is_in_doubt(before))
         self._durable.clear()
         self._planned.clear()
-        self._active_bytes = 0
+        self._active_bytes = self._producers = 0
         self._admitted.clear()
         self._uncertain.clear()
         self._removed.clear()
@@ -255,8 +264,17 @@ class Store:
 
     @property
     def streams(self) -> int:
-        """The number of admitted streams."""
+        """The number of streams that exist or were begun."""
         return len(self._admitted)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The names of the streams that exist, or were begun."""
+        return frozenset(self._admitted)
+
+    def is_known(self, stream: str) -> bool:
+        """Whether `stream` exists, or was begun."""
+        return stream in self._admitted
 
     def is_ready(self, stream: str) -> bool:
         """Whether `stream` is recovered or new, and can be committed to."""
@@ -287,8 +305,8 @@ class Store:
     async def recover_stream(self, stream: str) -> Recovery:
         """Makes a stream ready: a new one, or one that could not be read at the start.
 
-        A stream that is already known stays as it is. Raises `OSError`, the error in `unusable`,
-        and `TooManyStreams` for a new stream above the limit.
+        A stream that is already known stays as it is. Raises `OSError`, and the error in
+        `unusable`.
         """
         if self.unusable is not None:
             raise self.unusable
@@ -297,7 +315,7 @@ class Store:
             # Only the directory was unusable for a while. Do not recover from disk: the remains
             # of a failed commit are visible and a new sync succeeds, so they would look durable.
             return Recovery(known)
-        self.admit(stream)
+        self._admitted.add(stream)
         recovery = await self._in_thread(
             self._opened.recover_late, stream, self._limits.active_cache - self._active_bytes
         )
@@ -314,15 +332,26 @@ class Store:
             self._in_threads -= 1
             self._perhaps_left_alone()
 
-    def admit(self, stream: str) -> None:
-        """Admits `stream`. Raises `TooManyStreams` if there are `max_streams` others already."""
-        if stream not in self._admitted and len(self._admitted) >= self._limits.max_streams:
-            raise TooManyStreams(
-                f"stream {stream!r} would be one more than max_streams "
-                f"({self._limits.max_streams}); use an existing stream, or raise [limits] "
-                "max_streams"
-            )
-        self._admitted.add(stream)
+    def forget_unused(self, stream: str) -> bool:
+        """Forgets a stream that has no record, if nothing of it may be on disk.
+
+        Returns whether it is not known any more. Only for a stream that nothing is queued for.
+        """
+        state = self._durable.get(stream)
+        if state is None:
+            return stream not in self._admitted
+        was_there = self._opened is not None and stream in self._opened.recovered
+        may_be_on_disk = state.next_seq > 1 or state.active or stream in self._uncertain
+        if may_be_on_disk or was_there or self._unsettled[stream]:
+            return False
+        del self._durable[stream]
+        del self._planned[stream]
+        del self._unsettled[stream]
+        self._removed.discard(stream)
+        self._admitted.discard(stream)
+        if self._observer is not None:
+            self._observer.stream_forgotten(stream)
+        return True
 
     async def drop_oldest(self, stream: str, wanted_bytes: int) -> list[StoredSegment]:
         """Removes the oldest segments of a stream to free `wanted_bytes`; returns those removed.
@@ -380,7 +409,7 @@ class Store:
         state = self._planned.get(stream)
         return state.users if state else UNSET
 
-    def last_durable(self, stream: str, producer: str) -> int:
+    def last_durable(self, stream: str, producer: Producer) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it has none there.
 
         Only for recovered streams: `next` is an ack, and records that were not read must not be
@@ -389,10 +418,17 @@ class Store:
         is_known = stream in self._durable or stream not in self._admitted
         assert is_known, f"stream {stream!r} was not recovered"
         state = self._durable.get(stream)
-        return state.producers.get(producer, 0) if state else 0
+        return number_of(state.producers, producer) if state else 0
 
-    def plan(self, stream: str, addition: Addition) -> PlannedSegment:
+    def plan(
+        self,
+        stream: str,
+        addition: Addition,
+        is_in_use: Callable[[Producer], bool] = lambda _: False,
+    ) -> PlannedSegment:
         """Plans the next segment of a ready stream. The caller must commit it next.
+
+        `is_in_use` says whether a producer has a connection or waiting records.
 
         An empty addition has no segment. It is durable once the stream's earlier plans are.
         """
@@ -404,11 +440,20 @@ class Store:
             before,
             addition,
             rewrite_limit=self._config.rewrite_limit,
-            max_producers=self._limits.max_producers,
+            max_producers=self._producers_max(before),
+            max_producer_names=self._limits.max_producer_names,
             max_users=self._limits.max_users,
+            is_in_use=is_in_use,
         )
         self._set_planned(stream, after)
         return PlannedSegment(plan, before, after)
+
+    def _producers_max(self, state: StreamState) -> int:
+        """How many producers the stream of `state` may remember now."""
+        most = self._limits.max_producers
+        if self._producers < _FULL_STREAMS * most:
+            return most
+        return min(most, max(_FEW_PRODUCERS, len(state.producers)))
 
     async def commit(
         self,
@@ -625,7 +670,9 @@ class Store:
         return recovery
 
     def _set_planned(self, stream: str, state: StreamState) -> None:
-        self._active_bytes += _active_bytes(state) - _active_bytes(self._planned.get(stream))
+        before = self._planned.get(stream)
+        self._active_bytes += _active_bytes(state) - _active_bytes(before)
+        self._producers += len(state.producers) - (len(before.producers) if before else 0)
         self._planned[stream] = state
         self._planned.move_to_end(stream)
 

@@ -333,6 +333,12 @@ class Writable(Protocol):
         """Returns the bytes of the file, in pieces."""
 
 
+def _open_stream(data: AnyDirectory, stream: str) -> Directory:
+    if isinstance(data, Directory):
+        return data.subdirectory(stream)
+    return Directory.open_itself(data / stream)
+
+
 class SegmentWriter:
     """Writes one planned segment below `data`, in the steps of an `AtomicWriter`.
 
@@ -363,9 +369,7 @@ class SegmentWriter:
             "wb",
             buffering=0,
             permissions=0o640,
-            open_directory=(
-                partial(data.subdirectory, plan.stream) if isinstance(data, Directory) else None
-            ),
+            open_directory=partial(_open_stream, data, plan.stream),
         )
         self._is_written = False
 

@@ -57,7 +57,7 @@ def report_success(stream: str, pending: Pending, now_s: float) -> None:
 
 
 async def report_dropped(data: Directory, stream: str, dropped: Sequence[StoredSegment]) -> None:
-    """Logs the segments dropped on a full disk, and the cursors that had not read them."""
+    """Logs the segments dropped for lack of space, and the cursors that had not read them."""
     last = max(segment.last for segment in dropped)
     log.warning(
         "oldest_segments_dropped",
@@ -66,7 +66,7 @@ async def report_dropped(data: Directory, stream: str, dropped: Sequence[StoredS
         last=last,
         segments=len(dropped),
         bytes=sum(segment.disk_bytes for segment in dropped),
-        reason="the disk is full, and on_full is drop_oldest",
+        reason="space is short, and on_full is drop_oldest",
     )
     try:
         cursors = await asyncio.to_thread(cursors_behind, data, stream, last)

@@ -142,7 +142,9 @@ class Compactor:
         self._retry_max_s = retry_max_s
         self._retain_at = 0.0
         self._retention_failures = 0
-        self._known = {stream: _Known(clock()) for stream in store.ready_streams()}
+        self._known = {
+            stream: _Known(clock()) for stream in store.ready_streams() if store.has_records(stream)
+        }
         # In the order of their turns; a dict, so each stream is in it once.
         self._due = dict.fromkeys(self._known)
         quiet_s = min(config.seal_after, config.seal_small_after)
@@ -209,7 +211,14 @@ class Compactor:
             known.drops += 1
             known.survey = None
 
+    def stream_forgotten(self, stream: str) -> None:
+        """Forgets a stream that has no records; a step that is under way ends it."""
+        self._known.pop(stream, None)
+        self._due.pop(stream, None)
+
     def _make_due(self, stream: str, known: _Known) -> None:
+        if self._known.get(stream) is not known:
+            return
         if known.retry_at <= self._clock():
             self._due[stream] = None
             self._idle.clear()

@@ -7,6 +7,7 @@ The old file gets a second name, durably, before it loses its first one. A later
 find it and finish an erasure that was killed. Its bytes are overwritten once no process reads it.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -18,11 +19,17 @@ from typing import NamedTuple
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import Directory, create_directory, sync_directory
 from logengine.disk.durable_names import DurableNames
-from logengine.disk.segment_file import Content, read_as_stored
+from logengine.disk.segment_file import SEGMENT_BYTES_MAX, Content, read_as_stored
 from logengine.disk.writes import write_all
-from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain
+from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain, UnexpectedFile
 from logengine.format.block import Block
-from logengine.format.segment import COMPRESSED_SUFFIX, Header, Sign, first_of_name
+from logengine.format.segment import (
+    COMPRESSED_SUFFIX,
+    Header,
+    Sign,
+    first_of_name,
+    is_stream_name,
+)
 from logengine.format.time_range import TimeRange
 from logengine.reading.filter import Filter
 from logengine.reading.reader import in_range
@@ -85,16 +92,17 @@ class Erasure:
         names: DurableNames,
     ) -> None:
         self._names = names
-        self._directory = data / stream
-        self._erasing = data / ERASING_DIRECTORY
+        self._data = data
+        self._stream = stream
         self._wanted = wanted
         self._report = report
         self._sign = sign
 
     def affected(self) -> Iterator[Affected]:
         """Yields what will be erased, by file, including files a merge left. Raises `OSError`."""
-        for affected, _ in self._found():
-            yield affected
+        with self._opened() as directory:
+            for affected, _ in self._found(directory):
+                yield affected
 
     def run(self, mark: Mark, patience_s: float) -> Iterator[Affected]:
         """Erases file by file, and yields each once its old bytes are overwritten.
@@ -102,39 +110,45 @@ class Erasure:
         Waits up to `patience_s` for the readers of each old file. Raises `OSError` and
         `OldBytesRemain`; another run finishes what was left.
         """
-        finish(self._erasing, patience_s, self._names)
-        for name in sorted(os.listdir(self._directory)):
-            if is_temp_name(name):
-                self._put_aside(name)
-                with Directory.open(self._directory) as directory:
+        finish(self._data, patience_s, self._names)
+        with self._opened() as directory:
+            for name in sorted(directory.names()):
+                if is_temp_name(name):
+                    if directory.is_file(name):  # otherwise it contains nothing
+                        self._put_aside(directory, name)
                     self._names.remove(directory, name)
-        _destroy(self._erasing, patience_s)
-        for affected, found in self._found():
-            pieces = erase(
-                found.header,
-                found.body,
-                found.stored,
-                affected.seqs,
-                mark,
-                found.header_sha256,
-                self._sign,
-            )
-            self._put_aside(affected.name)
-            path = self._directory / affected.name
-            with self._names.published_by(_replacing(path), path.parent.name) as writer:
-                writer.write_buffers(pieces)
-            _destroy(self._erasing, patience_s)
-            yield affected
+            _destroy(self._data, patience_s)
+            for affected, found in self._found(directory):
+                pieces = erase(
+                    found.header,
+                    found.body,
+                    found.stored,
+                    affected.seqs,
+                    mark,
+                    found.header_sha256,
+                    self._sign,
+                )
+                self._put_aside(directory, affected.name)
+                writer = _replacing(directory, affected.name)
+                with self._names.published_by(writer, self._stream):
+                    writer.write_buffers(pieces)
+                _destroy(self._data, patience_s)
+                yield affected
 
-    def _found(self) -> Iterator[tuple[Affected, Content]]:
-        for name in sorted(os.listdir(self._directory)):
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Directory]:
+        with Directory.open(self._data) as data, data.subdirectory(self._stream) as directory:
+            yield directory
+
+    def _found(self, directory: Directory) -> Iterator[tuple[Affected, Content]]:
+        for name in sorted(directory.names()):
             first = first_of_name(name)
             if first is None:
                 continue
             compressed = name.endswith(COMPRESSED_SUFFIX)
             try:
                 found = read_as_stored(
-                    self._directory, first, self._wanted.may_be_in, compressed=compressed
+                    directory, first, self._wanted.may_be_in, compressed=compressed
                 )
             except DamagedSegment as damage:
                 self._report(damage)
@@ -146,85 +160,118 @@ class Erasure:
             if seqs := to_be_erased(self._wanted.of(block)):
                 yield Affected(name, seqs), found
 
-    def _put_aside(self, name: str) -> None:
-        create_directory(self._erasing)
-        path = self._directory / name
+    def _put_aside(self, directory: Directory, name: str) -> None:
+        create_directory(self._data / ERASING_DIRECTORY)
+        with _erasing_in(self._data) as erasing:
+            assert erasing is not None
+            try:
+                directory.link(name, f"{self._stream}-{name}", erasing)
+            except OSError as error:
+                path = directory.path_of(name)
+                raise AtomicWriteError.of(error, path, "link into .erasing") from error
+            erasing.sync()
+
+
+def _replacing(directory: Directory, name: str) -> AtomicWriter:
+    return AtomicWriter(
+        directory.path_of(name),
+        "wb",
+        buffering=0,
+        permissions=0o640,
+        open_directory=directory.opened_again,
+    )
+
+
+@contextlib.contextmanager
+def _erasing_in(data: Path) -> Iterator[Directory | None]:
+    """Opens the directory of files that were put aside; yields None if there is none."""
+    with Directory.open(data) as within:
         try:
-            os.link(path, self._erasing / f"{self._directory.name}-{name}")
-        except OSError as error:
-            raise AtomicWriteError.of(error, str(path), "link into .erasing") from error
-        sync_directory(self._erasing)
+            erasing = within.subdirectory(ERASING_DIRECTORY)
+        except FileNotFoundError:
+            yield None
+            return
+        with erasing:
+            yield erasing
 
 
-def _replacing(path: Path) -> AtomicWriter:
-    return AtomicWriter(path, "wb", buffering=0, permissions=0o640)
-
-
-def finish(erasing: Path, patience_s: float, names: DurableNames) -> None:
-    """Finishes an erasure that was killed or failed and left old files.
+def finish(data: Path, patience_s: float, names: DurableNames) -> None:
+    """Finishes an erasure in a data directory that was killed or failed and left old files.
 
     Raises `OSError`, and `OldBytesRemain` if a process keeps one open longer than `patience_s`.
     """
-    if not erasing.is_dir():
-        return
-    sync_directory(erasing.parent)
-    sync_directory(erasing)
-    for name in sorted(os.listdir(erasing)):
-        first_name = _first_name(erasing / name)
-        if not _is_replaced(erasing / name):
-            continue
-        if first_name.exists():
-            # Written again: the sync of the directory may have failed, and a power cut would then
-            # bring the old file back, overwritten.
-            content = first_name.read_bytes()
-            with names.published_by(_replacing(first_name), first_name.parent.name) as writer:
-                writer.write(content)
-        else:
-            with Directory.open(first_name.parent) as directory:
-                names.sync(directory)
-    _destroy(erasing, patience_s)
+    with _erasing_in(data) as erasing:
+        if erasing is None:
+            return
+        sync_directory(data)
+        erasing.sync()
+        for put_aside in sorted(erasing.names()):
+            if not _is_replaced(data, erasing, put_aside):
+                continue
+            stream, name = _first_name(erasing, put_aside)
+            with contextlib.suppress(FileNotFoundError), _opened_stream(data, stream) as directory:
+                if directory.is_taken(name):
+                    # Written again: the sync of the directory may have failed, and a power cut
+                    # would then bring the old file back, overwritten.
+                    content = directory.read_file(name, SEGMENT_BYTES_MAX)
+                    with names.published_by(_replacing(directory, name), stream) as writer:
+                        writer.write(content)
+                else:
+                    names.sync(directory)
+    _destroy(data, patience_s)
 
 
-def _destroy(erasing: Path, patience_s: float) -> None:
+@contextlib.contextmanager
+def _opened_stream(data: Path, stream: str) -> Iterator[Directory]:
+    with Directory.open(data) as within, within.subdirectory(stream) as directory:
+        yield directory
+
+
+def _destroy(data: Path, patience_s: float) -> None:
     """Overwrites and removes the files put aside whose first name has a durable replacement.
 
     A file that still has its first name only loses the second one. Raises what `finish` raises.
     """
-    if not erasing.is_dir():
-        return
-    for name in sorted(os.listdir(erasing)):
-        path = erasing / name
-        if _is_replaced(path):
-            _overwrite(path, patience_s)
-        os.unlink(path)
-        sync_directory(erasing)
+    with _erasing_in(data) as erasing:
+        if erasing is None:
+            return
+        for name in sorted(erasing.names()):
+            if _is_replaced(data, erasing, name):
+                _overwrite(erasing, name, patience_s)
+            erasing.unlink(name)
+            erasing.sync()
 
 
-def _first_name(path: Path) -> Path:
-    """Returns the first name of a file that was put aside."""
-    stream, _, name = path.name.rpartition("-")
-    return path.parent.parent / stream / name
+def _first_name(erasing: Directory, name: str) -> tuple[str, str]:
+    """Returns the stream and the first name of a file that was put aside."""
+    stream, _, first_name = name.rpartition("-")
+    if not is_stream_name(stream):
+        raise UnexpectedFile(
+            errno.EINVAL, "no erasure put this here; remove it", erasing.path_of(name)
+        )
+    return stream, first_name
 
 
-def _is_replaced(path: Path) -> bool:
+def _is_replaced(data: Path, erasing: Directory, name: str) -> bool:
     """Returns whether a file that was put aside has lost its first name."""
+    stream, first_name = _first_name(erasing, name)
     try:
-        return not os.path.samefile(path, _first_name(path))
+        with _opened_stream(data, stream) as directory:
+            now = directory.stat(first_name, follow_links=False)
     except FileNotFoundError:
         return True
+    return not os.path.samestat(now, erasing.stat(name, follow_links=False))
 
 
-def _overwrite(path: Path, patience_s: float) -> None:
+def _overwrite(erasing: Directory, name: str, patience_s: float) -> None:
     """Writes zeros over all bytes of a file, and syncs them."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    path = erasing.path_of(name)
+    descriptor = erasing.open_file(name, os.O_RDWR)
     try:
-        if os.fstat(descriptor).st_nlink > 1:
-            # For example, a backup made with hard links: it is not ours to destroy.
-            raise OldBytesRemain(
-                f"{path} has another hard link, so its bytes are still there; "
-                "find it with `find -samefile`, remove it, and run this again"
-            )
+        _check_that_no_other_name_exists(descriptor, path)
         _wait_until_nobody_reads(descriptor, path, patience_s)
+        # A backup that had it open may have made a hard link meanwhile.
+        _check_that_no_other_name_exists(descriptor, path)
         left = os.fstat(descriptor).st_size
         while left:
             left -= write_all(descriptor, [_ZEROS[:left]])
@@ -233,7 +280,16 @@ def _overwrite(path: Path, patience_s: float) -> None:
         os.close(descriptor)
 
 
-def _wait_until_nobody_reads(descriptor: int, path: Path, patience_s: float) -> None:
+def _check_that_no_other_name_exists(descriptor: int, path: str) -> None:
+    if os.fstat(descriptor).st_nlink > 1:
+        # For example, a backup made with hard links: it is not ours to destroy.
+        raise OldBytesRemain(
+            f"{path} has another hard link, so its bytes are still there; "
+            "find it with `find -samefile`, remove it, and run this again"
+        )
+
+
+def _wait_until_nobody_reads(descriptor: int, path: str, patience_s: float) -> None:
     """Waits, so that a reader that opened the file earlier sees it unchanged to the end.
 
     The kernel grants a write lease only on a file that is open nowhere else: fcntl(2).

@@ -19,6 +19,7 @@ from logengine.format.compression import (
     record_frame,
     with_frames,
 )
+from logengine.format.json_object import without_controls
 from logengine.format.record import TIMESTAMP_START
 from logengine.format.segment import Erased, Frame, Header, Sign, body_sha256, encode_header, signed
 from logengine.format.timestamp import TIMESTAMP_CHARACTERS
@@ -48,7 +49,8 @@ def is_tombstone(line: bytes) -> bool:
 
 def tombstone(line: bytes, mark: Mark) -> bytes:
     """Returns the tombstone that replaces a stored line; both without a newline."""
-    return b"%s%s%s}" % (line[:_TIMESTAMP_STOP], _OPENING, msgspec.json.encode(mark))
+    told = without_controls(msgspec.json.encode(mark))
+    return b"%s%s%s}" % (line[:_TIMESTAMP_STOP], _OPENING, told)
 
 
 def to_be_erased(wanted: Iterable[Block]) -> list[int]:

@@ -21,9 +21,9 @@ import msgspec
 from msgspec import UNSET
 
 from logengine.disk.atomic import AtomicWriter, is_temp_name
-from logengine.disk.directory import Directory, create_directory, sync_directory
+from logengine.disk.directory import Directory, create_directory
 from logengine.disk.durable_names import DurableNames
-from logengine.disk.segment_file import Provable, ProvenFrame, read_provable
+from logengine.disk.segment_file import SEGMENT_BYTES_MAX, Provable, ProvenFrame, read_provable
 from logengine.errors import AtomicWriteError, DamagedSegment, RepairRefused, UnreadableSegment
 from logengine.format.block import Block
 from logengine.format.compression import (
@@ -34,6 +34,7 @@ from logengine.format.compression import (
     record_frame,
     with_frames,
 )
+from logengine.format.json_object import fault_of_line
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
     Frame,
@@ -41,17 +42,18 @@ from logengine.format.segment import (
     body_sha256,
     encode_header,
     first_of_name,
-    segment_name,
     timestamp_of,
 )
 from logengine.upkeep.repair_plan import Examined, FileRemoval, Piece, RepairPlan, Span, plan_repair
-from logengine.upkeep.salvage import SalvageReport, encode_salvage, fault_of_line, salvage
+from logengine.upkeep.salvage import SalvageReport, encode_salvage, salvage
 from logengine.upkeep.verify import check_segment
 
 DAMAGED_DIRECTORY = ".damaged"
 # Unreadable parts are skipped in steps of this size, the block size of most disks.
 _BLOCK_BYTES = 4096
 _READ_BYTES = 1024 * 1024
+# How much of a file is looked at that is larger than any segment.
+_OF_TOO_LARGE_BYTES = 64 * 1024 * 1024
 _LEVEL = 3
 
 
@@ -64,7 +66,7 @@ def examine_stream(
     `unreadable_is_damaged`.
     """
     files = []
-    for name in sorted(os.listdir(directory)):
+    for name in _names_in(directory):
         first = first_of_name(name)
         if first is not None:
             compressed = name.endswith(COMPRESSED_SUFFIX)
@@ -81,7 +83,12 @@ def examine_stream(
 
 def temps_in(directory: Path) -> list[str]:
     """Returns the temps that killed writers left. Raises `OSError`."""
-    return sorted(name for name in os.listdir(directory) if is_temp_name(name))
+    return [name for name in _names_in(directory) if is_temp_name(name)]
+
+
+def _names_in(directory: Path) -> list[str]:
+    with Directory.open_itself(directory) as within:
+        return sorted(within.names())
 
 
 class Repair:
@@ -155,7 +162,8 @@ class Repair:
         """Gives a whole file the name that matches its header, in addition to its own."""
         path = self._directory / name
         try:
-            os.link(path, self._directory / own_name)
+            with self._opened() as directory:
+                directory.link(name, own_name)
         except OSError as error:
             raise AtomicWriteError.of(error, str(path), f"give the name {own_name} to") from error
         self._sync()
@@ -163,19 +171,21 @@ class Repair:
 
     def _remove_own_temps(self) -> None:
         """Removes temps of reports that a killed repair left; a stream's own temps are kept."""
-        for name in temps_in(self._damaged):
-            os.unlink(self._damaged / name)
+        with self._opened_damaged() as damaged:
+            for name in filter(is_temp_name, damaged.names()):
+                damaged.unlink(name)
 
     def _keep_segment(self, removal: FileRemoval) -> None:
         file = removal.file
         kept_as = self._keep(file.name)
         told = f"{self._stream}/{file.name}: kept as {self._damaged / kept_as}: {removal.why}"
-        kept = self._damaged / kept_as
-        if removal.leftover or not kept.is_file():
+        with self._opened_damaged() as damaged:
+            content = _read_what_can_be(damaged, kept_as) if damaged.is_file(kept_as) else None
+        if removal.leftover or content is None:
             self._tell(told)
             return
         found = salvage(
-            _read_what_can_be(kept),
+            content,
             file.first,
             file.header,
             compressed=file.is_compressed,
@@ -198,31 +208,36 @@ class Repair:
 
     def _keep(self, name: str) -> str:
         """Gives a file of the stream a durable second name, unless it has one; returns it."""
-        path = self._directory / name
-        kept_as = self._name_of(path)
-        if kept_as is None:
-            kept_as = f"{self._stream}-{_compact(self._when)}-{name}"
-            # A directory can have only one name, and a segment cannot replace it there.
-            move = os.rename if _is_directory(path) else os.link
-            try:
-                move(path, self._damaged / kept_as)
-            except OSError as error:
-                raise AtomicWriteError.of(error, str(path), "move into .damaged") from error
-        sync_directory(self._damaged)
+        with self._opened() as directory, self._opened_damaged() as damaged:
+            found = directory.stat(name, follow_links=False)
+            kept_as = self._name_of(name, found, damaged)
+            if kept_as is None:
+                kept_as = f"{self._stream}-{_compact(self._when)}-{name}"
+                # A directory can have only one name, and a segment cannot replace it there.
+                keep = directory.move if stat.S_ISDIR(found.st_mode) else directory.link
+                try:
+                    keep(name, kept_as, damaged)
+                except OSError as error:
+                    path = directory.path_of(name)
+                    raise AtomicWriteError.of(error, path, "move into .damaged") from error
+            damaged.sync()
         return kept_as
 
-    def _name_of(self, path: Path) -> str | None:
+    def _name_of(self, name: str, found: os.stat_result, damaged: Directory) -> str | None:
         """Returns the second name that an earlier, killed repair gave a file, or None."""
-        found = os.stat(path, follow_symlinks=False)
-        for name in os.listdir(self._damaged):
-            if name.startswith(f"{self._stream}-") and name.endswith(f"-{path.name}"):
-                other = os.stat(self._damaged / name, follow_symlinks=False)
-                if os.path.samestat(found, other):
-                    return name
+        for other in damaged.names():
+            if (
+                other.startswith(f"{self._stream}-")
+                and other.endswith(f"-{name}")
+                and os.path.samestat(found, damaged.stat(other, follow_links=False))
+            ):
+                return other
         return None
 
     def _write(self, name: str, lines: Iterable[bytes]) -> None:
-        with AtomicWriter(self._damaged / name, "wb", buffering=0) as writer:
+        with AtomicWriter(
+            self._damaged / name, "wb", buffering=0, open_directory=self._opened_damaged
+        ) as writer:
             writer.write_buffers(list(lines))
 
     def _replacing(self, path: Path) -> AtomicWriter:
@@ -232,7 +247,7 @@ class Repair:
             "wb",
             buffering=0,
             permissions=0o640,
-            open_directory=partial(Directory.open, path.parent),
+            open_directory=partial(Directory.open_itself, path.parent),
         )
 
     def _put_back(self, piece: Piece) -> None:
@@ -251,16 +266,18 @@ class Repair:
 
     def _remove(self, name: str) -> None:
         """Removes a file's first name; its second one is durable."""
-        with Directory.open(self._directory) as directory:
+        with self._opened() as directory:
             self._names.remove(directory, name)  # a directory's name is already gone
 
     def _sync(self) -> None:
-        with Directory.open(self._directory) as directory:
+        with self._opened() as directory:
             self._names.sync(directory)
 
+    def _opened(self) -> Directory:
+        return Directory.open_itself(self._directory)
 
-def _is_directory(path: Path) -> bool:
-    return stat.S_ISDIR(os.lstat(path).st_mode)
+    def _opened_damaged(self) -> Directory:
+        return Directory.open_itself(self._damaged)
 
 
 def _first_of(written: Header | Piece) -> int:
@@ -271,12 +288,7 @@ def _examine(
     directory: Path, first: int, *, compressed: bool
 ) -> tuple[Examined, DamagedSegment | None]:
     """Returns what a file contains, and its damage as a file, if any."""
-    try:
-        found = _read_provable(directory, first, compressed=compressed)
-    except FileNotFoundError:
-        if not os.path.islink(directory / segment_name(first, compressed=compressed)):
-            raise
-        return Examined(first, compressed, None, "it is a dangling link"), None
+    found = _read_provable(directory, first, compressed=compressed)
     return _examined(first, found, str(directory), compressed=compressed), found.damage
 
 
@@ -382,16 +394,21 @@ def _render(directory: Path, piece: Piece) -> list[bytes]:
     ]
 
 
-def _read_what_can_be(path: Path) -> bytes:
-    """Returns the bytes of a file, zeros where the disk fails to read. Raises other `OSError`s."""
+def _read_what_can_be(directory: Directory, name: str) -> bytes:
+    """Returns the bytes of a file, zeros where the disk fails to read. Raises other `OSError`s.
+
+    Of a file that is larger than any segment, returns only the start.
+    """
     content = bytearray()
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = directory.open_file(name, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
+        if size > SEGMENT_BYTES_MAX:
+            size = _OF_TOO_LARGE_BYTES
         wanted = _READ_BYTES
         while len(content) < size:
             try:
-                read = os.pread(descriptor, wanted, len(content))
+                read = os.pread(descriptor, min(wanted, size - len(content)), len(content))
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from logengine.format.producers import HeaderKeys, Producer, header_keys, numbers_in, with_numbers
 from logengine.format.seal_chain import SealChain
 from logengine.format.segment import (
     FORMAT_VERSION,
@@ -344,13 +345,13 @@ class _Planning:
         owner = hole.owner.file if hole.owner is not None else None
         source = owner.header if owner is not None else None
         since = until = latest = ""
-        producers: dict[str, int] = {}
+        producers = HeaderKeys({}, UNSET)
         users: dict[int, UserBytes] | UnsetType = UNSET
         is_end_known = source is not None and source.last == hole.last
         if source is not None:
             since, until = _times_in(source, hole.first, hole.last)
             latest = source.latest if is_end_known else until
-            producers = source.producers
+            producers = HeaderKeys(source.producers, source.producers_of)
             if source.users is not UNSET:
                 users = dict(ended_users(source.users))
         header = Header(
@@ -363,7 +364,8 @@ class _Planning:
             until=until,
             latest=latest,
             sha256=_NO_SHA256,
-            producers=producers,
+            producers=producers.producers,
+            producers_of=producers.producers_of,
             users=users,
             gap=Gap(
                 last=hole.last,
@@ -432,16 +434,20 @@ class _Planning:
             if before is not None and before.users is not UNSET:
                 users = dict(ended_users(before.users))
             header = msgspec.structs.replace(
-                header, producers=before.producers if before else {}, users=users
+                header,
+                producers=before.producers if before else {},
+                producers_of=before.producers_of if before else UNSET,
+                users=users,
             )
         elif element.is_rest and before is not None:
             # The recorded gap did not know about the records that were put back.
+            said = numbers_in(header)
             farther = {
-                name: number
-                for name, number in before.producers.items()
-                if number > header.producers.get(name, 0)
+                producer: number
+                for producer, number in numbers_in(before).items()
+                if number > said.get(producer, 0)
             }
-            header = msgspec.structs.replace(header, producers={**header.producers, **farther})
+            header = with_numbers(header, said | farther)
         element.header = header
 
     def _fit_producers(self) -> None:
@@ -450,26 +456,26 @@ class _Planning:
         The newest segment's producers are what a daemon continues from, and stay as they are.
         """
         # Where the removed ones are later: the segments in between may be merged one day.
-        later: dict[str, int] = {}
+        later: dict[Producer, int] = {}
         for element, behind in reversed(
             list(zip(self._elements, self._elements[1:], strict=False))
         ):
-            known = element.header.producers
-            said = {**later, **behind.header.producers}
-            back = {name for name, number in said.items() if number < known.get(name, 0)}
+            known = numbers_in(element.header)
+            said = later | numbers_in(behind.header)
+            back = {each for each, number in said.items() if number < known.get(each, 0)}
             later = {
-                name: number
-                for name, number in said.items()
-                if name in back or (name in later and name not in known)
+                each: number
+                for each, number in said.items()
+                if each in back or (each in later and each not in known)
             }
             if not back:
                 continue
-            producers = {name: number for name, number in known.items() if name not in back}
+            kept = {each: number for each, number in known.items() if each not in back}
             if element.line is None:
-                element.header = msgspec.structs.replace(element.header, producers=producers)
+                element.header = with_numbers(element.header, kept)
             else:
                 why = "a producer's number was higher than in the segment after it"
-                self._write_anew(element, why, producers=producers)
+                self._write_anew(element, why, **header_keys(kept)._asdict())
 
     def _write_anew(self, element: _Element, why: str, **changes: object) -> None:
         """Schedules a segment that stays to be rewritten with a different header."""

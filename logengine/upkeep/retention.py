@@ -1,8 +1,9 @@
 """Removes what `retention_plan` no longer keeps. Blocking calls."""
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -14,15 +15,28 @@ from logengine.disk.segment_file import list_streams, read_header, size_of_segme
 from logengine.errors import DamagedSegment
 from logengine.format.segment import first_of_name, segment_name
 from logengine.format.timestamp import format_timestamp
-from logengine.upkeep.retention_plan import Oldest, Removal, RetentionRules, StreamUse, next_removal
+from logengine.upkeep.retention_plan import (
+    Oldest,
+    Removal,
+    RetentionRules,
+    StreamUse,
+    last_written,
+    next_removal,
+)
+
+_NS_MAX = 253_402_300_799 * 1_000_000_000  # the year 9999 ends: a file's time may be later
 
 
 class Retainer:
     """Applies the rules to the streams of `data`; call `look`, then ask and remove, one at a time.
 
-    `free_bytes` returns the free space on the file system, `clock_ns` the time. Streams from which
-    `names` may not remove are left alone: segments removed earlier may come back, and removing a
-    later one would then leave a gap. So are streams whose end is not known (`is_known`).
+    `free_bytes` returns the free space on the file system, `clock_ns` the time by which ages are
+    judged (`RetentionClock`). If no time of a segment is possible, its age counts from when this
+    was first seen; unless this is `only_looking`, the file's time is then set to that.
+
+    Streams from which `names` may not remove are left alone: segments removed earlier may come
+    back, and removing a later one would then leave a gap. So are streams whose end is not known
+    (`is_known`).
     """
 
     def __init__(
@@ -34,6 +48,7 @@ class Retainer:
         free_bytes: Callable[[], int] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         is_known: Callable[[str], bool] = lambda _: True,
+        only_looking: bool = False,
     ) -> None:
         self._data = directory_at(data)
         self._rules = rules
@@ -43,6 +58,7 @@ class Retainer:
         self._cursors: Mapping[str, Mapping[str, int]] = {}
         self._names = names
         self._is_known = is_known
+        self._only_looking = only_looking
         self._supposed_free = 0
 
     def look(self) -> None:
@@ -113,8 +129,28 @@ class Retainer:
         covers_others = header.count > 0 and firsts[1] <= header.last
         if is_there_twice or covers_others or not (header.is_sealed or header.gap is not UNSET):
             return None
-        return Oldest(name, header.last, directory.stat(name).st_size, header.until)
+        found = directory.stat(name)
+        now_ns = max(0, self._clock_ns())
+        until = last_written(
+            header.latest,
+            _untils(directory, header.until, firsts[1:]),
+            format_timestamp(min(max(0, found.st_mtime_ns), _NS_MAX)),
+            format_timestamp(now_ns),
+        )
+        if until is None:
+            until = format_timestamp(now_ns)
+            if not self._only_looking:
+                with contextlib.suppress(OSError):
+                    directory.set_time(name, now_ns)
+        return Oldest(name, header.last, found.st_size, until)
 
     def _free_on_disk(self) -> int:
         found = os.fstatvfs(self._data.descriptor)
         return found.f_bavail * found.f_frsize
+
+
+def _untils(directory: Directory, own: str, later: Sequence[int]) -> Iterator[str]:
+    yield own
+    for first in later:
+        with contextlib.suppress(DamagedSegment, FileNotFoundError):
+            yield read_header(directory, first).until

@@ -3,7 +3,7 @@
 One segment at a time, because each removal changes what is left. No files, no clock.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +13,8 @@ from logengine.units import Duration, Size
 class Oldest(msgspec.Struct, frozen=True):
     """The oldest segment of a stream, if it may be removed.
 
-    It is sealed and not the newest seal, or a recorded gap that a seal follows.
+    It is sealed and not the newest seal, or a recorded gap that a seal follows. `until` is when it
+    was written at the latest, as `last_written` says.
     """
 
     name: str
@@ -57,6 +58,23 @@ class Removal(msgspec.Struct, frozen=True):
     oldest: Oldest
     reason: str
     passed_over: Sequence[str] = ()
+
+
+def last_written(latest: str, untils: Iterable[str], file_time: str, now: str) -> str | None:
+    """Returns when a segment was written at the latest, although the clock may have been wrong.
+
+    `latest` is the one in its header, and `untils` are its own `until` and, in order, those of the
+    segments after it, which are read no further than needed. A segment is no younger than those
+    after it, so if its own time is impossible, the next possible one counts. Impossible is what is
+    after `now`, and what is before `latest`, unless that is itself after `now`: the clock was
+    behind then. If no time is possible, that of the file counts, `file_time`; None if it is
+    impossible too. The result is too late rather than too early.
+    """
+    earliest = latest if latest <= now else ""
+    for until in untils:
+        if earliest <= until <= now:
+            return until
+    return file_time if earliest <= file_time <= now else None
 
 
 def next_removal(

@@ -3,7 +3,9 @@
 The result is written and fsynced as a temp; publishing it is up to the caller.
 """
 
+import errno
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -71,8 +73,9 @@ class _Rendered(msgspec.Struct, frozen=True):
 class Rewriter:
     """Rewrites segments of the streams in `data` at a limited rate.
 
-    `level` is zstd's; `sign` signs seals, None if they are not signed. Every method raises
-    `OSError`, `DamagedSegment` and `CompactionStopped`, and then leaves nothing behind.
+    `level` is zstd's; `sign` signs seals, None if they are not signed. What `reserve` returns, in
+    bytes, is left free for records; 0 for no limit. Every method raises `OSError`,
+    `DamagedSegment` and `CompactionStopped`, and then leaves nothing behind.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Rewriter:
         direct_above: int,
         level: int,
         sign: Sign | None = None,
+        reserve: Callable[[], int] = lambda: 0,
     ) -> None:
         self._data = directory_at(data)
         self._names = names
@@ -91,6 +95,7 @@ class Rewriter:
         self._direct_above = direct_above
         self._level = level
         self._sign = sign
+        self._reserve = reserve
 
     def merge(self, stream: str, parts: Sequence[EndedSegment]) -> tuple[SegmentWriter, Header]:
         """Writes one plain segment of all `parts`, which are neighbours."""
@@ -146,6 +151,8 @@ class Rewriter:
         return merged_header(headers, digest.hexdigest()), bodies
 
     def _prepared(self, header: Header, pieces: list[bytes]) -> SegmentWriter:
+        if reserve := self._reserve():
+            self._check_room(header, sum(map(len, pieces)) + reserve)
         rendered = _Rendered(header.stream, header.file_name, pieces)
         writer = SegmentWriter(
             self._data,
@@ -156,3 +163,13 @@ class Rewriter:
         )
         writer.prepare()
         return writer
+
+    def _check_room(self, header: Header, size_bytes: int) -> None:
+        """Raises `OSError` if less is free: commits would fail while the copy is there."""
+        found = os.fstatvfs(self._data.descriptor)
+        if found.f_bavail * found.f_frsize < size_bytes:
+            raise OSError(
+                errno.ENOSPC,
+                "too little is free to rewrite it; the rest is left to records",
+                f"{header.stream}/{header.file_name}",
+            )

@@ -7,10 +7,9 @@ lies between it and a place whose number is known; otherwise it is a guess.
 """
 
 import hashlib
-import json
-import sys
+import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -18,13 +17,18 @@ from zstandard import ZstdError
 
 from logengine.format.block import runs
 from logengine.format.compression import decompress_what_can_be, frame_length, frame_starts
-from logengine.format.record import ENVELOPE_NAMES
-from logengine.format.segment import Header, timestamp_of
-from logengine.format.timestamp import is_timestamp
+from logengine.format.json_object import OPENING, fault_of_line, stored_fields
+from logengine.format.segment import FRAME_BODY_BYTES_MAX, HEADER_START, Header
+from logengine.format.timestamp import TIMESTAMP_CHARACTERS
 
 # Limit for a frame whose size no header gives. Writers put slightly more than 1 MiB in a frame.
 _FRAME_BYTES_MAX = 64 * 1024 * 1024
-_HEADER_START = b'{"_segment":'
+# Limit for all frames of a file whose header is damaged: as much as a segment usually has, at most.
+_FRAMES_BYTES_MAX = 256 * 1024 * 1024
+
+
+# A record is no shorter than its first key and the time.
+_LONG_ENOUGH = re.compile(rb"[^\n]{%d,}" % (len(OPENING) + TIMESTAMP_CHARACTERS))
 
 
 class SalvagedLine(NamedTuple):
@@ -56,38 +60,6 @@ class _Part(NamedTuple):
     is_placed: bool
     is_complete: bool
     is_proven: bool = False
-
-
-def fault_of_line(line: bytes) -> str | None:
-    """Returns why a line, without its newline, is not a stored record; None if it is one."""
-    try:
-        record = _decode(line)
-    except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}"
-    if not isinstance(record, dict):
-        return "is not a JSON object"
-    if next(iter(record), None) != ENVELOPE_NAMES[0] or not is_timestamp(timestamp_of(line)):
-        return f"does not begin with the {ENVELOPE_NAMES[0]} of the envelope"
-    return None
-
-
-def _decode(line: bytes) -> Any:
-    """Decodes a line, with integers as strings. Raises `ValueError` and `RecursionError`.
-
-    Accepts everything that the daemon stores: numbers of any length, although Python converts at
-    most 4,300 digits to an int, and as many nesting levels as the daemon accepted, which had fewer
-    calls on its stack.
-    """
-    text = line.decode()
-    try:
-        return json.loads(text, parse_int=str)
-    except RecursionError:
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(2 * limit)
-        try:
-            return json.loads(text, parse_int=str)
-        finally:
-            sys.setrecursionlimit(limit)
 
 
 def salvage(content: bytes, first: int, header: Header | None, *, compressed: bool) -> Salvage:
@@ -187,16 +159,13 @@ def _part_of_plain(content: bytes, first: int, header: Header | None) -> _Part:
 
 def _is_header_line(line: bytes) -> bool:
     """Returns whether a damaged header line is still recognisable, and ends where it should."""
-    try:
-        return line.startswith(_HEADER_START) and isinstance(_decode(line), dict)
-    except (ValueError, RecursionError):
-        return False
+    return line.startswith(HEADER_START) and stored_fields(line) is not None
 
 
 def _parts_of_frames(content: bytes, first: int, header: Header | None) -> Iterator[_Part]:
     place = _end_of_header(content)
     if header is None or header.frames is UNSET or place is None:
-        bodies = [body for body in _bodies_in(content) if not body.startswith(_HEADER_START)]
+        bodies = [body for body in _bodies_in(content) if not body.startswith(HEADER_START)]
         # A body may end within a line.
         yield _Part(b"\n".join(bodies), first, None, is_placed=False, is_complete=False)
         return
@@ -223,15 +192,19 @@ def _bodies_in(content: bytes) -> Iterator[bytes]:
     """Yields the content of the frames that can be found without the header's table of them."""
     view = memoryview(content)
     place = 0
+    left_bytes = _FRAMES_BYTES_MAX
     for start in frame_starts(content):
         if start < place:
             continue
+        if left_bytes <= 0:
+            return
         try:
             length = frame_length(view[start:])
         except ZstdError:
             continue
         stop = len(content) if length is None else start + length
-        body = decompress_what_can_be(view[start:stop], _FRAME_BYTES_MAX)
+        body = decompress_what_can_be(view[start:stop], min(_FRAME_BYTES_MAX, left_bytes))
+        left_bytes -= len(body)
         if body:
             yield body
         # Its length may be what is damaged, so the search for the next frame continues inside it.
@@ -239,29 +212,43 @@ def _bodies_in(content: bytes) -> Iterator[bytes]:
 
 
 def _salvage_part(part: _Part) -> Salvage:
-    lines = part.body.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    is_whole = [fault_of_line(line) is None for line in lines]
-    broken = [index for index, whole in enumerate(is_whole) if not whole]
-    sure_before = (broken[0] if broken else len(lines)) if part.is_placed else 0
-    sure_behind = len(lines)
-    last = part.first + len(lines) - 1
+    whole = list(_whole_lines(part.body))
+    count = part.body.count(b"\n") + (not part.body.endswith(b"\n") and part.body != b"")
+    # Before the first piece that is not a whole line, and after the last, nothing is broken.
+    front = next((at for at, (index, _) in enumerate(whole) if index != at), len(whole))
+    back = next(
+        (at for at, (index, _) in enumerate(reversed(whole)) if index != count - 1 - at), len(whole)
+    )
+    sure_before = front if part.is_placed else 0
+    sure_behind = count
+    last = part.first + count - 1
     if part.records is not None:
         last = part.first + part.records - 1
         if part.is_complete:
-            sure_behind = broken[-1] + 1 if broken else 0
+            sure_behind = count - back
     found = []
-    for index, line in enumerate(lines):
-        if not is_whole[index]:
-            continue
+    for index, line in whole:
         if index < sure_before:
             found.append(SalvagedLine(part.first + index, True, line, part.is_proven))
         elif index >= sure_behind:
-            found.append(SalvagedLine(last - (len(lines) - 1 - index), True, line))
+            found.append(SalvagedLine(last - (count - 1 - index), True, line))
         else:
             found.append(SalvagedLine(min(part.first + index, last), False, line))
-    return Salvage(found, len(broken))
+    return Salvage(found, count - len(whole))
+
+
+def _whole_lines(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields the lines that are records, each with its index among all lines.
+
+    Lines that are too short cost nothing: a small frame may contain millions of them.
+    """
+    index = counted = 0
+    for match in _LONG_ENOUGH.finditer(body):
+        index += body.count(b"\n", counted, match.start())
+        counted = match.start()
+        line = match.group()
+        if len(line) <= FRAME_BODY_BYTES_MAX and fault_of_line(line) is None:
+            yield index, line
 
 
 def _ranges(seqs: Iterable[int]) -> list[_Run]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec import UNSET
 
 from logengine.disk.atomic import is_temp_name
+from logengine.disk.directory import Directory
 from logengine.disk.segment_file import (
     list_segments,
     read_header,
@@ -18,6 +19,8 @@ from logengine.disk.segment_file import (
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, runs
 from logengine.format.cover import COVER_SEGMENTS_MAX
+from logengine.format.json_object import fault_of_line
+from logengine.format.producers import numbers_in
 from logengine.format.seal_chain import SealChain
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
@@ -26,7 +29,6 @@ from logengine.format.segment import (
     first_of_name,
     timestamp_of,
 )
-from logengine.upkeep.salvage import fault_of_line
 
 # How often a stream is listed again because a compaction or commit changed it during the reading.
 _LOOKS_MAX = 100
@@ -68,7 +70,7 @@ def verify_stream(
     else:
         what = (
             f"from {verification.position} on it changes faster than it can be read, "
-            "or has links to nothing"
+            "or its file system lists names that do not exist"
         )
         yield Finding(str(directory), what)
     yield from (Finding(str(directory), *remark) for remark in seals.end())
@@ -209,21 +211,20 @@ def _overlap(before: Header, after: Header, path: str) -> Finding:
 
 
 def _strangers(directory: Path) -> Iterator[Finding]:
-    entries = sorted(directory.iterdir())
-    compressed = {first_of_name(entry.name) for entry in entries if entry.suffix == ".zst"}
-    for entry in entries:
-        if is_temp_name(entry.name):
-            yield Finding(
-                str(entry), "a temp: in use, or to be removed at the next start", harmless=True
-            )
-        elif first_of_name(entry.name) is None:
-            yield Finding(str(entry), "not a file of logengine", harmless=True)
-        elif entry.suffix != ".zst" and first_of_name(entry.name) in compressed:
-            yield Finding(
-                str(entry),
-                "also exists compressed, left by an interrupted seal; not read",
-                harmless=True,
-            )
+    with Directory.open_itself(directory) as within:
+        names = sorted(within.names())
+    compressed = {first_of_name(name) for name in names if name.endswith(COMPRESSED_SUFFIX)}
+    for name in names:
+        path = str(directory / name)
+        if is_temp_name(name):
+            what = "a temp: in use, or to be removed at the next start"
+        elif first_of_name(name) is None:
+            what = "not a file of logengine"
+        elif not name.endswith(COMPRESSED_SUFFIX) and first_of_name(name) in compressed:
+            what = "also exists compressed, left by an interrupted seal; not read"
+        else:
+            continue
+        yield Finding(path, what, harmless=True)
 
 
 def check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:
@@ -264,7 +265,11 @@ def _check_neighbours(before: Header, after: Header, path: str) -> Iterator[Find
         yield Finding(
             path, f"its latest is {after.latest}, but the segment before it has {before.latest}"
         )
-    for producer, number in after.producers.items():
-        known = before.producers.get(producer, 0)
+    said = numbers_in(before)
+    for producer, number in numbers_in(after).items():
+        known = said.get(producer, 0)
         if number < known:
-            yield Finding(path, f"producer {producer!r} is at {number}, but was at {known} before")
+            whose = "" if producer.uid is None else f" of uid {producer.uid}"
+            yield Finding(
+                path, f"producer {producer.name!r}{whose} is at {number}, but was at {known} before"
+            )

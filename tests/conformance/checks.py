@@ -276,6 +276,21 @@ def _(server: Server) -> None:
         expect_next(sender.hello(producer=producer), 4)
 
 
+@check("a welcome says what is known of a producer")
+def _(server: Server) -> None:
+    producer = new_producer()
+    with server.connected() as sender:
+        sender.hello(producer=producer)
+        sender.send(lines(1, 3))
+        sender.wait_for_ack(3)
+    for name, first, expected in ((producer, 1, 3), (producer, 10, 3), (new_producer(), 10, 0)):
+        with server.connected() as sender:
+            sender.send(hello_line(producer=name, first=first))
+            known = sender.welcome().get("known", expected)  # older servers do not say it
+            if known != expected:
+                raise Failed(f"known {known} with first {first}", f"known {expected}")
+
+
 @check("first counts only with a producer")
 def _(server: Server) -> None:
     with server.connected() as sender:

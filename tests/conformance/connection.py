@@ -109,6 +109,9 @@ class Connection:
                 raise Failed(shown(answer), f"a whole number {key!r}, from {least}")
         if answer["welcome"] != 1:
             raise Failed(shown(answer), "version 1")
+        known = answer.get("known", 0)
+        if type(known) is not int or not 0 <= known < answer["next"]:
+            raise Failed(shown(answer), "a whole number 'known', from 0 and below 'next'")
         self.acked = answer["next"] - 1
         return answer
 

@@ -36,6 +36,8 @@ retry_max = "200ms"
 max_record = "64KiB"
 max_pending = "1MiB"
 max_pending_stream = "512KiB"
+[quota]
+keep_free = "0B"  # the disk itself is to stop senders
 """
 
 

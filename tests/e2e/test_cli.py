@@ -303,6 +303,7 @@ def test_every_command_has_help_with_examples(daemon: Daemon) -> None:
         "status",
         "verify",
         "seals",
+        "backup",
         "repair",
         "erase",
         "export",

@@ -121,7 +121,7 @@ def test_a_named_producer_goes_on_where_its_last_process_stopped(daemon: Daemon)
         client.flush(PATIENCE_S)
         assert client.acked == 1
     header = json.loads(next((daemon.data / "app").iterdir()).read_bytes().split(b"\n")[0])
-    assert header["producers"] == {"web-1": 3}
+    assert header["producers_of"] == {str(os.getuid()): {"web-1": 3}}
 
 
 def test_a_second_client_of_a_producer_fences_the_first(daemon: Daemon) -> None:
@@ -554,7 +554,8 @@ def test_forked_children_have_producers_of_their_own(daemon: Daemon) -> None:
     assert stored.pop("parent") == list(range(200))
     assert stored == {f"child {child}": list(range(100)) for child in range(4)}
     newest = max((daemon.data / "app").iterdir())
-    producers = json.loads(newest.read_bytes().split(b"\n")[0])["producers"]
+    header = json.loads(newest.read_bytes().split(b"\n")[0])
+    producers = header["producers_of"][str(os.getuid())]
     assert len(producers) == 5
     assert all(name.startswith("web") for name in producers)
 

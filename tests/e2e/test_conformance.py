@@ -27,6 +27,7 @@ FOUND_BY = {
     "says next as if nothing was lost": "a producer resumes behind what was acknowledged",
     "ignores first": "a producer that the server does not know goes on from its first",
     "takes first for all": "first counts only with a producer",
+    "knows what it was told": "a welcome says what is known of a producer",
     "mixes streams": "numbers belong to a producer of a stream",
     "takes half a record of a producer": "a last line without LF is a record, "
     "but not of a producer",

@@ -103,9 +103,10 @@ def test_connections_leave_descriptors_for_what_is_committed(root: Path, limit: 
         for number in range(limit + 20):
             senders.append(daemon.connect())
             senders[-1].send(b'{"_hello":1,"stream":"app"}\n{"n":%d}\n' % number)
+        eventually(lambda: "max_connections_lowered" in daemon.events(), "the limit to be said")
         (lowered,) = [line for line in daemon.log() if line["event"] == "max_connections_lowered"]
         accepted = lowered["max_connections"]
-        assert limit / 2 <= accepted < limit
+        assert limit / 3 <= accepted < limit
         for sender in senders[: accepted - 1]:  # one place was taken by the look at the start
             assert "welcome" in sender.answer()
             sender.wait_for_ack(1)
@@ -163,7 +164,10 @@ def test_recovery_removes_temps_and_tells_what_it_found(daemon: Daemon) -> None:
     daemon.kill()
     (daemon.data / "default" / ".00000000000000000001.ndjson.ab.tmp").write_bytes(b"{")
     daemon.start()
-    recovered = [entry for entry in daemon.log() if entry["event"] == "recovered"][-1]
+    # A thread writes the log: the daemon may listen before its line is there.
+    (recovered,) = eventually(
+        lambda: [entry for entry in daemon.log() if entry["event"] == "recovered"][1:]
+    )
     assert (recovered["streams"], recovered["records"], recovered["temps_removed"]) == (1, 2, 1)
     assert os.listdir(daemon.data / "default") == ["00000000000000000001.ndjson"]
 

@@ -117,14 +117,14 @@ def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> Non
     old.write_bytes(b"secret")
     with old.open("rb") as reader:
         with pytest.raises(OldBytesRemain, match="still open"):
-            finish(erasing, 0.0, unnoted())
+            finish(tmp_path, 0.0, unnoted())
         assert reader.read() == b"secret"
     backup = tmp_path / "backup"
     backup.hardlink_to(old)
     with pytest.raises(OldBytesRemain, match="another hard link"):
-        finish(erasing, 0.0, unnoted())
+        finish(tmp_path, 0.0, unnoted())
     backup.unlink()
-    finish(erasing, 0.0, unnoted())
+    finish(tmp_path, 0.0, unnoted())
     assert not list(erasing.iterdir())
 
 

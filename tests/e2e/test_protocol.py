@@ -53,7 +53,7 @@ def test_the_envelope_is_the_kernels_and_not_the_senders(daemon: Daemon) -> None
 def test_a_producer_is_acknowledged_and_resumes_where_it_stopped(daemon: Daemon) -> None:
     producer = daemon.connect()
     welcome = producer.hello(stream="app", producer="web-1")
-    assert welcome == {"welcome": 1, "next": 1, "max_record": 1048576}
+    assert welcome == {"welcome": 1, "next": 1, "max_record": 1048576, "known": 0}
     producer.send(b'{"n":1}\n\n{"n":2}\n')
     producer.wait_for_ack(2)
     assert [value["n"] for value in daemon.values("app")] == [1, 2]
@@ -120,7 +120,8 @@ def test_a_second_connection_of_a_producer_fences_the_first(daemon: Daemon) -> N
 def test_a_producer_that_only_says_hello_and_closes_hears_the_end(daemon: Daemon) -> None:
     producer = daemon.connect()
     producer.send(b'{"_hello":1,"producer":"p"}')
-    assert json.loads(producer.end()) == {"welcome": 1, "next": 1, "max_record": 1048576}
+    welcome = {"welcome": 1, "next": 1, "max_record": 1048576, "known": 0}
+    assert json.loads(producer.end()) == welcome
 
 
 def test_half_a_record_of_a_producer_comes_again_whole(daemon: Daemon) -> None:
@@ -199,6 +200,23 @@ def test_one_more_stream_than_max_streams_is_refused(
     producer.wait_for_ack(1)
     assert daemon.connect().hello(stream="two")["error"] == "too_many_streams"
     assert "welcome" in daemon.connect().hello(stream="one")
+
+
+def test_a_hello_that_is_not_finished_in_time_ends_the_connection(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon("[limits]\nhello_timeout = '100ms'\n")
+    silent, text = daemon.connect(), daemon.connect()
+    text.send(b"a line that is no hello, and whose rest comes")
+    for beginning in (b'{"_hello":1,"str', b' { "_status"', b"{", b"\n\n \t"):
+        slow = daemon.connect()
+        slow.send(beginning)
+        assert slow.answer()["error"] == "hello_timeout"
+        assert slow.answer() == {}
+    text.send(b" late\n")
+    assert text.end() == b""
+    assert daemon.values() == [{"message": "a line that is no hello, and whose rest comes late"}]
+    assert "welcome" in silent.hello()
 
 
 def test_a_sender_that_never_reads_its_acks_blocks_nobody(daemon: Daemon) -> None:

@@ -94,6 +94,29 @@ def test_connecting_again_for_each_record_is_no_way_around(make_daemon: MakeDaem
     assert len(daemon.records()) == 30
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [b"\n" * 200, b'{"n":1}\n' + b"\n" * 200, b'{"_hello":1}\n' + b"\n" * 200],
+    ids=["blank lines", "blank lines after a record", "blank lines after a hello"],
+)
+def test_blank_lines_use_up_the_quota_of_their_user(make_daemon: MakeDaemon, sent: bytes) -> None:
+    daemon = make_daemon(USER_QUOTA.format(over="block"))
+    idle = daemon.connect()
+    idle.send(sent)
+    idle.send(b'{"n":2}\n')
+    waits(daemon)
+    assert {"n": 2} not in [{"n": value["n"]} for value in daemon.values("app")]
+
+
+def test_refused_records_use_up_the_quota_of_their_user(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("[limits]\nmax_record = '1KiB'\n" + USER_QUOTA.format(over="block"))
+    sender = daemon.connect()
+    sender.send((b"x" * 2000 + b"\n") * 50)
+    waits(daemon)
+    status = json.loads(daemon.cli("status", "--json").stdout)
+    assert 1 <= status["totals"]["refused_records"] <= 10
+
+
 def test_what_a_quota_drops_is_answered_counted_and_told_of(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(DROPS)
     tight = daemon.connect()

@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from logengine.disk.segment_file import read_header, read_header_line, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header, with_frames
-from logengine.format.segment import body_sha256, header_sha256
+from logengine.format.segment import body_sha256, encode_header, header_sha256
 from tests.compressed import compress_file
 from tests.daemon import Daemon, eventually
 
@@ -267,3 +267,46 @@ def test_what_is_no_segment_and_has_the_name_of_one_is_moved_away(
 def shown_all(daemon: Daemon) -> list[int]:
     done = daemon.cli("cat", "app", status=1)
     return [json.loads(line)["n"] for line in done.stdout.splitlines()]
+
+
+def test_what_only_earlier_versions_stored_stays_where_it_is(stopped: Daemon) -> None:
+    """What they admitted and this version would keep as text is neither damage nor unreadable."""
+    values = [b"9" * 4301, b'{"k":' * 5000 + b"1" + b"}" * 5000, b'\r["\x7f\xc2\x9b2K",1e999]\t']
+    old, rotten = segments(stopped)[1:]
+    header, body = read_segment(stopped.data / "app", 4)
+    for value in values:
+        body = body.replace(b'"%s"' % (b"x" * 30), value, 1)
+    header = msgspec.structs.replace(header, bytes=len(body), sha256=body_sha256(body))
+    content = encode_header(header) + body
+    old.write_bytes(content)
+    assert stopped.cli("verify").stdout == b"app: ok\n"
+    assert stopped.cli("repair", "app").stdout == b"app: ok\n"
+    flip(rotten, -40)
+    assert stopped.cli("repair", "app").stdout.endswith(b"app: ok\n")
+    assert old.read_bytes() == content
+    assert body in stopped.cli("cat", "app", "--format", "raw").stdout
+    found = stopped.cli("cat", "app", "--format", "pretty", "--where", "n=4").stdout
+    assert found.count(b"\n") == 1
+    assert b"n=4" in found
+
+
+def test_a_proven_frame_of_a_damaged_segment_keeps_what_only_earlier_versions_stored(
+    stopped: Daemon,
+) -> None:
+    path = segments(stopped)[1]
+    header, body = read_segment(stopped.data / "app", 4)
+    lines = body.splitlines(keepends=True)
+    lines[1] = lines[1].replace(b'"x":"', b'"deep":%s,"x":"' % (b"[" * 2000 + b"]" * 2000))
+    body = b"".join(lines)
+    header = msgspec.structs.replace(header, bytes=len(body), sha256=body_sha256(body))
+    frames = [frame for line in lines for frame in compress_body([line], 3)]
+    header = with_frames(header, frames)
+    content = encode_compressed_header(header) + b"".join(frame.content for frame in frames)
+    path.unlink()
+    path = path.with_name(path.name + ".zst")
+    path.write_bytes(content)
+    flip(path, -10)  # in the last frame
+    stopped.cli("repair", "app")
+    found = stopped.cli("cat", "app", "--format", "raw").stdout
+    assert lines[0] + lines[1] in found
+    assert lines[2] not in found

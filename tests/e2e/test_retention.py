@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,17 @@ rewrite_limit = "1KiB"
 seal_bytes = "4KiB"
 fanout = 2
 """
+# A clock that is as many seconds off as a file says.
+SHIFTED = """
+import pathlib, time
+real, shift = time.time_ns, pathlib.Path({path!r})
+time.time_ns = lambda: real() + int(shift.read_text()) * 1_000_000_000
+time.time = lambda: time.time_ns() / 1e9
+from logengine.cli import main
+main()
+"""
+HOUR_S = 3600
+YEAR_S = 365 * 24 * HOUR_S
 ONE_SEAL = "[stream.app.retention]\nmax_bytes = 1\n"
 
 
@@ -29,6 +43,10 @@ def send(daemon: Daemon, count: int) -> None:
 
 def sealed(daemon: Daemon) -> list[Path]:
     return sorted((daemon.data / "app").glob("*.zst"))
+
+
+def has_seals(daemon: Daemon, count: int) -> bool:
+    return len(sealed(daemon)) >= count
 
 
 def sequence_numbers(daemon: Daemon) -> list[int]:
@@ -135,3 +153,49 @@ def test_root_retains_as_the_owner_of_the_data_directory(root: Path, daemon: Dae
         os.chown(path, 65534, 65534)
     daemon.cli("retain", "--data", str(root / "owned"))
     assert (root / "owned" / ".lock").stat().st_uid == 65534
+
+
+def test_a_look_ahead_removes_nothing_and_does_not_stop_retention(root: Path) -> None:
+    shift = root / "shift"
+    shift.write_text("0")
+    daemon = Daemon(
+        root,
+        SEALING + '[log]\nformat = "json"\n[retention]\nmax_age = "1h"\n',
+        program=("-c", SHIFTED.format(path=str(shift))),
+    )
+
+    def retain(*options: str) -> subprocess.CompletedProcess[str]:
+        arguments = ("retain", "--config", str(daemon.config), "--data", str(daemon.data))
+        return subprocess.run(
+            [sys.executable, *daemon.program, *arguments, *options],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+
+    try:
+        daemon.start()
+        for ahead_s in (0, 73 * YEAR_S, 0):
+            shift.write_text(str(ahead_s))
+            before = len(sealed(daemon))
+            send(daemon, 4)
+            eventually(partial(has_seals, daemon, before + 2), "some seals")
+        assert daemon.stop() == 0
+        assert "clock_doubted" in daemon.events()
+        assert "segment_removed" not in daemon.events()
+        assert sequence_numbers(daemon)[0] == 1
+
+        shift.write_text(str(73 * YEAR_S))
+        doubted = retain()
+        assert doubted.stdout == "0 segments removed, 0B\n"
+        assert "the clock is" in doubted.stderr
+        assert "ahead of the time that is expected" in doubted.stderr
+
+        shift.write_text(str(2 * HOUR_S))
+        assert retain().stdout == "0 segments removed, 0B\n"
+        assert retain("--trust-clock").stderr == ""
+        assert len(sealed(daemon)) == 1
+        daemon.cli("verify")
+    finally:
+        daemon.close()

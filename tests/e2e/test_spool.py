@@ -1,7 +1,4 @@
-"""A client's spool that the disk does not give just now, or from which somebody took something.
-
-A link to /proc/self/mem stands for a bad sector: every read at its beginning is an EIO.
-"""
+"""A client's spool that the disk does not give just now, or from which somebody took something."""
 
 import contextlib
 import os
@@ -13,8 +10,8 @@ from typing import Any
 import pytest
 
 from logengine import AsyncClient, Client, LogEngineHandler, NotDurable
+from tests.bad_disk import bad_sector
 from tests.daemon import Daemon, eventually
-from tests.e2e.test_unreadable import bad_sector
 
 PATIENCE_S = 30.0
 EACH = 10
@@ -374,7 +371,7 @@ def test_what_is_no_file_under_a_name_of_a_segment_holds_nobody_up(
     with Client("app", socket=later.socket, **options(root)) as client:
         client.flush(PATIENCE_S)
     assert numbers(later) == [*range(1, 11), *range(21, 31)]
-    assert said().count("not a regular file; 0 of 10 records") == 1
+    assert said().count("expected a regular file; 0 of 10 records") == 1
     assert said().count("cannot be sent") == 0
 
 

@@ -74,6 +74,8 @@ def test_a_failure_is_logged_when_it_begins_and_when_it_ends(daemon: Daemon) -> 
     with failing_stream(daemon) as sender:
         eventually(lambda: asked(daemon, 1)["failing"][0]["attempts"] > 3, "more tries")
     sender.wait_for_ack(2)
+    # A thread writes the log, perhaps after the ack.
+    eventually(lambda: "stream_recovered" in daemon.events(), "the log of the recovery")
     assert daemon.events().count("commit_failed") == 1
     assert daemon.events().count("stream_recovered") == 1
     recovered = next(entry for entry in daemon.log() if entry["event"] == "stream_recovered")

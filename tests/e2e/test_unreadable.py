@@ -1,26 +1,14 @@
-"""A disk that does not give a segment of one stream, for a while, beneath a real daemon.
+"""A disk that does not give a segment of one stream, for a while, beneath a real daemon."""
 
-A link to /proc/self/mem stands for the bad sector: every read at its beginning is an EIO.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from logengine.disk.segment_file import list_segments
+from tests.bad_disk import bad_sector
 from tests.daemon import Daemon, eventually
 from tests.e2e.test_status import asked
-
-
-@contextmanager
-def bad_sector(segment: Path) -> Iterator[None]:
-    aside = segment.with_name(f"{segment.name}.aside")
-    segment.rename(aside)
-    segment.symlink_to("/proc/self/mem")
-    yield
-    aside.rename(segment)
 
 
 def test_a_repair_waits_for_a_file_that_the_disk_does_not_give(stopped: Daemon) -> None:
@@ -98,11 +86,10 @@ def test_a_stop_meanwhile_leaves_everything_as_it_was(stopped: Daemon) -> None:
 
 def test_a_stream_that_its_disk_never_gives_goes_on_after_a_repair(stopped: Daemon) -> None:
     segment = newest_of(stopped, "app")
-    segment.unlink()
-    segment.symlink_to("/proc/self/mem")
-    stopped.cli("verify", status=1)
-    stopped.cli("repair", "app", "--unreadable-is-damaged")
-    stopped.cli("verify")
+    with bad_sector(segment):
+        stopped.cli("verify", status=1)
+        stopped.cli("repair", "app", "--unreadable-is-damaged")
+        stopped.cli("verify")
     stopped.start()
     assert asked(stopped, 0)["ok"] is True
     sender = stopped.connect()

@@ -157,15 +157,15 @@ MUTANTS = then(
             "pending_bytes_stay",
             "durable records count as waiting in memory",
             "store/committer.py",
-            "        self.pending_bytes -= size\n        pending.bytes -= size\n        pending.under_way",
-            "        pending.bytes -= size\n        pending.under_way",
+            "        self.pending_bytes -= total\n        pending.bytes -= total\n",
+            "        pending.bytes -= total\n",
         ),
         mutant(
             "stream_bytes_stay",
             "durable records count as waiting in their stream",
             "store/committer.py",
-            "        self.pending_bytes -= size\n        pending.bytes -= size\n        pending.under_way",
-            "        self.pending_bytes -= size\n        pending.under_way",
+            "        self.pending_bytes -= total\n        pending.bytes -= total\n",
+            "        self.pending_bytes -= total\n",
             Simulation(),
             tests(
                 f"{_COMMITTER}what_is_durable_waits_in_its_stream_no_more_while_the_next_batch_is_under_way"
@@ -259,8 +259,8 @@ MUTANTS = then(
             "dropped_without_a_hold",
             "a full disk removes the oldest segments while a compaction publishes",
             "store/committer.py",
-            "            async with self.held(stream):\n                if self._closed:",
-            "            if True:\n                if self._closed:",
+            "        async with self.held(stream):\n            if self._closed:",
+            "        if True:\n            if self._closed:",
             Simulation(),
             tests("store/test_full_disk.py"),
         ),
@@ -453,10 +453,8 @@ MUTANTS = then(
             "first_number_of_a_producer",
             "a segment records a producer's number at the first of its entries",
             "store/pending.py",
-            "        producers={entry.producer: entry.number for entry in entries if entry.producer is not None},",
-            "        producers={\n            entry.producer: entry.number\n"
-            "            for entry in reversed(entries)\n            if entry.producer is not None\n"
-            "        },",
+            "            for entry in entries\n            if entry.producer is not None\n",
+            "            for entry in reversed(entries)\n            if entry.producer is not None\n",
         ),
         mutant(
             "count_of_entries",

@@ -217,7 +217,7 @@ def test_a_segment_that_is_told_of_and_gone_again_and_again_is_no_problem() -> N
             assert [block.first for block in reader.read_changed(first)] == [3]
 
 
-def test_a_name_that_leads_nowhere_is_a_problem_and_the_rest_is_served() -> None:
+def test_a_link_in_place_of_a_segment_is_a_problem_and_the_rest_is_served() -> None:
     lines = [line(seq, 0) for seq in range(1, 7)]
     with stream(segments(lines, [2, 2, 2])) as data:
         path = data / "app" / segment_name(3)
@@ -225,7 +225,7 @@ def test_a_name_that_leads_nowhere_is_a_problem_and_the_rest_is_served() -> None
         path.symlink_to("nowhere")
         found, problems = read(data)
     assert [seq for seq, _ in found] == [1, 2, 5, 6]
-    assert "cannot be read: No such file" in str(problems[0])
+    assert "it is a symbolic link, expected a regular file" in str(problems[0])
     assert problems[-1].gone == Gone(3, 4, "damaged")
 
 

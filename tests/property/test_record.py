@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from logengine.format.record import (
     ENVELOPE_NAMES,
     _stamp_fast,
+    _stamp_messages,
     count_lines,
     envelope,
+    readable_text,
     stamp,
     stamp_exactly,
 )
@@ -167,3 +169,27 @@ def test_mutated_chunks_never_pass_the_fast_path_wrongly() -> None:
             accepted += 1
             assert fast == stamp_exactly(bytes(chunk), OPENING), (seed, bytes(chunk))
     assert accepted > MUTATED_CHUNKS // 100
+
+
+not_quite_utf8 = st.lists(
+    st.sampled_from(
+        [
+            *(rb"\udc", rb"\udcff", rb"\udcZ", rb"\x", rb"\n", rb"\\", b"Z", b"8", b'"'),
+            *(b"\xff", b"\xc3", b"\xed\xb2\x80", b"\xf0\x9f", "é".encode(), "\U0001f600".encode()),
+            *(b" ", b"\t", b"\r", b"\x00", b"\x7f", b"}", b"n"),
+        ]
+    )
+).map(b"".join)
+
+
+@given(st.binary() | not_quite_utf8)
+def test_bytes_that_are_not_utf8_are_kept_readable(text: bytes) -> None:
+    assert readable_text(text) == text.decode("utf-8", "backslashreplace")
+
+
+@given(st.lists(not_quite_utf8 | st.binary().map(lambda line: line.replace(b"\n", b""))))
+def test_text_is_stamped_at_once_as_it_is_line_by_line(lines: list[bytes]) -> None:
+    chunk = b"".join(line + b"\n" for line in lines) + b"\n" * 1000
+    stamped = _stamp_messages(chunk, OPENING)
+    has_object = any(line.lstrip(b" \t\r").startswith(b"{") for line in lines)
+    assert stamped == (None if has_object else stamp_exactly(chunk, OPENING))

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logengine.errors import DamagedSegment
+from logengine.format.producers import Producer
 from logengine.format.segment import Header, decode_header
 from logengine.store.plan import Addition, StreamState, append
 from logengine.upkeep.salvage import Salvage, encode_salvage, salvage
@@ -22,7 +23,7 @@ def stored(texts: Sequence[str]) -> tuple[bytes, list[bytes], Header]:
         b'{"_ts":"%s","message":%s}' % (TIME.encode(), msgspec.json.encode(text)) for text in texts
     ]
     body = b"".join(line + b"\n" for line in lines)
-    addition = Addition([body], len(lines), TIME, TIME, {"p": 3})
+    addition = Addition([body], len(lines), TIME, TIME, {Producer(0, "p"): 3})
     state = StreamState("app", next_seq=FIRST, latest=TIME)
     plan, _ = append(state, addition, rewrite_limit=0, max_producers=4)
     content = b"".join(plan.render())

@@ -17,7 +17,7 @@ MANY = 100
 
 LIMIT = 40
 
-sizes = st.dictionaries(st.integers(0, 3), st.integers(1, 60), max_size=2)
+sizes = st.dictionaries(st.integers(0, 3), st.integers(2, 60), max_size=2)
 commits = st.tuples(st.just("commit"), sizes)
 others = st.tuples(
     st.sampled_from(["merge", "remove", "restart", "evict", "stop counting", "count"]),
@@ -143,7 +143,7 @@ def test_what_was_before_a_segment_never_goes_back(
 
 def header_with(users: dict[int, UserBytes]) -> Header:
     stream = Stream(MANY)
-    stream.commit({0: 1})
+    stream.commit({0: 2})
     return msgspec.structs.replace(stream.headers[1], users=users)
 
 

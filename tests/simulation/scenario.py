@@ -8,7 +8,8 @@ A scenario is a value; one with fewer senders, faults or events is also a scenar
 import errno
 import math
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -348,7 +349,7 @@ class _Drawing:
                     asks=source.choice((0.0, 0.0, 0.3, 1.0)),
                 )
             )
-        return tuple(plans)
+        return tuple(_named_alike(plans))
 
     def _faults(self) -> tuple[Fault, ...]:
         source = self.source
@@ -557,3 +558,14 @@ class _Drawing:
             ),
             retention=retention,
         )
+
+
+def _named_alike(plans: Sequence[SenderPlan]) -> Iterator[SenderPlan]:
+    """Names the producers so that those of each uid have the same names in a stream."""
+    taken: Counter[tuple[str, int]] = Counter()
+    for plan in plans:
+        if plan.kind == NAMED:
+            taken[plan.stream, plan.uid] += 1
+            yield replace(plan, producer=f"n{taken[plan.stream, plan.uid]}")
+        else:
+            yield plan

@@ -17,6 +17,8 @@ from tests.simulation.oracle import Oracle, Sent, Violation
 from tests.simulation.sockets import End, Listener, Network
 
 NAMED, ANSWERED, NAMELESS, ASKING = "named", "answered", "nameless", "asking"
+# The errors that say to a sender without a hello that end of file does not mean durable.
+_UNKNOWN_WHAT_IS_DURABLE = (b'"stalled"', b'"not_durable"', b'"error":"too_many_connections"')
 _NO_CONNECTION_S = 0.004
 _PAYLOAD = b"x" * 4096
 
@@ -39,6 +41,7 @@ class SenderPlan:
     read_s: float  # how late it reads its answers
     uid: int
     asks: float = 0.0  # probability of an empty line after a burst, which asks for a commit
+    producer: str = ""  # a named one's name; others of its stream, of another uid, may have it too
     ends_open: bool = False  # its last record has no newline; end of file ends it
 
     @cached_property
@@ -164,7 +167,7 @@ class Connection:
                 if self.dropped and min(self.dropped) <= number:
                     what = f"{self.sent.name} is acked {number}, of {sorted(self.dropped)} not told"
                     raise Violation("dropped and not told", what)
-            elif b'"stalled"' in line or b'"not_durable"' in line:
+            elif any(error in line for error in _UNKNOWN_WHAT_IS_DURABLE):
                 self.was_warned = True
             elif b'"over_quota"' in line:
                 answer = json.loads(line)
@@ -276,7 +279,7 @@ class Sender:
             if plan.asks == 1.0:
                 hello["flush"] = True
             if plan.kind == NAMED:
-                hello["producer"] = self.sent.name
+                hello["producer"] = plan.producer
                 if self.welcomes and self.source.random() < plan.tells_first:
                     hello["first"] = self.acked + 1
             connection.write(json.dumps(hello).encode() + b"\n")

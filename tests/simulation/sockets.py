@@ -190,12 +190,14 @@ class Listener:
 
 
 class Epoll:
-    """epoll(7), level-triggered, for the ends of one process."""
+    """epoll(7), level-triggered, for ends of one process, or for other epolls."""
 
     def __init__(self, network: "Network") -> None:
         self._network = network
-        self._watched: dict[int, End] = {}
-        self._perhaps: dict[int, End] = {}  # those that may be ready
+        self._watched: dict[_Number, End | Epoll] = {}
+        self._perhaps: dict[_Number, End | Epoll] = {}  # those that may be ready
+        self.epoll: Epoll | None = None  # that watches this one
+        self.number = self
         self.closed = False
         self.loop: SimulatedLoop | None = network.loop
 
@@ -205,14 +207,14 @@ class Epoll:
     def fileno(self) -> "Epoll":
         return self  # the loop watches this object
 
-    def register(self, number: int, _mask: int) -> None:
-        end = self._network.ends[number]
+    def register(self, number: "_Number", _mask: int) -> None:
+        end = number if isinstance(number, Epoll) else self._network.ends[number]
         self._watched[number] = end
         end.epoll = self
         if end.is_readable:
             self.tell(end)
 
-    def unregister(self, number: int) -> None:
+    def unregister(self, number: "_Number") -> None:
         self._watched.pop(number).epoll = None
         self._perhaps.pop(number, None)
 
@@ -221,9 +223,13 @@ class Epoll:
         self._watched.pop(end.number, None)
         self._perhaps.pop(end.number, None)
 
-    def tell(self, end: End) -> None:
+    def tell(self, end: "End | Epoll") -> None:
         """Notes that an end may be ready."""
-        if end.number in self._watched and end.number not in self._perhaps:
+        if end.number not in self._watched:
+            return
+        if self.epoll is not None:
+            self.epoll.tell(self)
+        if end.number not in self._perhaps:
             self._perhaps[end.number] = end
             if self.loop is not None:
                 self.loop.look()
@@ -232,7 +238,7 @@ class Epoll:
     def is_readable(self) -> bool:
         return any(end.is_readable for end in self._perhaps.values())
 
-    def poll(self, _timeout: float, most: int) -> list[tuple[int, int]]:
+    def poll(self, _timeout: float, most: int) -> list[tuple["_Number", int]]:
         for number in [n for n, end in self._perhaps.items() if not end.is_readable]:
             del self._perhaps[number]
         ready = list(self._perhaps)
@@ -244,6 +250,7 @@ class Epoll:
         self.closed = True
 
 
+_Number = int | Epoll  # of what is watched
 OnTaken = Callable[[End], None]
 
 

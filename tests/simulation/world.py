@@ -25,7 +25,7 @@ from logengine.disk import atomic, file_system, writes
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
 from logengine.format.record import Peer
-from logengine.intake import connection, poller
+from logengine.intake import connection, poller, server
 from logengine.intake.quota import Admitted
 from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.server import Server
@@ -33,6 +33,7 @@ from logengine.reading import follower as follower_module
 from logengine.store.committer import Committer
 from logengine.upkeep import retention, rewrite
 from logengine.upkeep.compaction import Compactor
+from logengine.upkeep.retention_clock import RetentionClock
 from tests.simulation.calls import Fault, Latency, Space, SystemCalls, is_segment
 from tests.simulation.clock import Kernel, Process, Thread, current_thread
 from tests.simulation.coverage import Coverage, State
@@ -58,7 +59,9 @@ _CALM_S = 120.0  # within this time after the last failure everything is acknowl
 _CRITICAL = frozenset({"create", "write", "fsync", "replace", "sync directory"})
 _MODULES = [m for name, m in sorted(sys.modules.items()) if name.startswith("logengine.")]
 # Default arguments that are clocks were bound to the real clock at definition.
-_CLOCKS = [each.__init__ for each in (Server, Compactor, rewrite.Pace, retention.Retainer)]
+_CLOCKS = [
+    each.__init__ for each in (Server, Compactor, rewrite.Pace, retention.Retainer, RetentionClock)
+]
 
 
 @dataclass
@@ -770,6 +773,11 @@ class World:
             return "drop" if pending is not None and pending.attempts else "compactor"
         return "nobody"
 
+    def _hear_of_unread(self, event: str, fields: dict[str, Any]) -> None:
+        """Notes that what a sender had sent before it went is lost, as nobody was told."""
+        if event == "connection_gave_way" and fields["has_unread"]:
+            self.outside.by_end[fields["pid"]].sender.is_delivered = False
+
     def _heard(self, level: str, event: str, fields: dict[str, Any]) -> None:
         thread = current_thread()
         if thread is not None and not thread.process.is_alive:
@@ -786,6 +794,7 @@ class World:
         if life is None:
             return
         life.hear_of_removals(event, fields)
+        self._hear_of_unread(event, fields)
         if event in ("commit_failed", "stream_not_recovered"):
             self._hold_told_once(life, level, fields)
         elif event == "data_directory_unusable":
@@ -847,6 +856,8 @@ class World:
             time.time: lambda: wall_ns() / 1e9,
             time.monotonic: now,
             time.perf_counter: now,
+            time.clock_gettime: lambda _: kernel.now,
+            time.thread_time: now,
             time.sleep: kernel.sleep,
         }
         was_enabled = gc.isenabled()
@@ -865,6 +876,9 @@ class World:
                         function, "__defaults__", tuple(_replaced(clocks, d) for d in defaults)
                     )
                 )
+                named = function.__kwdefaults__ or {}
+                replaced = {name: _replaced(clocks, default) for name, default in named.items()}
+                enter(patch.object(function, "__kwdefaults__", replaced))
             for module in _MODULES:
                 if hasattr(module, "log"):
                     enter(patch.object(module, "log", log))
@@ -883,6 +897,7 @@ class World:
                 enter(patch.object(atomic, of_files, self.calls.raw_file))
             enter(patch.object(follower_module, "Inotify", self.notifications.begin))
             enter(patch.object(connection, "peer_of", _peer_of))
+            enter(patch.object(server, "uid_of", _uid_of))
             enter(patch.object(connection.Connection, "__hash__", _hash_of_connection))
             enter(patch.object(daemon, "gc", SimpleNamespace(freeze=lambda: None)))
             enter(patch.object(writes, "_ALIGNMENT", 512))
@@ -944,6 +959,10 @@ def _replaced(clocks: dict[Any, Any], default: Any) -> Any:
 
 def _peer_of(end: End) -> Peer:
     return Peer(end.number, end.uid, end.uid, "sender", None)
+
+
+def _uid_of(end: End) -> int:
+    return end.uid
 
 
 def _hash_of_connection(self: connection.Connection) -> int:

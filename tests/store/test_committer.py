@@ -17,10 +17,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
+from logengine.format.producers import Producer
+from logengine.store import store as store_module
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry, Pending
 from logengine.store.plan import PlannedSegment
-from logengine.store.settings import CommitConfig
+from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
 from logengine.store.stream import Recovery
 from tests.whole_path import whole_path
@@ -46,9 +48,11 @@ def entry(number: int, sender: Acks, size: int = 60, producer: str | None = None
 
 
 @asynccontextmanager
-async def committing(data: Path, **limits: Any) -> AsyncIterator[tuple[Committer, Store]]:
+async def committing(
+    data: Path, store_limits: LimitsConfig | None = None, **limits: Any
+) -> AsyncIterator[tuple[Committer, Store]]:
     with ThreadPoolExecutor(4) as executor:
-        store = Store(data, executor)
+        store = Store(data, executor, limits=store_limits)
         store.open()
         async with asyncio.TaskGroup() as tasks:
             # A disk that is held would hold the loop, and so the test.
@@ -300,9 +304,52 @@ async def test_a_producers_number_is_durable_with_its_record(tmp_path: Path) -> 
     async with committing(tmp_path) as (committer, store):
         committer.add("app", entry(7, Acks(), producer="p"))
         await committer.barrier("app")
-        assert store.last_durable("app", "p") == 7
-        assert store.last_durable("app", "other") == 0
-        assert store.last_durable("none", "p") == 0
+        assert store.last_durable("app", Producer(1000, "p")) == 7
+        assert store.last_durable("app", Producer(1000, "other")) == 0
+        assert store.last_durable("none", Producer(1000, "p")) == 0
+
+
+async def test_a_producer_with_waiting_records_or_a_connection_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = LimitsConfig(max_producers=4)
+    async with committing(tmp_path, limits, max_batch=10) as (committer, store):
+        for name in ("waits", "connected", "gone"):
+            committer.add("app", entry(1, Acks(), producer=name))
+        await committer.drained()
+        committer.is_connected = lambda stream, producer: producer.name == "connected"
+        states: list[PlannedSegment] = []
+
+        def noted(*arguments: Any) -> PlannedSegment:
+            states.append(planned := plan(*arguments))
+            return planned
+
+        plan = store.plan
+        monkeypatch.setattr(store, "plan", noted)
+        for number in range(8):  # each is a batch of its own
+            committer.add("app", entry(1, Acks(), producer=f"n{number}"))
+        committer.add("app", entry(2, Acks(), producer="waits"))
+        await committer.drained()
+        assert len(states) == 9
+        assert all(Producer(1000, "waits") in each.after.producers for each in states)
+        names = ["waits", "connected", "gone"]
+        known = [store.last_durable("app", Producer(1000, name)) for name in names]
+        assert known == [2, 1, 0]
+
+
+async def test_all_streams_together_remember_a_bounded_number_of_producers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_FEW_PRODUCERS", 2)
+    async with committing(tmp_path, LimitsConfig(max_producers=4)) as (committer, store):
+        streams = [f"s{number}" for number in range(40)]
+        for number in range(4):
+            for stream in streams:
+                committer.add(stream, entry(1, Acks(), producer=f"n{number}"))
+            await committer.drained()
+        counts = [len(store._durable[stream].producers) for stream in streams]
+        assert counts == [2] * 40  # at 16 times 4, no stream gets more than the few
+        assert store._producers == sum(counts)
 
 
 async def test_closing_drops_and_counts_what_waits(
@@ -634,12 +681,12 @@ async def test_a_failed_directory_sync_is_not_acked_and_doubles_nothing(
         # Visible, and yet neither acknowledged nor counted for a welcome.
         assert numbers_in(tmp_path, "app") == [1, 2]
         assert acks.numbers == [1]
-        assert store.last_durable("app", "p") == 1
+        assert store.last_durable("app", Producer(1000, "p")) == 1
         committer.add("app", entry(3, acks, producer="p"))
         await committer.drained()
         assert failures == 0
         assert numbers_in(tmp_path, "app") == [1, 2, 3]
-        assert store.last_durable("app", "p") == 3
+        assert store.last_durable("app", Producer(1000, "p")) == 3
 
 
 async def test_the_pause_starts_anew_after_a_success(
@@ -686,12 +733,12 @@ async def test_refused_records_alone_are_durable_too(tmp_path: Path) -> None:
         committer.add("app", Entry(b"", 0, TIME, 4, acks, "p"))
         await committer.drained()
         assert acks.numbers == [4]
-        assert store.last_durable("app", "p") == 4
+        assert store.last_durable("app", Producer(1000, "p")) == 4
         committer.add("app", entry(5, acks, producer="p"))
         await committer.drained()
         assert numbers_in(tmp_path, "app") == [5]
     async with committing(tmp_path) as (_, store):
-        assert store.last_durable("app", "p") == 5
+        assert store.last_durable("app", Producer(1000, "p")) == 5
 
 
 async def test_a_flood_into_a_new_stream_fails_nothing(
@@ -981,7 +1028,7 @@ async def test_the_number_of_a_refused_record_is_durable_after_a_failed_commit_t
         await committer.drained()
         assert committer.totals.failures == 1
         assert acks.numbers == [4]
-        assert store.last_durable("app", "p") == 4
+        assert store.last_durable("app", Producer(1000, "p")) == 4
         assert numbers_in(tmp_path, "app") == [1, 2]
 
 

@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from logengine.disk.directory import Directory
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError
+from logengine.format.producers import Producer
 from logengine.format.segment import segment_name
 from logengine.reading.reader import StreamReader
 from logengine.store import opening
@@ -28,6 +29,7 @@ from logengine.store.pending import Entry
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
 from logengine.store.stream import recover
+from logengine.units import Size
 from logengine.upkeep import compaction
 from logengine.upkeep.compaction import Compactor
 from logengine.upkeep.compaction_plan import CompactionConfig
@@ -151,7 +153,7 @@ async def test_small_segments_become_large_ones_and_those_are_sealed(data: Path)
         assert sum(sealed) >= 2
         assert len(headers) < 20
         assert all(64_000 <= header.bytes <= 128_000 for header in headers if header.is_sealed)
-        assert headers[-1].producers == {"p": at.number}
+        assert headers[-1].producers_of == {1000: {"p": at.number}}
 
 
 async def test_the_active_segment_is_never_touched(data: Path) -> None:
@@ -196,6 +198,21 @@ async def test_a_segment_without_records_is_left_to_the_commits(data: Path) -> N
         at.check()
 
 
+async def test_a_stream_without_records_that_the_store_forgets_is_forgotten(data: Path) -> None:
+    async with running(data, LimitsConfig(active_cache=Size(0))) as at:
+        waiter = Waiter()
+        at.committer.add("app", Entry(b"", 0, TIME, 1, waiter, "p"))
+        await waiter.reached.wait()
+        await at.commit("other")
+        assert at.store.forget_unused("app")
+        await at.pass_time(LIMITS.seal_small_after + 1)
+        assert not at.compactor.totals.failures
+        await at.commit("app")
+        await at.pass_time(LIMITS.seal_small_after + 1)
+        assert not at.compactor.totals.failures
+        at.check()
+
+
 async def test_a_stream_found_at_the_start_is_compacted(data: Path) -> None:
     async with running(data, compacts=False) as at:
         for _ in range(100):
@@ -210,7 +227,7 @@ async def test_a_stream_found_at_the_start_is_compacted(data: Path) -> None:
         at.number = 900
         await at.commit()
         at.check()
-        assert at.store.last_durable("app", "p") == 901
+        assert at.store.last_durable("app", Producer(1000, "p")) == 901
 
 
 async def test_streams_that_press_on_the_cache_are_compacted_too(data: Path) -> None:
@@ -545,3 +562,27 @@ async def test_a_stream_that_was_recovered_late_is_sealed_without_a_commit(data:
             await at.pass_time(2000)
             assert at.names() == [segment_name(1, compressed=True)]
             assert at.compactor.totals.failures == 0
+
+
+async def test_a_rewrite_leaves_the_reserve_free_and_nothing_behind(data: Path) -> None:
+    async with running(data, compacts=False) as at:
+        for _ in range(3):
+            await at.commit(records=9)
+        names = at.names()
+
+        def rewriter(reserve: int) -> Rewriter:
+            return Rewriter(
+                data,
+                Pace(math.inf),
+                names=at.store.names,
+                direct_above=16_000,
+                level=1,
+                reserve=lambda: reserve,
+            )
+
+        with pytest.raises(OSError, match="the rest is left to records") as caught:
+            rewriter(2**60).copy("app", 1)
+        assert caught.value.errno == errno.ENOSPC
+        assert at.names() == names
+        rewriter(1).copy("app", 1).abort()
+        at.check()

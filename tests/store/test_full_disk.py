@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import list_segments, read_segment
+from logengine.format.producers import Producer
 from logengine.format.segment import segment_name
 from logengine.store.committer import Committer
 from logengine.store.drop_oldest import StoredSegment
@@ -135,7 +136,7 @@ async def test_the_oldest_go_and_what_comes_is_stored(
         committer.add("app", entry(3 * OLD, Acks()))
         await committer.drained()
         assert list_segments(tmp_path / "app")[-1] == 3 * OLD
-        assert committer._store.last_durable("app", "p") == 3 * OLD - 1
+        assert committer._store.last_durable("app", Producer(1000, "p")) == 3 * OLD - 1
 
 
 async def test_a_stream_that_blocks_loses_nothing_for_another_that_drops(
@@ -403,7 +404,7 @@ async def test_killed_at_any_call_what_is_left_is_the_newest_part_whole(tmp_path
         assert not recovery.gaps
         assert not recovery.damaged
         assert recovery.state.next_seq == OLD + 1
-        assert recovery.state.producers == {"p": OLD}
+        assert recovery.state.producers == {Producer(1000, "p"): OLD}
         left.append(len(firsts))
     assert left == sorted(left, reverse=True)
     assert (left[0], left[-1]) == (OLD, OLD - 5)

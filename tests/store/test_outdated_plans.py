@@ -16,6 +16,7 @@ import pytest
 from logengine.disk.directory import create_directories
 from logengine.disk.segment_file import list_segments
 from logengine.errors import OutdatedPlan
+from logengine.format.producers import Producer
 from logengine.store.plan import Addition
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
@@ -69,7 +70,7 @@ def test_a_plan_made_on_a_commit_that_failed_is_not_published(
     assert list_segments(tmp_path / "app") == [1]
     assert not commit(store, plan(store, 2))
     assert list_segments(tmp_path / "app") == [1, 2]
-    assert store.last_durable("app", "p") == 2
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 2
 
 
 def test_a_plan_that_comes_before_its_turn_is_not_published(store: Store, tmp_path: Path) -> None:
@@ -122,12 +123,12 @@ def test_a_producer_hears_what_is_durable_and_not_what_is_planned(
 ) -> None:
     assert not commit(store, plan(store, 1))
     planned = plan(store, 2)
-    assert store.last_durable("app", "p") == 1
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 1
     failing_once(monkeypatch, "fsync")
     assert commit(store, planned)
-    assert store.last_durable("app", "p") == 1
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 1
     assert not commit(store, plan(store, 2))
-    assert store.last_durable("app", "p") == 2
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 2
 
 
 def test_a_stream_whose_directory_was_not_synced_is_not_durable(
@@ -155,7 +156,7 @@ def test_a_stream_whose_directory_was_not_synced_is_not_durable(
     assert failure.errno == errno.EIO
     assert (tmp_path / "app").is_dir(), "the directory could not be removed"
     assert list_segments(tmp_path / "app") == []
-    assert store.last_durable("app", "p") == 0
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 0
     syncs_fail = False
     assert not commit(store, plan(store, 1))
     assert list_segments(tmp_path / "app") == [1]
@@ -172,7 +173,7 @@ def test_a_plan_made_on_a_commit_that_failed_stays_outdated_after_another_in_its
     assert not commit(store, plan(store, 7))
     assert isinstance(commit(store, second)["app"], OutdatedPlan)
     assert list_segments(tmp_path / "app") == [1, 2]
-    assert store.last_durable("app", "p") == 7
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 7
 
 
 def test_a_plan_that_is_outdated_by_what_its_own_commit_awaits_is_not_published(

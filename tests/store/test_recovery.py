@@ -12,6 +12,7 @@ import pytest
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header
 from logengine.format.cover import COVER_SEGMENTS_MAX, MERGED_SEGMENTS_MAX
+from logengine.format.producers import Producer
 from logengine.format.segment import Header, segment_name
 from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition, StreamState, append
@@ -21,6 +22,7 @@ from logengine.upkeep.rewrite import Pace, Rewriter
 from tests.crash.rig.drawn_streams import lose_one
 from tests.unnoted import unnoted
 
+PRODUCER = Producer(1000, "p")
 TIME = "2026-11-23T20:00:00.000001Z"
 
 
@@ -57,7 +59,7 @@ def write_compressed(directory: Path, first: int, last: int) -> Path:
 
 
 def commit(directory: Path, state: StreamState, number: int) -> StreamState:
-    addition = Addition([line(number)], 1, TIME, TIME, {"p": number})
+    addition = Addition([line(number)], 1, TIME, TIME, {PRODUCER: number})
     plan, after = append(state, addition, rewrite_limit=65536, max_producers=10)
     SegmentWriter(directory.parent, plan, names=unnoted(), direct_above=65536).publish()
     return after
@@ -98,7 +100,7 @@ def test_a_stream_goes_on_behind_a_compressed_segment(stream: Path) -> None:
     assert path.read_bytes() == before
     assert bodies(stream) == b"".join(map(line, range(1, 6)))
     assert state_of(stream).next_seq == 6
-    assert state_of(stream).producers == {"p": 5}
+    assert state_of(stream).producers == {Producer(None, "p"): 3, PRODUCER: 5}
 
 
 def test_covered_segments_of_either_kind_are_removed_with_a_sync_after_each(

@@ -17,6 +17,7 @@ from logengine.disk.durable_mark import DurableMarks, Mark, MarkReader
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.segment_file import list_segments
 from logengine.errors import AtomicWriteError
+from logengine.format.producers import Producer
 from logengine.format.segment import segment_name
 from logengine.store import stream
 from logengine.store.settings import CommitConfig
@@ -74,7 +75,7 @@ def test_after_a_kill_in_the_same_boot_the_newest_segment_is_written_again(tmp_p
     before = files(tmp_path)
     store = opened(tmp_path)
     assert changed(before, tmp_path) == [segment_name(3)]
-    assert store.last_durable("app", "p") == 3
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 3
     assert not commit(store, 4)
     store.close()
     assert not (tmp_path / CRASH_MARK_NAME).exists()
@@ -100,7 +101,9 @@ def test_after_a_kill_every_stream_is_written_again_by_the_threads(tmp_path: Pat
     with patch.object(stream, "_copy_in_place", wraps=stream._copy_in_place) as copy:
         store = opened(tmp_path)
     assert copy.call_count == len(names)
-    assert [store.last_durable(name, "p") for name in names] == [1] * len(names)
+    assert [store.last_durable(name, Producer(os.getuid(), "p")) for name in names] == [1] * len(
+        names
+    )
     store.close()
 
 
@@ -204,7 +207,7 @@ def test_where_writing_again_fails_the_stream_is_tried_again_later(tmp_path: Pat
     assert not store.is_ready("app")
     asyncio.run(store.recover_stream("app"))
     assert changed(before, tmp_path) == [segment_name(1)]
-    assert store.last_durable("app", "p") == 1
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 1
 
 
 def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
@@ -215,7 +218,7 @@ def test_on_a_full_disk_a_stream_goes_on_where_no_sync_is_noted_to_have_failed(
     full = AtomicWriteError(errno.ENOSPC, "injected")
     with patch.object(AtomicWriter, "prepare", side_effect=full):
         store = opened(tmp_path)
-    assert store.last_durable("app", "p") == 6
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 6
     # What may cover them may be lost.
     assert list_segments(tmp_path / "app") == [1, 2, 3, 4, 5, 6]
     store.names.note_failed_sync("app")
@@ -243,7 +246,7 @@ def test_on_a_full_disk_what_was_never_marked_as_durable_waits_for_room(tmp_path
     assert MarkReader(tmp_path, BOOT).read("app") == Mark(1, 1)
     asyncio.run(store.recover_stream("app"))
     assert changed(before, tmp_path) == [segment_name(2)]
-    assert store.last_durable("app", "p") == 2
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 2
     assert MarkReader(tmp_path, BOOT).read("app") == Mark(2, 3)
     store.close()
 
@@ -268,7 +271,7 @@ def test_a_newest_segment_that_cannot_be_read_to_be_written_again_is_waited_for(
     assert not store.is_ready("app")
     assert changed(before, tmp_path) == []
     state = asyncio.run(store.recover_stream("app")).state
-    assert (state.next_seq, state.producers) == (3, {"p": 2})
+    assert (state.next_seq, state.producers) == (3, {Producer(os.getuid(), "p"): 2})
     assert changed(before, tmp_path) == [segment_name(2)]
     store.close()
 
@@ -356,7 +359,7 @@ def test_what_a_failed_commit_left_is_not_taken_for_durable_by_the_same_process(
     assert list_segments(tmp_path / "app") == [1, 2]
     # As the committer does where the data directory could not be used for a moment.
     asyncio.run(store.recover_stream("app"))
-    assert store.last_durable("app", "p") == 1
+    assert store.last_durable("app", Producer(os.getuid(), "p")) == 1
     assert not commit(store, 2)
     assert list_segments(tmp_path / "app") == [1, 2]
     store.close()

@@ -21,6 +21,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from logengine.format.producers import Producer
 from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition
 from logengine.store.settings import CommitConfig, LimitsConfig
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 STREAMS = ("app", "audit", "web")
 COMMIT = CommitConfig(rewrite_limit=300)
+PRODUCER = Producer(1000, "p")
 LIMITS = LimitsConfig(max_producers=2, active_cache=500)
 
 
@@ -86,7 +88,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert more == self.waiting[stream][: len(more)]
             self.durable[stream] = found
             self.waiting[stream] = self.waiting[stream][len(more) :]
-            known = self.store.last_durable(stream, "p")
+            known = self.store.last_durable(stream, PRODUCER)
             assert known == (found[-1] if found else 0)
 
     def stored(self, stream: str) -> list[int]:
@@ -120,7 +122,7 @@ class StoreMachine(RuleBasedStateMachine):
                     len(numbers),
                     time,
                     time,
-                    {"p": numbers[-1]},
+                    {PRODUCER: numbers[-1]},
                 ),
             )
             for stream, numbers in taken.items()

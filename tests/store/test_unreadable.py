@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from logengine.disk.segment_file import _SegmentFile, list_segments
 from logengine.errors import RepairRefused
+from logengine.format.producers import Producer
 from logengine.format.segment import segment_name
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig
@@ -134,7 +135,7 @@ async def test_the_other_streams_go_on_and_this_one_as_soon_as_it_can_be_read(
             sectors.names = set()
             await welcome
             assert acks.numbers == [SEGMENTS + 1]
-            assert store.last_durable("app", "p") == SEGMENTS + 1
+            assert store.last_durable("app", Producer(1000, "p")) == SEGMENTS + 1
             await committer.drained()
             assert committer.failing() == []
     told = [line["event"] for line in logs if line["log_level"] in ("error", "warning")]
@@ -224,7 +225,10 @@ def test_where_only_the_records_cannot_be_read_the_stream_goes_on_in_a_new_segme
     recovery = recover(
         tmp_path / "app", names=unnoted(), rewrite_limit=65536, active_bytes_max=65536
     )
-    assert (recovery.state.next_seq, recovery.state.producers) == (2, {"p": 1})
+    assert (recovery.state.next_seq, recovery.state.producers) == (
+        2,
+        {Producer(os.getuid(), "p"): 1},
+    )
     assert recovery.state.active is None
     assert [each.path for each in recovery.unread] == [str(tmp_path / "app" / segment_name(1))]
     assert recovery.damaged == []

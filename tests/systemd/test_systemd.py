@@ -95,8 +95,8 @@ def machine() -> Iterator[Machine]:
     with tempfile.TemporaryDirectory(prefix="logengine-systemd-") as name:
         wheels = Path(name, "wheels")
         download = [sys.executable, "-m", "pip", "download", "--quiet", "-d", str(wheels)]
-        subprocess.run([*download, "-r", str(PROJECT / "requirements.lock")], check=True)
-        subprocess.run([*download, "hatchling"], check=True)
+        for lock in ("requirements.lock", "requirements-build.lock"):
+            subprocess.run([*download, "-r", str(PROJECT / lock)], check=True)
         root = Path(name, "root")
         subprocess.run(["cp", "-a", str(BASE), str(root)], check=True)
         machine = Machine(root, wheels)

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from logengine.intake.admission import UNLIMITED, Admission
 from logengine.intake.quota_gate import QuotaGate
+from logengine.intake.shares import Rule
 
 
 @dataclass
@@ -13,6 +14,7 @@ class Queue:
 
     pending_bytes: int = 0
     without_room: set[str] = field(default_factory=set)
+    of_others: dict[int, int] = field(default_factory=dict)  # of `pending_bytes`; else it is root's
 
     def has_room(self, stream: str, _bytes_max: int) -> bool:
         return stream not in self.without_room
@@ -22,6 +24,13 @@ class Queue:
 
     def commit_now(self) -> None:
         self.is_asked = True
+
+    def bytes_of_uid(self, uid: int) -> int:
+        return self.of_others.get(uid, self.pending_bytes if uid == 0 else 0)
+
+    @property
+    def uids(self) -> set[int]:
+        return {0, *self.of_others}
 
 
 @dataclass(eq=False)
@@ -52,10 +61,15 @@ class Sender:
             self.admission.pause(self)
 
 
-def admitting(queue: Queue) -> Admission:
+def admitting(queue: Queue, memory: Rule | None = None) -> Admission:
     quotas = QuotaGate(None, 1.0, lambda: None, lambda _stream, _record: None)
     return Admission(
-        cast("Any", queue), quotas, max_pending=100, max_pending_stream=50, stall_timeout_s=3600
+        cast("Any", queue),
+        quotas,
+        memory=memory or Rule(100, 0),
+        privileged={0},
+        max_pending_stream=50,
+        stall_timeout_s=3600,
     )
 
 
@@ -147,3 +161,51 @@ async def test_whole_records_may_be_read_where_unfinished_ones_fill_the_memory()
     holder.hold(120)
     assert admission.may_finish_records(other)
     assert admission.room_for(other) is None
+
+
+# Users who share the memory.
+
+ONE, TWO = 1000, 1001
+
+
+async def test_a_user_with_its_share_in_memory_does_not_hold_up_others() -> None:
+    queue = Queue(pending_bytes=800, of_others={ONE: 800, 0: 0})
+    admission = admitting(queue, Rule(1000, 100, 0.8))
+    one, two, root = (Sender(admission, uid=uid) for uid in (ONE, TWO, 0))
+    for sender in (one, two, root):
+        sender.wants_to_read()
+    assert (one.is_read, two.is_read, root.is_read) == (False, True, True)
+    assert admission.is_full
+    two.hold(80)
+    root.hold(180)
+    assert admission.room_for(two) is None
+    assert admission.room_for(root) is None
+    queue.pending_bytes = queue.of_others[ONE] = 400
+    admission.let_go_on()
+    assert one.is_read
+    assert not admission.is_full
+
+
+async def test_what_is_reserved_for_root_is_given_to_nobody_else() -> None:
+    queue = Queue(pending_bytes=900, of_others={ONE: 900, 0: 0})
+    admission = admitting(queue, Rule(1000, 100, 1.0))
+    assert admission.room_for(Sender(admission, uid=TWO)) is None
+    root = Sender(admission, uid=0)
+    root.hold(99)
+    assert admission.room_for(root) is UNLIMITED
+    root.hold(1)
+    assert admission.room_for(root) is None
+
+
+async def test_each_user_has_a_sender_of_its_own_that_finishes_its_record() -> None:
+    admission = admitting(Queue(), Rule(1000, 0, 0.8))
+    senders = [Sender(admission, uid=uid) for uid in (ONE, ONE, TWO, TWO)]
+    for sender, held_bytes in zip(senders, (500, 300, 90, 80), strict=True):
+        sender.hold(held_bytes)
+    for sender in senders:
+        sender.wants_to_read()
+    # Those that want to read first are elected at once; the others wait for them.
+    assert [sender.is_read for sender in senders] == [True, False, True, False]
+    senders[2].hold(-90, finished=True)
+    assert senders[3].is_read, "its user has room again"
+    assert not senders[1].is_read

@@ -223,6 +223,25 @@ def test_a_hello_says_who_and_from_where() -> None:
     assert json.loads(Conversation(box, "app", "web-1").hello())["first"] == 5
 
 
+def test_a_client_that_was_forgotten_hears_so_before_it_sends_anything() -> None:
+    box = outbox(3)
+    heard: list[str] = []
+    first = Conversation(box, "app", "web-1", heard.append)
+    first.receive(b'{"welcome":1,"next":1,"max_record":1000,"known":0}\n')
+    sent(box)
+    first.receive(b'{"ack":1}\n')
+    assert heard == []
+    again = Conversation(box, "app", "web-1", heard.append)
+    again.hello()
+    again.receive(b'{"welcome":1,"next":2,"max_record":1000,"known":0}\n')
+    assert "continues at number 2, and sends again 2 records" in heard.pop()
+    for answer in (b'"next":2,"known":1', b'"next":2'):  # known; an older daemon
+        known = Conversation(box, "app", "web-1", heard.append)
+        known.hello()
+        known.receive(b'{"welcome":1,"max_record":1000,%s}\n' % answer)
+        assert heard == []
+
+
 def test_answers_may_come_in_any_pieces_and_with_unknown_keys() -> None:
     box = outbox(2)
     conversation = Conversation(box, "app", "web-1")

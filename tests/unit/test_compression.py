@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import msgspec
@@ -176,11 +177,12 @@ def test_a_segment_sealed_between_two_looks_is_found(
     looks = []
     open_file = os.open
 
-    def seal_meanwhile(path: str, flags: int) -> int:
-        looks.append(path)
-        if len(looks) == 2:
-            compress_file(plain)
-        return open_file(path, flags)
+    def seal_meanwhile(name: str, *arguments: Any, **options: Any) -> int:
+        if first_of_name(os.path.basename(name)):
+            looks.append(name)
+            if len(looks) == 2:
+                compress_file(plain)
+        return open_file(name, *arguments, **options)
 
     monkeypatch.setattr(os, "open", seal_meanwhile)
     assert read_header(tmp_path / "app", 1).is_compressed

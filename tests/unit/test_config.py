@@ -301,6 +301,7 @@ PATH_108 = "/" + "a" * 107
         ("[compaction]\nfanout = 32", "compaction.fanout"),
         ("[compaction]\nseal_after = '0s'", "compaction.seal_after: 0ms; expected more than 0ms"),
         ("[retention]\nkeep_free = '100%'", "retention.keep_free: '100%'; expected a size such as"),
+        ("[quota]\nkeep_free = 'most'", "quota.keep_free: 'most'; expected a size such as"),
         ("[retention]\nmax_age = 30", "retention.max_age: 30; expected a duration such as"),
         (
             "[retention]\nmax_age = '30d'\n[compaction]\nenabled = false",

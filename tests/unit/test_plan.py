@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logengine.format.producers import Producer
 from logengine.format.segment import FORMAT_VERSION, Header, decode_header
 from logengine.store.plan import (
     SEGMENT_RECORDS_MAX,
@@ -17,13 +18,21 @@ from logengine.store.plan import (
     plan_recovery,
 )
 
+UID = 1000
+
 
 def at(second: int) -> str:
     return f"2026-11-23T20:00:{second:02d}.000000Z"
 
 
 def adding(text: bytes, *, time: int = 0, **producers: int) -> Addition:
-    return Addition([text + b"\n"] if text else [], int(bool(text)), at(time), at(time), producers)
+    return Addition(
+        [text + b"\n"] if text else [],
+        int(bool(text)),
+        at(time),
+        at(time),
+        {Producer(UID, name): number for name, number in producers.items()},
+    )
 
 
 def added(
@@ -85,14 +94,14 @@ def test_the_least_recently_active_producers_are_forgotten_first() -> None:
     state = StreamState("app")
     for number, name in enumerate(["a", "b", "c", "a", "d"], 1):
         plan, state = added(state, adding(b"x", **{name: number}))
-    assert header_of(plan).producers == {"c": 3, "a": 4, "d": 5}
-    assert list(state.producers) == ["c", "a", "d"]
+    assert header_of(plan).producers_of == {UID: {"c": 3, "a": 4, "d": 5}}
+    assert list(state.producers) == [Producer(UID, name) for name in "cad"]
 
 
 def test_a_refused_record_alone_advances_its_producer() -> None:
     plan, state = added(StreamState("app"), adding(b"", time=5, web=1))
     assert header_of(plan).count == 0
-    assert header_of(plan).producers == {"web": 1}
+    assert header_of(plan).producers_of == {UID: {"web": 1}}
     assert state.next_seq == 1
     plan, state = added(state, adding(b"x", time=2, web=2))
     header = header_of(plan)
@@ -151,7 +160,7 @@ def segment(first: int, last: int, latest: int = 0) -> Found:
 def test_recovery_goes_on_behind_the_newest() -> None:
     plan = plan_recovery("app", [segment(1, 10), segment(11, 20)])
     assert (plan.covered, plan.gaps, plan.state.next_seq) == ([], [], 21)
-    assert plan.state.producers == {"p": 20}
+    assert plan.state.producers == {Producer(None, "p"): 20}
 
 
 @given(st.sets(st.integers(1, 4)))
@@ -172,7 +181,7 @@ def test_a_gap_is_told() -> None:
 def test_numbers_of_an_unreadable_newest_segment_are_never_used_again() -> None:
     plan = plan_recovery("app", [segment(1, 10), Found(11, None)])
     assert plan.state.next_seq == 11 + SEGMENT_RECORDS_MAX
-    assert plan.state.producers == {"p": 10}
+    assert plan.state.producers == {Producer(None, "p"): 10}
     assert plan.newest is None
     plan = plan_recovery("app", [Found(11, None), segment(500, 600)])
     assert (plan.gaps, plan.state.next_seq) == ([], 601)

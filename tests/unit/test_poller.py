@@ -1,19 +1,69 @@
 import asyncio
+import select
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable
 
 import pytest
 
-from logengine.intake.poller import READS_PER_TURN, Poller
+from logengine.intake.poller import TURN_S, Poller
+from logengine.intake.turns import READ_BYTES_FIRST, READ_BYTES_MIN, READ_COST_S, ReadSize
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    yield ours, theirs
-    ours.close()
-    theirs.close()
+async def poller() -> AsyncIterator[Poller]:
+    clock = Clock()
+    made = Poller(lambda: clock.now_s)
+    made.clock = clock  # type: ignore[attr-defined]
+    yield made
+    made.close()
+
+
+class Clock:
+    """A time that passes only in reads."""
+
+    now_s = 0.0
+
+
+class Sender:
+    """Both ends of a socket, read by `read`, or one byte at a time."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        flow: Hashable = 0,
+        read: Callable[[socket.socket], bytes] = lambda ours: ours.recv(1),
+        cost_s: float = 0.0,
+        worked_bytes: int = 1,
+    ) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.flow = flow
+        self.read_size = ReadSize()
+        self.calls: list[bytes] = []
+        self.turns: list[int] = []
+        self._read = read
+        self._cost_s = cost_s
+        self._worked_bytes = worked_bytes
+        self._poller = poller
+        poller.enter(flow)
+
+    def watch(self) -> "Sender":
+        self._poller.add(self.ours, self)
+        return self
+
+    def on_readable(self) -> int:
+        self.turns.append(self._poller.turns)
+        self._poller.clock.now_s += self._cost_s  # type: ignore[attr-defined]
+        self.calls.append(self._read(self.ours))
+        return self._worked_bytes
+
+    def close(self) -> None:
+        if self._poller.watches(self.ours):
+            self._poller.remove(self.ours)
+        self.ours.close()
+        self.theirs.close()
+        self._poller.leave(self.flow)
 
 
 async def turns(count: int = 5) -> None:
@@ -21,97 +71,195 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_can_be_read_is_told_until_it_is_read(pair) -> None:
-    ours, theirs = pair
-    poller = Poller()
-    calls: list[bytes] = []
-    poller.add(ours, lambda: calls.append(ours.recv(1)))
+async def test_what_can_be_read_is_told_until_it_is_read(poller: Poller) -> None:
+    sender = Sender(poller).watch()
     await turns()
-    assert calls == []
-    theirs.send(b"ab")
+    assert sender.calls == []
+    sender.theirs.send(b"ab")
     await turns()
-    assert calls == [b"a", b"b"]
+    assert sender.calls == [b"a", b"b"]
+    sender.close()
+
+
+async def test_who_was_removed_is_not_told_and_may_come_back(poller: Poller) -> None:
+    sender = Sender(poller).watch()
+    sender.theirs.send(b"a")
+    poller.remove(sender.ours)
+    await turns()
+    assert sender.calls == []
+    sender.watch()
+    await turns()
+    assert sender.calls == [b"a"]
+    sender.close()
+
+
+async def test_a_turn_is_bounded_by_its_time_and_leaves_nobody_out(poller: Poller) -> None:
+    senders = [Sender(poller, cost_s=TURN_S / 10).watch() for _ in range(100)]
+    for sender in senders:
+        sender.theirs.send(b"x")
+    await turns(20)
+    assert [len(sender.calls) for sender in senders] == [1] * 100
+    of_each_turn = Counter(turn for sender in senders for turn in sender.turns)
+    assert max(of_each_turn.values()) <= 11
+    for sender in senders:
+        sender.close()
+
+
+async def test_one_read_that_takes_longer_than_a_turn_ends_it(poller: Poller) -> None:
+    slow, other = (Sender(poller, cost_s=100 * TURN_S).watch() for _ in range(2))
+    for sender in (slow, other):
+        sender.theirs.send(b"x")
+    await turns()
+    assert slow.turns != other.turns
+    for sender in (slow, other):
+        assert sender.calls == [b"x"]
+        sender.close()
+
+
+async def test_a_user_with_many_connections_gets_no_more_than_a_user_with_one(
+    poller: Poller,
+) -> None:
+    many = [Sender(poller, "many", cost_s=TURN_S / 20).watch() for _ in range(64)]
+    one = Sender(poller, "one", cost_s=TURN_S / 20).watch()
+    for sender in (*many, one):
+        sender.theirs.send(b"x" * 1000)
+    while len(one.calls) < 500:
+        await turns(1)
+    of_many = sum(len(sender.calls) for sender in many)
+    assert 0.9 <= of_many / len(one.calls) <= 1.1
+    # And its own connections take turns.
+    assert max(len(s.calls) for s in many) - min(len(s.calls) for s in many) <= 2
+    for sender in (*many, one):
+        sender.close()
+
+
+async def test_a_user_whose_reads_take_long_gets_no_more_time_than_others(poller: Poller) -> None:
+    dear = [Sender(poller, "dear", cost_s=3 * TURN_S).watch() for _ in range(16)]
+    cheap = Sender(poller, "cheap", cost_s=TURN_S / 100).watch()
+    for sender in (*dear, cheap):
+        sender.theirs.send(b"x" * 10_000)
+    while len(cheap.calls) < 6000:
+        await turns(1)
+    of_dear_s = sum(len(sender.calls) for sender in dear) * 3 * TURN_S
+    assert 0.9 <= of_dear_s / (len(cheap.calls) * TURN_S / 100) <= 1.1
+    for sender in (*dear, cheap):
+        sender.close()
+
+
+async def test_a_new_sender_is_read_after_one_read_of_each_busy_user(poller: Poller) -> None:
+    busy = [Sender(poller, user, cost_s=TURN_S).watch() for user in range(5) for _ in range(20)]
+    for sender in busy:
+        sender.theirs.send(b"x" * 1000)
+    await turns(100)
+    before = sum(len(sender.calls) for sender in busy)
+    new = Sender(poller, "new").watch()
+    new.theirs.send(b"hello")
+    while not new.calls:
+        await turns(1)
+    assert sum(len(sender.calls) for sender in busy) - before <= 6
+    for sender in (*busy, new):
+        sender.close()
+
+
+async def test_a_sender_of_costly_bytes_is_read_in_small_pieces(poller: Poller) -> None:
+    costly = Sender(
+        poller, cost_s=20 * READ_COST_S, worked_bytes=READ_BYTES_FIRST, read=lambda s: s.recv(1)
+    ).watch()
+    costly.theirs.send(b"xx")
+    await turns()
+    assert costly.read_size.size_bytes == READ_BYTES_MIN
+    costly.close()
+
+
+async def test_after_a_costly_read_the_loop_has_time_for_the_acks_of_other_users() -> None:
+    clock = Clock()
+    poller = Poller(lambda: clock.now_s, lambda: clock.now_s)
+    poller.clock = clock  # type: ignore[attr-defined]
+    costly = Sender(poller, "costly", cost_s=50 * TURN_S).watch()
+    costly.theirs.send(b"xyz")
+    while not costly.calls:
+        await turns(1)
+    assert not poller.is_resting  # it is the only user
+    other = Sender(poller, "other").watch()
+    while len(costly.calls) < 2:
+        await turns(1)
+    assert poller.is_resting
+    while len(costly.calls) < 3:
+        await turns(1)
     poller.close()
+    for sender in (costly, other):
+        sender.theirs.close()
+        sender.ours.close()
 
 
-async def test_who_was_removed_is_not_told_and_may_come_back(pair) -> None:
-    ours, theirs = pair
-    poller = Poller()
-    calls: list[bytes] = []
-    theirs.send(b"a")
-    poller.add(ours, lambda: calls.append(ours.recv(1)))
-    poller.remove(ours)
+async def test_nothing_is_kept_of_a_user_whose_last_sender_has_left(poller: Poller) -> None:
+    for user in range(50):
+        senders = [Sender(poller, user).watch() for _ in range(3)]
+        for sender in senders:
+            sender.theirs.send(b"x")
+        await turns()
+        for sender in senders:
+            assert sender.calls
+            sender.close()
+    assert poller.flows == 0
+    assert poller._schedule.flows <= 1  # that of users for whom there was no descriptor
+    assert len(poller._polled) == 1
+
+
+async def test_users_for_whom_there_is_no_descriptor_are_read_all_the_same(
+    poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left() -> None:
+        raise OSError
+
+    monkeypatch.setattr(select, "epoll", none_left)
+    senders = [Sender(poller, user).watch() for user in range(3)]
+    monkeypatch.undo()
+    senders += [Sender(poller, "late").watch()]
+    for sender in senders:
+        sender.theirs.send(b"x")
     await turns()
-    assert calls == []
-    poller.add(ours, lambda: calls.append(ours.recv(1)))
-    await turns()
-    assert calls == [b"a"]
-    poller.close()
+    for sender in senders:
+        assert sender.calls == [b"x"]
+        sender.close()
+    assert poller.flows == 0
 
 
-async def test_a_turn_is_bounded_and_leaves_nobody_out() -> None:
-    pairs = [socket.socketpair() for _ in range(READS_PER_TURN + 10)]
-    poller = Poller()
-    told: dict[int, int] = {}  # in which turn each was read
+async def test_who_is_closed_by_another_of_the_same_turn_is_left_alone(poller: Poller) -> None:
+    senders: list[Sender] = []
 
-    def read(number: int) -> None:
-        pairs[number][0].recv(1)
-        told[number] = poller.turns
-
-    for number, (ours, theirs) in enumerate(pairs):
-        theirs.send(b"x")
-        poller.add(ours, lambda number=number: read(number))  # type: ignore[misc]
-    await turns(10)
-    assert len(told) == len(pairs)
-    assert [list(told.values()).count(turn) for turn in (1, 2)] == [READS_PER_TURN, 10]
-    poller.close()
-    for ours, theirs in pairs:
-        ours.close()
-        theirs.close()
-
-
-async def test_who_is_closed_by_another_of_the_same_turn_is_left_alone() -> None:
-    first, second = socket.socketpair(), socket.socketpair()
-    poller = Poller()
-    calls: list[str] = []
-
-    def read(name: str, ours: socket.socket, other: socket.socket) -> None:
-        calls.append(name)
-        ours.recv(1)
-        poller.remove(other)
+    def read(ours: socket.socket) -> bytes:
+        (other,) = (sender for sender in senders if sender.ours is not ours)
         other.close()
+        return ours.recv(1)
 
-    for mine, other in ((first, second), (second, first)):
-        mine[1].send(b"x")
-        poller.add(mine[0], lambda a=mine[0], b=other[0]: read("x", a, b))  # type: ignore[misc]
+    senders += [Sender(poller, read=read).watch() for _ in range(2)]
+    for sender in senders:
+        sender.theirs.send(b"x")
     await turns()
-    assert calls == ["x"]
-    poller.close()
-    for one in (*first, *second):
-        one.close()
+    assert sorted(len(sender.calls) for sender in senders) == [0, 1]
+    next(sender for sender in senders if sender.calls).close()
 
 
-async def test_a_sender_that_is_gone_is_told_of_until_it_is_removed(pair) -> None:
-    ours, theirs = pair
-    ours.send(b"never read")
-    theirs.send(b"last words")
-    theirs.close()  # with something unread: that is an error at our end
-    poller = Poller()
-    received: list[bytes] = []
-
-    def read() -> None:
+async def test_a_sender_that_is_gone_is_told_of_until_it_is_removed(poller: Poller) -> None:
+    def read(ours: socket.socket) -> bytes:
         try:
-            received.append(ours.recv(4))
+            received = ours.recv(4)
         except ConnectionResetError:
-            received.append(b"")
-        if not received[-1]:
+            received = b""
+        if not received:
             poller.remove(ours)
+        return received
 
-    poller.add(ours, read)
+    sender = Sender(poller, read=read)
+    sender.ours.send(b"never read")
+    sender.theirs.send(b"last words")
+    sender.theirs.close()  # with something unread: that is an error at our end
+    sender.watch()
     await turns(10)
-    assert b"".join(received) == b"last words"
-    assert received[-1] == b""
-    poller.close()
+    assert b"".join(sender.calls) == b"last words"
+    assert sender.calls[-1] == b""
+    sender.close()
 
 
 async def test_closing_twice_does_no_harm() -> None:

@@ -5,6 +5,7 @@ from math import inf
 import pytest
 
 from logengine.intake.quota import SCAN_EVERY_S, Dropped, QuotaConfig, Quotas, TokenBucket
+from logengine.units import RecordsPerSecond, Size
 
 FREE = QuotaConfig()
 APP, USER = "app", 1000
@@ -197,3 +198,18 @@ def test_only_whoever_is_near_the_end_of_the_space_is_to_be_looked_at() -> None:
     quotas.admit(APP, 1, body(b"x" * 29), 1, 0)
     quotas.wait_s(APP, 1, 0)
     assert quotas.stored.take_near() == ({APP}, set())
+
+
+def test_what_is_not_stored_takes_tokens_of_a_quota_that_blocks_even_into_debt() -> None:
+    quotas = of_users(QuotaConfig(records_per_s=RecordsPerSecond(10), bytes_per_s=Size(1000)))
+    quotas.charge(APP, USER, 30, 100, 0)
+    assert quotas.wait_s(APP, USER, 0) == pytest.approx(2.1)
+    assert quotas.wait_s(APP, USER + 1, 0) == 0
+
+
+def test_what_is_not_stored_takes_only_the_tokens_left_of_a_quota_that_drops() -> None:
+    quotas = of_users(QuotaConfig(records_per_s=RecordsPerSecond(10), over="drop"))
+    quotas.charge(APP, USER, 10**6, 0, 0)
+    assert quotas.admit(APP, USER, body(b"a"), 1, 0).records == 0
+    # A second later as many may pass as ever.
+    assert quotas.admit(APP, USER, body(*[b"a"] * 10), 10, 1).records == 10

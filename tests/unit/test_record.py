@@ -73,7 +73,7 @@ def test_one_odd_line_does_not_change_its_neighbours() -> None:
 
 
 def test_the_envelope_holds_what_the_kernel_knows() -> None:
-    peer = Peer(pid=1, uid=2, gid=3, comm='we"b', unit="web.service")
+    peer = Peer(pid=1, uid=2, gid=3, comm='we"b', unit="web.service", user_unit="own.service")
     opening = envelope("2026-11-23T20:00:00.000123Z", peer_fields(peer))
     assert json.loads(stamp(b"{}\n", opening).body) == {
         "_ts": "2026-11-23T20:00:00.000123Z",
@@ -82,6 +82,7 @@ def test_the_envelope_holds_what_the_kernel_knows() -> None:
         "_gid": 3,
         "_comm": 'we"b',
         "_unit": "web.service",
+        "_user_unit": "own.service",
     }
 
 

@@ -63,6 +63,6 @@ def test_a_listener_is_refused_whose_protocol_is_not_spoken_so(said: str, expect
 
 def test_a_protocol_that_answers_nothing_has_no_byte_for_anything() -> None:
     answers = NoAnswers()
-    assert answers.welcome(1, 100) == answers.ack(1) == answers.too_large(1, 100) == b""
+    assert answers.welcome(1, 100, 0) == answers.ack(1) == answers.too_large(1, 100) == b""
     assert answers.over_quota(1, 2, "uid") == answers.error("fenced") == b""
     assert answers.goodbye("stopping") == b""

@@ -4,6 +4,7 @@ import hashlib
 
 import msgspec
 
+from logengine.format.producers import numbers_in
 from logengine.format.segment import (
     Gap,
     Header,
@@ -14,6 +15,7 @@ from logengine.format.segment import (
 )
 from logengine.store.plan import SEGMENT_RECORDS_MAX, Found, plan_recovery
 from logengine.upkeep.repair_plan import Examined, plan_repair
+from logengine.upkeep.verify import _check_neighbours
 
 TIME = "2026-11-23T20:00:{:02d}.000001Z"
 WHEN = "2026-11-25T00:00:00.000001Z"
@@ -84,6 +86,44 @@ def test_of_a_damaged_header_the_neighbours_tell() -> None:
     (gap,) = plan_repair("app", files, WHEN).gaps
     assert gap.producers == {"p": 3}
     assert (gap.since, gap.until, gap.latest) == (TIME.format(3), TIME.format(7), TIME.format(7))
+
+
+def of_users(first: int, last: int, numbers: dict[str, int]) -> Header:
+    """A segment with these numbers of `web` by uid, and `p` of an old file."""
+    producers_of = {int(uid): {"web": number} for uid, number in numbers.items()}
+    return msgspec.structs.replace(header(first, last), producers_of=producers_of)
+
+
+def examined(found: Header, damage: str | None = None) -> Examined:
+    return Examined(found.first, False, found, damage, line=encode_header(found))
+
+
+def test_a_gap_has_the_producers_of_each_user() -> None:
+    before, lost = of_users(1, 3, {"0": 1, "7": 2}), of_users(4, 6, {"0": 4, "7": 2})
+    (gap,) = plan_repair("app", [examined(before), examined(lost, "rot"), whole(7, 9)], WHEN).gaps
+    assert numbers_in(gap) == numbers_in(lost)
+    (gap,) = plan_repair("app", [examined(before), damaged(4)], WHEN).gaps
+    assert numbers_in(gap) == numbers_in(before)
+
+
+def test_a_gap_that_records_were_put_back_into_takes_the_farther_numbers_of_each_user() -> None:
+    back = of_users(4, 5, {"0": 8, "7": 1})
+    recorded = msgspec.structs.replace(
+        of_users(4, 3, {"0": 2, "7": 9}), gap=Gap(last=6, when=WHEN, why="rot")
+    )
+    compressed = Examined(4, False, back, None, line=encode_header(back))
+    gap = Examined(4, True, recorded, None, line=encode_header(recorded))
+    plan = plan_repair("app", [whole(1, 3), compressed, gap, whole(7, 9)], WHEN)
+    (rest,) = plan.gaps
+    assert rest.producers_of == {0: {"web": 8}, 7: {"web": 9}}
+
+
+def test_a_number_that_goes_back_is_removed_for_that_user_only() -> None:
+    files = [examined(of_users(1, 3, {"0": 5, "7": 5})), examined(of_users(4, 6, {"0": 1, "7": 6}))]
+    (piece,) = plan_repair("app", files, WHEN).pieces
+    assert piece.header.producers_of == {7: {"web": 5}}
+    (finding,) = _check_neighbours(files[0].header, files[1].header, "f")  # type: ignore[arg-type]
+    assert "producer 'web' of uid 0 is at 1, but was at 5" in finding.what
 
 
 def test_behind_an_unreadable_newest_segment_no_number_is_used_again() -> None:

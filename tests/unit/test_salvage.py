@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from logengine.format.json_object import fault_of_line
 from logengine.format.record import envelope, stamp
-from logengine.upkeep.salvage import fault_of_line
 
 OPENING = envelope("2026-11-28T08:00:00.000000Z", b"")
 

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from logengine.disk.segment_file import list_segments, list_streams, read_header, read_segment
 from logengine.errors import DamagedSegment
+from logengine.format.producers import Producer
 from logengine.format.segment import (
     Earlier,
     Erased,
@@ -36,7 +37,7 @@ def segment_file(directory: Path, body: bytes = BODY, count: int = 2) -> Path:
     directory.mkdir(exist_ok=True)
     plan, _ = append(
         StreamState(directory.name),
-        Addition([body], count, TIME, TIME, {"web-1": 5}),
+        Addition([body], count, TIME, TIME, {Producer(0, "web-1"): 5}),
         rewrite_limit=0,
         max_producers=9,
     )
@@ -69,7 +70,7 @@ def test_header_and_body_come_back(tmp_path: Path) -> None:
     header, body = read_segment(tmp_path / "app", 1)
     assert body == BODY
     assert (header.first, header.last, header.count, header.bytes) == (1, 2, 2, len(BODY))
-    assert header.producers == {"web-1": 5}
+    assert header.producers_of == {0: {"web-1": 5}}
     assert read_header(tmp_path / "app", 1) == header
 
 
@@ -313,15 +314,17 @@ def test_a_changed_body_is_damage(tmp_path: Path) -> None:
 def test_a_header_longer_than_one_read_is_read_whole(tmp_path: Path) -> None:
     directory = tmp_path / "app"
     directory.mkdir()
-    producers = {f"producer-{number:04d}": number for number in range(1024)}
+    numbers = {f"producer-{number:04d}": number for number in range(1, 1025)}
+    producers = {Producer(1000, name): number for name, number in numbers.items()}
     plan, _ = append(
         StreamState("app"),
         Addition([BODY], 2, TIME, TIME, producers),
         rewrite_limit=0,
         max_producers=1024,
+        max_producer_names=64 * 1024,
     )
     (directory / segment_name(1)).write_bytes(b"".join(plan.render()))
-    assert read_header(directory, 1).producers == producers
+    assert read_header(directory, 1).producers_of == {1000: numbers}
 
 
 def test_only_streams_and_segments_are_listed(tmp_path: Path) -> None:

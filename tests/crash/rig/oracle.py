@@ -7,6 +7,7 @@ recovery, which is then used to go on.
 import asyncio
 import json
 import math
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -19,6 +20,7 @@ from structlog.testing import capture_logs
 from logengine.disk.directory import AnyDirectory
 from logengine.disk.durable_names import DurableNames
 from logengine.errors import DataDirectoryIncomplete
+from logengine.format.producers import Producer as NumberedProducer
 from logengine.store.committer import Committer
 from logengine.store.plan import Addition
 from logengine.store.settings import CommitConfig, LimitsConfig
@@ -206,7 +208,11 @@ def record_line(producer: str, number: int, size: int) -> bytes:
 def addition(producer: str, number: int, size: int) -> Addition:
     """A batch of one record of the campaign, as a store takes it."""
     line = b'{"_ts":"%s",%s\n' % (TIME.encode(), record_line(producer, number, size)[1:])
-    return Addition([line], 1, TIME, TIME, {producer: number})
+    return Addition([line], 1, TIME, TIME, {_of_this_user(producer): number})
+
+
+def _of_this_user(producer: str) -> NumberedProducer:
+    return NumberedProducer(os.getuid(), producer)
 
 
 class _Chain:
@@ -316,7 +322,11 @@ def _recover(
         faults.append("recovery changed what is stored")
     faults += [f"{temp}: a temp is left" for temp in data.glob("[!.]*/.*")]
     found.faults = faults
-    found.known = {each: store.last_durable(*each) for each in producers if each[1][0] != "_"}
+    found.known = {
+        each: store.last_durable(each[0], _of_this_user(each[1]))
+        for each in producers
+        if each[1][0] != "_"
+    }
     for producer, number in found.known.items():
         note(Durable(producer, number))
     faults += asyncio.run(_go_on(store, data, found, note))

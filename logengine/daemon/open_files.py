@@ -1,0 +1,65 @@
+"""Shares out the limit of open files: to the daemon's own work first, the rest to senders.
+
+Without files of its own the daemon could commit nothing, so that no sender would get its acks and
+disconnect.
+"""
+
+import resource
+
+import structlog
+
+from logengine.daemon.config_sections import Config
+from logengine.errors import ConfigError
+from logengine.intake.waiting_room import GUESTS_MAX
+
+log = structlog.get_logger()
+
+# With fewer, even a commit may lack one: an idle daemon has 16 files open, a busy one 30.
+OPEN_FILES_MIN = 64
+# What the daemon keeps if there are plenty: the data directory, the event loop, the log, watches,
+# accepting, compaction; and for each commit thread a directory and a file.
+_OWN = 56
+_OF_A_COMMIT_THREAD = 2
+_CONNECTIONS_PER_GUEST = 8
+
+
+def allow_open_files(config: Config) -> None:
+    """Raises the soft limit of open files to what `max_connections` needs, as far as allowed.
+
+    Raises `ConfigError` if that is too few to serve anybody.
+    """
+    wanted = _own_files(config) + config.limits.max_connections + GUESTS_MAX
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < OPEN_FILES_MIN:
+        raise ConfigError(
+            f"the limit of open files is {soft}; expected at least {OPEN_FILES_MIN}: raise it with "
+            "`ulimit -n`, or with LimitNOFILE= in the unit"
+        )
+
+
+def connections_and_guests(config: Config) -> tuple[int, int]:
+    """Returns how many connections, and how many waiting ones, the limit of open files permits."""
+    configured = config.limits.max_connections
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return configured, GUESTS_MAX
+    room = limit - min(_own_files(config), limit // 2)
+    guests = min(GUESTS_MAX, room // _CONNECTIONS_PER_GUEST)
+    connections = room - guests
+    if connections < configured:
+        log.warning(
+            "max_connections_lowered",
+            max_connections=connections,
+            configured=configured,
+            reason=f"the limit of open files is {limit}",
+        )
+    return min(connections, configured), guests
+
+
+def _own_files(config: Config) -> int:
+    return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen)

@@ -1,0 +1,36 @@
+"""Where a Unix socket is: at a path, or at `@NAME`, which is an abstract socket without a file.
+
+Anybody may connect to an abstract socket, and take its name while nobody has it. Source: unix(7).
+"""
+
+import os
+from pathlib import Path
+
+Where = str | os.PathLike[str]
+
+
+def is_abstract(where: Where) -> bool:
+    """Whether this names an abstract socket; a file called `@NAME` needs its directory in front."""
+    return os.fspath(where).startswith("@")
+
+
+def address_of(where: Where) -> str | bytes:
+    """Returns the address for connect(2)."""
+    return b"\0" + os.fsencode(where)[1:] if is_abstract(where) else os.fspath(where)
+
+
+def name_of(address: str | bytes) -> str:
+    """Returns the path or `@NAME` of an address of getsockname(2); empty if it has none."""
+    if isinstance(address, bytes):
+        return "@" + os.fsdecode(address[1:]) if address.startswith(b"\0") else os.fsdecode(address)
+    return address
+
+
+def absolute(where: Where, directory: Path) -> Path:
+    """Returns a path that keeps its meaning in another directory; `@NAME` has no directory."""
+    return Path(where) if is_abstract(where) else directory / where
+
+
+def one_spelling(where: Where) -> str:
+    """Returns the same text for all spellings of a path, links resolved."""
+    return os.fspath(where) if is_abstract(where) else os.path.realpath(where)

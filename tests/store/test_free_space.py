@@ -1,0 +1,157 @@
+"""What is seen of the free space of a file system, and noted for the next process."""
+
+import asyncio
+import errno
+import json
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from logengine.daemon.config import parse_config
+from logengine.daemon.upkeep import keeps_free
+from logengine.intake.free_space import SHARES_NAME, FreeSpace
+from logengine.intake.space_shares import SpaceShares
+from logengine.store.committer import Committer
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
+
+MIB = 1024 * 1024
+KEPT = 100 * MIB
+ANN = 1000
+NEW_STREAM = 16 * 1024  # which may not be on disk yet
+
+
+class Disk:
+    """What the kernel says of the file system."""
+
+    def __init__(self) -> None:
+        self.free = 2 * KEPT
+        self.error: OSError | None = None
+
+    def fstatvfs(self, _descriptor: int) -> SimpleNamespace:
+        if self.error is not None:
+            raise self.error
+        return SimpleNamespace(f_bavail=self.free, f_frsize=1, f_blocks=20 * KEPT, f_flag=0)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr("logengine.intake.free_space.os.fstatvfs", disk.fstatvfs)
+    return disk
+
+
+@asynccontextmanager
+async def looking(
+    data: Path, on_looked: Callable[[], None] = lambda: None
+) -> AsyncIterator[FreeSpace]:
+    with ThreadPoolExecutor(2) as executor:
+        store = Store(data, executor, CommitConfig())
+        store.open()
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            committer = Committer(store, CommitConfig(), tasks)
+            space = FreeSpace(
+                store,
+                committer,
+                SpaceShares({0}),
+                lambda size: size // 20,
+                tasks,
+                on_looked=on_looked,
+            )
+            await space.begin()
+            yield space
+            space.close()
+            await committer.close()
+        store.close()
+
+
+async def test_a_look_follows_what_arrived_and_resumes_who_waits(
+    tmp_path: Path, disk: Disk
+) -> None:
+    looked = asyncio.Event()
+    async with looking(tmp_path / "data", looked.set) as space:
+        assert not space.is_scarce
+        disk.free = KEPT // 2
+        space.add("app", ANN, 60 * MIB)
+        await looked.wait()
+        assert space.limits("app", ANN)
+        assert not space.limits("app", 0)
+        assert space.left(ANN) == KEPT // 2 - KEPT // 4 - NEW_STREAM
+        looked.clear()
+        disk.free = 2 * KEPT
+        space.look_soon()
+        await looked.wait()
+        assert not space.limits("app", ANN)
+
+
+async def test_a_look_that_fails_leaves_what_is_known(tmp_path: Path, disk: Disk) -> None:
+    looked = asyncio.Event()
+    async with looking(tmp_path / "data", looked.set) as space:
+        disk.error = OSError(errno.EIO, "injected")
+        space.add("app", ANN, 60 * MIB)
+        await looked.wait()
+        assert not space.is_scarce
+        assert space.shares.free < 2 * KEPT - 60 * MIB
+        space.add("app", ANN, 60 * MIB)
+        assert space.is_scarce
+
+
+async def test_what_was_shared_out_is_noted_and_the_next_process_continues(
+    tmp_path: Path, disk: Disk
+) -> None:
+    note = tmp_path / "data" / SHARES_NAME
+    async with looking(tmp_path / "data") as space:
+        disk.free = KEPT // 2
+        space.add("app", ANN, 2 * KEPT)
+        await space._look()
+        noted = json.loads(note.read_bytes())
+        assert noted == {"bytes": KEPT, "used": {str(ANN): KEPT // 2 + NEW_STREAM}}
+    async with looking(tmp_path / "data") as space:
+        assert space.shares.users_without() == [ANN]
+        disk.free = 2 * KEPT
+        await space._look()
+        assert not note.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"bytes":"x"}', '{"bytes":1,"used":{"ann":1}}'])
+async def test_a_note_that_makes_no_sense_is_not_followed(
+    tmp_path: Path, disk: Disk, text: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / SHARES_NAME).write_text(text)
+    async with looking(tmp_path / "data") as space:
+        assert not space.is_scarce
+    (tmp_path / "data" / SHARES_NAME).unlink(missing_ok=True)
+    (tmp_path / "data" / SHARES_NAME).symlink_to("/dev/zero")
+    async with looking(tmp_path / "data") as space:
+        assert not space.is_scarce
+
+
+async def test_where_the_directory_was_replaced_nothing_is_known(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with looking(tmp_path / "data") as space:
+        space.add("app", ANN, 2 * KEPT)
+        assert space.is_scarce
+        space.forget()
+        assert not space.limits("app", ANN)
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        ("", 50),
+        ("[quota]\nkeep_free = '0B'\n", 0),
+        ("[quota]\nkeep_free = '10%'\n", 100),
+        # Where retention keeps space free, it comes first.
+        ("[retention]\nkeep_free = '5%'\n", 25),
+        ("[retention]\nkeep_free = '50%'\n", 50),
+        ("[quota]\nkeep_free = '10%'\n[retention]\nkeep_free = '60B'\n", 30),
+    ],
+)
+def test_what_is_kept_free_by_default_and_beside_retention(config: str, kept: int) -> None:
+    assert keeps_free(parse_config(config, "test"), 1000) == kept
