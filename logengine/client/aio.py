@@ -124,6 +124,7 @@ class AsyncClient(BaseClient):
         outbox = delivery.outbox
         if delivery.may_spill() or settings.on_full == "block":
             delivery.is_pressed = True
+            delivery.wait_for(outbox.taken)
             self._wakeup.set()
             released = outbox.spooled
             if released != self._dropped_at:
@@ -221,6 +222,7 @@ class AsyncClient(BaseClient):
         if self._step is not None:
             concurrent.futures.wait([self._step[1]], self._close_timeout_s)
         delivery.lost("its event loop ended")
+        delivery.wait_for(delivery.outbox.taken)
         delivery.is_closing = True
         delivery_thread = DeliveryThread(self._settings, delivery, away_max_s=None)
         delivery_thread.run_here(max(0.0, began + self._close_timeout_s - time.monotonic()))
@@ -245,6 +247,7 @@ class AsyncClient(BaseClient):
         delivery = self._delivery
         outbox = delivery.outbox
         if outbox.acked < place:
+            delivery.wait_for(place)
             if not self._closed:
                 self._start()
             self._wake()

@@ -67,6 +67,7 @@ class Conversation:
             "_hello": PROTOCOL_VERSION,
             "stream": self._stream,
             "producer": self._producer,
+            "flush": True,
         }
         first = self._outbox.hello_first()
         if first is not None:

@@ -47,6 +47,8 @@ class Delivery:
         self.line_bytes_max = MAX_RECORD_BYTES + 1  # how long a line may be, with its newline
         self._output = b""  # read from the spool, to be sent
         self.is_pressed = False  # a caller waits for room
+        self._awaited = 0  # up to which place callers wait for records to be durable
+        self._flushed = 0  # up to which place this connection was asked for that
         self.is_closing = False
         # The next record's number does not follow the last one's: see `Outbox.skip`.
         self.needs_new_connection = False
@@ -98,6 +100,7 @@ class Delivery:
             self.outbox, self._settings.stream, self.producer, self._on_forgotten
         )
         self._output = b""
+        self._flushed = 0
         self.needs_new_connection = False
         return self._conversation.hello()
 
@@ -133,6 +136,12 @@ class Delivery:
                 self.line_bytes_max - 1,
             )
 
+    def wait_for(self, place: int) -> None:
+        """Notes that a caller waits until the records up to `place` are durable. Any thread."""
+        # Of two threads at the same time, the one that waits for less may win: the other one's
+        # records are then committed at the daemon's pace.
+        self._awaited = max(self._awaited, place)
+
     def next_output(self) -> bytes:
         """Returns the bytes to send now; none if a step or more records must come first."""
         if not self.is_welcomed or self.needs_new_connection:
@@ -140,10 +149,23 @@ class Delivery:
         if self._output:
             output, self._output = self._output, b""
             return output
-        if self.outbox.sends_from_spool or not self.outbox.is_worth_sending:
+        outbox = self.outbox
+        if outbox.sends_from_spool:
             return b""
-        chunk = self.outbox.next_chunk()
-        return chunk.lines if chunk is not None else b""
+        if outbox.is_worth_sending or outbox.sent < self._awaited:
+            chunk = outbox.next_chunk()
+            if chunk is not None:
+                return chunk.lines + self._flush()
+        return self._flush()
+
+    def _flush(self) -> bytes:
+        """Returns an empty line if a caller waits for records that were sent without one."""
+        outbox = self.outbox
+        awaited = self._awaited
+        if not max(self._flushed, outbox.acked) < awaited <= outbox.sent:
+            return b""
+        self._flushed = outbox.sent
+        return b"\n"
 
     def may_spill(self) -> bool:
         """Whether the records in memory may go to the spool to make room."""

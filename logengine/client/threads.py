@@ -153,6 +153,7 @@ class Client(BaseClient):
             left_s = 0.0 if is_within else thread.patience_s(settings.block_max)
             if left_s != 0:
                 delivery.is_pressed = True
+                delivery.wait_for(delivery.outbox.taken)
                 thread.wake()
             if thread.wait_for(lambda: thread.has_room(size) or not is_worth_waiting(), left_s):
                 return True
@@ -260,6 +261,7 @@ class Client(BaseClient):
 
         def wait(timeout_s: float | None) -> bool:
             if outbox.acked < place:
+                thread.delivery.wait_for(place)
                 if not self._start(thread) and is_end:
                     thread.run_here(self._close_timeout_s if timeout_s is None else timeout_s)
                 thread.wake()

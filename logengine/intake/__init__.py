@@ -8,6 +8,7 @@ The modules, in the order in which a record passes them:
     poller            one epoll for all senders, a bounded number of reads per loop turn
     connection        one stream connection: numbers, hello, welcome, end of file
     connection_state  the states of a connection as a table
+    patience          which senders wait for their acks, pure
     datagrams         one datagram socket with many senders
     admission         who may be read now: memory, the stream's room, quotas
     quota_gate        the quotas on the event loop: waits, drops, reports

@@ -151,6 +151,8 @@ class Admission:
         if self._is_elected(reader) and not self._stream_has_room(reader.stream):
             self._end_election(reader)  # its stream stops it, not its sender
         self._elect()
+        if self._has_no_memory(reader) or not self._stream_has_room(reader.stream):
+            self._committer.commit_now()  # it waits for the room that commits make
         wait_s = self._quotas.wait_s(reader)
         if wait_s or (self._quotas.are_set and self.room_for(reader) is not None):
             # Also if its tokens came just now: nothing else would resume it.

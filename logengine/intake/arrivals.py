@@ -66,9 +66,13 @@ class Arrivals:
         passed = self._quotas.admit(sender, body, count)
         return Arrived(passed.body, passed.records, count, timestamp, passed.over)
 
-    def add(self, stream: str, entry: Entry) -> None:
-        """Queues an entry. Its sender is notified once it is durable."""
-        self._committer.add(stream, entry)
+    def add(self, stream: str, entry: Entry, *, is_awaited: bool = False) -> None:
+        """Queues an entry. Its sender is notified once it is durable, soon if it waits for that."""
+        self._committer.add(stream, entry, is_awaited=is_awaited)
+
+    def commit_now(self) -> None:
+        """Commits everything queued as soon as possible, because a sender asked for it."""
+        self._committer.commit_now()
 
     def refuse(self, sender: QuotaSender, peer: Peer, limit: int) -> None:
         """Counts and logs a record that is longer than `limit` bytes and was discarded."""

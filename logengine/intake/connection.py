@@ -6,6 +6,7 @@ transport that fails to write an ack closes the connection and loses the bytes n
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Sequence
 from math import inf
 
@@ -18,11 +19,13 @@ from logengine.intake.answer_writer import AnswerWriter
 from logengine.intake.connection_state import Happening, State, state_after
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
+from logengine.intake.patience import Patience
 from logengine.intake.turns import ReadSize
 from logengine.intake.waiting_room import SEND_AGAIN, TOO_MANY, sends_record
 from logengine.protocols.wire import (
     BadHello,
     Event,
+    Flush,
     Hello,
     Lines,
     StatusRequest,
@@ -76,6 +79,7 @@ class Connection:
         self.producer: str | None = None
         self._arrived = 0
         self._durable = 0
+        self._patience: Patience | None = None  # of a sender that wants answers, and never asks
         self._held_back: Sequence[Event] = ()  # received after a hello that is not answered yet
         self._accounted_bytes = 0  # the held bytes that admission knows about
         self._poller.enter(self.flow)
@@ -107,6 +111,8 @@ class Connection:
         self._durable = number
         if self._answers.are_wanted:
             self._answers.ack(number)
+        if self._patience is not None:
+            self._patience.answered(time.monotonic())
         if self._state.is_ended:
             self._close_if_through()
 
@@ -276,7 +282,7 @@ class Connection:
         `unfinished_bytes` is how many were held before `data`.
         """
         chunks = [event.chunk for event in events if isinstance(event, Lines)]
-        if len(chunks) < len(events):
+        if len(chunks) < sum(not isinstance(event, Flush) for event in events):
             return  # a hello is free, and a refusal takes tokens itself
         ignored_bytes = unfinished_bytes + len(data) - self._receiver.unfinished_bytes
         ignored_bytes -= sum(map(len, chunks))
@@ -330,7 +336,12 @@ class Connection:
             self._receiver.drop_unfinished()
         else:
             self._handle(self._receiver.end())
+        self._ask_for_commit()  # it may wait for the end of file
         self._close_if_through()
+
+    def _ask_for_commit(self) -> None:
+        if self._durable < self._arrived:
+            self._arrivals.commit_now()
 
     def _handle(self, events: Sequence[Event]) -> None:
         for position, event in enumerate(events):
@@ -339,6 +350,9 @@ class Connection:
                     self._take_lines(chunk)
                 case TooLarge():
                     self._refuse_record()
+                case Flush():
+                    if self._answers.are_wanted:
+                        self._ask_for_commit()
                 case Hello():
                     if not self._greet(event, events[position + 1 :]):
                         return
@@ -373,9 +387,14 @@ class Connection:
             self._answers.say(self._encode.too_large(self._arrived, self._max_record))
 
     def _add(self, body: bytes, count: int, numbers: int, timestamp: str) -> None:
+        is_awaited = self._patience is not None and self._patience.waits(
+            time.monotonic(), is_outstanding=self._durable < self._arrived
+        )
         self._arrived += numbers
         self._arrivals.add(
-            self.stream, Entry(body, count, timestamp, self._arrived, self, self.producer)
+            self.stream,
+            Entry(body, count, timestamp, self._arrived, self, self.producer),
+            is_awaited=is_awaited,
         )
 
     def _greet(self, hello: Hello, after: Sequence[Event]) -> bool:
@@ -390,6 +409,8 @@ class Connection:
             return False
         self.stream = stream
         self._answers.are_wanted = True
+        if not hello.flush:
+            self._patience = Patience()
         if hello.producer is None:
             self._welcome()
             return True

@@ -204,6 +204,7 @@ class Server:
     async def stop(self) -> None:
         """Stops accepting, reads what was sent so far, and returns when all of it is durable."""
         self._listeners.stop()
+        self._committer.hurry()
         for guest in self._waiting_room.take_all():
             self._take(guest)  # it may have sent records already
         self._quotas.keep_nobody_waiting()
@@ -299,7 +300,7 @@ class Server:
         """Adds a record of the daemon's own to `stream`."""
         timestamp = format_timestamp(self._clock_ns())
         body, count = stamp(record, envelope(timestamp, _OWN_FIELDS))
-        self._committer.add(stream, Entry(body, count, timestamp, 0, _Nobody()))
+        self._committer.add(stream, Entry(body, count, timestamp, 0, _Nobody()), is_awaited=False)
 
     def _status(self, peer: Peer) -> Status | None:
         """Returns the daemon's status; None for peers other than root and the daemon's user."""

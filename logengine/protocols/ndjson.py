@@ -13,6 +13,7 @@ from logengine.protocols.status import Status
 from logengine.protocols.wire import (
     BadHello,
     Event,
+    Flush,
     Hello,
     Lines,
     NewlineFraming,
@@ -156,8 +157,13 @@ class NdjsonReceiver(NewlineFraming):
     def _lines(self, chunk: bytes) -> list[Event]:
         if not chunk:
             return []
+        # An empty line asks for a commit of all lines before it; the lines of this chunk after it
+        # may be in it too.
+        flush: list[Event] = []
+        if chunk.startswith(b"\n") or b"\n\n" in chunk:
+            flush = [Flush()]
         if len(chunk) <= self._max_record:
-            return [Lines(chunk)]
+            return [*([Lines(chunk)] if chunk != b"\n" else ()), *flush]
         events: list[Event] = []
         start = stop = 0
         # Only a chunk longer than max_record can contain such a line.
@@ -171,7 +177,7 @@ class NdjsonReceiver(NewlineFraming):
             start = stop
         if start < len(chunk):
             events.append(Lines(chunk[start:]))
-        return events
+        return events + flush
 
     def _is_too_large(self, line: bytes) -> bool:
         return len(line.removesuffix(b"\n").removesuffix(b"\r")) > self._max_record
@@ -182,6 +188,7 @@ class _HelloLine(msgspec.Struct, frozen=True):
     stream: str | None = None
     producer: str | None = None
     first: int | None = None
+    flush: bool = False
 
 
 _hello_decoder = msgspec.json.Decoder(_HelloLine)
@@ -220,7 +227,7 @@ def decode_hello(line: bytes) -> Hello | BadHello:
         return BadHello(
             error_answer("invalid_first", found=str(said.first)[:40], expected=f"1 to {NUMBER_MAX}")
         )
-    return Hello(said.stream, said.producer, said.first)
+    return Hello(said.stream, said.producer, said.first, said.flush)
 
 
 def _status_event(version: int) -> StatusRequest | BadHello:

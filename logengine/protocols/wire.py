@@ -37,12 +37,13 @@ class Hello(msgspec.Struct, frozen=True):
     """The first line of a sender that wants answers.
 
     `stream` None means the listener's stream. `first` is the lowest number that the producer still
-    keeps, if the hello has it.
+    keeps, if the hello has it. `flush`: the sender says when it waits (`Flush`).
     """
 
     stream: str | None
     producer: str | None
     first: int | None
+    flush: bool = False
 
 
 class BadHello(msgspec.Struct, frozen=True):
@@ -51,11 +52,15 @@ class BadHello(msgspec.Struct, frozen=True):
     answer: bytes
 
 
+class Flush(msgspec.Struct, frozen=True):
+    """The sender waits until everything before it is durable."""
+
+
 class StatusRequest(msgspec.Struct, frozen=True):
     """A request for the daemon's status. After the answer the connection is closed."""
 
 
-Event = Lines | TooLarge | Hello | BadHello | StatusRequest
+Event = Lines | TooLarge | Flush | Hello | BadHello | StatusRequest
 
 
 class Opening(Enum):

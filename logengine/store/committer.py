@@ -1,10 +1,11 @@
 """Group commit: gathers what arrived, commits it as one batch, and notifies the senders.
 
-A batch starts as soon as its predecessor permits and contains whatever arrived meanwhile:
-one record at idle, megabytes under load. While a batch is in fsync and enough has arrived
-(`pipeline_bytes`), the next one is prepared; at most three are under way. For each of its
-streams, a batch waits for the last earlier batch that contains the stream, however far back
-that is. Entries planned on a batch that then fails return to the queue too, in order.
+If somebody waits for an entry, a batch starts as soon as its predecessor permits. Otherwise it
+starts after a pause, so that commits take only a small part of the time. A batch contains
+whatever arrived meanwhile: one record at idle, megabytes under load. While a batch is in fsync and
+enough has arrived (`pipeline_bytes`), the next one is prepared; at most three are under way. For
+each of its streams, a batch waits for the last earlier batch that contains the stream, however far
+back that is. Entries planned on a batch that then fails return to the queue too, in order.
 
 A failing stream keeps its records and retries after a pause that doubles, in a batch of failing
 streams only. The other streams neither wait for it nor fail with it. A stream that may drop its
@@ -39,6 +40,8 @@ from logengine.store.stream_locks import StreamLocks
 log = structlog.get_logger()
 
 _BATCHES_UNDER_WAY_MAX = 3
+# Commits that nobody waits for take at most about a twentieth of the time.
+_PAUSE_PER_COMMIT = 20
 _IN_LOOP_BYTES_MAX = 16 * 1024
 # A commit also writes the active segment and a header of a thousand producers; this is more.
 _ROOM_MARGIN_BYTES = 256 * 1024
@@ -97,8 +100,12 @@ class Committer:
         self._under_way: list[_Batch] = []  # in start order
         self._tasks: set[asyncio.Task[None]] = set()  # this committer's tasks in the group
         self._timers: set[asyncio.TimerHandle] = set()
-        self._stream_locks = StreamLocks(self._is_busy, lambda: self._pump_soon(0))
+        self._stream_locks = StreamLocks(self._is_busy, self.commit_now)
         self._pump_due = False
+        self._is_asked = False  # somebody waits for an entry that is in no batch yet
+        self._hurries = False
+        self._next_s = 0.0  # when the next batch starts that nobody waits for, by the loop's clock
+        self._pause: asyncio.TimerHandle | None = None
         self._closed = False
         self._dropped = 0
         self._was_quick = False
@@ -111,8 +118,11 @@ class Committer:
         # Whether a producer of a stream has a connection: its number is not forgotten then.
         self.is_connected: Callable[[str, Producer], bool] = lambda *_: False
 
-    def add(self, stream: str, entry: Entry) -> None:
-        """Queues `entry`; notifies its sender once it is durable."""
+    def add(self, stream: str, entry: Entry, *, is_awaited: bool = True) -> None:
+        """Queues `entry`; notifies its sender once it is durable.
+
+        If nobody waits for it, it is committed within `linger`, plus the commit itself.
+        """
         pending = self._pending.get(stream)
         if pending is None:
             pending = self._pending[stream] = Pending()
@@ -125,7 +135,22 @@ class Committer:
             uid = entry.sender.uid
             self._bytes_of_uids[uid] = self._bytes_of_uids.get(uid, 0) + size
         self._idle.clear()
-        self._pump_soon(self._config.linger)
+        if is_awaited:
+            self.commit_now()
+        elif self._is_due():
+            self._pump_soon()
+        else:
+            self._pump_after_pause()
+
+    def commit_now(self) -> None:
+        """Starts a batch of everything that waits as soon as possible: somebody waits for it."""
+        self._is_asked = True
+        self._pump_soon()
+
+    def hurry(self) -> None:
+        """Makes no pauses any more. For use at a stop."""
+        self._hurries = True
+        self._pump_soon()
 
     def recover(self, failed: Mapping[str, OSError]) -> None:
         """Schedules recovery of the streams that failed it when the data directory was opened.
@@ -268,15 +293,21 @@ class Committer:
             await asyncio.wait(self._tasks)
         return self._dropped
 
-    def _pump_soon(self, delay_s: float) -> None:
+    def _pump_soon(self) -> None:
         if self._pump_due:
             return
         self._pump_due = True
-        if delay_s > 0:
-            self._later(delay_s, self._pump)
-        else:
-            # Not immediately: other sockets that are ready to be read belong to the same batch.
-            self._loop.call_soon(self._pump)
+        # Not immediately: other sockets that are ready to be read belong to the same batch.
+        self._loop.call_soon(self._pump)
+
+    def _pump_after_pause(self) -> None:
+        if self._pump_due or self._pause is not None:
+            return
+        self._pause = self._later(max(0.0, self._next_s - self._loop.time()), self._end_pause)
+
+    def _end_pause(self) -> None:
+        self._pause = None
+        self._pump()
 
     def _pump(self) -> None:
         self._pump_due = False
@@ -286,6 +317,8 @@ class Committer:
             self._start(taken, retries=True)
         while self._may_start() and (taken := self._take(failing=False)):
             self._start(taken, retries=False)
+        if not self._is_due() and any(each.entries for each in self._pending.values()):
+            self._pump_after_pause()
         # A stream that only awaits recovery does not prevent idle.
         if not self._under_way and all(each.is_empty for each in self._pending.values()):
             self._idle.set()
@@ -296,10 +329,19 @@ class Committer:
     def _may_start(self) -> bool:
         under_way = sum(not batch.retries for batch in self._under_way)
         if not under_way:
-            return True
+            return self._is_due()
         return (
             under_way < _BATCHES_UNDER_WAY_MAX
             and self._waiting_bytes >= self._config.pipeline_bytes
+        )
+
+    def _is_due(self) -> bool:
+        """Whether a batch starts now if there is none under way."""
+        return (
+            self._is_asked
+            or self._hurries
+            or self._waiting_bytes >= self._config.pipeline_bytes
+            or self._loop.time() >= self._next_s
         )
 
     def _take(self, *, failing: bool) -> dict[str, list[Entry]]:
@@ -325,6 +367,8 @@ class Committer:
             del self._pending[stream]
             self._pending[stream] = pending
         self._waiting_bytes -= self._config.max_batch - room
+        if room > 0 and not failing:
+            self._is_asked = False
         return taken
 
     def _start(self, taken: Mapping[str, list[Entry]], *, retries: bool) -> None:
@@ -360,7 +404,8 @@ class Committer:
     ) -> None:
         began = time.perf_counter()
         failed = await self._store.commit(batch.planned, before, in_loop=in_loop)
-        self._was_quick = time.perf_counter() - began < self._config.in_loop_below
+        took_s = time.perf_counter() - began
+        self._was_quick = took_s < self._config.in_loop_below
         self._under_way.remove(batch)
         for stream, entries in batch.taken.items():
             error = failed.get(stream)
@@ -371,6 +416,7 @@ class Committer:
         self._stream_locks.let_through(batch.taken)
         if any(planned.plan for planned in batch.planned.values()):
             self.totals.batches += 1
+            self._next_s = self._loop.time() + min(self._config.linger, _PAUSE_PER_COMMIT * took_s)
         batch.done.set_result(None)
         self._pump()
         self._on_room()
@@ -524,7 +570,7 @@ class Committer:
         report_recovery(stream, recovery)
         if pending.is_empty:
             self._nothing_waits(stream, pending)
-        self._pump()
+        self.commit_now()  # what waited for the recovery has waited for long enough
 
     def _later(
         self, delay_s: float, call: Callable[..., None], *arguments: Any

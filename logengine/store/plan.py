@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # Every segment has fewer records than this. If a file cannot be read, no sequence number this far
 # after the one in its name was ever assigned.
 SEGMENT_RECORDS_MAX = 100_000_000
+# An active segment of up to this size is always rewritten: it takes a page or two.
+_REWRITE_ALWAYS_BYTES = 8 * 1024
+# A larger one only for an addition of its size or more: a byte is then written once for each time
+# that its segment doubles.
 
 
 class BodyDigest:
@@ -168,13 +172,16 @@ def append(
     """The segment that adds `addition` to a stream, and the state once it is durable.
 
     An active segment is rewritten under its own name with the addition appended; replacing the
-    file makes that an append that cannot tear. Otherwise a new segment begins. `rewrite_limit` is
-    in bytes of body, `max_producer_names` in bytes of header. `is_in_use` says whether a producer
-    has a connection or waiting records, and is to be remembered.
+    file makes that an append that cannot tear. Otherwise, or if that would write much more than the
+    addition, a new segment begins. `rewrite_limit` is in bytes of body, `max_producer_names` in
+    bytes of header. `is_in_use` says whether a producer has a connection or waiting records, and is
+    to be remembered.
     """
     room = Room(max_producers, max_producer_names)
     producers = advance(state.producers, addition.producers, room, is_in_use)
     active = state.active
+    if active is not None and not _is_worth_rewriting(active, addition):
+        active = None
     users = state.users
     if users is not UNSET or addition.users is not UNSET:
         # Even if users are not counted any more: what was counted may still be stored.
@@ -216,6 +223,11 @@ def append(
     return plan, StreamState(
         state.stream, state.next_seq + addition.count, latest, producers, still_active, users
     )
+
+
+def _is_worth_rewriting(active: ActiveSegment, addition: Addition) -> bool:
+    added_bytes = sum(map(len, addition.chunks))
+    return len(active.body) <= max(_REWRITE_ALWAYS_BYTES, added_bytes)
 
 
 def state_after(header: Header) -> StreamState:

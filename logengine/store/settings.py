@@ -17,7 +17,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=COUNT_MAX)]
 class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[commit]`: how batches are made durable."""
 
-    linger: Duration = Duration(0)
+    linger: Duration = Duration(0.02)
     rewrite_limit: Size = Size(64 * KiB)
     direct_above: Size = Size(256 * KiB)
     max_batch: Size = Size(8 * MiB)

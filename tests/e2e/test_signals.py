@@ -14,15 +14,12 @@ import pytest
 from logengine.daemon import signals
 from tests.daemon import PATIENCE_S, PROGRAM, Daemon, eventually
 
-# Holds a batch back, as a slow disk does: a daemon that ends at once has not committed it.
-LINGER = '[commit]\nlinger = "500ms"\n'
-
 
 class DaemonOnTerminal(Daemon):
     """A daemon in the foreground of a terminal of its own, `master`."""
 
     def __init__(self, root: Path, *, program: tuple[str, ...]) -> None:
-        super().__init__(root, LINGER)
+        super().__init__(root)
         self._started_by = program
         self.master, self._terminal = pty.openpty()
 
@@ -74,7 +71,7 @@ def ignored(daemon: Daemon) -> list[str]:
 def test_what_scripts_send_to_reopen_files_is_ignored_and_logged(
     root: Path, number: signal.Signals
 ) -> None:
-    daemon = Daemon(root, LINGER)
+    daemon = Daemon(root)
     with contextlib.closing(daemon):
         daemon.start()
         wait_until_served(daemon)
@@ -93,7 +90,7 @@ def test_what_scripts_send_to_reopen_files_is_ignored_and_logged(
 def test_a_stop_commits_a_record_whose_sender_asked_for_no_answer(
     root: Path, number: signal.Signals
 ) -> None:
-    daemon = Daemon(root, LINGER)
+    daemon = Daemon(root)
     with contextlib.closing(daemon):
         daemon.start()
         wait_until_served(daemon)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from logengine.protocols.ndjson import (
     NdjsonReceiver,
 )
-from logengine.protocols.wire import BadHello, Hello, Lines, TooLarge
+from logengine.protocols.wire import BadHello, Flush, Hello, Lines, TooLarge
 
 MAX_RECORD = 20
 lines = st.sampled_from(
@@ -79,3 +79,27 @@ def test_every_line_is_told_once_in_order(data: bytes) -> None:
     if words[:1] == ["hello"]:
         expected[0] = "hello"
     assert words == expected
+
+
+def empty_lines(data: bytes) -> int:
+    return data.split(b"\n")[:-1].count(b"")
+
+
+@given(st.lists(lines, min_size=1, max_size=8), st.lists(st.integers(0, 400), max_size=12))
+def test_an_empty_line_asks_for_a_commit_of_the_lines_before_it(
+    said: list[bytes], cuts: list[int]
+) -> None:
+    receiver = NdjsonReceiver(MAX_RECORD)
+    receiver.receive(b'{"_hello":1}\n')
+    data = b"\n".join(said) + b"\n"
+    places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    for start, stop in pairwise(places):
+        events = receiver.receive(data[start:stop])
+        if (b"\n" + data[:stop]).endswith(b"\n\n"):
+            assert isinstance(events[-1], Flush)
+        if empty_lines(data[:stop]) == empty_lines(data[:start]):
+            assert not any(isinstance(event, Flush) for event in events)
+
+
+def test_an_empty_line_without_a_hello_before_it_is_only_skipped() -> None:
+    assert NdjsonReceiver(MAX_RECORD).receive(b"\n\n") == []

@@ -25,6 +25,7 @@ from unittest.mock import patch
 
 import pytest
 import uvloop
+from msgspec import structs
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
@@ -214,6 +215,7 @@ async def serving(
     quotas: Quotas | None = None,
 ) -> AsyncIterator[Served]:
     disk = Disk()
+    limits = dict(limits)
     with ThreadPoolExecutor(4) as executor, patch.object(os, "fsync", disk.fsync):
         served = Served(root, disk)
         store = Store(served.data, executor)
@@ -223,7 +225,10 @@ async def serving(
         try:
             async with asyncio.TaskGroup() as tasks:
                 # A disk that is held would hold the loop, and so the test.
-                commit_limits = CommitConfig(in_loop_below=0, retry_min=0.005, retry_max=0.02)
+                linger = limits.pop("linger", 0)
+                commit_limits = CommitConfig(
+                    in_loop_below=0, retry_min=0.005, retry_max=0.02, linger=linger
+                )
                 served.committer = Committer(store, commit_limits, tasks, on_room=served.has_room)
                 report_s = limits.pop("report_dropped_every", QuotasConfig().report_every)
                 served.server = Server(
@@ -1067,6 +1072,136 @@ async def test_a_sender_over_its_quota_with_half_a_record_is_not_closed(served: 
     for client in clients:
         await client.acked(21)
     assert sorted(served.numbers("app")) == sorted([*range(1, 22)] * 4)
+
+
+# Pauses between commits: here they last an hour, unless something ends them.
+
+
+def serve_with_pauses(**limits: Any) -> Callable[[Test], Any]:
+    def decorate(test: Test) -> Any:
+        async def run(served: Served) -> None:
+            with (
+                patch("logengine.store.committer._PAUSE_PER_COMMIT", 1e12),
+                patch("logengine.intake.patience._SOON_S", PATIENCE_S),
+            ):
+                await test(served)
+
+        run.__name__ = test.__name__
+        return serve(**{"linger": 3600} | limits)(run)
+
+    return decorate
+
+
+async def in_a_pause(served: Served, **said: Any) -> Client:
+    """A sender whose record 2 waits for the end of the pause after record 1."""
+    client = await served.connect()
+    await client.hello(stream="app", **said)
+    await client.send(numbered(1, 1))
+    await client.acked(1)
+    await client.send(numbered(2, 2))
+    await served.until(lambda: served.committer.bytes_waiting("app"))
+    assert await client.says_nothing()
+    return client
+
+
+@serve_with_pauses()
+async def test_an_empty_line_ends_the_pause(served: Served) -> None:
+    client = await in_a_pause(served, flush=True, producer="p")
+    await client.send(b"\n")
+    await client.acked(2)
+
+
+@serve_with_pauses()
+async def test_an_empty_line_in_the_same_write_ends_the_pause(served: Served) -> None:
+    client = await in_a_pause(served, flush=True)
+    await client.send(numbered(3, 3) + b"\n")
+    await client.acked(3)
+
+
+@serve_with_pauses()
+async def test_an_empty_line_of_a_sender_without_waiting_records_ends_no_pause(
+    served: Served,
+) -> None:
+    client = await in_a_pause(served)
+    other = await served.connect()
+    await other.hello(stream="app")
+    await other.send(b"\n")
+    assert await client.says_nothing()
+    assert await other.says_nothing()
+    await client.send(b"\n")
+    await client.acked(2)
+
+
+@serve_with_pauses()
+async def test_a_blank_line_that_is_not_empty_ends_no_pause(served: Served) -> None:
+    client = await in_a_pause(served, flush=True)
+    await client.send(b" \n\t\n\r\n")
+    assert await client.says_nothing()
+    client.half_close()
+    await client.acked(2)
+
+
+@serve_with_pauses()
+async def test_an_empty_line_of_a_sender_without_a_hello_ends_no_pause(served: Served) -> None:
+    client = await in_a_pause(served)
+    other = await served.connect()
+    await other.send(numbered(1, 1) + b"\n\n")
+    await served.until(lambda: served.committer.bytes_waiting("default"))
+    assert await client.says_nothing()
+    await client.send(b"\n")
+    await client.acked(2)
+
+
+@serve_with_pauses()
+async def test_end_of_file_ends_the_pause(served: Served) -> None:
+    client = await in_a_pause(served)
+    await served.plain(numbered(1, 1))
+    await client.acked(2)
+
+
+@serve_with_pauses()
+async def test_a_welcome_ends_the_pause(served: Served) -> None:
+    client = await in_a_pause(served, producer="p")
+    other = await served.connect()
+    assert (await other.hello(stream="app", producer="p"))["next"] == 3
+    assert (await client.rest())[-1] == {"error": "fenced"}
+
+
+@serve_with_pauses(max_pending=100_000, max_record=5000)
+async def test_a_full_memory_ends_the_pause(served: Served) -> None:
+    client = await in_a_pause(served)
+    await client.send(numbered(3, 20_000))
+    client.half_close()
+    await client.acked(20_000)
+
+
+@serve_with_pauses()
+async def test_a_stop_ends_the_pause(served: Served) -> None:
+    client = await in_a_pause(served)
+    await client.send(numbered(3, 3))
+    await served.server.stop()
+    assert (await client.rest())[-2:] == [{"ack": 3}, {"goodbye": "stopping"}]
+
+
+@serve_with_pauses(linger=0.01)
+async def test_a_sender_that_waits_for_each_ack_is_found_out_and_makes_no_pause(
+    served: Served,
+) -> None:
+    client, asking = await served.connect(), await served.connect()
+    await client.hello(stream="app")
+    await asking.hello(stream="app", flush=True)
+    for number in range(1, 13):
+        for each in (client, asking):
+            await each.send(numbered(number, number))
+            await each.acked(number)
+    served.committer._config = structs.replace(served.committer._config, linger=3600)
+    for number in range(13, 16):
+        await client.send(numbered(number, number))
+        await client.acked(number)
+    await asking.send(numbered(13, 13))
+    assert await asking.says_nothing(), "it says when it waits"
+    await asking.send(b"\n")
+    await asking.acked(13)
 
 
 def gives_way(sent: bytes) -> Callable[..., None]:

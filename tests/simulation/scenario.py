@@ -346,6 +346,7 @@ class _Drawing:
                     waits_for_ack=waits,
                     read_s=self.sync_s * source.random() * 5 if reads_late else 0.0,
                     uid=source.choice((0, 0, 1000)),
+                    asks=source.choice((0.0, 0.0, 0.3, 1.0)),
                 )
             )
         return tuple(_named_alike(plans))
@@ -526,7 +527,7 @@ class _Drawing:
             stop_timeout=Duration(max(PATIENT_S, 100 * self.length_s)),
             reserve=Size(pick((0, 0, 2000))),
             commit=CommitConfig(
-                linger=Duration(self.sync_s if self._is_on(0.1) else 0.0),
+                linger=Duration(self.sync_s * self._log(0.5, 100) if self._is_on(0.6) else 0.0),
                 rewrite_limit=Size(pick((1, 200, 1000, 4000, 64 * 1024))),
                 direct_above=Size(pick((300, 2000, 256 * 1024))),
                 max_batch=Size(int(self._log(200, 100_000))),

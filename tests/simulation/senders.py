@@ -40,6 +40,7 @@ class SenderPlan:
     waits_for_ack: float
     read_s: float  # how late it reads its answers
     uid: int
+    asks: float = 0.0  # probability of an empty line after a burst, which asks for a commit
     producer: str = ""  # a named one's name; others of its stream, of another uid, may have it too
     ends_open: bool = False  # its last record has no newline; end of file ends it
 
@@ -275,6 +276,8 @@ class Sender:
             self._act_soon(0.0)
         else:
             hello: dict[str, Any] = {"_hello": 1, "stream": plan.stream}
+            if plan.asks == 1.0:
+                hello["flush"] = True
             if plan.kind == NAMED:
                 hello["producer"] = plan.producer
                 if self.welcomes and self.source.random() < plan.tells_first:
@@ -403,6 +406,8 @@ class Sender:
         end = self._ends[burst]
         pause_s = plan.bursts[burst][0]
         data = b"".join(self._line(number) for number in range(at + 1, end + 1))
+        if source.random() < plan.asks:
+            data += b"\n"
         connection.sent_up_to = end
         connection.sent.most = max(connection.sent.most, end)
         if pause_s:

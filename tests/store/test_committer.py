@@ -368,14 +368,107 @@ async def test_closing_drops_and_counts_what_waits(
         assert acks.numbers == []
 
 
-async def test_linger_gathers_more_into_a_batch(tmp_path: Path) -> None:
-    async with committing(tmp_path, linger=0.5) as (committer, _):
-        acks = Acks()
-        for number in range(1, 6):
-            committer.add("app", entry(number, acks))
-            await asyncio.sleep(0)  # each in a turn of the loop of its own
+@asynccontextmanager
+async def pausing(
+    data: Path, monkeypatch: pytest.MonkeyPatch, **limits: Any
+) -> AsyncIterator[Committer]:
+    """A committer that has just committed, and makes a pause of an hour."""
+    monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
+    async with committing(data, linger=3600, **limits) as (committer, _):
+        await committer.barrier("app")
+        await committer.barrier("web")
+        committer.add("app", entry(1, Acks()))
         await committer.drained()
+        yield committer
+        committer.hurry()
+
+
+async def test_entries_that_nobody_waits_for_share_a_batch_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch) as committer:
+        acks = Acks()
+        for number in range(2, 7):
+            committer.add("app", entry(number, acks), is_awaited=False)
+            committer.add("web", entry(number, acks), is_awaited=False)
+            for _ in range(3):
+                await asyncio.sleep(0)
         assert committer.totals.batches == 1
+        assert not acks.numbers
+        committer.commit_now()
+        await committer.drained()
+        assert committer.totals.batches == 2
+        assert acks.numbers == [6, 6]
+
+
+async def test_an_entry_that_somebody_waits_for_ends_the_pause_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch) as committer:
+        patient, waiting = Acks(), Acks()
+        committer.add("app", entry(2, patient), is_awaited=False)
+        await asyncio.sleep(0)
+        committer.add("web", entry(1, waiting))
+        await committer.drained()
+        assert committer.totals.batches == 2
+        assert (patient.numbers, waiting.numbers) == ([2], [1])
+
+
+async def test_a_barrier_ends_the_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pausing(tmp_path, monkeypatch) as committer:
+        acks = Acks()
+        committer.add("app", entry(2, acks), is_awaited=False)
+        await committer.barrier("app")
+        assert acks.numbers == [2]
+
+
+async def test_a_pause_ends_when_enough_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch, pipeline_bytes=1000) as committer:
+        acks = Acks()
+        committer.add("app", entry(2, acks, size=500), is_awaited=False)
+        await asyncio.sleep(0)
+        assert committer.totals.batches == 1
+        committer.add("app", entry(3, acks, size=500), is_awaited=False)
+        await committer.drained()
+        assert acks.numbers == [3]
+
+
+async def test_at_a_stop_there_are_no_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch) as committer:
+        acks = Acks()
+        committer.add("app", entry(2, acks), is_awaited=False)
+        committer.hurry()
+        await committer.drained()
+        committer.add("app", entry(3, acks), is_awaited=False)
+        await committer.drained()
+        assert acks.numbers == [2, 3]
+
+
+async def test_a_pause_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
+    async with committing(tmp_path, linger=0.05) as (committer, _):
+        acks = Acks()
+        for number in (1, 2, 3):
+            committer.add("app", entry(number, acks), is_awaited=False)
+            await committer.drained()
+        assert acks.numbers == [1, 2, 3]
+
+
+async def test_an_entry_of_no_bytes_waits_for_the_pause_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
+    async with committing(tmp_path, linger=0.05) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        committer.add("app", Entry(b"", 0, TIME, 2, acks, "p"), is_awaited=False)
+        await committer.drained()
+        assert acks.numbers == [1, 2]
 
 
 class Gate:

@@ -212,7 +212,12 @@ def test_what_is_spooled_is_no_longer_in_memory() -> None:
 def test_a_hello_says_who_and_from_where() -> None:
     box = outbox(1)
     hello = Conversation(box, "app", "web-1").hello()
-    assert json.loads(hello) == {"_hello": 1, "stream": "app", "producer": "web-1"}
+    assert json.loads(hello) == {
+        "_hello": 1,
+        "stream": "app",
+        "producer": "web-1",
+        "flush": True,
+    }
     assert hello.startswith(b'{"_hello":')
     box.welcome(5)
     assert json.loads(Conversation(box, "app", "web-1").hello())["first"] == 5

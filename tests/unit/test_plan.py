@@ -61,6 +61,27 @@ def test_a_segment_at_the_limit_is_left_and_a_new_one_begins() -> None:
     assert b"".join(plan.render()[1:]) == b"next\n"
 
 
+def test_a_segment_of_more_than_two_pages_is_left_by_a_batch_smaller_than_it() -> None:
+    _, large = added(StreamState("app"), adding(b"x" * 10_000), limit=65536)
+    plan, state = added(large, adding(b"small"), limit=65536)
+    assert (plan.first, plan.body_bytes) == (2, 6)
+    assert state.active is not None, "the new one is rewritten in its turn"
+    plan, _ = added(large, adding(b"y" * 10_000), limit=65536)
+    assert (plan.first, plan.body_bytes) == (1, 20_002)
+
+
+@given(st.lists(st.integers(2, 40_000), min_size=1, max_size=40))
+def test_what_is_written_is_in_proportion_and_no_file_is_tiny(sizes: list[int]) -> None:
+    state = StreamState("app")
+    files: dict[int, int] = {}
+    for size in sizes:
+        plan, state = added(state, adding(b"x" * (size - 1)), limit=65536)
+        assert plan.body_bytes <= max(8192 + size, 2 * size)
+        files[plan.first] = plan.body_bytes
+    *ended, _ = files.values()
+    assert all(size > 8192 for size in ended)
+
+
 def test_the_hash_is_that_of_the_whole_body_however_it_grew() -> None:
     state = StreamState("app")
     for text in (b"one", b"two", b"three"):

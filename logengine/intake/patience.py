@@ -1,0 +1,39 @@
+"""Guesses whether a sender waits for each answer before it goes on.
+
+Such a sender is committed for at once. Nobody waits for a sender that writes at its own pace, and
+its records can share a commit with later ones. A client that asks for commits itself needs no
+guess.
+
+A sender that waits has nothing outstanding when it writes, and it writes as soon as it has its
+answer. One that writes at its own pace does so now and then, by chance: only several times in a row
+are a sign.
+"""
+
+_SOON_S = 0.002
+_TIMES_IN_A_ROW = 8
+
+
+class Patience:
+    """What one sender has shown so far. Times are in seconds, by any steady clock."""
+
+    __slots__ = ("_answered_at_s", "_in_a_row")
+
+    def __init__(self) -> None:
+        self._answered_at_s: float | None = None
+        self._in_a_row = 0
+
+    def answered(self, now_s: float) -> None:
+        """The sender was told that records are durable."""
+        self._answered_at_s = now_s
+
+    def waits(self, now_s: float, *, is_outstanding: bool) -> bool:
+        """Returns whether the sender waits for what it wrote now.
+
+        `is_outstanding` says whether earlier records of it are not durable yet.
+        """
+        answered_at_s, self._answered_at_s = self._answered_at_s, None
+        if is_outstanding:
+            self._in_a_row = 0
+        elif answered_at_s is not None:
+            self._in_a_row = self._in_a_row + 1 if now_s - answered_at_s <= _SOON_S else 0
+        return self._in_a_row >= _TIMES_IN_A_ROW

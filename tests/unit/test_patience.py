@@ -1,0 +1,66 @@
+"""Which senders are taken for waiting ones."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logengine.intake.patience import Patience
+
+MANY = 30
+
+
+def test_a_sender_that_comes_back_at_once_after_each_answer_waits() -> None:
+    patience = Patience()
+    waits = []
+    for round_ in range(MANY):
+        waits.append(patience.waits(round_ * 0.01, is_outstanding=False))
+        patience.answered(round_ * 0.01 + 0.0095)
+    assert waits[-1]
+    assert not any(before and not after for before, after in pairwise(waits)), "it goes on to wait"
+    assert not waits[0]
+
+
+def test_a_sender_that_writes_more_before_its_answer_does_not_wait() -> None:
+    patience = Patience()
+    for round_ in range(MANY):
+        patience.answered(float(round_))
+        assert not patience.waits(float(round_), is_outstanding=round_ % 5 == 4)
+
+
+def test_a_sender_that_takes_its_time_after_an_answer_does_not_wait() -> None:
+    patience = Patience()
+    for round_ in range(MANY):
+        patience.answered(float(round_))
+        late_s = 0.5 if round_ % 5 == 4 else 0.0
+        assert not patience.waits(round_ + late_s, is_outstanding=False)
+
+
+def test_a_sender_that_stops_waiting_is_noticed_at_once() -> None:
+    patience = Patience()
+    for round_ in range(MANY):
+        patience.answered(float(round_))
+        patience.waits(float(round_), is_outstanding=False)
+    assert patience.waits(float(MANY), is_outstanding=False)
+    assert not patience.waits(float(MANY), is_outstanding=True)
+
+
+@given(st.floats(0, 0.01), st.floats(0.001, 0.05))
+def test_senders_at_a_pace_of_their_own_are_not_taken_for_waiting(
+    begin_s: float, commit_every_s: float
+) -> None:
+    """Of a sender with a record each 10 ms, and commits at any other pace."""
+    patience = Patience()
+    committed_s, acked = 0.0, 0
+    waited = 0
+    for sent in range(400):
+        now_s = begin_s + sent * 0.01
+        while committed_s + commit_every_s <= now_s:
+            committed_s += commit_every_s
+            if sent > acked:
+                acked = sent
+                patience.answered(committed_s)
+        waited += patience.waits(now_s, is_outstanding=sent > acked)
+    # With the same pace, a commit may always end right before the next record, by chance.
+    if abs(commit_every_s - 0.01) > 0.003 and commit_every_s > 0.003:
+        assert waited <= 40
