@@ -5,8 +5,9 @@ its records can share a commit with later ones. A client that asks for commits i
 guess.
 
 A sender that waits has nothing outstanding when it writes, and it writes as soon as it has its
-answer. One that writes at its own pace does so now and then, by chance: only several times in a row
-are a sign.
+answer. Each one is taken for such a sender until it does otherwise. One that writes at its own pace
+looks like one now and then, by chance: after it did otherwise, only several times in a row are a
+sign.
 """
 
 _SOON_S = 0.002
@@ -20,7 +21,7 @@ class Patience:
 
     def __init__(self) -> None:
         self._answered_at_s: float | None = None
-        self._in_a_row = 0
+        self._in_a_row = _TIMES_IN_A_ROW
 
     def answered(self, now_s: float) -> None:
         """The sender was told that records are durable."""

@@ -137,7 +137,7 @@ class Committer:
         self._idle.clear()
         if is_awaited:
             self.commit_now()
-        elif self._is_due():
+        elif self._is_due(self._loop.time()):
             self._pump_soon()
         else:
             self._pump_after_pause()
@@ -315,9 +315,11 @@ class Committer:
             return
         if self._failing and self._may_retry() and (taken := self._take(failing=True)):
             self._start(taken, retries=True)
-        while self._may_start() and (taken := self._take(failing=False)):
+        # Read once: if the pause ended between two looks, neither would start what waits.
+        now_s = self._loop.time()
+        while self._may_start(now_s) and (taken := self._take(failing=False)):
             self._start(taken, retries=False)
-        if not self._is_due() and any(each.entries for each in self._pending.values()):
+        if not self._is_due(now_s) and any(each.entries for each in self._pending.values()):
             self._pump_after_pause()
         # A stream that only awaits recovery does not prevent idle.
         if not self._under_way and all(each.is_empty for each in self._pending.values()):
@@ -326,22 +328,22 @@ class Committer:
     def _may_retry(self) -> bool:
         return not any(batch.retries for batch in self._under_way)
 
-    def _may_start(self) -> bool:
+    def _may_start(self, now_s: float) -> bool:
         under_way = sum(not batch.retries for batch in self._under_way)
         if not under_way:
-            return self._is_due()
+            return self._is_due(now_s)
         return (
             under_way < _BATCHES_UNDER_WAY_MAX
             and self._waiting_bytes >= self._config.pipeline_bytes
         )
 
-    def _is_due(self) -> bool:
+    def _is_due(self, now_s: float) -> bool:
         """Whether a batch starts now if there is none under way."""
         return (
             self._is_asked
             or self._hurries
             or self._waiting_bytes >= self._config.pipeline_bytes
-            or self._loop.time() >= self._next_s
+            or now_s >= self._next_s
         )
 
     def _take(self, *, failing: bool) -> dict[str, list[Entry]]:

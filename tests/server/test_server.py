@@ -1095,7 +1095,7 @@ def serve_with_pauses(**limits: Any) -> Callable[[Test], Any]:
 async def in_a_pause(served: Served, **said: Any) -> Client:
     """A sender whose record 2 waits for the end of the pause after record 1."""
     client = await served.connect()
-    await client.hello(stream="app", **said)
+    await client.hello(stream="app", **{"flush": True} | said)
     await client.send(numbered(1, 1))
     await client.acked(1)
     await client.send(numbered(2, 2))
@@ -1184,7 +1184,7 @@ async def test_a_stop_ends_the_pause(served: Served) -> None:
 
 
 @serve_with_pauses(linger=0.01)
-async def test_a_sender_that_waits_for_each_ack_is_found_out_and_makes_no_pause(
+async def test_a_sender_that_waits_for_each_ack_has_no_pause_unless_it_says_when_it_waits(
     served: Served,
 ) -> None:
     client, asking = await served.connect(), await served.connect()

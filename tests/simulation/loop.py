@@ -14,6 +14,8 @@ from typing import Any
 
 from tests.simulation.clock import Kernel, Process, ProcessGone, Thread, current_thread
 
+_LOOK_S = 2e-7  # what a look at the clock takes
+
 Watched = Any  # a simulated socket, or what has one's `is_readable` and `is_writable`
 
 
@@ -45,6 +47,7 @@ class SimulatedLoop:
         self.process = process
         self.kernel: Kernel = process.kernel
         self._turn_s = turn_s
+        self._timer_s = 10 * turn_s
         self._on_error = on_error
         self._ready: deque[_Handle] = deque()
         self._timers: list[tuple[float, int, _Handle]] = []
@@ -61,6 +64,8 @@ class SimulatedLoop:
         self._as_loop: Any = self
 
     def time(self) -> float:
+        # Time passes between two looks within one callback too.
+        self.kernel.now += _LOOK_S
         return self.kernel.now
 
     def get_debug(self) -> bool:
@@ -83,7 +88,9 @@ class SimulatedLoop:
         return self.call_soon(call, *args)
 
     def call_later(self, delay: float, call: Any, *args: Any, context: Any = None) -> Any:
-        return self.call_at(self.kernel.now + delay, call, *args)
+        # As uvloop does, which rounds to milliseconds: it may call a little too early.
+        rounded_s = round(delay / self._timer_s) * self._timer_s
+        return self.call_at(self.kernel.now + rounded_s, call, *args)
 
     def call_at(self, when: float, call: Any, *args: Any, context: Any = None) -> Any:
         handle = _Handle(call, args, when)

@@ -458,6 +458,35 @@ async def test_a_pause_ends_by_itself(tmp_path: Path, monkeypatch: pytest.Monkey
         assert acks.numbers == [1, 2, 3]
 
 
+class ClockThatGoesOn:
+    """An event loop whose clock passes `when_s` between the first look at it and the second."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, when_s: float) -> None:
+        self._loop = loop
+        self._times = [when_s - 1e-6]
+        self._later_s = when_s + 1e-6
+
+    def time(self) -> float:
+        return self._times.pop() if self._times else self._later_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+async def test_a_pause_that_ends_between_two_looks_at_the_clock_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch) as committer:
+        acks = Acks()
+        committer.add("app", entry(2, acks), is_awaited=False)
+        loop = ClockThatGoesOn(committer._loop, committer._next_s)
+        assert committer._pause is not None
+        committer._pause.cancel()
+        monkeypatch.setattr(committer, "_loop", loop)
+        committer._end_pause()
+        await until(lambda: acks.numbers == [2])
+
+
 async def test_an_entry_of_no_bytes_waits_for_the_pause_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

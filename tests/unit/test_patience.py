@@ -10,29 +10,37 @@ from logengine.intake.patience import Patience
 MANY = 30
 
 
-def test_a_sender_that_comes_back_at_once_after_each_answer_waits() -> None:
+def test_a_sender_waits_as_long_as_it_comes_back_at_once_after_each_answer() -> None:
     patience = Patience()
+    for round_ in range(MANY):
+        assert patience.waits(round_ * 0.01, is_outstanding=False)
+        patience.answered(round_ * 0.01 + 0.0095)
+
+
+def test_a_sender_that_did_otherwise_waits_again_after_a_while() -> None:
+    patience = Patience()
+    assert not patience.waits(0.0, is_outstanding=True)
     waits = []
     for round_ in range(MANY):
-        waits.append(patience.waits(round_ * 0.01, is_outstanding=False))
-        patience.answered(round_ * 0.01 + 0.0095)
+        patience.answered(float(round_))
+        waits.append(patience.waits(float(round_), is_outstanding=False))
+    assert not waits[0]
     assert waits[-1]
     assert not any(before and not after for before, after in pairwise(waits)), "it goes on to wait"
-    assert not waits[0]
 
 
 def test_a_sender_that_writes_more_before_its_answer_does_not_wait() -> None:
     patience = Patience()
     for round_ in range(MANY):
         patience.answered(float(round_))
-        assert not patience.waits(float(round_), is_outstanding=round_ % 5 == 4)
+        assert not patience.waits(float(round_), is_outstanding=round_ % 5 == 0)
 
 
 def test_a_sender_that_takes_its_time_after_an_answer_does_not_wait() -> None:
     patience = Patience()
     for round_ in range(MANY):
         patience.answered(float(round_))
-        late_s = 0.5 if round_ % 5 == 4 else 0.0
+        late_s = 0.5 if round_ % 5 == 0 else 0.0
         assert not patience.waits(round_ + late_s, is_outstanding=False)
 
 
