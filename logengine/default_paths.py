@@ -5,13 +5,16 @@ daemon uses the user's own, or the system's if the user has none. A client also 
 daemon is: `client/daemon_socket.py`.
 """
 
+import contextlib
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 SYSTEM_DATA = Path("/var/log/logengine")
 SYSTEM_SOCKET = Path("/run/logengine/socket")
 SYSTEM_STATE = Path("/var/lib/logengine")
+PERSISTENT_TEMPORARY = Path("/var/tmp")  # noqa: S108 - see `_made_for`
 
 
 def default_data(environ: Mapping[str, str], uid: int) -> Path:
@@ -51,7 +54,11 @@ def resume_directory(environ: Mapping[str, str], uid: int) -> Path:
         return Path(given.split(":")[0], "resume")
     if uid == 0:
         return SYSTEM_STATE / "resume"
-    return _own_state(environ) / "logengine-client" / "resume"
+    state = _own_state(environ)
+    if not _xdg_directory(environ, "XDG_STATE_HOME") and not _can_be_made(state):
+        # The account of a service may have no home, and `sudo` may keep root's $HOME.
+        state = _made_for(uid) or state
+    return state / "logengine-client" / "resume"
 
 
 def _there(own: Path, system: Path) -> Path:
@@ -67,6 +74,28 @@ def _own_data(environ: Mapping[str, str], uid: int) -> Path:
 def _own_state(environ: Mapping[str, str]) -> Path:
     state = _xdg_directory(environ, "XDG_STATE_HOME")
     return Path(state or Path(environ.get("HOME") or "/", ".local", "state"))
+
+
+def _can_be_made(path: Path) -> bool:
+    there = next((each for each in (path, *path.parents) if os.path.exists(each)), None)
+    return there is not None and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def _made_for(uid: int) -> Path | None:
+    """Makes a directory of the user in a place for all users; None if it is another user's.
+
+    It is checked after it was made. From then on nobody else can replace it, because the place has
+    the sticky bit.
+    """
+    made = PERSISTENT_TEMPORARY / f"logengine-{uid}"
+    with contextlib.suppress(OSError):
+        made.mkdir(0o700)
+    try:
+        found = made.lstat()
+    except OSError:
+        return None
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o022
+    return made if is_own else None
 
 
 def _own_socket(environ: Mapping[str, str], uid: int) -> Path:
