@@ -59,11 +59,14 @@ class Arrivals:
         """Stamps `chunk`, complete lines of one sender. Returns those that the quotas let pass."""
         timestamp = self.timestamp()
         body, count = stamp(chunk, envelope(timestamp, peer_fields))
+        passed = self._quotas.admit(sender, body, count) if count else None
         if self._quotas.are_set:
-            self._quotas.charge(sender, chunk.count(b"\n") - count, len(chunk) - len(body))
-        if not count:
+            # After the records, which come first. A blank line for each record is free: it may ask
+            # for a commit.
+            blank = chunk.count(b"\n") - count
+            self._quotas.charge(sender, max(0, blank - count), len(chunk) - len(body))
+        if passed is None:
             return Arrived(b"", 0, 0, timestamp, None)
-        passed = self._quotas.admit(sender, body, count)
         return Arrived(passed.body, passed.records, count, timestamp, passed.over)
 
     def add(self, stream: str, entry: Entry, *, is_awaited: bool = False) -> None:

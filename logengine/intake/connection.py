@@ -255,7 +255,7 @@ class Connection:
         worked_bytes = len(data) + unfinished_bytes
         events = self._receiver.receive(data) if data else []
         if data:
-            if self._admission.asks_who_sends:
+            if self._admission.asks_who_sends and not self._asks_for_commit(data, unfinished_bytes):
                 self._charge_for_ignored(data, events, unfinished_bytes)
             self._handle(events)
         else:
@@ -273,6 +273,10 @@ class Connection:
                 self._hello_timeout.ends(self)
         elif not (self._is_opened or self._state.is_closed) and self._receiver.is_inside_hello:
             self._hello_timeout.begins(self)
+
+    def _asks_for_commit(self, data: bytes, unfinished_bytes: int) -> bool:
+        """Whether `data` is one empty line, for records that are not durable yet: it is free."""
+        return data == b"\n" and not unfinished_bytes and self._durable < self._arrived
 
     def _charge_for_ignored(
         self, data: bytes, events: Sequence[Event], unfinished_bytes: int

@@ -188,7 +188,7 @@ class _HelloLine(msgspec.Struct, frozen=True):
     stream: str | None = None
     producer: str | None = None
     first: int | None = None
-    flush: bool = False
+    flush: bool | None = None
 
 
 _hello_decoder = msgspec.json.Decoder(_HelloLine)
@@ -227,7 +227,7 @@ def decode_hello(line: bytes) -> Hello | BadHello:
         return BadHello(
             error_answer("invalid_first", found=str(said.first)[:40], expected=f"1 to {NUMBER_MAX}")
         )
-    return Hello(said.stream, said.producer, said.first, said.flush)
+    return Hello(said.stream, said.producer, said.first, bool(said.flush))
 
 
 def _status_event(version: int) -> StatusRequest | BadHello:

@@ -137,7 +137,7 @@ def _(server: Server) -> None:
 def _(server: Server) -> None:
     for hello in (
         b' \t{ "_hello" : 1 , "stream":"%s"}\r\n' % STREAM.encode(),
-        b'{"_hello":1,"stream":null,"producer":null,"first":null}\n',
+        b'{"_hello":1,"stream":null,"producer":null,"first":null,"flush":null}\n',
         hello_line(later={"a": [1]}),
     ):
         with server.connected() as sender:

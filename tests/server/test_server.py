@@ -37,6 +37,7 @@ from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
+from logengine.units import Duration
 
 PATIENCE_S = 20
 # Long enough that what must not happen would have happened, short enough to wait for.
@@ -1072,6 +1073,23 @@ async def test_a_sender_over_its_quota_with_half_a_record_is_not_closed(served: 
     for client in clients:
         await client.acked(21)
     assert sorted(served.numbers("app")) == sorted([*range(1, 22)] * 4)
+
+
+@serve(
+    quotas=lambda: Quotas(
+        QuotaConfig(), QuotaConfig(records_per_s=20, burst=Duration(1), over="drop"), {}, {}
+    )
+)
+async def test_asking_for_a_commit_of_each_record_takes_no_tokens(served: Served) -> None:
+    together, apart = await served.connect(), await served.connect()
+    await together.hello(stream="app", flush=True)
+    await together.send(b'{"n":1}\n\n' * 8)
+    await together.acked(8)
+    await apart.hello(stream="app", flush=True)
+    for number in range(1, 9):
+        await apart.send(numbered(number, number))
+        await apart.send(b"\n")
+        await apart.acked(number)
 
 
 # Pauses between commits: here they last an hour, unless something ends them.
