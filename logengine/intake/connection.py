@@ -79,6 +79,7 @@ class Connection:
         self.producer: str | None = None
         self._arrived = 0
         self._durable = 0
+        self._free_lines = 0  # empty lines that take no tokens of its quotas
         self._patience: Patience | None = None  # of a sender that wants answers, and never asks
         self._held_back: Sequence[Event] = ()  # received after a hello that is not answered yet
         self._accounted_bytes = 0  # the held bytes that admission knows about
@@ -255,7 +256,7 @@ class Connection:
         worked_bytes = len(data) + unfinished_bytes
         events = self._receiver.receive(data) if data else []
         if data:
-            if self._admission.asks_who_sends and not self._asks_for_commit(data, unfinished_bytes):
+            if self._admission.asks_who_sends:
                 self._charge_for_ignored(data, events, unfinished_bytes)
             self._handle(events)
         else:
@@ -274,17 +275,17 @@ class Connection:
         elif not (self._is_opened or self._state.is_closed) and self._receiver.is_inside_hello:
             self._hello_timeout.begins(self)
 
-    def _asks_for_commit(self, data: bytes, unfinished_bytes: int) -> bool:
-        """Whether `data` is one empty line, for records that are not durable yet: it is free."""
-        return data == b"\n" and not unfinished_bytes and self._durable < self._arrived
-
     def _charge_for_ignored(
         self, data: bytes, events: Sequence[Event], unfinished_bytes: int
     ) -> None:
         """Takes tokens of the quotas for bytes that became no record, and that no event is for.
 
-        `unfinished_bytes` is how many were held before `data`.
+        `unfinished_bytes` is how many were held before `data`. One empty line for each record is
+        free: it may ask for a commit.
         """
+        if data == b"\n" and not unfinished_bytes and self._free_lines:
+            self._free_lines -= 1
+            return
         chunks = [event.chunk for event in events if isinstance(event, Lines)]
         if len(chunks) < sum(not isinstance(event, Flush) for event in events):
             return  # a hello is free, and a refusal takes tokens itself
@@ -377,6 +378,9 @@ class Connection:
 
     def _take_lines(self, chunk: bytes) -> None:
         arrived = self._arrivals.stamp(self, self._peer_fields, chunk)
+        if self._admission.asks_who_sends:
+            blank = chunk.count(b"\n") - arrived.numbers
+            self._free_lines += max(0, arrived.numbers - blank)
         if not arrived.numbers:
             return
         self._add(arrived.body, arrived.records, arrived.numbers, arrived.timestamp)
