@@ -103,8 +103,9 @@ class Small:
                     at = sent_bytes % len(CHUNK)
                     sent_bytes += sender.socket.send(CHUNK[at:])
             status = self.status()
-            # Part of a record may be left, whose end is not read.
-            return uid in status["uids_at_share"] and status["pending_bytes"] < len(CHUNK) / 50
+            # Part of a record of each user may be left, whose end is not read.
+            parts_bytes = len(status["uids_at_share"]) * len(CHUNK) / RECORDS_PER_CHUNK
+            return uid in status["uids_at_share"] and status["pending_bytes"] < parts_bytes
 
         eventually(is_stopped, "the user to be stopped", patience_s=20)
         sender.socket.settimeout(PATIENCE_S)
