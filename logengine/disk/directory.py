@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -309,23 +309,20 @@ AnyDirectory = Path | Directory
 
 
 @contextlib.contextmanager
-def opened(directory: AnyDirectory) -> Iterator[Directory]:
+def opened(
+    directory: AnyDirectory, open_path: Callable[[Path], Directory] = Directory.open
+) -> Iterator[Directory]:
     """Yields the directory itself, or the one opened from its path until the block ends."""
     if isinstance(directory, Directory):
         yield directory
         return
-    with Directory.open(directory) as mine:
+    with open_path(directory) as mine:
         yield mine
 
 
-@contextlib.contextmanager
-def opened_stream(directory: AnyDirectory) -> Iterator[Directory]:
+def opened_stream(directory: AnyDirectory) -> contextlib.AbstractContextManager[Directory]:
     """As `opened`, for the directory of a stream, which is never a link."""
-    if isinstance(directory, Directory):
-        yield directory
-        return
-    with Directory.open_itself(directory) as mine:
-        yield mine
+    return opened(directory, Directory.open_itself)
 
 
 def directory_at(directory: AnyDirectory) -> Directory:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,13 @@ from logengine.cli import cli
 from logengine.client import daemon_socket
 from logengine.client.daemon_socket import DefaultSocket, connect, find_default
 from tests.fake_server import FakeServer
+from tests.users import acting_as
 
 OTHER = 65534
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts as several users")
 
 Serve = Callable[..., FakeServer]
-
-
-@contextmanager
-def user(uid: int) -> Iterator[None]:
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
@@ -53,7 +44,7 @@ def serve() -> Iterator[Serve]:
     ) -> FakeServer:
         path.parent.mkdir()
         os.chown(path.parent, listener, listener)
-        with user(listener):
+        with acting_as(listener):
             servers.append(FakeServer(path))
         os.chown(path.parent, *[listener if directory is None else directory] * 2)
         os.chown(path, *[listener if file is None else file] * 2)
@@ -68,7 +59,7 @@ def serve() -> Iterator[Serve]:
 def test_a_daemon_of_ones_own_user_or_of_root_is_used(paths: list[Path], serve: Serve) -> None:
     serve(paths[0])
     connect(None).close()
-    with user(OTHER):
+    with acting_as(OTHER):
         connect(None).close()
     os.chown(paths[0].parent, OTHER, OTHER)
     with pytest.raises(PermissionError, match="its directory belongs to user 65534, expected root"):
@@ -126,7 +117,7 @@ def test_links_are_not_followed(paths: list[Path], root: Path, serve: Serve) -> 
 def test_what_may_not_be_looked_into_is_passed_over(paths: list[Path], serve: Serve) -> None:
     serve(paths[0])
     paths[0].parent.chmod(0o700)
-    with user(OTHER):
+    with acting_as(OTHER):
         with pytest.raises(PermissionError, match="Permission denied"):
             connect(None)
         assert find_default().path == paths[0]

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,10 @@ from logengine.client.settings import process_producer
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.format.segment import Header, encode_header
 from tests.daemon import Daemon, Producer
+from tests.users import acting_as
 
 OTHER = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts as several users")
-
-
-@contextmanager
-def user(uid: int) -> Iterator[None]:
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +27,7 @@ def _open_to_all(root: Path) -> None:
 
 
 def connect_as(daemon: Daemon, uid: int) -> Producer:
-    with user(uid):
+    with acting_as(uid):
         return daemon.connect()
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.crash.rig.image import image, missing
 from tests.daemon import PATIENCE_S, Daemon, Producer, eventually
+from tests.users import acting_as
 
 MIB = 1024 * 1024
 SIZE_MIB = 64
@@ -71,11 +72,8 @@ class Small:
 
     def connect(self, uid: int, **said: Any) -> Producer:
         """Connects as a user, and says hello."""
-        os.seteuid(uid)
-        try:
+        with acting_as(uid):
             sender = self.daemon.connect()
-        finally:
-            os.seteuid(0)
         sender.hello(**said)
         return sender
 

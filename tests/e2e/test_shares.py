@@ -5,26 +5,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.daemon import Daemon, Producer, eventually
+from tests.users import acting_as
 
 ATTACKER, VICTIM = 61_001, 61_002
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to connect as other users")
-
-
-@contextlib.contextmanager
-def acting_as(uid: int) -> Iterator[None]:
-    """The kernel notes the effective user of whoever calls connect(2)."""
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def connect_as(uid: int, daemon: Daemon) -> Producer:

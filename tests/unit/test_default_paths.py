@@ -7,6 +7,7 @@ from unittest.mock import patch
 import pytest
 
 from logengine import default_paths
+from tests.users import acting_as
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 OTHER, ANOTHER = 65534, 65533
@@ -25,12 +26,8 @@ def places(root: Path) -> tuple[Path, Path]:
 
 def resume_directory(for_all: Path, home: Path) -> Path:
     """What another user gets."""
-    os.seteuid(OTHER)
-    try:
-        with patch.object(default_paths, "PERSISTENT_TEMPORARY", for_all):
-            return default_paths.resume_directory({"HOME": str(home)}, OTHER)
-    finally:
-        os.seteuid(0)
+    with acting_as(OTHER), patch.object(default_paths, "PERSISTENT_TEMPORARY", for_all):
+        return default_paths.resume_directory({"HOME": str(home)}, OTHER)
 
 
 @only_root
