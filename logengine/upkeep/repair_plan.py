@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from logengine.format.producers import HeaderKeys, Producer, header_keys, numbers_in, with_numbers
+from logengine.format.producers import HeaderKeys, numbers_in, with_numbers
 from logengine.format.seal_chain import SealChain
 from logengine.format.segment import (
     FORMAT_VERSION,
@@ -225,7 +225,6 @@ class _Planning:
         self._elements.sort(key=_first_of)
         self._fit_times()
         self._drop_empty()
-        self._fit_producers()
         self._mend_chain()
         self._removals.sort(key=lambda each: (each.file.first, not each.file.is_compressed))
         new = [each for each in self._elements if not each.is_there]
@@ -449,33 +448,6 @@ class _Planning:
             }
             header = with_numbers(header, said | farther)
         element.header = header
-
-    def _fit_producers(self) -> None:
-        """Removes from a segment the producers whose number is lower in the segment after it.
-
-        The newest segment's producers are what a daemon continues from, and stay as they are.
-        """
-        # Where the removed ones are later: the segments in between may be merged one day.
-        later: dict[Producer, int] = {}
-        for element, behind in reversed(
-            list(zip(self._elements, self._elements[1:], strict=False))
-        ):
-            known = numbers_in(element.header)
-            said = later | numbers_in(behind.header)
-            back = {each for each, number in said.items() if number < known.get(each, 0)}
-            later = {
-                each: number
-                for each, number in said.items()
-                if each in back or (each in later and each not in known)
-            }
-            if not back:
-                continue
-            kept = {each: number for each, number in known.items() if each not in back}
-            if element.line is None:
-                element.header = with_numbers(element.header, kept)
-            else:
-                why = "a producer's number was higher than in the segment after it"
-                self._write_anew(element, why, **header_keys(kept)._asdict())
 
     def _write_anew(self, element: _Element, why: str, **changes: object) -> None:
         """Schedules a segment that stays to be rewritten with a different header."""

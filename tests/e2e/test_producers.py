@@ -122,6 +122,30 @@ def test_a_producer_with_a_connection_is_not_forgotten_and_others_are_told(
     assert "known" not in daemon.connect().hello(stream="app")
 
 
+def test_a_name_that_was_forgotten_and_is_used_again_is_no_damage(
+    make_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = make_daemon("[limits]\nmax_producers = 4\n")
+    first = daemon.connect()
+    first.hello(stream="app", producer="again", first=7)
+    # Too much to be written again: what follows is in a segment of its own.
+    first.send(b'{"x":"%s"}\n' % (b"x" * 100_000))
+    first.wait_for_ack(7)
+    first.close()
+    for name in ("a", "b", "c", "d", "again"):
+        send_one(daemon.connect(), name)
+    daemon.stop()
+    headers = [
+        read_header(daemon.data / "app", each) for each in list_segments(daemon.data / "app")
+    ]
+    numbers = [(each.producers_of or {})[os.geteuid()].get("again") for each in headers]
+    assert numbers == [7, 1]
+    verified = daemon.cli("verify")
+    assert b"it was forgotten in between" in verified.stdout + verified.stderr
+    daemon.cli("repair", "app")
+    assert [read_header(daemon.data / "app", each.first) for each in headers] == headers
+
+
 def test_a_producer_of_an_old_file_continues_and_then_belongs_to_its_user(
     daemon: Daemon,
 ) -> None:

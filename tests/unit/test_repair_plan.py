@@ -118,12 +118,12 @@ def test_a_gap_that_records_were_put_back_into_takes_the_farther_numbers_of_each
     assert rest.producers_of == {0: {"web": 8}, 7: {"web": 9}}
 
 
-def test_a_number_that_goes_back_is_removed_for_that_user_only() -> None:
+def test_a_number_that_goes_back_is_reported_and_left_as_it_is() -> None:
     files = [examined(of_users(1, 3, {"0": 5, "7": 5})), examined(of_users(4, 6, {"0": 1, "7": 6}))]
-    (piece,) = plan_repair("app", files, WHEN).pieces
-    assert piece.header.producers_of == {7: {"web": 5}}
+    assert plan_repair("app", files, WHEN).pieces == []
     (finding,) = _check_neighbours(files[0].header, files[1].header, "f")  # type: ignore[arg-type]
     assert "producer 'web' of uid 0 is at 1, but was at 5" in finding.what
+    assert finding.harmless
 
 
 def test_behind_an_unreadable_newest_segment_no_number_is_used_again() -> None:
