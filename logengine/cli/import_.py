@@ -36,7 +36,8 @@ Examples:
     default="auto",
     show_default=True,
     help="journal: the output of `journalctl -o export`. auto: journal if the input starts like "
-    "one; otherwise each line is NDJSON or text.",
+    "one; otherwise each line is NDJSON, syslog, an access log's, logfmt or text. text: each line "
+    "is a message, and nothing else is recognized but its time.",
 )
 @resume_option
 @resume_anew_option
@@ -56,7 +57,8 @@ def command(
     """Import other programs' logs from FILEs. Each line or journal entry becomes one record.
 
     The time in a line, object or entry becomes the record's `time`. Returns when all records are on
-    disk; the exit status is 0 only if every record was stored. `-` is standard input.
+    disk; the exit status is 0 only if every record was stored. `-` is standard input. Input
+    compressed with gzip, bzip2, xz or zstd is decompressed.
     """
     check_anew(resume, anew=resume_anew)
     for name in files:

@@ -16,6 +16,7 @@ from logengine.cli.delivering import (
     timeout_option,
 )
 from logengine.cli.options import resolve_socket, socket_option
+from logengine.exchange.decompression import COMPRESSION_BYTES, compression_of
 from logengine.exchange.input import read_inputs
 
 
@@ -52,7 +53,7 @@ def command(
 
     Returns when all lines are on disk; the exit status is 0 only if every line was stored. While
     the daemon is away, waits and reconnects; each line is still stored exactly once. `-` is
-    standard input.
+    standard input. Input compressed with gzip, bzip2, xz or zstd is decompressed.
     """
     check_anew(resume, anew=resume_anew)
     with _progress(files) as progress:
@@ -82,9 +83,16 @@ def command(
 @contextlib.contextmanager
 def _progress(files: Sequence[str]) -> Iterator[Callable[[int], None]]:
     """Shows on a terminal how much of the input is durable, if the input's size is known."""
-    sizes = [Path(name).stat().st_size for name in files if Path(name).is_file()]
-    known = bool(files) and len(sizes) == len(files) and sys.stderr.isatty()
+    paths = [Path(name) for name in files if Path(name).is_file()]
+    sizes = [path.stat().st_size for path in paths]
+    known = bool(files) and len(paths) == len(files) and sys.stderr.isatty()
+    known = known and not any(map(_is_compressed, paths))
     with click.progressbar(
         length=sum(sizes), label="send", file=sys.stderr, hidden=not known
     ) as bar:
         yield lambda durable_bytes: bar.update(durable_bytes - bar.pos)
+
+
+def _is_compressed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return compression_of(file.read(COMPRESSION_BYTES)) is not None

@@ -91,15 +91,24 @@ def segments_among(names: Iterable[str]) -> list[int]:
     return sorted({first for name in names if (first := first_of_name(name))})
 
 
-def size_of_segments(directory: AnyDirectory) -> int:
-    """The approximate bytes of a stream's files, which may change meanwhile. Raises `OSError`."""
-    total = 0
+def sizes_of_segments(directory: AnyDirectory) -> dict[int, int]:
+    """The approximate bytes of the files of each of a stream's segments, by their first number.
+
+    They may change meanwhile. Raises `OSError`.
+    """
+    sizes: dict[int, int] = {}
     with opened_stream(directory) as within, within.entries() as entries:
         for entry in entries:
-            if first_of_name(entry.name):
+            if first := first_of_name(entry.name):
                 with suppress(FileNotFoundError):  # merged since it was listed
-                    total += entry.stat(follow_symlinks=False).st_size
-    return total
+                    size = entry.stat(follow_symlinks=False).st_size
+                    sizes[first] = sizes.get(first, 0) + size
+    return sizes
+
+
+def size_of_segments(directory: AnyDirectory) -> int:
+    """The approximate bytes of a stream's files, which may change meanwhile. Raises `OSError`."""
+    return sum(sizes_of_segments(directory).values())
 
 
 def disk_bytes_of(directory: AnyDirectory, first: int) -> int:

@@ -1,8 +1,10 @@
 """Converts logs of other programs to NDJSON, one line per record, with their time as `time`.
 
     text      every line that is not blank: {"time":"…","message":"<the line>"}
-    ndjson    an object stays as it is, with `time` in front if one of its fields is a time
-    journal   journald's export: {"time":"…","message":"…","PRIORITY":"6",…}
+    ndjson    an object stays as it is, with `time` in front if one of its fields is a time, and
+              `level` if it has journald's `PRIORITY`; other lines become text
+    journal   journald's export: {"time":"…","level":"info","message":"…","PRIORITY":"6",…}
+    auto      journal or ndjson; lines of text in a form of `line_fields` become fields
 
 A byte order mark at the start of a line is removed, and so is a run of NULs; `_nul_bytes` gives
 their number.
@@ -18,9 +20,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from logengine.exchange.line_fields import fields_of_line
 from logengine.exchange.text_time import leading_time
 from logengine.format.json_object import object_fields
 from logengine.format.record import BLANK, split_lines
+from logengine.format.severity import severity_of
 from logengine.format.timestamp import format_moment
 from logengine.protocols.journal_export import JournalEntry, JournalExportParser
 
@@ -40,6 +44,7 @@ _TIME_KEYS = {
     "ts": 1,
     "__REALTIME_TIMESTAMP": 1_000_000,
 }
+_PRIORITY_KEY = "PRIORITY"
 _JOURNAL_TIME_KEYS = ("_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP")
 
 
@@ -70,7 +75,7 @@ def begins_journal(start: bytes) -> bool:
 
 def line_converter(form: str, now: datetime) -> "LineConverter":
     """Returns the converter for lines of text, or of NDJSON and text; `now` as in `converter`."""
-    convert = text_line if form == "text" else ndjson_line
+    convert = _LINES.get(form, recognized_line)
     return LineConverter(lambda line: convert(line, now))
 
 
@@ -134,10 +139,33 @@ def ndjson_line(line: bytes, now: datetime) -> bytes:
     fields = object_fields(stripped)
     if fields is None:
         return text_line(line, now)
+    if "level" not in fields and (level := _level_of(fields)) is not None:
+        stripped = b'{"level":"%s",%s' % (level.encode(), stripped[1:])
     time = None if "time" in fields else _time_of(fields, now)
     if time is not None:
         stripped = b'{"time":"%s",%s' % (time.encode(), stripped[1:])
     return _with_nul_bytes(stripped, nul_bytes)
+
+
+def recognized_line(line: bytes, now: datetime) -> bytes:
+    """Like `ndjson_line`, but the fields of lines in a form of `line_fields` are recognized."""
+    rest, nul_bytes = _stripped(line)
+    if not rest.lstrip(BLANK).startswith(b"{"):
+        text = rest.rstrip(b"\r").decode("utf-8", "backslashreplace")
+        if (fields := fields_of_line(text)) is not None:
+            time = leading_time(text, now)
+            if time is None:
+                time = _time_of({key: _raw(fields[key]) for key in fields}, now)
+            told = {} if time is None or "time" in fields else {"time": time}
+            return _with_nul_bytes(msgspec.json.encode(told | fields), nul_bytes)
+    return ndjson_line(line, now)
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+_LINES = {"text": text_line, "ndjson": ndjson_line}
 
 
 def _stripped(line: bytes) -> tuple[bytes, int]:
@@ -172,6 +200,8 @@ def journal_entry(entry: JournalEntry) -> bytes:
         if time is not None:
             record["time"] = time
             break
+    if "level" not in values and (level := severity_of(values.get(_PRIORITY_KEY, [""])[0])):
+        record["level"] = level
     for name, texts in values.items():
         key = "message" if name == "MESSAGE" else name
         record[key] = texts[0] if len(texts) == 1 else texts
@@ -182,6 +212,11 @@ def journal_entry(entry: JournalEntry) -> bytes:
 
 def _joined(entries: Iterable[JournalEntry]) -> bytes:
     return b"".join(journal_entry(entry) + b"\n" for entry in entries)
+
+
+def _level_of(fields: dict[str, msgspec.Raw]) -> str | None:
+    raw = fields.get(_PRIORITY_KEY)
+    return None if raw is None else severity_of(bytes(raw).decode().strip('"'))
 
 
 def _time_of(fields: dict[str, msgspec.Raw], now: datetime) -> str | None:

@@ -1,4 +1,7 @@
-"""Reads inputs in pieces, as they arrive: files, pipes and standard input, for asyncio."""
+"""Reads inputs in pieces, as they arrive: files, pipes and standard input, for asyncio.
+
+What is compressed is decompressed.
+"""
 
 import asyncio
 import contextlib
@@ -10,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from logengine.errors import MalformedInput
+from logengine.exchange.decompression import Decompressor, compression_of, is_undecided
 from logengine.exchange.importing import Converter, converter
 from logengine.local_zone import LOCAL_ZONE, local_now
 
@@ -17,7 +21,36 @@ _READ_BYTES = 1024 * 1024
 
 
 async def read_input(name: str) -> AsyncIterator[bytes]:
-    """Yields the content of a file, or of standard input (`-`), in pieces. Raises `OSError`."""
+    """Yields the content of a file, or of standard input (`-`), in pieces.
+
+    Input that is compressed with gzip, bzip2, xz or zstd is decompressed. Raises `MalformedInput`
+    if it is cut off or damaged, and `OSError`.
+    """
+    start = b""
+    decompressor: Decompressor | None = None
+    is_decided = False
+    async for read in _read(name):
+        chunk = read
+        if not is_decided:
+            start += chunk
+            if is_undecided(start):
+                continue
+            is_decided = True
+            compression = compression_of(start)
+            decompressor = Decompressor(compression) if compression else None
+            chunk = start
+        if decompressor is None:
+            yield chunk
+            continue
+        for piece in decompressor.receive(chunk):
+            yield piece
+    if decompressor is not None:
+        decompressor.end()
+    elif not is_decided and start:
+        yield start
+
+
+async def _read(name: str) -> AsyncIterator[bytes]:
     with _opened(name) as descriptor:
         # A larger pipe makes larger portions, and so fewer notes with --resume.
         with contextlib.suppress(OSError):
@@ -27,12 +60,16 @@ async def read_input(name: str) -> AsyncIterator[bytes]:
 
 
 async def read_inputs(names: Sequence[str]) -> AsyncIterator[bytes]:
-    """Yields the content of the inputs in order, each ended by a newline. Raises `OSError`."""
+    """Yields the content of the inputs in order, each ended by a newline.
+
+    Raises `MalformedInput` and `OSError`.
+    """
     for name in names:
         end = b""
-        async for chunk in read_input(name):
-            yield chunk
-            end = chunk[-1:]
+        with naming(name):
+            async for chunk in read_input(name):
+                yield chunk
+                end = chunk[-1:]
         if end not in (b"", b"\n"):
             yield b"\n"  # otherwise the next file's first line would be joined to this one
 
@@ -41,14 +78,21 @@ async def read_converted(names: Sequence[str], form: str) -> AsyncIterator[bytes
     """Yields inputs of a format of `importing` as NDJSON. Raises `MalformedInput`, `OSError`."""
     for name in names:
         conversion: Converter | None = None
-        try:
+        with naming(name):
             async for chunk in read_input(name):
                 conversion = conversion or converter(form, chunk, written_at(name))
                 yield conversion.receive(chunk)
             if conversion is not None:
                 yield conversion.end()
-        except MalformedInput as error:
-            raise MalformedInput(f"{name}: {error}") from None
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Puts the name of the input in front of a `MalformedInput`."""
+    try:
+        yield
+    except MalformedInput as error:
+        raise MalformedInput(f"{name}: {error}") from None
 
 
 async def complete_lines(chunks: AsyncIterator[bytes], max_record: int) -> AsyncIterator[bytes]:

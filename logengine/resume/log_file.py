@@ -6,12 +6,13 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, cast
 
 import zstandard
 
+from logengine.exchange.decompression import COMPRESSION_BYTES, compression_of
 from logengine.format.record import BLANK
 from logengine.resume.history import FINGERPRINT_BYTES_MAX, Place
 from logengine.resume.lines import begins_as, first_line, new_hash
@@ -21,29 +22,36 @@ _READ_BYTES = 1024 * 1024
 
 
 @contextmanager
-def opened(path: str, *, is_compressed: bool) -> Iterator[tuple[IO[bytes], int]]:
-    """Yields a file's content and inode. Raises `OSError`, also if a compressed file is cut off."""
-    suffix = os.path.splitext(path)[1] if is_compressed else ""
+def opened(path: str) -> Iterator[tuple[IO[bytes], int]]:
+    """Yields a file's content, decompressed, and its inode.
+
+    Raises `OSError`, also if a compressed file is cut off.
+    """
+    compression = None
     try:
         with open(path, "rb") as file:
-            yield _content(file, suffix), os.fstat(file.fileno()).st_ino
+            compression = compression_of(file.peek(COMPRESSION_BYTES)[:COMPRESSION_BYTES])
+            yield _content(file, compression), os.fstat(file.fileno()).st_ino
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-        if isinstance(error, OSError) and (error.errno or not suffix):
+        if isinstance(error, OSError) and (error.errno or compression is None):
             raise
-        raise OSError(None, f"is not a whole {suffix} file ({error}); try again", path) from None
+        raise OSError(
+            None, f"is not a whole {compression} file ({error}); try again", path
+        ) from None
 
 
-def _content(file: io.BufferedReader, suffix: str) -> IO[bytes]:
-    match suffix:
-        case ".gz":
+def _content(file: io.BufferedReader, compression: str | None) -> IO[bytes]:
+    match compression:
+        case "gzip":
             return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
-        case ".bz2":
+        case "bzip2":
             return bz2.BZ2File(file)
-        case ".xz":
+        case "xz":
             return lzma.LZMAFile(file)
-        case ".zst":
+        case "zstd":
             decompressor = zstandard.ZstdDecompressor()
-            return cast("IO[bytes]", decompressor.stream_reader(file, read_across_frames=True))
+            reader = decompressor.stream_reader(file, read_across_frames=True)
+            return io.BufferedReader(cast("io.RawIOBase", reader))  # which has `readline`
     return file
 
 
@@ -71,18 +79,13 @@ def pieces(file: IO[bytes], size: int | None = None) -> Iterator[bytes]:
 
 
 class LogFiles:
-    """`recognition.Files` on disk: reads `given` files as they are, decompresses others."""
+    """`recognition.Files` on disk; compressed files are decompressed."""
 
-    def __init__(self, given: Sequence[str]) -> None:
-        self._given = set(given)
+    def __init__(self) -> None:
         self._heads: dict[str, bytes] = {}
         self._inodes: dict[str, int] = {}
         self._rotated: dict[str, list[Rotated]] = {}
         self._listed: dict[str, dict[int, list[str]]] = {}
-
-    def is_compressed(self, path: str) -> bool:
-        """Returns whether the file must be decompressed."""
-        return path not in self._given
 
     def inode(self, path: str) -> int:
         """Returns the inode that the file had when it was first opened."""
@@ -91,7 +94,7 @@ class LogFiles:
 
     def first_line(self, path: str) -> bytes:
         """Returns the file's first non-blank line, without its newline; at most 1 MiB of it."""
-        with opened(path, is_compressed=self.is_compressed(path)) as (file, _):
+        with opened(path) as (file, _):
             while line := file.readline(_READ_BYTES):
                 if line.strip(BLANK + b"\n"):
                     return line.rstrip(b"\n")
@@ -99,7 +102,7 @@ class LogFiles:
 
     def _look(self, path: str) -> bytes:
         if path not in self._heads:
-            with opened(path, is_compressed=self.is_compressed(path)) as (file, inode):
+            with opened(path) as (file, inode):
                 self._heads[path] = file.read(FINGERPRINT_BYTES_MAX)
                 self._inodes[path] = inode
         return self._heads[path]
@@ -109,7 +112,7 @@ class LogFiles:
         try:
             if not begins_as(self._look(path), place):
                 return False
-            with opened(path, is_compressed=self.is_compressed(path)) as (file, _):
+            with opened(path) as (file, _):
                 if not skip_to(file, place.start):
                     return False
                 digest = new_hash()

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from logengine.errors import AnotherInput, InvalidOption, MalformedInput, NotDurable
+from logengine.exchange.input import naming
 from logengine.resume.entries import EntryReader, entry_reader
 from logengine.resume.history import (
     FINGERPRINT_BYTES_MAX,
@@ -200,7 +201,7 @@ class ResumedSending:
 
     async def _read_all(self, names: Sequence[str], known: Known) -> None:
         paths = {name: os.path.abspath(name) for name in names if os.path.isfile(name)}
-        files = LogFiles(list(paths.values()))
+        files = LogFiles()
         journals = {
             name: reader
             for name, path in paths.items()
@@ -216,7 +217,7 @@ class ResumedSending:
         self._history.touch({place.input for place in places})
         self.skipped += sum(place.lines_stored for place in places)
         for name in dict.fromkeys(names):
-            with _named(name):
+            with naming(name):
                 if name not in paths:
                     await self._read_pipe_input(name, known)
                 elif name in journals:
@@ -228,7 +229,7 @@ class ResumedSending:
 
     async def _read_file(self, step: Step, files: LogFiles) -> None:
         path, place = step.path, step.place
-        with opened(path, is_compressed=files.is_compressed(path)) as (file, inode):
+        with opened(path) as (file, inode):
             if inode != files.inode(path):
                 raise AnotherInput(f"{path} was rotated just now; run this again")
             head, open_line = b"", None
@@ -346,15 +347,6 @@ def _range(history: History) -> str:
     return f"{history.base:,} to {history.last:,}"
 
 
-@contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Adds the name of the input to the error."""
-    try:
-        yield
-    except MalformedInput as error:
-        raise MalformedInput(f"{name}: {error}") from None
-
-
 async def _peek(
     chunks: AsyncIterator[bytes], is_enough: Callable[[bytes], bool]
 ) -> tuple[bytes, AsyncIterator[bytes]]:
@@ -375,6 +367,6 @@ async def _peek(
 
 
 async def _chunks_of(path: str) -> AsyncIterator[bytes]:
-    with opened(path, is_compressed=False) as (file, _):
+    with opened(path) as (file, _):
         for piece in pieces(file):
             yield piece

@@ -23,6 +23,7 @@ from logengine.store.store import Store
 from tests.crash.rig.oracle import addition
 from tests.daemon import Daemon, eventually
 from tests.e2e.test_cli import LOGENGINE
+from tests.unit.test_decompression import COMPRESS
 
 
 def exported(daemon: Daemon, *arguments: str) -> list[dict[str, Any]]:
@@ -180,6 +181,34 @@ def test_text_is_imported_with_its_time(daemon: Daemon, root: Path) -> None:
         },
         {"message": "no time"},
     ]
+
+
+@pytest.mark.parametrize("form", sorted(COMPRESS))
+@pytest.mark.parametrize("command", ["import", "send"])
+def test_compressed_files_and_pipes_are_decompressed(
+    daemon: Daemon, root: Path, form: str, command: str
+) -> None:
+    data = COMPRESS[form](b"".join(b'{"n":%d}\n' % number for number in range(1000)))
+    path = root / "old.log.1"
+    path.write_bytes(data)
+    daemon.cli(command, str(path), "-s", "file")
+    daemon.cli(command, "-", "-s", "pipe", stdin=data)
+    for _ in range(2):
+        daemon.cli(command, str(path), "-s", "resumed", "--resume", "night")
+    for stream in ("file", "pipe", "resumed"):
+        assert [value["n"] for value in daemon.values(stream)] == list(range(1000))
+
+
+@pytest.mark.parametrize("options", [(), ("--resume", "night")])
+def test_a_compressed_file_that_is_cut_off_is_a_clear_error(
+    daemon: Daemon, root: Path, options: tuple[str, ...]
+) -> None:
+    path = root / "old.log.gz"
+    path.write_bytes(COMPRESS["gzip"](b"a line\n" * 1000)[:-9])
+    done = daemon.cli("import", str(path), "-s", "app", *options, status=1)
+    (line,) = done.stderr.splitlines()
+    assert str(path).encode() in line
+    assert b"not a whole gzip file" in line
 
 
 def test_a_journal_is_imported(daemon: Daemon) -> None:

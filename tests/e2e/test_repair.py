@@ -110,7 +110,7 @@ def test_the_daemon_goes_on_after_a_repair(stopped: Daemon, which: int, place: i
         seqs = [json.loads(line)["_seq"] for line in stopped.cli("cat", "app").stdout.splitlines()]
         assert seqs[-2] == (10 + 99_999_997 if (which, place) == (2, 20) else 10)
         (told,) = map(json.loads, stopped.cli("ls", "--json").stdout.splitlines())
-        assert told["damaged"] == 0
+        assert (told["damaged"], told["records"]) == (0, len(left) + 2)
     finally:
         stopped.close()
 

@@ -16,6 +16,7 @@ from logengine.format.record import count_lines
 from logengine.protocols import journal_export
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
+ACCESS = b'1.2.3.4 - ann [23/Nov/2026:20:00:00 +0000] "GET /a?b=\\"c HTTP/1.1" 404 17'
 
 names = st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True)
 fields = st.lists(st.tuples(names, st.binary(max_size=30)), min_size=1, max_size=6)
@@ -77,9 +78,11 @@ def test_how_an_input_is_cut_does_not_matter(data: bytes, cuts: list[int], form:
 @given(
     st.lists(
         st.binary(max_size=40).map(lambda line: line.replace(b"\n", b""))
-        | st.sampled_from([b"{}", b" {} ", b'{"a":1}', b'{"ts":17}', b'{"_ts":"x"}', b"[1]"])
+        | st.sampled_from(
+            [ACCESS, b"a=1 b=2", b"{}", b" {} ", b'{"a":1}', b'{"ts":17}', b'{"_ts":"x"}', b"[1]"]
+        )
     ),
-    st.sampled_from(["text", "ndjson"]),
+    st.sampled_from(["text", "ndjson", "auto"]),
 )
 def test_every_line_that_is_not_blank_becomes_one(lines: list[bytes], form: str) -> None:
     data = b"".join(line + b"\n" for line in lines)
@@ -143,10 +146,106 @@ def test_the_time_that_an_object_tells_is_kept(
     assert record is None or json.loads(told) == record
 
 
+@pytest.mark.parametrize(
+    ("line", "record"),
+    [
+        (
+            b"<13>Nov 23 20:00:00 web-1 sshd[77]: a: b",
+            {
+                "time": "2026-11-23T20:00:00.000000Z",
+                "level": "notice",
+                "facility": "user",
+                "host": "web-1",
+                "app": "sshd",
+                "procid": "77",
+                "message": "a: b",
+            },
+        ),
+        (
+            b"2026-11-23T21:00:00.5+01:00 web-1 kernel: [  0.1] text",
+            {
+                "time": "2026-11-23T20:00:00.500000Z",
+                "host": "web-1",
+                "app": "kernel",
+                "message": "[  0.1] text",
+            },
+        ),
+        (
+            b"2026-11-23T20:00:00Z INFO main: started",
+            {
+                "time": "2026-11-23T20:00:00.000000Z",
+                "message": "2026-11-23T20:00:00Z INFO main: started",
+            },
+        ),
+        (
+            ACCESS,
+            {
+                "time": "2026-11-23T20:00:00.000000Z",
+                "message": ACCESS.decode(),
+                "client": "1.2.3.4",
+                "user": "ann",
+                "method": "GET",
+                "path": '/a?b=\\"c',
+                "protocol": "HTTP/1.1",
+                "status": 404,
+                "bytes": 17,
+            },
+        ),
+        (
+            b'::1 - - [23/Nov/2026:20:00:00 +0000] "-" 400 - "-" "curl" 0.1',
+            {
+                "time": "2026-11-23T20:00:00.000000Z",
+                "message": '::1 - - [23/Nov/2026:20:00:00 +0000] "-" 400 - "-" "curl" 0.1',
+                "client": "::1",
+                "agent": "curl",
+                "status": 400,
+            },
+        ),
+        (
+            (
+                b'ts=2026-11-23T20:00:00Z level=info msg="say \\"hi\\"" took=0.25 n=7 v=1.10 '
+                b"id=007 ok=true e="
+            ),
+            {
+                "time": "2026-11-23T20:00:00.000000Z",
+                "ts": "2026-11-23T20:00:00Z",
+                "level": "info",
+                "message": 'say "hi"',
+                "took": 0.25,
+                "n": 7,
+                "v": "1.10",
+                "id": "007",
+                "ok": True,
+                "e": "",
+            },
+        ),
+        (b"time=12:30 a=1", {"time": "12:30", "a": 1}),
+        (b"a=1", {"message": "a=1"}),
+        (b"a=1 b=2 and more", {"message": "a=1 b=2 and more"}),
+        (b"a=1 a=2", {"message": "a=1 a=2"}),
+        (b'{"PRIORITY":"3","MESSAGE":"x"}', {"level": "error", "PRIORITY": "3", "MESSAGE": "x"}),
+        (b'{"PRIORITY":6,"level":"x"}', {"PRIORITY": 6, "level": "x"}),
+        (b'{"PRIORITY":"9"}', {"PRIORITY": "9"}),
+        (b"\0\0a=1 b=2", {"_nul_bytes": 2, "a": 1, "b": 2}),
+    ],
+)
+def test_fields_of_known_forms_are_recognized(line: bytes, record: dict[str, object]) -> None:
+    assert json.loads(converted("auto", line)) == record
+
+
+@pytest.mark.parametrize("line", [b"a=1 b=2", ACCESS, b"<13>Nov 23 20:00:00 h app: x"])
+def test_text_and_ndjson_recognize_no_fields(line: bytes) -> None:
+    for form in ("text", "ndjson"):
+        record = json.loads(converted(form, line))
+        assert record.pop("message") == line.decode()
+        assert record.keys() <= {"time"}
+
+
 def test_an_entry_tells_its_time_and_its_message() -> None:
     data = b"__CURSOR=s=1;i=2\n__REALTIME_TIMESTAMP=1763928000000123\nMESSAGE=hello\nPRIORITY=6\n\n"
     assert json.loads(converted("auto", data)) == {
         "time": "2025-11-23T20:00:00.000123Z",
+        "level": "info",
         "__CURSOR": "s=1;i=2",
         "__REALTIME_TIMESTAMP": "1763928000000123",
         "message": "hello",
