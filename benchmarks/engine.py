@@ -17,7 +17,7 @@ from benchmarks.paced import Load, Paced, Target, pace, unheard
 from logengine.cli.status import ask_status
 from logengine.disk.segment_file import list_streams
 from logengine.format.segment import COMPRESSED_SUFFIX
-from logengine.protocols.status import Status
+from logengine.protocols.status import Status, TotalsStatus
 
 LOGENGINE = (sys.executable, "-m", "logengine")
 ENVELOPE_BYTES = 80  # approximately what the engine adds to a record
@@ -74,9 +74,9 @@ class RunningEngine:
         """Sends at a steady pace until every record is acknowledged."""
         return pace(load, Target(str(self.path)), warm)
 
-    def commits(self) -> int:
-        """How many batches it has committed so far."""
-        return msgspec.json.decode(ask_status(self.path), type=Status).totals.batches
+    def totals(self) -> TotalsStatus:
+        """What it has done so far."""
+        return msgspec.json.decode(ask_status(self.path), type=Status).totals
 
 
 class Stopped(msgspec.Struct, frozen=True):

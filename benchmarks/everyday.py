@@ -22,7 +22,7 @@ from benchmarks.spent import Spent, spent
 RATES = (10, 100, 1_000, 10_000, 20_000)
 _CONNECTIONS = (1, 50, 200)
 USUAL_CONNECTIONS = 50  # journald is measured only with these, and so is what sealing writes
-_DURATION_S = 3.5
+_DURATION_S = 3.0
 _DURATION_S_MIN = 1.5
 WARM_UP_S = 0.5
 _BLOCKS = 16
@@ -47,8 +47,9 @@ class Turn(msgspec.Struct, frozen=True):
     """What one contender spent while it was sent to, and what the load generator measured.
 
     `spent` begins when the generator is warm and ends when all is stored. Only the daemon's turns
-    have `commits`, from the same time, and `sealed_bytes`: all that was written until
-    everything was sealed, from before the first record on.
+    have `commits`, from the same time, `stored_bytes`, the bytes of all records with what the
+    daemon added to them, and `sealed_bytes`, all that was written from before the first record
+    until everything was sealed.
     """
 
     load: Load
@@ -56,12 +57,18 @@ class Turn(msgspec.Struct, frozen=True):
     spent: Spent
     peak_mib: float
     commits: int | None = None
+    stored_bytes: int | None = None
     sealed_bytes: int | None = None
 
     @property
+    def sent_bytes(self) -> int:
+        """All that was sent, as the senders wrote it."""
+        return (self.load.records - self.paced.held_back) * self.load.record_bytes
+
+    @property
     def logged_bytes(self) -> float:
-        """What was sent while `spent` was measured, as the senders wrote it."""
-        return self.load.records_per_s * self.load.measured_s * self.load.record_bytes
+        """What was sent while `spent` was measured."""
+        return self.sent_bytes * self.load.measured_s / self.load.duration_s
 
     @property
     def written_times(self) -> float:
@@ -71,7 +78,12 @@ class Turn(msgspec.Struct, frozen=True):
     @property
     def sealed_times(self) -> float:
         """The same until everything was sealed; 0 if that was not waited for."""
-        return (self.sealed_bytes or 0) / (self.load.records * self.load.record_bytes)
+        return (self.sealed_bytes or 0) / self.sent_bytes
+
+    @property
+    def growth(self) -> float:
+        """Bytes stored by bytes logged; 1 if it is not known."""
+        return self.stored_bytes / self.sent_bytes if self.stored_bytes else 1.0
 
 
 class Cell(msgspec.Struct):
@@ -182,20 +194,27 @@ def _turn(contender: PacedContender, load: Load) -> Turn:
 
         def warm() -> None:
             nonlocal began, commits
-            commits = ours.commits() if ours else 0
+            commits = ours.totals().batches if ours else 0
             began = spent(running.pid, root)
 
         paced = running.pace(load, warm)
         ended = spent(running.pid, root)
-        committed = ours.commits() - commits if ours else None
+        totals = ours.totals() if ours else None
         sealed_bytes = None
         if isinstance(running, IntoJournal):
             running.wait_for(load.records - paced.held_back)
         if ours and contender == _settling():
             wait_until_sealed(ours.data, _SEALED_IN_S)
             sealed_bytes = spent(running.pid, root).since(started).written_bytes
-        peak = peak_mib(running.pid)
-        return Turn(load, paced, ended.since(began), peak, committed, sealed_bytes)
+        return Turn(
+            load=load,
+            paced=paced,
+            spent=ended.since(began),
+            peak_mib=peak_mib(running.pid),
+            commits=totals.batches - commits if totals else None,
+            stored_bytes=totals.bytes if totals else None,
+            sealed_bytes=sealed_bytes,
+        )
 
 
 def _syncs_per_s(contender: PacedContender, load: Load, software: Path) -> float:
