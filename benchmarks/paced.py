@@ -34,11 +34,14 @@ _TURN_S = 0.001
 class Target(msgspec.Struct, frozen=True):
     """Where records are sent to, and what each connection sends first.
 
-    One that acknowledges answers the opening with a welcome, and records with acks.
+    One that acknowledges answers the opening with a welcome, and records with acks. The hello is
+    that of the library's clients, which ask for a commit where they wait. Without `flush`, the
+    daemon would take each new connection for a sender that waits, and commit its first record at
+    once.
     """
 
     socket: str
-    opening: str = '{"_hello":1,"stream":"paced"}\n'
+    opening: str = '{"_hello":1,"stream":"paced","flush":true}\n'
     acknowledges: bool = True
 
 

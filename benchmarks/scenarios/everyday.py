@@ -81,12 +81,12 @@ def _introduction(found: Found) -> str:
     loads = [turn.load for cell in found.cells for turn in cell.turns[_OURS]]
     return (
         f"{RECORD_BYTES}-byte records at usual rates, evenly spread over some connections to one "
-        "stream, sent whether or not acks come; logengine sends acks for all of them. rsyslog is "
-        '`imptcp` and `omfile` with `sync="on"`, syslog-ng a file with `fsync(yes)`, journald its '
-        f"stdout socket, not synced, with {USUAL_CONNECTIONS} connections only. Each turn "
-        f"takes {max(load.duration_s for load in loads):g} s on an empty directory, the first "
-        f"{WARM_UP_S:g} s not measured; the medians of {_rounds(found)}."
-        f"{absent}\n"
+        "stream, sent whether or not acks come; logengine sends acks for all of them, to "
+        "connections with the hello of the library's clients. rsyslog is `imptcp` and `omfile` "
+        'with `sync="on"`, syslog-ng a file with `fsync(yes)`, journald its stdout socket, not '
+        f"synced, with {USUAL_CONNECTIONS} connections only. Each turn takes "
+        f"{max(load.duration_s for load in loads):g} s on an empty directory, the first "
+        f"{WARM_UP_S:g} s not measured; the medians of {_rounds(found)}.{absent}\n"
     )
 
 
