@@ -12,13 +12,21 @@ from benchmarks.scenario import Bench, say
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.software import unpacked
 
+_HERE = Path(__file__).parent
+_ROUNDS = 5
+_EVERYDAY_ROUNDS = 3  # the one with the most contenders and loads
+
 
 def main() -> None:
     """Runs the named scenarios, or all, and writes the report of all kept results."""
     names = [scenario.name for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(names))
-    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        help=f"how often each takes its turn: {_ROUNDS}, and {_EVERYDAY_ROUNDS} in `everyday`",
+    )
     parser.add_argument(
         *("--sustained-rounds", "-S"),
         type=int,
@@ -33,26 +41,42 @@ def main() -> None:
         default=10**7,
         help="the largest stream of `growth`; 100000000 takes 35 GB",
     )
+    for option in ("--rates", "--connections"):
+        parser.add_argument(
+            option,
+            type=int,
+            nargs="+",
+            default=(),
+            help="measure only these of `everyday`, and no other load of it",
+        )
     parser.add_argument(
-        "--into", type=Path, default=Path(__file__).parent, help="where RESULTS.md is written"
+        "--into",
+        type=Path,
+        default=_HERE,
+        help="where RESULTS.md is written; the README is changed only without this",
     )
     parser.add_argument("--render", action="store_true", help="write the report, measure nothing")
     options = parser.parse_args()
     if unknown := set(options.scenarios) - set(names):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    rounds = options.rounds or _ROUNDS
+    readme = CHECKOUT / "README.md" if options.into == _HERE else None
     if not options.render:
         bench = Bench(
             software=unpacked(CHECKOUT / "bench-software"),
-            rounds=options.rounds,
+            rounds=rounds,
             scale=options.scale,
-            sustained_rounds=options.sustained_rounds or options.rounds,
+            sustained_rounds=options.sustained_rounds or rounds,
             growth_max=options.growth_max,
+            everyday_rounds=options.rounds or _EVERYDAY_ROUNDS,
+            rates=options.rates,
+            connections=options.connections,
         )
         for scenario in SCENARIOS:
             if not options.scenarios or scenario.name in options.scenarios:
                 results.measure(scenario, bench, options.into)
-                results.render(SCENARIOS, options.into)
-    results.render(SCENARIOS, options.into)
+                results.render(SCENARIOS, options.into, readme)
+    results.render(SCENARIOS, options.into, readme)
     say(f"wrote {options.into / 'RESULTS.md'}")
 
 

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,11 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.flood import Flood, Seen, is_listening, send_and_wait, started, timed, unseen, until
+from benchmarks.paced import Load, Paced, Target, pace, unheard
+from logengine.cli.status import ask_status
 from logengine.disk.segment_file import list_streams
 from logengine.format.segment import COMPRESSED_SUFFIX
+from logengine.protocols.status import Status, TotalsStatus
 
 LOGENGINE = (sys.executable, "-m", "logengine")
 ENVELOPE_BYTES = 80  # approximately what the engine adds to a record
@@ -66,6 +69,14 @@ class RunningEngine:
             client.close()
 
         return timed(work, flood.clients)
+
+    def pace(self, load: Load, warm: Callable[[], None] = unheard) -> Paced:
+        """Sends at a steady pace until every record is acknowledged."""
+        return pace(load, Target(str(self.path)), warm)
+
+    def totals(self) -> TotalsStatus:
+        """What it has done so far."""
+        return msgspec.json.decode(ask_status(self.path), type=Status).totals
 
 
 class Stopped(msgspec.Struct, frozen=True):
@@ -173,11 +184,16 @@ class BareLoop:
 
 
 class Singles:
-    """One client that sends a record when the previous one is acknowledged."""
+    """One client that sends a record when the previous one is acknowledged.
 
-    def __init__(self, path: Path, record: bytes, stream: str = "single") -> None:
+    With `asks`, it asks for a commit after each record, as the library's clients do.
+    """
+
+    def __init__(
+        self, path: Path, record: bytes, stream: str = "single", *, asks: bool = False
+    ) -> None:
         self._client = Client(path, stream)
-        self._record = record
+        self._record = record + b"\n" * asks
         self._sent = 0
 
     def turn_s(self) -> float:

@@ -161,10 +161,10 @@ def seconds_until_in_file(path: Path, file: Path, flood: Flood, seen: Seen) -> f
                 connection.sendall(block)
 
     record_bytes = flood.sample.record_bytes
-    before = _size(file)
+    before = size_of(file)
     began = time.perf_counter()
     with at_once(pour, flood.clients):
-        while (safe := (_size(file) - before) // record_bytes) < flood.total:
+        while (safe := (size_of(file) - before) // record_bytes) < flood.total:
             seen(safe)
             if time.perf_counter() - began > _PATIENCE_S:
                 raise TimeoutError(f"{file} holds {safe} records and not {flood.total}")
@@ -173,7 +173,8 @@ def seconds_until_in_file(path: Path, file: Path, flood: Flood, seen: Seen) -> f
     return time.perf_counter() - began
 
 
-def _size(file: Path) -> int:
+def size_of(file: Path) -> int:
+    """The length of a file; 0 if there is none."""
     try:
         return file.stat().st_size
     except FileNotFoundError:

@@ -60,8 +60,8 @@ def measure(scenario: Scenario[Any], bench: Bench, into: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n")
 
 
-def render(scenarios: list[Scenario[Any]], into: Path) -> None:
-    """Writes RESULTS.md and its plots from all kept results."""
+def render(scenarios: list[Scenario[Any]], into: Path, readme: Path | None = None) -> None:
+    """Writes RESULTS.md and its plots from all kept results, and their tables into the README."""
     aims: list[Aim] = []
     sections: list[str] = []
     machines: dict[str, list[str]] = {}
@@ -76,11 +76,27 @@ def render(scenarios: list[Scenario[Any]], into: Path) -> None:
         # Compares as shown: after a restart the same machine has slightly more or fewer pages.
         machines.setdefault(str(kept.machine), []).append(scenario.name)
         aims += section.aims
+        if readme is not None and section.readme:
+            text = with_table(readme.read_text(), scenario.name, section.readme)
+            readme.write_text(text)
         sections.append(f"## {scenario.title}\n\n{_shortened(kept)}{section.text}")
     facts = [f"**Where** ({', '.join(names)}): {machine}.\n" for machine, names in machines.items()]
     (into / "RESULTS.md").write_text(
         "\n".join([_INTRODUCTION, *facts, "## Aims\n", _aims(aims), *sections])
     )
+
+
+def with_table(text: str, name: str, shown: str) -> str:
+    """The README's text, with a scenario's table where its two marks are.
+
+    Raises `ValueError` if it does not have them.
+    """
+    begin, end = f"<!-- `make bench` writes {name} -->\n", f"<!-- end of {name} -->\n"
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"the README has no {begin.strip()} and {end.strip()}")
+    return f"{before}{begin}{shown}{end}{after}"
 
 
 def _aims(aims: list[Aim]) -> str:

@@ -24,6 +24,10 @@ class Bench:
     scale: float
     sustained_rounds: int
     growth_max: int
+    everyday_rounds: int
+    # Of `everyday`, only these are measured; all of them if none is named.
+    rates: Sequence[int] = ()
+    connections: Sequence[int] = ()
 
     def scaled(self, count: int) -> int:
         """Returns `count`, or fewer in a short run."""
@@ -70,10 +74,11 @@ def _measured(values: Sequence[float], unit: str) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """A scenario's part of the report: Markdown, and its aims."""
+    """A scenario's part of the report: Markdown, its aims, and what the README shows of it."""
 
     text: str
     aims: list[Aim]
+    readme: str = ""
 
 
 @dataclass(frozen=True)

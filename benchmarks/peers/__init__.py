@@ -24,7 +24,7 @@ def peers(software: Path) -> list[Contender]:
     return found
 
 
-def syslogs(software: Path) -> list[Contender]:
+def syslogs(software: Path) -> list[Rsyslog | SyslogNg]:
     """Those that are measured wherever the engine has to be ahead."""
     return [peer for peer in peers(software) if isinstance(peer, Rsyslog | SyslogNg)]
 

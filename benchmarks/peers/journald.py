@@ -8,12 +8,13 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.flood import Flood, Seen, started, unseen, until
+from benchmarks.paced import Load, Paced, Target, pace, unheard
 
 _BASE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "logengine", "bookworm")
 _CONFIG = """[Journal]
@@ -27,11 +28,12 @@ _IDENTIFIER = "bench"
 _HEADER = f"{_IDENTIFIER}\n\n6\n0\n0\n0\n0\n".encode()
 _LAST = b"that was the last\n"
 _POLL_S = 0.05
+_SOCKET = "run/systemd/journal/stdout"
 # Runs inside: journald hangs up on processes that it cannot see.
-_SENDER = """
+_SENDER = f"""
 import os, socket
 with socket.socket(socket.AF_UNIX) as connection:
-    connection.connect("/run/systemd/journal/stdout")
+    connection.connect("/{_SOCKET}")
     while block := os.read(0, 65536):
         connection.sendall(block)
 """
@@ -52,6 +54,17 @@ class IntoJournal:
         took_s = time.perf_counter() - began
         self._check(flood.total)
         return took_s
+
+    def pace(self, load: Load, warm: Callable[[], None] = unheard) -> Paced:
+        """Sends at a steady pace. Returns when every record is sent; it says no more."""
+        path = f"/proc/{self.init}/root/{_SOCKET}"
+        target = Target(path, opening=_HEADER.decode(), acknowledges=False)
+        # In its namespace of processes, for it hangs up on those that it cannot see.
+        return pace(load, target, warm, ["nsenter", "-t", str(self.init), "--pid"])
+
+    def wait_for(self, count: int) -> None:
+        """Returns when `count` records are in the journal."""
+        until(lambda: self._journal().count(b"\n") >= count, "the journal", _POLL_S)
 
     def archive(self, blocks: Iterable[bytes], count: int) -> list[Path]:
         """Has `count` records stored, and returns the closed files that contain them."""

@@ -1,6 +1,6 @@
 """rsyslog and syslog-ng, with fsync on. Neither tells a sender what is safe."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -8,13 +8,15 @@ from pathlib import Path
 
 from benchmarks.flood import (
     Flood,
-    Running,
     Seen,
     is_listening,
     seconds_until_in_file,
+    size_of,
     started,
     unseen,
+    until,
 )
+from benchmarks.paced import Load, Paced, Target, pace, unheard
 from benchmarks.software import environ, modules
 
 _RSYSLOG = """
@@ -40,12 +42,23 @@ log {{ source(s); destination(d); flags(flow-control); }};
 
 
 @dataclass
-class _IntoFile:
+class IntoFile:
+    """A running one; its socket and its file are in `root`."""
+
     pid: int
     root: Path
 
     def take(self, flood: Flood, seen: Seen = unseen) -> float:
+        """Seconds until every record is in the file."""
         return seconds_until_in_file(self.root / "socket", self.root / "log", flood, seen)
+
+    def pace(self, load: Load, warm: Callable[[], None] = unheard) -> Paced:
+        """Sends at a steady pace until every record is in the file."""
+        target = Target(str(self.root / "socket"), opening="", acknowledges=False)
+        paced = pace(load, target, warm)
+        file_bytes = (load.records - paced.held_back) * load.record_bytes
+        until(lambda: size_of(self.root / "log") >= file_bytes, f"{file_bytes} bytes in the file")
+        return paced
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Rsyslog:
     clients_max: int = 10**9
 
     @contextmanager
-    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[Running]:
+    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[IntoFile]:
         """Starts it, in the foreground."""
         config = root / "rsyslog.conf"
         config.write_text(_RSYSLOG.format(root=root))
@@ -68,7 +81,7 @@ class Rsyslog:
         ]
         listening = partial(is_listening, root / "socket")
         with started(command, listening, environ(self.software)) as pid:
-            yield _IntoFile(pid, root)
+            yield IntoFile(pid, root)
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class SyslogNg:
     clients_max: int = 10**9
 
     @contextmanager
-    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[Running]:
+    def running(self, root: Path, wrapper: Sequence[str] = ()) -> Iterator[IntoFile]:
         """Starts it, in the foreground."""
         config = root / "syslog-ng.conf"
         config.write_text(_SYSLOG_NG.format(root=root))
@@ -93,4 +106,4 @@ class SyslogNg:
         ]
         listening = partial(is_listening, root / "socket")
         with started(command, listening, environ(self.software)) as pid:
-            yield _IntoFile(pid, root)
+            yield IntoFile(pid, root)

@@ -11,7 +11,7 @@ from benchmarks import plot, report
 from benchmarks.contest import scratch
 from benchmarks.engine import BareLoop, Engine, Null
 from benchmarks.flood import cpu_s, peak_mib
-from benchmarks.paced import Load, Paced, pace
+from benchmarks.paced import Load, Paced
 from benchmarks.records import real_looking
 from benchmarks.scenario import Aim, Bench, Scenario, Section
 
@@ -72,7 +72,7 @@ def measure(bench: Bench) -> Found:
 def _turn(server: Engine | Null, connections: int, records_per_s: int, duration_s: float) -> Turn:
     with scratch() as root, server.running(root) as running:
         before_s = cpu_s(running.pid)
-        paced = pace(Load(str(running.path), connections, records_per_s, duration_s))
+        paced = running.pace(Load(connections, records_per_s, duration_s))
         used_s = cpu_s(running.pid) - before_s
         return Turn(paced, used_s / duration_s, peak_mib(running.pid))
 

@@ -23,7 +23,7 @@ from benchmarks.host_year import (
     events,
 )
 from benchmarks.log_lines import LogLines
-from benchmarks.paced import Load, Paced, pace
+from benchmarks.paced import Load, Paced
 from benchmarks.scenario import Aim, Bench, Scenario, Section, say
 from benchmarks.simulation import SILENCES_S, Host, simulated
 from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
@@ -180,14 +180,13 @@ def _pace(records: int, settings: str, found: Poured) -> None:
     with scratch() as root:
         with Engine(settings=settings).running(root) as running:
             load = Load(
-                socket=str(running.path),
                 connections=_CONNECTIONS,
                 records_per_s=_RECORDS_PER_S,
                 duration_s=records / _RECORDS_PER_S,
                 records_each=_RECORDS_EACH,
                 blocks=_BLOCKS,
             )
-            found.acks.append(pace(load))
+            found.acks.append(running.pace(load))
             began = time.monotonic()
             if "enabled = false" not in settings:
                 wait_until_sealed(running.data, _SEALED_IN_S)
