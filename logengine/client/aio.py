@@ -22,7 +22,7 @@ from logengine.client.delivery_thread import (
     unavailable,
     unreached,
 )
-from logengine.client.descriptors import RECEIVE_BYTES
+from logengine.client.descriptors import RECEIVE_BYTES, above_standard
 from logengine.client.encoding import encode_record
 from logengine.client.handover import NEVER
 from logengine.client.process_mark import process_mark
@@ -466,7 +466,7 @@ class _Link(asyncio.Protocol):
             assert isinstance(transport, asyncio.WriteTransport)
             transport.abort()
             return
-        self._answers = transport.get_extra_info("socket").dup()
+        self._answers = above_standard(transport.get_extra_info("socket").dup())
 
     def data_received(self, data: bytes) -> None:
         if self.ended is None and not self._is_closed:

@@ -171,6 +171,41 @@ def test_an_application_that_closes_all_descriptors_keeps_its_own_files(
     assert [path.stat().st_size for path in root.glob("own-*")] == [0] * 16
 
 
+WITHOUT_STANDARD = """
+import asyncio, contextlib, os, pathlib, logengine
+
+def print_as_c_libraries_do():
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            os.write(number, b"warning: from a C library\\n")
+
+async def main():
+    async with logengine.AsyncClient("asyncio") as client:
+        for n in range(5):
+            await client.send({"n": n})
+            await client.flush(30)
+            print_as_c_libraries_do()
+
+client = logengine.Client("threads")
+for n in range(5):
+    client.send({"n": n})
+    client.flush(30)
+    print_as_c_libraries_do()
+asyncio.run(main())
+pathlib.Path("done").touch()
+"""
+
+
+def test_what_is_printed_without_a_standard_output_is_not_sent_to_the_daemon(
+    daemon: Daemon, root: Path
+) -> None:
+    script = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", WITHOUT_STANDARD]
+    environment = os.environ | {"LOGENGINE_SOCKET": str(root / "socket")}
+    subprocess.run(script, check=False, timeout=PATIENCE_S, cwd=root, env=environment)
+    assert (root / "done").exists()
+    assert numbers(daemon, "threads") == numbers(daemon, "asyncio") == [0, 1, 2, 3, 4]
+
+
 EARLY = """
 import os, sys
 def log_early():
