@@ -57,14 +57,15 @@ class Sender:
                 self.client.send(fields)
             except RecordTooLarge as error:
                 self.client.send(cut(fields, error.limit))
-        except LogEngineError as error:
+        except Exception as error:  # noqa: BLE001 - for example, memory ran out
             next(self._lost)
             kind = type(error).__name__
             if self._told.setdefault(kind, False) is False:
                 self._told[kind] = True
+                why = f"{kind}: {error}" if isinstance(error, LogEngineError) else represent(error)
                 _say(
                     f"a record of stream {self.client.stream!r} was lost, later ones are counted: "
-                    f"{kind}: {error}"
+                    f"{why}"
                 )
 
     def flush(self) -> None:
