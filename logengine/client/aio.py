@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import os
 import random
-import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from logengine.client import shutdown
 from logengine.client.backoff import Backoff
 from logengine.client.base import BaseClient, noted_on
+from logengine.client.clock import now_s
 from logengine.client.daemon_socket import connect
 from logengine.client.delivery import Delivery, Step
 from logengine.client.delivery_thread import (
@@ -225,7 +225,7 @@ class AsyncClient(BaseClient):
         delivery.wait_for(delivery.outbox.taken)
         delivery.is_closing = True
         delivery_thread = DeliveryThread(self._settings, delivery, away_max_s=None)
-        delivery_thread.run_here(max(0.0, began + self._close_timeout_s - time.monotonic()))
+        delivery_thread.run_here(max(0.0, began + self._close_timeout_s - now_s()))
         delivery.end()
         if delivery.outbox.pending > delivery.spooled:
             raise delivery.not_durable(delivery.trouble)

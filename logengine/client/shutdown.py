@@ -15,11 +15,11 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
+from logengine.client.clock import now_s
 from logengine.client.stderr_notices import tell
 from logengine.errors import LogEngineError
 
@@ -55,7 +55,7 @@ def wait_together(
     The daemon may have started since then: a client that has been trying only since `looks_since`
     gets until half a second after that, except at process exit.
     """
-    now = time.monotonic()
+    now = now_s()
     if began is None:
         since, until = _vain.get(where, (now, now))
         began = since if now - until < _TOGETHER_S else now
@@ -64,7 +64,7 @@ def wait_together(
     if is_done:
         _vain.pop(where, None)
     else:
-        _vain[where] = (began, time.monotonic())
+        _vain[where] = (began, now_s())
     return is_done
 
 
@@ -99,7 +99,7 @@ def forget_all() -> None:
 def close_all() -> None:
     """Closes all clients of this process."""
     _exiting[:] = [os.getpid()]
-    began = time.monotonic()
+    began = now_s()
     _under_way.append(began)
     try:
         while _clients:

@@ -206,6 +206,26 @@ def test_what_is_printed_without_a_standard_output_is_not_sent_to_the_daemon(
     assert numbers(daemon, "threads") == numbers(daemon, "asyncio") == [0, 1, 2, 3, 4]
 
 
+FROZEN = """
+import logging, time, logengine
+time.monotonic = lambda: 5.0
+time.time = lambda: 1e9
+client = logengine.Client("app", max_records=10, block_max=0.1, close_timeout=0.3)
+for n in range(20):
+    client.send({"n": n})
+try:
+    client.flush(0.1)
+except logengine.NotDurable as error:
+    print(error.count)
+"""
+
+
+def test_a_test_that_stops_time_does_not_stop_the_client(root: Path) -> None:
+    done = run(FROZEN, root, is_there=False)
+    assert (done.returncode, done.stdout) == (0, "10\n")
+    assert "10 records of stream 'app' are not durable" in done.stderr
+
+
 EARLY = """
 import os, sys
 def log_early():
