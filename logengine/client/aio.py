@@ -309,7 +309,10 @@ class AsyncClient(BaseClient):
 
     async def _run(self) -> None:
         try:
-            await self._deliver()
+            try:
+                await self._deliver()
+            except LogEngineError as error:
+                self.fail(error)
             self._delivery.try_spool_again()
             await self._take_steps()  # writes the remaining records to the spool
         except LogEngineError as error:
@@ -320,6 +323,7 @@ class AsyncClient(BaseClient):
     def fail(self, error: LogEngineError) -> None:
         """Ends the client: all its callers get `error`."""
         self._ended_by = error
+        self._delivery.ended_by(error)
         self._obstacle = self._stopping = True
         self._wakeup.set()
         self._changed.set()

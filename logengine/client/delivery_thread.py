@@ -304,10 +304,17 @@ class DeliveryThread:
         except _Replaced:
             return
         except LogEngineError as error:
-            self.fail(error)
+            self._fail_and_save(error)
         except BaseException as error:  # noqa: BLE001 - later calls raise it, whatever it is
             self.fail(LogEngineError(f"the client failed: {error!r}"))
         self._end()
+
+    def _fail_and_save(self, error: LogEngineError) -> None:
+        self.fail(error)
+        self.delivery.ended_by(error)
+        if self.delivery.is_closing:
+            with contextlib.suppress(LogEngineError):
+                self._finish()
 
     def _renew_wakeup(self) -> None:
         """Creates the `Wakeup` of this thread; waits while no file descriptor is available.

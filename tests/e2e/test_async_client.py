@@ -9,8 +9,9 @@ import pytest
 import uvloop
 
 from logengine import AsyncClient, ClientClosed, ClientFull, NotDurable, ProducerFenced
-from logengine.errors import DaemonUnavailable, LogEngineError
+from logengine.errors import DaemonUnavailable, LogEngineError, ProtocolError
 from tests.daemon import Daemon
+from tests.fake_server import FakeServer
 
 PATIENCE_S = 20.0
 
@@ -166,6 +167,34 @@ async def test_a_daemon_that_is_away_too_long_is_given_up(root: Path) -> None:
         await client.close()
     with pytest.raises(ClientClosed):
         await client.send({"n": 2})
+
+
+@pytest.mark.parametrize("fault", ["acks beyond what was sent", None])
+async def test_what_a_client_that_ended_by_an_error_has_left_is_in_its_spool(
+    root: Path, fault: str | None
+) -> None:
+    with contextlib.ExitStack() as stack:
+        if fault is not None:
+            stack.enter_context(contextlib.closing(FakeServer(root / "socket", fault)))
+        client = AsyncClient(
+            "app", socket=root / "socket", spool=root / "spool", producer="me", away_max=0.05
+        )
+        for n in range(10):
+            await client.send({"n": n})
+        expected = ProtocolError if fault else DaemonUnavailable
+        with pytest.raises(expected):
+            await client.flush(PATIENCE_S)
+        with pytest.raises(expected):
+            await client.close()
+    (root / "socket").unlink(missing_ok=True)
+    daemon = Daemon(root)
+    daemon.start()
+    with contextlib.closing(daemon):
+        async with AsyncClient(
+            "app", socket=daemon.socket, spool=root / "spool", producer="me"
+        ) as client:
+            await client.flush(PATIENCE_S)
+        assert numbers(daemon) == list(range(10))
 
 
 async def test_no_task_is_left_when_a_close_is_cancelled(root: Path) -> None:

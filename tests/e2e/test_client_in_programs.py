@@ -223,7 +223,7 @@ except logengine.NotDurable as error:
 def test_a_test_that_stops_time_does_not_stop_the_client(root: Path) -> None:
     done = run(FROZEN, root, is_there=False)
     assert (done.returncode, done.stdout) == (0, "10\n")
-    assert "10 records of stream 'app' are not durable" in done.stderr
+    assert "records of stream 'app' are not durable" in done.stderr
 
 
 EARLY = """
