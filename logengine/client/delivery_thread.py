@@ -305,8 +305,18 @@ class DeliveryThread:
             return
         except LogEngineError as error:
             self._fail_and_save(error)
-        except BaseException as error:  # noqa: BLE001 - later calls raise it, whatever it is
+        except BaseException as error:
+            if self._until is not None and not isinstance(error, Exception):
+                self._save_when_interrupted()
+                raise
             self.fail(LogEngineError(f"the client failed: {error!r}"))
+        self._end()
+
+    def _save_when_interrupted(self) -> None:
+        """Ends after Ctrl-C or the like in the thread that called `run_here`."""
+        self.is_stopping = self.delivery.is_closing = True
+        self.delivery.lost("the wait for the daemon was interrupted")
+        self._finish()
         self._end()
 
     def _fail_and_save(self, error: LogEngineError) -> None:

@@ -207,6 +207,8 @@ class Client(BaseClient):
     def close(self, timeout: float | None = None) -> None:
         """Waits for pending records, then ends; those not durable by then go to the spool.
 
+        An exception that interrupts the wait, such as Ctrl-C, gets a note about what is lost.
+
         Waits for `timeout` seconds; by default for `close_timeout`, or less if other clients of the
         same daemon have just waited for it in vain. Raises `NotDurable` for records that are lost
         with the process (without a spool, all pending ones), and the error that ended the client.
@@ -229,11 +231,14 @@ class Client(BaseClient):
         self._ended_at_exit = shutdown.is_exiting()
         thread.close()
         error: LogEngineError | None = None
+        interruption: BaseException | None = None
         try:
             if thread.failure is None and (thread.pending or thread.is_running):
                 self._flush(thread, lambda wait: patiently(thread, wait), is_end=True)
         except LogEngineError as raised:
             error = raised
+        except BaseException as raised:  # noqa: BLE001 - such as Ctrl-C, raised again below
+            error, interruption = thread.not_durable(), raised
         finally:
             is_ended = thread.stop(_SPILL_S_MAX)
             if self._orphans is not None:
@@ -241,6 +246,10 @@ class Client(BaseClient):
             if is_ended:
                 thread.delivery.end()
             shutdown.leave(self)
+        if interruption is not None:
+            with noted_on(interruption):
+                self._raise_what_is_lost(error)
+            raise interruption
         self._raise_what_is_lost(error)
 
     def __enter__(self) -> Self:

@@ -516,6 +516,86 @@ handler.close()
     assert "1000 records of stream 'app' were lost" in lines[2]
 
 
+LATE = """
+import atexit, logging, os, threading
+def log():
+    for n in range(100): logging.info("late")
+atexit.register(log) if %r else None
+import logengine
+handler = logengine.LogEngineHandler("app")
+logging.basicConfig(handlers=[handler], level="INFO")
+logging.info("in time")
+%s
+log()
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_atexit", "lost", "end"),
+    [(False, 100, "handler.close()"), (True, 200, "logging.shutdown()")],
+)
+def test_what_is_logged_after_a_close_is_counted_to_the_end(
+    daemon: Daemon, root: Path, lost: int, end: str, is_atexit: bool
+) -> None:
+    done = run(LATE % (is_atexit, end), root)
+    first, *_, last = done.stderr.splitlines()
+    assert "a record of stream 'app' was lost, later ones are counted: ClientClosed" in first
+    assert last == f"logengine: {lost} records of stream 'app' were lost in total"
+    assert len(daemon.values("app")) == 1
+
+
+INTERRUPTED = """
+import logging, os, signal, threading, time, logengine
+from logengine.client import shutdown
+%s
+for stream in ("one", "two"):
+    handler = logengine.LogEngineHandler(stream, close_timeout=600)
+    logging.getLogger(stream).addHandler(handler)
+    logging.getLogger(stream).warning("hello")
+def interrupt():
+    while not any(client._closed for client in list(shutdown._clients.values())):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.%s)
+threading.Thread(target=interrupt, daemon=True).start()
+"""
+AS_THE_PAGE_SAYS = "import sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+NO_MORE_THREADS = """
+from logengine.client import delivery_thread
+def refuse(*_): raise RuntimeError("can't start new thread")
+delivery_thread.start_new_thread = refuse
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [("", "SIGINT"), (AS_THE_PAGE_SAYS, "SIGTERM"), (NO_MORE_THREADS, "SIGINT")],
+    ids=["ctrl-c", "sigterm", "no thread"],
+)
+def test_an_interrupted_wait_at_exit_ends_at_once_and_says_what_is_lost(
+    root: Path, before: str, number: str
+) -> None:
+    done = run(INTERRUPTED % (before, number), root, is_there=False)
+    for stream in ("one", "two"):
+        assert done.stderr.count(f"1 records of stream '{stream}' are not durable") == 1
+
+
+def test_a_close_that_is_interrupted_has_a_note_about_what_is_lost(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client("app", socket=root / "nobody")
+    client.send({"n": 1})
+
+    def interrupt(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client._thread, "wait_for", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        client.close()
+    assert "1 records of stream 'app' are not durable" in caught.value.__notes__[0]
+    assert client.is_closed
+
+
 def test_an_error_is_raised_anew_each_time_and_can_be_pickled() -> None:
     error = NotDurable("why", 3, 1)
     for other in (renewed(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
