@@ -172,8 +172,15 @@ class DeliveryThread:
     def wake(self) -> None:
         """Tells the thread that there is work."""
         self.handover.wake()
-        if self._is_called:
-            return
+        if not self._is_called:
+            self.wake_certainly()
+
+    def wake_certainly(self) -> None:
+        """Like `wake`, for callers that wait: wakes the thread although it was called before.
+
+        An exception in a signal handler may have interrupted that call before the thread woke up.
+        """
+        self.handover.wake()
         self._is_called = True
         # An awake thread checks for calls before it sleeps, so leave it alone: a system call here
         # would hand it the interpreter, perhaps in the middle of a signal handler.
@@ -255,7 +262,7 @@ class DeliveryThread:
         """Ends the thread after spooling what is not durable; returns whether it ended in time."""
         self.handover.close()
         self.delivery.is_closing = self.is_stopping = True
-        self.wake()
+        self.wake_certainly()
         if self.is_in_own_thread:
             return False
         if not self.is_running:

@@ -154,7 +154,7 @@ class Client(BaseClient):
             if left_s != 0:
                 delivery.is_pressed = True
                 delivery.wait_for(delivery.outbox.taken)
-                thread.wake()
+                thread.wake_certainly()
             if thread.wait_for(lambda: thread.has_room(size) or not is_worth_waiting(), left_s):
                 return True
             is_patient = thread.patience_s(settings.block_max) != 0
@@ -273,7 +273,7 @@ class Client(BaseClient):
                 thread.delivery.wait_for(place)
                 if not self._start(thread) and is_end:
                     thread.run_here(self._close_timeout_s if timeout_s is None else timeout_s)
-                thread.wake()
+                thread.wake_certainly()
             return thread.wait_for(lambda: outbox.acked >= place, timeout_s)
 
         if not patiently(wait) or outbox.acked < place:

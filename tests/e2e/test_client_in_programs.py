@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import itertools
 import os
 import pickle
 import platform
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -578,6 +581,47 @@ def test_an_interrupted_wait_at_exit_ends_at_once_and_says_what_is_lost(
     done = run(INTERRUPTED % (before, number), root, is_there=False)
     for stream in ("one", "two"):
         assert done.stderr.count(f"1 records of stream '{stream}' are not durable") == 1
+
+
+def interrupted_at(instruction: int, call: Callable[[], object]) -> bool:
+    """Raises `KeyboardInterrupt` at one instruction of the client; False if there are fewer."""
+    counted = itertools.count(1)
+
+    def follow(frame: FrameType, event: str, _: Any) -> Any:
+        frame.f_trace_opcodes = "logengine/client" in frame.f_code.co_filename
+        if event == "opcode" and next(counted) == instruction:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return follow
+
+    before = sys.gettrace()
+    sys.settrace(follow)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_a_send_interrupted_at_any_instruction_delays_no_flush(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_thread, "_LOOK_S", 2 * PATIENCE_S)
+    with Client("app", socket=daemon.socket) as client:
+        client.send({"n": 0})
+        client.flush(PATIENCE_S)
+        for n in itertools.count(1):
+            eventually(lambda: client._thread._asleep)
+            was_interrupted = interrupted_at(n, lambda n=n: client.send({"n": 2 * n}))  # type: ignore[misc]
+            client.send({"n": 2 * n + 1})
+            client.flush(PATIENCE_S)
+            if not was_interrupted:
+                break
+    found = numbers(daemon)
+    assert len(found) == len(set(found))
+    assert set(found) >= {0, *range(3, 2 * n + 2, 2), 2 * n}
 
 
 def test_a_close_that_is_interrupted_has_a_note_about_what_is_lost(
