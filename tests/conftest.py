@@ -42,6 +42,13 @@ if (
     os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Half as many workers again as processors: tests also wait for daemons and their timers."""
+    processors = len(os.sched_getaffinity(0))
+    return processors + (processors + 1) // 2
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What `--resume` keeps is kept out of the home of whoever runs the tests."""
