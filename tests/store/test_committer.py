@@ -5,7 +5,7 @@ import errno
 import math
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from copy import copy
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.disk.segment_file import list_segments, read_segment
+from logengine.disk.segment_file import read_segment
 from logengine.format.producers import Producer
 from logengine.store import store as store_module
 from logengine.store.committer import Committer
@@ -25,6 +25,7 @@ from logengine.store.plan import PlannedSegment
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
 from logengine.store.stream import Recovery
+from tests.store.committed import numbers_in, until
 from tests.whole_path import whole_path
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -61,20 +62,6 @@ async def committing(
             yield committer, store
             await committer.close()
         store.close()
-
-
-def numbers_in(data: Path, stream: str) -> list[int]:
-    return [
-        int(line.split(b'"n":')[1].split(b"}")[0])
-        for first in list_segments(data / stream)
-        for line in read_segment(data / stream, first)[1].splitlines()
-    ]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it waits for tells no event
-            await asyncio.sleep(0.001)
 
 
 async def test_what_arrives_in_one_turn_of_the_loop_is_one_batch(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.disk.segment_file import list_segments, read_segment
+from logengine.disk.segment_file import list_segments
 from logengine.format.producers import Producer
 from logengine.format.segment import segment_name
 from logengine.store.committer import Committer
@@ -25,6 +25,7 @@ from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream import drop_oldest, recover
 from logengine.upkeep.verify import verify_stream
+from tests.store.committed import numbers_in, until
 from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -90,20 +91,6 @@ async def grow(committer: Committer, stream: str) -> Acks:
         committer.add(stream, entry(number, acks, "p"))
         await committer.drained()
     return acks
-
-
-def numbers_in(data: Path, stream: str) -> list[int]:
-    return [
-        int(line.split(b'"n":')[1].split(b"}")[0])
-        for first in list_segments(data / stream)
-        for line in read_segment(data / stream, first)[1].splitlines()
-    ]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it waits for tells no event
-            await asyncio.sleep(0.001)
 
 
 async def let_others_go() -> None:
