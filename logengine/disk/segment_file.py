@@ -24,7 +24,7 @@ from logengine.disk.directory import (
 )
 from logengine.disk.regular_file import kind_of, open_at_path
 from logengine.errors import DamagedSegment, UnexpectedFile, UnreadableSegment
-from logengine.format.block import Block, runs
+from logengine.format.block import Block
 from logengine.format.segment import (
     BODY_BYTES_MAX,
     HEADER_READ_BYTES,
@@ -396,11 +396,11 @@ class _SegmentFile:
         frames = wanted(header)
         if not frames:
             return header, []
-        to_read = [frames]
+        to_read = _one_by_one(header, frames)
         if may_match is not None and header.frames is not UNSET and header.index is not UNSET:
             matching = may_match(self.first, header_sha256(line))
             if matching is not None and len(matching) == len(header.frames):
-                to_read = _runs(at for at in frames if matching[at])
+                to_read = [each for each in to_read if matching[each.start]]
         try:
             with self.errors_are_damage():
                 self.check_size(header, body_start)
@@ -445,10 +445,7 @@ class _SegmentFile:
     ) -> Parts:
         """The `wanted` frames that match the header, although the file has `damage`."""
         parts: Parts = []
-        one_by_one = [wanted]
-        if header.frames is not UNSET and header.index is not UNSET:
-            one_by_one = [range(at, at + 1) for at in wanted]
-        for frames in one_by_one:
+        for frames in _one_by_one(header, wanted):
             try:
                 with self.errors_are_damage():
                     parts.append(self.read_frames(header, start, frames))
@@ -508,9 +505,14 @@ class _SegmentFile:
         return None if length is None else (start[:length], length)
 
 
-def _runs(numbers: Iterable[int]) -> list[range]:
-    """Ascending numbers as ranges of neighbours."""
-    return [range(first, last + 1) for first, last in runs(numbers)]
+def _one_by_one(header: Header, wanted: range) -> list[range]:
+    """The `wanted` frames, each by itself if the header has a hash for each.
+
+    Reading ahead then needs a third less memory than with all of them in one block.
+    """
+    if header.frames is UNSET or header.index is UNSET:
+        return [wanted]
+    return [range(at, at + 1) for at in wanted]
 
 
 def _seqs_of(header: Header, frames: range) -> tuple[int, int]:
