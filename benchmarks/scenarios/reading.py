@@ -31,7 +31,7 @@ _STREAM = "app"
 _LITERAL = "needle-7f3a"
 _NEEDLE = b'{"level":"error","event":"needle-7f3a"}\n'
 # Shorter than what search filters know.
-_SHORT_LITERAL = "-7f3a"
+_SHORT_LITERAL = "e-7f"
 _PATTERN = "needle-[0-9a-f]{4}"
 _SKIPPING = "sealed: a rare literal"
 _NOT_SKIPPING = "sealed: a rare literal, too short for search filters"
