@@ -20,6 +20,7 @@ from msgspec import UNSET, Raw, UnsetType
 from logengine.errors import InvalidFilter
 from logengine.format.block import Block
 from logengine.format.json_object import decode_string, stored_fields
+from logengine.format.search_filter import Literals
 from logengine.reading.required_literal import required_literal
 
 # Not stored: readers add them.
@@ -147,6 +148,14 @@ class Filter:
     def chooses_all(self) -> bool:
         """Whether every record is chosen."""
         return not self._conditions and self._excluding is None
+
+    @property
+    def literals(self) -> Literals:
+        """Every chosen line contains, of each of these, at least one literal.
+
+        Only the case of ASCII letters may differ.
+        """
+        return [each.literals for each in self._conditions if each.literals]
 
     def choose(self, block: Block) -> Iterator[Block]:
         """The chosen records of a block, as blocks of adjacent records."""
