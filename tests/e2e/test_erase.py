@@ -134,7 +134,7 @@ def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> Non
         (["app"], 2, "say which records"),
         (["nope", "--grep", "x"], 1, "no stream 'nope'"),
         (["app", "--up-to", "web:5"], 2, "web:5 is not a cursor of app"),
-        (["app", "--up-to", "5"], 1, "expected STREAM:SEQ"),
+        (["app", "--up-to", "5"], 2, "expected STREAM:SEQ"),
         (["app", "--grep", "x", "--reason", "x" * 1001], 2, "1000 characters"),
         (["app", "--grep", "x"], 1, "in use by a running daemon"),
     ],
