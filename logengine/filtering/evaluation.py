@@ -27,8 +27,12 @@ class Evaluation:
         self._test = self._compiled(expression)
 
     def holds(self, line: bytes) -> bool:
-        """Returns whether the expression holds for the record in a stored line."""
-        return self._test(self._decode(line)) is True
+        """Returns whether the expression holds for the record in a stored line.
+
+        No expression holds for what is not a record.
+        """
+        record = self._decode(line)
+        return record is not None and self._test(record) is True
 
     def _compiled(self, expression: Expression) -> Test:
         match expression:

@@ -74,13 +74,15 @@ class _Members:
         return operator.attrgetter(f"field{self._places[name]}")
 
     def decode(self, json: bytes) -> Any:
-        """Returns the members; all of them are unset if `json` is not an object."""
+        """Returns the members, unset where there is none; None if `json` is not an object."""
         if self._decoder is not None:
             try:  # `suppress` takes twice the time of the rest
                 return self._decoder.decode(json)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 pass  # not an object, or one that only earlier versions admitted
-        known = stored_fields(json) or {}
+        known = stored_fields(json)
+        if known is None:
+            return None
         return self._plain(*[known.get(name, UNSET) for name in self._names])
 
 
@@ -115,7 +117,7 @@ def _values(json: bytes, path: Path) -> list[bytes]:
         return [
             found
             for get, rest in branches
-            if (value := get(record)) is not UNSET
+            if record is not None and (value := get(record)) is not UNSET
             for found in _values(bytes(value), rest)
         ]
     if not json.startswith(b"["):

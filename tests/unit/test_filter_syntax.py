@@ -420,6 +420,12 @@ def test_deep_and_strange_records_of_earlier_versions_are_searched() -> None:
     assert not Where("a[0][0] == 1").holds(deep)
 
 
+@pytest.mark.parametrize("line", [b"", b"[]", b"{", b'{"a":1', b'{"a":1}}', b'{"a":1}x', b"\xff"])
+def test_no_expression_holds_for_what_is_not_a_record(line: bytes) -> None:
+    for text in ("not has a", "not a == 1", "not 'q\"' == 1", "a == 1"):
+        assert not Where(text).holds(line)
+
+
 def test_expressions_are_values() -> None:
     expression: Expression = parse("level >= warning and not a in (1, 2)", UTC)
     assert hash(expression) == hash(parse("level >= warning and not a in (1, 2)", UTC))
