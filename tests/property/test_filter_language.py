@@ -35,8 +35,19 @@ RANKS = {
     **dict.fromkeys(["emergency", "emerg", "panic"], 8),
 }
 SYSLOG = dict(enumerate([8, 7, 6, 5, 4, 3, 2, 1]))
-PINO = {10: 0, 20: 1, 30: 2, 35: 2, 40: 4, 50: 5, 60: 6, 99: 6}
-PYTHON = {5: 0, 10: 1, 20: 2, 25: 3, 30: 4, 35: 4, 40: 5, 50: 6, 60: 6, 99: 6}
+PINO = {10: 0, 20: 1, 30: 2, 35: 2, 40: 4, 50: 5, 60: 6, 90: 6, 99: 6}
+PYTHON = dict.fromkeys(range(1, 10), 0) | {
+    10: 1,
+    20: 2,
+    25: 3,
+    30: 4,
+    35: 4,
+    40: 5,
+    50: 6,
+    60: 6,
+    90: 6,
+    99: 6,
+}
 SCALES = {"level": SYSLOG | PINO, "PRIORITY": SYSLOG, "levelno": PYTHON}
 NUMBERS_OF_LEVELS = [0, 3, 4, 6, 7, 8, 10, 20, 25, 30, 35, 40, 50, 60, 99, 100, -1]
 
@@ -257,7 +268,7 @@ def close_to(literal: tuple[str, str, Any], steps: list[tuple[str, Any]]) -> st.
     if kind == "pattern":
         return st.sampled_from(MATCHED)
     if kind == "number":
-        return st.sampled_from([Written(text), text, Written(f"{text.split('e')[0]}E0")])
+        return st.sampled_from([Written(text), text, Written(f"{re.split('[eE]', text)[0]}E0")])
     return st.just(meaning if kind in ("quoted", "word", "constant") else text)
 
 
@@ -358,6 +369,7 @@ def as_time(value: Any) -> datetime | None:
         )
     return {
         "2026-11-20T14:00:00Z": datetime(2026, 11, 20, 14, tzinfo=UTC),
+        "2026-11-20T15:00+01:00": datetime(2026, 11, 20, 14, tzinfo=UTC),
         "2026-11-20 15:00:00,500+01:00": datetime(2026, 11, 20, 14, 0, 0, 500_000, tzinfo=UTC),
         "2026-11-20": datetime(2026, 11, 20, tzinfo=UTC),
     }.get(value if isinstance(value, str) else "")
