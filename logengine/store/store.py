@@ -482,8 +482,6 @@ class Store:
         self._under_way += 1
         self._move_mark()
         before = list(before)
-        if in_loop and not before and (alone := self._alone(planned)):
-            return self._commit_alone(planned, alone)
         async with AsyncExitStack() as stack:
             publication = await stack.enter_async_context(
                 Publication(None if in_loop else self._executor, self._config.threads)
@@ -520,27 +518,25 @@ class Store:
         self._under_way -= 1
         return failed
 
-    def _alone(self, planned: Mapping[str, PlannedSegment]) -> SegmentPlan | None:
-        """The only segment of a commit, if nothing has to be begun for it; otherwise None."""
+    def commit_alone(self, planned: Mapping[str, PlannedSegment]) -> dict[str, Exception] | None:
+        """Commits a single segment in this thread, as `commit` does, if nothing else is under way.
+
+        Returns None, and does nothing, if there are several segments or something has to be begun
+        for this one. Without an exit stack and a task: between two syncs the caches are cold, and
+        the code of both costs more than the writer's own.
+        """
         if len(planned) != 1:
             return None
         ((stream, segment),) = planned.items()
-        is_ready = self._has_directory(stream) and self._marks.has_begun(stream)
-        return segment.plan if is_ready else None
-
-    def _commit_alone(
-        self, planned: Mapping[str, PlannedSegment], plan: SegmentPlan
-    ) -> dict[str, Exception]:
-        """Commits one segment in this thread, as `commit` does.
-
-        Without an exit stack: between two syncs the caches are cold, and the code of one costs
-        more than the writer's own.
-        """
-        assert self._opened is not None, "the store is not open"
-        stream = plan.stream
-        failure = self.look() or self._mark() or self._outdated(planned[stream])
+        plan, opened = segment.plan, self._opened
+        assert opened is not None, "the store is not open"
+        if plan is None or not (self._has_directory(stream) and opened.marks.has_begun(stream)):
+            return None
+        self._under_way += 1
+        self._move_mark()
+        failure = self.look() or self._mark() or self._outdated(segment)
         if failure is None:
-            ahead = self._opened.ahead.take(stream, plan.file_name)
+            ahead = opened.ahead.take(stream, plan.file_name)
             writer = SegmentWriter(
                 self.data,
                 plan,
@@ -555,7 +551,7 @@ class Store:
                 failure = error
             else:
                 self._unmarked = plan
-                asyncio.get_running_loop().call_soon(self._after_ack, self._opened, plan)
+                asyncio.get_running_loop().call_soon(self._after_ack, opened, plan)
         failed = {} if failure is None else {stream: failure}
         self._note_removed(failed)
         self._settle(planned, failed)
