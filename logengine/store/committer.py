@@ -314,11 +314,11 @@ class Committer:
         if self._closed:
             return
         if self._failing and self._may_retry() and (taken := self._take(failing=True)):
-            self._start(taken, retries=True)
+            self._start(taken, retries=True, is_awaited=True)
         # Read once: if the pause ended between two looks, neither would start what waits.
-        now_s = self._loop.time()
+        now_s, is_awaited = self._loop.time(), self._is_asked or self._hurries
         while self._may_start(now_s) and (taken := self._take(failing=False)):
-            self._start(taken, retries=False)
+            self._start(taken, retries=False, is_awaited=is_awaited)
         if not self._is_due(now_s) and any(each.entries for each in self._pending.values()):
             self._pump_after_pause()
         # A stream that only awaits recovery does not prevent idle.
@@ -373,7 +373,7 @@ class Committer:
             self._is_asked = False
         return taken
 
-    def _start(self, taken: Mapping[str, list[Entry]], *, retries: bool) -> None:
+    def _start(self, taken: Mapping[str, list[Entry]], *, retries: bool, is_awaited: bool) -> None:
         planned = {
             stream: self._store.plan(
                 stream,
@@ -384,9 +384,23 @@ class Committer:
         }
         before = self._last_under_way(taken)
         batch = _Batch(taken, planned, self._loop.create_future(), retries)
-        in_loop = not (self._under_way or retries) and self._may_wait_for(batch)
+        is_only = not (self._under_way or retries)
+        in_loop = is_only and self._may_wait_for(batch, is_awaited=is_awaited)
         self._under_way.append(batch)
-        self._spawn(self._commit(batch, before, in_loop=in_loop))
+        if not (in_loop and self._has_committed(batch)):
+            self._spawn(self._commit(batch, before, in_loop=in_loop))
+
+    def _has_committed(self, batch: _Batch) -> bool:
+        """Commits a small batch without a task. Returns False if it takes more."""
+        began_s = time.perf_counter()
+        try:
+            failed = self._store.commit_alone(batch.planned)
+            if failed is None:
+                return False
+            self._finish(batch, failed, time.perf_counter() - began_s)
+        except Exception as error:  # noqa: BLE001 - raised in the task group, as from `_commit`
+            self._spawn(_raise(error))
+        return True
 
     def _is_in_use(self, stream: str, producer: Producer) -> bool:
         return self.is_connected(stream, producer) or self._pending[stream].has_records_of(producer)
@@ -406,7 +420,9 @@ class Committer:
     ) -> None:
         began = time.perf_counter()
         failed = await self._store.commit(batch.planned, before, in_loop=in_loop)
-        took_s = time.perf_counter() - began
+        self._finish(batch, failed, time.perf_counter() - began)
+
+    def _finish(self, batch: _Batch, failed: Mapping[str, Exception], took_s: float) -> None:
         self._was_quick = took_s < self._config.in_loop_below
         self._under_way.remove(batch)
         for stream, entries in batch.taken.items():
@@ -423,17 +439,20 @@ class Committer:
         self._pump()
         self._on_room()
 
-    def _may_wait_for(self, batch: _Batch) -> bool:
+    def _may_wait_for(self, batch: _Batch, *, is_awaited: bool) -> bool:
         """Whether the event loop commits `batch` itself instead of using a thread.
 
         This acknowledges a single record at idle a third sooner. The loop blocks meanwhile, so
-        the previous commit must have been quick. A chunk of many records goes to a thread: more
-        will have arrived after it.
+        the previous commit must have been quick. If somebody waits, a chunk of many records goes to
+        a thread: more will have arrived after it. If nobody does, they wait for the next commit
+        anyway, and a thread would compete with the loop for the interpreter.
         """
         if not self._was_quick or self._waiting_bytes or len(batch.taken) > 1:
             return False
         (entries,) = batch.taken.values()
-        return len(entries) == 1 and len(entries[0].body) <= _IN_LOOP_BYTES_MAX
+        if len(entries) > 1 and is_awaited:
+            return False
+        return sum(len(entry.body) for entry in entries) <= _IN_LOOP_BYTES_MAX
 
     def _succeeded(self, stream: str, entries: list[Entry]) -> None:
         pending = self._pending[stream]
@@ -589,3 +608,7 @@ class Committer:
         task = self._task_group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _raise(error: Exception) -> None:
+    raise error

@@ -102,17 +102,20 @@ async def test_what_arrives_during_a_commit_is_the_next_batch(
 
 
 @pytest.mark.parametrize(
-    ("in_loop_below", "entries", "size", "streams", "by_loop"),
+    ("in_loop_below", "entries", "size", "streams", "is_awaited", "by_loop"),
     [
-        (math.inf, 1, 60, ["app"], True),
-        (math.inf, 1, 20_000, ["app"], False),
-        (math.inf, 2, 60, ["app"], False),
-        (math.inf, 1, 60, ["app", "web"], False),
-        (1e-9, 1, 60, ["app"], False),  # as after a commit that was slow
-        (0, 1, 60, ["app"], False),
+        (math.inf, 1, 60, ["app"], True, True),
+        (math.inf, 1, 20_000, ["app"], True, False),
+        (math.inf, 2, 60, ["app"], True, False),
+        (math.inf, 2, 60, ["app"], False, True),
+        (math.inf, 2, 10_000, ["app"], False, False),
+        (math.inf, 1, 60, ["app", "web"], True, False),
+        (math.inf, 1, 60, ["app", "web"], False, False),
+        (1e-9, 1, 60, ["app"], True, False),  # as after a commit that was slow
+        (0, 1, 60, ["app"], True, False),
     ],
 )
-async def test_the_loop_commits_only_what_arrives_alone_on_a_quick_disk(
+async def test_the_loop_commits_what_arrives_alone_or_is_small_and_not_awaited_on_a_quick_disk(
     in_loop_below: float,
     entries: int,
     size: int,
@@ -120,6 +123,7 @@ async def test_the_loop_commits_only_what_arrives_alone_on_a_quick_disk(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     *,
+    is_awaited: bool,
     by_loop: bool,
 ) -> None:
     real = os.fsync
@@ -137,7 +141,7 @@ async def test_the_loop_commits_only_what_arrives_alone_on_a_quick_disk(
         monkeypatch.setattr(os, "fsync", fsync)
         for stream in streams:
             for number in range(2, 2 + entries):
-                committer.add(stream, entry(number, acks, size))
+                committer.add(stream, entry(number, acks, size), is_awaited=is_awaited)
         await committer.drained()
         assert ({threading.get_ident()} == threads) is by_loop
         assert by_loop or threading.get_ident() not in threads
