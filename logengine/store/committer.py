@@ -67,6 +67,7 @@ class _Batch:
     planned: Mapping[str, PlannedSegment]
     done: asyncio.Future[None]  # its senders are notified, or its entries are queued again
     lane: Lane | None  # None if it contains failing streams only, and retries them
+    is_beside_large: bool
 
 
 class Committer:
@@ -423,7 +424,10 @@ class Committer:
             for stream, entries in taken.items()
         }
         before = self._last_under_way(taken)
-        batch = _Batch(taken, planned, self._loop.create_future(), lane)
+        is_beside_large = lane is Lane.SMALL and any(
+            batch.lane is Lane.LARGE for batch in self._under_way
+        )
+        batch = _Batch(taken, planned, self._loop.create_future(), lane, is_beside_large)
         in_loop = not self._under_way and lane is not None and self._may_wait_for(batch)
         self._under_way.append(batch)
         self._spawn(self._commit(batch, before, in_loop=in_loop))
@@ -445,7 +449,9 @@ class Committer:
         self, batch: _Batch, before: Collection[asyncio.Future[None]], *, in_loop: bool
     ) -> None:
         began = time.perf_counter()
-        failed = await self._store.commit(batch.planned, before, in_loop=in_loop)
+        failed = await self._store.commit(
+            batch.planned, before, in_loop=in_loop, beside_large=batch.is_beside_large
+        )
         took_s = time.perf_counter() - began
         self._was_quick = took_s < self._config.in_loop_below
         self._under_way.remove(batch)

@@ -50,8 +50,8 @@ def entry(number: int, sender: Acks, size: int = 60, producer: str | None = None
 async def committing(
     data: Path, store_limits: LimitsConfig | None = None, **limits: Any
 ) -> AsyncIterator[tuple[Committer, Store]]:
-    with ThreadPoolExecutor(4) as executor:
-        store = Store(data, executor, limits=store_limits)
+    with ThreadPoolExecutor(4) as executor, ThreadPoolExecutor(1) as small_executor:
+        store = Store(data, executor, limits=store_limits, small_executor=small_executor)
         store.open()
         async with asyncio.TaskGroup() as tasks:
             # A disk that is held would hold the loop, and so the test.
@@ -940,6 +940,28 @@ async def test_one_users_record_waits_for_nothing_of_another_users_much(
         await committer.drained()
         assert numbers_in(tmp_path, "loud") == list(range(1, 204))
         assert numbers_in(tmp_path, "quiet") == [1, 2, 3, 4, 5]
+
+
+async def test_one_users_record_has_a_thread_while_the_many_streams_of_another_take_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        streams = [f"loud-{number}" for number in range(20)]
+        for stream in streams:
+            committer.add(stream, entry(1, loud))
+        committer.add("quiet", entry(1, quiet))
+        await committer.drained()
+        gates = [StreamGate(monkeypatch, tmp_path / stream, failures=0) for stream in streams]
+        for stream in streams:
+            committer.add(stream, entry(2, loud))
+        await until(lambda: sum(gate.waiting for gate in gates) == 4)  # of as many threads
+        committer.add("quiet", entry(2, quiet))
+        await until(lambda: quiet.numbers == [1, 2])
+        assert 2 not in loud.numbers
+        for gate in gates:
+            gate.open()
+        await committer.drained()
 
 
 async def test_what_waits_after_much_of_another_user_in_its_stream_keeps_its_place(
