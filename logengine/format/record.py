@@ -135,14 +135,17 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
     """
     if not (chunk.startswith((b'{"', b"{}")) and chunk.endswith(b"}\n")):
         return None
-    has_empty = b"{}\n" in chunk
-    marked = _EMPTY_OBJECT.sub(_MARKED_OBJECT, chunk) if has_empty else chunk
     # From the end: it searches for the rarer end of the separator, in half the time.
-    parts = marked.rsplit(b'}\n{"')
-    count = len(parts)
+    parts = chunk.rsplit(b'}\n{"')
     # `count` inspects every byte; `replace` jumps from newline to newline.
-    if len(chunk) - len(chunk.replace(b"\n", b"")) != count:
-        return None
+    count = len(chunk) - len(chunk.replace(b"\n", b""))
+    marked = chunk
+    if len(parts) != count or chunk.startswith(b"{}"):
+        # Only here, since a search for empty objects takes a third of the time of all else.
+        marked = _EMPTY_OBJECT.sub(_MARKED_OBJECT, chunk)
+        parts = marked.rsplit(b'}\n{"')
+        if len(parts) != count or marked.startswith(b"{}"):
+            return None
     try:
         if not chunk.isascii():
             chunk.decode()
@@ -161,7 +164,7 @@ def _stamp_fast(chunk: bytes, opening: bytes) -> Stamped | None:
     prefix = opening + b',"'
     parts[0] = prefix + parts[0][2:]
     body = (b"}\n" + prefix).join(parts)
-    return Stamped(body.replace(b',"\xff}', b"}") if has_empty else body, count)
+    return Stamped(body if marked is chunk else body.replace(b',"\xff}', b"}"), count)
 
 
 def _exceed_limits(chunk: bytes) -> bool:
