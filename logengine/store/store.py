@@ -85,8 +85,12 @@ class Store:
         limits: LimitsConfig | None = None,
         *,
         boot_id: str | None = None,
+        small_executor: Executor | None = None,
     ) -> None:
-        """`boot_id` overrides the kernel's identifier of this boot."""
+        """`boot_id` overrides the kernel's identifier of this boot.
+
+        `small_executor` has threads for commits that must not queue for those of `executor`.
+        """
         self.path = data
         self._opened: OpenedData | None = None
         # Why no stream can be committed now.
@@ -97,6 +101,7 @@ class Store:
         self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._executor = executor
+        self._small_executor = small_executor or executor
         self._config = commit or CommitConfig()
         self._limits = limits or LimitsConfig()
         self._durable: dict[str, StreamState] = {}
@@ -470,11 +475,12 @@ class Store:
         before: Iterable[Awaitable[object]] = (),
         *,
         in_loop: bool = False,
+        beside_large: bool = False,
     ) -> dict[str, Exception]:
         """Makes the planned segments durable; returns the streams that failed, with the reason.
 
         `in_loop` commits in the event loop's own thread, which blocks meanwhile but saves two
-        thread hops.
+        thread hops. `beside_large` uses the threads that large commits leave alone.
         `before` are earlier commits under way that share a stream with `planned`. Nothing is
         published until everything in this commit is written and fsynced and those commits have
         finished. A stream that failed in one of them fails here with `OutdatedPlan`: its plan was
@@ -483,9 +489,10 @@ class Store:
         self._under_way += 1
         self._move_mark()
         before = list(before)
+        executor = self._small_executor if beside_large else self._executor
         async with AsyncExitStack() as stack:
             publication = await stack.enter_async_context(
-                Publication(None if in_loop else self._executor, self._config.threads)
+                Publication(None if in_loop else executor, self._config.threads)
             )
             commits = [
                 await stack.enter_async_context(

@@ -185,9 +185,10 @@ class Life:
     def _main(self) -> None:
         world, config = self.world, self.world.scenario.config
         executor: Any = SimulatedExecutor(self.process, config.commit.threads, "commit")
+        small: Any = SimulatedExecutor(self.process, 2, "commit")
         compacting: Any = SimulatedExecutor(self.process, 1, "compact")
         try:
-            with open_store.opened_store(config, executor) as store:
+            with open_store.opened_store(config, executor, small) as store:
                 self.recovered = store.ready_streams()
                 world.network.loop = self.loop
                 world.listener.loop = self.loop

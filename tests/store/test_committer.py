@@ -34,9 +34,8 @@ TIME = "2026-11-23T20:00:00.000001Z"
 class Acks:
     """A sender that notes what it is told."""
 
-    uid = 1000
-
-    def __init__(self) -> None:
+    def __init__(self, uid: int = 1000) -> None:
+        self.uid = uid
         self.numbers: list[int] = []
 
     def durable(self, number: int) -> None:
@@ -52,8 +51,8 @@ def entry(number: int, sender: Acks, size: int = 60, producer: str | None = None
 async def committing(
     data: Path, store_limits: LimitsConfig | None = None, **limits: Any
 ) -> AsyncIterator[tuple[Committer, Store]]:
-    with ThreadPoolExecutor(4) as executor:
-        store = Store(data, executor, limits=store_limits)
+    with ThreadPoolExecutor(4) as executor, ThreadPoolExecutor(1) as small_executor:
+        store = Store(data, executor, limits=store_limits, small_executor=small_executor)
         store.open()
         async with asyncio.TaskGroup() as tasks:
             # A disk that is held would hold the loop, and so the test.
@@ -909,6 +908,88 @@ async def test_a_barrier_alone_waits_for_the_batch_far_back_that_holds_its_strea
         await barrier
         assert app.numbers == [1, 2], "the barrier was reached before what was added before it"
         await committer.drained()
+
+
+async def test_one_users_record_waits_for_nothing_of_another_users_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=64_000, pipeline_bytes=1000) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        committer.add("loud", entry(1, loud))
+        committer.add("quiet", entry(1, quiet))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "loud", failures=0)
+        for number in range(2, 200):  # three batches are under way, and more waits
+            committer.add("loud", entry(number, loud, size=3000))
+        await until(lambda: gate.waiting == 3)
+        for number in range(2, 6):
+            committer.add("quiet", entry(number, quiet))
+            committer.add("loud", entry(198 + number, loud, size=3000))
+            await until(lambda number=number: quiet.numbers[-1:] == [number])  # type: ignore[misc]
+        assert loud.numbers == [1]
+        gate.open()
+        await committer.drained()
+        assert numbers_in(tmp_path, "loud") == list(range(1, 204))
+        assert numbers_in(tmp_path, "quiet") == [1, 2, 3, 4, 5]
+
+
+async def test_one_users_record_has_a_thread_while_the_many_streams_of_another_take_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        streams = [f"loud-{number}" for number in range(20)]
+        for stream in streams:
+            committer.add(stream, entry(1, loud))
+        committer.add("quiet", entry(1, quiet))
+        await committer.drained()
+        gates = [StreamGate(monkeypatch, tmp_path / stream, failures=0) for stream in streams]
+        for stream in streams:
+            committer.add(stream, entry(2, loud))
+        await until(lambda: sum(gate.waiting for gate in gates) == 4)  # of as many threads
+        committer.add("quiet", entry(2, quiet))
+        await until(lambda: quiet.numbers == [1, 2])
+        assert 2 not in loud.numbers
+        for gate in gates:
+            gate.open()
+        await committer.drained()
+
+
+async def test_what_waits_after_much_of_another_user_in_its_stream_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=64_000) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        for stream in ("shared", "apart"):
+            await committer.barrier(stream)
+        gate = StreamGate(monkeypatch, tmp_path / "shared", failures=0)
+        committer.add("shared", entry(1, loud, size=10_000))
+        await until(lambda: gate.waiting == 1)
+        committer.add("shared", entry(2, quiet))
+        committer.add("apart", entry(3, quiet))
+        await until(lambda: quiet.numbers == [3])  # not held up by what waits in the other stream
+        gate.open()
+        await committer.drained()
+        assert quiet.numbers == [3, 2]
+        assert numbers_in(tmp_path, "shared") == [1, 2]
+
+
+async def test_one_user_alone_has_one_batch_at_a_time_until_enough_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=64_000, pipeline_bytes=50_000) as (committer, _):
+        acks = Acks()
+        await committer.barrier("app")
+        gate = Gate(monkeypatch)
+        committer.add("app", entry(1, acks))
+        await until(lambda: gate.waiting == 1)
+        for number in range(2, 10):  # more than belongs into a small batch
+            committer.add("app", entry(number, acks, size=1000))
+        await asyncio.sleep(0.02)
+        assert len(committer._under_way) == 1
+        gate.open()
+        await committer.drained()
+        assert committer.totals.batches == 2
 
 
 async def test_a_stream_whose_disk_hangs_and_fails_again_holds_up_no_other(
