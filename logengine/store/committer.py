@@ -16,6 +16,7 @@ oldest segments on a full disk does so before it retries.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -112,7 +113,7 @@ class Committer:
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
         self._dropped = 0
-        self._was_quick = False
+        self.commit_s = math.inf  # how long the last commit took
         self._idle = asyncio.Event()
         self._idle.set()
         self.pending_bytes = 0
@@ -471,7 +472,7 @@ class Committer:
         self._finish(batch, failed, time.perf_counter() - began)
 
     def _finish(self, batch: _Batch, failed: Mapping[str, Exception], took_s: float) -> None:
-        self._was_quick = took_s < self._config.in_loop_below
+        self.commit_s = took_s
         self._under_way.remove(batch)
         for stream, entries in batch.taken.items():
             error = failed.get(stream)
@@ -497,7 +498,11 @@ class Committer:
         a thread: more will have arrived after it. If nobody does, they wait for the next commit
         anyway, and a thread would compete with the loop for the interpreter.
         """
-        if not self._was_quick or self._waiting_bytes or len(batch.taken) > 1:
+        if (
+            self.commit_s >= self._config.in_loop_below
+            or self._waiting_bytes
+            or len(batch.taken) > 1
+        ):
             return False
         (entries,) = batch.taken.values()
         if len(entries) > 1 and is_awaited:
