@@ -1,5 +1,6 @@
 """Which time retention relies on, although the clock may be wrong."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logengine.format.segment import FORMAT_VERSION, Header, encode_header, segment_name
 from logengine.format.timestamp import format_timestamp, parse_timestamp
 from logengine.upkeep.clock_plan import BELIEVED_AFTER_S, KnownTime, first_known, known_after
 from logengine.upkeep.retention_clock import CLOCK_NAME, RetentionClock
@@ -156,6 +158,44 @@ def test_a_note_that_is_broken_is_none(tmp_path: Path, content: bytes) -> None:
     clocks = Clocks()
     assert clocks.of(tmp_path).now_ns() == START
     assert json.loads((tmp_path / CLOCK_NAME).read_bytes())["believed"] == timestamp(START)
+
+
+def test_what_is_known_is_noted_every_ten_minutes(tmp_path: Path) -> None:
+    def noted() -> str:
+        text = json.loads((tmp_path / CLOCK_NAME).read_bytes())["believed"]
+        assert isinstance(text, str)
+        return text
+
+    clocks = Clocks()
+    clock = clocks.of(tmp_path)
+    clock.look()
+    clocks.passes(0.15)
+    clock.look()
+    assert noted() == timestamp(START)
+    clocks.passes(0.15)
+    clock.look()
+    assert noted() == timestamp(clocks.wall_ns)
+
+
+def test_without_a_note_the_newest_record_that_is_not_from_the_future_counts(
+    tmp_path: Path,
+) -> None:
+    for stream, time_ns in (("old", START - 9 * DAY), ("app", START - 2 * DAY), ("odd", 2 * START)):
+        time = timestamp(time_ns)
+        header = Header(
+            version=FORMAT_VERSION,
+            stream=stream,
+            first=1,
+            count=0,
+            bytes=0,
+            since=time,
+            until=time,
+            latest=time,
+            sha256=hashlib.sha256().hexdigest(),
+        )
+        (tmp_path / stream).mkdir()
+        (tmp_path / stream / segment_name(1)).write_bytes(encode_header(header))
+    assert Clocks().of(tmp_path).now_ns() == START - 2 * DAY
 
 
 def test_who_only_looks_notes_nothing(tmp_path: Path) -> None:

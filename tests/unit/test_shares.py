@@ -165,6 +165,15 @@ def test_who_is_silent_for_too_long_gives_way_to_anybody() -> None:
     assert seats.gives_way(ONE, SILENT_MAX_S) is by["b"]
 
 
+def test_a_silent_connection_of_roots_reserve_gives_way_to_nobody() -> None:
+    seats = Seats(shares(4, reserved=1), SILENT_MAX_S)
+    of_root, of_one = Sender("root"), Sender("one")
+    seats.add(of_root, ROOT, 0.0)
+    assert seats.gives_way(TWO, 100.0) is None
+    seats.add(of_one, ONE, 1.0)
+    assert seats.gives_way(TWO, 100.0) is of_one
+
+
 def test_who_has_gone_is_not_heard_of() -> None:
     seats, by = seated(("a", ONE))
     seats.remove(by["a"])
