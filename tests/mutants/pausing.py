@@ -358,7 +358,7 @@ MUTANTS = (
         "intake/server.py",
         "        self._committer.hurry()\n",
         "",
-        tests(f"{_SERVER}a_stop_ends_the_pause"),
+        tests(f"{_SERVER}a_stop_ends_the_pause_for_what_it_writes_itself"),
     ),
     # Empty lines, and quotas.
     mutant(

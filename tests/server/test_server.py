@@ -1254,6 +1254,21 @@ async def test_a_stop_ends_the_pause(served: Served) -> None:
     assert (await client.rest())[-2:] == [{"ack": 3}, {"goodbye": "stopping"}]
 
 
+@serve_with_pauses(
+    quotas=lambda: Quotas(
+        QuotaConfig(records_per_s=RecordsPerSecond(1), over="drop"), QuotaConfig(), {}, {}
+    )
+)
+async def test_a_stop_ends_the_pause_for_what_it_writes_itself(served: Served) -> None:
+    client = await served.connect()
+    await client.hello(stream="app", flush=True)
+    await client.send(numbered(1, 5) + b"\n")
+    assert (await client.answer())["error"] == "over_quota"
+    await client.acked(5)
+    await served.server.stop()
+    assert [value.get("event") for value in served.values("app")] == [None, "records_dropped"]
+
+
 @serve_with_pauses(linger=0.01)
 async def test_a_sender_that_waits_for_each_ack_has_no_pause_unless_it_says_when_it_waits(
     served: Served,
