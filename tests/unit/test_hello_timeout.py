@@ -3,7 +3,11 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import pytest
+
 from logengine.intake.hello_timeout import HelloTimeout
+
+pytestmark = pytest.mark.timeout(30)  # without a limit, each test would wait for ever
 
 
 @dataclass(eq=False)

@@ -83,6 +83,15 @@ def test_the_largest_user_gives_way_until_all_have_the_same() -> None:
     assert (held.held(ONE), held.held(TWO)) == (45, 45)
 
 
+def test_nobody_gives_way_to_one_who_would_then_have_more() -> None:
+    held = shares(capacity=91, reserved=0)
+    held.change(ONE, 46)
+    held.change(TWO, 45)
+    assert held.gives_way(TWO) is None
+    held.change(TWO, -1)
+    assert held.gives_way(TWO) == ONE
+
+
 def test_nobody_gives_way_to_the_largest_user() -> None:
     held = shares()
     held.change(TWO, 5)

@@ -29,7 +29,7 @@ class Room:
         client, accepted = socket.socketpair()
         accepted.setblocking(False)
         client.send(said)
-        client.settimeout(20)
+        client.settimeout(5)
         guest = Guest(accepted, uid, "app", PROTOCOL, since_s)
         self.clients[guest] = client
         self.room.add(guest)
