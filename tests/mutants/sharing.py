@@ -415,11 +415,11 @@ MUTANTS = (
         _TURNS,
     ),
     mutant(
-        "turn_without_end",
-        "a turn of reading lasts as long as there is something to read",
+        "turn_too_long",
+        "a turn of reading lasts a hundred times as long as it may",
         "intake/poller.py",
-        "        while now_s < end_s and (flow",
-        "        while (flow",
+        "        end_s = now_s + TURN_S\n",
+        "        end_s = now_s + 100 * TURN_S\n",
         _POLLER,
     ),
     mutant(

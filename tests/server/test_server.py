@@ -1318,8 +1318,9 @@ async def test_a_sender_that_is_heard_of_does_not_give_way_as_if_it_were_silent(
     served: Served,
 ) -> None:
     with patch("logengine.intake.server._GUESTS_AGAIN_S", 0.001):
-        inside, waiting = await served.connect(), await served.connect()
+        inside = await served.connect()
         await inside.hello(stream="app")
+        waiting = await served.connect()
         await waiting.send(b'{"_hello":1}\n')
         assert await waiting.says_nothing()
         await inside.send(numbered(1, 1))

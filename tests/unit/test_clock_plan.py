@@ -64,6 +64,24 @@ def test_a_clock_that_jumps_again_is_doubted_for_another_day() -> None:
     assert after_looks(ahead + back + again).now_ns == START + 47 * HOUR
 
 
+def test_a_clock_that_jumps_back_too_far_is_doubted_for_another_day() -> None:
+    behind = running(23, -YEAR, START + 23 * HOUR)
+    assert after_looks(running(23, YEAR) + behind).is_doubted
+
+
+def test_a_clock_that_a_time_server_adjusts_is_believed() -> None:
+    assert after_looks(running(1, 30 * S)) == KnownTime(
+        START + HOUR + 30 * S, START + HOUR + 30 * S
+    )
+
+
+def test_time_in_which_the_daemon_did_not_run_makes_no_clock_believed() -> None:
+    known = after_looks(running(1, YEAR))
+    known = known_after(known, known.wall_ns + 25 * HOUR, 25 * 3600, ran=False)
+    assert known.is_doubted
+    assert known.now_ns == START + 26 * HOUR
+
+
 def test_a_machine_that_is_off_at_night_is_believed_after_it_ran_for_a_day() -> None:
     known = KnownTime(START, START)
     wall_ns = START
@@ -150,6 +168,25 @@ def test_what_is_known_survives_a_restart_and_a_boot(tmp_path: Path) -> None:
     again = clocks.of(tmp_path, "two")
     again.believe()
     assert clocks.of(tmp_path, "two").now_ns() == clocks.wall_ns
+
+
+def test_the_clock_of_another_boot_says_nothing(tmp_path: Path) -> None:
+    clocks = Clocks()
+    clocks.of(tmp_path).look()
+    clocks.wall_ns += YEAR
+    clocks.boot_s += 9 * 3600
+    assert clocks.of(tmp_path, "two").now_ns() == START
+    assert clocks.of(tmp_path, "").now_ns() == START
+
+
+def test_who_is_told_to_believe_the_clock_believes_it_after_a_restart(tmp_path: Path) -> None:
+    clocks = Clocks()
+    clock = clocks.of(tmp_path)
+    clock.look()
+    clocks.wall_ns += YEAR
+    assert clock.look().is_doubted
+    clock.believe()
+    assert clocks.of(tmp_path).now_ns() == START + YEAR
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b'{"believed":1}', b"\xff" * 5000])
