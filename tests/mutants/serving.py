@@ -134,7 +134,7 @@ MUTANTS = (
         "        self._admission.let_go_on(self)\n        self._close_if_through()",
         "        self._close_if_through()",
         Simulation(),
-        _SERVER,
+        tests("server/test_server.py::test_a_sender_is_read_on_once_its_answers_are_written"),
     ),
     mutant(
         "not_closed_after_answers",
@@ -143,7 +143,9 @@ MUTANTS = (
         "        self._admission.let_go_on(self)\n        self._close_if_through()",
         "        self._admission.let_go_on(self)",
         Simulation(),
-        _SERVER,
+        tests(
+            "server/test_server.py::test_a_connection_whose_last_answer_is_written_late_is_closed_then"
+        ),
     ),
     mutant(
         "closed_before_the_ack",

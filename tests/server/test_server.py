@@ -564,6 +564,53 @@ async def test_an_answer_that_the_kernel_takes_in_pieces_arrives_whole(served: S
             await client.acked(number)
 
 
+@contextlib.contextmanager
+def full(served: Served) -> Iterator[None]:
+    """Inside the block, the kernel takes no answers to the only connection."""
+    (connection,) = served.server._connections
+    full = connection._socket.fileno()
+
+    def send(self: socket.socket, data: bytes, *flags: int) -> int:
+        if self.fileno() == full:
+            raise BlockingIOError
+        return socket.SocketType.send(self, data, *flags)
+
+    with patch.object(socket.socket, "send", send):
+        yield
+
+
+@serve()
+async def test_a_connection_whose_last_answer_is_written_late_is_closed_then(
+    served: Served,
+) -> None:
+    client = await served.connect()
+    await client.hello(stream="app")
+    (connection,) = served.server._connections
+    with full(served):
+        await client.send(numbered(1, 1))
+        client.half_close()
+        await served.until(lambda: connection._durable == 1 and connection._state.is_ended)
+        assert await client.says_nothing()
+    await client.acked(1)
+    assert await client.rest() == []
+
+
+@serve(max_record=100)
+async def test_a_sender_is_read_on_once_its_answers_are_written(served: Served) -> None:
+    client = await served.connect()
+    await client.hello(stream="app")
+    with patch("logengine.intake.answer_writer.ANSWERS_BYTES_MAX", 100):
+        with full(served):
+            await client.send((b"x" * 200 + b"\n") * 5)
+            (connection,) = served.server._connections
+            await served.until(lambda: connection._durable == 5)
+            await client.send(numbered(6, 6))
+            await served.until(lambda: served.server.admission.paused)
+        for _ in range(5):
+            assert (await client.answer())["error"] == "record_too_large"
+        await client.acked(6)
+
+
 @serve()
 async def test_a_broken_pipe_on_an_ack_does_not_lose_what_was_sent(served: Served) -> None:
     client = await served.connect()
