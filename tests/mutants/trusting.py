@@ -8,7 +8,7 @@ _MARKS = tests("unit/test_durable_mark.py")
 _CLOCK = tests("unit/test_clock_plan.py")
 _BACKUP = tests("unit/test_backup_plan.py", "store/test_backup.py")
 _COPIES = tests("store/test_backup.py")
-_RECORDS = tests("property/test_record_definition.py")
+_RECORDS = tests("unit/test_json_object.py", "property/test_record_definition.py")
 _SENDERS = tests("unit/test_credentials.py")
 
 MUTANTS = (
