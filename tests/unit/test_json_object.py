@@ -39,7 +39,9 @@ def test_a_control_character_between_tokens_becomes_a_space_if_there_is_no_other
 @pytest.mark.parametrize("text", [b' {"a":1}', b'{"a":1} ', b'\r{"a":1}', b'{"a":1}\n'])
 def test_an_object_with_something_around_it_is_admitted_only_without_that(text: bytes) -> None:
     assert object_fields(text) is None
-    assert object_fields(text.strip()) == {"a": b"1"}
+    fields = object_fields(text.strip())
+    assert fields is not None
+    assert bytes(fields["a"]) == b"1"
 
 
 @pytest.mark.parametrize(
