@@ -498,11 +498,8 @@ class Committer:
         a thread: more will have arrived after it. If nobody does, they wait for the next commit
         anyway, and a thread would compete with the loop for the interpreter.
         """
-        if (
-            self.commit_s >= self._config.in_loop_below
-            or self._waiting_bytes
-            or len(batch.taken) > 1
-        ):
+        is_slow = self.commit_s >= self._config.in_loop_below
+        if is_slow or self._waiting_bytes or len(batch.taken) > 1:
             return False
         (entries,) = batch.taken.values()
         if len(entries) > 1 and is_awaited:

@@ -169,6 +169,53 @@ def test_what_fails_leaves_nothing(data: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["data"]
 
 
+def test_everything_is_on_disk_before_its_name(data: Path, tmp_path: Path) -> None:
+    (data / ".cursors").mkdir()
+    (data / ".cursors" / "relay").write_text("app:3\n")
+    synced: set[int] = set()
+    unsynced: list[Path] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def rename(temp: Path, target: Path) -> None:
+        unsynced.extend(
+            each for each in (temp, *temp.rglob("*")) if each.stat().st_ino not in synced
+        )
+        synced.clear()
+        really(temp, target)
+
+    really = os.rename
+    with (
+        patch.object(os, "fsync", fsync),
+        patch.object(os, "rename", rename),
+        Backup(data, tmp_path / "backup", independent=True) as backup,
+    ):
+        backup.take_cursors(["app"])
+        backup.take("app")
+        backup.finish()
+    assert unsynced == []
+    assert synced == {tmp_path.stat().st_ino}, "and then its name is"
+
+
+def test_a_file_of_any_size_is_copied_whole(data: Path, tmp_path: Path) -> None:
+    with patch.object(backup_module, "_COPIED_AT_ONCE_BYTES", 10):
+        backed_up(data, tmp_path / "backup", independent=True)
+    for name in os.listdir(data / "app"):
+        copied = (tmp_path / "backup" / "app" / name).read_bytes()
+        assert copied == (data / "app" / name).read_bytes()
+
+
+def test_two_backups_to_one_place_leave_each_other_alone(data: Path, tmp_path: Path) -> None:
+    with Backup(data, tmp_path / "backup") as first:
+        first.take("app")
+        with Backup(data, tmp_path / "backup") as second:
+            second.take("app")
+        first.finish()
+    assert findings(tmp_path / "backup" / "app") == []
+    assert sorted(os.listdir(tmp_path)) == ["backup", "data"]
+
+
 def test_what_a_killed_backup_left_is_removed_by_the_next_but_not_one_at_work(
     data: Path, tmp_path: Path
 ) -> None:

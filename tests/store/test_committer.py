@@ -5,6 +5,7 @@ import errno
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -369,7 +370,8 @@ async def pausing(
         await committer.barrier("web")
         committer.add("app", entry(1, Acks()))
         await committer.drained()
-        yield committer
+        async with asyncio.timeout(20):
+            yield committer
         committer.hurry()
 
 
@@ -440,12 +442,64 @@ async def test_at_a_stop_there_are_no_pauses(
 
 async def test_a_pause_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
-    async with committing(tmp_path, linger=0.05) as (committer, _):
+    async with committing(tmp_path, linger=0.05) as (committer, _), asyncio.timeout(20):
         acks = Acks()
         for number in (1, 2, 3):
             committer.add("app", entry(number, acks), is_awaited=False)
             await committer.drained()
         assert acks.numbers == [1, 2, 3]
+
+
+async def test_a_pause_is_in_proportion_to_the_commit_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e-9)
+    async with committing(tmp_path, linger=3600) as (committer, _), asyncio.timeout(20):
+        acks = Acks()
+        for number in (1, 2, 3):
+            committer.add("app", entry(number, acks), is_awaited=False)
+            await committer.drained()
+        assert acks.numbers == [1, 2, 3]
+
+
+async def test_what_arrived_during_a_commit_is_committed_after_the_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
+    async with committing(tmp_path, linger=0.05) as (committer, _), asyncio.timeout(20):
+        gate = Gate(monkeypatch)
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await until(lambda: gate.waiting == 1)
+        committer.add("app", entry(2, acks), is_awaited=False)
+        gate.open()
+        await committer.drained()
+        assert acks.numbers == [1, 2]
+
+
+async def test_what_a_full_batch_left_and_somebody_waits_for_waits_for_no_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch, max_batch=100) as committer:
+        acks = Acks()
+        for number in range(2, 8):
+            committer.add("app", entry(number, acks))
+        await committer.drained()
+        assert acks.numbers == [3, 5, 7]
+
+
+async def test_a_retry_of_failing_streams_leaves_others_no_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch, retry_min=3600, retry_max=3600) as committer:
+        StreamGate(monkeypatch, tmp_path / "web", failures=1).open()
+        failed, acks = Acks(), Acks()
+        committer.add("web", entry(1, failed))
+        await until(lambda: bool(committer.failing()))
+        committer.add("app", entry(2, acks))
+        committer.retry_now()
+        await committer.drained()
+        assert (failed.numbers, acks.numbers) == ([1], [2])
 
 
 class ClockThatGoesOn:
@@ -1297,6 +1351,42 @@ async def test_the_loop_commits_nothing_while_another_batch_is_under_way(
         assert threading.get_ident() not in threads
         gate.open()
         await committer.drained()
+
+
+async def test_the_loop_commits_nothing_while_more_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    by_loop: list[bool] = []
+
+    def fsync(descriptor: int) -> None:
+        by_loop.append(threading.get_ident() == loop_thread)
+        real(descriptor)
+
+    loop_thread = threading.get_ident()
+    async with committing(tmp_path, in_loop_below=1e9, max_batch=1) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        monkeypatch.setattr(os, "fsync", fsync)
+        committer.add("app", entry(2, acks))
+        committer.add("app", entry(3, acks))
+        await committer.drained()
+        assert acks.numbers == [1, 2, 3]
+        assert not by_loop[0]
+
+
+@pytest.mark.parametrize(
+    ("uid", "name", "has_records"),
+    [(1000, "p", True), (None, "p", True), (1001, "p", False), (None, "other", False)],
+)
+def test_a_producer_of_an_old_file_with_waiting_records_is_not_forgotten(
+    uid: int | None, name: str, has_records: bool
+) -> None:
+    pending = Pending(entries=deque([entry(1, Acks(), producer="p")]))
+    assert pending.has_records_of(Producer(uid, name)) is has_records
+    pending = Pending(returned=[entry(1, Acks(), producer="p")])
+    assert pending.has_records_of(Producer(uid, name)) is has_records
 
 
 async def test_a_segment_says_when_its_first_and_its_last_record_came(tmp_path: Path) -> None:
