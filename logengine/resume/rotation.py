@@ -15,7 +15,7 @@ from typing import NamedTuple
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 
 _VARYING = r"(?P<varying>\d[\d._T:-]*?|old)"
-_COMPRESSED = rf"(?P<compressed>{'|'.join(map(re.escape, tuple(COMPRESSIONS)))})?"
+_COMPRESSED = rf"(?P<compressed>{'|'.join(map(re.escape, COMPRESSIONS))})?"
 # A number with more digits is a date.
 _COUNTER_DIGITS_MAX = 5
 
