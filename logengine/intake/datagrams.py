@@ -195,7 +195,7 @@ class DatagramSocket:
         if size_bytes > len(self._buffer):
             self._arrivals.refuse(sender, sender.peer, len(self._buffer))
             return
-        receiver = self._protocol.receiver(self._max_record)
+        receiver = self._protocol.new_receiver(self._max_record, "datagram", self._arrivals.now)
         events = (*receiver.receive(bytes(self._buffer[:size_bytes])), *receiver.end())
         if not events:
             self._arrivals.discard(sender, 1, size_bytes)

@@ -7,6 +7,7 @@ about a protocol.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from typing import Literal, Protocol
 
@@ -170,18 +171,31 @@ class NoAnswers:
         return b""
 
 
+# Returns the local time, an aware one; the same for all that is read together.
+Clock = Callable[[], datetime]
+
+
 @dataclass(frozen=True)
 class WireProtocol:
     """A protocol, named in `[[listen]]`.
 
-    `receiver` makes a receiver for a `max_record` in bytes. In a datagram only the events `Lines`
-    and `TooLarge` count, because its sender cannot be answered.
+    `receiver` makes a receiver for a `max_record` in bytes. `receiver_on` makes one for a
+    `max_record`, a transport and a clock, if the records depend on the transport, or on the time
+    at which they arrive; `receiver` then only classifies openings. In a datagram only the events
+    `Lines` and `TooLarge` count, because its sender cannot be answered.
     """
 
     name: str
     transports: tuple[Transport, ...]
     receiver: Callable[[int], Receiver]
     answers: Answers
+    receiver_on: Callable[[int, Transport, Clock], Receiver] | None = None
+
+    def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
+        """Returns the receiver for one connection, or for one datagram."""
+        if self.receiver_on is None:
+            return self.receiver(max_record)
+        return self.receiver_on(max_record, transport, now)
 
 
 class NewlineFraming:
