@@ -23,6 +23,7 @@ from logengine.intake.credentials import (
     credentials_in,
     sender_of,
 )
+from logengine.intake.listeners import datagram_queue_max
 from logengine.intake.turns import ReadSize
 from logengine.protocols.wire import Lines, TooLarge, WireProtocol
 from logengine.store.pending import Entry
@@ -77,6 +78,8 @@ class DatagramSocket:
         self._protocol = protocol
         self._on_closed = on_closed
         self._is_inherited = inherited
+        # The limit was that of the network namespace in which systemd made the socket, and then.
+        self.queue_max = None if inherited else datagram_queue_max()
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
         self._senders: dict[tuple[int, int, int], _Sender] = {}

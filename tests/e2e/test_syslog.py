@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from logengine.protocols.status import DATAGRAM_QUEUE_MIN
 from tests.daemon import ENVELOPE, PATIENCE_S, Daemon, eventually
 
 LISTEN = """
@@ -356,3 +358,26 @@ def test_a_stop_takes_what_was_sent_and_half_a_message_too(receiver: Receiver) -
     messages = receiver.messages()
     assert [m for m in messages if m.startswith("datagram")] == [f"datagram {n}" for n in range(50)]
     assert [m for m in messages if not m.startswith("datagram")] == ["whole", "half a\nmess"]
+
+
+def test_the_status_warns_of_a_short_queue_of_datagrams(receiver: Receiver) -> None:
+    length = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
+    status = json.loads(receiver.daemon.cli("status", "--json").stdout)
+    assert status["datagram_queue"] == length
+    said = receiver.daemon.cli("status").stdout.decode()
+    assert (f"only {length} datagrams wait" in said) == (length < DATAGRAM_QUEUE_MIN)
+    # So many are accepted while the daemon cannot read, and no more.
+    process = receiver.daemon.process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    eventually(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2][1] == "T")
+    try:
+        with contextlib.ExitStack() as stack, pytest.raises(BlockingIOError):
+            for number in range(length + 1):
+                # One sender alone may have filled its own buffer before.
+                sender = stack.enter_context(receiver.datagrams())
+                sender.setblocking(False)
+                sender.send(b"<13>%d" % number)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    receiver.has(*(str(number) for number in range(length)))
