@@ -1,8 +1,8 @@
 """The types of a wire protocol: its events, receiver, answers, transports, and name.
 
-A receiver turns the bytes of one connection, or of one datagram, into events. Answers are the bytes
-that the daemon writes back. Listeners, credentials, quotas and the configuration know nothing else
-about a protocol.
+A receiver turns the bytes of one connection, or of each datagram, into events. Answers are the
+bytes that the daemon writes back. Listeners, credentials, quotas and the configuration know nothing
+else about a protocol.
 """
 
 from collections.abc import Callable
@@ -73,7 +73,7 @@ class Opening(Enum):
 
 
 class Receiver(Protocol):
-    """Turns the bytes of one connection, or of one datagram, into events.
+    """Turns the bytes of one connection, or of one datagram after the other, into events.
 
     The events do not depend on how the bytes were cut. Keeps at most one unfinished record, of
     little more than `max_record` bytes.
@@ -95,7 +95,10 @@ class Receiver(Protocol):
         """Returns the events that `data` completes, in order."""
 
     def end(self) -> list[Event]:
-        """Returns the events of the unfinished record, at end of input."""
+        """Returns the events of the unfinished record, at end of input.
+
+        After the end of a datagram, the receiver takes the next one.
+        """
 
     def drop_unfinished(self) -> int:
         """Discards the unfinished record. Returns how many bytes it had."""
@@ -192,7 +195,7 @@ class WireProtocol:
     receiver_on: Callable[[int, Transport, Clock], Receiver] | None = None
 
     def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
-        """Returns the receiver for one connection, or for one datagram."""
+        """Returns the receiver for one connection, or for the datagrams to one socket."""
         if self.receiver_on is None:
             return self.receiver(max_record)
         return self.receiver_on(max_record, transport, now)
