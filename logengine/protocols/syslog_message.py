@@ -28,7 +28,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 # Longer than RFC 5424 allows, because programs write longer names.
 _NAME = r"\S{1,255}"
 _ELEMENT = r'\[[^\s="\]]++(?: ++[^\s="\]]++="(?:[^"\\]++|\\.)*+")*+ *+\]'
-_RFC3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+_RFC3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
 _STRICT = re.compile(
     rf"1 (?P<time>-|{_RFC3339}) (?P<host>{_NAME}) (?P<app>{_NAME}) (?P<procid>{_NAME})"
     rf" (?P<msgid>{_NAME}) (?P<structured>-|(?:{_ELEMENT})++)(?: (?P<message>.*+))?",

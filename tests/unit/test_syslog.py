@@ -204,6 +204,11 @@ def test_a_client_is_understood_over_either_transport(
             TIME | NOTICE | {"host": "fe80::1", "app": "a", "message": "b"},
         ),
         ("Nov 23 20:41:32 a: b", TIME | {"app": "a", "message": "b"}),
+        ("<13>2026-11-23T20:41:32 a: b", TIME | NOTICE | {"app": "a", "message": "b"}),
+        (
+            "<13>1 2026-11-23T20:41:32+0100 - a - - - b",
+            TIME | NOTICE | {"app": "a", "message": "b"},
+        ),
         ("<13>1 - - a - - [x", NOTICE | {"message": "1 - - a - - [x"}),
         ("<13>1 - - a - - [x y]", NOTICE | {"message": "1 - - a - - [x y]"}),
         ('<13>1 - - a - - [x y="z] m', NOTICE | {"message": '1 - - a - - [x y="z] m'}),
