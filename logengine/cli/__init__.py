@@ -33,7 +33,7 @@ _COMMANDS = {
     "repair": "move damaged files aside and record which records are gone",
     "erase": "permanently replace records with tombstones",
     "backup": "copy the data directory, consistently, while the daemon runs",
-    "export": "write records to a file: NDJSON, zstd or Parquet",
+    "export": "write records to a file: NDJSON, also compressed, CSV or Parquet",
     "import": "send other programs' logs, and wait until all is on disk",
     "retain": "remove segments past their retention, while the daemon is stopped",
     "keygen": "generate a key that signs sealed segments",
