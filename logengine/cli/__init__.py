@@ -46,6 +46,10 @@ _EXIT_INTERRUPTED = 128 + 2
 _RECURSION_LIMIT = 5000
 
 
+class _OutputClosed(Exception):
+    """The reader of our output has closed it, as `head` does."""
+
+
 class _Commands(click.Group):
     """Imports only the module of the command that is called: `tail` does not import the daemon."""
 
@@ -76,6 +80,8 @@ class _Commands(click.Group):
             if sys.stderr.isatty():
                 raise
             raise click.Abort from None
+        except BrokenPipeError:
+            raise _OutputClosed from None  # click would exit with 1
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -117,8 +123,7 @@ def main(arguments: list[str] | None = None) -> Any:
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         status = _EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has closed it, as `head` does.
+    except (_OutputClosed, BrokenPipeError):
         drop_output()
         status = 0
     except LogEngineError as error:

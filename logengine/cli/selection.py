@@ -69,13 +69,13 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *arguments: Any,
         data: Path | None,
         streams: tuple[str, ...],
-        cursors: tuple[str, ...],
+        cursors: tuple[str | Cursor, ...],
         since: str | None,
         until: str | None,
         chosen: Filter,
         **others: Any,
     ) -> Any:
-        after = [Cursor.parse(cursor) for cursor in cursors]
+        after = [each if isinstance(each, Cursor) else Cursor.parse(each) for each in cursors]
         stray = {cursor.stream for cursor in after}.difference(streams) if streams else ()
         if stray:
             names = ", ".join(sorted(stray))
