@@ -4,6 +4,7 @@ import errno
 import importlib
 import keyword
 import os
+import signal
 import sys
 from typing import Any
 
@@ -109,8 +110,25 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Runs the command line and exits with the command's status. Prints an error as one line."""
+    # `__main__` sets this, so that no traceback is printed while nothing handles a ^C.
+    ends_at_once = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    try:
+        if ends_at_once:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = _run(arguments)
+    except KeyboardInterrupt:
+        status = _EXIT_INTERRUPTED
+    if ends_at_once:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if status == _EXIT_INTERRUPTED:
+        drop_output()  # the reader may have ended by the same ^C
+    sys.exit(status)
+
+
+def _run(arguments: list[str] | None) -> Any:
     sys.setrecursionlimit(_RECURSION_LIMIT)
     closed: dict[int, str] = {}
+    status: Any
     try:
         closed = open_closed()
         status = cli.main(arguments, prog_name="logengine", standalone_mode=False, obj=closed)
@@ -137,4 +155,4 @@ def main(arguments: list[str] | None = None) -> Any:
             tell(f"{what}{error.strerror or error}")
         drop_output()
         status = 1
-    sys.exit(status)
+    return status
