@@ -1,14 +1,21 @@
 """`--cursor-file`: `cat` and `tail` continue after what they printed last."""
 
+import asyncio
 import io
 import json
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from logengine.disk.segment_file import list_segments
+from logengine.format.segment import segment_name
+from logengine.store.settings import CommitConfig
+from logengine.store.store import Store
+from tests.crash.rig.oracle import addition
 from tests.daemon import PATIENCE_S, Daemon, eventually
 from tests.e2e.test_cli import LOGENGINE
 
@@ -149,3 +156,22 @@ def test_an_empty_file_has_no_cursors_yet(daemon: Daemon, cursors: Path) -> None
     assert printed(daemon, "cat", "--cursor-file", str(cursors)) == ["one"]
     done = daemon.cli("cat", "--after", "app:1", "--cursor-file", str(cursors), status=2)
     assert b"--after and --cursor-file" in done.stderr
+
+
+def test_people_see_a_line_where_records_were_removed(daemon: Daemon, cursors: Path) -> None:
+    send(daemon, "app", "1", "2", "3")
+    daemon.stop()
+    with ThreadPoolExecutor(1) as executor:
+        store = Store(daemon.data, executor, CommitConfig(rewrite_limit=1))
+        store.open()
+        planned = {"app": store.plan("app", addition("p", 4, 5))}
+        assert not asyncio.run(store.commit(planned))
+        store.close()
+    removed, kept = list_segments(daemon.data / "app")
+    assert (removed, kept) == (1, 4)
+    (daemon.data / "app" / segment_name(removed)).unlink()
+    cursors.write_text("app:1\n")
+    done = daemon.cli("cat", "app", "--cursor-file", str(cursors), "--format", "pretty")
+    marker = "--- app: 2 records, 2 to 3: removed before they were read ---"
+    assert done.stdout.decode().splitlines()[0] == marker
+    assert done.stdout.decode().count("---\n") == 1
