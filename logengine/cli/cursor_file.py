@@ -45,7 +45,7 @@ def continuing(command: Callable[..., Any]) -> Callable[..., Any]:
         *arguments: Any,
         cursor_path: Path | None,
         streams: tuple[str, ...],
-        cursors: tuple[str | Cursor, ...],
+        cursors: tuple[Cursor, ...],
         data: Path | None,
         **others: Any,
     ) -> Any:

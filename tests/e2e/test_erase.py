@@ -3,6 +3,8 @@
 import json
 import os
 import pwd
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +12,28 @@ import pytest
 
 from logengine.errors import OldBytesRemain
 from logengine.upkeep.erase import ERASING_DIRECTORY, finish
-from tests.compressed import compress_file
 from tests.daemon import Daemon
+from tests.three_segments import stopped_daemon, store_three_segments
 from tests.unnoted import unnoted
 
 RECORDS = 9
 
 
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="le-") as name:
+        users = [b"ann" if number % 4 == 0 else b"bob" for number in range(RECORDS)]
+        lines = (
+            b'{"n":%d,"user":"%s","x":"%s"}\n' % (number, user, b"x" * 30)
+            for number, user in enumerate(users)
+        )
+        yield store_three_segments(Path(name), lines)
+
+
 @pytest.fixture
-def stopped(root: Path) -> Daemon:
+def stopped(root: Path, template: Path) -> Daemon:
     """A stopped daemon with three segments of three records, the first compressed."""
-    daemon = Daemon(root, "[commit]\nrewrite_limit = 300\n")
-    daemon.start()
-    try:
-        for number in range(RECORDS):
-            user = b"ann" if number % 4 == 0 else b"bob"
-            line = b'{"n":%d,"user":"%s","x":"%s"}\n' % (number, user, b"x" * 30)
-            daemon.cli("send", "-s", "app", stdin=line)
-        daemon.stop()
-    finally:
-        daemon.close()
-    first, _, _ = sorted((daemon.data / "app").glob("[0-9]*"))
-    compress_file(first)
-    return daemon
+    return stopped_daemon(root, template)
 
 
 def own_name() -> str:
@@ -85,6 +86,17 @@ def test_records_are_erased_by_number(stopped: Daemon) -> None:
     assert erased == [3, 4]
 
 
+@pytest.mark.parametrize("undecided", ["not user > 5", "not missing > 5", "not level >= error"])
+def test_a_record_for_which_an_expression_is_undecided_is_not_erased(
+    stopped: Daemon, undecided: str
+) -> None:
+    done = stopped.cli("erase", "app", "--where", undecided)
+    assert done.stdout == b"app: erased 0 records\n"
+    assert stopped.cli(
+        "erase", "app", "--where", 'user ~ "^a" and not user == bob'
+    ).stdout.endswith(b": erased 3 records\n")
+
+
 def test_in_a_damaged_segment_nothing_is_erased_and_that_is_said(stopped: Daemon) -> None:
     _, path, _ = sorted((stopped.data / "app").glob("[0-9]*"))
     content = bytearray(path.read_bytes())
@@ -134,7 +146,7 @@ def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> Non
         (["app"], 2, "say which records"),
         (["nope", "--grep", "x"], 1, "no stream 'nope'"),
         (["app", "--up-to", "web:5"], 2, "web:5 is not a cursor of app"),
-        (["app", "--up-to", "5"], 1, "expected STREAM:SEQ"),
+        (["app", "--up-to", "5"], 2, "expected STREAM:SEQ"),
         (["app", "--grep", "x", "--reason", "x" * 1001], 2, "1000 characters"),
         (["app", "--grep", "x"], 1, "in use by a running daemon"),
     ],

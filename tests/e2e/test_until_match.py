@@ -99,3 +99,11 @@ def test_a_timeout_that_cannot_be_is_refused(daemon: Daemon, arguments: list[str
     done = daemon.cli("tail", *arguments, status=2)
     assert b"--timeout" in done.stderr
     assert done.stderr.count(b"Error:") == 1
+
+
+def test_what_is_awaited_is_an_expression_of_the_filter_language(daemon: Daemon) -> None:
+    daemon.cli("send", "-s", "app", stdin=b'{"level":"info","message":"a"}\n')
+    daemon.cli("send", "-s", "app", stdin=b'{"level":"error","message":"b"}\n')
+    until = ["--until-match", "level >= warning and message ~ '^b'", "--timeout", NOT_SOON]
+    assert messages(daemon.cli("tail", "--format", "raw", *until).stdout) == ["a", "b"]
+    assert b"^" in daemon.cli("tail", "--until-match", "level >=", status=2).stderr
