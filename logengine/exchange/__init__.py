@@ -3,7 +3,7 @@
     importing   text, NDJSON and journald's export format to NDJSON
     line_fields the fields of lines in common forms
     input       files, pipes and standard input in pieces, for asyncio
-    exporting   records to NDJSON, zstd and Parquet files
+    exporting   records to NDJSON, CSV and Parquet files
 
 The same input always becomes the same number of records, however it is cut into pieces, because
 resuming depends on that. `importing` and `line_fields` do no I/O and read no clock; callers give

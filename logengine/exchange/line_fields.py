@@ -76,7 +76,7 @@ def _of_logfmt(line: str) -> Fields | None:
         if found is None or found["key"] in fields:
             return None
         quoted = found["quoted"]
-        fields[found["key"]] = _value(found["bare"]) if quoted is None else _unescaped(quoted)
+        fields[found["key"]] = plain_value(found["bare"]) if quoted is None else _unescaped(quoted)
         place = found.end()
     if len(fields) < _PAIRS_MIN:
         return None
@@ -85,7 +85,11 @@ def _of_logfmt(line: str) -> Fields | None:
     return fields
 
 
-def _value(bare: str) -> str | int | float | bool:
+def plain_value(bare: str) -> str | int | float | bool:
+    """Returns the number or boolean that `bare` is written as, if it prints again as `bare`.
+
+    Everything else stays a string.
+    """
     if bare in ("true", "false"):
         return bare == "true"
     if _NUMBER.fullmatch(bare) is None:
