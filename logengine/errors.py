@@ -4,9 +4,12 @@ import copy
 import errno
 from typing import Any, TypeVar, cast
 
-from logengine.printable import escape
+from logengine.printable import columns, escape
 
 Error = TypeVar("Error", bound="LogEngineError")
+
+# An error shows at most this much of an expression on each side of a mistake.
+_SHOWN_CHARACTERS = 60
 
 
 def renewed(error: Error) -> Error:
@@ -186,7 +189,43 @@ class InvalidCursor(LogEngineError):
 
 
 class InvalidFilter(LogEngineError):
-    """A pattern or condition is invalid; the message says why."""
+    """A pattern or an expression is invalid; the message says why.
+
+    `expression` is the expression, and the mistake is from `start` to `stop` in it; None for a
+    pattern. The message then has the expression on a second line, and marks the place on a third.
+    """
+
+    expression: str | None = None
+    start = stop = 0
+
+    @classmethod
+    def at(cls, problem: str, expression: str, start: int, stop: int) -> "InvalidFilter":
+        """The error of a mistake at this place of an expression."""
+        error = cls(problem)
+        error.expression, error.start, error.stop = expression, start, stop
+        return error
+
+    def lines(self) -> list[str]:
+        """The message in lines, each escaped."""
+        problem = super().__str__()
+        if self.expression is None:
+            return [problem]
+        # Of a long expression, only the surroundings of the mistake.
+        first = max(0, self.start - _SHOWN_CHARACTERS)
+        last = min(len(self.expression), self.start + _SHOWN_CHARACTERS)
+        before = escape(self.expression[first : self.start])
+        marked = escape(self.expression[self.start : min(self.stop, last)])
+        after = escape(self.expression[min(self.stop, last) : last])
+        opening = "…" if first else ""
+        closing = "…" if last < len(self.expression) else ""
+        return [
+            problem,
+            f"  {opening}{before}{marked}{after}{closing}",
+            f"  {' ' * columns(opening + before)}{'^' * max(1, columns(marked))}",
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 class UnknownStream(LogEngineError):

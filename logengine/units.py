@@ -23,7 +23,7 @@ else:
         """A number, 0 for no limit."""
 
 
-_SIZE_BYTES = {
+SIZE_BYTES = {
     "": 1,
     "B": 1,
     "KiB": 1024,
@@ -35,7 +35,7 @@ _SIZE_BYTES = {
     "GB": 1000**3,
     "TB": 1000**4,
 }
-_DURATION_US = {
+DURATION_US = {
     "us": 1,
     "ms": 1_000,
     "s": 1_000_000,
@@ -47,7 +47,7 @@ _DURATION_US = {
 # Enough digits for every allowed value; more would only cost time, or exceed a float.
 _QUANTITY = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?\s*([A-Za-z]*)")
 _SIZE_BYTES_MAX = 2**60
-_DURATION_US_MAX = 36_525 * _DURATION_US["d"]  # a century; timers do not accept more either
+_DURATION_US_MAX = 36_525 * DURATION_US["d"]  # a century; timers do not accept more either
 _COUNT = re.compile(r"[0-9]{1,10}")
 _COUNT_MAX = 1_000_000_000
 _PERCENT = re.compile(r"([0-9]{1,2})%")
@@ -59,7 +59,7 @@ def parse_size(text: str) -> int:
 
     Raises `ValueError` saying what is allowed.
     """
-    size_bytes = _quantity(text, _SIZE_BYTES, "a size such as 64KiB, 8MiB or 1GB")
+    size_bytes = _quantity(text, SIZE_BYTES, "a size such as 64KiB, 8MiB or 1GB")
     if size_bytes > _SIZE_BYTES_MAX:
         raise ValueError(f"{text!r}; expected at most {format_size(_SIZE_BYTES_MAX)}")
     return size_bytes
@@ -68,16 +68,16 @@ def parse_size(text: str) -> int:
 def format_size(size_bytes: int) -> str:
     """The shortest exact form that `parse_size` accepts, such as `64KiB`."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if size_bytes and size_bytes % _SIZE_BYTES[unit] == 0:
-            return f"{size_bytes // _SIZE_BYTES[unit]}{unit}"
+        if size_bytes and size_bytes % SIZE_BYTES[unit] == 0:
+            return f"{size_bytes // SIZE_BYTES[unit]}{unit}"
     return f"{size_bytes}B"
 
 
 def format_size_rounded(size_bytes: int) -> str:
     """A size for people to read, rounded to one decimal: `1.2MiB`."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if size_bytes >= _SIZE_BYTES[unit]:
-            return f"{size_bytes / _SIZE_BYTES[unit]:.1f}{unit}"
+        if size_bytes >= SIZE_BYTES[unit]:
+            return f"{size_bytes / SIZE_BYTES[unit]:.1f}{unit}"
     return f"{size_bytes}B"
 
 
@@ -99,7 +99,7 @@ def parse_duration(text: str) -> float:
 
     Raises `ValueError` saying what is allowed.
     """
-    duration_us = _quantity(text, _DURATION_US, "a duration such as 250ms, 10s, 5m, 2h or 30d")
+    duration_us = _quantity(text, DURATION_US, "a duration such as 250ms, 10s, 5m, 2h or 30d")
     if duration_us > _DURATION_US_MAX:
         raise ValueError(f"{text!r}; expected at most {format_duration(_DURATION_US_MAX / 1e6)}")
     return duration_us / 1e6
@@ -113,8 +113,8 @@ def format_duration(duration_s: float) -> str:
     if not duration_us:
         return "0ms"
     for unit in ("w", "d", "h", "m", "s", "ms"):
-        if duration_us % _DURATION_US[unit] == 0:
-            return f"{duration_us // _DURATION_US[unit]}{unit}"
+        if duration_us % DURATION_US[unit] == 0:
+            return f"{duration_us // DURATION_US[unit]}{unit}"
     return f"{duration_us}us"
 
 

@@ -17,7 +17,7 @@ from logengine.cli.standard_descriptors import (
     drop_output,
     open_closed,
 )
-from logengine.errors import LogEngineError
+from logengine.errors import InvalidFilter, InvalidOption, InvalidStreamName, LogEngineError
 from logengine.printable import escape
 
 _COMMANDS = {
@@ -40,6 +40,7 @@ _COMMANDS = {
     "config": "check and show the configuration",
 }
 _WITHOUT_OUTPUT = {"run", "send", "exec", "import", "export"}  # or only with some options
+_EXIT_USAGE = 2  # as click's own
 _EXIT_INTERRUPTED = 128 + 2
 # A record may be nested nearly as deep as Python's default limit, and readers have more frames on
 # the stack than the code that accepted it.
@@ -121,6 +122,15 @@ def main(arguments: list[str] | None = None) -> Any:
         # The reader of our output has closed it, as `head` does.
         drop_output()
         status = 0
+    except InvalidFilter as error:
+        first, *more = error.lines()
+        tell(first)
+        for line in more:
+            click.echo(line, err=True)
+        status = _EXIT_USAGE
+    except (InvalidOption, InvalidStreamName) as error:
+        tell(str(error))
+        status = _EXIT_USAGE
     except LogEngineError as error:
         tell(str(error))
         status = 1

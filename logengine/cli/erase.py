@@ -11,7 +11,7 @@ from msgspec import UNSET
 from logengine.cli.filtering import filter_options
 from logengine.cli.messages import say, tell
 from logengine.cli.options import data_option, resolve_data
-from logengine.cli.selection import range_options
+from logengine.cli.selection import CursorOption, range_options
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.block import runs
 from logengine.format.cursor import Cursor
@@ -40,7 +40,10 @@ Examples:
 @click.argument("stream")
 @range_options
 @click.option(
-    "--up-to", metavar="CURSOR", help="Only records up to and including this cursor, STREAM:SEQ."
+    "--up-to",
+    type=CursorOption(),
+    metavar="CURSOR",
+    help="Only records up to and including this cursor, STREAM:SEQ.",
 )
 @filter_options
 @click.option("--reason", metavar="TEXT", help="The reason, stored in each tombstone.")
@@ -57,10 +60,10 @@ Examples:
 def command(
     ctx: click.Context,
     stream: str,
-    cursors: tuple[str, ...],
+    cursors: tuple[Cursor, ...],
     since: str | None,
     until: str | None,
-    up_to: str | None,
+    up_to: Cursor | None,
     chosen: Filter,
     reason: str | None,
     seal_key: Path | None,
@@ -70,8 +73,8 @@ def command(
     """Replace records of STREAM with tombstones that say when, by whom and why they were erased.
 
     Overwrites the old bytes; each record's sequence number and time stay. The daemon must be
-    stopped. Cannot reach earlier exports, damaged files that `repair` moved aside, or copies that
-    the disk itself keeps.
+    stopped. A record for which --where cannot be decided is never erased. Cannot reach earlier
+    exports, damaged files that `repair` moved aside, or copies that the disk itself keeps.
     """
     if reason is not None and len(reason) > _REASON_CHARACTERS_MAX:
         raise click.UsageError(f"--reason may have at most {_REASON_CHARACTERS_MAX} characters")
@@ -117,10 +120,9 @@ def command(
     ctx.exit(1 if damaged else 0)
 
 
-def _seq_of(text: str, stream: str) -> int:
-    cursor = Cursor.parse(text)
+def _seq_of(cursor: Cursor, stream: str) -> int:
     if cursor.stream != stream:
-        raise click.UsageError(f"{text} is not a cursor of {stream}; expected {stream}:SEQ")
+        raise click.UsageError(f"{cursor} is not a cursor of {stream}; expected {stream}:SEQ")
     return cursor.seq
 
 

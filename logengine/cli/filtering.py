@@ -12,9 +12,11 @@ from logengine.reading import Filter
 _OPTIONS = (
     click.option(
         "--grep",
-        "pattern",
+        "patterns",
+        multiple=True,
         metavar="PATTERN",
-        help="Only records whose stored line matches this regular expression.",
+        help="Only records whose stored line matches this regular expression. Repeated, all must "
+        "match.",
     ),
     click.option(
         "-F",
@@ -35,9 +37,9 @@ _OPTIONS = (
         "--where",
         "wheres",
         multiple=True,
-        metavar="KEY=VALUE",
-        help="Only records whose field KEY has this value; a.b names field b of object a. "
-        "Repeated, all conditions must hold.",
+        metavar="EXPRESSION",
+        help="Only records for which this holds, such as 'level >= warning and not path ~ "
+        '"^/health"\', or KEY=VALUE. Repeated, all must hold. See docs/filter.md.',
     ),
 )
 
@@ -48,18 +50,18 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_filter(
         *arguments: Any,
-        pattern: str | None,
+        patterns: Sequence[str],
         fixed: bool,
         ignore_case: bool,
         invert: bool,
         wheres: Sequence[str],
         **others: Any,
     ) -> Any:
-        if pattern is None and (fixed or ignore_case or invert):
+        if not patterns and (fixed or ignore_case or invert):
             raise click.UsageError("-F, -i and -v need --grep PATTERN: they say how it matches")
         chosen = Filter.of(
             wheres,
-            None if pattern is None else os.fsencode(pattern),
+            [os.fsencode(pattern) for pattern in patterns],
             fixed=fixed,
             ignore_case=ignore_case,
             invert=invert,

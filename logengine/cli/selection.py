@@ -9,6 +9,7 @@ import click
 
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import resolve_data, streams_argument
+from logengine.errors import InvalidCursor
 from logengine.format.cursor import Cursor
 from logengine.format.timestamp import parse_time
 from logengine.local_zone import local_now
@@ -33,10 +34,26 @@ class Time(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
+class CursorOption(click.ParamType[Cursor]):
+    """A cursor, STREAM:SEQ."""
+
+    name = "cursor"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Cursor:
+        """See `click.ParamType.convert`."""
+        try:
+            return Cursor.parse(value)
+        except InvalidCursor as error:
+            self.fail(str(error), param, ctx)
+
+
 _OPTIONS = (
     click.option(
         "--after",
         "cursors",
+        type=CursorOption(),
         multiple=True,
         metavar="CURSOR",
         help="Only records after this cursor, STREAM:SEQ. Repeat it for several streams.",
@@ -69,14 +86,13 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *arguments: Any,
         data: Path | None,
         streams: tuple[str, ...],
-        cursors: tuple[str, ...],
+        cursors: tuple[Cursor, ...],
         since: str | None,
         until: str | None,
         chosen: Filter,
         **others: Any,
     ) -> Any:
-        after = [Cursor.parse(cursor) for cursor in cursors]
-        stray = {cursor.stream for cursor in after}.difference(streams) if streams else ()
+        stray = {cursor.stream for cursor in cursors}.difference(streams) if streams else ()
         if stray:
             names = ", ".join(sorted(stray))
             raise click.UsageError(
@@ -87,7 +103,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             return read(
                 *streams,
                 data=resolve_data(data),
-                after=after,
+                after=cursors,
                 since=since,
                 until=until,
                 where=chosen,

@@ -65,7 +65,8 @@ _CLOSING = ("}", "]")
 _VALUE = {"string": "complete", "scalar": "complete", "{": "first key", "[": "first item"}
 # What may come next: for each state, the tokens it allows, and the state after each.
 _NEXT = {
-    "start": {"{": "first key"},
+    "start of object": {"{": "first key"},
+    "start of array": {"[": "first item"},
     "first key": {"string": "colon", "}": "complete"},
     "key": {"string": "colon"},
     "colon": {":": "value"},
@@ -217,17 +218,29 @@ def decode_string(text: bytes) -> str:
 
 def _scan(text: bytes) -> dict[str, Raw] | None:
     """Does what `stored_fields` does, for nesting of any depth and half of a surrogate pair."""
-    fields: dict[str, Raw] = {}
+    members = _members(text, "object")
+    return None if members is None else {decode_string(name): value for name, value in members}
+
+
+def stored_items(text: bytes) -> list[Raw] | None:
+    """Returns the items of any JSON array in a stored object; None if `text` is not one."""
+    members = _members(text, "array")
+    return None if members is None else [value for _, value in members]
+
+
+def _members(text: bytes, kind: str) -> list[tuple[bytes, Raw]] | None:
+    """Returns the members of an object, with their names as JSON, or the items of an array."""
+    members: list[tuple[bytes, Raw]] = []
     around: list[str] = []  # for each open bracket, what it opened
     name, start, place = b"", 0, 0
-    state = "start"
+    state = f"start of {kind}"
     while place < len(text):
         token = _TOKEN.match(text, place)
         if token is None or token.lastgroup is None:
             return None
         kind = token.lastgroup
         symbol = token[kind].decode() if kind == "mark" else kind
-        if len(around) == 1 and state == "value":
+        if len(around) == 1 and state in ("value", "first item"):
             start = token.start(kind)
         state = _NEXT[state].get(symbol, "")
         if not state:
@@ -241,6 +254,6 @@ def _scan(text: bytes) -> dict[str, Raw] | None:
         if state == "complete":
             state = around[-1] if around else "end"
             if len(around) == 1:
-                fields[decode_string(name)] = Raw(text[start : token.end(kind)])
+                members.append((name, Raw(text[start : token.end(kind)])))
         place = token.end()
-    return fields if state == "end" else None
+    return members if state == "end" else None

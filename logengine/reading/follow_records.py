@@ -17,7 +17,7 @@ from logengine.disk.segment_file import list_streams
 from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
 from logengine.reading.batch import Batch, PendingGaps
-from logengine.reading.filter import Filter
+from logengine.reading.filter import Filter, Patterns
 from logengine.reading.listing import AnyPath, check_stream_names, data_directory
 from logengine.reading.problem import Problem, Report, raise_or_warn
 from logengine.reading.read_ahead import begun_before_fork
@@ -38,7 +38,7 @@ def follow(
     after: Cursors = (),
     last: int = 0,
     where: Filter | str | Iterable[str] = (),
-    grep: str | bytes | None = None,
+    grep: Patterns = None,
     fixed: bool = False,
     ignore_case: bool = False,
     invert: bool = False,

@@ -14,7 +14,7 @@ from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.format.timestamp import format_moment, parse_time
 from logengine.local_zone import local_now
 from logengine.reading.batch import Batch, PendingGaps
-from logengine.reading.filter import Filter
+from logengine.reading.filter import Filter, Patterns
 from logengine.reading.listing import AnyPath, data_directory, stream_names
 from logengine.reading.problem import Problem, Report, raise_or_warn
 from logengine.reading.reader import StreamReader, last_records, merge_by_time
@@ -33,7 +33,7 @@ def read(
     until: str | datetime | None = None,
     last: int | None = None,
     where: Filter | str | Iterable[str] = (),
-    grep: str | bytes | None = None,
+    grep: Patterns = None,
     fixed: bool = False,
     ignore_case: bool = False,
     invert: bool = False,
@@ -48,9 +48,10 @@ def read(
     `since`, `until`: only records from this time on, and before this time, by `_ts`: a `datetime`
     (one without a zone is local), or what the command line takes, such as `"10m"`.
     `last`: only the last records, at most this many.
-    `where`: a condition `"KEY=VALUE"`, or several that must all hold; `grep`: a regular expression
-    that the stored line must match, or must not match with `invert`. With `fixed` it is plain text;
-    `ignore_case` ignores the case of ASCII letters only.
+    `where`: an expression such as `"level >= warning and status == 500"`, or several that must all
+    hold; `grep`: a regular expression that the stored line must match, or must not match with
+    `invert`, or several, for all of which that is so. With `fixed` it is plain text; `ignore_case`
+    ignores the case of ASCII letters only.
     `on_problem`: called with what is gone or cannot be read; reading continues after it. Without
     it, damage raises `IncompleteRead`, and what is expected to be gone warns with `RecordsGone`.
 

@@ -74,7 +74,7 @@ def refuse(damage: DamagedSegment) -> None:
 
 
 def erase(root: Path, case: Case) -> None:
-    wanted = Wanted(0, None, ALL_TIMES, Filter(Grep(case.secret, fixed=True)))
+    wanted = Wanted(0, None, ALL_TIMES, Filter([Grep(case.secret, fixed=True)]))
     list(Erasure(root / "data", STREAM, wanted, refuse, names=unnoted()).run(MARK, 0.0))
 
 

@@ -85,6 +85,17 @@ def test_records_are_erased_by_number(stopped: Daemon) -> None:
     assert erased == [3, 4]
 
 
+@pytest.mark.parametrize("undecided", ["not user > 5", "not missing > 5", "not level >= error"])
+def test_a_record_for_which_an_expression_is_undecided_is_not_erased(
+    stopped: Daemon, undecided: str
+) -> None:
+    done = stopped.cli("erase", "app", "--where", undecided)
+    assert done.stdout == b"app: erased 0 records\n"
+    assert stopped.cli(
+        "erase", "app", "--where", 'user ~ "^a" and not user == bob'
+    ).stdout.endswith(b": erased 3 records\n")
+
+
 def test_in_a_damaged_segment_nothing_is_erased_and_that_is_said(stopped: Daemon) -> None:
     _, path, _ = sorted((stopped.data / "app").glob("[0-9]*"))
     content = bytearray(path.read_bytes())
@@ -134,7 +145,7 @@ def test_what_is_open_is_not_overwritten_under_its_reader(tmp_path: Path) -> Non
         (["app"], 2, "say which records"),
         (["nope", "--grep", "x"], 1, "no stream 'nope'"),
         (["app", "--up-to", "web:5"], 2, "web:5 is not a cursor of app"),
-        (["app", "--up-to", "5"], 1, "expected STREAM:SEQ"),
+        (["app", "--up-to", "5"], 2, "expected STREAM:SEQ"),
         (["app", "--grep", "x", "--reason", "x" * 1001], 2, "1000 characters"),
         (["app", "--grep", "x"], 1, "in use by a running daemon"),
     ],

@@ -96,7 +96,7 @@ async def test_the_chain_goes_on_behind_a_seal_with_erased_records(data: Path) -
     header, _ = read_header_line(data / "app", 1)
     assert header.is_sealed
     before = hash_for_successor(*read_header_line(data / "app", 1))
-    wanted = Wanted(0, None, ALL_TIMES, Filter(Grep(b'"n":7,', fixed=True)))
+    wanted = Wanted(0, None, ALL_TIMES, Filter([Grep(b'"n":7,', fixed=True)]))
     mark = Mark(WHEN, "ann")
     (affected,) = Erasure(data, "app", wanted, lambda _: None, names=unnoted()).run(mark, 0.0)
     assert affected.seqs == [7]

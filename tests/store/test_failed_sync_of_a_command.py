@@ -29,7 +29,7 @@ def repair(data: Path, names: DurableNames) -> None:
 
 
 def erase(data: Path, names: DurableNames) -> None:
-    wanted = Wanted(0, None, ALL_TIMES, Filter(Grep(b'"n":7,', fixed=True)))
+    wanted = Wanted(0, None, ALL_TIMES, Filter([Grep(b'"n":7,', fixed=True)]))
     list(Erasure(data, "app", wanted, lambda _: None, names=names).run(Mark(WHEN, "ann"), 0.0))
 
 
