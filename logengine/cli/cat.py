@@ -3,7 +3,7 @@
 import click
 
 from logengine.cli.options import data_option
-from logengine.cli.output import Output, format_option
+from logengine.cli.output import Output, output_options
 from logengine.cli.selection import Select, selection_options
 
 
@@ -18,16 +18,15 @@ Examples:
 """
 )
 @selection_options
-@format_option
+@output_options(paged=True)
 @data_option
 @click.pass_context
-def command(ctx: click.Context, select: Select, form: str) -> None:
+def command(ctx: click.Context, select: Select, output: Output) -> None:
     """Print the records of STREAMs. Several streams are merged by time.
 
     Without STREAM, prints all streams, or only those that --after names. Works without the daemon.
     """
-    output = Output(form)
-    for batch in select(output.report).batches():
-        output.write(batch)
-    output.flush()
+    with output:
+        for batch in select(output.report).batches():
+            output.write(batch)
     ctx.exit(1 if output.problems else 0)

@@ -11,7 +11,7 @@ import click
 from logengine.cli.filtering import filter_options
 from logengine.cli.messages import tell
 from logengine.cli.options import data_option, resolve_data, streams_argument
-from logengine.cli.output import Output, format_option
+from logengine.cli.output import Output, output_options
 from logengine.errors import UnknownStream
 from logengine.reading import Filter, Following, read, stream_names
 from logengine.reading import follow as follow_records
@@ -46,7 +46,7 @@ Examples:
     "-f", "--follow", is_flag=True, help="Then print new records as soon as they are on disk."
 )
 @filter_options
-@format_option
+@output_options(paged=True)
 @data_option
 @click.pass_context
 def command(
@@ -55,7 +55,7 @@ def command(
     count: int,
     follow: bool,  # noqa: FBT001 - click passes by name
     chosen: Filter,
-    form: str,
+    output: Output,
     data: Path | None,
 ) -> None:
     """Print the last records; with -f, also new ones. Several streams are merged by time.
@@ -63,12 +63,11 @@ def command(
     Without STREAM, prints all streams. Works without the daemon.
     """
     data = resolve_data(data).absolute()
-    output = Output(form)
     if not follow:
         last = read(*streams, data=data, last=count, where=chosen, on_problem=output.report)
-        for batch in last.batches():
-            output.write(batch)
-        output.flush()
+        with output:
+            for batch in last.batches():
+                output.write(batch)
     else:
         following = follow_records(
             *streams, data=data, last=count, where=chosen, on_problem=output.report
