@@ -4,6 +4,7 @@ import asyncio
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,14 +13,16 @@ from logengine.cli.filtering import filter_options
 from logengine.cli.messages import tell
 from logengine.cli.options import data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, output_options
+from logengine.cli.selection import time_options
 from logengine.errors import UnknownStream
-from logengine.reading import Filter, Following, read, stream_names
+from logengine.reading import Filter, Following, read, stream_names, unmatched
 from logengine.reading import follow as follow_records
 
 # A stream whose directory is only just being created is not reported as awaited: it is looked for
 # several times first.
 _LOOKS_FOR_AWAITED = 10
 _LOOK_AGAIN_S = 0.1
+_COUNT = 10
 
 
 @click.command(
@@ -27,7 +30,8 @@ _LOOK_AGAIN_S = 0.1
 Examples:
   logengine tail
   logengine tail app -n 100
-  logengine tail -f app audit
+  logengine tail -f app 'web-*'
+  logengine tail -f --since 10m
   logengine tail -f --format json | jq .event
   logengine tail -f --where level=error --where _comm=web
 """
@@ -38,13 +42,13 @@ Examples:
     "--lines",
     "count",
     type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
+    show_default="10; with --since or --until, all of that time",
     help="Print this many of the last records.",
 )
 @click.option(
     "-f", "--follow", is_flag=True, help="Then print new records as soon as they are on disk."
 )
+@time_options
 @filter_options
 @output_options(paged=True)
 @data_option
@@ -52,8 +56,10 @@ Examples:
 def command(
     ctx: click.Context,
     streams: tuple[str, ...],
-    count: int,
+    count: int | None,
     follow: bool,  # noqa: FBT001 - click passes by name
+    since: str | None,
+    until: str | None,
     chosen: Filter,
     output: Output,
     data: Path | None,
@@ -62,15 +68,27 @@ def command(
 
     Without STREAM, prints all streams. Works without the daemon.
     """
+    if follow and until is not None:
+        raise click.UsageError("--until ends what -f continues; omit one of them")
+    if count is None and since is None and until is None:
+        count = _COUNT
     data = resolve_data(data).absolute()
     if not follow:
-        last = read(*streams, data=data, last=count, where=chosen, on_problem=output.report)
+        last = read(
+            *streams,
+            data=data,
+            since=since,
+            until=until,
+            last=count,
+            where=chosen,
+            on_problem=output.report,
+        )
         with output:
             for batch in last.batches():
                 output.write(batch)
     else:
         following = follow_records(
-            *streams, data=data, last=count, where=chosen, on_problem=output.report
+            *streams, data=data, since=since, last=count, where=chosen, on_problem=output.report
         )
         asyncio.run(_follow_while_read(following, output))
     ctx.exit(1 if output.problems else 0)
@@ -79,7 +97,7 @@ def command(
 async def _follow_while_read(following: Following, output: Output) -> None:
     """Follows until the reader closes our output; otherwise only the next write would show that."""
     loop = asyncio.get_running_loop()
-    awaited = set(following.streams or ()).difference(_streams_there(following.data))
+    awaited = unmatched(following.streams or (), _streams_there(following.data))
     saying = loop.create_task(_say_what_is_awaited(following.data, awaited))
     descriptor = sys.stdout.fileno()
     is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
@@ -97,7 +115,7 @@ async def _follow_while_read(following: Following, output: Output) -> None:
     raise BrokenPipeError  # nothing but the closed pipe stops following
 
 
-async def _say_what_is_awaited(data: Path, awaited: set[str]) -> None:
+async def _say_what_is_awaited(data: Path, awaited: Sequence[str]) -> None:
     """Reports which of the `awaited` streams still do not exist after a moment."""
     there: list[str] = []
     for _ in range(_LOOKS_FOR_AWAITED):
@@ -105,7 +123,7 @@ async def _say_what_is_awaited(data: Path, awaited: set[str]) -> None:
             return
         await asyncio.sleep(_LOOK_AGAIN_S)
         there = _streams_there(data)
-        awaited = awaited.difference(there)
+        awaited = unmatched(awaited, there)
     if awaited:
         names = ", ".join(sorted(awaited))
         known = f"there are: {', '.join(there)}" if there else "there are none yet"

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
 from logengine.format.cursor import Cursor
-from logengine.format.time_range import ALL_TIMES, TimeRange
+from logengine.format.time_range import TimeRange
 from logengine.format.timestamp import format_moment, parse_time
 from logengine.local_zone import local_now
 from logengine.reading.batch import Batch, PendingGaps
@@ -20,7 +20,7 @@ from logengine.reading.problem import Problem, Report, raise_or_warn
 from logengine.reading.reader import StreamReader, last_records, merge_by_time
 
 # Records merged by time are returned in batches of at most this many.
-_BATCH_RECORDS = 1024
+BATCH_RECORDS = 1024
 
 Cursors = Cursor | str | Iterable[Cursor | str]
 
@@ -67,7 +67,7 @@ def read(
         directory,
         names,
         cursors,
-        TimeRange(_timestamp("since", since), _timestamp("until", until)),
+        TimeRange(timestamp_in("since", since), timestamp_in("until", until)),
         last,
         Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
         on_problem or raise_or_warn,
@@ -134,7 +134,7 @@ class Reading:
             yield from self._blocks(readers[0])
             return
         merged = merge_by_time([self._records(reader) for reader in readers])
-        while batch := list(islice(merged, _BATCH_RECORDS)):
+        while batch := list(islice(merged, BATCH_RECORDS)):
             yield batch
 
     def _last_records(self, count: int, report: Report) -> Sequence[Record]:
@@ -142,10 +142,10 @@ class Reading:
         return last_merged([self._last_of(reader, count) for reader in readers], count)
 
     def _last_of(self, reader: StreamReader, count: int) -> Sequence[Record]:
-        if self._after or self._times != ALL_TIMES:
+        if self._after:
             return deque(self._records(reader), maxlen=count)
         with contextlib.suppress(FileNotFoundError):  # as in `_blocks`
-            return last_records(reader, count, self._chosen)
+            return last_records(reader, count, self._chosen, times=self._times)
         return []
 
     def _reader(self, stream: str, report: Report) -> StreamReader:
@@ -182,9 +182,9 @@ def parse_cursors(after: Cursors) -> dict[str, int]:
     return {cursor.stream: cursor.seq for cursor in cursors}
 
 
-def check_cursors(cursors: Mapping[str, int], streams: Sequence[str]) -> None:
+def check_cursors(cursors: Mapping[str, int], streams: Container[str]) -> None:
     """Raises `InvalidOption` for a cursor of a stream that is not read."""
-    if stray := cursors.keys() - set(streams):
+    if stray := [each for each in cursors if each not in streams]:
         raise InvalidOption(f"after names {', '.join(sorted(stray))}; add it to streams")
 
 
@@ -194,7 +194,8 @@ def last_merged(streams: Iterable[Iterable[Record]], count: int) -> list[Record]
     return merged[max(0, len(merged) - count) :]
 
 
-def _timestamp(name: str, given: str | datetime | None) -> str | None:
+def timestamp_in(name: str, given: str | datetime | None) -> str | None:
+    """The timestamp that the argument `name` means. Raises `InvalidOption`."""
     if given is None:
         return None
     try:

@@ -100,9 +100,8 @@ class StreamReader:
         With `stop`, only those before that number. Raises `OSError`, `FileNotFoundError`
         if the stream does not exist.
         """
-        until = times.until
-        if until is not None and stop is None:
-            stop = self._look(lambda firsts: self._end_of_time(firsts, until))
+        if times.until is not None and stop is None:
+            stop = self.end_of_time(times.until)
         looks = 0
         while True:
             before = self.next_seq
@@ -174,6 +173,13 @@ class StreamReader:
     def end(self) -> int:
         """The number after the last record's. Raises `OSError`."""
         return self._look(self._end)
+
+    def end_of_time(self, until: str) -> int | None:
+        """A number from which on every record is at or after `until`; None if none is known.
+
+        Raises `OSError`.
+        """
+        return self._look(lambda firsts: self._end_of_time(firsts, until))
 
     def _look(self, look: Callable[[Sequence[int]], Result]) -> Result:
         """The result of `look` for the segments; repeated if they were merged meanwhile."""
@@ -507,31 +513,45 @@ def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
 
 
 def last_records(
-    reader: StreamReader, count: int, chosen: Filter = ALL_RECORDS, stop: int | None = None
+    reader: StreamReader,
+    count: int,
+    chosen: Filter = ALL_RECORDS,
+    stop: int | None = None,
+    times: TimeRange = ALL_TIMES,
 ) -> list[Record]:
-    """The last `count` chosen records of a stream, or all if there are fewer.
+    """The last `count` chosen records of a stream in `times`, or all if there are fewer.
 
-    With `stop`, only those before it. `reader` is then after the last of them, at the end or
-    `stop`. Keeps at most `count` records in memory. A filter that chooses few records may cause a
-    read of the whole stream.
+    With `stop`, only those before it. `reader` is then after the last of them, at the end, at
+    `stop` or at the end of `times`. Keeps at most `count` records in memory. A filter that chooses
+    few records may cause a read of the whole range.
     """
-    if chosen.chooses_all or not count:
+    if not count or (chosen.chooses_all and times == ALL_TIMES):
         reader.seek_last(count, stop)
         return _last_of(reader.read(stop=stop), count, chosen)
+    begin = reader.next_seq
+    if times.since is not None:
+        reader.seek_time(times.since)
+        begin = reader.next_seq
+    if times.until is not None and (end := reader.end_of_time(times.until)) is not None:
+        stop = end if stop is None else min(stop, end)
     last: list[Record] = []
     with closing(reader.read_back(stop)) as spans:
         for blocks in spans:
-            last = _last_of(blocks, count - len(last), chosen) + last
-            if len(last) == count:
+            is_first = reader.next_seq <= begin
+            last = _last_of(blocks, count - len(last), chosen, times) + last
+            if len(last) == count or is_first:
                 break
     return last
 
 
-def _last_of(blocks: Iterable[Block], count: int, chosen: Filter) -> list[Record]:
+def _last_of(
+    blocks: Iterable[Block], count: int, chosen: Filter, times: TimeRange = ALL_TIMES
+) -> list[Record]:
     last: deque[Record] = deque(maxlen=count)
     for block in blocks:
-        for part in chosen.choose(block):
-            last.extend(part.records())
+        for part in [block] if times == ALL_TIMES else in_range(block, times):
+            for wanted in chosen.choose(part):
+                last.extend(wanted.records())
     return list(last)
 
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 import logengine
-from logengine.errors import InvalidCursor, InvalidFilter, InvalidOption, UnknownStream
+from logengine.errors import (
+    InvalidCursor,
+    InvalidFilter,
+    InvalidOption,
+    InvalidStreamName,
+    UnknownStream,
+)
 from logengine.format.segment import segment_name
 from logengine.reading import Filter
 from tests.reading.streams import at, damage, line, write_stream
@@ -98,6 +104,49 @@ def test_the_last_of_several_streams_are_the_last_of_all(data: Path) -> None:
     assert found == list(logengine.read(data=data))[-3:]
 
 
+@pytest.mark.parametrize(
+    ("patterns", "streams"),
+    [
+        (["w*"], ["web"]),
+        (["*"], ["app", "web"]),
+        (["web", "?pp"], ["web", "app"]),
+        (["[a-b]*", "*p*"], ["app"]),
+        (["web", "*"], ["web", "app"]),
+    ],
+)
+def test_a_pattern_stands_for_the_streams_that_match_it(
+    data: Path, patterns: list[str], streams: list[str]
+) -> None:
+    assert list(logengine.read(*patterns, data=data).streams) == streams
+    assert [each.stream for each in logengine.streams(*patterns, data=data)] == streams
+
+
+@pytest.mark.parametrize("since", [0, 1, 4, 5, 9, 12])
+@pytest.mark.parametrize("until", [0, 3, 7, 9, 20])
+@pytest.mark.parametrize("last", [0, 1, 3, 100])
+@pytest.mark.parametrize("where", [(), "n == 4 or n == 2 or n == 7"])
+def test_the_last_of_a_time_are_the_last_of_all_in_it(
+    data: Path, since: int, until: int, last: int, where: str | tuple[()]
+) -> None:
+    in_time = logengine.read(data=data, where=where, since=at(since), until=at(until))
+    last_of_it = logengine.read(data=data, where=where, since=at(since), until=at(until), last=last)
+    every = [record.cursor for record in in_time]
+    found = [record.cursor for record in last_of_it]
+    assert found == every[max(0, len(every) - last) :]
+
+
+def test_the_last_of_a_time_are_found_though_the_clock_went_back(tmp_path: Path) -> None:
+    seconds = [1, 2, 30, 4, 31, 5, 6, 32, 7]
+    lines = [[line(number, second)] for number, second in enumerate(seconds, 1)]
+    write_stream(tmp_path / "data", "app", *lines)
+    for since, until, last in ((30, 59, 2), (4, 31, 3), (5, 7, 1), (2, 6, 9)):
+        wanted = [n for n, second in enumerate(seconds, 1) if since <= second < until][-last:]
+        reading = logengine.read(
+            "app", data=tmp_path / "data", since=at(since), until=at(until), last=last
+        )
+        assert numbers(reading) == wanted
+
+
 def test_a_time_without_a_zone_is_local(data: Path) -> None:
     local = datetime(2026, 11, 23, 20, 0, 8, tzinfo=UTC).astimezone().replace(tzinfo=None)
     assert numbers(logengine.read("app", data=data, since=local)) == [8, 9]
@@ -114,6 +163,9 @@ def test_the_data_directory_may_be_said_by_the_environment(
     ("streams", "options", "error", "says"),
     [
         (("nope",), {}, UnknownStream, "there are: app, web"),
+        (("n*",), {}, UnknownStream, "no stream matches 'n\\*'"),
+        (("../*",), {}, InvalidStreamName, "a pattern such as"),
+        (("w*",), {"after": "app:1"}, InvalidOption, "app"),
         ((), {"after": "app"}, InvalidCursor, "app"),
         (("app",), {"after": "web:1"}, InvalidOption, "web"),
         (("app",), {"last": -1}, InvalidOption, "last"),
