@@ -9,6 +9,11 @@ from pathlib import Path
 
 import click
 
+from logengine.cli.arrangement import (
+    Arrangement,
+    arrangement_options,
+    print_records,
+)
 from logengine.cli.filtering import filter_options
 from logengine.cli.messages import tell
 from logengine.cli.options import data_option, resolve_data, streams_argument
@@ -50,6 +55,7 @@ Examples:
 )
 @time_options
 @filter_options
+@arrangement_options
 @output_options(paged=True)
 @data_option
 @click.pass_context
@@ -61,15 +67,19 @@ def command(
     since: str | None,
     until: str | None,
     chosen: Filter,
+    arrangement: Arrangement,
     output: Output,
     data: Path | None,
 ) -> None:
     """Print the last records; with -f, also new ones. Several streams are merged by time.
 
-    Without STREAM, prints all streams. Works without the daemon.
+    STREAM may be a pattern such as 'web-*'. Without STREAM, prints all streams. Works without the
+    daemon.
     """
     if follow and until is not None:
         raise click.UsageError("--until ends what -f continues; omit one of them")
+    if follow and not arrangement.is_plain:
+        raise click.UsageError("-A, -B, -C and -r need an end, and -f has none; omit one")
     if count is None and since is None and until is None:
         count = _COUNT
     data = resolve_data(data).absolute()
@@ -84,8 +94,7 @@ def command(
             on_problem=output.report,
         )
         with output:
-            for batch in last.batches():
-                output.write(batch)
+            print_records(last, output, arrangement)
     else:
         following = follow_records(
             *streams, data=data, since=since, last=count, where=chosen, on_problem=output.report

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from logengine.format.block import Block, Record, Rows, with_place
+from logengine.format.cursor import Cursor
+from logengine.reading.filter import Filter
 from logengine.reading.problem import Gone, Problem, Report
 
 _GAPS_KEY = b"_gaps"
@@ -30,6 +32,36 @@ class Batch:
     def __iter__(self) -> Iterator[Record]:
         chunk = self._chunk
         return chunk.records() if isinstance(chunk, Block) else iter(chunk)
+
+    def __len__(self) -> int:
+        return self._chunk.count if isinstance(self._chunk, Block) else len(self._chunk)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """The records from index `start` up to `stop`, exclusive."""
+        chunk = self._chunk
+        if not isinstance(chunk, Block):
+            return Batch(chunk[start:stop], self.gaps)
+        part = chunk.end_before(chunk.first + stop).begin_at(chunk.first + start)
+        return Batch(part, {} if start else self.gaps)
+
+    def place_of(self, cursor: Cursor) -> int | None:
+        """The index of the record with this stream and number; None if it is not here."""
+        chunk = self._chunk
+        if isinstance(chunk, Block):
+            index = cursor.seq - chunk.first
+            return index if chunk.stream == cursor.stream and 0 <= index < chunk.count else None
+        places = enumerate(chunk)
+        return next((index for index, each in places if each.cursor == cursor), None)
+
+    def chosen(self, chosen: Filter) -> Iterator[tuple[int, int]]:
+        """The ranges of indexes, each with its exclusive stop, of the records that are chosen."""
+        block = self._chunk
+        if not isinstance(block, Block):
+            # A filter looks at lines only.
+            body = _joined([record.line for record in block])
+            block = Block("", 0, len(block), body)
+        for part in chosen.choose(block):
+            yield part.first - block.first, part.first - block.first + part.count
 
     def raw(self) -> Iterator[bytes]:
         """The stored lines, each with its newline, in pieces of any number of lines."""

@@ -33,6 +33,7 @@ from logengine.reading.read_records import (
     BATCH_RECORDS,
     Cursors,
     check_cursors,
+    checked_last,
     last_merged,
     parse_cursors,
     timestamp_in,
@@ -78,8 +79,7 @@ def follow(
     check_stream_names(streams)
     if streams and cursors:
         check_cursors(cursors, ChosenStreams(streams))
-    if last is not None and last < 0:
-        raise InvalidOption(f"last is {last}; expected a number of records, 0 or more")
+    last = checked_last(last)
     if (last or since is not None) and cursors:
         named = "last" if last else "since"
         raise InvalidOption(f"{named} and after both set the start; give only one of them")

@@ -146,7 +146,9 @@ class StreamReader:
         """
         self.next_seq = self._look(lambda firsts: self._before_end(firsts, count, stop))
 
-    def read_back(self, stop: int | None = None) -> Generator[Iterator[Block], None, None]:
+    def read_back(
+        self, stop: int | None = None, span_segments_max: int = _SPAN_SEGMENTS_MAX
+    ) -> Generator[Iterator[Block], None, None]:
         """The records in spans, from the last span to the first. Each is read forward.
 
         Read a span before requesting the next. The first one returned ends at the end of the
@@ -168,7 +170,7 @@ class StreamReader:
             firsts = firsts[:-count]
             # Read only the last segment first, which may be enough; then as many as can be read
             # ahead.
-            count = min(2 * count, _SPAN_SEGMENTS_MAX)
+            count = min(2 * count, span_segments_max)
 
     def end(self) -> int:
         """The number after the last record's. Raises `OSError`."""
@@ -528,12 +530,7 @@ def last_records(
     if not count or (chosen.chooses_all and times == ALL_TIMES):
         reader.seek_last(count, stop)
         return _last_of(reader.read(stop=stop), count, chosen)
-    begin = reader.next_seq
-    if times.since is not None:
-        reader.seek_time(times.since)
-        begin = reader.next_seq
-    if times.until is not None and (end := reader.end_of_time(times.until)) is not None:
-        stop = end if stop is None else min(stop, end)
+    begin, stop = _bounds(reader, times, stop)
     last: list[Record] = []
     with closing(reader.read_back(stop)) as spans:
         for blocks in spans:
@@ -544,20 +541,59 @@ def last_records(
     return last
 
 
+def records_back(reader: StreamReader, chosen: Filter, times: TimeRange) -> Iterator[Record]:
+    """The chosen records of a stream in `times`, from `next_seq` on, the newest first.
+
+    Keeps the chosen records of one segment in memory.
+    """
+    begin, stop = _bounds(reader, times, None)
+    with closing(reader.read_back(stop, 1)) as spans:
+        for blocks in spans:
+            is_first = reader.next_seq <= begin
+            parts = [
+                part
+                for block in blocks
+                if block.first + block.count > begin
+                for part in _chosen_in(block.begin_at(begin), chosen, times)
+            ]
+            for part in reversed(parts):
+                yield from reversed(list(part.records()))
+            if is_first:
+                return
+
+
+def _bounds(reader: StreamReader, times: TimeRange, stop: int | None) -> tuple[int, int | None]:
+    """Moves a reader to the start of `times`. Returns that, and `stop` or the end of `times`."""
+    if times.since is not None:
+        reader.seek_time(times.since)
+    if times.until is not None and (end := reader.end_of_time(times.until)) is not None:
+        stop = end if stop is None else min(stop, end)
+    return reader.next_seq, stop
+
+
+def _chosen_in(block: Block, chosen: Filter, times: TimeRange) -> Iterator[Block]:
+    for part in [block] if times == ALL_TIMES else in_range(block, times):
+        yield from chosen.choose(part)
+
+
 def _last_of(
     blocks: Iterable[Block], count: int, chosen: Filter, times: TimeRange = ALL_TIMES
 ) -> list[Record]:
     last: deque[Record] = deque(maxlen=count)
     for block in blocks:
-        for part in [block] if times == ALL_TIMES else in_range(block, times):
-            for wanted in chosen.choose(part):
-                last.extend(wanted.records())
+        for part in _chosen_in(block, chosen, times):
+            last.extend(part.records())
     return list(last)
 
 
 def merge_by_time(streams: Iterable[Iterable[Record]]) -> Iterator[Record]:
     """Records of several streams, merged by time. Each stream stays in its own order."""
     return heapq.merge(*streams, key=_record_time)
+
+
+def merge_back(streams: Sequence[Iterable[Record]]) -> Iterator[Record]:
+    """Records of several streams, each the newest first: `merge_by_time` in reverse."""
+    return heapq.merge(*streams[::-1], key=_record_time, reverse=True)
 
 
 def _record_time(record: Record) -> str:
