@@ -16,6 +16,7 @@ from logengine.cli.standard_descriptors import (
     closed_error,
     drop_output,
     open_closed,
+    reader_has_left,
 )
 from logengine.errors import InvalidFilter, InvalidOption, InvalidStreamName, LogEngineError
 from logengine.printable import escape
@@ -77,6 +78,12 @@ class _Commands(click.Group):
             if sys.stderr.isatty():
                 raise
             raise click.Abort from None
+        except BrokenPipeError:
+            if not reader_has_left():
+                raise
+            # As `head` does. click would exit with 1.
+            drop_output()
+            ctx.exit(0)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
