@@ -72,8 +72,8 @@ sim: $(INSTALLED_DEV) ## simulate the whole daemon: MINUTES=n, SEED=s (or commit
 	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),1) --jobs $(or $(JOBS),1) \
 	  $(if $(SEED),--seed $(SEED))
 
-sim-slice: $(INSTALLED_DEV) ## simulate for two minutes: from a fixed seed, and from the commit's hash
-	$(BIN)/python -m pytest -m campaign tests/simulation --timeout 600
+sim-slice: $(INSTALLED_DEV) ## simulate for a minute each, at once: from a fixed seed, and from the commit's hash
+	$(BIN)/python -m pytest -m campaign -n 2 tests/simulation --timeout 600
 
 mutants: $(INSTALLED_DEV) ## break one thing in the engine at a time, and run the tests that must find it; ONLY=name, JOBS=j
 	$(BIN)/python -m tests.mutants $(addprefix --only ,$(ONLY)) $(addprefix --jobs ,$(JOBS))

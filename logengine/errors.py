@@ -121,6 +121,21 @@ class UnreadableSegment(DamagedSegment):
         return escape(f"{self.path}: {self.reason}")
 
 
+class DamagedSearchFilters(LogEngineError):
+    """A file of search filters is not what the daemon wrote. No record is damaged."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return escape(
+            f"{self.path} is damaged: {self.reason}; no record is missing, but searches are "
+            "slower; remove it, and the daemon makes it again"
+        )
+
+
 class RepairRefused(LogEngineError):
     """The disk cannot read a file that may be whole; its stream was not repaired."""
 

@@ -1,6 +1,9 @@
 """What all tests share."""
 
+import os
+import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +25,30 @@ for _each in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(_each, lambda *_: None)
 
 
+# Each of the thousands of processes that tests start would compile the engine again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# What a sync keeps is shown by tests/crash, on file systems of its own and by a model. Elsewhere a
+# real sync only takes time. Whoever sets TMPDIR decides. Workers of xdist inherit both variables.
+_MEMORY = "/dev/shm"
+_ROOM_BYTES = 1 << 30
+_DISK = os.environ.setdefault("LOGENGINE_TESTS_DISK", tempfile.gettempdir())
+if (
+    "TMPDIR" not in os.environ
+    and os.access(_MEMORY, os.W_OK)
+    and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES
+):
+    os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Half as many workers again as processors: tests also wait for daemons and their timers."""
+    processors = len(os.sched_getaffinity(0))
+    return processors + (processors + 1) // 2
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What `--resume` keeps is kept out of the home of whoever runs the tests."""
@@ -31,8 +58,21 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def root() -> Iterator[Path]:
-    """A short path: the name of a Unix socket has at most 107 bytes."""
+def disk_root() -> Iterator[Path]:
+    """Like `root`, but never in memory."""
+    with tempfile.TemporaryDirectory(prefix="le-", dir=_DISK) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def root(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A short path: the name of a Unix socket has at most 107 bytes.
+
+    In memory, if there is room, unless the test is marked `disk`.
+    """
+    if request.node.get_closest_marker("disk"):
+        yield request.getfixturevalue("disk_root")
+        return
     with tempfile.TemporaryDirectory(prefix="le-") as name:
         yield Path(name)
 

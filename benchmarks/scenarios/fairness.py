@@ -24,6 +24,8 @@ _ATTACKS = (
     ("short text", 16),
     ("not UTF-8", 16),
     ("100,000 keys", 16),
+    ("huge records", 16),
+    ("many streams", 500),
 )
 _SINGLES = 100
 _WARM_UP_S = 1.0

@@ -5,7 +5,8 @@ import concurrent.futures
 import contextlib
 import os
 import random
-import time
+import weakref
+from _thread import get_ident
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from logengine.client import shutdown
 from logengine.client.backoff import Backoff
 from logengine.client.base import BaseClient, noted_on
+from logengine.client.clock import now_s
 from logengine.client.daemon_socket import connect
 from logengine.client.delivery import Delivery, Step
 from logengine.client.delivery_thread import (
@@ -22,7 +24,7 @@ from logengine.client.delivery_thread import (
     unavailable,
     unreached,
 )
-from logengine.client.descriptors import RECEIVE_BYTES
+from logengine.client.descriptors import RECEIVE_BYTES, above_standard
 from logengine.client.encoding import encode_record
 from logengine.client.handover import NEVER
 from logengine.client.process_mark import process_mark
@@ -39,7 +41,8 @@ _SENDS_PER_TURN = 100
 class AsyncClient(BaseClient):
     """`Client` for asyncio: `await client.send(record)` waits only for room in memory.
 
-    Works on one event loop at a time. Its task runs there from the first call until `close`, or to
+    Works on one event loop at a time, and raises an error on a second one that runs in another
+    thread meanwhile. Its task runs there from the first call until `close`, or to
     the end of an `async with`. If the task was cancelled or its loop has ended, the next call
     starts another task. Records that remain when the process exits are sent then, as by `Client`.
     Do not use it in a forked process: create another client there.
@@ -56,8 +59,10 @@ class AsyncClient(BaseClient):
         self._mark = process_mark()
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
         self._task: asyncio.Task[None] | None = None
-        self._yield_at = 0
+        self._yield_at = 0  # at how many records taken the next `send` lets others run
+        self._yielder: weakref.ref[asyncio.Task[Any]] | None = None
         self._step: tuple[Step, concurrent.futures.Future[Any]] | None = None
         self._spool_again_at = 0.0
         self._dropped_at = -1  # the released place when it last dropped for lack of progress
@@ -83,12 +88,14 @@ class AsyncClient(BaseClient):
             and not self._obstacle
             and loop is not None
             and loop.is_running()  # `get_running_loop` costs a system call
+            and get_ident() == self._loop_thread
+            and outbox.taken < self._yield_at
             and 0 < len(line) <= delivery.line_bytes_max
             and (place := outbox.try_take(line))
         ):
             return await self._send_past_obstacles(line)
-        if place >= self._yield_at or outbox.held_bytes >= self._wake_bytes:
-            return await self._taken(place)
+        if outbox.held_bytes >= self._wake_bytes:
+            self._wake()
         return place - delivery.inherited
 
     async def _send_past_obstacles(self, line: bytes) -> int:
@@ -96,7 +103,7 @@ class AsyncClient(BaseClient):
             return 0
         self._delivery.check_size(line)
         await self._room(len(line), 1)
-        return await self._taken(self._delivery.outbox.try_take(line))
+        return self._taken(self._delivery.outbox.try_take(line))
 
     async def send_lines(self, lines: bytes) -> int:
         """Takes complete lines, each a record like bytes in `send`. Returns the last one's place.
@@ -104,11 +111,14 @@ class AsyncClient(BaseClient):
         Drops all of them if there is no room for all. The daemon refuses lines that are too large.
         """
         is_taken = await self._room(len(lines), lines.count(b"\n"))
-        return await self._taken(self._delivery.outbox.take_lines(lines) if is_taken else 0)
+        return self._taken(self._delivery.outbox.take_lines(lines) if is_taken else 0)
 
     async def _room(self, size: int, count: int) -> bool:
         """Waits for room for `count` records; False if they were dropped instead."""
         delivery = self._start()
+        if delivery.outbox.taken >= self._yield_at:
+            await self._let_others_run()
+            delivery = self._start()
         delivery.outbox.tell_of_drops()
         while not delivery.outbox.has_room(size, count):
             if not await self._waits_for_room(count):
@@ -145,15 +155,24 @@ class AsyncClient(BaseClient):
         self._obstacle = True
         return False
 
-    async def _taken(self, place: int) -> int:
+    async def _let_others_run(self) -> None:
+        """Yields if one task sends again and again, which lets not even the client's task run.
+
+        Before the record is taken: a `send` that was cancelled has taken nothing. Tasks that send
+        one record each go on in their order.
+        """
+        self._yield_at = self._delivery.outbox.taken + _SENDS_PER_TURN
+        task = asyncio.current_task()
+        is_same = self._yielder is not None and self._yielder() is task
+        self._yielder = weakref.ref(task) if task is not None else None
+        if is_same:
+            await asyncio.sleep(0)
+
+    def _taken(self, place: int) -> int:
         if not place:
             return 0
         if self._delivery.outbox.held_bytes >= self._wake_bytes:
             self._wake()
-        if place >= self._yield_at:
-            # Otherwise a loop of sends would let nothing else run, not even the client's task.
-            self._yield_at = place + _SENDS_PER_TURN
-            await asyncio.sleep(0)
         return place - self._delivery.inherited
 
     async def durable(self, place: int, timeout: float | None = None) -> None:
@@ -225,7 +244,7 @@ class AsyncClient(BaseClient):
         delivery.wait_for(delivery.outbox.taken)
         delivery.is_closing = True
         delivery_thread = DeliveryThread(self._settings, delivery, away_max_s=None)
-        delivery_thread.run_here(max(0.0, began + self._close_timeout_s - time.monotonic()))
+        delivery_thread.run_here(max(0.0, began + self._close_timeout_s - now_s()))
         delivery.end()
         if delivery.outbox.pending > delivery.spooled:
             raise delivery.not_durable(delivery.trouble)
@@ -284,10 +303,19 @@ class AsyncClient(BaseClient):
             )
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
+            if (
+                self._loop is not None
+                and self._loop.is_running()
+                and self._loop_thread != get_ident()
+            ):
+                raise LogEngineError(
+                    f"this AsyncClient of stream {self.stream!r} is in use by an event loop in "
+                    "another thread; create one for each event loop, or use Client"
+                )
             if self._task is not None and self._loop is not None and not self._loop.is_closed():
                 # That loop may run again; its connection would then be a second sender.
                 self._task.cancel()
-            self._loop = loop
+            self._loop, self._loop_thread = loop, get_ident()
             self._task = None
             self._wakeup, self._changed = asyncio.Event(), asyncio.Event()
             shutdown.enter(self)
@@ -309,7 +337,10 @@ class AsyncClient(BaseClient):
 
     async def _run(self) -> None:
         try:
-            await self._deliver()
+            try:
+                await self._deliver()
+            except LogEngineError as error:
+                self.fail(error)
             self._delivery.try_spool_again()
             await self._take_steps()  # writes the remaining records to the spool
         except LogEngineError as error:
@@ -320,6 +351,7 @@ class AsyncClient(BaseClient):
     def fail(self, error: LogEngineError) -> None:
         """Ends the client: all its callers get `error`."""
         self._ended_by = error
+        self._delivery.ended_by(error)
         self._obstacle = self._stopping = True
         self._wakeup.set()
         self._changed.set()
@@ -466,7 +498,7 @@ class _Link(asyncio.Protocol):
             assert isinstance(transport, asyncio.WriteTransport)
             transport.abort()
             return
-        self._answers = transport.get_extra_info("socket").dup()
+        self._answers = above_standard(transport.get_extra_info("socket").dup())
 
     def data_received(self, data: bytes) -> None:
         if self.ended is None and not self._is_closed:

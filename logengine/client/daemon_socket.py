@@ -20,6 +20,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from logengine.client.descriptors import above_standard
 from logengine.default_paths import SYSTEM_SOCKET, default_sockets
 from logengine.peer_credentials import credentials_of_peer
 from logengine.socket_address import address_of
@@ -141,7 +142,7 @@ def _check_user(uid: int, trusted: set[int], what: str) -> None:
 
 
 def _connected(path: Path, timeout_s: float) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
+    connection = above_standard(socket.socket(socket.AF_UNIX))
     try:
         connection.settimeout(timeout_s)
         connection.connect(address_of(path))

@@ -14,8 +14,17 @@ from logengine.client.outbox import Chunk, Outbox
 from logengine.client.settings import MAX_RECORD_BYTES, Settings
 from logengine.client.spool import Spool
 from logengine.client.stderr_notices import forget, notice_once, tell
-from logengine.errors import NotDurable, ProducerForgotten, RecordTooLarge
+from logengine.errors import (
+    DaemonUnavailable,
+    NotDurable,
+    ProducerForgotten,
+    ProtocolError,
+    RecordTooLarge,
+    TooManyStreams,
+)
 
+# These end a client, but its records keep their numbers: the next process can send them.
+_LEAVES_RECORDS = (DaemonUnavailable, ProtocolError, TooManyStreams)
 _UNREAD = "spool not read"
 
 
@@ -305,6 +314,11 @@ class Delivery:
             count,
             spooled,
         )
+
+    def ended_by(self, error: Exception) -> None:
+        """Notes the error that ends the client; next steps put the rest into the spool."""
+        self.lost(str(error))
+        self.is_closing = isinstance(error, _LEAVES_RECORDS)
 
     def end(self) -> None:
         """Closes the spool."""

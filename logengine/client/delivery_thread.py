@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from logengine.client.backoff import Backoff
+from logengine.client.clock import now_s
 from logengine.client.daemon_socket import Socket, connect
 from logengine.client.delivery import Delivery
 from logengine.client.descriptors import OwnSocket, Wakeup
@@ -75,7 +76,7 @@ class DeliveryThread:
         self.has_thread = True  # otherwise the closing thread delivers everything, in `run_here`
         self.was_welcomed_ever = False
         self.is_drop_told = False
-        self.made_at = self._progressed_at = time.monotonic()
+        self.made_at = self._progressed_at = now_s()
         self._full_since: float | None = None
         self._settings = settings
         self._away_max_s = away_max_s
@@ -146,7 +147,7 @@ class DeliveryThread:
         """Returns how long to wait for room, counted from the last progress; None is forever."""
         if block_max_s is None:
             return None
-        now = time.monotonic()
+        now = now_s()
         full_since = self._full_since
         if full_since is None:
             full_since = self._full_since = now
@@ -171,8 +172,15 @@ class DeliveryThread:
     def wake(self) -> None:
         """Tells the thread that there is work."""
         self.handover.wake()
-        if self._is_called:
-            return
+        if not self._is_called:
+            self.wake_certainly()
+
+    def wake_certainly(self) -> None:
+        """Like `wake`, for callers that wait: wakes the thread although it was called before.
+
+        An exception in a signal handler may have interrupted that call before the thread woke up.
+        """
+        self.handover.wake()
         self._is_called = True
         # An awake thread checks for calls before it sleeps, so leave it alone: a system call here
         # would hand it the interpreter, perhaps in the middle of a signal handler.
@@ -200,7 +208,7 @@ class DeliveryThread:
             return True
         if not self.has_thread:
             return False
-        now = time.monotonic()
+        now = now_s()
         if now < self._asked_at + _START_AGAIN_S:
             return True
         self._asked_at = now
@@ -219,13 +227,13 @@ class DeliveryThread:
 
     def wait_for(self, condition: Callable[[], Any], timeout_s: float | None) -> bool:
         """Waits until `condition` is true or the client has ended; False on timeout."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline = None if timeout_s is None else now_s() + timeout_s
         while not (condition() or self.failure or self.is_ended):
             if self.is_in_own_thread:
                 return False
             left_s = _WAIT_S if self.is_running else _WAIT_S / 20
             if deadline is not None:
-                left_s = min(left_s, deadline - time.monotonic())
+                left_s = min(left_s, deadline - now_s())
                 if left_s <= 0:
                     return False
             self.ensure_running()
@@ -254,13 +262,13 @@ class DeliveryThread:
         """Ends the thread after spooling what is not durable; returns whether it ended in time."""
         self.handover.close()
         self.delivery.is_closing = self.is_stopping = True
-        self.wake()
+        self.wake_certainly()
         if self.is_in_own_thread:
             return False
         if not self.is_running:
             self._run()  # the thread never started: do its remaining work here
-        deadline = time.monotonic() + timeout_s
-        while not self.is_ended and (left_s := deadline - time.monotonic()) > 0:
+        deadline = now_s() + timeout_s
+        while not self.is_ended and (left_s := deadline - now_s()) > 0:
             lock = allocate_lock()
             lock.acquire()
             self._waiters.append(lock)
@@ -273,7 +281,7 @@ class DeliveryThread:
 
         Stops after `timeout_s`.
         """
-        self._until = time.monotonic() + timeout_s
+        self._until = now_s() + timeout_s
         self._run()
 
     def forget(self) -> None:
@@ -303,10 +311,27 @@ class DeliveryThread:
         except _Replaced:
             return
         except LogEngineError as error:
-            self.fail(error)
-        except BaseException as error:  # noqa: BLE001 - later calls raise it, whatever it is
+            self._fail_and_save(error)
+        except BaseException as error:
+            if self._until is not None and not isinstance(error, Exception):
+                self._save_when_interrupted()
+                raise
             self.fail(LogEngineError(f"the client failed: {error!r}"))
         self._end()
+
+    def _save_when_interrupted(self) -> None:
+        """Ends after Ctrl-C or the like in the thread that called `run_here`."""
+        self.is_stopping = self.delivery.is_closing = True
+        self.delivery.lost("the wait for the daemon was interrupted")
+        self._finish()
+        self._end()
+
+    def _fail_and_save(self, error: LogEngineError) -> None:
+        self.fail(error)
+        self.delivery.ended_by(error)
+        if self.delivery.is_closing:
+            with contextlib.suppress(LogEngineError):
+                self._finish()
 
     def _renew_wakeup(self) -> None:
         """Creates the `Wakeup` of this thread; waits while no file descriptor is available.
@@ -357,11 +382,11 @@ class DeliveryThread:
     def _is_over(self) -> bool:
         if self.is_stopping or self.failure is not None:
             return True
-        return self._until is not None and (not self.pending or time.monotonic() >= self._until)
+        return self._until is not None and (not self.pending or now_s() >= self._until)
 
     def _deliver(self) -> None:
         pause = Backoff(random.random)
-        away_since = time.monotonic()
+        away_since = now_s()
         while not self._is_over():
             reason = "the connection was closed"
             self._open_spool()
@@ -371,9 +396,9 @@ class DeliveryThread:
                 reason = unreached(self._settings.current_socket(), error)
             if self.delivery.is_welcomed:
                 pause.reset()
-                away_since = time.monotonic()
+                away_since = now_s()
             self.delivery.lost(reason)
-            away_s = time.monotonic() - away_since
+            away_s = now_s() - away_since
             if self._away_max_s is not None and away_s >= self._away_max_s:
                 raise unavailable(away_s, reason)
             self._rest(pause.take(), away_since, reason)
@@ -391,12 +416,12 @@ class DeliveryThread:
 
     def _rest(self, pause_s: float, away_since: float, reason: str) -> None:
         """Spills while no daemon is reachable, until it is time to reconnect."""
-        until = time.monotonic() + pause_s
-        while not self._is_over() and (left_s := until - time.monotonic()) > 0:
+        until = now_s() + pause_s
+        while not self._is_over() and (left_s := until - now_s()) > 0:
             self._drain()
             while self._take_step():
                 self._drain()
-            away_s = time.monotonic() - away_since
+            away_s = now_s() - away_since
             if self.pending and away_s >= AWAY_TOLD_AFTER_S:
                 notice_once("away", str(self._settings.current_socket()), f"{reason}; records wait")
             elif away_s < AWAY_TOLD_AFTER_S:
@@ -467,7 +492,7 @@ class DeliveryThread:
         handover = self.handover
         if lines := handover.drain():
             self.delivery.outbox.take_batch(lines)
-            self._busy_until = time.monotonic() + _BUSY_S
+            self._busy_until = now_s() + _BUSY_S
             self._bound()
         unsaid = handover.dropped - self._drops_told
         if unsaid and (handover.is_closed or self._fits(_NOTE_BYTES)):
@@ -483,13 +508,13 @@ class DeliveryThread:
         """
         assert self._wakeup is not None
         if self.delivery.is_spool_failing:
-            timeout_s = min(max(0.0, self._spool_again_at - time.monotonic()), timeout_s)
+            timeout_s = min(max(0.0, self._spool_again_at - now_s()), timeout_s)
         if self._until is not None:
-            timeout_s = min(timeout_s, max(0.0, self._until - time.monotonic()))
+            timeout_s = min(timeout_s, max(0.0, self._until - now_s()))
         wakeup = self._wakeup
         self._asleep.append(wakeup)
         outbox = self.delivery.outbox
-        if time.monotonic() < self._busy_until and connection and not outbox.in_flight:
+        if now_s() < self._busy_until and connection and not outbox.in_flight:
             timeout_s = min(timeout_s, _BUSY_LOOK_S)  # more will come, without a wake-up
         elif not self.handover.sleep(outbox.held_bytes, self.delivery.wake_bytes):
             timeout_s = 0
@@ -503,7 +528,7 @@ class DeliveryThread:
             raise _Replaced from None
         self.handover.wake()
         self._is_called = False
-        if self.delivery.is_spool_failing and time.monotonic() >= self._spool_again_at:
+        if self.delivery.is_spool_failing and now_s() >= self._spool_again_at:
             self.delivery.try_spool_again()
         if is_woken:
             wakeup.clear()
@@ -521,7 +546,7 @@ class DeliveryThread:
             done = step.run()
         except OSError as error:
             self.delivery.spool_failed(step, error)
-            self._spool_again_at = time.monotonic() + SPOOL_RETRY_S
+            self._spool_again_at = now_s() + SPOOL_RETRY_S
         else:
             self.delivery.spool_done(step, done)
         self._changed()
@@ -535,7 +560,7 @@ class DeliveryThread:
         stop_before = self.handover.records_stop
         self._bound()
         if self.handover.records_stop != stop_before:
-            self._progressed_at = time.monotonic()
+            self._progressed_at = now_s()
         if self._waiters and not self.pending:
             # The caller of `flush` may be about to fork in C; this thread should be asleep then.
             self._busy_until = 0.0

@@ -3,9 +3,13 @@
 `os.closerange(3, …)` closes the client's descriptors too, and the next file that is opened gets
 the same number. Before each use, the client checks that the number still refers to its own file or
 socket; otherwise it would write records into one of the application's files.
+
+A program may also run without standard input, output and error. The client's sockets never get
+these numbers: what a C library prints would reach the daemon as records, and end the client.
 """
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 from socket import SOL_SOCKET, socket, socketpair
@@ -14,6 +18,18 @@ RECEIVE_BYTES = 64 * 1024
 _WAKE = b"\0"
 _SO_COOKIE = 57  # socket(7), Linux 4.12; `socket` has no name for it
 _COOKIE_BYTES = 8
+_AFTER_STANDARD = 3
+
+
+def above_standard(of: socket) -> socket:
+    """Returns a new socket, moved if it has the number of standard input, output or error.
+
+    The moved one has no timeout. Raises `OSError`.
+    """
+    if of.fileno() >= _AFTER_STANDARD:
+        return of
+    with of:
+        return type(of)(fileno=fcntl.fcntl(of, fcntl.F_DUPFD_CLOEXEC, _AFTER_STANDARD))
 
 
 class Descriptor:
@@ -106,7 +122,7 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self._reading, self._writing = map(OwnSocket, socketpair())
+        self._reading, self._writing = map(OwnSocket, map(above_standard, socketpair()))
 
     @property
     def number(self) -> int:

@@ -68,6 +68,13 @@ _encode = msgspec.json.Encoder(enc_hook=represent).encode
 
 def _plain(value: Any, inside: tuple[int, ...]) -> Any:
     """Returns `value` in JSON's types; `inside` has the ids of the containers around it."""
+    try:
+        return _converted(value, inside)
+    except Exception:  # noqa: BLE001 - code of the value's own type may raise anything
+        return _text(represent(value))
+
+
+def _converted(value: Any, inside: tuple[int, ...]) -> Any:
     if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, bool | int | float):
@@ -99,7 +106,7 @@ def _key(key: Any) -> str:
 
 def _text(text: str) -> str:
     # A lone surrogate cannot be encoded; it stays readable as \ud800.
-    return text.encode("utf-8", "backslashreplace").decode()
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def _number(value: float | None) -> Any:

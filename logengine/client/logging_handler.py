@@ -101,7 +101,10 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - keep the message even if its arguments do not fit
-        return f"{record.msg} (with arguments that do not fit: {represent(record.args)})"
+        text = record.msg if type(record.msg) is str else represent(record.msg)
+        if not record.args:
+            return text
+        return f"{text} (with arguments that do not fit: {represent(record.args)})"
 
 
 def _add_exception(fields: dict[str, Any], exc_info: Any) -> None:

@@ -10,6 +10,7 @@ from _thread import start_new_thread
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from logengine.client.clock import now_s
 from logengine.client.settings import Settings
 from logengine.client.spool import orphans
 from logengine.errors import LogEngineError
@@ -49,8 +50,8 @@ class OrphanDrain:
     def stop(self, timeout_s: float) -> None:
         """Waits until the thread has ended, at most `timeout_s`; unsent records stay spooled."""
         self._stopping = True
-        deadline = time.monotonic() + timeout_s
-        while self._is_running and time.monotonic() < deadline:
+        deadline = now_s() + timeout_s
+        while self._is_running and now_s() < deadline:
             if (client := self._client) is not None:
                 client.give_up()
             time.sleep(_LOOK_S)

@@ -6,11 +6,14 @@ from then on are counted, and the count is reported at the end.
 
 import contextlib
 import logging
+import os
+import weakref
 from collections.abc import Callable
 from itertools import repeat
 from operator import length_hint
 from typing import Any
 
+from logengine.client import shutdown
 from logengine.client.encoding import encode_record, represent
 from logengine.client.stderr_notices import tell
 from logengine.client.threads import Client
@@ -19,6 +22,8 @@ from logengine.errors import InvalidOption, LogEngineError, RecordTooLarge, Spoo
 _BLOCK_S_MAX = 1.0
 _COUNTED_MAX = 2**62
 _CUT = "… (cut)"
+
+_senders: "weakref.WeakSet[Sender]" = weakref.WeakSet()
 
 
 class Sender:
@@ -36,8 +41,14 @@ class Sender:
 
     def _begin(self, client: Client) -> None:
         self.client = client
+        self.forget()
+        _senders.add(self)
+
+    def forget(self) -> None:
+        """Forgets what was lost and told, in a forked process."""
         self._told: dict[str, bool] = {}
         self._lost = repeat(None, _COUNTED_MAX)  # `next` counts, without a lock
+        self._lost_told = 0
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Sender":
         return self
@@ -57,14 +68,15 @@ class Sender:
                 self.client.send(fields)
             except RecordTooLarge as error:
                 self.client.send(cut(fields, error.limit))
-        except LogEngineError as error:
+        except Exception as error:  # noqa: BLE001 - for example, memory ran out
             next(self._lost)
             kind = type(error).__name__
             if self._told.setdefault(kind, False) is False:
                 self._told[kind] = True
+                why = f"{kind}: {error}" if isinstance(error, LogEngineError) else represent(error)
                 _say(
                     f"a record of stream {self.client.stream!r} was lost, later ones are counted: "
-                    f"{kind}: {error}"
+                    f"{why}"
                 )
 
     def flush(self) -> None:
@@ -74,10 +86,15 @@ class Sender:
 
     def close(self) -> None:
         """Closes the client; reports what is not durable by then, and what was lost before."""
-        if self.client.is_closed:
-            return
-        self._try(self.client.close)
-        if lost := self.lost:
+        if not self.client.is_closed:
+            self._try(self.client.close)
+        self.report_lost()
+
+    def report_lost(self) -> None:
+        """Reports how many records were lost, unless that was reported."""
+        lost = self.lost
+        if lost > self._lost_told:
+            self._lost_told = lost
             _say(f"{lost} records of stream {self.client.stream!r} were lost in total")
 
     def _try(self, end: Callable[[], None]) -> None:
@@ -137,3 +154,17 @@ def _cut_value(value: Any, characters_max: int) -> Any:
     else:
         text = represent(value)
     return text if len(text) <= characters_max else text[:characters_max] + _CUT
+
+
+def _report_lost() -> None:
+    for sender in list(_senders):
+        sender.report_lost()
+
+
+def _forget_losses() -> None:
+    for sender in list(_senders):
+        sender.forget()
+
+
+shutdown.report_after(_report_lost)
+os.register_at_fork(after_in_child=_forget_losses)

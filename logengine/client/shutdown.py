@@ -15,16 +15,17 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
+from logengine.client.clock import now_s
 from logengine.client.stderr_notices import tell
 from logengine.errors import LogEngineError
 
 _TOGETHER_S = 1.0
 _LEAST_S = 0.05
+_LONG_AGO = float("-inf")
 _LOOKS_S = 0.5  # a client made after the others gave up may try to connect for this long
 _AFTER_OTHER_FINALIZERS = -1000
 _LIBRARIES = ("multiprocessing", "billiard")
@@ -33,6 +34,7 @@ _vain: dict[str, tuple[float, float]] = {}  # by socket: start and end of the la
 _clients: dict[int, "Ending"] = {}
 _hooked: list[int] = []
 _under_way: list[float] = []
+_reports: list[Callable[[], None]] = []
 _exiting: list[int] = []  # the id of this process, once `close_all` was called in it
 
 
@@ -55,7 +57,7 @@ def wait_together(
     The daemon may have started since then: a client that has been trying only since `looks_since`
     gets until half a second after that, except at process exit.
     """
-    now = time.monotonic()
+    now = now_s()
     if began is None:
         since, until = _vain.get(where, (now, now))
         began = since if now - until < _TOGETHER_S else now
@@ -64,7 +66,7 @@ def wait_together(
     if is_done:
         _vain.pop(where, None)
     else:
-        _vain[where] = (began, time.monotonic())
+        _vain[where] = (began, now_s())
     return is_done
 
 
@@ -97,22 +99,39 @@ def forget_all() -> None:
 
 
 def close_all() -> None:
-    """Closes all clients of this process."""
+    """Closes all clients of this process.
+
+    An interruption, such as Ctrl-C, ends the wait for the daemon and is raised at the end.
+    """
     _exiting[:] = [os.getpid()]
-    began = time.monotonic()
+    began = now_s()
     _under_way.append(began)
     try:
-        while _clients:
-            try:
-                _, client = _clients.popitem()
-            except KeyError:
-                return
-            try:
-                client.close_at_exit(began)
-            except LogEngineError as error:
-                tell(str(error))
+        try:
+            _close_each(began)
+        except BaseException as interruption:
+            for note in getattr(interruption, "__notes__", ()):
+                tell(note)
+            _close_each(_LONG_AGO)
+            raise
     finally:
         _under_way.pop()
+        for report in _reports:
+            report()
+
+
+def _close_each(began: float) -> None:
+    while client := next(iter(list(_clients.values())), None):
+        try:
+            client.close_at_exit(began)
+        except LogEngineError as error:
+            tell(str(error))
+        leave(client)
+
+
+def report_after(report: Callable[[], None]) -> None:
+    """Calls `report` whenever all clients were closed at exit."""
+    _reports.append(report)
 
 
 class _Worker:

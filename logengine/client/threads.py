@@ -154,7 +154,7 @@ class Client(BaseClient):
             if left_s != 0:
                 delivery.is_pressed = True
                 delivery.wait_for(delivery.outbox.taken)
-                thread.wake()
+                thread.wake_certainly()
             if thread.wait_for(lambda: thread.has_room(size) or not is_worth_waiting(), left_s):
                 return True
             is_patient = thread.patience_s(settings.block_max) != 0
@@ -207,6 +207,8 @@ class Client(BaseClient):
     def close(self, timeout: float | None = None) -> None:
         """Waits for pending records, then ends; those not durable by then go to the spool.
 
+        An exception that interrupts the wait, such as Ctrl-C, gets a note about what is lost.
+
         Waits for `timeout` seconds; by default for `close_timeout`, or less if other clients of the
         same daemon have just waited for it in vain. Raises `NotDurable` for records that are lost
         with the process (without a spool, all pending ones), and the error that ended the client.
@@ -229,11 +231,14 @@ class Client(BaseClient):
         self._ended_at_exit = shutdown.is_exiting()
         thread.close()
         error: LogEngineError | None = None
+        interruption: BaseException | None = None
         try:
             if thread.failure is None and (thread.pending or thread.is_running):
                 self._flush(thread, lambda wait: patiently(thread, wait), is_end=True)
         except LogEngineError as raised:
             error = raised
+        except BaseException as raised:  # noqa: BLE001 - such as Ctrl-C, raised again below
+            error, interruption = thread.not_durable(), raised
         finally:
             is_ended = thread.stop(_SPILL_S_MAX)
             if self._orphans is not None:
@@ -241,6 +246,10 @@ class Client(BaseClient):
             if is_ended:
                 thread.delivery.end()
             shutdown.leave(self)
+        if interruption is not None:
+            with noted_on(interruption):
+                self._raise_what_is_lost(error)
+            raise interruption
         self._raise_what_is_lost(error)
 
     def __enter__(self) -> Self:
@@ -264,7 +273,7 @@ class Client(BaseClient):
                 thread.delivery.wait_for(place)
                 if not self._start(thread) and is_end:
                     thread.run_here(self._close_timeout_s if timeout_s is None else timeout_s)
-                thread.wake()
+                thread.wake_certainly()
             return thread.wait_for(lambda: outbox.acked >= place, timeout_s)
 
         if not patiently(wait) or outbox.acked < place:

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 # a core. With two busy loops next to the daemon, the p99 of a commit was 18 ms with 10, and 11 ms
 # with 5 and with 0.
 _COMPACTION_NICE = 5
+# For commits of users with little, while those of users with much keep the other threads busy.
+_SMALL_THREADS = 2
 
 
 def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
@@ -44,8 +46,9 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
     sign = _signer(config.compaction.seal_key)
     with (
         ThreadPoolExecutor(config.commit.threads, "commit") as executor,
+        ThreadPoolExecutor(_SMALL_THREADS, "commit-small") as small_executor,
         ThreadPoolExecutor(1, "compact", _step_back) as compacting,
-        opened_store(config, executor) as store,
+        opened_store(config, executor, small_executor) as store,
         listening(config, environ) as sockets,
     ):
         uvloop.run(

@@ -25,12 +25,16 @@ _PASSING = {
 
 
 @contextlib.contextmanager
-def opened_store(config: Config, executor: ThreadPoolExecutor) -> Iterator[Store]:
+def opened_store(
+    config: Config, executor: ThreadPoolExecutor, small_executor: ThreadPoolExecutor
+) -> Iterator[Store]:
     """Opens the store until the block ends. Marks it `unusable` if the disk may come back.
 
     Raises `LogEngineError` and `OSError` if it cannot be opened for another reason.
     """
-    store = Store(Path(config.data), executor, config.commit, config.limits)
+    store = Store(
+        Path(config.data), executor, config.commit, config.limits, small_executor=small_executor
+    )
     started = time.perf_counter()
     try:
         recovered = store.open()

@@ -25,6 +25,7 @@ from logengine.upkeep.retention import Retainer
 from logengine.upkeep.retention_clock import RetentionClock
 from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
+from logengine.upkeep.search_filter_builder import SearchFilterBuilder
 
 log = structlog.get_logger()
 
@@ -150,6 +151,11 @@ class Upkeep:
             self._executor,
             retainer=retainer,
             totals=self.totals,
+            filters=(
+                SearchFilterBuilder(data, lambda: self._free_space.shares.reserve)
+                if compaction.search_filters
+                else None
+            ),
         )
 
 

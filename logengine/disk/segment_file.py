@@ -251,19 +251,27 @@ class DamagedRecords(NamedTuple):
 
 Parts = list[Block | DamagedRecords]
 
+# Takes the number and the `header_sha256` of a segment. Returns for each frame whether a record in
+# it may match a search, or None if that is not known.
+MayMatch = Callable[[int, str], Sequence[bool] | None]
+
 
 def read_wanted(
-    directory: AnyDirectory, first: int, wanted: Callable[[Header], range]
+    directory: AnyDirectory,
+    first: int,
+    wanted: Callable[[Header], range],
+    may_match: MayMatch | None = None,
 ) -> tuple[Header, Parts]:
     """The header of segment `first` and its `wanted` records, in order.
 
-    `wanted` selects neighbouring frames; a plain segment has one frame. The records are checked to
+    `wanted` selects neighbouring frames; a plain segment has one frame. Of these, a frame that
+    cannot match according to `may_match` is omitted, and not checked. The records are checked to
     the bit. If the check fails, the provable parts are returned: the frames of a compressed
     segment that match the index in the header, and all or nothing of a plain segment. Raises
     `DamagedSegment` if the header is damaged, and `OSError` if the file cannot be opened.
     """
     with closing(_open(directory, first)) as file:
-        return file.read_wanted(wanted)
+        return file.read_wanted(wanted, may_match)
 
 
 def read_wanted_plain(
@@ -383,17 +391,29 @@ class _SegmentFile:
         check_body(header, body, self.path)
         return body
 
-    def read_wanted(self, wanted: Callable[[Header], range]) -> tuple[Header, Parts]:
-        """The header, and the provable parts of the `wanted` records."""
+    def read_wanted(
+        self, wanted: Callable[[Header], range], may_match: MayMatch | None = None
+    ) -> tuple[Header, Parts]:
+        """The header, and the provable parts of the `wanted` records.
+
+        If any part is damaged, no frame is omitted.
+        """
         with self.errors_are_damage():
-            header, body_start = self.read_header()
+            line, body_start = self.header_line()
+            header = decode_header(line, self.path)
+            self.check_names(header)
         frames = wanted(header)
         if not frames:
             return header, []
+        to_read = _one_by_one(header, frames)
+        if may_match is not None and header.frames is not UNSET and header.index is not UNSET:
+            matching = may_match(self.first, header_sha256(line))
+            if matching is not None and len(matching) == len(header.frames):
+                to_read = [each for each in to_read if matching[each.start]]
         try:
             with self.errors_are_damage():
                 self.check_size(header, body_start)
-                return header, [self.read_frames(header, body_start, frames)]
+                return header, [self.read_frames(header, body_start, run) for run in to_read]
         except DamagedSegment as damage:
             return header, self._read_parts(header, body_start, frames, damage)
 
@@ -434,10 +454,7 @@ class _SegmentFile:
     ) -> Parts:
         """The `wanted` frames that match the header, although the file has `damage`."""
         parts: Parts = []
-        one_by_one = [wanted]
-        if header.frames is not UNSET and header.index is not UNSET:
-            one_by_one = [range(at, at + 1) for at in wanted]
-        for frames in one_by_one:
+        for frames in _one_by_one(header, wanted):
             try:
                 with self.errors_are_damage():
                     parts.append(self.read_frames(header, start, frames))
@@ -495,6 +512,16 @@ class _SegmentFile:
             return split_header(start, self.path, _HEADER_BYTES_MAX)
         length = header_length(start)
         return None if length is None else (start[:length], length)
+
+
+def _one_by_one(header: Header, wanted: range) -> list[range]:
+    """The `wanted` frames, each by itself if the header has a hash for each.
+
+    Reading ahead then needs a third less memory than with all of them in one block.
+    """
+    if header.frames is UNSET or header.index is UNSET:
+        return [wanted]
+    return [range(at, at + 1) for at in wanted]
 
 
 def _seqs_of(header: Header, frames: range) -> tuple[int, int]:

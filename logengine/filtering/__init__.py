@@ -7,5 +7,5 @@
 `fields` finds the value in a stored line, `evaluation` decides a whole tree for a line.
 
 `docs/filter.md` is the language's definition. Which lines of a block are examined at all is not
-decided here, but in `logengine.reading.search`.
+decided here, but in `logengine.reading.expression_search`.
 """

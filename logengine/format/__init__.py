@@ -7,6 +7,7 @@
     DATA/.durable/app                                how far stream "app" is durable
     DATA/.reserve                                    space kept back for a stop on a full disk
     DATA/.cursors/relay                              a registered cursor, `stream:seq`
+    DATA/.filters/app/00000000000000000001           the search filters of a segment
     DATA/app/00000000000000000001.ndjson.zst         a compressed segment of stream "app"
     DATA/app/00000000000000000412.ndjson             the next segment, plain
     DATA/app/.00000000000000000412.ndjson.8f1c….tmp  a temp: not data, never read

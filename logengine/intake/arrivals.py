@@ -48,6 +48,11 @@ class Arrivals:
         self.refused = 0  # records and datagrams that were too long
         self.datagrams = 0
 
+    @property
+    def commit_s(self) -> float:
+        """How long the last commit took, in seconds."""
+        return self._committer.commit_s
+
     def timestamp(self) -> str:
         """Returns the time for records read now; the same for all reads of one poller turn."""
         if self._timestamp_turn != self._poller.turns:

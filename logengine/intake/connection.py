@@ -396,7 +396,9 @@ class Connection:
 
     def _add(self, body: bytes, count: int, numbers: int, timestamp: str) -> None:
         is_awaited = self._patience is not None and self._patience.waits(
-            time.monotonic(), is_outstanding=self._durable < self._arrived
+            time.monotonic(),
+            is_outstanding=self._durable < self._arrived,
+            commit_s=self._arrivals.commit_s,
         )
         self._arrived += numbers
         self._arrivals.add(

@@ -8,9 +8,14 @@ A sender that waits has nothing outstanding when it writes, and it writes as soo
 answer. Each one is taken for such a sender until it does otherwise. One that writes at its own pace
 looks like one now and then, by chance: after it did otherwise, only several times in a row are a
 sign.
+
+On a busy machine or a slow disk, a sender that waits comes back later, and a commit takes longer as
+well. A sender with a pace of its own that writes more often than commits take has something
+outstanding then.
 """
 
 _SOON_S = 0.002
+_SOON_MAX_S = 0.01
 _TIMES_IN_A_ROW = 8
 
 
@@ -27,14 +32,16 @@ class Patience:
         """The sender was told that records are durable."""
         self._answered_at_s = now_s
 
-    def waits(self, now_s: float, *, is_outstanding: bool) -> bool:
+    def waits(self, now_s: float, *, is_outstanding: bool, commit_s: float) -> bool:
         """Returns whether the sender waits for what it wrote now.
 
-        `is_outstanding` says whether earlier records of it are not durable yet.
+        `is_outstanding` says whether earlier records of it are not durable yet, `commit_s` how long
+        the last commit took.
         """
         answered_at_s, self._answered_at_s = self._answered_at_s, None
         if is_outstanding:
             self._in_a_row = 0
         elif answered_at_s is not None:
-            self._in_a_row = self._in_a_row + 1 if now_s - answered_at_s <= _SOON_S else 0
+            soon_s = min(max(_SOON_S, commit_s), _SOON_MAX_S)
+            self._in_a_row = self._in_a_row + 1 if now_s - answered_at_s <= soon_s else 0
         return self._in_a_row >= _TIMES_IN_A_ROW

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import tzinfo
 
 from logengine.errors import InvalidFilter
-from logengine.filtering.evaluation import Evaluation
-from logengine.filtering.syntax import all_of, parse
 from logengine.format.block import Block
+from logengine.format.search_filter import Literals
 from logengine.local_zone import LOCAL_ZONE
 from logengine.reading.required_literal import required_literal
-from logengine.reading.search import ALL_LINES, Search, search_for
+from logengine.reading.search import ALL_LINES, Search
 
 Patterns = str | bytes | Iterable[str | bytes] | None
 
@@ -58,6 +57,11 @@ class Where:
     """
 
     def __init__(self, *texts: str, zone: tzinfo = LOCAL_ZONE) -> None:
+        # Loaded on first use: a command without an expression starts faster.
+        from logengine.filtering.evaluation import Evaluation
+        from logengine.filtering.syntax import all_of, parse
+        from logengine.reading.expression_search import search_for
+
         expression = all_of([parse(text, zone) for text in texts])
         self.search = search_for(expression)
         self.holds = Evaluation(expression, zone).holds
@@ -117,6 +121,15 @@ class Filter:
     def chooses_all(self) -> bool:
         """Whether every record is chosen."""
         return not (self._conditions or self._excluding)
+
+    @property
+    def literals(self) -> Literals:
+        """Every chosen line contains, of each of these, at least one literal.
+
+        Only the case of ASCII letters may differ.
+        """
+        searches = [each.search for each in self._conditions]
+        return [each.literals for each in searches if each.literals and not each.patterns]
 
     def choose(self, block: Block) -> Iterator[Block]:
         """The chosen records of a block, as blocks of adjacent records."""

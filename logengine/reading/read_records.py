@@ -226,6 +226,7 @@ class Reading:
             report,
             self._passed.get(stream, 0) + 1,
             reports_removed=stream in self._after,
+            literals=self._chosen.literals,
         )
 
     def _blocks(self, reader: StreamReader) -> Iterator[Block]:

@@ -18,8 +18,10 @@ from typing import TypeVar
 
 from msgspec import UNSET
 
+from logengine.disk.search_filters import FrameSearch
 from logengine.disk.segment_file import (
     DamagedRecords,
+    MayMatch,
     Parts,
     list_segments,
     read_wanted,
@@ -28,6 +30,7 @@ from logengine.disk.segment_file import (
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block, Record
 from logengine.format.cover import COVER_SEGMENTS_MAX
+from logengine.format.search_filter import Literals, Search
 from logengine.format.segment import (
     Gap,
     Header,
@@ -64,7 +67,8 @@ class StreamReader:
     """Reads one stream forward. `next_seq` is where it continues.
 
     With `reports_removed`, everything from there on is wanted, and records that no longer exist are
-    reported. Without it, that starts with the first record that is returned.
+    reported. Without it, that starts with the first record that is returned. Records without the
+    `literals` need not be returned: frames of sealed segments without them are not read.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class StreamReader:
         next_seq: int = 1,
         *,
         reports_removed: bool = False,
+        literals: Literals = (),
     ) -> None:
         self.stream = stream
         self.next_seq = next_seq
@@ -85,6 +90,12 @@ class StreamReader:
         self._reported: set[str] = set()
         self._vanished: set[int] = set()
         self._suspected: tuple[int, int] | None = None
+        # Messages from the threads that read ahead, to be reported by the caller's.
+        self._messages: deque[str] = deque()
+        search = Search(literals)
+        self._frames: FrameSearch | None = None
+        if search.can_skip:
+            self._frames = FrameSearch(data, stream, search, self._messages.append)
 
     @property
     def first_unreported(self) -> int:
@@ -270,8 +281,10 @@ class StreamReader:
         def wanted(header: Header) -> range:
             return wanted_frames(header, self.next_seq, times)
 
+        may_match = None if self._frames is None else self._frames.may_match
+
         def read(first: int) -> Segment:
-            return self._read(first, wanted)
+            return self._read(first, wanted, may_match)
 
         with closing(ReadAhead(firsts, read, _body_bytes)) as ahead:
             while stop is None or self.next_seq < stop:
@@ -279,6 +292,8 @@ class StreamReader:
                 if holding is None:
                     return
                 self._report_removed()
+                while self._messages:
+                    self._problem(self._messages.popleft())
                 header, parts = holding
                 if any(isinstance(part, DamagedRecords) for part in parts):
                     yield from self._read_damaged(firsts, header, parts, times, stop)
@@ -362,13 +377,15 @@ class StreamReader:
             if covered is not None:
                 yield from _blocks(covered[1])
 
-    def _read(self, first: int, wanted: Callable[[Header], range]) -> Segment:
+    def _read(
+        self, first: int, wanted: Callable[[Header], range], may_match: MayMatch | None = None
+    ) -> Segment:
         """Segment `first`; the plain file if the compressed one is damaged and both exist.
 
         Raises what `read_wanted` raises.
         """
         try:
-            return read_wanted(self._directory, first, wanted)
+            return read_wanted(self._directory, first, wanted, may_match)
         except DamagedSegment as damage:
             if damage.path.endswith(segment_name(first)):
                 raise  # this is the plain one

@@ -7,14 +7,18 @@ enough has arrived (`pipeline_bytes`), the next one is prepared; at most three a
 each of its streams, a batch waits for the last earlier batch that contains the stream, however far
 back that is. Entries planned on a batch that then fails return to the queue too, in order.
 
+Users with much pending are committed apart from those with little (`lanes`), so that nobody's one
+record waits for another user's megabytes.
+
 A failing stream keeps its records and retries after a pause that doubles, in a batch of failing
 streams only. The other streams neither wait for it nor fail with it. A stream that may drop its
 oldest segments on a full disk does so before it retries.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +29,7 @@ import structlog
 from logengine.errors import OutdatedPlan
 from logengine.format.producers import Producer
 from logengine.protocols.status import FailingStream
+from logengine.store.lanes import Lane, lane_of, large_users, may_start
 from logengine.store.pending import Barrier, Entry, Pending, Sender, addition_of
 from logengine.store.plan import PlannedSegment
 from logengine.store.settings import CommitConfig
@@ -39,7 +44,6 @@ from logengine.store.stream_locks import StreamLocks
 
 log = structlog.get_logger()
 
-_BATCHES_UNDER_WAY_MAX = 3
 # Commits that nobody waits for take at most about a twentieth of the time.
 _PAUSE_PER_COMMIT = 20
 _IN_LOOP_BYTES_MAX = 16 * 1024
@@ -63,7 +67,8 @@ class _Batch:
     taken: Mapping[str, list[Entry]]
     planned: Mapping[str, PlannedSegment]
     done: asyncio.Future[None]  # its senders are notified, or its entries are queued again
-    retries: bool  # it contains failing streams only
+    lane: Lane | None  # None if it contains failing streams only, and retries them
+    is_beside_large: bool
 
 
 class Committer:
@@ -108,7 +113,7 @@ class Committer:
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
         self._dropped = 0
-        self._was_quick = False
+        self.commit_s = math.inf  # how long the last commit took
         self._idle = asyncio.Event()
         self._idle.set()
         self.pending_bytes = 0
@@ -313,12 +318,13 @@ class Committer:
         self._pump_due = False
         if self._closed:
             return
-        if self._failing and self._may_retry() and (taken := self._take(failing=True)):
-            self._start(taken, retries=True)
+        if self._failing and self._may_retry() and (taken := self._take(None)):
+            self._start(taken, None, is_awaited=True)
         # Read once: if the pause ended between two looks, neither would start what waits.
-        now_s = self._loop.time()
-        while self._may_start(now_s) and (taken := self._take(failing=False)):
-            self._start(taken, retries=False)
+        now_s, is_awaited = self._loop.time(), self._is_asked or self._hurries
+        for lane in Lane:
+            while self._may_start(lane, now_s) and (taken := self._take(lane)):
+                self._start(taken, lane, is_awaited=is_awaited)
         if not self._is_due(now_s) and any(each.entries for each in self._pending.values()):
             self._pump_after_pause()
         # A stream that only awaits recovery does not prevent idle.
@@ -326,19 +332,19 @@ class Committer:
             self._idle.set()
 
     def _may_retry(self) -> bool:
-        return not any(batch.retries for batch in self._under_way)
+        return not any(batch.lane is None for batch in self._under_way)
 
-    def _may_start(self, now_s: float) -> bool:
-        under_way = sum(not batch.retries for batch in self._under_way)
-        if not under_way:
-            return self._is_due(now_s)
-        return (
-            under_way < _BATCHES_UNDER_WAY_MAX
-            and self._waiting_bytes >= self._config.pipeline_bytes
+    def _may_start(self, lane: Lane, now_s: float) -> bool:
+        return may_start(
+            sum(batch.lane is lane for batch in self._under_way),
+            sum(batch.lane not in (lane, None) for batch in self._under_way),
+            is_due=self._is_due(now_s),
+            is_enough=self._waiting_bytes >= self._config.pipeline_bytes,
+            is_shared=self._is_shared,
         )
 
     def _is_due(self, now_s: float) -> bool:
-        """Whether a batch starts now if there is none under way."""
+        """Whether a batch starts now if there is none of its lane under way."""
         return (
             self._is_asked
             or self._hurries
@@ -346,14 +352,24 @@ class Committer:
             or now_s >= self._next_s
         )
 
-    def _take(self, *, failing: bool) -> dict[str, list[Entry]]:
-        """The next batch: the waiting entries of each eligible stream, up to `max_batch` in all."""
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several users have something that is not durable yet."""
+        return len(self._bytes_of_uids) > 1
+
+    def _take(self, lane: Lane | None) -> dict[str, list[Entry]]:
+        """The next batch: the waiting entries of each eligible stream, up to `max_batch` in all.
+
+        Only streams of `lane` are eligible, or if that is None, the failing ones.
+        """
         taken: dict[str, list[Entry]] = {}
         room = self._config.max_batch
+        is_in_lane = self._lane_rule(lane) if lane else None
+        leaves_some = False
         for stream, pending in list(self._pending.items()):
             if room <= 0:
                 break
-            if (stream in self._failing) is not failing:
+            if (stream in self._failing) is not (lane is None):
                 continue
             is_waiting = pending.resting or pending.recovering or self._stream_locks.is_held(stream)
             if is_waiting or not (pending.entries or pending.wants_recovery):
@@ -363,17 +379,45 @@ class Committer:
                 continue
             if not pending.entries:
                 continue
+            if is_in_lane and not is_in_lane(stream, pending):
+                leaves_some = True
+                continue
             taken[stream], taken_bytes = pending.take(room)
             room -= taken_bytes
             # Move the stream to the end, so that full batches starve no stream.
             del self._pending[stream]
             self._pending[stream] = pending
         self._waiting_bytes -= self._config.max_batch - room
-        if room > 0 and not failing:
+        if room > 0 and lane and not leaves_some:
             self._is_asked = False
         return taken
 
-    def _start(self, taken: Mapping[str, list[Entry]], *, retries: bool) -> None:
+    def _lane_rule(self, lane: Lane) -> Callable[[str, Pending], bool]:
+        """Returns what decides whether a stream with waiting entries is in `lane` now."""
+        large = large_users(
+            self._bytes_of_uids,
+            self._owners,
+            len(self._pending),
+            max_batch=self._config.max_batch,
+        )
+        before = [batch.taken for batch in self._under_way if batch.lane is Lane.LARGE]
+
+        def is_in_lane(stream: str, pending: Pending) -> bool:
+            follows_large = any(stream in taken for taken in before)
+            uids = (entry.sender.uid for entry in pending.entries)
+            return lane_of(uids, large, follows_large=follows_large) is lane
+
+        return is_in_lane
+
+    def _owners(self) -> Iterator[int]:
+        """Yields a user for each stream in which something waits: the one who waits longest."""
+        for pending in self._pending.values():
+            if pending.entries:
+                yield pending.entries[0].sender.uid
+
+    def _start(
+        self, taken: Mapping[str, list[Entry]], lane: Lane | None, *, is_awaited: bool
+    ) -> None:
         planned = {
             stream: self._store.plan(
                 stream,
@@ -383,10 +427,27 @@ class Committer:
             for stream, entries in taken.items()
         }
         before = self._last_under_way(taken)
-        batch = _Batch(taken, planned, self._loop.create_future(), retries)
-        in_loop = not (self._under_way or retries) and self._may_wait_for(batch)
+        is_beside_large = lane is Lane.SMALL and any(
+            batch.lane is Lane.LARGE for batch in self._under_way
+        )
+        batch = _Batch(taken, planned, self._loop.create_future(), lane, is_beside_large)
+        is_only = not self._under_way and lane is not None
+        in_loop = is_only and self._may_wait_for(batch, is_awaited=is_awaited)
         self._under_way.append(batch)
-        self._spawn(self._commit(batch, before, in_loop=in_loop))
+        if not (in_loop and self._has_committed(batch)):
+            self._spawn(self._commit(batch, before, in_loop=in_loop))
+
+    def _has_committed(self, batch: _Batch) -> bool:
+        """Commits a small batch without a task. Returns False if it takes more."""
+        began_s = time.perf_counter()
+        try:
+            failed = self._store.commit_alone(batch.planned)
+            if failed is None:
+                return False
+            self._finish(batch, failed, time.perf_counter() - began_s)
+        except Exception as error:  # noqa: BLE001 - raised in the task group, as from `_commit`
+            self._spawn(_raise(error))
+        return True
 
     def _is_in_use(self, stream: str, producer: Producer) -> bool:
         return self.is_connected(stream, producer) or self._pending[stream].has_records_of(producer)
@@ -405,9 +466,13 @@ class Committer:
         self, batch: _Batch, before: Collection[asyncio.Future[None]], *, in_loop: bool
     ) -> None:
         began = time.perf_counter()
-        failed = await self._store.commit(batch.planned, before, in_loop=in_loop)
-        took_s = time.perf_counter() - began
-        self._was_quick = took_s < self._config.in_loop_below
+        failed = await self._store.commit(
+            batch.planned, before, in_loop=in_loop, beside_large=batch.is_beside_large
+        )
+        self._finish(batch, failed, time.perf_counter() - began)
+
+    def _finish(self, batch: _Batch, failed: Mapping[str, Exception], took_s: float) -> None:
+        self.commit_s = took_s
         self._under_way.remove(batch)
         for stream, entries in batch.taken.items():
             error = failed.get(stream)
@@ -418,22 +483,28 @@ class Committer:
         self._stream_locks.let_through(batch.taken)
         if any(planned.plan for planned in batch.planned.values()):
             self.totals.batches += 1
-            self._next_s = self._loop.time() + min(self._config.linger, _PAUSE_PER_COMMIT * took_s)
+            if not (batch.lane is Lane.LARGE and self._is_shared):
+                pause_s = min(self._config.linger, _PAUSE_PER_COMMIT * took_s)
+                self._next_s = self._loop.time() + pause_s
         batch.done.set_result(None)
         self._pump()
         self._on_room()
 
-    def _may_wait_for(self, batch: _Batch) -> bool:
+    def _may_wait_for(self, batch: _Batch, *, is_awaited: bool) -> bool:
         """Whether the event loop commits `batch` itself instead of using a thread.
 
         This acknowledges a single record at idle a third sooner. The loop blocks meanwhile, so
-        the previous commit must have been quick. A chunk of many records goes to a thread: more
-        will have arrived after it.
+        the previous commit must have been quick. If somebody waits, a chunk of many records goes to
+        a thread: more will have arrived after it. If nobody does, they wait for the next commit
+        anyway, and a thread would compete with the loop for the interpreter.
         """
-        if not self._was_quick or self._waiting_bytes or len(batch.taken) > 1:
+        is_slow = self.commit_s >= self._config.in_loop_below
+        if is_slow or self._waiting_bytes or len(batch.taken) > 1:
             return False
         (entries,) = batch.taken.values()
-        return len(entries) == 1 and len(entries[0].body) <= _IN_LOOP_BYTES_MAX
+        if len(entries) > 1 and is_awaited:
+            return False
+        return sum(len(entry.body) for entry in entries) <= _IN_LOOP_BYTES_MAX
 
     def _succeeded(self, stream: str, entries: list[Entry]) -> None:
         pending = self._pending[stream]
@@ -589,3 +660,7 @@ class Committer:
         task = self._task_group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _raise(error: Exception) -> None:
+    raise error

@@ -18,6 +18,7 @@ from logengine.disk.segment_file import list_streams, not_streams
 from logengine.errors import DataDirectoryIncomplete
 from logengine.store.plan import StreamState
 from logengine.store.stream import Recovery, recover
+from logengine.store.writers_ahead import WritersAhead
 
 log = structlog.get_logger()
 
@@ -34,6 +35,10 @@ class OpenedData:
     marks: DurableMarks
     rewrite_limit: int
     recovered: dict[str, Recovery | OSError] = field(default_factory=dict)
+    ahead: WritersAhead = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ahead = WritersAhead(self.locked.directory)
 
     @property
     def directory(self) -> Directory:
@@ -67,6 +72,7 @@ class OpenedData:
 
     def close(self, *, is_in_doubt: bool) -> None:
         """Unlocks the directory; records a clean stop unless the directory `is_in_doubt`."""
+        self.ahead.close()
         if not (is_in_doubt or self.crash_mark.names.unsynced):
             self.marks.end()
             self.crash_mark.end()

@@ -25,6 +25,7 @@ from logengine.disk.data_directory import create_data_directory
 from logengine.disk.directory import Directory, create_directories
 from logengine.disk.durable_mark import DurableMarks
 from logengine.disk.durable_names import DurableNames
+from logengine.disk.early_writer import EarlyWriter
 from logengine.disk.file_system import risks_at
 from logengine.errors import DataDirectoryUnseen, OutdatedPlan
 from logengine.format.producers import Producer, number_of
@@ -35,6 +36,7 @@ from logengine.store.plan import Addition, PlannedSegment, SegmentPlan, StreamSt
 from logengine.store.publication import Publication, StreamCommit
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
+from logengine.store.writers_ahead import KEPT_S, WriterAhead
 
 log = structlog.get_logger()
 
@@ -83,8 +85,12 @@ class Store:
         limits: LimitsConfig | None = None,
         *,
         boot_id: str | None = None,
+        small_executor: Executor | None = None,
     ) -> None:
-        """`boot_id` overrides the kernel's identifier of this boot."""
+        """`boot_id` overrides the kernel's identifier of this boot.
+
+        `small_executor` has threads for commits that must not queue for those of `executor`.
+        """
         self.path = data
         self._opened: OpenedData | None = None
         # Why no stream can be committed now.
@@ -95,6 +101,7 @@ class Store:
         self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._executor = executor
+        self._small_executor = small_executor or executor
         self._config = commit or CommitConfig()
         self._limits = limits or LimitsConfig()
         self._durable: dict[str, StreamState] = {}
@@ -119,6 +126,9 @@ class Store:
         self._removed: set[str] = set()
         self._catching_up: asyncio.TimerHandle | None = None
         self._catch_up_s = _CATCH_UP_S
+        # The last commit alone, until its mark is moved.
+        self._unmarked: SegmentPlan | None = None
+        self._dropping: asyncio.TimerHandle | None = None
         self._observer: StoreObserver | None = None
         self._seen_unusable = asyncio.Event()
 
@@ -153,6 +163,7 @@ class Store:
         if self.unusable is None:
             return None
         await self._until_left_alone()
+        self._move_mark()
         before = self._opened
         try:
             if before is not None:
@@ -250,9 +261,12 @@ class Store:
 
     def close(self) -> None:
         """Unlocks the data directory, and records a clean stop if nothing is in doubt."""
+        self._move_mark()
         opened, self._opened = self._opened, None
-        if self._catching_up is not None:
-            self._catching_up.cancel()
+        for timer in (self._catching_up, self._dropping):
+            if timer is not None:
+                timer.cancel()
+        self._dropping = None
         if opened is not None:
             opened.close(is_in_doubt=self._is_in_doubt(opened))
             opened.directory.close()
@@ -461,21 +475,24 @@ class Store:
         before: Iterable[Awaitable[object]] = (),
         *,
         in_loop: bool = False,
+        beside_large: bool = False,
     ) -> dict[str, Exception]:
         """Makes the planned segments durable; returns the streams that failed, with the reason.
 
         `in_loop` commits in the event loop's own thread, which blocks meanwhile but saves two
-        thread hops.
+        thread hops. `beside_large` uses the threads that large commits leave alone.
         `before` are earlier commits under way that share a stream with `planned`. Nothing is
         published until everything in this commit is written and fsynced and those commits have
         finished. A stream that failed in one of them fails here with `OutdatedPlan`: its plan was
         made on a state that never became durable.
         """
         self._under_way += 1
+        self._move_mark()
         before = list(before)
+        executor = self._small_executor if beside_large else self._executor
         async with AsyncExitStack() as stack:
             publication = await stack.enter_async_context(
-                Publication(None if in_loop else self._executor, self._config.threads)
+                Publication(None if in_loop else executor, self._config.threads)
             )
             commits = [
                 await stack.enter_async_context(
@@ -508,6 +525,88 @@ class Store:
         self._settle(planned, failed)
         self._under_way -= 1
         return failed
+
+    def commit_alone(self, planned: Mapping[str, PlannedSegment]) -> dict[str, Exception] | None:
+        """Commits a single segment in this thread, as `commit` does, if nothing else is under way.
+
+        Returns None, and does nothing, if there are several segments or something has to be begun
+        for this one. Without an exit stack and a task: between two syncs the caches are cold, and
+        the code of both costs more than the writer's own.
+        """
+        if len(planned) != 1:
+            return None
+        ((stream, segment),) = planned.items()
+        plan, opened = segment.plan, self._opened
+        assert opened is not None, "the store is not open"
+        if plan is None or not (self._has_directory(stream) and opened.marks.has_begun(stream)):
+            return None
+        self._under_way += 1
+        self._move_mark()
+        failure = self.look() or self._mark() or self._outdated(segment)
+        if failure is None:
+            ahead = self._writer_ahead(opened, plan)
+            writer = SegmentWriter(
+                self.data,
+                plan,
+                names=self.names,
+                direct_above=self._config.direct_above,
+                ahead=ahead,
+            )
+            try:
+                writer.publish()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the stream failed
+                writer.abort()
+                failure = error
+            else:
+                self._unmarked = plan
+                asyncio.get_running_loop().call_soon(self._after_ack, opened, plan)
+        failed = {} if failure is None else {stream: failure}
+        self._note_removed(failed)
+        self._settle(planned, failed)
+        self._under_way -= 1
+        return failed
+
+    def _writer_ahead(self, opened: OpenedData, plan: SegmentPlan) -> EarlyWriter | None:
+        if self.names.may_remove_from(plan.stream):
+            return opened.ahead.take(plan.stream, plan.file_name)
+        # A failed sync, such as a compaction's, may have lost the temp's name.
+        if (ahead := opened.ahead.let_go(plan.stream)) is not None:
+            self._close_in_thread([ahead])
+        return None
+
+    def _after_ack(self, opened: OpenedData, plan: SegmentPlan) -> None:
+        """Does for a commit alone what can wait until its sender has the ack."""
+        if self._opened is not opened:
+            return  # closed, or replaced
+        self._move_mark()
+        self.tell_followers()
+        if self._may_end(plan.stream) and self.names.may_remove_from(plan.stream):
+            loop = asyncio.get_running_loop()
+            opened.ahead.committed(plan.stream, plan.file_name, loop.time())
+            if self._dropping is None:
+                self._dropping = loop.call_later(KEPT_S, self._drop_idle)
+
+    def _move_mark(self) -> None:
+        """Moves the mark of the last commit alone, if that was not done yet."""
+        if self._unmarked is not None:
+            plan, self._unmarked = self._unmarked, None
+            self._marks.move(plan.stream, plan.last, plan.first)
+
+    def _drop_idle(self) -> None:
+        """Closes writers ahead that were not used for a while."""
+        self._dropping = None
+        if self._opened is None:
+            return
+        ahead, loop = self._opened.ahead, asyncio.get_running_loop()
+        self._close_in_thread(ahead.left_over(loop.time()))
+        if not ahead.is_empty:
+            self._dropping = loop.call_later(KEPT_S, self._drop_idle)
+
+    def _close_in_thread(self, writers: Sequence[WriterAhead]) -> None:
+        # The disk may hang, and the loop must not wait for it.
+        loop = asyncio.get_running_loop()
+        for writer in writers:
+            loop.run_in_executor(self._executor, writer.close)
 
     def _is_there(self, stream: str) -> bool:
         try:
@@ -649,6 +748,8 @@ class Store:
         for stream, segment in planned.items():
             self._unsettled[stream] -= 1
             if stream in failed:
+                if self._opened and (ahead := self._opened.ahead.let_go(stream)):
+                    self._close_in_thread([ahead])
                 if segment.plan is not None and not isinstance(failed[stream], OutdatedPlan):
                     self._uncertain.add(stream)
                 self._set_planned(stream, self._durable[stream])
@@ -678,6 +779,8 @@ class Store:
 
     def _evict_active_segments(self) -> None:
         """Ends active segments, least recently used first, until the cache is within its limit."""
+        if self._active_bytes <= self._limits.active_cache:
+            return  # without a copy of what may be thousands of names
         for stream in list(self._planned):
             if self._active_bytes <= self._limits.active_cache:
                 return

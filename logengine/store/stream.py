@@ -28,6 +28,7 @@ from logengine.format.segment import Header, segment_name
 from logengine.store.drop_oldest import StoredSegment, oldest_to_drop
 from logengine.store.plan import Found, RecoveryPlan, StreamState, plan_recovery, with_active
 
+PERMISSIONS = 0o640  # of a segment's file, less the umask
 _COPIED_AT_ONCE_BYTES = 1024 * 1024
 _LACKS_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -345,8 +346,9 @@ class SegmentWriter:
     The stream's directory must exist, durably, before the first step. Each step runs the steps
     before it if needed, and none runs twice. A file of more than `direct_above` bytes is written
     past the page cache; `pace` is called after each piece with its size in bytes, and may sleep.
-    `on_durable` is called once the segment is durable, and must not raise. Raises
-    `AtomicWriteError`, and what `pace` raises; after that, only `abort` may be called.
+    `on_durable` is called once the segment is durable, and must not raise. `ahead` is a writer that
+    is open already, for the plan's file. Raises `AtomicWriteError`, and what `pace` raises; after
+    that, only `abort` may be called.
     """
 
     def __init__(
@@ -358,19 +360,21 @@ class SegmentWriter:
         direct_above: int,
         pace: Callable[[int], None] | None = None,
         on_durable: Callable[[], None] = lambda: None,
+        ahead: AtomicWriter | None = None,
     ) -> None:
         self.plan = plan
         self._on_durable = on_durable
         self._pace = pace
         self._names = names
         self._direct_above = direct_above
-        self._writer = AtomicWriter(
+        self._writer = ahead or AtomicWriter(
             os.path.join(str(data), plan.stream, plan.file_name),
             "wb",
             buffering=0,
-            permissions=0o640,
+            permissions=PERMISSIONS,
             open_directory=partial(_open_stream, data, plan.stream),
         )
+        self._is_open = ahead is not None
         self._is_written = False
 
     def prepare(self) -> None:
@@ -382,7 +386,8 @@ class SegmentWriter:
         if self._is_written:
             return
         try:
-            self._writer.open()
+            if not self._is_open:
+                self._writer.open()
             pieces = self.plan.render()
             directly = sum(map(len, pieces)) > self._direct_above
             self._writer.write_buffers(pieces, directly=directly, pace=self._pace)

@@ -246,7 +246,6 @@ class _StreamBackup:
             if same >= _SAME_FAULT_MAX:
                 break
             time.sleep(min(_PAUSE_S_MAX, _PAUSE_S_MIN * 2**same))
-        self._into.sync()
         return self._result(fault)
 
     def _missing_oldest(self) -> Fault | None:

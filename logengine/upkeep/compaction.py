@@ -9,6 +9,7 @@ segments meanwhile, what was made of them is discarded.
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -37,6 +38,7 @@ from logengine.upkeep.compaction_plan import (
 )
 from logengine.upkeep.retention import Retainer
 from logengine.upkeep.rewrite import CompactionStopped, Rewriter
+from logengine.upkeep.search_filter_builder import SearchFilterBuilder
 from logengine.upkeep.survey import Leftover, Survey, survey
 
 log = structlog.get_logger()
@@ -49,6 +51,10 @@ _RETRY_S_MAX = 60.0
 # How often streams are checked for having gone quiet or being due for a retry.
 _SCAN_EVERY_S_MIN = 0.001
 _SCAN_EVERY_S_MAX = 5.0
+# The share of a core for building search filters, while commits arrive and otherwise.
+_FILTER_SHARE_BUSY = 0.05
+_FILTER_SHARE = 0.5
+_BUSY_FOR_S = 1.0
 
 Result = TypeVar("Result")
 
@@ -127,6 +133,7 @@ class Compactor:
         clock: Callable[[], float] = time.monotonic,
         retainer: Retainer | None = None,
         totals: CompactionTotals | None = None,
+        filters: SearchFilterBuilder | None = None,
         retry_min_s: float = _RETRY_S_MIN,
         retry_max_s: float = _RETRY_S_MAX,
     ) -> None:
@@ -138,6 +145,9 @@ class Compactor:
         self._executor = executor
         self._clock = clock
         self._retainer = retainer
+        self._filters = filters
+        self._filter_at = 0.0
+        self._committed_at = 0.0
         self._retry_min_s = retry_min_s
         self._retry_max_s = retry_max_s
         self._retain_at = 0.0
@@ -177,6 +187,8 @@ class Compactor:
             stream = next(iter(self._due))
             del self._due[stream]
             await self._take_turn(stream, self._known[stream])
+        elif self._filters is not None and self._filters.has_work and self._filter_in_s() <= 0:
+            await self._build(self._filters)
         else:
             await self._wait()
 
@@ -196,7 +208,7 @@ class Compactor:
         known = self._known.get(plan.stream)
         if known is None:
             known = self._known[plan.stream] = _Known(0.0)
-        known.touched_at = self._clock()
+        known.touched_at = self._committed_at = self._clock()
         known.commits += 1
         known.is_settled = False
         if known.newest is not None and known.newest.first != plan.first:
@@ -206,6 +218,7 @@ class Compactor:
 
     def oldest_dropped(self, stream: str) -> None:
         """Forgets what was known about the oldest segments of a stream."""
+        self._changed(stream)
         known = self._known.get(stream)
         if known is not None:
             known.drops += 1
@@ -241,8 +254,33 @@ class Compactor:
         self._woken.clear()
         if not self._stopping:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._look_every_s):
+                async with asyncio.timeout(min(self._look_every_s, self._filter_in_s())):
                     await self._woken.wait()
+
+    def _filter_in_s(self) -> float:
+        """Returns how long to wait before the next search filter; infinite if none is missing."""
+        if self._filters is None or not self._filters.has_work:
+            return math.inf
+        return self._filter_at - self._clock()
+
+    async def _build(self, filters: SearchFilterBuilder) -> None:
+        """Does one step for search filters, and sets the pause after it."""
+        begun_at = self._clock()
+        try:
+            await self._in_thread(filters.step, self._rewriter.pace.rest)
+        except CompactionStopped:
+            return
+        except (OSError, LogEngineError) as error:
+            log.warning("search_filters_failed", error=str(error))
+        now = self._clock()
+        is_busy = now - self._committed_at < _BUSY_FOR_S
+        share = _FILTER_SHARE_BUSY if is_busy else _FILTER_SHARE
+        self._filter_at = now + (now - begun_at) * (1 / share - 1)
+
+    def _changed(self, stream: str) -> None:
+        """Notes that the sealed segments of a stream are others than before."""
+        if self._filters is not None:
+            self._filters.changed(stream)
 
     def _is_quiet(self, known: _Known) -> bool:
         quiet_s = self._clock() - known.touched_at
@@ -340,6 +378,7 @@ class Compactor:
                 if not is_removed:
                     continue
                 self.totals.removed += 1
+                self._changed(removal.stream)
                 if removal.passed_over:
                     log.warning(
                         "removed_before_it_was_read",
@@ -386,6 +425,7 @@ class Compactor:
         await self._publish(stream, writer, names, covered)
         found.sealed, found.seal_from = header, found.behind_empty(header.last + 1)
         del found.parts[at : at + len(parts)]
+        self._changed(stream)
         self.totals.seals += 1
         self.totals.sealed_bytes += header.bytes
         self._retain_at = 0.0

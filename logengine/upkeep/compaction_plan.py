@@ -62,6 +62,7 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     max_rate: Size = Size(96 * MiB)
     level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
     seal_key: str = ""
+    search_filters: bool = True
 
     @property
     def small_bytes(self) -> int:

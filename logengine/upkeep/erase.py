@@ -19,7 +19,9 @@ from typing import NamedTuple
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import Directory, create_directory, sync_directory
 from logengine.disk.durable_names import DurableNames
+from logengine.disk.search_filters import filters_directory, filters_name
 from logengine.disk.segment_file import SEGMENT_BYTES_MAX, Content, read_as_stored
+from logengine.disk.temp_file import TEMP_PREFIX, TEMP_SUFFIX
 from logengine.disk.writes import write_all
 from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain, UnexpectedFile
 from logengine.format.block import Block
@@ -128,6 +130,7 @@ class Erasure:
                     found.header_sha256,
                     self._sign,
                 )
+                _destroy_filters(self._data, self._stream, affected.name, patience_s)
                 self._put_aside(directory, affected.name)
                 writer = _replacing(directory, affected.name)
                 with self._names.published_by(writer, self._stream):
@@ -240,6 +243,25 @@ def _destroy(data: Path, patience_s: float) -> None:
                 _overwrite(erasing, name, patience_s)
             erasing.unlink(name)
             erasing.sync()
+
+
+def _destroy_filters(data: Path, stream: str, name: str, patience_s: float) -> None:
+    """Overwrites and removes the search filters of a segment's file, and unfinished ones.
+
+    This is done before the segment is replaced, so an erasure that is killed leaves none.
+    """
+    first = first_of_name(name)
+    with filters_directory(data, stream) as filters:
+        if filters is None or first is None:
+            return
+        there = filters_name(first)
+        with contextlib.suppress(FileNotFoundError):
+            # Under a temp file's name, no reader opens it.
+            filters.replace(there, f"{TEMP_PREFIX}{there}{TEMP_SUFFIX}")
+        for left in filter(is_temp_name, filters.names()):
+            _overwrite(filters, left, patience_s)
+            filters.unlink(left)
+        filters.sync()
 
 
 def _first_name(erasing: Directory, name: str) -> tuple[str, str]:

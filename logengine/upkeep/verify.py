@@ -212,7 +212,7 @@ def _overlap(before: Header, after: Header, path: str) -> Finding:
 
 def _strangers(directory: Path) -> Iterator[Finding]:
     with Directory.open_itself(directory) as within:
-        names = sorted(within.names())
+        names = sorted(name for name in within.names() if not _is_empty_temp(within, name))
     compressed = {first_of_name(name) for name in names if name.endswith(COMPRESSED_SUFFIX)}
     for name in names:
         path = str(directory / name)
@@ -225,6 +225,16 @@ def _strangers(directory: Path) -> Iterator[Finding]:
         else:
             continue
         yield Finding(path, what, harmless=True)
+
+
+def _is_empty_temp(within: Directory, name: str) -> bool:
+    """Returns whether a name is that of a temp without content; a daemon keeps some for later."""
+    if not is_temp_name(name):
+        return False
+    try:
+        return within.stat(name, follow_links=False).st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def check_segment(header: Header, body: bytes, path: str) -> Iterator[Finding]:

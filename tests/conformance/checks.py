@@ -49,6 +49,16 @@ def expect_next(found: int, expected: int) -> None:
         raise Failed(f"next {found}", str(expected))
 
 
+def producer_with_three_acked(server: Server) -> str:
+    """A new producer whose first three records were acknowledged."""
+    producer = new_producer()
+    with server.connected() as sender:
+        sender.hello(producer=producer)
+        sender.send(lines(1, 3))
+        sender.wait_for_ack(3)
+    return producer
+
+
 @check("a hello is welcomed, with next 1 if it names no producer")
 def _(server: Server) -> None:
     with server.connected() as sender:
@@ -226,11 +236,7 @@ def _(server: Server) -> None:
 
 @check("numbers belong to a producer of a stream")
 def _(server: Server) -> None:
-    producer = new_producer()
-    with server.connected() as sender:
-        sender.hello(producer=producer)
-        sender.send(lines(1, 3))
-        sender.wait_for_ack(3)
+    producer = producer_with_three_acked(server)
     with server.connected() as sender:
         expect_next(sender.hello(producer=producer, stream=OTHER_STREAM), 1)
 
@@ -264,11 +270,7 @@ def _(server: Server) -> None:
 
 @check("next is what is known or first, whichever is more")
 def _(server: Server) -> None:
-    producer = new_producer()
-    with server.connected() as sender:
-        sender.hello(producer=producer)
-        sender.send(lines(1, 3))
-        sender.wait_for_ack(3)
+    producer = producer_with_three_acked(server)
     for first, expected in ((1, 4), (4, 4), (10, 10)):
         with server.connected() as sender:
             expect_next(sender.hello(producer=producer, first=first), expected)
@@ -278,11 +280,7 @@ def _(server: Server) -> None:
 
 @check("a welcome says what is known of a producer")
 def _(server: Server) -> None:
-    producer = new_producer()
-    with server.connected() as sender:
-        sender.hello(producer=producer)
-        sender.send(lines(1, 3))
-        sender.wait_for_ack(3)
+    producer = producer_with_three_acked(server)
     for name, first, expected in ((producer, 1, 3), (producer, 10, 3), (new_producer(), 10, 0)):
         with server.connected() as sender:
             sender.send(hello_line(producer=name, first=first))

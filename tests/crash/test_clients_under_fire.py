@@ -129,10 +129,12 @@ def check_interruptions(records: list[dict[str, Any]]) -> str:
     )
 
 
+@pytest.mark.disk
 def test_every_record_is_stored_once_whoever_is_killed(root: Path) -> None:
     print(under_fire(root, 40_000, kill_every_s=(0.05, 0.4), client_kills=0.3, pause_s=0.05))
 
 
+@pytest.mark.disk
 def test_every_record_is_stored_once_whatever_interrupts_it(root: Path) -> None:
     fire = under_fire(
         root,
@@ -146,6 +148,7 @@ def test_every_record_is_stored_once_whatever_interrupts_it(root: Path) -> None:
 
 
 @pytest.mark.campaign
+@pytest.mark.disk
 def test_a_million_records_are_stored_once_whatever_interrupts_them(root: Path) -> None:
     fire = under_fire(
         root,
@@ -159,5 +162,6 @@ def test_a_million_records_are_stored_once_whatever_interrupts_them(root: Path) 
 
 
 @pytest.mark.campaign
+@pytest.mark.disk
 def test_a_million_records_are_stored_once_whoever_is_killed(root: Path) -> None:
     print(under_fire(root, 1_000_000, kill_every_s=(0.2, 2.0), client_kills=0.1, pause_s=0.05))

@@ -46,11 +46,14 @@ def fail_runs(
     return total
 
 
-def test_no_failing_call_breaks_a_promise() -> None:
-    report = fail_runs(range(SEED, SEED + 6), share=0.04, cut=0.1, records=6)
+# In parts, which several processes share.
+@pytest.mark.parametrize("part", range(3))
+def test_no_failing_call_breaks_a_promise(part: int) -> None:
+    seeds = range(SEED + 2 * part, SEED + 2 * (part + 1))
+    report = fail_runs(seeds, share=0.04, cut=0.1, records=6)
     print(report)
     assert not report.violations
-    assert report.faults > 100
+    assert report.faults > 30
 
 
 @pytest.mark.campaign

@@ -101,6 +101,7 @@ def _under_fire(
     )
 
 
+@pytest.mark.disk
 def test_nothing_acked_is_lost_or_doubled_by_kills(root: Path) -> None:
     inputs = []
     for number in range(SENDERS):

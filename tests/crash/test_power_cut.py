@@ -46,11 +46,14 @@ def cut_runs(
     return total
 
 
-def test_no_cut_breaks_a_promise() -> None:
-    report = cut_runs(range(SEED, SEED + 70), streams=3, records=10)
+# In parts, which several processes share.
+@pytest.mark.parametrize("part", range(7))
+def test_no_cut_breaks_a_promise(part: int) -> None:
+    seeds = range(SEED + 10 * part, SEED + 10 * (part + 1))
+    report = cut_runs(seeds, streams=3, records=10)
     print(report)
     assert not report.violations
-    assert report.states > 5_000
+    assert report.states > 500
 
 
 @pytest.mark.campaign

@@ -39,6 +39,7 @@ def masked(text: str) -> str:
     return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
 
 
+@pytest.mark.disk
 def test_the_tour_prints_what_it_says(root: Path) -> None:
     steps = tour()
     assert len(steps) > 10

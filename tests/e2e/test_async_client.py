@@ -9,8 +9,9 @@ import pytest
 import uvloop
 
 from logengine import AsyncClient, ClientClosed, ClientFull, NotDurable, ProducerFenced
-from logengine.errors import DaemonUnavailable, LogEngineError
+from logengine.errors import DaemonUnavailable, LogEngineError, ProtocolError
 from tests.daemon import Daemon
+from tests.fake_server import FakeServer
 
 PATIENCE_S = 20.0
 
@@ -93,6 +94,47 @@ async def test_a_send_that_was_cancelled_took_nothing(root: Path) -> None:
         await client.close(timeout=0)
 
 
+async def test_a_send_that_was_cancelled_while_others_ran_took_nothing(daemon: Daemon) -> None:
+    async with AsyncClient("app", socket=daemon.socket) as client:
+        said = []
+        for n in range(1000):
+            sending = asyncio.create_task(client.send({"n": n}))
+            await asyncio.sleep(0)
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending
+                said.append(n)
+
+        async def send() -> None:
+            for n in range(1000, 2000):
+                await client.send({"n": n})
+                said.append(n)
+
+        all_of_them = asyncio.create_task(send())
+        await asyncio.sleep(0)
+        all_of_them.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await all_of_them
+    assert numbers(daemon) == said
+
+
+async def test_tasks_that_send_one_record_each_go_on_in_their_order(daemon: Daemon) -> None:
+    async with AsyncClient("app", socket=daemon.socket) as client:
+        await asyncio.gather(*(client.send({"n": n}) for n in range(1000)))
+    assert numbers(daemon) == list(range(1000))
+
+
+async def test_a_loop_in_another_thread_is_refused_while_the_first_one_runs(
+    daemon: Daemon,
+) -> None:
+    async with AsyncClient("app", socket=daemon.socket) as client:
+        await client.send({"n": 1})
+        with pytest.raises(LogEngineError, match="in use by an event loop in another thread"):
+            await asyncio.to_thread(lambda: asyncio.run(client.send({"n": 2})))
+        await client.send({"n": 3})
+    assert numbers(daemon) == [1, 3]
+
+
 @pytest.mark.parametrize("on_full", ["raise", "drop"])
 async def test_a_full_client_does_not_wait_where_it_is_not_to(root: Path, on_full: str) -> None:
     client = AsyncClient("app", socket=root / "socket", max_records=1, on_full=on_full)  # type: ignore[arg-type]
@@ -166,6 +208,34 @@ async def test_a_daemon_that_is_away_too_long_is_given_up(root: Path) -> None:
         await client.close()
     with pytest.raises(ClientClosed):
         await client.send({"n": 2})
+
+
+@pytest.mark.parametrize("fault", ["acks beyond what was sent", None])
+async def test_what_a_client_that_ended_by_an_error_has_left_is_in_its_spool(
+    root: Path, fault: str | None
+) -> None:
+    with contextlib.ExitStack() as stack:
+        if fault is not None:
+            stack.enter_context(contextlib.closing(FakeServer(root / "socket", fault)))
+        client = AsyncClient(
+            "app", socket=root / "socket", spool=root / "spool", producer="me", away_max=0.05
+        )
+        for n in range(10):
+            await client.send({"n": n})
+        expected = ProtocolError if fault else DaemonUnavailable
+        with pytest.raises(expected):
+            await client.flush(PATIENCE_S)
+        with pytest.raises(expected):
+            await client.close()
+    (root / "socket").unlink(missing_ok=True)
+    daemon = Daemon(root)
+    daemon.start()
+    with contextlib.closing(daemon):
+        async with AsyncClient(
+            "app", socket=daemon.socket, spool=root / "spool", producer="me"
+        ) as client:
+            await client.flush(PATIENCE_S)
+        assert numbers(daemon) == list(range(10))
 
 
 async def test_no_task_is_left_when_a_close_is_cancelled(root: Path) -> None:

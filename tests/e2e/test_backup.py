@@ -103,6 +103,7 @@ def busy(make_daemon: Callable[[str], Daemon]) -> Iterator[tuple[Daemon, Load]]:
         yield daemon, load
 
 
+@pytest.mark.disk
 def test_backups_under_load_are_whole(root: Path, make_daemon: Callable[[str], Daemon]) -> None:
     with busy(make_daemon) as (daemon, load):
         for number in range(BACKUPS):
@@ -172,15 +173,14 @@ def test_a_backup_that_is_killed_is_none(root: Path, make_daemon: Callable[[str]
     assert list(target.parent.iterdir()) == [target]
 
 
-@pytest.mark.skipif(
-    not MEMORY.is_dir() or MEMORY.stat().st_dev == Path("/tmp").stat().st_dev,
-    reason="needs two file systems",
-)
 def test_a_backup_on_another_file_system_is_a_copy(
-    tmp_path: Path, make_daemon: Callable[[str], Daemon]
+    disk_root: Path, make_daemon: Callable[[str], Daemon]
 ) -> None:
     with busy(make_daemon) as (daemon, load):
-        elsewhere = MEMORY if daemon.data.stat().st_dev != MEMORY.stat().st_dev else tmp_path
+        device = daemon.data.stat().st_dev
+        elsewhere = disk_root if disk_root.stat().st_dev != device else MEMORY
+        if not elsewhere.is_dir() or elsewhere.stat().st_dev == device:
+            pytest.skip("needs two file systems")
         target = elsewhere / f"logengine-backup-{os.getpid()}"
         acked = load.acked
         done = daemon.cli("backup", str(target))

@@ -25,6 +25,7 @@ from logengine.errors import (
     TooManyStreams,
 )
 from tests.daemon import Daemon, eventually
+from tests.fake_server import FakeServer
 
 PATIENCE_S = 20.0
 
@@ -179,6 +180,31 @@ def test_what_is_no_daemon_is_told_apart(root: Path) -> None:
                 client.flush(PATIENCE_S)
     with pytest.raises(ProtocolError):
         client.close()
+
+
+def test_what_a_client_that_ended_by_an_error_has_left_is_in_its_spool(root: Path) -> None:
+    with contextlib.closing(FakeServer(root / "socket", "acks beyond what was sent")):
+        client = Client("app", socket=root / "socket", spool=root / "spool", producer="me")
+        for n in range(10):
+            client.send({"n": n})
+        with pytest.raises(ProtocolError):
+            client.flush(PATIENCE_S)
+        with pytest.raises(ProtocolError):
+            client.close()
+    away = Client("app", socket=root / "nobody", spool=root / "spool", away_max=0.05)
+    away.send({"n": 10})
+    with pytest.raises(DaemonUnavailable):
+        away.flush(PATIENCE_S)
+    with pytest.raises(DaemonUnavailable):
+        away.close()
+    (root / "socket").unlink()
+    daemon = Daemon(root)
+    daemon.start()
+    with contextlib.closing(daemon):
+        with Client("app", socket=daemon.socket, spool=root / "spool", producer="me") as client:
+            client.flush(PATIENCE_S)
+            eventually(lambda: len(spools(root)) == 1, "the other spool to be sent")
+        assert sorted(numbers(daemon)) == list(range(11))
 
 
 def test_a_daemon_that_is_away_too_long_is_given_up(root: Path) -> None:

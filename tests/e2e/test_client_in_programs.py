@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import itertools
 import os
 import pickle
 import platform
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -169,6 +172,61 @@ def test_an_application_that_closes_all_descriptors_keeps_its_own_files(
     assert (done.returncode, done.stderr) == (0, "")
     assert numbers(daemon) == list(range(1, 50))
     assert [path.stat().st_size for path in root.glob("own-*")] == [0] * 16
+
+
+WITHOUT_STANDARD = """
+import asyncio, contextlib, os, pathlib, logengine
+
+def print_as_c_libraries_do():
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            os.write(number, b"warning: from a C library\\n")
+
+async def main():
+    async with logengine.AsyncClient("asyncio") as client:
+        for n in range(5):
+            await client.send({"n": n})
+            await client.flush(30)
+            print_as_c_libraries_do()
+
+client = logengine.Client("threads")
+for n in range(5):
+    client.send({"n": n})
+    client.flush(30)
+    print_as_c_libraries_do()
+asyncio.run(main())
+pathlib.Path("done").touch()
+"""
+
+
+def test_what_is_printed_without_a_standard_output_is_not_sent_to_the_daemon(
+    daemon: Daemon, root: Path
+) -> None:
+    script = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", WITHOUT_STANDARD]
+    environment = os.environ | {"LOGENGINE_SOCKET": str(root / "socket")}
+    subprocess.run(script, check=False, timeout=PATIENCE_S, cwd=root, env=environment)
+    assert (root / "done").exists()
+    assert numbers(daemon, "threads") == numbers(daemon, "asyncio") == [0, 1, 2, 3, 4]
+
+
+FROZEN = """
+import logging, time, logengine
+time.monotonic = lambda: 5.0
+time.time = lambda: 1e9
+client = logengine.Client("app", max_records=10, block_max=0.1, close_timeout=0.3)
+for n in range(20):
+    client.send({"n": n})
+try:
+    client.flush(0.1)
+except logengine.NotDurable as error:
+    print(error.count)
+"""
+
+
+def test_a_test_that_stops_time_does_not_stop_the_client(root: Path) -> None:
+    done = run(FROZEN, root, is_there=False)
+    assert (done.returncode, done.stdout) == (0, "10\n")
+    assert "records of stream 'app' are not durable" in done.stderr
 
 
 EARLY = """
@@ -459,6 +517,127 @@ handler.close()
     assert len(lines) == 3
     assert "DaemonUnavailable" in lines[0]
     assert "1000 records of stream 'app' were lost" in lines[2]
+
+
+LATE = """
+import atexit, logging, os, threading
+def log():
+    for n in range(100): logging.info("late")
+atexit.register(log) if %r else None
+import logengine
+handler = logengine.LogEngineHandler("app")
+logging.basicConfig(handlers=[handler], level="INFO")
+logging.info("in time")
+%s
+log()
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_atexit", "lost", "end"),
+    [(False, 100, "handler.close()"), (True, 200, "logging.shutdown()")],
+)
+def test_what_is_logged_after_a_close_is_counted_to_the_end(
+    daemon: Daemon, root: Path, lost: int, end: str, is_atexit: bool
+) -> None:
+    done = run(LATE % (is_atexit, end), root)
+    first, *_, last = done.stderr.splitlines()
+    assert "a record of stream 'app' was lost, later ones are counted: ClientClosed" in first
+    assert last == f"logengine: {lost} records of stream 'app' were lost in total"
+    assert len(daemon.values("app")) == 1
+
+
+INTERRUPTED = """
+import logging, os, signal, threading, time, logengine
+from logengine.client import shutdown
+%s
+for stream in ("one", "two"):
+    handler = logengine.LogEngineHandler(stream, close_timeout=600)
+    logging.getLogger(stream).addHandler(handler)
+    logging.getLogger(stream).warning("hello")
+def interrupt():
+    while not any(client._closed for client in list(shutdown._clients.values())):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(os.getpid(), signal.%s)
+threading.Thread(target=interrupt, daemon=True).start()
+"""
+AS_THE_PAGE_SAYS = "import sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+NO_MORE_THREADS = """
+from logengine.client import delivery_thread
+def refuse(*_): raise RuntimeError("can't start new thread")
+delivery_thread.start_new_thread = refuse
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [("", "SIGINT"), (AS_THE_PAGE_SAYS, "SIGTERM"), (NO_MORE_THREADS, "SIGINT")],
+    ids=["ctrl-c", "sigterm", "no thread"],
+)
+def test_an_interrupted_wait_at_exit_ends_at_once_and_says_what_is_lost(
+    root: Path, before: str, number: str
+) -> None:
+    done = run(INTERRUPTED % (before, number), root, is_there=False)
+    for stream in ("one", "two"):
+        assert done.stderr.count(f"1 records of stream '{stream}' are not durable") == 1
+
+
+def interrupted_at(instruction: int, call: Callable[[], object]) -> bool:
+    """Raises `KeyboardInterrupt` at one instruction of the client; False if there are fewer."""
+    counted = itertools.count(1)
+
+    def follow(frame: FrameType, event: str, _: Any) -> Any:
+        frame.f_trace_opcodes = "logengine/client" in frame.f_code.co_filename
+        if event == "opcode" and next(counted) == instruction:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return follow
+
+    before = sys.gettrace()
+    sys.settrace(follow)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_a_send_interrupted_at_any_instruction_delays_no_flush(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_thread, "_LOOK_S", 2 * PATIENCE_S)
+    with Client("app", socket=daemon.socket) as client:
+        client.send({"n": 0})
+        client.flush(PATIENCE_S)
+        for n in itertools.count(1):
+            eventually(lambda: client._thread._asleep)
+            was_interrupted = interrupted_at(n, lambda n=n: client.send({"n": 2 * n}))  # type: ignore[misc]
+            client.send({"n": 2 * n + 1})
+            client.flush(PATIENCE_S)
+            if not was_interrupted:
+                break
+    found = numbers(daemon)
+    assert len(found) == len(set(found))
+    assert set(found) >= {0, *range(3, 2 * n + 2, 2), 2 * n}
+
+
+def test_a_close_that_is_interrupted_has_a_note_about_what_is_lost(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client("app", socket=root / "nobody")
+    client.send({"n": 1})
+
+    def interrupt(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client._thread, "wait_for", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        client.close()
+    assert "1 records of stream 'app' are not durable" in caught.value.__notes__[0]
+    assert client.is_closed
 
 
 def test_an_error_is_raised_anew_each_time_and_can_be_pickled() -> None:

@@ -172,6 +172,35 @@ def test_recovery_removes_temps_and_tells_what_it_found(daemon: Daemon) -> None:
     assert os.listdir(daemon.data / "default") == ["00000000000000000001.ndjson"]
 
 
+def test_kills_between_the_records_of_a_waiting_sender_leave_no_temp_file(root: Path) -> None:
+    directory = root / "data" / "app"
+
+    def temps() -> list[str]:
+        return [name for name in os.listdir(directory) if name.endswith(".tmp")]
+
+    numbers: list[int] = []
+    daemon = Daemon(root, '[commit]\nin_loop_below = "1h"\n')
+    with contextlib.closing(daemon):
+        for _ in range(3):
+            daemon.start()
+            sender = daemon.connect()
+            sender.hello(stream="app")
+            assert not numbers or not temps()
+            acked = 0
+            # The file for the next record is there once a few came one after the other.
+            while acked < 3 or not temps():
+                acked += 1
+                numbers.append(len(numbers))
+                sender.send(b'{"n":%d}\n' % numbers[-1])
+                sender.wait_for_ack(acked)
+            daemon.kill()
+            assert len(temps()) == 1
+        daemon.start()
+        assert not temps()
+        assert [value["n"] for value in daemon.values("app")] == numbers
+        daemon.cli("verify")
+
+
 def test_an_active_segment_goes_on_after_a_restart(daemon: Daemon) -> None:
     for text in (b"one\n", b"two\n"):
         daemon.cli("send", stdin=text)

@@ -3,6 +3,8 @@
 import json
 import os
 import pwd
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +12,28 @@ import pytest
 
 from logengine.errors import OldBytesRemain
 from logengine.upkeep.erase import ERASING_DIRECTORY, finish
-from tests.compressed import compress_file
 from tests.daemon import Daemon
+from tests.three_segments import stopped_daemon, store_three_segments
 from tests.unnoted import unnoted
 
 RECORDS = 9
 
 
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="le-") as name:
+        users = [b"ann" if number % 4 == 0 else b"bob" for number in range(RECORDS)]
+        lines = (
+            b'{"n":%d,"user":"%s","x":"%s"}\n' % (number, user, b"x" * 30)
+            for number, user in enumerate(users)
+        )
+        yield store_three_segments(Path(name), lines)
+
+
 @pytest.fixture
-def stopped(root: Path) -> Daemon:
+def stopped(root: Path, template: Path) -> Daemon:
     """A stopped daemon with three segments of three records, the first compressed."""
-    daemon = Daemon(root, "[commit]\nrewrite_limit = 300\n")
-    daemon.start()
-    try:
-        for number in range(RECORDS):
-            user = b"ann" if number % 4 == 0 else b"bob"
-            line = b'{"n":%d,"user":"%s","x":"%s"}\n' % (number, user, b"x" * 30)
-            daemon.cli("send", "-s", "app", stdin=line)
-        daemon.stop()
-    finally:
-        daemon.close()
-    first, _, _ = sorted((daemon.data / "app").glob("[0-9]*"))
-    compress_file(first)
-    return daemon
+    return stopped_daemon(root, template)
 
 
 def own_name() -> str:

@@ -273,7 +273,7 @@ def stored(daemon: Daemon) -> int:
         (["export", "--format", "parquet"], 2, "name a FILE with -o"),
         (["export", "-o", "/dev/null"], 2, "not a regular file"),
         (["export", "-o", "/nonexistent/x"], 1, "/nonexistent/x: No such file or directory"),
-        (["import", "-", "-s", "UP"], 1, "is not a valid stream name"),
+        (["import", "-", "-s", "UP"], 2, "is not a valid stream name"),
         (["import", "/nonexistent", "-s", "app"], 1, "/nonexistent: No such file"),
         (["import", "-", "-s", "app", "--format", "journal"], 1, "-: at byte 0:"),
     ],

@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 import logengine
+from logengine.client.threads import Client
 from logengine.format.timestamp import is_timestamp
 from tests.daemon import Daemon
 
@@ -162,7 +163,9 @@ def test_arguments_that_do_not_fit_and_exceptions_without_text_are_logged_all_th
     except Failing:
         handler.handle(logging.makeLogRecord({"msg": "failing", "exc_info": sys.exc_info()}))
     handler.handle(logging.makeLogRecord({"msg": "none", "exc_info": (None, None, None)}))
-    first, second, third, fourth = stored(daemon, handler)
+    handler.handle(logging.makeLogRecord({"msg": Failing()}))
+    first, second, third, fourth, fifth = stored(daemon, handler)
+    assert fifth["message"] == "Failing()"
     assert first["message"] == "%d orders (with arguments that do not fit: ('many',))"
     assert second["message"].startswith("%s (with arguments that do not fit")
     assert third["exception_type"] == "Failing"
@@ -181,6 +184,29 @@ def test_a_handler_that_is_full_and_is_to_raise_tells_on_standard_error(
     assert "ClientFull" in capsys.readouterr().err
     handler.close()
     assert "1 records of stream 'app' are not durable" in capsys.readouterr().err
+
+
+class Limited(Client):
+    def send(self, record: Any) -> int:
+        raise MemoryError("out of it")
+
+
+def test_an_error_that_nobody_expects_is_not_raised_and_told_once(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logengine.client.sender.Client", Limited)
+    factory = logengine.StructlogFactory("app", socket=daemon.socket)
+    handler = logengine.LogEngineHandler("app", socket=daemon.socket)
+    for _ in range(3):
+        factory().info(event="hello")
+        handler.handle(logging.makeLogRecord({"msg": "hello"}))
+    told = (
+        "logengine: a record of stream 'app' was lost, later ones are counted: "
+        "MemoryError('out of it')\n"
+    )
+    assert capsys.readouterr().err == 2 * told
+    handler.close()
+    assert capsys.readouterr().err.endswith("3 records of stream 'app' were lost in total\n")
 
 
 PROGRAM = """

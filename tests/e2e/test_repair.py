@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,27 +14,23 @@ from msgspec import UNSET
 from logengine.disk.segment_file import read_header, read_header_line, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header, with_frames
 from logengine.format.segment import body_sha256, encode_header, header_sha256
-from tests.compressed import compress_file
 from tests.daemon import Daemon, eventually
+from tests.three_segments import stopped_daemon, store_three_segments
 
 RECORDS = 9
 
 
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="le-") as name:
+        lines = (b'{"n":%d,"x":"%s"}\n' % (number, b"x" * 30) for number in range(RECORDS))
+        yield store_three_segments(Path(name), lines)
+
+
 @pytest.fixture
-def stopped(root: Path) -> Daemon:
+def stopped(root: Path, template: Path) -> Daemon:
     """A stopped daemon with three segments of three records, the first compressed."""
-    daemon = Daemon(root, "[commit]\nrewrite_limit = 300\n")
-    daemon.start()
-    try:
-        for number in range(RECORDS):
-            daemon.cli("send", "-s", "app", stdin=b'{"n":%d,"x":"%s"}\n' % (number, b"x" * 30))
-        daemon.stop()
-    finally:
-        daemon.close()
-    paths = segments(daemon)
-    assert len(paths) == 3
-    compress_file(paths[0])
-    return daemon
+    return stopped_daemon(root, template)
 
 
 def segments(daemon: Daemon) -> list[Path]:

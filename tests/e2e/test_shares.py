@@ -191,3 +191,45 @@ def test_too_few_open_files_are_refused_at_the_start(root: Path) -> None:
     daemon = Daemon(root, open_files_max=63)
     with contextlib.closing(daemon), pytest.raises(AssertionError, match="expected at least 64"):
         daemon.start()
+
+
+# A disk that is slow with large segments: their fsyncs wait for a file.
+SLOW = """
+import os, sys, time
+real = os.fsync
+def fsync(descriptor):
+    if os.fstat(descriptor).st_size > 100_000:
+        open({begun!r}, "w").close()
+        while not os.path.exists({end!r}):
+            time.sleep(0.005)
+    real(descriptor)
+os.fsync = fsync
+sys.argv[0] = "logengine"
+from logengine.cli import main
+main()
+"""
+
+
+@as_root
+def test_one_record_is_acknowledged_while_megabytes_of_another_user_are_being_written(
+    root: Path,
+) -> None:
+    begun, end = root / "begun", root / "end"
+    # Nobody has more than 10 KiB in a small batch, and no segment of it is as large as that.
+    config = "[commit]\nmax_batch = '320KiB'\n"
+    daemon = Daemon(root, config, program=("-c", SLOW.format(begun=str(begun), end=str(end))))
+    with contextlib.closing(daemon):
+        daemon.start()
+        loud, quiet = connect_as(ATTACKER, daemon), connect_as(VICTIM, daemon)
+        loud.hello(stream="loud")
+        quiet.hello(stream="quiet")
+        loud.send(b'{"pad":"%s"}\n' % (b"a" * 1000) * 10_000)
+        eventually(begun.exists, "the fsync of a large segment")
+        for number in range(1, 21):
+            quiet.send(b'{"n":%d}\n' % number)
+            quiet.wait_for_ack(number)
+        assert len(daemon.values("loud")) < 10_000
+        end.touch()
+        loud.wait_for_ack(10_000)
+        assert len(daemon.values("loud")) == 10_000
+        assert daemon.values("quiet") == [{"n": number} for number in range(1, 21)]

@@ -1,14 +1,28 @@
 """All mutants."""
 
-from tests.mutants import committing, compacting, patched, sending, serving, storing, writing
+from tests.mutants import (
+    committing,
+    compacting,
+    patched,
+    pausing,
+    sending,
+    serving,
+    sharing,
+    storing,
+    trusting,
+    writing,
+)
 from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *committing.MUTANTS,
+    *pausing.MUTANTS,
     *storing.MUTANTS,
     *writing.MUTANTS,
     *compacting.MUTANTS,
     *serving.MUTANTS,
+    *sharing.MUTANTS,
+    *trusting.MUTANTS,
     *sending.MUTANTS,
     *patched.MUTANTS,
 )

@@ -276,6 +276,58 @@ MUTANTS = then(
             "writes_again=self.crash_mark.died_before",
             "writes_again=False",
         ),
+        # Writers ahead.
+        mutant(
+            "ahead_wherever_it_is",
+            "a segment goes to the directory that had the stream's name before",
+            "store/writers_ahead.py",
+            "            if _place(data.stat(self.stream, follow_links=False)) != self._place:\n"
+            "                return None\n",
+            "            pass\n",
+            tests("store/test_writers_ahead.py"),
+        ),
+        mutant(
+            "ahead_after_a_failed_sync",
+            "a temp file is made where a failed sync may have lost names",
+            "store/store.py",
+            "        if self._may_end(plan.stream) and self.names.may_remove_from(plan.stream):",
+            "        if True:",
+            tests("store/test_writers_ahead.py"),
+        ),
+        mutant(
+            "ahead_for_ever",
+            "a temp file stays open for a stream to which nobody sends",
+            "store/store.py",
+            "        self._close_in_thread(ahead.left_over(loop.time()))\n",
+            "",
+            tests("store/test_writers_ahead.py"),
+        ),
+        mutant(
+            "ahead_left_at_a_stop",
+            "a stop leaves the temp file of the next commit",
+            "store/opening.py",
+            "        self.ahead.close()\n",
+            "",
+            Simulation(),
+            tests("store/test_writers_ahead.py"),
+        ),
+        mutant(
+            "mark_not_moved_after_ack",
+            "followers are not told what the loop committed",
+            "store/store.py",
+            "        self._move_mark()\n        self.tell_followers()\n",
+            "        self.tell_followers()\n",
+            Simulation(),
+            tests("store/test_writers_ahead.py"),
+        ),
+        mutant(
+            "mark_lost_at_a_stop",
+            "a stop leaves a mark that is one commit behind",
+            "store/store.py",
+            "        self._move_mark()\n        opened, self._opened",
+            "        opened, self._opened",
+            tests("store/test_writers_ahead.py"),
+        ),
         # Publication.
         mutant(
             "published_though_failed",

@@ -184,6 +184,9 @@ def test_what_is_no_condition_is_told(text: str) -> None:
 def test_an_escaped_character_is_no_hiding_place() -> None:
     lines = [rb'{"x":"\u0061bc"}', rb'{"x":"abc"}', rb'{"\u0078":"abc"}', b'{"x":"abd"}']
     assert chosen(Filter.of("x=abc"), lines) == lines[:3]
+    lines = [rb'{"x":"a\/bcd"}', b'{"x":"a/bcd"}', rb'{"x":"\u0061/bcd"}', b'{"x":"a-bcd"}']
+    for text in ("x=a/bcd", "x == a/bcd", 'x ~ "a/bcd$"', "x in (a/bcd, y)"):
+        assert chosen(Filter.of(text), lines) == lines[:3]
 
 
 @pytest.mark.parametrize("pattern", [b"(", b"a\nb", b"a{99999999999}", b"[" * 200])

@@ -196,11 +196,11 @@ def test_what_goes_while_it_is_read_is_one_hole() -> None:
         assert next(blocks).first == 1
         (data / "app" / segment_name(1)).unlink()
 
-        def remove_the_next(directory: Path, first: int, wanted: Callable[[Header], range]) -> Any:
+        def remove_the_next(directory: Path, first: int, *asked: Any) -> Any:
             # Retention is always just ahead of the reader, for far more than a hundred times.
             if 2 <= first < 290:
                 (directory / segment_name(first)).unlink()
-            return read_wanted(directory, first, wanted)
+            return read_wanted(directory, first, *asked)
 
         with patch.object(reader_module, "read_wanted", remove_the_next):
             seqs = [record.seq for block in blocks for record in block.records()]
@@ -434,9 +434,9 @@ def counted_headers() -> Iterator[list[int]]:
     """The first numbers of the segments whose headers are read."""
     read_ones: list[int] = []
 
-    def count(directory: Path, first: int, wanted: Callable[[Header], range]) -> object:
+    def count(directory: Path, first: int, *asked: Any) -> object:
         read_ones.append(first)
-        return read_wanted(directory, first, wanted)
+        return read_wanted(directory, first, *asked)
 
     with patch.object(reader_module, "read_wanted", count):
         yield read_ones

@@ -37,7 +37,7 @@ from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
-from logengine.units import Duration
+from logengine.units import Duration, RecordsPerSecond
 
 PATIENCE_S = 20
 # Long enough that what must not happen would have happened, short enough to wait for.
@@ -562,6 +562,53 @@ async def test_an_answer_that_the_kernel_takes_in_pieces_arrives_whole(served: S
         for number in range(1, 4):
             await client.send(b"x\n")
             await client.acked(number)
+
+
+@contextlib.contextmanager
+def full(served: Served) -> Iterator[None]:
+    """Inside the block, the kernel takes no answers to the only connection."""
+    (connection,) = served.server._connections
+    full = connection._socket.fileno()
+
+    def send(self: socket.socket, data: bytes, *flags: int) -> int:
+        if self.fileno() == full:
+            raise BlockingIOError
+        return socket.SocketType.send(self, data, *flags)
+
+    with patch.object(socket.socket, "send", send):
+        yield
+
+
+@serve()
+async def test_a_connection_whose_last_answer_is_written_late_is_closed_then(
+    served: Served,
+) -> None:
+    client = await served.connect()
+    await client.hello(stream="app")
+    (connection,) = served.server._connections
+    with full(served):
+        await client.send(numbered(1, 1))
+        client.half_close()
+        await served.until(lambda: connection._durable == 1 and connection._state.is_ended)
+        assert await client.says_nothing()
+    await client.acked(1)
+    assert await client.rest() == []
+
+
+@serve(max_record=100)
+async def test_a_sender_is_read_on_once_its_answers_are_written(served: Served) -> None:
+    client = await served.connect()
+    await client.hello(stream="app")
+    with patch("logengine.intake.answer_writer.ANSWERS_BYTES_MAX", 100):
+        with full(served):
+            await client.send((b"x" * 200 + b"\n") * 5)
+            (connection,) = served.server._connections
+            await served.until(lambda: connection._durable == 5)
+            await client.send(numbered(6, 6))
+            await served.until(lambda: served.server.admission.paused)
+        for _ in range(5):
+            assert (await client.answer())["error"] == "record_too_large"
+        await client.acked(6)
 
 
 @serve()
@@ -1092,6 +1139,59 @@ async def test_asking_for_a_commit_of_each_record_takes_no_tokens(served: Served
         await apart.acked(number)
 
 
+class ClockThatStands:
+    """An event loop whose clock stands, so that no tokens come."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._now_s = loop.time()
+
+    def time(self) -> float:
+        return self._now_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+@serve(
+    quotas=lambda: Quotas(
+        QuotaConfig(), QuotaConfig(records_per_s=RecordsPerSecond(100), burst=Duration(1)), {}, {}
+    )
+)
+async def test_empty_lines_that_ask_for_no_commit_take_tokens(served: Served) -> None:
+    gate = served.server._quotas
+    gate._loop = ClockThatStands(gate._loop)  # type: ignore[assignment]
+    client = await served.connect()
+    await client.hello(stream="app", flush=True)
+    tokens = 100.0
+
+    async def takes(sent: bytes, amount: int, then_acked: int = 0) -> None:
+        nonlocal tokens
+        await client.send(sent)
+        if then_acked:
+            await client.acked(then_acked)
+        tokens -= amount
+        quotas = gate._quotas
+        assert quotas is not None
+
+        def left() -> float:
+            return quotas.room("app", os.getuid(), gate._loop.time())[0]
+
+        await served.until(lambda: left() <= tokens)
+        assert left() == tokens
+
+    await takes(numbered(1, 1), 1)
+    await takes(b"\n", 0, then_acked=1)  # the one that is free
+    await takes(b"\n", 1)
+    await takes(b"\n", 1)
+    await takes(numbered(2, 2) + b"\n", 1, then_acked=2)
+    await takes(b"\n", 1)
+    await takes(numbered(3, 3) + b"\n" * 5, 1 + 4, then_acked=3)
+    await takes(b"\n", 1)
+    await takes(numbered(4, 6), 3)
+    await takes(b"\n", 0, then_acked=6)
+
+
 # Pauses between commits: here they last an hour, unless something ends them.
 
 
@@ -1201,6 +1301,21 @@ async def test_a_stop_ends_the_pause(served: Served) -> None:
     assert (await client.rest())[-2:] == [{"ack": 3}, {"goodbye": "stopping"}]
 
 
+@serve_with_pauses(
+    quotas=lambda: Quotas(
+        QuotaConfig(records_per_s=RecordsPerSecond(1), over="drop"), QuotaConfig(), {}, {}
+    )
+)
+async def test_a_stop_ends_the_pause_for_what_it_writes_itself(served: Served) -> None:
+    client = await served.connect()
+    await client.hello(stream="app", flush=True)
+    await client.send(numbered(1, 5) + b"\n")
+    assert (await client.answer())["error"] == "over_quota"
+    await client.acked(5)
+    await served.server.stop()
+    assert [value.get("event") for value in served.values("app")] == [None, "records_dropped"]
+
+
 @serve_with_pauses(linger=0.01)
 async def test_a_sender_that_waits_for_each_ack_has_no_pause_unless_it_says_when_it_waits(
     served: Served,
@@ -1220,6 +1335,101 @@ async def test_a_sender_that_waits_for_each_ack_has_no_pause_unless_it_says_when
     assert await asking.says_nothing(), "it says when it waits"
     await asking.send(b"\n")
     await asking.acked(13)
+
+
+@serve_with_pauses(linger=0.001)
+async def test_a_sender_that_waits_again_has_no_pause_again(served: Served) -> None:
+    client = await served.connect()
+    await client.hello(stream="app")
+    served.disk.hold()
+    await client.send(numbered(1, 1))
+    await served.until(served.disk.held.is_set)
+    await client.send(numbered(2, 2))  # it goes on before its answer
+    await served.until(lambda: len(served.committer._pending["app"].entries) == 1)
+    served.disk.go_on()
+    await client.acked(2)
+    for number in range(3, 15):
+        await client.send(numbered(number, number))
+        await client.acked(number)
+    served.committer._config = structs.replace(served.committer._config, linger=3600)
+    for number in range(15, 18):
+        await client.send(numbered(number, number))
+        await client.acked(number)
+
+
+# Places, and who waits for one.
+
+
+@serve(max_connections=1, hello_timeout=0.001)
+async def test_a_sender_that_is_heard_of_does_not_give_way_as_if_it_were_silent(
+    served: Served,
+) -> None:
+    with patch("logengine.intake.server._GUESTS_AGAIN_S", 0.001):
+        inside = await served.connect()
+        await inside.hello(stream="app")
+        waiting = await served.connect()
+        await waiting.send(b'{"_hello":1}\n')
+        assert await waiting.says_nothing()
+        await inside.send(numbered(1, 1))
+        await inside.acked(1)
+
+
+@serve(max_connections=1, hello_timeout=0.2)
+async def test_one_that_waits_gets_the_place_of_one_that_becomes_silent(served: Served) -> None:
+    with patch("logengine.intake.server._GUESTS_AGAIN_S", 0.01):
+        silent = await served.connect()
+        await served.until(lambda: served.server.connections == 1)
+        waiting = await served.connect()
+        assert "welcome" in await waiting.hello(stream="app")
+        assert await silent.rest() == [{"goodbye": "too_many_connections"}]
+
+
+@serve(max_connections=1)
+async def test_a_stop_reads_what_those_sent_who_wait_for_their_turn(served: Served) -> None:
+    inside = await served.connect()
+    await inside.hello(stream="app")
+    waiting = await served.connect()
+    await waiting.send(numbered(1, 1))
+    waiting.half_close()
+    await served.until(lambda: len(served.server._waiting_room) == 1)
+    await served.server.stop()
+    assert await waiting.rest() == []
+    assert served.numbers() == [1]
+
+
+@serve()
+async def test_a_sender_whose_first_record_is_not_read_and_that_gives_way_is_told(
+    served: Served,
+) -> None:
+    client = await served.connect()
+    await served.until(lambda: served.server.connections == 1)
+    (connection,) = served.server._connections
+    connection.pause()
+    await client.send(numbered(1, 1))
+    connection.give_way()
+    assert (await client.answer())["error"] == "too_many_connections"
+
+
+@serve(hello_timeout=0.1)
+async def test_a_sender_whose_hello_came_in_pieces_is_not_ended_later(served: Served) -> None:
+    client, slow = await served.connect(), await served.connect()
+    await client.send(b'{"_hello":1,')
+    await served.until(lambda: served.server._hello_timeout._began_s)
+    await client.send(b'"stream":"app"}\n')
+    assert "welcome" in await client.answer()
+    await slow.send(b'{"_hello":1,')
+    assert (await slow.answer())["error"] == "hello_timeout"
+    await client.send(numbered(1, 1))
+    await client.acked(1)
+
+
+@serve()
+async def test_all_connections_of_a_user_share_one_turn(served: Served) -> None:
+    for number in range(1, 4):
+        client = await served.connect()
+        await client.hello(stream="app")
+        assert served.server.connections == number
+        assert served.server._poller.flows == 1
 
 
 def gives_way(sent: bytes) -> Callable[..., None]:

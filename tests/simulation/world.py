@@ -31,6 +31,7 @@ from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.server import Server
 from logengine.reading import follower as follower_module
 from logengine.store.committer import Committer
+from logengine.store.writers_ahead import WriterAhead
 from logengine.upkeep import retention, rewrite
 from logengine.upkeep.compaction import Compactor
 from logengine.upkeep.retention_clock import RetentionClock
@@ -184,9 +185,10 @@ class Life:
     def _main(self) -> None:
         world, config = self.world, self.world.scenario.config
         executor: Any = SimulatedExecutor(self.process, config.commit.threads, "commit")
+        small: Any = SimulatedExecutor(self.process, 2, "commit")
         compacting: Any = SimulatedExecutor(self.process, 1, "compact")
         try:
-            with open_store.opened_store(config, executor) as store:
+            with open_store.opened_store(config, executor, small) as store:
                 self.recovered = store.ready_streams()
                 world.network.loop = self.loop
                 world.listener.loop = self.loop
@@ -272,6 +274,7 @@ class World:
         self._cuts = random.Random(f"cuts {seed}")
         self.life: Life | None = None
         self.is_over = False
+        self._opens_ahead: Thread | None = None
         self._is_calm = False
         self._is_through = False  # everything is acknowledged, and the daemon was told to stop
         self._restart_is_due = False
@@ -730,6 +733,18 @@ class World:
         self.life.dropped[sender.stream] += count - admitted.records
         oracle.dropped[sender.stream] += count - admitted.records
 
+    def _ahead(self, real: Callable[..., None]) -> Callable[..., None]:
+        """Notes which thread opens a writer ahead: a failure there fails nothing."""
+
+        def noted(*args: Any) -> None:
+            self._opens_ahead = current_thread()
+            try:
+                real(*args)
+            finally:
+                self._opens_ahead = None
+
+        return noted
+
     def _on_fault(self, call: str, stream: str, fault: Fault | Space | None, error: int) -> None:
         kind = "short write" if fault is None else "slow"
         if error:
@@ -745,6 +760,8 @@ class World:
         committer = life.committer
         if committer is None or thread.role not in ("commit", "main"):
             return
+        if thread is self._opens_ahead:
+            return  # its next commit opens a writer itself
         if (
             call in _CRITICAL
             and stream in STREAMS
@@ -906,6 +923,7 @@ class World:
             enter(patch.object(service, "Committer", self._noted("committer", Committer)))
             enter(patch.object(service, "Server", self._noted("server", Server)))
             enter(patch.object(upkeep, "Compactor", self._noted("compactor", Compactor)))
+            enter(patch.object(WriterAhead, "open", self._ahead(WriterAhead.open)))
             if self.scenario.drops:
                 enter(patch.object(QuotaGate, "admit", self._watched(QuotaGate.admit)))
             enter(patch.object(file_system, "_read", _nothing_to_read))

@@ -1,6 +1,5 @@
 """A backup beside changes between any two of its files, and what it refuses."""
 
-import asyncio
 import errno
 import fcntl
 import os
@@ -13,33 +12,22 @@ from unittest.mock import patch
 import pytest
 
 from logengine.disk.directory import Directory
-from logengine.disk.durable_names import remove_covered
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import BackupRefused, OldBytesRemain
 from logengine.format.segment import segment_name
-from logengine.store.settings import CommitConfig
-from logengine.store.store import Store
 from logengine.upkeep import backup as backup_module
 from logengine.upkeep import erase
 from logengine.upkeep.backup import Backup, TakenStream
-from logengine.upkeep.compaction_plan import EndedSegment
-from logengine.upkeep.rewrite import Pace, Rewriter
-from logengine.upkeep.survey import survey
 from logengine.upkeep.verify import verify_stream
-from tests.crash.rig import oracle
-from tests.unnoted import unnoted
-
-RECORDS = 9
-
-
-def commit(data: Path, numbers: range) -> None:
-    store = Store(data, oracle.AtOnce(), CommitConfig(rewrite_limit=1))
-    store.open()
-    asyncio.run(store.recover_stream("app"))
-    for number in numbers:
-        planned = store.plan("app", oracle.addition("p", number, 9))
-        assert not asyncio.run(store.commit({"app": planned}))
-    store.close()
+from tests.store.compacted import (
+    RECORDS,
+    commit,
+    merge,
+    seal,
+    seal_each,
+    seal_each_and_remove_most,
+    seal_twice,
+)
 
 
 @pytest.fixture
@@ -47,45 +35,6 @@ def data(tmp_path: Path) -> Path:
     """A stream of segments of one record each."""
     commit(tmp_path / "data", range(1, RECORDS + 1))
     return tmp_path / "data"
-
-
-def parts(data: Path, first: int, last: int) -> list[EndedSegment]:
-    return [part for part in survey(data / "app", last + 1).parts if part.first >= first]
-
-
-def rewriter(data: Path) -> Rewriter:
-    return Rewriter(data, Pace(1e12), names=unnoted(), direct_above=9999, level=1)
-
-
-def merge(data: Path, first: int, last: int) -> None:
-    merged = parts(data, first, last)
-    writer, _ = rewriter(data).merge("app", merged)
-    writer.publish()
-    remove_covered(data / "app", [segment_name(part.first) for part in merged[1:]])
-
-
-def seal(data: Path, first: int, last: int) -> None:
-    before = survey(data / "app", first).sealed
-    sealed = parts(data, first, last)
-    writer, _ = rewriter(data).seal("app", sealed, before.first if before else None)
-    writer.publish()
-    remove_covered(data / "app", [segment_name(part.first) for part in sealed])
-
-
-def seal_twice(data: Path) -> None:
-    seal(data, 1, 4)
-    seal(data, 5, 8)
-
-
-def seal_each(data: Path) -> None:
-    for number in range(1, RECORDS):
-        seal(data, number, number)
-
-
-def seal_each_and_remove_most(data: Path) -> None:
-    seal_each(data)
-    for number in range(1, RECORDS - 1):
-        (data / "app" / segment_name(number, compressed=True)).unlink()
 
 
 def drop_all_but_the_newest(data: Path) -> None:
@@ -218,6 +167,53 @@ def test_what_fails_leaves_nothing(data: Path, tmp_path: Path) -> None:
     ):
         backed_up(data, tmp_path / "backup", independent=True)
     assert os.listdir(tmp_path) == ["data"]
+
+
+def test_everything_is_on_disk_before_its_name(data: Path, tmp_path: Path) -> None:
+    (data / ".cursors").mkdir()
+    (data / ".cursors" / "relay").write_text("app:3\n")
+    synced: set[int] = set()
+    unsynced: list[Path] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def rename(temp: Path, target: Path) -> None:
+        unsynced.extend(
+            each for each in (temp, *temp.rglob("*")) if each.stat().st_ino not in synced
+        )
+        synced.clear()
+        really(temp, target)
+
+    really = os.rename
+    with (
+        patch.object(os, "fsync", fsync),
+        patch.object(os, "rename", rename),
+        Backup(data, tmp_path / "backup", independent=True) as backup,
+    ):
+        backup.take_cursors(["app"])
+        backup.take("app")
+        backup.finish()
+    assert unsynced == []
+    assert synced == {tmp_path.stat().st_ino}, "and then its name is"
+
+
+def test_a_file_of_any_size_is_copied_whole(data: Path, tmp_path: Path) -> None:
+    with patch.object(backup_module, "_COPIED_AT_ONCE_BYTES", 10):
+        backed_up(data, tmp_path / "backup", independent=True)
+    for name in os.listdir(data / "app"):
+        copied = (tmp_path / "backup" / "app" / name).read_bytes()
+        assert copied == (data / "app" / name).read_bytes()
+
+
+def test_two_backups_to_one_place_leave_each_other_alone(data: Path, tmp_path: Path) -> None:
+    with Backup(data, tmp_path / "backup") as first:
+        first.take("app")
+        with Backup(data, tmp_path / "backup") as second:
+            second.take("app")
+        first.finish()
+    assert findings(tmp_path / "backup" / "app") == []
+    assert sorted(os.listdir(tmp_path)) == ["backup", "data"]
 
 
 def test_what_a_killed_backup_left_is_removed_by_the_next_but_not_one_at_work(

@@ -5,7 +5,8 @@ import errno
 import math
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from copy import copy
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.disk.segment_file import list_segments, read_segment
+from logengine.disk.segment_file import read_segment
 from logengine.format.producers import Producer
 from logengine.store import store as store_module
 from logengine.store.committer import Committer
@@ -25,6 +26,7 @@ from logengine.store.plan import PlannedSegment
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
 from logengine.store.stream import Recovery
+from tests.store.committed import numbers_in, until
 from tests.whole_path import whole_path
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -33,9 +35,8 @@ TIME = "2026-11-23T20:00:00.000001Z"
 class Acks:
     """A sender that notes what it is told."""
 
-    uid = 1000
-
-    def __init__(self) -> None:
+    def __init__(self, uid: int = 1000) -> None:
+        self.uid = uid
         self.numbers: list[int] = []
 
     def durable(self, number: int) -> None:
@@ -51,8 +52,8 @@ def entry(number: int, sender: Acks, size: int = 60, producer: str | None = None
 async def committing(
     data: Path, store_limits: LimitsConfig | None = None, **limits: Any
 ) -> AsyncIterator[tuple[Committer, Store]]:
-    with ThreadPoolExecutor(4) as executor:
-        store = Store(data, executor, limits=store_limits)
+    with ThreadPoolExecutor(4) as executor, ThreadPoolExecutor(1) as small_executor:
+        store = Store(data, executor, limits=store_limits, small_executor=small_executor)
         store.open()
         async with asyncio.TaskGroup() as tasks:
             # A disk that is held would hold the loop, and so the test.
@@ -61,20 +62,6 @@ async def committing(
             yield committer, store
             await committer.close()
         store.close()
-
-
-def numbers_in(data: Path, stream: str) -> list[int]:
-    return [
-        int(line.split(b'"n":')[1].split(b"}")[0])
-        for first in list_segments(data / stream)
-        for line in read_segment(data / stream, first)[1].splitlines()
-    ]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it waits for tells no event
-            await asyncio.sleep(0.001)
 
 
 async def test_what_arrives_in_one_turn_of_the_loop_is_one_batch(tmp_path: Path) -> None:
@@ -115,17 +102,20 @@ async def test_what_arrives_during_a_commit_is_the_next_batch(
 
 
 @pytest.mark.parametrize(
-    ("in_loop_below", "entries", "size", "streams", "by_loop"),
+    ("in_loop_below", "entries", "size", "streams", "is_awaited", "by_loop"),
     [
-        (math.inf, 1, 60, ["app"], True),
-        (math.inf, 1, 20_000, ["app"], False),
-        (math.inf, 2, 60, ["app"], False),
-        (math.inf, 1, 60, ["app", "web"], False),
-        (1e-9, 1, 60, ["app"], False),  # as after a commit that was slow
-        (0, 1, 60, ["app"], False),
+        (math.inf, 1, 60, ["app"], True, True),
+        (math.inf, 1, 20_000, ["app"], True, False),
+        (math.inf, 2, 60, ["app"], True, False),
+        (math.inf, 2, 60, ["app"], False, True),
+        (math.inf, 2, 10_000, ["app"], False, False),
+        (math.inf, 1, 60, ["app", "web"], True, False),
+        (math.inf, 1, 60, ["app", "web"], False, False),
+        (1e-9, 1, 60, ["app"], True, False),  # as after a commit that was slow
+        (0, 1, 60, ["app"], True, False),
     ],
 )
-async def test_the_loop_commits_only_what_arrives_alone_on_a_quick_disk(
+async def test_the_loop_commits_what_arrives_alone_or_is_small_and_not_awaited_on_a_quick_disk(
     in_loop_below: float,
     entries: int,
     size: int,
@@ -133,6 +123,7 @@ async def test_the_loop_commits_only_what_arrives_alone_on_a_quick_disk(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     *,
+    is_awaited: bool,
     by_loop: bool,
 ) -> None:
     real = os.fsync
@@ -150,7 +141,7 @@ async def test_the_loop_commits_only_what_arrives_alone_on_a_quick_disk(
         monkeypatch.setattr(os, "fsync", fsync)
         for stream in streams:
             for number in range(2, 2 + entries):
-                committer.add(stream, entry(number, acks, size))
+                committer.add(stream, entry(number, acks, size), is_awaited=is_awaited)
         await committer.drained()
         assert ({threading.get_ident()} == threads) is by_loop
         assert by_loop or threading.get_ident() not in threads
@@ -379,7 +370,8 @@ async def pausing(
         await committer.barrier("web")
         committer.add("app", entry(1, Acks()))
         await committer.drained()
-        yield committer
+        async with asyncio.timeout(20):
+            yield committer
         committer.hurry()
 
 
@@ -450,12 +442,64 @@ async def test_at_a_stop_there_are_no_pauses(
 
 async def test_a_pause_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
-    async with committing(tmp_path, linger=0.05) as (committer, _):
+    async with committing(tmp_path, linger=0.05) as (committer, _), asyncio.timeout(20):
         acks = Acks()
         for number in (1, 2, 3):
             committer.add("app", entry(number, acks), is_awaited=False)
             await committer.drained()
         assert acks.numbers == [1, 2, 3]
+
+
+async def test_a_pause_is_in_proportion_to_the_commit_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e-9)
+    async with committing(tmp_path, linger=3600) as (committer, _), asyncio.timeout(20):
+        acks = Acks()
+        for number in (1, 2, 3):
+            committer.add("app", entry(number, acks), is_awaited=False)
+            await committer.drained()
+        assert acks.numbers == [1, 2, 3]
+
+
+async def test_what_arrived_during_a_commit_is_committed_after_the_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
+    async with committing(tmp_path, linger=0.05) as (committer, _), asyncio.timeout(20):
+        gate = Gate(monkeypatch)
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await until(lambda: gate.waiting == 1)
+        committer.add("app", entry(2, acks), is_awaited=False)
+        gate.open()
+        await committer.drained()
+        assert acks.numbers == [1, 2]
+
+
+async def test_what_a_full_batch_left_and_somebody_waits_for_waits_for_no_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch, max_batch=100) as committer:
+        acks = Acks()
+        for number in range(2, 8):
+            committer.add("app", entry(number, acks))
+        await committer.drained()
+        assert acks.numbers == [3, 5, 7]
+
+
+async def test_a_retry_of_failing_streams_leaves_others_no_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pausing(tmp_path, monkeypatch, retry_min=3600, retry_max=3600) as committer:
+        StreamGate(monkeypatch, tmp_path / "web", failures=1).open()
+        failed, acks = Acks(), Acks()
+        committer.add("web", entry(1, failed))
+        await until(lambda: bool(committer.failing()))
+        committer.add("app", entry(2, acks))
+        committer.retry_now()
+        await committer.drained()
+        assert (failed.numbers, acks.numbers) == ([1], [2])
 
 
 class ClockThatGoesOn:
@@ -920,6 +964,88 @@ async def test_a_barrier_alone_waits_for_the_batch_far_back_that_holds_its_strea
         await committer.drained()
 
 
+async def test_one_users_record_waits_for_nothing_of_another_users_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=64_000, pipeline_bytes=1000) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        committer.add("loud", entry(1, loud))
+        committer.add("quiet", entry(1, quiet))
+        await committer.drained()
+        gate = StreamGate(monkeypatch, tmp_path / "loud", failures=0)
+        for number in range(2, 200):  # three batches are under way, and more waits
+            committer.add("loud", entry(number, loud, size=3000))
+        await until(lambda: gate.waiting == 3)
+        for number in range(2, 6):
+            committer.add("quiet", entry(number, quiet))
+            committer.add("loud", entry(198 + number, loud, size=3000))
+            await until(lambda number=number: quiet.numbers[-1:] == [number])  # type: ignore[misc]
+        assert loud.numbers == [1]
+        gate.open()
+        await committer.drained()
+        assert numbers_in(tmp_path, "loud") == list(range(1, 204))
+        assert numbers_in(tmp_path, "quiet") == [1, 2, 3, 4, 5]
+
+
+async def test_one_users_record_has_a_thread_while_the_many_streams_of_another_take_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        streams = [f"loud-{number}" for number in range(20)]
+        for stream in streams:
+            committer.add(stream, entry(1, loud))
+        committer.add("quiet", entry(1, quiet))
+        await committer.drained()
+        gates = [StreamGate(monkeypatch, tmp_path / stream, failures=0) for stream in streams]
+        for stream in streams:
+            committer.add(stream, entry(2, loud))
+        await until(lambda: sum(gate.waiting for gate in gates) == 4)  # of as many threads
+        committer.add("quiet", entry(2, quiet))
+        await until(lambda: quiet.numbers == [1, 2])
+        assert 2 not in loud.numbers
+        for gate in gates:
+            gate.open()
+        await committer.drained()
+
+
+async def test_what_waits_after_much_of_another_user_in_its_stream_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=64_000) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        for stream in ("shared", "apart"):
+            await committer.barrier(stream)
+        gate = StreamGate(monkeypatch, tmp_path / "shared", failures=0)
+        committer.add("shared", entry(1, loud, size=10_000))
+        await until(lambda: gate.waiting == 1)
+        committer.add("shared", entry(2, quiet))
+        committer.add("apart", entry(3, quiet))
+        await until(lambda: quiet.numbers == [3])  # not held up by what waits in the other stream
+        gate.open()
+        await committer.drained()
+        assert quiet.numbers == [3, 2]
+        assert numbers_in(tmp_path, "shared") == [1, 2]
+
+
+async def test_one_user_alone_has_one_batch_at_a_time_until_enough_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=64_000, pipeline_bytes=50_000) as (committer, _):
+        acks = Acks()
+        await committer.barrier("app")
+        gate = Gate(monkeypatch)
+        committer.add("app", entry(1, acks))
+        await until(lambda: gate.waiting == 1)
+        for number in range(2, 10):  # more than belongs into a small batch
+            committer.add("app", entry(number, acks, size=1000))
+        await asyncio.sleep(0.02)
+        assert len(committer._under_way) == 1
+        gate.open()
+        await committer.drained()
+        assert committer.totals.batches == 2
+
+
 async def test_a_stream_whose_disk_hangs_and_fails_again_holds_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1225,6 +1351,42 @@ async def test_the_loop_commits_nothing_while_another_batch_is_under_way(
         assert threading.get_ident() not in threads
         gate.open()
         await committer.drained()
+
+
+async def test_the_loop_commits_nothing_while_more_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    by_loop: list[bool] = []
+
+    def fsync(descriptor: int) -> None:
+        by_loop.append(threading.get_ident() == loop_thread)
+        real(descriptor)
+
+    loop_thread = threading.get_ident()
+    async with committing(tmp_path, in_loop_below=1e9, max_batch=1) as (committer, _):
+        acks = Acks()
+        committer.add("app", entry(1, acks))
+        await committer.drained()
+        monkeypatch.setattr(os, "fsync", fsync)
+        committer.add("app", entry(2, acks))
+        committer.add("app", entry(3, acks))
+        await committer.drained()
+        assert acks.numbers == [1, 2, 3]
+        assert not by_loop[0]
+
+
+@pytest.mark.parametrize(
+    ("uid", "name", "has_records"),
+    [(1000, "p", True), (None, "p", True), (1001, "p", False), (None, "other", False)],
+)
+def test_a_producer_of_an_old_file_with_waiting_records_is_not_forgotten(
+    uid: int | None, name: str, has_records: bool
+) -> None:
+    pending = Pending(entries=deque([entry(1, Acks(), producer="p")]))
+    assert pending.has_records_of(Producer(uid, name)) is has_records
+    pending = Pending(returned=[entry(1, Acks(), producer="p")])
+    assert pending.has_records_of(Producer(uid, name)) is has_records
 
 
 async def test_a_segment_says_when_its_first_and_its_last_record_came(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 from structlog.testing import capture_logs
 
+from logengine.disk.atomic import is_temp_name
 from logengine.disk.directory import Directory
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError
@@ -103,7 +104,12 @@ class Running:
         return [line for block in blocks for line in block.lines()]
 
     def names(self, stream: str = "app") -> list[str]:
-        return sorted(os.listdir(self.data / stream))
+        """What is there, without the writers that are opened ahead."""
+        sizes: dict[str, int] = {}
+        for entry in os.scandir(self.data / stream):
+            with suppress(FileNotFoundError):  # a writer ahead that was just closed
+                sizes[entry.name] = entry.stat().st_size
+        return sorted(name for name, size in sizes.items() if size or not is_temp_name(name))
 
     def check(self) -> None:
         for stream, lines in self.lines.items():

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
@@ -31,10 +32,14 @@ class Disk:
     def __init__(self) -> None:
         self.free = 2 * KEPT
         self.error: OSError | None = None
+        self.looks = 0
+        self.during_look: Callable[[], None] = lambda: None
 
     def fstatvfs(self, _descriptor: int) -> SimpleNamespace:
         if self.error is not None:
             raise self.error
+        self.looks += 1
+        self.during_look()
         return SimpleNamespace(f_bavail=self.free, f_frsize=1, f_blocks=20 * KEPT, f_flag=0)
 
 
@@ -47,7 +52,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 @asynccontextmanager
 async def looking(
-    data: Path, on_looked: Callable[[], None] = lambda: None
+    data: Path, on_looked: Callable[[], None] = lambda: None, *, drops_oldest: bool = False
 ) -> AsyncIterator[FreeSpace]:
     with ThreadPoolExecutor(2) as executor:
         store = Store(data, executor, CommitConfig())
@@ -60,6 +65,7 @@ async def looking(
                 SpaceShares({0}),
                 lambda size: size // 20,
                 tasks,
+                drops_oldest=lambda _: drops_oldest,
                 on_looked=on_looked,
             )
             await space.begin()
@@ -139,6 +145,83 @@ async def test_where_the_directory_was_replaced_nothing_is_known(
         assert space.is_scarce
         space.forget()
         assert not space.limits("app", ANN)
+
+
+async def test_a_shorter_note_replaces_a_longer_one(tmp_path: Path, disk: Disk) -> None:
+    note = tmp_path / "data" / SHARES_NAME
+    async with looking(tmp_path / "data") as space:
+        disk.free = KEPT // 2
+        space.add("app", ANN, 2 * KEPT)
+        await space._look()
+        before = len(note.read_bytes())
+        disk.free = KEPT - 10
+        await space._look()
+        assert json.loads(note.read_bytes()) == {"bytes": KEPT, "used": {str(ANN): 10}}
+        assert len(note.read_bytes()) < before
+
+
+async def test_what_waits_to_be_committed_is_not_free(tmp_path: Path, disk: Disk) -> None:
+    async with looking(tmp_path / "data") as space:
+        space._committer.pending_bytes = 10 * MIB
+        await space._look()
+        space._committer.pending_bytes = 0
+        assert space.shares.free == 2 * KEPT - 10 * MIB
+
+
+async def test_a_look_at_a_directory_that_is_replaced_meanwhile_counts_for_nothing(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with looking(tmp_path / "data") as space:
+
+        def replace() -> None:
+            space._store.generation += 1
+
+        disk.during_look = replace
+        disk.free = 1
+        await space._look()
+        assert space.shares.free == 2 * KEPT
+
+
+async def test_while_there_is_enough_a_chunk_is_no_reason_to_look(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with looking(tmp_path / "data") as space:
+        looks = disk.looks
+        for _ in range(20):
+            space.add("app", ANN, 10)
+            await asyncio.sleep(0.001)
+        assert disk.looks == looks
+
+
+async def test_a_stream_that_drops_its_oldest_goes_on_as_long_as_it_can_drop(
+    tmp_path: Path, disk: Disk
+) -> None:
+    async with looking(tmp_path / "data", drops_oldest=True) as space:
+        disk.free = KEPT // 2
+        space.add("app", ANN, 2 * KEPT)
+        await space._look()
+        assert space.left(ANN) <= 0
+        may_drop, freed = asyncio.Event(), 2 * MIB
+
+        async def make_room(_stream: str, _wanted: int) -> int:
+            await may_drop.wait()
+            return freed
+
+        with patch.object(space._committer, "make_room", make_room):
+            assert not space.limits("app", ANN)
+            for _ in range(4):
+                space.add("app", ANN, MIB // 4)
+            assert space.limits("app", ANN), "as much as may be taken before it drops is taken"
+            may_drop.set()
+            async with asyncio.timeout(5):
+                while space.limits("app", ANN):  # noqa: ASYNC110 - nothing tells when it has dropped
+                    await asyncio.sleep(0)
+            freed = 0
+            space.add("app", ANN, 2 * MIB)
+            async with asyncio.timeout(5):
+                while "app" in space._to_drop:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+        assert space.limits("app", ANN), "it has nothing left to drop"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import pytest
 from structlog.testing import capture_logs
 
-from logengine.disk.segment_file import list_segments, read_segment
+from logengine.disk.segment_file import list_segments
 from logengine.format.producers import Producer
 from logengine.format.segment import segment_name
 from logengine.store.committer import Committer
@@ -25,6 +25,7 @@ from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream import drop_oldest, recover
 from logengine.upkeep.verify import verify_stream
+from tests.store.committed import numbers_in, until
 from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"
@@ -71,14 +72,18 @@ def entry(number: int, sender: Acks, producer: str | None = None) -> Entry:
 
 
 @asynccontextmanager
-async def committing(data: Path, drops: Callable[[str], bool]) -> AsyncIterator[Committer]:
+async def committing(
+    data: Path, drops: Callable[[str], bool], **limits: Any
+) -> AsyncIterator[Committer]:
     with ThreadPoolExecutor(2) as executor:
         # Every commit a segment of its own.
         store = Store(data, executor, CommitConfig(rewrite_limit=1))
         store.open()
         async with asyncio.TaskGroup() as tasks:
-            limits = CommitConfig(in_loop_below=0, retry_min=0.001, retry_max=0.01)
-            committer = Committer(store, limits, tasks, drops_oldest=drops)
+            config = CommitConfig(
+                **{"in_loop_below": 0, "retry_min": 0.001, "retry_max": 0.01, **limits}
+            )
+            committer = Committer(store, config, tasks, drops_oldest=drops)
             yield committer
             await committer.close()
         store.close()
@@ -90,20 +95,6 @@ async def grow(committer: Committer, stream: str) -> Acks:
         committer.add(stream, entry(number, acks, "p"))
         await committer.drained()
     return acks
-
-
-def numbers_in(data: Path, stream: str) -> list[int]:
-    return [
-        int(line.split(b'"n":')[1].split(b"}")[0])
-        for first in list_segments(data / stream)
-        for line in read_segment(data / stream, first)[1].splitlines()
-    ]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it waits for tells no event
-            await asyncio.sleep(0.001)
 
 
 async def let_others_go() -> None:
@@ -137,6 +128,26 @@ async def test_the_oldest_go_and_what_comes_is_stored(
         await committer.drained()
         assert list_segments(tmp_path / "app")[-1] == 3 * OLD
         assert committer._store.last_durable("app", Producer(1000, "p")) == 3 * OLD - 1
+
+
+async def test_while_the_disk_stays_full_each_further_drop_is_followed_by_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logengine.store.committer._ROOM_MARGIN_BYTES", 1)
+    disk = Disk(monkeypatch, tmp_path)
+    async with committing(tmp_path, lambda _: True, retry_min=3600, retry_max=3600) as committer:
+        acks = await grow(committer, "app")
+        disk.capacity_bytes = 0  # another program takes what is freed
+        committer.add("app", entry(OLD + 1, acks, "p"))
+        pending = committer._pending["app"]
+        await until(lambda: disk.refused > 1 and pending.retry is not None)
+        assert pending.retry is not None
+        assert pending.retry.when() > asyncio.get_running_loop().time() + 1000
+        assert disk.refused == 2
+        assert len(numbers_in(tmp_path, "app")) == OLD - 2
+        disk.capacity_bytes = 10**12
+        committer.retry_now()
+        await committer.drained()
 
 
 async def test_a_stream_that_blocks_loses_nothing_for_another_that_drops(

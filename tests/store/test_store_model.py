@@ -135,12 +135,21 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 self.durable[stream] = self.durable[stream] + numbers
 
+    async def commits(self, plans: dict[str, Any], *, in_loop: bool) -> dict[str, Exception]:
+        """As the committer does it."""
+        failed = self.store.commit_alone(plans) if in_loop else None
+        if failed is None:
+            failed = await self.store.commit(plans, in_loop=in_loop)
+        return failed
+
     def run(self, work: Awaitable[Any]) -> Any:
         async def main() -> Any:
             # Of several steps that died only one is heard of. The others would be told from
             # inside the collector, whose traceback makes CPython 3.11 lose count of its stack.
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-            return await work
+            done = await work
+            await asyncio.sleep(0)  # what the store does after an ack
+            return done
 
         return asyncio.run(main())
 
@@ -151,12 +160,14 @@ class StoreMachine(RuleBasedStateMachine):
         st.sampled_from([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EROFS]),
     )
 
-    @rule(streams=streams, count=st.integers(0, 4), fault=faults)
-    def commit(self, streams: list[str], count: int, fault: tuple[str, int, int] | None) -> None:
+    @rule(streams=streams, count=st.integers(0, 4), fault=faults, in_loop=st.booleans())
+    def commit(
+        self, streams: list[str], count: int, fault: tuple[str, int, int] | None, *, in_loop: bool
+    ) -> None:
         taken = self.additions(streams, count)
         plans = self.plans(taken)
         with FailingCalls(*(fault or ("fsync", 0, None))):
-            failed = self.run(self.store.commit(plans))
+            failed = self.run(self.commits(plans, in_loop=in_loop))
         assert fault is not None or not failed
         self.settle(taken, failed)
 
@@ -191,8 +202,26 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.close()
         self.open()
 
-    @rule(streams=streams, count=st.integers(1, 3), call=st.integers(1, 12))
-    def die_in_a_commit_and_start(self, streams: list[str], count: int, call: int) -> None:
+    @rule(
+        stream=st.sampled_from(STREAMS),
+        counts=st.lists(st.integers(1, 2), min_size=3, max_size=5),
+        fault=faults,
+    )
+    def commit_one_after_the_other_in_the_loop(
+        self, stream: str, counts: list[int], fault: tuple[str, int, int] | None
+    ) -> None:
+        """As of a sender that waits: from the third on, the writer is open already."""
+        with FailingCalls(*(fault or ("fsync", 0, None))):
+            for count in counts:
+                taken = self.additions([stream], count)
+                failed = self.run(self.commits(self.plans(taken), in_loop=True))
+                assert fault is not None or not failed
+                self.settle(taken, failed)
+
+    @rule(streams=streams, count=st.integers(1, 3), call=st.integers(1, 12), in_loop=st.booleans())
+    def die_in_a_commit_and_start(
+        self, streams: list[str], count: int, call: int, *, in_loop: bool
+    ) -> None:
         taken = self.additions(streams, count)
         plans = self.plans(taken)
         calls = 0
@@ -215,7 +244,7 @@ class StoreMachine(RuleBasedStateMachine):
         for each in patches:
             each.start()
         try:
-            failed = self.run(self.store.commit(plans))
+            failed = self.run(self.commits(plans, in_loop=in_loop))
         except Died:
             failed = dict.fromkeys(taken, Exception())
         finally:
@@ -233,7 +262,8 @@ class StoreMachine(RuleBasedStateMachine):
             (self.data / stream / f".00000000000000000001.ndjson.{seed}.tmp").write_bytes(b"{")
         self.store.close()
         self.open()
-        assert not list(self.data.glob("*/.*.tmp"))
+        # A killed process may leave one mark's temp file, too, which the next one replaces.
+        assert not [temp for each in STREAMS for temp in (self.data / each).glob(".*.tmp")]
 
     @invariant()
     def what_is_durable_is_read_in_order(self) -> None:

@@ -26,8 +26,9 @@ from logengine.upkeep.retention import Retainer
 from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.verify import verify_stream
 from tests.crash.rig import oracle
-from tests.store.test_committer import Acks, entry, until
-from tests.store.test_verify import seal
+from tests.store.committed import until
+from tests.store.compacted import seal
+from tests.store.test_committer import Acks, entry
 from tests.unnoted import unnoted
 
 SEGMENTS = 3

@@ -1,6 +1,5 @@
 """`verify` beside a compaction that takes away what it has listed, or has read."""
 
-import asyncio
 import os
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,82 +12,34 @@ import pytest
 
 from logengine.disk import segment_file
 from logengine.disk.directory import AnyDirectory
-from logengine.disk.durable_names import remove_covered
 from logengine.disk.segment_file import list_segments, read_header, read_segment
 from logengine.format.segment import segment_name
 from logengine.reading.reader import StreamReader
-from logengine.store.settings import CommitConfig
-from logengine.store.store import Store
 from logengine.upkeep import verify
-from logengine.upkeep.compaction_plan import EndedSegment
-from logengine.upkeep.rewrite import Pace, Rewriter
-from logengine.upkeep.survey import survey
-from tests.crash.rig import oracle
-from tests.unnoted import unnoted
+from tests.store.compacted import (
+    RECORDS,
+    commit,
+    merge,
+    seal,
+    seal_each,
+    seal_each_and_remove_most,
+    seal_twice,
+)
 
-RECORDS = 9
 SCHEDULES = 100
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A stream of segments of one record each."""
-    store = Store(tmp_path, oracle.AtOnce(), CommitConfig(rewrite_limit=1))
-    store.open()
-    asyncio.run(store.recover_stream("app"))
-    for number in range(1, RECORDS + 1):
-        planned = store.plan("app", oracle.addition("p", number, 9))
-        assert not asyncio.run(store.commit({"app": planned}))
-    store.close()
+    commit(tmp_path, range(1, RECORDS + 1))
     return tmp_path
-
-
-def parts(data: Path, first: int, last: int) -> list[EndedSegment]:
-    found = survey(data / "app", last + 1).parts
-    return [part for part in found if part.first >= first]
-
-
-def merge(data: Path, first: int, last: int) -> None:
-    """Merges what begins with numbers `first` to `last`."""
-    merged = parts(data, first, last)
-    writer, _ = Rewriter(data, Pace(1e12), names=unnoted(), direct_above=9999, level=1).merge(
-        "app", merged
-    )
-    writer.publish()
-    remove_covered(data / "app", [segment_name(part.first) for part in merged[1:]])
-
-
-def seal(data: Path, first: int, last: int) -> None:
-    """Seals what begins with numbers `first` to `last`."""
-    before = survey(data / "app", first).sealed
-    sealed = parts(data, first, last)
-    writer, _ = Rewriter(data, Pace(1e12), names=unnoted(), direct_above=9999, level=1).seal(
-        "app", sealed, before.first if before else None
-    )
-    writer.publish()
-    remove_covered(data / "app", [segment_name(part.first) for part in sealed])
 
 
 def merge_twice(data: Path) -> None:
     merge(data, 1, 3)
     merge(data, 4, 6)
     merge(data, 1, 8)
-
-
-def seal_twice(data: Path) -> None:
-    seal(data, 1, 4)
-    seal(data, 5, 8)
-
-
-def seal_each(data: Path) -> None:
-    for number in range(1, RECORDS):
-        seal(data, number, number)
-
-
-def seal_each_and_remove_most(data: Path) -> None:
-    seal_each(data)
-    for number in range(1, RECORDS - 1):
-        (data / "app" / segment_name(number, compressed=True)).unlink()
 
 
 @pytest.mark.parametrize("at", range(1, RECORDS + 1))

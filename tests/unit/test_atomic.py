@@ -14,6 +14,8 @@ import pytest
 
 from logengine import AsyncAtomicWriter, AtomicWriter, LogEngineError
 from logengine.disk.atomic import is_temp_name
+from logengine.disk.directory import Directory
+from logengine.disk.early_writer import EarlyWriter
 from tests.whole_path import whole_path
 
 
@@ -528,3 +530,20 @@ def test_a_full_disk_is_told_as_a_write_that_failed(tmp_path: Path) -> None:
         writer.prepare()
     assert os.listdir(tmp_path) == []
     assert "cannot write" in str(caught.value)
+
+
+def test_a_writer_that_was_opened_early_takes_another_name_and_leaves_its_directory_open(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "b").write_bytes(b"old")
+    with Directory.open(tmp_path) as directory:
+        writer = EarlyWriter(directory, "a", permissions=0o640)
+        writer.open()
+        writer.aim_at("b")
+        writer.write(b"new")
+        writer.prepare()
+        writer.publish()
+        writer.sync_directory()
+        assert directory.names() == ["b"]
+        assert writer.path == str(tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"new"

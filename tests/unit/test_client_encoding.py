@@ -4,6 +4,7 @@ import collections
 import datetime as dt
 import enum
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -17,6 +18,44 @@ from logengine.client.encoding import encode_line, encode_record, represent
 class Unprintable:
     def __repr__(self) -> str:
         raise RuntimeError
+
+
+class Failing(collections.abc.Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        raise RuntimeError
+
+    def __len__(self) -> int:
+        raise RuntimeError
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError
+
+    def __repr__(self) -> str:
+        return "failing"
+
+
+class Proxy:
+    """As web frameworks have them, used outside of a request."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError
+
+    def __repr__(self) -> str:
+        return "proxy"
+
+
+class FailingDict(dict[str, int]):
+    items = Failing.__iter__  # type: ignore[assignment]
+
+
+class FailingList(list[int]):
+    __iter__ = Failing.__iter__  # type: ignore[assignment]
+
+
+class FailingText(str):
+    __slots__ = ()
+    encode = Failing.__iter__  # type: ignore[assignment]
 
 
 class Odd(enum.Enum):
@@ -53,6 +92,24 @@ def sent(record: dict[Any, Any]) -> Any:
 )
 def test_a_value_becomes(value: object, expected: object) -> None:
     assert sent({"value": value, "other": 1}) == {"value": expected, "other": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (Failing, "failing"),
+        (Proxy, "proxy"),
+        (lambda: FailingDict(a=1), "{'a': 1}"),
+        (lambda: FailingList([1]), "[1]"),
+        (lambda: FailingText("text"), "text"),
+    ],
+)
+def test_a_value_whose_own_code_raises_costs_the_others_nothing(
+    make: Callable[[], object], expected: object
+) -> None:
+    # The lone surrogate makes the encoder give up on the record as a whole.
+    found = sent({"value": [make()], "other": "\ud800"})
+    assert found == {"value": [expected], "other": "\\ud800"}
 
 
 def test_a_number_of_more_digits_than_python_writes_is_hexadecimal() -> None:

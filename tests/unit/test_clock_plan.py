@@ -1,5 +1,6 @@
 """Which time retention relies on, although the clock may be wrong."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logengine.format.segment import FORMAT_VERSION, Header, encode_header, segment_name
 from logengine.format.timestamp import format_timestamp, parse_timestamp
 from logengine.upkeep.clock_plan import BELIEVED_AFTER_S, KnownTime, first_known, known_after
 from logengine.upkeep.retention_clock import CLOCK_NAME, RetentionClock
@@ -60,6 +62,24 @@ def test_a_clock_that_jumps_again_is_doubted_for_another_day() -> None:
     again = running(23, YEAR, START + 24 * HOUR)
     assert not after_looks(ahead + back).is_doubted
     assert after_looks(ahead + back + again).now_ns == START + 47 * HOUR
+
+
+def test_a_clock_that_jumps_back_too_far_is_doubted_for_another_day() -> None:
+    behind = running(23, -YEAR, START + 23 * HOUR)
+    assert after_looks(running(23, YEAR) + behind).is_doubted
+
+
+def test_a_clock_that_a_time_server_adjusts_is_believed() -> None:
+    assert after_looks(running(1, 30 * S)) == KnownTime(
+        START + HOUR + 30 * S, START + HOUR + 30 * S
+    )
+
+
+def test_time_in_which_the_daemon_did_not_run_makes_no_clock_believed() -> None:
+    known = after_looks(running(1, YEAR))
+    known = known_after(known, known.wall_ns + 25 * HOUR, 25 * 3600, ran=False)
+    assert known.is_doubted
+    assert known.now_ns == START + 26 * HOUR
 
 
 def test_a_machine_that_is_off_at_night_is_believed_after_it_ran_for_a_day() -> None:
@@ -150,12 +170,69 @@ def test_what_is_known_survives_a_restart_and_a_boot(tmp_path: Path) -> None:
     assert clocks.of(tmp_path, "two").now_ns() == clocks.wall_ns
 
 
+def test_the_clock_of_another_boot_says_nothing(tmp_path: Path) -> None:
+    clocks = Clocks()
+    clocks.of(tmp_path).look()
+    clocks.wall_ns += YEAR
+    clocks.boot_s += 9 * 3600
+    assert clocks.of(tmp_path, "two").now_ns() == START
+    assert clocks.of(tmp_path, "").now_ns() == START
+
+
+def test_who_is_told_to_believe_the_clock_believes_it_after_a_restart(tmp_path: Path) -> None:
+    clocks = Clocks()
+    clock = clocks.of(tmp_path)
+    clock.look()
+    clocks.wall_ns += YEAR
+    assert clock.look().is_doubted
+    clock.believe()
+    assert clocks.of(tmp_path).now_ns() == START + YEAR
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", b'{"believed":1}', b"\xff" * 5000])
 def test_a_note_that_is_broken_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / CLOCK_NAME).write_bytes(content)
     clocks = Clocks()
     assert clocks.of(tmp_path).now_ns() == START
     assert json.loads((tmp_path / CLOCK_NAME).read_bytes())["believed"] == timestamp(START)
+
+
+def test_what_is_known_is_noted_every_ten_minutes(tmp_path: Path) -> None:
+    def noted() -> str:
+        text = json.loads((tmp_path / CLOCK_NAME).read_bytes())["believed"]
+        assert isinstance(text, str)
+        return text
+
+    clocks = Clocks()
+    clock = clocks.of(tmp_path)
+    clock.look()
+    clocks.passes(0.15)
+    clock.look()
+    assert noted() == timestamp(START)
+    clocks.passes(0.15)
+    clock.look()
+    assert noted() == timestamp(clocks.wall_ns)
+
+
+def test_without_a_note_the_newest_record_that_is_not_from_the_future_counts(
+    tmp_path: Path,
+) -> None:
+    for stream, time_ns in (("old", START - 9 * DAY), ("app", START - 2 * DAY), ("odd", 2 * START)):
+        time = timestamp(time_ns)
+        header = Header(
+            version=FORMAT_VERSION,
+            stream=stream,
+            first=1,
+            count=0,
+            bytes=0,
+            since=time,
+            until=time,
+            latest=time,
+            sha256=hashlib.sha256().hexdigest(),
+        )
+        (tmp_path / stream).mkdir()
+        (tmp_path / stream / segment_name(1)).write_bytes(encode_header(header))
+    assert Clocks().of(tmp_path).now_ns() == START - 2 * DAY
 
 
 def test_who_only_looks_notes_nothing(tmp_path: Path) -> None:

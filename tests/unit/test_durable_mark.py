@@ -131,6 +131,16 @@ def test_a_mark_that_cannot_be_made_is_an_error(data: Path) -> None:
     assert read(data) == (3, 4)
 
 
+def test_a_file_that_somebody_linked_to_the_name_of_a_temp_is_left_alone(data: Path) -> None:
+    other = data.parent / "other"
+    other.write_text("precious")
+    (data / MARKS_NAME).mkdir()
+    (data / MARKS_NAME / ".app.tmp").hardlink_to(other)
+    DurableMarks(data, BOOT).begin("app", 3)
+    assert read(data) == (3, 4)
+    assert other.read_text() == "precious"
+
+
 def test_the_next_process_of_this_boot_goes_on_with_the_marks(
     data: Path, marks: DurableMarks
 ) -> None:

@@ -3,7 +3,11 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import pytest
+
 from logengine.intake.hello_timeout import HelloTimeout
+
+pytestmark = pytest.mark.timeout(30)  # without a limit, each test would wait for ever
 
 
 @dataclass(eq=False)
@@ -48,3 +52,23 @@ async def test_who_has_finished_is_left_alone() -> None:
     timeout.begins(other)
     await other.ended.wait()
     assert not finished.ended.is_set()
+
+
+async def test_who_begins_again_and_again_gains_no_time() -> None:
+    timeout = HelloTimeout(0.001)
+    slow = Greeter()
+    async with asyncio.timeout(5):
+        while not slow.ended.is_set():
+            timeout.begins(slow)
+            await asyncio.sleep(0)
+
+
+async def test_who_began_later_is_ended_later() -> None:
+    timeout = HelloTimeout(0.2)
+    first, second = Greeter(), Greeter()
+    timeout.begins(first)
+    await asyncio.sleep(0)
+    timeout._began_s[second] = asyncio.get_running_loop().time() + 3600
+    await first.ended.wait()
+    assert not second.ended.is_set()
+    timeout.close()

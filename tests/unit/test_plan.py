@@ -5,9 +5,10 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from logengine.format.producers import Producer
-from logengine.format.segment import FORMAT_VERSION, Header, decode_header
+from logengine.format.segment import FORMAT_VERSION, Header, UserBytes, decode_header
 from logengine.store.plan import (
     SEGMENT_RECORDS_MAX,
     Addition,
@@ -68,6 +69,20 @@ def test_a_segment_of_more_than_two_pages_is_left_by_a_batch_smaller_than_it() -
     assert state.active is not None, "the new one is rewritten in its turn"
     plan, _ = added(large, adding(b"y" * 10_000), limit=65536)
     assert (plan.first, plan.body_bytes) == (1, 20_002)
+
+
+def test_a_segment_after_one_that_is_left_begins_with_its_own_records() -> None:
+    _, state = added(StreamState("app"), adding(b"x" * 10_000, time=1), limit=65536)
+    plan, _ = added(state, adding(b"small", time=5), limit=65536)
+    header = header_of(plan)
+    assert (header.first, header.count, header.since, header.until) == (2, 1, at(5), at(5))
+
+
+def test_a_segment_that_is_left_counts_its_users_as_before_the_next_one() -> None:
+    of_user = {UID: 10_001}
+    _, state = added(StreamState("app"), replace(adding(b"x" * 10_000), users=of_user), limit=65536)
+    plan, _ = added(state, replace(adding(b"small"), users={UID: 6}), limit=65536)
+    assert header_of(plan).users == {UID: UserBytes(10_001, 6)}
 
 
 @given(st.lists(st.integers(2, 40_000), min_size=1, max_size=40))

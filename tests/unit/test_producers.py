@@ -125,6 +125,15 @@ def test_the_bytes_of_names_are_limited_whatever_they_are() -> None:
     assert len(kept) == 1 + 4096 // (2 + 4 * 120 + 2 + 20)
 
 
+def test_the_uids_of_producers_take_room_too() -> None:
+    numbers: Numbers = {}
+    for uid in range(2**32 - 100, 2**32):
+        numbers = advance(numbers, {Producer(uid, "p"): 9 * 10**17}, Room(1000, 2000))
+    line = encode_header(with_numbers(HEADER, numbers))
+    assert len(line) - len(encode_header(HEADER)) <= 2000
+    assert len(numbers) > 50
+
+
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 PRODUCERS = st.builds(Producer, st.sampled_from([None, 0, ANN, 2**32 - 1]), NAMES)
 NUMBERS = st.integers(1, 2**53)

@@ -112,14 +112,32 @@ def test_no_key_of_the_engines_passes_the_fast_path(
 @pytest.mark.parametrize(
     "chunk",
     [
+        b"{}\n",
+        b"{}\n{}\n",
+        PLAIN + b"{}\n" + PLAIN,
+        b"{}\n" + PLAIN + b"{}\n",
+        b'{}\n{"a":{}}\n{"a":"{}"}\n',
+        b'{}\n{"a":"\x7f\xc2\x9b"}\n{}\n',
+    ],
+)
+def test_empty_objects_do_not_need_the_exact_path(chunk: bytes) -> None:
+    assert _stamp_fast(chunk, OPENING) == stamp_exactly(chunk, OPENING)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
         b'{"a":1}{"b":2}\n',
         b'{"a":1}\n{"b":\n2}\n',
         b'{"a":1,\n"b":{}\n}\n{"c":1}{"d":1}\n',
-        b"{}\n",
         b"{ }\n",
+        b"{}\n{ }\n",
+        b"{}{}\n",
+        b"{}\n{}",
+        b'{}\n{"\xff}\n',
+        b"{}\n}\n",
         b"{\t}\n",
         b"{\r}\n",
-        PLAIN + b"{}\n" + PLAIN,
         PLAIN + b"\n" + PLAIN,
         PLAIN + b" \n" + PLAIN,
         b'{"a":1}\r\n' + PLAIN,

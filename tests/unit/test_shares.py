@@ -83,6 +83,15 @@ def test_the_largest_user_gives_way_until_all_have_the_same() -> None:
     assert (held.held(ONE), held.held(TWO)) == (45, 45)
 
 
+def test_nobody_gives_way_to_one_who_would_then_have_more() -> None:
+    held = shares(capacity=91, reserved=0)
+    held.change(ONE, 46)
+    held.change(TWO, 45)
+    assert held.gives_way(TWO) is None
+    held.change(TWO, -1)
+    assert held.gives_way(TWO) == ONE
+
+
 def test_nobody_gives_way_to_the_largest_user() -> None:
     held = shares()
     held.change(TWO, 5)
@@ -163,6 +172,15 @@ def test_who_is_silent_for_too_long_gives_way_to_anybody() -> None:
     seats.heard(by["a"])
     assert seats.gives_way(ONE, SILENT_MAX_S - 1) is None
     assert seats.gives_way(ONE, SILENT_MAX_S) is by["b"]
+
+
+def test_a_silent_connection_of_roots_reserve_gives_way_to_nobody() -> None:
+    seats = Seats(shares(4, reserved=1), SILENT_MAX_S)
+    of_root, of_one = Sender("root"), Sender("one")
+    seats.add(of_root, ROOT, 0.0)
+    assert seats.gives_way(TWO, 100.0) is None
+    seats.add(of_one, ONE, 1.0)
+    assert seats.gives_way(TWO, 100.0) is of_one
 
 
 def test_who_has_gone_is_not_heard_of() -> None:

@@ -123,42 +123,53 @@ def after(root: Path, going: Going, seed: float) -> Iterator[str]:
 Make = Callable[[Path, random.Random], Going]
 
 
-def cut_goings(seeds: Iterable[int], make: Make) -> Tried:
-    """Cuts what is drawn for each seed everywhere."""
+def cut_goings(seeds: Iterable[int], make: Make, *, states_max: int | None = None) -> Tried:
+    """Cuts what is drawn for each seed everywhere, with at most `states_max` states for a cut."""
     tried = Tried()
     with scratch_place() as place:
         for source, going, root in drawn_cases(place, seeds, make):
             trace = recorded(root, going.case.tree, going.work).trace
-            tried += Tried(1, _cut_one(place, going, trace, source))
+            tried += Tried(1, _cut_one(place, going, trace, source, states_max))
     return tried
 
 
-def fail_goings(seeds: Iterable[int], make: Make, cut: float) -> Tried:
+def fail_goings(
+    seeds: Iterable[int], make: Make, cut: float, *, states_max: int | None = None
+) -> Tried:
     """Lets each call of what is drawn for each seed fail once.
 
-    Where that is a sync, and of a share `cut` of the others, all is cut everywhere.
+    Where that is a sync, and of a share `cut` of the others, all is cut everywhere, with at most
+    `states_max` states for a cut.
     """
     total = Tried()
     with scratch_place() as place:
         for source, going, _ in drawn_cases(place, seeds, make):
-            total += _fail_one(place, going, source, cut)
+            total += _fail_one(place, going, source, cut, states_max)
     return total
 
 
-def _cut_one(place: Path, going: Going, trace: Sequence[Any], source: random.Random) -> int:
+def _cut_one(
+    place: Path,
+    going: Going,
+    trace: Sequence[Any],
+    source: random.Random,
+    states_max: int | None,
+) -> int:
     def judge(cut: Cut) -> Iterator[str]:
         return after(cut.root, going, cut.source.random())
 
-    return cut_everywhere(place, going.case.tree, trace, source, judge)
+    return cut_everywhere(place, going.case.tree, trace, source, judge, states_max=states_max)
 
 
-def _fail_one(place: Path, going: Going, source: random.Random, cut: float) -> Tried:
+def _fail_one(
+    place: Path, going: Going, source: random.Random, cut: float, states_max: int | None
+) -> Tried:
     tried = Tried(1)
 
     def judge(root: Path, calls: SystemCalls, at: Attempt) -> Iterator[str]:
         yield from after(root, going, source.random())
         if at.call == "fsync" or source.random() < cut:
-            tried.trees += _cut_one(place, going, calls.trace, source)
+            tried.trees += _cut_one(place, going, calls.trace, source, states_max)
 
     # Whoever does it once more cannot know what the sync that failed has lost.
     tried.failing_calls += fail_every_call(

@@ -1,10 +1,10 @@
 """A process killed at its N-th file-system call, for every N.
 
-Run as `python -m tests.crash.rig.kill_points FIRST_SEED SEEDS THREADS SHARE`: it has one thread,
-so that it can fork a process for each point. With 0 threads the order of the calls is drawn
+Run as `python -m tests.crash.rig.kill_points FIRST_SEED SEEDS THREADS STEP SHARE`: it has one
+thread, so that it can fork a process for each point. With 0 threads the order of the calls is drawn
 from the seed, with more it is as it comes. After each kill the data is recovered and held
-against what was promised; after a share of them each recovery is itself killed at every one
-of its calls, and recovered from.
+against what was promised; after a share of them each recovery is itself killed at one of STEP
+of its calls, drawn, and recovered from.
 """
 
 import asyncio
@@ -143,8 +143,11 @@ def _killed(events: list[Any]) -> _Killed | None:
     return next((event for event in reversed(events) if isinstance(event, _Killed)), None)
 
 
-def sweep(plan: workload.Plan, threads: int, share: float) -> KillReport:
-    """Kills runs of `plan` at every call; after a `share` of them recoveries too."""
+def sweep(plan: workload.Plan, threads: int, share: float, step: int = 1) -> KillReport:
+    """Kills runs of `plan` at every call.
+
+    After a `share` of them recoveries too, at one of `step` calls on average.
+    """
     report = KillReport()
     source = random.Random(plan.seed)
     with tempfile.TemporaryDirectory(prefix="logengine-kills-", dir=SCRATCH) as scratch:
@@ -170,7 +173,7 @@ def sweep(plan: workload.Plan, threads: int, share: float) -> KillReport:
                     promises.take(event)
                 what = f"seed {plan.seed}, {threads} threads, kill at call {at}, torn {torn}"
                 if source.random() < share:
-                    _sweep_recovery(root, plan, promises, report, what)
+                    _sweep_recovery(root, plan, promises, report, what, step)
                 found = oracle.recover(root / "data", plan.bursts, make_retainer=plan.make_retainer)
                 report.violations += [f"{what}: {each}" for each in promises.broken_by(found)]
                 shutil.rmtree(root)
@@ -179,11 +182,17 @@ def sweep(plan: workload.Plan, threads: int, share: float) -> KillReport:
 
 
 def _sweep_recovery(
-    root: Path, plan: workload.Plan, promises: Promises, report: KillReport, what: str
+    root: Path,
+    plan: workload.Plan,
+    promises: Promises,
+    report: KillReport,
+    what: str,
+    step: int,
 ) -> None:
+    source = random.Random(what)
     at = 0
     while True:
-        at += 1
+        at += source.randrange(1, 2 * step)
         again = root.with_name("again")
         shutil.copytree(root, again)
         events = _recovery(again, plan, _Kill(at))
@@ -200,14 +209,14 @@ def _sweep_recovery(
         report.kills_in_recovery += 1
 
 
-def main(first: int, seeds: int, threads: int, share: float) -> KillReport:
+def main(first: int, seeds: int, threads: int, share: float, step: int) -> KillReport:
     """Sweeps the runs of so many seeds, until a promise is broken."""
     total = KillReport()
     for seed in range(first, first + seeds):
         plan = workload.Plan.drawn(seed, records=6)
         if seed % _RETAINS_EVERY == 5:
             plan = workload.Plan.drawn(seed, streams=1, records=10, retains=True)
-        report = sweep(plan, threads, share)
+        report = sweep(plan, threads, share, step)
         total.kills += report.kills
         total.torn_writes += report.torn_writes
         total.kills_in_recovery += report.kills_in_recovery
@@ -218,5 +227,7 @@ def main(first: int, seeds: int, threads: int, share: float) -> KillReport:
 
 
 if __name__ == "__main__":
-    first_seed, seed_count, thread_count = map(int, sys.argv[1:4])
-    print(json.dumps(asdict(main(first_seed, seed_count, thread_count, float(sys.argv[4])))))
+    first_seed, seed_count, thread_count, recovery_step = map(int, sys.argv[1:5])
+    recovered_share = float(sys.argv[5])
+    killed = main(first_seed, seed_count, thread_count, recovered_share, recovery_step)
+    print(json.dumps(asdict(killed)))

@@ -66,15 +66,16 @@ def decompressed(path: Path, content: bytes) -> bytes:
 def fault_of(path: Path, content: bytes) -> str | None:
     """What is wrong with a segment."""
     try:
-        return _fault_of_plain(path, content) or _fault_of_frames(path, content)
+        plain = decompressed(path, content)
+        return _fault_of_plain(path, plain) or _fault_of_frames(path, content, plain)
     except zstandard.ZstdError as error:
         return f"not to be decompressed: {error}"
     except (KeyError, TypeError, ValueError) as error:
         return f"no header of a segment: {error!r}"
 
 
-def _fault_of_plain(path: Path, content: bytes) -> str | None:
-    line, newline, body = decompressed(path, content).partition(b"\n")
+def _fault_of_plain(path: Path, plain: bytes) -> str | None:
+    line, newline, body = plain.partition(b"\n")
     if not newline:
         return "no header line"
     header = json.loads(line)
@@ -87,9 +88,9 @@ def _fault_of_plain(path: Path, content: bytes) -> str | None:
     return None
 
 
-def _fault_of_frames(path: Path, content: bytes) -> str | None:
+def _fault_of_frames(path: Path, content: bytes, plain: bytes) -> str | None:
     """What is wrong with the places in a file that its header tells."""
-    frames = json.loads(decompressed(path, content).partition(b"\n")[0]).get("frames")
+    frames = json.loads(plain.partition(b"\n")[0]).get("frames")
     if (frames is not None) != (path.suffix == ".zst"):
         return "the header is not one of this kind"
     end = len(content)

@@ -144,8 +144,12 @@ def cut_everywhere(
     source: random.Random,
     judge: Judge,
     same_file: SameFile = no_other_name,
+    *,
+    states_max: int | None = None,
 ) -> int:
     """Cuts the power, which is more than a kill, after each call; each different tree once.
+
+    With `states_max`, at most that many states are drawn from all that a cut may leave.
 
     Raises `AssertionError` with what `judge` finds wrong.
     """
@@ -154,7 +158,10 @@ def cut_everywhere(
     for event in trace:
         if not disk.apply(event):
             continue
-        for after in disk.states(source):
+        states = list(disk.states(source))
+        if states_max is not None:
+            states = source.sample(states, min(len(states), states_max))
+        for after in states:
             key = tuple(sorted(after.items()))
             if key in seen:
                 continue

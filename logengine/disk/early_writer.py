@@ -1,0 +1,31 @@
+"""An atomic writer that is opened before it is known what it will write, and under which name."""
+
+import os
+
+from logengine.disk.atomic import AtomicWriter
+from logengine.disk.directory import Directory
+
+
+class EarlyWriter(AtomicWriter):
+    """Writes bytes in `directory`, which its caller keeps open until the writer is done.
+
+    `name` is the expected one of the file. `aim_at` chooses another. An existing file of that name
+    is replaced without being inspected.
+    """
+
+    def __init__(self, directory: Directory, name: str, *, permissions: int) -> None:
+        super().__init__(
+            directory.path_of(name),
+            "wb",
+            buffering=0,
+            permissions=permissions,
+            open_directory=lambda: directory,
+        )
+
+    def aim_at(self, name: str) -> None:
+        """Makes `name` the file's name. Call it before `publish`."""
+        self.path = os.path.join(os.path.dirname(self.path), name)
+        self._name = name
+
+    def _let_go(self) -> None:
+        self._directory = None  # the caller's, and open
