@@ -25,7 +25,7 @@ UNSHOWN_NAMES = tuple(name for name in ENVELOPE_NAMES if name != "_erased")
 # What Python's recursion, or msgspec, does not do.
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
 # Deeper objects are shown as JSON.
-_FLATTENED_LEVELS_MAX = 16
+FLATTENED_LEVELS_MAX = 16
 _NOTHING = object()
 
 _decoder = msgspec.json.Decoder(dict[str, Any], float_hook=Raw)
@@ -134,7 +134,7 @@ def field(fields: Mapping[str, Any], path: str, absent: Any = None) -> Any:
 
 
 def flattened(
-    fields: Iterable[tuple[str, Any]], levels: int = _FLATTENED_LEVELS_MAX
+    fields: Iterable[tuple[str, Any]], levels: int = FLATTENED_LEVELS_MAX
 ) -> Iterator[tuple[str, Any]]:
     """Yields fields, each object as its own fields: `http.status`. Empty objects stay."""
     for name, value in fields:

@@ -18,10 +18,11 @@ from msgspec import Raw, Struct
 
 from logengine.format.block import Rows
 from logengine.format.segment import timestamp_of
-from logengine.printable import escape
+from logengine.printable import columns, escape
 from logengine.rendering.clock import Clock
 from logengine.rendering.fields import (
     ALL_FIELDS,
+    FLATTENED_LEVELS_MAX,
     UNDECODABLE,
     UNSHOWN_NAMES,
     FieldChoice,
@@ -29,7 +30,6 @@ from logengine.rendering.fields import (
     decode,
     decode_exactly,
     decode_line,
-    flattened,
     message_name,
     message_of,
     name_of,
@@ -48,6 +48,7 @@ from logengine.rendering.styled import (
     PLAIN,
     YELLOW,
     highlight,
+    plain,
     wrap,
 )
 
@@ -59,8 +60,6 @@ _REMEMBERED_MAX = 4096
 _REMEMBERED_CHARACTERS_MAX = 256
 _NO_LEVEL = " " * LEVEL_CHARACTERS
 _DEL = b"\x7f"
-# A shorter text fits without being measured.
-_COLUMNS_OF_CHARACTER_MAX = 2
 
 Key = TypeVar("Key")
 
@@ -93,7 +92,7 @@ class Pretty:
         self._hidden = tuple(look.fields.hidden)
         self._is_finished = self._columns is None and look.highlighted is None
         self._names: _Remembered[str] = _Remembered(self._name)
-        self._levels: _Remembered[tuple[str, str]] = _Remembered(self._level)
+        self._levels: _Remembered[tuple[str, Any]] = _Remembered(self._level)
         self._places: _Remembered[tuple[str, Any, Any]] = _Remembered(self._place)
 
     def render(self, rows: Rows) -> bytes:
@@ -105,7 +104,7 @@ class Pretty:
             for name in self._hidden:
                 fields.pop(name, None)
             row = None
-            if are_plain or (not is_exact and _is_plain(line)):
+            if are_plain or (not is_exact and _is_plain_line(line)):
                 row = self._plain_row(stream, fields)
             parts.append(row or self._exact_row(stream, line))
         parts.append("")
@@ -117,7 +116,8 @@ class Pretty:
         Equals `_exact_row`, and takes a third of its time.
         """
         level = fields.get("level")
-        if type(level) is str and (cell := self._levels["level", level]):
+        kind = type(level)
+        if (kind is str or kind is int) and (cell := self._levels["level", level]):
             del fields["level"]
         else:
             cell = self._level_cell(fields)
@@ -137,11 +137,13 @@ class Pretty:
         text = f"{time} {cell} {place}{space}{begin}{message}{end}{space}{shown_fields}".rstrip(" ")
         return text if self._is_finished else self._finished(text)
 
-    def _plain_fields(self, fields: Fields) -> str:
+    def _plain_fields(
+        self, fields: Fields, inside: str = "", levels: int = FLATTENED_LEVELS_MAX
+    ) -> str:
         names = self._names
         parts = []
         for name, value in fields.items():
-            prefix = names[name]
+            prefix = names[inside + name]
             if not prefix:
                 continue
             kind = type(value)
@@ -153,12 +155,10 @@ class Pretty:
                 parts.append(f"{prefix}{value}")
             elif kind is Raw:
                 parts.append(f"{prefix}{str(value, 'ascii')}")
+            elif kind is dict and value and levels:
+                parts.append(self._plain_fields(value, f"{inside}{name}.", levels - 1))
             else:
-                parts += [
-                    f"{inner}{quoted_where_needed(each)}"
-                    for path, each in flattened([(name, value)])
-                    if (inner := names[path])
-                ]
+                parts.append(f"{prefix}{text_of(value)}")
         return "".join(parts)
 
     def _exact_row(self, stream: str, line: bytes) -> str:
@@ -203,7 +203,7 @@ class Pretty:
         """Returns a line highlighted and wrapped."""
         if self._look.highlighted is not None:
             text = highlight(text, self._look.highlighted)
-        if self._columns is not None and len(text) > self._columns // _COLUMNS_OF_CHARACTER_MAX:
+        if self._columns is not None and columns(plain(text)) > self._columns:
             own = len(text) - len(text.lstrip(" "))
             text = wrap(text, self._columns, own + len(_INDENTATION))
         return text
@@ -259,6 +259,15 @@ class _Remembered(dict[Key, str]):
 def _is_plain(lines: bytes) -> bool:
     """Returns whether nothing in the lines needs to be escaped. JSON has no control characters."""
     return lines.isascii() and b"\\" not in lines and _DEL not in lines
+
+
+def _is_plain_line(line: bytes) -> bool:
+    """Returns whether nothing in the line needs to be escaped, and it has no space but ` `."""
+    if b"\\" in line:
+        return False
+    if line.isascii():
+        return _DEL not in line
+    return line.decode("utf-8", "replace").isprintable()
 
 
 def _indented(text: str) -> str:
