@@ -26,6 +26,8 @@ _FORMS_FOR_PEOPLE = ("pretty", "short", "template")
 # On a narrower terminal, the date would take too much of each row.
 _COLUMNS_WITH_DATE_MIN = 70
 _SEPARATOR = b"--\n"
+# Reports that wait until the user leaves the pager; more are only counted.
+_HELD_MAX = 1000
 
 _OPTIONS = (
     click.option(
@@ -130,6 +132,7 @@ class Output:
         self._is_begun = False
         self._pager: terminal.Pager | None = None
         self._held: list[str] = []
+        self._unheld = 0
         self.pager_command: str | None = None
         self.problems = 0
 
@@ -151,6 +154,8 @@ class Output:
         self._pager.wait()
         for text in self._held:
             tell(text)
+        if self._unheld:
+            tell(f"{self._unheld} more reports; print without a pager to see them")
         return kind is BrokenPipeError  # the user has left the pager, and seen enough
 
     def write(self, batch: Batch) -> None:
@@ -177,8 +182,10 @@ class Output:
         text = f"{'note: ' if problem.expected else ''}{problem}"
         if self._pager is None:
             tell(text)
-        else:
+        elif len(self._held) < _HELD_MAX:
             self._held.append(text)  # the pager has the screen
+        else:
+            self._unheld += 1
 
     def _begin(self) -> IO[bytes]:
         """Starts the pager, if there is to be one, and returns where records go."""

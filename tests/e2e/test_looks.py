@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.daemon import Daemon, eventually
-from tests.reading.streams import line, write_stream
+from tests.reading.streams import damage, line, write_stream
 
 LOGENGINE = [sys.executable, "-m", "logengine"]
 ROW = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
@@ -260,6 +260,16 @@ def test_leaving_the_pager_ends_the_command_quietly(data: Path) -> None:
     terminal = Terminal(data, "cat", "many", PAGER="head -n 1")
     assert len(terminal.read_to_end().splitlines()) == 1
     assert terminal.process.returncode == 0
+
+
+def test_damage_is_reported_when_the_pager_is_left(data: Path) -> None:
+    damage(data, "app", 8)
+    terminal = Terminal(data, "cat", "app", "-o", "short", PAGER="cat; echo left")
+    shown = terminal.read_to_end().split(b"left")
+    assert len(shown) == 2
+    assert shown[0].count(b"event") == 15
+    assert b"00000000000000000008.ndjson is damaged" in shown[1]
+    assert terminal.process.returncode == 1
 
 
 def test_an_interrupt_leaves_the_pager_to_its_user(data: Path, tmp_path: Path) -> None:

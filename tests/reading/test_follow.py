@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import logengine
+from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
+from logengine.disk.durable_mark import DurableMarks
 from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.format.segment import segment_name
 from logengine.reading import follow_records
@@ -82,6 +84,24 @@ def test_it_begins_at_a_time_and_merges_the_streams(data: Path) -> None:
         if len(shown) == 2:
             break
     assert shown == [8, 10]
+
+
+def test_from_a_time_on_only_what_is_durable_is_shown(data: Path) -> None:
+    (data / CRASH_MARK_NAME).touch()
+    marks = DurableMarks(data, read_boot_id())
+    marks.begin("app", 0)
+    marks.move("app", 8, 8)
+    for since, durable in ((7, [7, 8]), (9, []), (30, [])):
+        following = logengine.follow("app", data=data, since=at(since), timeout_s=0.2)
+        assert [record.seq for record in following] == durable
+    shown: list[int] = []
+    for record in logengine.follow("app", data=data, since=at(8), timeout_s=60):
+        shown.append(record.seq)
+        if shown == [8]:
+            marks.move("app", 9, 9)
+        if len(shown) == 2:
+            break
+    assert shown == [8, 9]
 
 
 def test_a_time_may_be_limited_to_the_last_records(data: Path) -> None:
