@@ -47,8 +47,9 @@ Examples:
     "--lines",
     "count",
     type=click.IntRange(min=0),
+    metavar="N",
     show_default="10; with --since or --until, all of that time",
-    help="Print this many of the last records.",
+    help="Print the last N records.",
 )
 @click.option(
     "-f", "--follow", is_flag=True, help="Then print new records as soon as they are on disk."
