@@ -1,6 +1,7 @@
 """Reads a gigabyte back: all of it, and the few lines that match, against `cat` and `grep`."""
 
 import os
+import resource
 import shlex
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ from benchmarks.scenario import Aim, Bench, Scenario, Section, say
 from benchmarks.software import environ
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.format.compression import compress_body, encode_compressed_header, with_frames
+from logengine.reading import streams
 from logengine.upkeep.search_filter_builder import SearchFilterBuilder
 
 _RECORDS = 3_200_000  # with their envelope, slightly more than a gigabyte
@@ -37,6 +39,8 @@ _SKIPPING = "sealed: a rare literal"
 _NOT_SKIPPING = "sealed: a rare literal, too short for search filters"
 _OURS = Engine.name
 _LEVEL = 3  # zstd's own default
+_FORMS_FOR_PEOPLE = ("pretty", "short")
+_ROWS_PER_S_MIN = 200_000
 
 
 class Found(msgspec.Struct):
@@ -47,6 +51,8 @@ class Found(msgspec.Struct):
     took_s: dict[str, dict[str, list[float]]]
     start_s: dict[str, list[float]]
     left_out: list[str]
+    # Records in a second of CPU time of `cat` in each form for people, round by round.
+    rows_per_s: dict[str, list[float]] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,13 @@ def measure(bench: Bench) -> Found:
             for task in tasks:
                 for name in task.commands:
                     found.took_s[task.name][name].append(_run(task, name, environment)[0])
+            for form in _FORMS_FOR_PEOPLE:
+                task = _Task(form, plain, {_OURS: _ours(plain, "--no-pager", form=form)})
+                before_s = _cpu_s_of_children()
+                _run(task, _OURS, environment)
+                cpu_s = _cpu_s_of_children() - before_s
+                (summary,) = streams(_STREAM, data=plain.parent)
+                found.rows_per_s.setdefault(form, []).append(summary.records / cpu_s)
             found.start_s["python -c pass"].append(_start_s([sys.executable, "-c", "pass"]))
             found.start_s["logengine cat --help"].append(_start_s([*LOGENGINE, "cat", "--help"]))
     return found
@@ -121,9 +134,9 @@ def _compress(directory: Path) -> None:
         builder.step(lambda _: None)
 
 
-def _ours(directory: Path, *options: str) -> str:
+def _ours(directory: Path, *options: str, form: str = "raw") -> str:
     data = str(directory.parent)
-    command = [*LOGENGINE, "cat", _STREAM, "--format", "raw", "--data", data, *options]
+    command = [*LOGENGINE, "cat", _STREAM, "--format", form, "--data", data, *options]
     # Use the package of this checkout.
     return f"cd {shlex.quote(str(CHECKOUT))} && exec {shlex.join(command)}"
 
@@ -196,6 +209,11 @@ def _run(task: _Task, name: str, environment: Mapping[str, str]) -> tuple[float,
     return time.perf_counter() - began, count
 
 
+def _cpu_s_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def _check(task: _Task, counts: Mapping[str, int]) -> None:
     if task.is_same and len(set(counts.values())) > 1:
         raise ValueError(f"{task.name}: not the same bytes: {counts}")
@@ -236,9 +254,27 @@ def render(found: Found, plots: Path) -> Section:
         "Whole processes, from start to end, printing into a pipe whose reader only counts bytes. "
         f"Nothing is subtracted; of it is the start: {starts}.{left_out}\n\n"
         f"{report.table(['', '', 'median', 'spread', 'logengine takes'], rows)}\n"
-        f"{report.image(path, title)}"
+        f"{report.image(path, title)}{_rows_text(found.rows_per_s)}"
     )
-    return Section(text, _aims(found.took_s))
+    return Section(text, [*_aims(found.took_s), *_aims_of_rows(found.rows_per_s)])
+
+
+def _rows_text(rows_per_s: Mapping[str, Sequence[float]]) -> str:
+    if not rows_per_s:
+        return ""
+    shown = [[f"`-o {form}`", report.median(of, "/s")] for form, of in rows_per_s.items()]
+    return (
+        f"\n\nThe same stream as rows for people:\n\n{report.table(['', 'per CPU second'], shown)}"
+    )
+
+
+def _aims_of_rows(rows_per_s: Mapping[str, Sequence[float]]) -> list[Aim]:
+    name = "pretty: records a second, on one core"
+    return [
+        Aim.at_least(name, _ROWS_PER_S_MIN, of, "/s")
+        for form, of in rows_per_s.items()
+        if form == "pretty"
+    ]
 
 
 def _aims(took_s: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Aim]:

@@ -17,6 +17,7 @@ from logengine.cli.standard_descriptors import (
     closed_error,
     drop_output,
     open_closed,
+    reader_has_left,
 )
 from logengine.errors import InvalidFilter, InvalidOption, InvalidStreamName, LogEngineError
 from logengine.printable import escape
@@ -83,6 +84,8 @@ class _Commands(click.Group):
                 raise
             raise click.Abort from None
         except BrokenPipeError:
+            if not reader_has_left():
+                raise
             raise _OutputClosed from None  # click would exit with 1
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,6 @@ import click
 
 from logengine.cli.messages import note
 from logengine.cli.options import resolve_data
-from logengine.cli.output import Output
 from logengine.disk.atomic import AtomicWriter
 from logengine.errors import InvalidCursor, LogEngineError
 from logengine.format.cursor import Cursor
@@ -77,6 +76,7 @@ class CursorFile:
         self._positions = dict(positions)
         self._saved = dict(positions)
         self._saved_at = time.monotonic()
+        self._is_held = False
 
     @classmethod
     def open(cls, path: Path | None) -> Self | None:
@@ -130,6 +130,13 @@ class CursorFile:
         """Notes that a batch was printed and flushed."""
         self.start(batch.last_seqs())
 
+    @contextlib.contextmanager
+    def unsaved(self) -> Iterator[None]:
+        """Saves nothing inside the block, nor after an exception that ends it."""
+        self._is_held = True
+        yield
+        self._is_held = False
+
     def save_if_due(self) -> None:
         """Saves, unless it did so a moment ago. Raises like `save`."""
         if time.monotonic() - self._saved_at >= _SAVE_EVERY_S:
@@ -137,7 +144,7 @@ class CursorFile:
 
     def save(self) -> None:
         """Replaces the file if there is something new to note. Raises `AtomicWriteError`."""
-        if self._positions == self._saved:
+        if self._is_held or self._positions == self._saved:
             return
         # A power cut must not keep the file, and lose what was printed to another.
         with contextlib.suppress(OSError):
@@ -147,18 +154,3 @@ class CursorFile:
         with AtomicWriter(self._path, "w") as writer:
             writer.write("".join(f"{Cursor(*each)}\n" for each in sorted(positions.items())))
         self._saved, self._saved_at = positions, time.monotonic()
-
-
-def write_all(batches: Iterable[Batch], output: Output, cursors: CursorFile | None = None) -> None:
-    """Writes and flushes all batches, and notes in `cursors` what was printed."""
-    try:
-        for batch in batches:
-            output.write(batch)
-            if cursors is not None:
-                output.flush()
-                cursors.note(batch)
-                cursors.save_if_due()
-        output.flush()
-    finally:
-        if cursors is not None:
-            cursors.save()

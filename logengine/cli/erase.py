@@ -89,7 +89,7 @@ def command(
             "say which records: --where, --grep, --after, --up-to, --since or --until"
         )
     data = resolve_data(data)
-    stream_names(stream, data=data)
+    stream_names(stream, data=data, allow_patterns=False)
     damaged: list[DamagedSegment] = []
     uid = os.getuid()
     mark = Mark(

@@ -13,7 +13,7 @@ from logengine.errors import InvalidCursor
 from logengine.format.cursor import Cursor
 from logengine.format.timestamp import parse_time
 from logengine.local_zone import local_now
-from logengine.reading import Filter, Reading, Report, read
+from logengine.reading import ChosenStreams, Filter, Reading, Report, read
 
 Select = Callable[[Report], Reading]
 
@@ -49,19 +49,20 @@ class CursorOption(click.ParamType[Cursor]):
             self.fail(str(error), param, ctx)
 
 
-_OPTIONS = (
-    click.option(
-        "--after",
-        "cursors",
-        type=CursorOption(),
-        multiple=True,
-        metavar="CURSOR",
-        help="Only records after this cursor, STREAM:SEQ. Repeat it for several streams.",
-    ),
+_AFTER = click.option(
+    "--after",
+    "cursors",
+    type=CursorOption(),
+    multiple=True,
+    metavar="CURSOR",
+    help="Only records after this cursor, STREAM:SEQ. Repeat it for several streams.",
+)
+_TIMES = (
     click.option(
         "--since",
         type=Time(),
-        help="Only records from this time on: RFC 3339, '10m' or '3d' (ago), 'today', 'yesterday'.",
+        help="Only records from this time on: '14:00', 'yesterday 14:00', '2026-11-20', "
+        "'1h30m' (ago), '@1763900000', RFC 3339. Local time, unless it has an offset.",
     ),
     click.option(
         "--until", type=Time(is_end=True), help="Only records before this time, in the same forms."
@@ -71,7 +72,12 @@ _OPTIONS = (
 
 def range_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--after`, `--since` and `--until`: the command gets `cursors`, `since` and `until`."""
-    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
+    return _AFTER(time_options(command))
+
+
+def time_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--since` and `--until`: the command gets `since` and `until`, as timestamps."""
+    return functools.reduce(lambda made, option: option(made), reversed(_TIMES), command)
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,7 +98,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         chosen: Filter,
         **others: Any,
     ) -> Any:
-        stray = {cursor.stream for cursor in cursors}.difference(streams) if streams else ()
+        of = ChosenStreams(streams)
+        stray = {cursor.stream for cursor in cursors if streams and cursor.stream not in of}
         if stray:
             names = ", ".join(sorted(stray))
             raise click.UsageError(

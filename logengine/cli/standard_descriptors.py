@@ -5,6 +5,7 @@ standard output, and whatever is printed would go into it.
 """
 
 import os
+import select
 import sys
 
 from logengine.errors import LogEngineError
@@ -56,6 +57,13 @@ def closed_error(names: list[str]) -> StandardDescriptorClosed:
         f"{' or '.join(names)} is closed, and this command needs it; redirect it, to /dev/null if "
         "nothing else"
     )
+
+
+def reader_has_left() -> bool:
+    """Returns whether standard output is a pipe or socket that nobody reads any more."""
+    poll = select.poll()
+    poll.register(_OUTPUT, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def drop_output() -> None:

@@ -6,20 +6,36 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from logengine.cli.cursor_file import CursorFile, cursor_file_option, write_all
+from logengine.cli.arrangement import (
+    Arrangement,
+    arrangement_options,
+    print_records,
+)
+from logengine.cli.cursor_file import CursorFile, cursor_file_option
 from logengine.cli.filtering import filter_options
 from logengine.cli.following_end import Ending, tell_ending, until_gone
 from logengine.cli.messages import tell
 from logengine.cli.options import Duration, data_option, resolve_data, streams_argument
-from logengine.cli.output import Output, format_option
+from logengine.cli.output import Output, output_options
+from logengine.cli.selection import time_options
 from logengine.cli.standard_descriptors import drop_output
 from logengine.errors import AtomicWriteError, UnknownStream
 from logengine.format.cursor import Cursor
-from logengine.reading import Filter, Following, newest_seq, read, stream_names
+from logengine.reading import (
+    ChosenStreams,
+    Filter,
+    Following,
+    Reading,
+    newest_seq,
+    read,
+    stream_names,
+    unmatched,
+)
 from logengine.reading import follow as follow_records
 
 # A stream whose directory is only just being created is not reported as awaited: it is looked for
@@ -27,6 +43,7 @@ from logengine.reading import follow as follow_records
 _LOOKS_FOR_AWAITED = 10
 _LOOK_AGAIN_S = 0.1
 _SAVE_EVERY_S = 1.0
+_COUNT = 10
 
 
 @click.command(
@@ -34,7 +51,8 @@ _SAVE_EVERY_S = 1.0
 Examples:
   logengine tail
   logengine tail app -n 100
-  logengine tail -f app audit
+  logengine tail -f app 'web-*'
+  logengine tail -f --since 10m
   logengine tail -f --format json | jq .event
   logengine tail -f --where level=error --where _comm=web
   logengine tail app -n 0 --until-match event=started --timeout 30s
@@ -46,16 +64,16 @@ Examples:
     "--lines",
     "count",
     type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
-    help="Print this many of the last records.",
+    metavar="N",
+    show_default="10; with --since or --until, all of that time",
+    help="Print the last N records.",
 )
 @click.option(
     "-f", "--follow", is_flag=True, help="Then print new records as soon as they are on disk."
 )
 @click.option(
     "--until-match",
-    "until",
+    "expression",
     metavar="EXPRESSION",
     help="Follow until a record matches this, an expression as for --where, and end after it. "
     "Records of -n count too. Exit 0: it came; 3: not within --timeout; 4: the stream was removed.",
@@ -64,38 +82,59 @@ Examples:
     "--timeout", type=Duration(), metavar="DURATION", help="End after this time of following."
 )
 @cursor_file_option
+@time_options
 @filter_options
-@format_option
+@arrangement_options
+@output_options(paged=True)
 @data_option
 @click.pass_context
 def command(
     ctx: click.Context,
     streams: tuple[str, ...],
-    count: int,
+    count: int | None,
     follow: bool,  # noqa: FBT001 - click passes by name
-    until: str | None,
+    expression: str | None,
     timeout: float | None,
     cursor_path: Path | None,
+    since: str | None,
+    until: str | None,
     chosen: Filter,
-    form: str,
+    arrangement: Arrangement,
+    output: Output,
     data: Path | None,
 ) -> None:
     """Print the last records; with -f, also new ones. Several streams are merged by time.
 
-    Without STREAM, prints all streams. Works without the daemon. With a --cursor-file that exists,
-    prints everything that is new instead of the last records.
+    STREAM may be a pattern such as 'web-*'. Without STREAM, prints all streams. Works without the
+    daemon. With a --cursor-file that exists, prints everything that is new instead of the last
+    records.
     """
+    if follow and until is not None:
+        raise click.UsageError("--until ends what -f continues; omit one of them")
+    if follow and not arrangement.is_plain:
+        raise click.UsageError("-A, -B, -C and -r need an end, and -f has none; omit one")
+    if count is None and since is None and until is None:
+        count = _COUNT
     data = resolve_data(data).absolute()
-    output = Output(form)
-    expected = None if until is None else Filter.of([until])
-    if timeout is not None and not follow and expected is None:
+    expected = None if expression is None else Filter.of([expression])
+    follows = follow or expected is not None
+    if timeout is not None and not follows:
         raise click.UsageError("--timeout needs -f or --until-match: it ends the following")
     cursors = CursorFile.open(cursor_path)
-    if not follow and expected is None:
-        _print_last(streams, data, count, chosen, output, cursors)
+    last = _Last(streams, data, since, until, count, chosen)
+    if not follows:
+        with output:
+            _print_last(last, arrangement, output, cursors)
         ctx.exit(1 if output.problems else 0)
+    output.pager_command = None
     following = follow_records(
-        *streams, data=data, last=count, where=chosen, timeout_s=timeout, on_problem=output.report
+        *streams,
+        data=data,
+        since=since,
+        last=count,
+        where=chosen,
+        timeout_s=timeout,
+        on_problem=output.report,
     )
     if cursors is not None:
         following.continue_after(cursors.after(_streams_there(data), data))
@@ -111,38 +150,54 @@ def command(
     ctx.exit(ending.value)
 
 
+@dataclass(frozen=True)
+class _Last:
+    """The existing records that are asked for."""
+
+    streams: Sequence[str]
+    data: Path
+    since: str | None
+    until: str | None
+    count: int | None
+    chosen: Filter
+
+    def read(self, output: Output) -> Reading:
+        return read(
+            *self.streams,
+            data=self.data,
+            since=self.since,
+            until=self.until,
+            last=self.count,
+            where=self.chosen,
+            on_problem=output.report,
+        )
+
+
 def _print_last(
-    streams: Sequence[str],
-    data: Path,
-    count: int,
-    chosen: Filter,
-    output: Output,
-    cursors: CursorFile | None,
+    last: _Last, arrangement: Arrangement, output: Output, cursors: CursorFile | None
 ) -> None:
     """Prints the last records, or what is new since an earlier run with these `cursors`."""
     if cursors is None:
-        last = read(*streams, data=data, last=count, where=chosen, on_problem=output.report)
-        write_all(last.batches(), output)
+        print_records(last.read(output), output, arrangement)
         return
-    names = stream_names(*streams, data=data)
-    if after := cursors.after(names, data):
+    names = stream_names(*last.streams, data=last.data)
+    if after := cursors.after(names, last.data):
         new = read(
             *names,
-            data=data,
+            data=last.data,
             after=[Cursor(*each) for each in after.items()],
-            where=chosen,
+            since=last.since,
+            until=last.until,
+            where=last.chosen,
             on_problem=output.report,
         )
-        write_all(new.batches(), output, cursors)
+        print_records(new, output, arrangement, cursors=cursors)
         return
     # Before the last records are read, so that none is both left out now and skipped later.
-    ends = {name: newest_seq(name, data=data, on_problem=lambda _: None) for name in names}
-    last = read(*names, data=data, last=count, where=chosen, on_problem=output.report)
-    batches = list(last.batches())
-    write_all(batches, output)
+    ends = {name: newest_seq(name, data=last.data, on_problem=lambda _: None) for name in names}
+    with cursors.unsaved():
+        print_records(last.read(output), output, arrangement, cursors=cursors)
     cursors.start(ends)
-    for batch in batches:
-        cursors.note(batch)
     cursors.save()
 
 
@@ -162,7 +217,7 @@ async def _follow_while_read(
         ending = reason
         following.stop()
 
-    awaited = set(following.streams or ()).difference(_streams_there(following.data))
+    awaited = unmatched(following.streams or (), _streams_there(following.data))
     tasks = [loop.create_task(_say_what_is_awaited(following.data, awaited))]
     if expected is not None:
         tasks.append(loop.create_task(_end_when_gone(following, end)))
@@ -221,10 +276,13 @@ async def _save_regularly(cursors: CursorFile, following: Following) -> None:
 
 def _followed_streams(following: Following) -> set[str]:
     there = set(_streams_there(following.data))
-    return there if following.streams is None else there.intersection(following.streams)
+    if following.streams is None:
+        return there
+    chosen = ChosenStreams(following.streams)
+    return {stream for stream in there if stream in chosen}
 
 
-async def _say_what_is_awaited(data: Path, awaited: set[str]) -> None:
+async def _say_what_is_awaited(data: Path, awaited: Sequence[str]) -> None:
     """Reports which of the `awaited` streams still do not exist after a moment."""
     there: list[str] = []
     for _ in range(_LOOKS_FOR_AWAITED):
@@ -232,7 +290,7 @@ async def _say_what_is_awaited(data: Path, awaited: set[str]) -> None:
             return
         await asyncio.sleep(_LOOK_AGAIN_S)
         there = _streams_there(data)
-        awaited = awaited.difference(there)
+        awaited = unmatched(awaited, there)
     if awaited:
         names = ", ".join(sorted(awaited))
         known = f"there are: {', '.join(there)}" if there else "there are none yet"

@@ -3,10 +3,11 @@
 Bulk readers work on blocks and split them into records only where they must. No I/O.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from itertools import count, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -78,6 +79,18 @@ class Record(msgspec.Struct, frozen=True, dict=True):
         return with_place(self)
 
 
+class Rows(NamedTuple):
+    """Some records, to be shown: for each its stream, its number and its stored line.
+
+    `streams` and `seqs` may have no end. `body` is all lines, each with its newline.
+    """
+
+    streams: Iterable[str]
+    seqs: Iterable[int]
+    lines: Sequence[bytes]
+    body: bytes
+
+
 class Block(msgspec.Struct, frozen=True):
     """`count` consecutive records of one stream, starting at `first`: `body`, with newlines."""
 
@@ -97,6 +110,18 @@ class Block(msgspec.Struct, frozen=True):
         """Yields the records. Raises `DamagedSegment`, as `lines` does."""
         for seq, line in enumerate(self.lines(), self.first):
             yield Record(self.stream, seq, line)
+
+    def rows(self) -> Iterator[Rows]:
+        """Yields the records as rows, some at a time. Raises `DamagedSegment`, as `lines` does."""
+        seq = self.first
+        for piece in _pieces(self.body):
+            lines = piece.split(b"\n")
+            if lines.pop():
+                raise self._damage()
+            yield Rows(repeat(self.stream), count(seq), lines, piece)
+            seq += len(lines)
+        if seq != self.first + self.count:
+            raise self._damage()
 
     def last_timestamp(self) -> str:
         """Returns the `_ts` of the last record; the block must not be empty."""

@@ -11,14 +11,27 @@ from functools import lru_cache
 TIMESTAMP_CHARACTERS = 27
 
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
-_RELATIVE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)")
+_DURATION_PART = re.compile(
+    r"(\d{1,19}(?:\.\d{1,9})?)\s*"
+    r"(s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|w(?:eeks?)?)(?![a-z])\s*",
+    re.ASCII,
+)
+_EPOCH_SECONDS = re.compile(r"@(\d{1,19})(?:\.(\d{1,9}))?", re.ASCII)
+_CLOCK_OF_DAY = re.compile(
+    r"(?:(today|yesterday|tomorrow)\s+)?(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?",
+    re.ASCII,
+)
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
     r"(?:[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?\s*([Zz]|[+-]\d\d:?\d\d)?)?"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_ALLOWED = "an RFC 3339 time, '10m', '2h' or '3d' ago, 'now', 'today' or 'yesterday'"
+_ALLOWED = (
+    "'14:00', 'yesterday 14:00', '2026-11-20', '2026-11-20 14:00', an RFC 3339 time, '10m' or "
+    "'1h30m' ago, 'now', 'today', 'yesterday' or '@' and seconds since 1970"
+)
 
 
 def format_timestamp(time_ns: int) -> str:
@@ -63,32 +76,26 @@ def parse_timestamp(timestamp: str) -> int:
 def parse_time(text: str, now: datetime, *, is_end: bool = False) -> str:
     """Returns the timestamp that a user's `text` means; `now` is an aware, local time.
 
-    Accepts an RFC 3339 time (local time if it has no offset; a date alone means its midnight),
-    a duration before now (`90s`, `10m`, `2h`, `3d`, `1w`, optionally followed by `ago`), `now`,
-    `today` and `yesterday` (local midnights). A local time gets the offset that the zone of `now`
-    has at that time. If it occurred twice, because the clocks were set back, it is the first one,
-    or the second with `is_end`, so a range has both. If it was skipped, it is as much
-    later. Raises `ValueError`, which says what is allowed.
+    | text | means |
+    |---|---|
+    | `2026-11-20T14:00:00Z` | an RFC 3339 time; local time if it has no offset |
+    | `2026-11-20 14:00`, `2026-11-20` | the same with less; a date alone is its midnight |
+    | `14:00`, `14:00:05` | that time today; yesterday if it is still to come, unless `is_end` |
+    | `yesterday 14:00` | that time of that day; also `today`, `tomorrow` |
+    | `now`, `today`, `yesterday`, `tomorrow` | now; the midnight at which the day begins |
+    | `10m`, `1h30m`, `-1h30m`, `2 hours ago` | so long before now: s, m, h, d, w |
+    | `@1763900000` | seconds since 1970 |
+
+    A local time gets the offset that the zone of `now` has at that time. If it occurred twice,
+    because the clocks were set back, it is the first one, or the second with `is_end`, so a range
+    has both. If it was skipped, it is as much later. Raises `ValueError`, which says what is
+    allowed.
     """
-    word = text.strip().lower().removesuffix("ago").strip()
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    if word == "now":
-        moment = now.astimezone(UTC)
-    elif word == "today":
-        moment = midnight
-    elif word == "yesterday":
-        moment = midnight - timedelta(days=1)
-    elif relative := _RELATIVE.fullmatch(word):
-        try:
-            # In UTC: an hour ago is an hour ago, even if the clocks were set meanwhile.
-            moment = now.astimezone(UTC) - timedelta(
-                seconds=float(relative[1]) * _UNIT_S[relative[2]]
-            )
-        except OverflowError:
-            raise ValueError(f"{text!r} lies before the year 1; expected {_ALLOWED}") from None
-    elif absolute := _RFC3339.fullmatch(text.strip()):
-        moment = _absolute(absolute, text, now)
-    else:
+    try:
+        moment = _moment(text.strip(), now, is_end=is_end)
+    except OverflowError:
+        raise ValueError(_outside(text)) from None
+    if moment is None:
         raise ValueError(f"{text!r} is not a time; expected {_ALLOWED}")
     try:
         if is_end:
@@ -96,9 +103,66 @@ def parse_time(text: str, now: datetime, *, is_end: bool = False) -> str:
             return max(format_moment(moment), format_moment(moment.replace(fold=1)))
         return format_moment(moment)
     except (OverflowError, ValueError):
-        raise ValueError(
-            f"{text!r} lies outside the years 1 to 9999; expected {_ALLOWED}"
-        ) from None
+        raise ValueError(_outside(text)) from None
+
+
+def _outside(text: str) -> str:
+    return f"{text!r} lies outside the years 1 to 9999; expected {_ALLOWED}"
+
+
+def _moment(text: str, now: datetime, *, is_end: bool) -> datetime | None:
+    """Returns the aware time that `text` means; None if it means none. Raises `OverflowError`."""
+    word = text.lower()
+    if clock := _CLOCK_OF_DAY.fullmatch(word):
+        return _of_day(clock, text, now, is_end=is_end)
+    if absolute := _RFC3339.fullmatch(text):
+        return _absolute(absolute, text, now)
+    if seconds := _EPOCH_SECONDS.fullmatch(word):
+        fraction_us = int((seconds[2] or "0").ljust(6, "0")[:6])
+        return _EPOCH + timedelta(seconds=int(seconds[1]), microseconds=fraction_us)
+    return _of_word(word, now)
+
+
+def _of_word(word: str, now: datetime) -> datetime | None:
+    """Returns the time that a word or a duration means; None if it means none."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if word == "now":
+        return now.astimezone(UTC)
+    if word in _DAYS:
+        return midnight + timedelta(days=_DAYS[word])
+    age_s = _duration_s(word.removesuffix("ago").strip().removeprefix("-").strip())
+    if age_s is None:
+        return None
+    # In UTC: an hour ago is an hour ago, even if the clocks were set meanwhile.
+    return now.astimezone(UTC) - timedelta(seconds=age_s)
+
+
+def _of_day(match: re.Match[str], text: str, now: datetime, *, is_end: bool) -> datetime:
+    day, hour, minute, second, fraction = match.groups()
+    date = now + timedelta(days=_DAYS[day or "today"])
+    try:
+        moment = date.replace(
+            hour=int(hour),
+            minute=int(minute),
+            second=int(second or 0),
+            microsecond=int((fraction or "0").ljust(6, "0")[:6]),
+            fold=0,
+        )
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a time: {error}; expected {_ALLOWED}") from None
+    # At 3 a.m., what began at 23:00 began yesterday.
+    is_to_come = moment.astimezone(UTC) > now.astimezone(UTC)
+    return moment - timedelta(days=1) if is_to_come and not (day or is_end) else moment
+
+
+def _duration_s(text: str) -> float | None:
+    """Returns the seconds of `1h30m`; None if `text` is no duration."""
+    total_s = 0.0
+    place = 0
+    while found := _DURATION_PART.match(text, place):
+        total_s += float(found[1]) * _UNIT_S[found[2][0]]
+        place = found.end()
+    return total_s if place and place == len(text) else None
 
 
 def format_moment(moment: datetime) -> str:

@@ -21,13 +21,19 @@ if TYPE_CHECKING:
     from logengine.reading.batch import Batch
     from logengine.reading.filter import Filter
     from logengine.reading.follow_records import Following, follow
-    from logengine.reading.listing import check_stream_names, stream_names
+    from logengine.reading.listing import (
+        ChosenStreams,
+        check_stream_names,
+        stream_names,
+        unmatched,
+    )
     from logengine.reading.problem import Gone, IncompleteRead, Problem, RecordsGone, Report
     from logengine.reading.read_records import Reading, read
     from logengine.reading.stream_summary import StreamSummary, newest_seq, streams
 
 __all__ = [
     "Batch",
+    "ChosenStreams",
     "Filter",
     "Following",
     "Gone",
@@ -43,11 +49,13 @@ __all__ = [
     "read",
     "stream_names",
     "streams",
+    "unmatched",
 ]
 
 # Loaded on first use: a command that lists streams starts faster without the rest.
 _MODULES = {
     "Batch": "logengine.reading.batch",
+    "ChosenStreams": "logengine.reading.listing",
     "Filter": "logengine.reading.filter",
     "Following": "logengine.reading.follow_records",
     "Gone": "logengine.reading.problem",
@@ -63,6 +71,7 @@ _MODULES = {
     "read": "logengine.reading.read_records",
     "stream_names": "logengine.reading.listing",
     "streams": "logengine.reading.stream_summary",
+    "unmatched": "logengine.reading.listing",
 }
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from logengine.format.block import Block, Record, with_place
+from logengine.format.block import Block, Record, Rows, with_place
+from logengine.format.cursor import Cursor
 from logengine.reading.filter import Filter
 from logengine.reading.problem import Gone, Problem, Report
 
@@ -12,6 +13,8 @@ _GAPS_KEY = b"_gaps"
 # Holes of one stream that wait for a record after them. Beyond that, the oldest is dropped: it
 # was reported anyway.
 _PENDING_GAPS_MAX = 1000
+# As many as are rendered at a time, so that what is decoded stays in the CPU caches.
+_ROWS_MAX = 128
 
 Chunk = Block | Sequence[Record]
 
@@ -65,6 +68,36 @@ class Batch:
             start, stream, gone = place, record.stream, found
         yield stream, gone, Batch(chunk[start:], {})
 
+    def __len__(self) -> int:
+        return self._chunk.count if isinstance(self._chunk, Block) else len(self._chunk)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """The records from index `start` up to `stop`, exclusive."""
+        chunk = self._chunk
+        if not isinstance(chunk, Block):
+            return Batch(chunk[start:stop], self.gaps)
+        part = chunk.end_before(chunk.first + stop).begin_at(chunk.first + start)
+        return Batch(part, {} if start else self.gaps)
+
+    def place_of(self, cursor: Cursor) -> int | None:
+        """The index of the record with this stream and number; None if it is not here."""
+        chunk = self._chunk
+        if isinstance(chunk, Block):
+            index = cursor.seq - chunk.first
+            return index if chunk.stream == cursor.stream and 0 <= index < chunk.count else None
+        places = enumerate(chunk)
+        return next((index for index, each in places if each.cursor == cursor), None)
+
+    def chosen(self, chosen: Filter) -> Iterator[tuple[int, int]]:
+        """The ranges of indexes, each with its exclusive stop, of the records that are chosen."""
+        block = self._chunk
+        if not isinstance(block, Block):
+            # A filter looks at lines only.
+            body = _joined([record.line for record in block])
+            block = Block("", 0, len(block), body)
+        for part in chosen.choose(block):
+            yield part.first - block.first, part.first - block.first + part.count
+
     def raw(self) -> Iterator[bytes]:
         """The stored lines, each with its newline, in pieces of any number of lines."""
         chunk = self._chunk
@@ -88,6 +121,22 @@ class Batch:
             yield _joined([self._json(first)])
             chunk = chunk.begin_at(chunk.first + 1)
         yield from chunk.with_places()
+
+    def rows(self) -> Iterator[Rows]:
+        """The records as rows, some at a time, for what renders them."""
+        chunk = self._chunk
+        if isinstance(chunk, Block):
+            yield from chunk.rows()
+            return
+        for start in range(0, len(chunk), _ROWS_MAX):
+            records = chunk[start : start + _ROWS_MAX]
+            lines = [record.line for record in records]
+            yield Rows(
+                [record.stream for record in records],
+                [record.seq for record in records],
+                lines,
+                _joined([*lines]),
+            )
 
     def _json(self, record: Record) -> bytes:
         gaps = self.gaps and self.gaps.get((record.stream, record.seq))

@@ -9,6 +9,8 @@ import errno
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -16,14 +18,27 @@ from typing import TYPE_CHECKING
 from logengine.disk.segment_file import list_streams
 from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
-from logengine.format.segment import SEQ_MAX
+from logengine.format.time_range import TimeRange
 from logengine.reading.batch import Batch, PendingGaps
 from logengine.reading.filter import Filter, Patterns
-from logengine.reading.listing import AnyPath, check_stream_names, data_directory
+from logengine.reading.listing import (
+    AnyPath,
+    ChosenStreams,
+    check_stream_names,
+    data_directory,
+)
 from logengine.reading.problem import Problem, Report, raise_or_warn
 from logengine.reading.read_ahead import begun_before_fork
-from logengine.reading.read_records import Cursors, check_cursors, last_merged, parse_cursors
-from logengine.reading.reader import StreamReader
+from logengine.reading.read_records import (
+    BATCH_RECORDS,
+    Cursors,
+    check_cursors,
+    checked_last,
+    last_merged,
+    parse_cursors,
+    timestamp_in,
+)
+from logengine.reading.reader import StreamReader, merge_by_time
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,7 +52,8 @@ def follow(
     *streams: str,
     data: AnyPath | None = None,
     after: Cursors = (),
-    last: int = 0,
+    since: str | datetime | None = None,
+    last: int | None = None,
     where: Filter | str | Iterable[str] = (),
     grep: Patterns = None,
     fixed: bool = False,
@@ -50,7 +66,8 @@ def follow(
 
     Streams and the data directory need not exist yet; all records of a stream that appears later
     are new.
-    `last`: starts with the last existing records, at most this many.
+    `last`: starts with the last existing records, at most this many; by default with none.
+    `since`: starts with all existing records from this time on, or with the `last` of these.
     `after`: starts after these cursors, and reads a stream without a cursor from its start. Without
     `streams`, only streams with a cursor are followed.
     `timeout_s`: ends after this many seconds; without it, only `stop` ends it.
@@ -61,16 +78,17 @@ def follow(
     cursors = parse_cursors(after)
     check_stream_names(streams)
     if streams and cursors:
-        check_cursors(cursors, streams)
-    if last < 0:
-        raise InvalidOption(f"last is {last}; expected a number of records, 0 or more")
-    if last and cursors:
-        raise InvalidOption("last and after both set the start; give only one of them")
+        check_cursors(cursors, ChosenStreams(streams))
+    last = checked_last(last)
+    if (last or since is not None) and cursors:
+        named = "last" if last else "since"
+        raise InvalidOption(f"{named} and after both set the start; give only one of them")
     return Following(
         data_directory(data).absolute(),
         tuple(streams or cursors) or None,
         cursors,
-        min(last, SEQ_MAX),
+        timestamp_in("since", since),
+        last,
         Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
         timeout_s,
         on_problem or raise_or_warn,
@@ -89,21 +107,24 @@ class Following:
         data: Path,
         streams: Sequence[str] | None,
         after: Mapping[str, int],
-        last: int,
+        since: str | None,
+        last: int | None,
         chosen: Filter,
         timeout_s: float | None,
         on_problem: Report,
     ) -> None:
         self.data = data
         self.streams = streams
+        self._chosen_streams = None if streams is None else ChosenStreams(streams)
         self._after = after
+        self._since = since
         self._last = last
         self._chosen = chosen
         self._timeout_s = timeout_s
         self._on_problem = on_problem
         self._is_stopped = False
         self._passes: set[_Pass] = set()
-        # What `last` made a pass begin after, known once the last existing records were taken.
+        # What `last` or `since` made a pass begin after, known once those records were taken.
         self.began_after: Mapping[str, int] = {}
 
     def continue_after(self, positions: Mapping[str, int]) -> None:
@@ -114,7 +135,7 @@ class Following:
         self._after = {name: seq for name, seq in positions.items() if self._follows(name)}
 
     def _follows(self, stream: str) -> bool:
-        return self.streams is None or stream in self.streams
+        return self._chosen_streams is None or stream in self._chosen_streams
 
     def stop(self) -> None:
         """Ends all passes, also future ones. Callable from any thread or signal handler.
@@ -237,13 +258,17 @@ class Following:
             stream: StreamReader(self.data, stream, report, seq + 1, reports_removed=True)
             for stream, seq in self._after.items()
         }
-        if not self._after:
+        if self._since is not None and self._last is None:
+            for records in self._records_since(self._since, readers, report):
+                yield records
+            self.began_after = {stream: reader.next_seq - 1 for stream, reader in readers.items()}
+        elif not self._after:
             last = self._last_records(readers, report)
             began_after = {stream: reader.next_seq - 1 for stream, reader in readers.items()}
             if last:
                 yield last
             self.began_after = began_after
-        async for block in Follower(self.data, self.streams, readers, report).blocks():
+        async for block in Follower(self.data, self._chosen_streams, readers, report).blocks():
             for part in self._chosen.choose(block):
                 yield part
 
@@ -254,20 +279,52 @@ class Following:
         """
         from logengine.reading.follower import last_durable_records
 
+        count = self._last or 0
+        times = TimeRange(self._since)
         last = []
-        for stream in list_streams(self.data) if self.data.is_dir() else []:
-            if not self._follows(stream):
-                continue
-            try:
+        for stream in self._existing():
+            with _absent_is_empty():
                 readers[stream], records = last_durable_records(
-                    self.data, stream, self._last, self._chosen, report
+                    self.data, stream, count, self._chosen, report, times
                 )
-            except OSError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-            else:
                 last.append(records)
-        return last_merged(last, self._last)
+        return last_merged(last, count)
+
+    def _records_since(
+        self, since: str, readers: dict[str, StreamReader], report: Report
+    ) -> Iterator[Sequence[Record]]:
+        """The durable records from `since` on, merged by time; adds readers as `_last_records`."""
+        from logengine.reading.follower import durable_records_since
+
+        found = []
+        for stream in self._existing():
+            with _absent_is_empty():
+                readers[stream], blocks = durable_records_since(self.data, stream, since, report)
+                found.append(self._chosen_of(blocks))
+        merged = merge_by_time(found)
+        while records := list(islice(merged, BATCH_RECORDS)):
+            yield records
+
+    def _chosen_of(self, blocks: Iterable[Block]) -> Iterator[Record]:
+        with _absent_is_empty():
+            for block in blocks:
+                for part in self._chosen.choose(block):
+                    yield from part.records()
+
+    def _existing(self) -> Iterator[str]:
+        for stream in list_streams(self.data) if self.data.is_dir() else []:
+            if self._follows(stream):
+                yield stream
+
+
+@contextlib.contextmanager
+def _absent_is_empty() -> Iterator[None]:
+    """Ignores that a stream is not there: it was removed, or is being recreated."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
 
 
 class _Stopped(Exception):

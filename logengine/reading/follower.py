@@ -10,7 +10,7 @@ inotify instances or watches are used up, it looks again at intervals.
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from pathlib import Path
 
 from asyncinotify import Event, Inotify, Mask, Watch
@@ -22,6 +22,7 @@ from logengine.disk.segment_file import list_segments, list_streams
 from logengine.errors import AtomicWriteError
 from logengine.format.block import Block, Record
 from logengine.format.segment import first_of_name
+from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.reading.filter import Filter
 from logengine.reading.polled_watches import (
     LOOK_EVERY_S,
@@ -65,7 +66,7 @@ class Follower:
     def __init__(
         self,
         data: Path,
-        streams: Collection[str] | None,
+        streams: Container[str] | None,
         readers: dict[str, StreamReader],
         report: Report,
     ) -> None:
@@ -385,9 +386,14 @@ class _Marks(MarkReader):
 
 
 def last_durable_records(
-    data: Path, stream: str, count: int, chosen: Filter, report: Report
+    data: Path,
+    stream: str,
+    count: int,
+    chosen: Filter,
+    report: Report,
+    times: TimeRange = ALL_TIMES,
 ) -> tuple[StreamReader, list[Record]]:
-    """The last `count` chosen records that are durable, and a reader that continues after them.
+    """The last `count` chosen records in `times` that are durable, and a reader at their end.
 
     Raises `OSError`, `FileNotFoundError` if the stream does not exist.
     """
@@ -396,13 +402,38 @@ def last_durable_records(
         reader = StreamReader(data, stream, report)
         mark = marks.read(stream)
         stop = None if mark is None else mark.last + 1
-        records = last_records(reader, count, chosen, stop)
+        records = last_records(reader, count, chosen, stop, times)
         if mark is None:
             if marks.read(stream) is not None:
                 continue  # a daemon has started since, and may have written some of them
             sync_directory(data / stream)
         reader.reports_removed = True
         return reader, records
+
+
+def durable_records_since(
+    data: Path, stream: str, since: str, report: Report
+) -> tuple[StreamReader, Iterator[Block]]:
+    """The durable records from a time on, read as they are taken; then the reader is at their end.
+
+    Raises `OSError`, `FileNotFoundError` if the stream does not exist.
+    """
+    marks = _Marks(data, report)
+    while True:
+        reader = StreamReader(data, stream, report)
+        mark = marks.read(stream)
+        stop = reader.end() if mark is None else mark.last + 1
+        if mark is None:
+            if marks.read(stream) is not None:
+                continue  # a daemon has started since, and may have written some of them
+            sync_directory(data / stream)
+        reader.seek_time(since)
+        return reader, _until_end(reader, TimeRange(since), stop)
+
+
+def _until_end(reader: StreamReader, times: TimeRange, stop: int) -> Iterator[Block]:
+    yield from reader.read(times, stop)
+    reader.reports_removed = True
 
 
 def _ignore(problem: Problem) -> None:

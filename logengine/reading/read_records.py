@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -11,17 +11,25 @@ from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
 from logengine.format.cursor import Cursor
 from logengine.format.segment import SEQ_MAX
-from logengine.format.time_range import ALL_TIMES, TimeRange
+from logengine.format.time_range import TimeRange
 from logengine.format.timestamp import format_moment, parse_time
 from logengine.local_zone import local_now
 from logengine.reading.batch import Batch, PendingGaps
+from logengine.reading.context import with_context
 from logengine.reading.filter import Filter, Patterns
 from logengine.reading.listing import AnyPath, data_directory, stream_names
 from logengine.reading.problem import Problem, Report, raise_or_warn
-from logengine.reading.reader import StreamReader, last_records, merge_by_time
+from logengine.reading.reader import (
+    ALL_RECORDS,
+    StreamReader,
+    last_records,
+    merge_back,
+    merge_by_time,
+    records_back,
+)
 
 # Records merged by time are returned in batches of at most this many.
-_BATCH_RECORDS = 1024
+BATCH_RECORDS = 1024
 
 Cursors = Cursor | str | Iterable[Cursor | str]
 
@@ -62,14 +70,12 @@ def read(
     directory = data_directory(data)
     names = stream_names(*(streams or cursors), data=directory)
     check_cursors(cursors, names)
-    if last is not None and last < 0:
-        raise InvalidOption(f"last is {last}; expected a number of records, 0 or more")
     return Reading(
         directory,
         names,
         cursors,
-        TimeRange(_timestamp("since", since), _timestamp("until", until)),
-        None if last is None else min(last, SEQ_MAX),
+        TimeRange(timestamp_in("since", since), timestamp_in("until", until)),
+        checked_last(last),
         Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
         on_problem or raise_or_warn,
     )
@@ -91,10 +97,13 @@ class Reading:
         last: int | None,
         chosen: Filter,
         on_problem: Report,
+        *,
+        passed: Mapping[str, int] | None = None,  # read after these, which nobody asked for
     ) -> None:
         self.data = data
         self.streams = tuple(streams)
         self._after = after
+        self._passed = after if passed is None else passed
         self._times = times
         self._last = last
         self._chosen = chosen
@@ -104,9 +113,70 @@ class Reading:
         for batch in self.batches():
             yield from batch
 
+    @property
+    def chooses_all(self) -> bool:
+        """Whether no filter is given: every record in the range is returned."""
+        return self._chosen.chooses_all
+
     def batches(self) -> Iterator[Batch]:
         """The records in batches, for callers that want many at a time, as bytes."""
         return self._batches(self._on_problem)
+
+    def backwards(self) -> Iterator[Batch]:
+        """The records in batches, the newest first. No record says what is gone before it."""
+        report = self._on_problem
+        if self._last is not None:
+            if last := self._last_records(self._last, report):
+                yield Batch(last[::-1], {})
+            return
+        readers = [self._reader(stream, report) for stream in self.streams]
+        merged = merge_back([self._records_back(reader) for reader in readers])
+        while batch := list(islice(merged, BATCH_RECORDS)):
+            yield Batch(batch, {})
+
+    def with_context(
+        self, before: int, after: int, *, limit: int | None = None
+    ) -> Iterator[Batch | None]:
+        """The records with up to so many records before and after each, whatever the filter.
+
+        None stands between groups that are not adjacent. With `limit`, ends after the context of
+        that many records.
+        """
+        report, begin = self._on_problem, None
+        passed = self._after
+        if self._last is not None:
+            report = _each_once(report)
+            last = self._last_records(self._last, report)
+            if not last:
+                return
+            begin = last[0].cursor
+            passed = {
+                stream: self._context_start(stream, last[0], before) for stream in self.streams
+            }
+        every = Reading(
+            self.data,
+            self.streams,
+            self._after,
+            self._times,
+            None,
+            ALL_RECORDS,
+            report,
+            passed=passed,
+        )
+        yield from with_context(
+            every.batches(), self._chosen, before, after, begin=begin, limit=limit
+        )
+
+    def _context_start(self, stream: str, record: Record, before: int) -> int:
+        """The number after which to read a stream to have so many records before `record`."""
+        if stream == record.stream:
+            start = record.seq
+        else:
+            reader = StreamReader(self.data, stream, _ignore)
+            with contextlib.suppress(FileNotFoundError):
+                reader.seek_time(record.timestamp)
+            start = reader.next_seq
+        return max(self._after.get(stream, 0), start - before - 1)
 
     def with_problems(self) -> Iterator[Record | Problem]:
         """The records, and each problem before the records of its stream that come after it.
@@ -135,7 +205,7 @@ class Reading:
             yield from self._blocks(readers[0])
             return
         merged = merge_by_time([self._records(reader) for reader in readers])
-        while batch := list(islice(merged, _BATCH_RECORDS)):
+        while batch := list(islice(merged, BATCH_RECORDS)):
             yield batch
 
     def _last_records(self, count: int, report: Report) -> Sequence[Record]:
@@ -143,10 +213,10 @@ class Reading:
         return last_merged([self._last_of(reader, count) for reader in readers], count)
 
     def _last_of(self, reader: StreamReader, count: int) -> Sequence[Record]:
-        if self._after or self._times != ALL_TIMES:
+        if self._after:
             return deque(self._records(reader), maxlen=count)
         with contextlib.suppress(FileNotFoundError):  # as in `_blocks`
-            return last_records(reader, count, self._chosen)
+            return last_records(reader, count, self._chosen, times=self._times)
         return []
 
     def _reader(self, stream: str, report: Report) -> StreamReader:
@@ -154,7 +224,7 @@ class Reading:
             self.data,
             stream,
             report,
-            self._after.get(stream, 0) + 1,
+            self._passed.get(stream, 0) + 1,
             reports_removed=stream in self._after,
             literals=self._chosen.literals,
         )
@@ -172,6 +242,14 @@ class Reading:
                 raise
             # Counts as empty: it is being recreated for the first record, or was removed.
 
+    def _records_back(self, reader: StreamReader) -> Iterator[Record]:
+        begin = reader.next_seq
+        try:
+            yield from records_back(reader, self._chosen, self._times)
+        except FileNotFoundError:
+            if reader.next_seq != begin:
+                raise  # otherwise as in `_blocks`
+
     def _records(self, reader: StreamReader) -> Iterator[Record]:
         for block in self._blocks(reader):
             yield from block.records()
@@ -184,10 +262,17 @@ def parse_cursors(after: Cursors) -> dict[str, int]:
     return {cursor.stream: cursor.seq for cursor in cursors}
 
 
-def check_cursors(cursors: Mapping[str, int], streams: Sequence[str]) -> None:
+def check_cursors(cursors: Mapping[str, int], streams: Container[str]) -> None:
     """Raises `InvalidOption` for a cursor of a stream that is not read."""
-    if stray := cursors.keys() - set(streams):
+    if stray := [each for each in cursors if each not in streams]:
         raise InvalidOption(f"after names {', '.join(sorted(stray))}; add it to streams")
+
+
+def checked_last(last: int | None) -> int | None:
+    """The argument `last`, at most the largest number. Raises `InvalidOption` if negative."""
+    if last is not None and last < 0:
+        raise InvalidOption(f"last is {last}; expected a number of records, 0 or more")
+    return None if last is None else min(last, SEQ_MAX)
 
 
 def last_merged(streams: Iterable[Iterable[Record]], count: int) -> list[Record]:
@@ -196,7 +281,24 @@ def last_merged(streams: Iterable[Iterable[Record]], count: int) -> list[Record]
     return merged[max(0, len(merged) - count) :]
 
 
-def _timestamp(name: str, given: str | datetime | None) -> str | None:
+def _ignore(_problem: Problem) -> None:
+    """Ignores problems of a reader that only looks for a place; reading reports them."""
+
+
+def _each_once(report: Report) -> Report:
+    """Returns a function that passes each problem to `report`, but none twice."""
+    reported: set[str] = set()
+
+    def report_new(problem: Problem) -> None:
+        if str(problem) not in reported:
+            reported.add(str(problem))
+            report(problem)
+
+    return report_new
+
+
+def timestamp_in(name: str, given: str | datetime | None) -> str | None:
+    """The timestamp that the argument `name` means. Raises `InvalidOption`."""
     if given is None:
         return None
     try:

@@ -111,9 +111,8 @@ class StreamReader:
         With `stop`, only those before that number. Raises `OSError`, `FileNotFoundError`
         if the stream does not exist.
         """
-        until = times.until
-        if until is not None and stop is None:
-            stop = self._look(lambda firsts: self._end_of_time(firsts, until))
+        if times.until is not None and stop is None:
+            stop = self.end_of_time(times.until)
         looks = 0
         while True:
             before = self.next_seq
@@ -158,7 +157,9 @@ class StreamReader:
         """
         self.next_seq = self._look(lambda firsts: self._before_end(firsts, count, stop))
 
-    def read_back(self, stop: int | None = None) -> Generator[Iterator[Block], None, None]:
+    def read_back(
+        self, stop: int | None = None, span_segments_max: int = _SPAN_SEGMENTS_MAX
+    ) -> Generator[Iterator[Block], None, None]:
         """The records in spans, from the last span to the first. Each is read forward.
 
         Read a span before requesting the next. The first one returned ends at the end of the
@@ -180,11 +181,18 @@ class StreamReader:
             firsts = firsts[:-count]
             # Read only the last segment first, which may be enough; then as many as can be read
             # ahead.
-            count = min(2 * count, _SPAN_SEGMENTS_MAX)
+            count = min(2 * count, span_segments_max)
 
     def end(self) -> int:
         """The number after the last record's. Raises `OSError`."""
         return self._look(self._end)
+
+    def end_of_time(self, until: str) -> int | None:
+        """A number from which on every record is at or after `until`; None if none is known.
+
+        Raises `OSError`.
+        """
+        return self._look(lambda firsts: self._end_of_time(firsts, until))
 
     def _look(self, look: Callable[[Sequence[int]], Result]) -> Result:
         """The result of `look` for the segments; repeated if they were merged meanwhile."""
@@ -524,30 +532,73 @@ def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
 
 
 def last_records(
-    reader: StreamReader, count: int, chosen: Filter = ALL_RECORDS, stop: int | None = None
+    reader: StreamReader,
+    count: int,
+    chosen: Filter = ALL_RECORDS,
+    stop: int | None = None,
+    times: TimeRange = ALL_TIMES,
 ) -> list[Record]:
-    """The last `count` chosen records of a stream, or all if there are fewer.
+    """The last `count` chosen records of a stream in `times`, or all if there are fewer.
 
-    With `stop`, only those before it. `reader` is then after the last of them, at the end or
-    `stop`. Keeps at most `count` records in memory. A filter that chooses few records may cause a
-    read of the whole stream.
+    With `stop`, only those before it. `reader` is then after the last of them, at the end, at
+    `stop` or at the end of `times`. Keeps at most `count` records in memory. A filter that chooses
+    few records may cause a read of the whole range.
     """
-    if chosen.chooses_all or not count:
+    if not count or (chosen.chooses_all and times == ALL_TIMES):
         reader.seek_last(count, stop)
         return _last_of(reader.read(stop=stop), count, chosen)
+    begin, stop = _bounds(reader, times, stop)
     last: list[Record] = []
     with closing(reader.read_back(stop)) as spans:
         for blocks in spans:
-            last = _last_of(blocks, count - len(last), chosen) + last
-            if len(last) == count:
+            is_first = reader.next_seq <= begin
+            last = _last_of(blocks, count - len(last), chosen, times) + last
+            if len(last) == count or is_first:
                 break
     return last
 
 
-def _last_of(blocks: Iterable[Block], count: int, chosen: Filter) -> list[Record]:
+def records_back(reader: StreamReader, chosen: Filter, times: TimeRange) -> Iterator[Record]:
+    """The chosen records of a stream in `times`, from `next_seq` on, the newest first.
+
+    Keeps the chosen records of one segment in memory.
+    """
+    begin, stop = _bounds(reader, times, None)
+    with closing(reader.read_back(stop, 1)) as spans:
+        for blocks in spans:
+            is_first = reader.next_seq <= begin
+            parts = [
+                part
+                for block in blocks
+                if block.first + block.count > begin
+                for part in _chosen_in(block.begin_at(begin), chosen, times)
+            ]
+            for part in reversed(parts):
+                yield from reversed(list(part.records()))
+            if is_first:
+                return
+
+
+def _bounds(reader: StreamReader, times: TimeRange, stop: int | None) -> tuple[int, int | None]:
+    """Moves a reader to the start of `times`. Returns that, and `stop` or the end of `times`."""
+    if times.since is not None:
+        reader.seek_time(times.since)
+    if times.until is not None and (end := reader.end_of_time(times.until)) is not None:
+        stop = end if stop is None else min(stop, end)
+    return reader.next_seq, stop
+
+
+def _chosen_in(block: Block, chosen: Filter, times: TimeRange) -> Iterator[Block]:
+    for part in [block] if times == ALL_TIMES else in_range(block, times):
+        yield from chosen.choose(part)
+
+
+def _last_of(
+    blocks: Iterable[Block], count: int, chosen: Filter, times: TimeRange = ALL_TIMES
+) -> list[Record]:
     last: deque[Record] = deque(maxlen=count)
     for block in blocks:
-        for part in chosen.choose(block):
+        for part in _chosen_in(block, chosen, times):
             last.extend(part.records())
     return list(last)
 
@@ -555,6 +606,11 @@ def _last_of(blocks: Iterable[Block], count: int, chosen: Filter) -> list[Record
 def merge_by_time(streams: Iterable[Iterable[Record]]) -> Iterator[Record]:
     """Records of several streams, merged by time. Each stream stays in its own order."""
     return heapq.merge(*streams, key=_record_time)
+
+
+def merge_back(streams: Sequence[Iterable[Record]]) -> Iterator[Record]:
+    """Records of several streams, each the newest first: `merge_by_time` in reverse."""
+    return heapq.merge(*streams[::-1], key=_record_time, reverse=True)
 
 
 def _record_time(record: Record) -> str:

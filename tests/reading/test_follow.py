@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 import logengine
+from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
+from logengine.disk.durable_mark import DurableMarks
 from logengine.errors import InvalidOption, InvalidStreamName
 from logengine.format.segment import segment_name
 from logengine.reading import follow_records
 from tests.daemon import Daemon, eventually
 from tests.reading.forked import FORKED, said_by_child
-from tests.reading.streams import damage, line, write_stream
+from tests.reading.streams import at, damage, line, write_stream
 
 PATIENCE_S = 60.0
 
@@ -67,6 +69,57 @@ def test_it_begins_where_it_is_told_to(
 ) -> None:
     following = logengine.follow("app", data=data, timeout_s=PATIENCE_S, **options)  # type: ignore[arg-type]
     assert taken(following, len(expected)) == expected
+
+
+def test_it_begins_at_a_time_and_merges_the_streams(data: Path) -> None:
+    write_stream(data, "web", [line(1, 2)], [line(2, 7)], [line(3, 9)])
+    following = logengine.follow(data=data, since=at(7))
+    begun = [str(record.cursor) for record in islice(following, 5)]
+    assert begun == ["app:7", "web:2", "app:8", "app:9", "web:3"]
+    shown: list[int] = []
+    for record in logengine.follow("app", data=data, since=at(8), where="n != 9", timeout_s=60):
+        shown.append(record.seq)
+        if shown == [8]:
+            add(data, "app", 10)
+        if len(shown) == 2:
+            break
+    assert shown == [8, 10]
+
+
+def test_from_a_time_on_only_what_is_durable_is_shown(data: Path) -> None:
+    (data / CRASH_MARK_NAME).touch()
+    marks = DurableMarks(data, read_boot_id())
+    marks.begin("app", 0)
+    marks.move("app", 8, 8)
+    for since, durable in ((7, [7, 8]), (9, []), (30, [])):
+        following = logengine.follow("app", data=data, since=at(since), timeout_s=0.2)
+        assert [record.seq for record in following] == durable
+    shown: list[int] = []
+    for record in logengine.follow("app", data=data, since=at(8), timeout_s=60):
+        shown.append(record.seq)
+        if shown == [8]:
+            marks.move("app", 9, 9)
+        if len(shown) == 2:
+            break
+    assert shown == [8, 9]
+
+
+def test_a_time_may_be_limited_to_the_last_records(data: Path) -> None:
+    assert taken(logengine.follow("app", data=data, since=at(3), last=2), 2) == [8, 9]
+    nothing = logengine.follow("app", data=data, since=at(3), last=0, timeout_s=0.2)
+    assert [record.seq for record in nothing] == []
+
+
+def test_streams_that_match_a_pattern_may_come_later(data: Path) -> None:
+    following = logengine.follow("w*", data=data, timeout_s=60)
+    taken_streams: list[str] = []
+    done = threading.Timer(0.3, lambda: write_stream(data, "web-1", [line(1)]))
+    done.start()
+    for record in following:
+        taken_streams.append(record.stream)
+        following.stop()
+    done.join()
+    assert taken_streams == ["web-1"]
 
 
 def test_what_comes_is_shown_once_it_is_durable(daemon: Daemon) -> None:

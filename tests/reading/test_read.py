@@ -6,11 +6,18 @@ import warnings
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import logengine
-from logengine.errors import InvalidCursor, InvalidFilter, InvalidOption, UnknownStream
+from logengine.errors import (
+    InvalidCursor,
+    InvalidFilter,
+    InvalidOption,
+    InvalidStreamName,
+    UnknownStream,
+)
 from logengine.format.segment import segment_name
 from logengine.reading import Filter
 from tests.reading.streams import at, damage, line, write_stream
@@ -98,6 +105,151 @@ def test_the_last_of_several_streams_are_the_last_of_all(data: Path) -> None:
     assert found == list(logengine.read(data=data))[-3:]
 
 
+@pytest.mark.parametrize(
+    ("patterns", "streams"),
+    [
+        (["w*"], ["web"]),
+        (["*"], ["app", "web"]),
+        (["web", "?pp"], ["web", "app"]),
+        (["[a-b]*", "*p*"], ["app"]),
+        (["web", "*"], ["web", "app"]),
+    ],
+)
+def test_a_pattern_stands_for_the_streams_that_match_it(
+    data: Path, patterns: list[str], streams: list[str]
+) -> None:
+    assert list(logengine.read(*patterns, data=data).streams) == streams
+    assert [each.stream for each in logengine.streams(*patterns, data=data)] == streams
+
+
+@pytest.mark.parametrize("since", [0, 1, 4, 5, 9, 12])
+@pytest.mark.parametrize("until", [0, 3, 7, 9, 20])
+@pytest.mark.parametrize("last", [0, 1, 3, 100])
+@pytest.mark.parametrize("where", [(), "n == 4 or n == 2 or n == 7"])
+def test_the_last_of_a_time_are_the_last_of_all_in_it(
+    data: Path, since: int, until: int, last: int, where: str | tuple[()]
+) -> None:
+    in_time = logengine.read(data=data, where=where, since=at(since), until=at(until))
+    last_of_it = logengine.read(data=data, where=where, since=at(since), until=at(until), last=last)
+    every = [record.cursor for record in in_time]
+    found = [record.cursor for record in last_of_it]
+    assert found == every[max(0, len(every) - last) :]
+
+
+def test_the_last_of_a_time_are_found_though_the_clock_went_back(tmp_path: Path) -> None:
+    seconds = [1, 2, 30, 4, 31, 5, 6, 32, 7]
+    lines = [[line(number, second)] for number, second in enumerate(seconds, 1)]
+    write_stream(tmp_path / "data", "app", *lines)
+    for since, until, last in ((30, 59, 2), (4, 31, 3), (5, 7, 1), (2, 6, 9)):
+        wanted = [n for n, second in enumerate(seconds, 1) if since <= second < until][-last:]
+        reading = logengine.read(
+            "app", data=tmp_path / "data", since=at(since), until=at(until), last=last
+        )
+        assert numbers(reading) == wanted
+
+
+def backwards(reading: logengine.reading.Reading) -> list[str]:
+    return [str(record.cursor) for batch in reading.backwards() for record in batch]
+
+
+@pytest.mark.parametrize(
+    ("streams", "options"),
+    [
+        ((), {}),
+        (("app",), {}),
+        (("app",), {"after": "app:5"}),
+        ((), {"since": at(3), "until": at(8)}),
+        ((), {"where": "n in (2, 3, 7)"}),
+        ((), {"last": 5}),
+        ((), {"last": 3, "where": "n < 4"}),
+        (("app",), {"since": at(50)}),
+    ],
+)
+def test_records_are_read_backwards(
+    data: Path, streams: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    reading = logengine.read(*streams, data=data, **options)
+    assert backwards(reading) == [str(record.cursor) for record in reading][::-1]
+
+
+def test_damage_is_reported_backwards_too(data: Path) -> None:
+    damage(data, "app", 4)
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, on_problem=problems.append)
+    assert backwards(reading) == ["app:9", "app:8", "app:7", "app:3", "app:2", "app:1"]
+    assert any(problem.gone == logengine.Gone(4, 6, "damaged") for problem in problems)
+
+
+def shown(
+    reading: logengine.reading.Reading, before: int, after: int, limit: int | None = None
+) -> list[str]:
+    """The cursors of what is shown, and `--` between groups."""
+    parts: list[str] = []
+    for batch in reading.with_context(before, after, limit=limit):
+        parts += ["--"] if batch is None else [str(record.cursor) for record in batch]
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("where", "before", "after", "limit", "expected"),
+    [
+        ("n == 5", 1, 1, None, "4 5 6"),
+        ("n == 5", 0, 2, None, "5 6 7"),
+        ("n == 5", 3, 0, None, "2 3 4 5"),
+        ("n in (1, 9)", 2, 2, None, "1 2 3 -- 7 8 9"),
+        ("n in (2, 5)", 1, 1, None, "1 2 3 4 5 6"),
+        ("n in (2, 6)", 1, 1, None, "1 2 3 -- 5 6 7"),
+        ("n in (2, 3, 8)", 0, 0, None, "2 3 -- 8"),
+        ("n in (2, 3, 8)", 1, 1, 1, "1 2 3"),
+        ("n in (2, 3, 8)", 1, 1, 2, "1 2 3 4"),
+        ("n == 77", 2, 2, None, ""),
+        ("n > 0", 9, 9, None, "1 2 3 4 5 6 7 8 9"),
+    ],
+)
+def test_records_are_shown_with_those_around_them(
+    data: Path, where: str, before: int, after: int, limit: int | None, expected: str
+) -> None:
+    reading = logengine.read("app", data=data, where=where)
+    found = [each.removeprefix("app:") for each in shown(reading, before, after, limit=limit)]
+    assert " ".join(found) == expected
+
+
+def test_what_is_around_a_record_is_what_is_around_it_in_all_streams(data: Path) -> None:
+    reading = logengine.read(data=data, where="n == 3")
+    every = [str(record.cursor) for record in logengine.read(data=data)]
+    first, second = (place for place, each in enumerate(every) if each in ("app:3", "web:3"))
+    assert second - first > 3
+    around = [*every[first - 1 : first + 2], "--", *every[second - 1 : second + 2]]
+    assert shown(reading, 1, 1) == around
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 9])
+@pytest.mark.parametrize("streams", [("app",), ()])
+@pytest.mark.parametrize("context", [(1, 1), (2, 0), (0, 3)])
+def test_the_last_records_are_shown_with_those_around_them(
+    data: Path, last: int, streams: tuple[str, ...], context: tuple[int, int]
+) -> None:
+    where = "n in (2, 3, 8)"
+    found = logengine.read(*streams, data=data, where=where, last=last)
+    every = [str(record.cursor) for record in logengine.read(*streams, data=data)]
+    chosen = [every.index(str(record.cursor)) for record in found]
+    before, after = context
+    kept = {place for each in chosen for place in range(each - before, each + after + 1)}
+    expected = [each for place, each in enumerate(every) if place in kept]
+    assert [each for each in shown(found, before, after) if each != "--"] == expected
+
+
+def test_damage_around_the_last_records_is_reported_once(data: Path) -> None:
+    damage(data, "app", 4)
+    problems: list[logengine.Problem] = []
+    reading = logengine.read(
+        "app", data=data, where="n in (2, 8)", last=2, on_problem=problems.append
+    )
+    assert shown(reading, 0, 9) == [f"app:{seq}" for seq in (2, 3, 7, 8, 9)]
+    said = [str(problem) for problem in problems]
+    assert len(said) == len(set(said)) > 0
+
+
 def test_a_time_without_a_zone_is_local(data: Path) -> None:
     local = datetime(2026, 11, 23, 20, 0, 8, tzinfo=UTC).astimezone().replace(tzinfo=None)
     assert numbers(logengine.read("app", data=data, since=local)) == [8, 9]
@@ -114,6 +266,9 @@ def test_the_data_directory_may_be_said_by_the_environment(
     ("streams", "options", "error", "says"),
     [
         (("nope",), {}, UnknownStream, "there are: app, web"),
+        (("n*",), {}, UnknownStream, "no stream matches 'n\\*'"),
+        (("../*",), {}, InvalidStreamName, "a pattern such as"),
+        (("w*",), {"after": "app:1"}, InvalidOption, "app"),
         ((), {"after": "app"}, InvalidCursor, "app"),
         (("app",), {"after": "web:1"}, InvalidOption, "web"),
         (("app",), {"last": -1}, InvalidOption, "last"),
