@@ -57,7 +57,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         ("retain", "--data", HOSTILE),
         ("seals", "--data", HOSTILE),
         ("status", "--socket", HOSTILE),
-        ("send", "--socket", "socket", "--timeout", "0", HOSTILE),
         ("send", "--socket", "socket", "-s", HOSTILE),
         ("send", "--socket", HOSTILE, "--timeout", "0.1", "/dev/null"),
         ("send", "--socket", "socket", "--resume", HOSTILE, "/dev/null"),

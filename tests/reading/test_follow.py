@@ -110,10 +110,13 @@ def test_a_time_may_be_limited_to_the_last_records(data: Path) -> None:
     assert [record.seq for record in nothing] == []
 
 
-def test_streams_that_match_a_pattern_may_come_later(data: Path) -> None:
+def test_streams_that_match_a_pattern_may_come_later(data: Path, tmp_path: Path) -> None:
     following = logengine.follow("w*", data=data, timeout_s=60)
     taken_streams: list[str] = []
-    done = threading.Timer(0.3, lambda: write_stream(data, "web-1", [line(1)]))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write_stream(elsewhere, "web-1", [line(1)])
+    done = threading.Timer(0.3, lambda: (elsewhere / "web-1").rename(data / "web-1"))
     done.start()
     for record in following:
         taken_streams.append(record.stream)
