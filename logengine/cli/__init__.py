@@ -26,6 +26,7 @@ _COMMANDS = {
     "exec": "run a command and send its output",
     "tail": "print the last records; -f also prints new ones as they arrive",
     "cat": "print records, optionally from a cursor or a time on",
+    "count": "count records, by values of fields and by time",
     "ls": "list the streams with their sizes and times",
     "status": "show the daemon's health: failures, pending records, totals",
     "verify": "read and check every byte of the streams",

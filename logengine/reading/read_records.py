@@ -107,6 +107,19 @@ class Reading:
         """The records in batches, for callers that want many at a time, as bytes."""
         return self._batches(self._on_problem)
 
+    def blocks(self) -> Iterator[Block]:
+        """The records as they are stored, one stream after another, each in its own order.
+
+        For callers to whom the order between streams is nothing: streams are not merged, which
+        takes most of the time of reading several.
+        """
+        if self._last is not None:
+            for each in self._last_records(self._last, self._on_problem):
+                yield Block(each.stream, each.seq, 1, each.line + b"\n")
+            return
+        for stream in self.streams:
+            yield from self._blocks(self._reader(stream, self._on_problem))
+
     def with_problems(self) -> Iterator[Record | Problem]:
         """The records, and each problem before the records of its stream that come after it.
 
