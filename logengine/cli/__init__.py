@@ -27,6 +27,8 @@ _COMMANDS = {
     "tail": "print the last records; -f also prints new ones as they arrive",
     "cat": "print records, optionally from a cursor or a time on",
     "count": "count records, by values of fields and by time",
+    "fields": "list the fields that records have, with types and examples",
+    "patterns": "fold similar messages into patterns, with their counts",
     "ls": "list the streams with their sizes and times",
     "status": "show the daemon's health: failures, pending records, totals",
     "verify": "read and check every byte of the streams",

@@ -74,7 +74,7 @@ _OPERATOR = re.compile(r"[=<>!~]+")
 _VALUE = re.compile(r"""[^\s=<>!~()\[\]"',]+""")
 _WORD = re.compile(r"[A-Za-z]+(?![^\s=<>!~()\[\]\"',])")
 # What a name in quotes has only with a backslash before it, or as its code.
-_QUOTED_APART = re.compile(r'["\\\x00-\x1f\x7f]')
+_QUOTED_APART = re.compile(r'["\\\x00-\x1f\x7f\ud800-\udfff]')
 _INDEX = re.compile(r"\[\s*(-?[0-9]{1,9}|\*|)\s*\]")
 _SYMBOL = re.compile(r"&+|\|+|!(?![=~])")
 
@@ -128,10 +128,8 @@ def field_text(path: Path) -> str:
 
 def _name_text(name: Name, *, is_first: bool) -> str:
     text = name.text
-    is_word = _NAME.fullmatch(text) and not (
-        is_first and (text.lower() in _KEYWORDS or text[0] in "-+0123456789")
-    )
-    if is_word:
+    is_keyword = is_first and (text.lower() in _KEYWORDS or text[:1] in "-+0123456789")
+    if _NAME.fullmatch(text) and not is_keyword and not _QUOTED_APART.search(text):
         return text
     return '"' + _QUOTED_APART.sub(lambda found: _escaped(found[0]), text) + '"'
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from logengine.aggregation import field_survey, message_patterns
 from logengine.aggregation.counting import FIELDS_MAX, GROUP_BYTES_MAX, GROUPS_MAX
 from tests.daemon import Daemon
 
@@ -25,6 +26,7 @@ def test_each_command_prints_what_the_page_says(daemon: Daemon) -> None:
             env=os.environ
             | {
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "COLUMNS": "100",
                 "LOGENGINE_DATA": str(daemon.data),
                 "LOGENGINE_SOCKET": str(daemon.socket),
             },
@@ -41,5 +43,14 @@ def test_the_page_has_the_limits() -> None:
     text = " ".join(PAGE.split())
     assert f"{GROUPS_MAX:,} different combinations" in text
     assert f"at most {GROUP_BYTES_MAX >> 20} MiB" in text
+    assert f"{field_survey.FIELDS_MAX:,} fields with" in text
+    assert f"with {field_survey.NAME_CHARACTERS_MAX:,} characters" in text
+    assert f"{field_survey.LEVELS_MAX} levels of nesting" in text
+    assert f"first {field_survey.ELEMENTS_MAX} elements" in text
+    assert f"at most {field_survey.EXAMPLE_BYTES_MAX} bytes" in text
+    assert f"{message_patterns.PATTERNS_MAX:,} patterns" in text
+    assert f"{message_patterns.CHARACTERS_MAX:,} characters and" in text
+    assert f"and {message_patterns.WORDS_MAX} words" in text
+    assert all(f"`{field}`" in text for field in message_patterns.MESSAGE_FIELDS)
     assert FIELDS_MAX == 8
     assert "Up to eight fields" in text

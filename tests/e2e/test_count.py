@@ -1,4 +1,4 @@
-"""`logengine count` as it is typed."""
+"""`logengine count`, `fields` and `patterns` as they are typed."""
 
 import csv
 import io
@@ -139,3 +139,82 @@ def test_a_mistake_is_one_of_usage(data: Path, arguments: tuple[str, ...]) -> No
     done = run(data, "count", *arguments, status=2)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_fields_are_listed_with_types_and_examples(data: Path) -> None:
+    assert run(data, "fields", "--where", "has level", COLUMNS="80").stdout == (
+        "FIELD    RECORDS   SHARE  TYPE                         EXAMPLES\n"
+        "_ts            8  100.0%  string                       2026-11-23T20:00:00.000…\n"
+        "level          8  100.0%  string 62.5%, integer 37.5%  info, WARN, error\n"
+        "n              8  100.0%  integer                      0, 1, 2\n"
+        'tags           3   37.5%  array                        ["a","b"]\n'
+        "tags[*]        3   37.5%  string                       a, b\n"
+    )
+    shown = run(data, "fields", "web", "--format", "json").stdout.splitlines()
+    assert json.loads(shown[-1]) == {
+        "field": "tags[*]",
+        "records": 3,
+        "types": {"string": 6},
+        "examples": ["a", "b"],
+    }
+    shown = run(data, "fields", "web", "--format", "csv").stdout.splitlines()
+    assert shown[:3] == [
+        "field,records,types,example",
+        "_ts,3,string,2026-11-23T20:00:00.000000Z",
+        "level,3,integer,40",
+    ]
+
+
+@pytest.fixture
+def messages(tmp_path: Path) -> Path:
+    texts = ["order 7 placed", "disk full", "order 8 placed", "order 9 placed", "done"]
+    write_stream(
+        tmp_path, "app", [line(n, more=f',"event":"{text}"') for n, text in enumerate(texts, 1)]
+    )
+    return tmp_path
+
+
+def test_similar_messages_are_one_pattern(messages: Path) -> None:
+    assert run(messages, "patterns", "--top", "1").stdout == (
+        "COUNT  SHARE  PATTERN\n    3  60.0%  order <*> placed\n    2  40.0%  (other)\n"
+    )
+    shown = run(messages, "patterns", "--where", "n < 5", "--format", "json").stdout.splitlines()
+    assert [json.loads(each) for each in shown] == [
+        {
+            "pattern": "order <*> placed",
+            "count": 3,
+            "first": "2026-11-23T20:00:01.000000Z",
+            "last": "2026-11-23T20:00:04.000000Z",
+            "example": "order 7 placed",
+        },
+        {
+            "pattern": "disk full",
+            "count": 1,
+            "first": "2026-11-23T20:00:02.000000Z",
+            "last": "2026-11-23T20:00:02.000000Z",
+            "example": "disk full",
+        },
+    ]
+    shown = run(messages, "patterns", "--top", "1", "--format", "csv").stdout.splitlines()
+    assert shown[0] == "count,first,last,pattern"
+    assert shown[-1] == "2,,,(other)"
+
+
+def test_fields_and_patterns_cannot_act_on_a_terminal_either(tmp_path: Path) -> None:
+    hostile = r'"\u001b[2J\u009b31m\u202e\ud800"'
+    write_stream(tmp_path, "app", [line(1, more=f',{hostile}:1,"event":{hostile}')])
+    for command in ("fields", "patterns"):
+        for form in ("table", "json"):
+            shown = run(tmp_path, command, "--format", form).stdout
+            assert not set(shown) & {"\x1b", "\x9b"}
+            assert form == "json" or "\u202e" not in shown
+        run(tmp_path, command, "--format", "csv")
+
+
+@pytest.mark.parametrize("command", ["count", "fields", "patterns"])
+def test_an_empty_stream_is_no_error(tmp_path: Path, command: str) -> None:
+    (tmp_path / "app").mkdir()
+    for arguments in ((), ("--format", "json"), ("--format", "csv")):
+        run(tmp_path, command, *arguments)
+    run(tmp_path, "count", "--every", "1m", "--by", "level")
+    assert run(tmp_path, "count", "nothing", status=1).stderr.startswith("logengine: ")
