@@ -33,6 +33,7 @@ from logengine.local_zone import LOCAL_ZONE
 from logengine.units import MiB, format_duration
 
 _LENGTH_S_MIN = 0.001
+_LENGTH_S_MAX = 36_525 * 86_400
 _OTHER = "(other)"
 _MISSING = "-"
 
@@ -84,10 +85,10 @@ def command(
     Without STREAM, counts all streams. Works without the daemon. The time is local; days begin at
     midnight, weeks on Monday.
     """
-    if every is not None and every < _LENGTH_S_MIN:
+    if every is not None and not _LENGTH_S_MIN <= every <= _LENGTH_S_MAX:
         raise click.UsageError(
-            f"--every {format_duration(every)} is too short; expected at least "
-            f"{format_duration(_LENGTH_S_MIN)}"
+            f"--every is not from {format_duration(_LENGTH_S_MIN)} to "
+            f"{format_duration(_LENGTH_S_MAX)}; expected a duration such as 30s, 5m, 1h or 1d"
         )
     if top is not None and not fields:
         raise click.UsageError("--top needs --by FIELD: it says how many values are shown")

@@ -133,7 +133,14 @@ def test_damage_is_reported_and_the_rest_is_counted(data: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--by", "a b"), ("--by", "a[*]", "--by", "b[*]"), ("--top", "3"), ("--every", "0s")],
+    [
+        ("--by", "a b"),
+        ("--by", "a[*]", "--by", "b[*]"),
+        ("--top", "3"),
+        ("--every", "0s"),
+        ("--every", "9" * 25),
+        ("--every", "9" * 400),
+    ],
 )
 def test_a_mistake_is_one_of_usage(data: Path, arguments: tuple[str, ...]) -> None:
     done = run(data, "count", *arguments, status=2)
