@@ -29,6 +29,7 @@ _COMMANDS = {
     "count": "count records, by values of fields and by time",
     "fields": "list the fields that records have, with types and examples",
     "patterns": "fold similar messages into patterns, with their counts",
+    "query": "answer SQL about records, by DuckDB",
     "ls": "list the streams with their sizes and times",
     "status": "show the daemon's health: failures, pending records, totals",
     "verify": "read and check every byte of the streams",

@@ -107,8 +107,10 @@ class Reading:
         """The records in batches, for callers that want many at a time, as bytes."""
         return self._batches(self._on_problem)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, streams: Iterable[str] | None = None) -> Iterator[Block]:
         """The records as they are stored, one stream after another, each in its own order.
+
+        With `streams`, only those of these, which are some of the streams of this reading.
 
         For callers to whom the order between streams is nothing: streams are not merged, which
         takes most of the time of reading several.
@@ -117,7 +119,7 @@ class Reading:
             for each in self._last_records(self._last, self._on_problem):
                 yield Block(each.stream, each.seq, 1, each.line + b"\n")
             return
-        for stream in self.streams:
+        for stream in self.streams if streams is None else streams:
             yield from self._blocks(self._reader(stream, self._on_problem))
 
     def with_problems(self) -> Iterator[Record | Problem]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from logengine.aggregation import field_survey, message_patterns
 from logengine.aggregation.counting import FIELDS_MAX, GROUP_BYTES_MAX, GROUPS_MAX
+from logengine.exchange.querying import COLUMNS
 from tests.daemon import Daemon
 
 PAGE = (Path(__file__).parents[2] / "docs" / "counting.md").read_text()
@@ -52,5 +53,7 @@ def test_the_page_has_the_limits() -> None:
     assert f"{message_patterns.CHARACTERS_MAX:,} characters and" in text
     assert f"and {message_patterns.WORDS_MAX} words" in text
     assert all(f"`{field}`" in text for field in message_patterns.MESSAGE_FIELDS)
+    for column in COLUMNS:
+        assert f"`{column}`" in PAGE.partition("## SQL")[2]
     assert FIELDS_MAX == 8
     assert "Up to eight fields" in text

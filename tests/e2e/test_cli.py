@@ -331,6 +331,7 @@ def test_every_command_has_help_with_examples(root: Path) -> None:
         "count",
         "fields",
         "patterns",
+        "query",
         "ls",
         "status",
         "verify",
