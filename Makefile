@@ -11,6 +11,7 @@ PREFIX ?= /opt/logengine
 SYSCONFDIR ?= /etc
 UNITDIR ?= /usr/lib/systemd/system
 SYSUSERSDIR ?= /usr/lib/sysusers.d
+SYSCTLDIR ?= /usr/lib/sysctl.d
 BINDIR ?= /usr/local/bin
 PIP_FLAGS ?=
 
@@ -84,7 +85,7 @@ test-systemd: $(INSTALLED_DEV) ## test with a real systemd, in a container (root
 
 install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
-	  $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(SYSCONFDIR)/logengine
+	  $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(SYSCTLDIR) $(DESTDIR)$(SYSCONFDIR)/logengine
 	test -x $(DESTDIR)$(PREFIX)/bin/python || $(PYTHON) -m venv $(DESTDIR)$(PREFIX)
 	$(DESTDIR)$(PREFIX)/bin/python $(PIP_INSTALL) $(PIP_FLAGS) $(LOCKED) -r requirements.lock
 	set -e; build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; \
@@ -97,14 +98,15 @@ install: ## install for this machine (root): $(PREFIX), units, configuration
 	ln -sf $(PREFIX)/bin/logengine $(DESTDIR)$(BINDIR)/logengine
 	install -m 644 systemd/logengine.service systemd/logengine.socket $(DESTDIR)$(UNITDIR)
 	install -m 644 systemd/logengine.sysusers $(DESTDIR)$(SYSUSERSDIR)/logengine.conf
+	install -m 644 systemd/logengine.sysctl $(DESTDIR)$(SYSCTLDIR)/50-logengine.conf
 	test -e $(DESTDIR)$(SYSCONFDIR)/logengine/logengine.toml || \
 	  install -m 644 config/logengine.toml $(DESTDIR)$(SYSCONFDIR)/logengine/logengine.toml
-	@test -n "$(DESTDIR)" || echo "Now: systemd-sysusers && systemctl daemon-reload && systemctl enable --now logengine.socket logengine.service"
+	@test -n "$(DESTDIR)" || echo "Now: systemd-sysusers && sysctl --system && systemctl daemon-reload && systemctl enable --now logengine.socket logengine.service"
 
 uninstall: ## remove what `install` created, except the configuration and the logs
 	rm -rf $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR)/logengine
 	rm -f $(DESTDIR)$(UNITDIR)/logengine.service $(DESTDIR)$(UNITDIR)/logengine.socket
-	rm -f $(DESTDIR)$(SYSUSERSDIR)/logengine.conf
+	rm -f $(DESTDIR)$(SYSUSERSDIR)/logengine.conf $(DESTDIR)$(SYSCTLDIR)/50-logengine.conf
 
 lock: $(INSTALLED_DEV) ## pin the newest compatible versions of the dependencies
 	$(BIN)/pip-compile --quiet --no-header --strip-extras --generate-hashes --no-emit-index-url \

@@ -4,6 +4,7 @@ import errno
 import importlib
 import keyword
 import os
+import signal
 import sys
 from typing import Any
 
@@ -37,7 +38,7 @@ _COMMANDS = {
     "repair": "move damaged files aside and record which records are gone",
     "erase": "permanently replace records with tombstones",
     "backup": "copy the data directory, consistently, while the daemon runs",
-    "export": "write records to a file: NDJSON, zstd or Parquet",
+    "export": "write records to a file: NDJSON, also compressed, CSV or Parquet",
     "import": "send other programs' logs, and wait until all is on disk",
     "retain": "remove segments past their retention, while the daemon is stopped",
     "keygen": "generate a key that signs sealed segments",
@@ -49,6 +50,10 @@ _EXIT_INTERRUPTED = 128 + 2
 # A record may be nested nearly as deep as Python's default limit, and readers have more frames on
 # the stack than the code that accepted it.
 _RECURSION_LIMIT = 5000
+
+
+class _OutputClosed(Exception):
+    """The reader of our output has closed it, as `head` does."""
 
 
 class _Commands(click.Group):
@@ -81,6 +86,8 @@ class _Commands(click.Group):
             if sys.stderr.isatty():
                 raise
             raise click.Abort from None
+        except BrokenPipeError:
+            raise _OutputClosed from None  # click would exit with 1
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -108,8 +115,25 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Runs the command line and exits with the command's status. Prints an error as one line."""
+    # `__main__` sets this, so that no traceback is printed while nothing handles a ^C.
+    ends_at_once = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    try:
+        if ends_at_once:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = _run(arguments)
+    except KeyboardInterrupt:
+        status = _EXIT_INTERRUPTED
+    if ends_at_once:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if status == _EXIT_INTERRUPTED:
+        drop_output()  # the reader may have ended by the same ^C
+    sys.exit(status)
+
+
+def _run(arguments: list[str] | None) -> Any:
     sys.setrecursionlimit(_RECURSION_LIMIT)
     closed: dict[int, str] = {}
+    status: Any
     try:
         closed = open_closed()
         status = cli.main(arguments, prog_name="logengine", standalone_mode=False, obj=closed)
@@ -122,8 +146,7 @@ def main(arguments: list[str] | None = None) -> Any:
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         status = _EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has closed it, as `head` does.
+    except (_OutputClosed, BrokenPipeError):
         drop_output()
         status = 0
     except InvalidFilter as error:
@@ -146,4 +169,4 @@ def main(arguments: list[str] | None = None) -> Any:
             tell(f"{what}{error.strerror or error}")
         drop_output()
         status = 1
-    sys.exit(status)
+    return status

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NoReturn
 
 import click
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from logengine.cli.messages import tell
 from logengine.cli.options import Duration
 from logengine.cli.status import ask_status
+from logengine.cli.waiting import watch
 from logengine.client.aio import AsyncClient
 from logengine.client.daemon_socket import Socket
 from logengine.client.settings import process_producer
@@ -51,7 +53,8 @@ timeout_option = click.option(
     "--timeout",
     type=Duration(),
     metavar="DURATION",
-    help="Give up if the daemon is away for longer than this. Default: wait forever.",
+    help="Give up if the daemon is away, or does not answer, for longer than this. Default: wait "
+    "forever.",
 )
 
 
@@ -74,7 +77,8 @@ def deliver(
         return 0
 
     async def run() -> int:
-        return await _deliver(_client(stream, socket, process_producer("send"), timeout_s), send)
+        client = _client(stream, socket, process_producer("send"), timeout_s)
+        return await _deliver(client, send, watch(client, socket, timeout_s))
 
     return 1 if asyncio.run(run()) else 0
 
@@ -119,7 +123,9 @@ def deliver_resumed(
         # Lock the state before connecting: connecting would end another run with this name.
         try:
             with StateFile(directory, stream, resume, socket) as state:
-                return await _deliver(client, lambda client: send(client, state))
+                return await _deliver(
+                    client, lambda client: send(client, state), watch(client, socket, timeout_s)
+                )
         except AtomicWriteError as error:
             raise LogEngineError(
                 f"{error}; --resume keeps its position there: set $LOGENGINE_STATE to use another "
@@ -130,7 +136,7 @@ def deliver_resumed(
 
 
 def _client(stream: str, socket: Socket, producer: str, timeout_s: float | None) -> AsyncClient:
-    return AsyncClient(
+    client = AsyncClient(
         stream,
         socket=socket,
         producer=producer,
@@ -138,25 +144,31 @@ def _client(stream: str, socket: Socket, producer: str, timeout_s: float | None)
         max_bytes=_WINDOW_BYTES,
         away_max=timeout_s,
     )
+    client.tells_when_away = False  # `watch` does, also before there are records
+    return client
 
 
-async def _deliver(client: AsyncClient, send: Callable[[AsyncClient], Awaitable[int]]) -> int:
+async def _deliver(
+    client: AsyncClient,
+    send: Callable[[AsyncClient], Awaitable[int]],
+    watching: Coroutine[Any, Any, NoReturn],
+) -> int:
     """Sends all lines and waits until they are durable. Returns how many the daemon refused.
 
     `send` returns how many lines it skipped before the first that it sent.
     """
     try:
         sending = asyncio.ensure_future(send(client))
-        failing = asyncio.create_task(client.failed())
+        others = [asyncio.create_task(client.failed()), asyncio.create_task(watching)]
         try:
-            done, _ = await asyncio.wait({sending, failing}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({sending, *others}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 await task
             skipped = sending.result()
         finally:
-            for task in (sending, failing):
+            for task in (sending, *others):
                 task.cancel()
-            await asyncio.gather(sending, failing, return_exceptions=True)
+            await asyncio.gather(sending, *others, return_exceptions=True)
     finally:
         with contextlib.suppress(LogEngineError):
             await client.close(timeout=0)

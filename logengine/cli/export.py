@@ -1,17 +1,44 @@
 """`logengine export`"""
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from logengine.cli.options import data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, selection_options
-from logengine.exchange.exporting import FORMATS, Missing, export_file, zstd_frames
+from logengine.errors import InvalidOption
+from logengine.exchange.exporting import (
+    FORMATS,
+    Missing,
+    converted,
+    export_file,
+    format_of_name,
+)
 from logengine.reading import Problem
 
-_FORMATS_OF_NAMES = {".zst": "zstd", ".parquet": "parquet"}
+_STANDARD_OUTPUT = "-"
+
+
+def _dash_is_output(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Takes `-` out of the streams: it says that the output is standard output."""
+
+    @functools.wraps(function)
+    def without_dash(
+        *arguments: Any, streams: tuple[str, ...], path: Path | None, **others: Any
+    ) -> Any:
+        if _STANDARD_OUTPUT in streams:
+            if path not in (None, Path(_STANDARD_OUTPUT)):
+                raise click.UsageError(f"- is standard output, but -o names {path}; give only one")
+            path = None
+        names = tuple(name for name in streams if name != _STANDARD_OUTPUT)
+        return function(*arguments, streams=names, path=path, **others)
+
+    return without_dash
 
 
 @click.command(
@@ -22,6 +49,7 @@ Examples:
   logengine export app --where level=error --format zstd | ssh host 'cat > errors.ndjson.zst'
 """
 )
+@_dash_is_output
 @selection_options
 @click.option(
     "-o",
@@ -29,15 +57,16 @@ Examples:
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write to FILE atomically: whole or not at all. Default: standard output.",
+    help="Write to FILE atomically: whole or not at all. Default: standard output, also `-`.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    show_default="by the suffix of FILE: .zst, .parquet; else ndjson",
-    help="ndjson: one JSON object per line. zstd: NDJSON in zstd frames, for zstdcat. parquet: one "
-    "column per field of the envelope, and `record` with the whole JSON.",
+    show_default="by the suffix of FILE: .ndjson, .jsonl, .gz, .zst, .csv, .parquet; else ndjson",
+    help="ndjson: one JSON object per line. gzip, zstd: NDJSON, compressed. csv, parquet: one "
+    "column per field of the envelope, and `record` with the whole JSON; csv also has time, level "
+    "and message.",
 )
 @click.option(
     "--partial",
@@ -59,7 +88,9 @@ def command(
     If a record cannot be read, or is removed before it is read, FILE is not written and the exit
     status is 1. Records that the stream itself reports as gone, as after `repair`, do not count.
     """
-    form = form or _FORMATS_OF_NAMES.get(path.suffix if path else "", "ndjson")
+    if path == Path(_STANDARD_OUTPUT):
+        path = None
+    form = form or ("ndjson" if path is None else _format_of(path))
     if form == "parquet" and path is None:
         raise click.UsageError("Parquet cannot be written to standard output; name a FILE with -o")
     if path is not None and path.exists() and not path.is_file():
@@ -77,6 +108,13 @@ def command(
     if path is not None:
         export_file(lines, path, form, missing=None if partial else missing)
     else:
-        sys.stdout.buffer.writelines(lines if form == "ndjson" else zstd_frames(lines))
+        sys.stdout.buffer.writelines(converted(lines, form))
         output.flush()
     ctx.exit(1 if output.problems else 0)
+
+
+def _format_of(path: Path) -> str:
+    try:
+        return format_of_name(path)
+    except InvalidOption as error:
+        raise click.UsageError(str(error)) from None

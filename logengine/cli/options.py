@@ -1,6 +1,7 @@
 """The options that several commands share."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from logengine.errors import UnknownStream
 from logengine.units import parse_duration
 
 Command = Callable[..., Any]
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def resolve_data(data: Path | None) -> Path:
@@ -36,7 +38,7 @@ class Duration(click.ParamType[float]):
     ) -> float:
         """See `click.ParamType.convert`."""
         try:
-            return float(value) if value.replace(".", "", 1).isdigit() else parse_duration(value)
+            return parse_duration(f"{value}s" if _NUMBER.fullmatch(value) else value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

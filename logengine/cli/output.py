@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from logengine.cli.gap_marker import gap_marker
 from logengine.cli.messages import tell
 from logengine.format.block import Record
 from logengine.format.json_object import decode_string, stored_fields
@@ -50,7 +51,10 @@ class Output:
                 sys.stdout.buffer.writelines(batch.json())
             case _:
                 assert self._pretty is not None
-                sys.stdout.buffer.write(b"".join([self._pretty(each) + b"\n" for each in batch]))
+                for stream, gaps, part in batch.between_gaps():
+                    for gone in gaps:
+                        sys.stdout.buffer.write(f"{gap_marker(stream, gone)}\n".encode())
+                    sys.stdout.buffer.write(b"".join([self._pretty(each) + b"\n" for each in part]))
 
     def flush(self) -> None:
         """Flushes standard output, so that its reader sees the records now."""

@@ -2,10 +2,11 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from logengine.cli.delivering import (
     check_anew,
@@ -15,9 +16,12 @@ from logengine.cli.delivering import (
     resume_option,
     timeout_option,
 )
+from logengine.cli.message_arguments import is_message, message_record
 from logengine.cli.options import resolve_socket, socket_option
 from logengine.exchange.decompression import COMPRESSION_BYTES, compression_of
 from logengine.exchange.input import read_inputs
+
+_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
 @click.command(
@@ -26,6 +30,7 @@ Examples:
   echo '{"level":"info","event":"deployed"}' | logengine send
   logengine send -s web access.log
   journalctl -o json | logengine send -s journal --resume journal
+  logengine send 'disk is nearly full' level=warning percent=91
 """
 )
 @click.option("-s", "--stream", default="default", show_default=True, help="Send to this stream.")
@@ -33,11 +38,18 @@ Examples:
 @resume_anew_option
 @timeout_option
 @socket_option
+@click.option(
+    "-m",
+    "--message",
+    "text",
+    metavar="TEXT",
+    help="Send one record with this message instead, and the fields KEY=VALUE that follow.",
+)
 @click.argument(
-    "files",
+    "arguments",
     nargs=-1,
-    metavar="[FILE]...",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    metavar="[FILE]... | [TEXT] [KEY=VALUE]...",
+    shell_complete=lambda ctx, param, incomplete: [CompletionItem(incomplete, type="file")],  # noqa: ARG005
 )
 @click.pass_context
 def command(
@@ -47,15 +59,30 @@ def command(
     resume_anew: bool,  # noqa: FBT001
     timeout: float | None,
     socket: Path | None,
-    files: tuple[str, ...],
+    text: str | None,
+    arguments: tuple[str, ...],
 ) -> None:
-    """Send lines or NDJSON from FILEs or standard input. Each line becomes one record.
+    """Send lines or NDJSON from FILEs or standard input, or one message.
+
+    Each line of a FILE becomes one record.
 
     Returns when all lines are on disk; the exit status is 0 only if every line was stored. While
     the daemon is away, waits and reconnects; each line is still stored exactly once. `-` is
     standard input. Input compressed with gzip, bzip2, xz or zstd is decompressed.
+
+    If no argument is a file that exists, and the first contains white space or is followed only by
+    KEY=VALUE, it is the message of one record with these fields. VALUE is a string unless it is
+    written like a JSON number, true or false.
     """
     check_anew(resume, anew=resume_anew)
+    if text is None and is_message(arguments):
+        text, arguments = arguments[0], arguments[1:]
+    if text is not None:
+        if resume is not None:
+            raise click.UsageError("--resume continues an input; a message is sent only once")
+        line = message_record(text, arguments)
+        ctx.exit(deliver(_once(line), stream, resolve_socket(socket), timeout_s=timeout))
+    files = tuple(_file(ctx, name) for name in arguments)
     with _progress(files) as progress:
         if resume is None:
             status = deliver(
@@ -78,6 +105,19 @@ def command(
                 progress=progress,
             )
     ctx.exit(status)
+
+
+async def _once(line: bytes) -> AsyncIterator[bytes]:
+    yield line
+
+
+def _file(ctx: click.Context, name: str) -> str:
+    try:
+        return str(_FILE.convert(name, None, ctx))
+    except click.BadParameter as error:
+        raise click.UsageError(
+            f"{error.message} To send it as a message, use -m/--message TEXT."
+        ) from None
 
 
 @contextlib.contextmanager

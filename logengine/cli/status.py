@@ -10,7 +10,7 @@ from logengine.cli.messages import say
 from logengine.cli.options import resolve_socket, socket_option
 from logengine.client.daemon_socket import Socket, connect
 from logengine.errors import DaemonUnavailable, ProtocolError
-from logengine.protocols.status import Status
+from logengine.protocols.status import DATAGRAM_QUEUE_MIN, Status
 from logengine.units import format_duration, format_size_rounded
 
 _PATIENCE_S = 10.0
@@ -103,6 +103,11 @@ def _lines_of(status: Status) -> Iterator[str]:
     for what, count in lost.items():
         if count:
             yield f"  {what}: {count:,} records"
+    if 0 < status.datagram_queue < DATAGRAM_QUEUE_MIN:
+        yield (
+            f"  only {status.datagram_queue:,} datagrams wait for a socket in the kernel; raise "
+            "net.unix.max_dgram_qlen and restart the daemon, or their senders wait or lose some"
+        )
     if status.unusable:
         yield f"  nothing is committed: {status.unusable}"
     for risk in status.risks:

@@ -187,6 +187,11 @@ class BaseClient:
         return self._closed
 
     @property
+    def away(self) -> str | None:
+        """Why no daemon accepts records at the moment; None if one does."""
+        return self._delivery.away
+
+    @property
     def acked(self) -> int:
         """How many of this client's records are durable."""
         return max(0, self._delivery.outbox.acked - self._delivery.inherited)

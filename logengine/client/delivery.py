@@ -89,6 +89,15 @@ class Delivery:
         return self._conversation is not None and self._conversation.is_welcomed
 
     @property
+    def away(self) -> str | None:
+        """Why no daemon accepts records at the moment; None if one does."""
+        if self.is_welcomed:
+            return None
+        if self._conversation is not None:
+            return f"the daemon at {self._settings.current_socket()} does not answer"
+        return self._no_connection
+
+    @property
     def was_welcomed(self) -> bool:
         """Whether the number of the first record is known."""
         return self.outbox.numbering.offset is not None and self.outbox.numbering.until is None

@@ -53,7 +53,8 @@ class DeliveryThread:
     """The part of a client that belongs to one process.
 
     The thread calls `prepare` before each connection and `welcomed` at each new welcome.
-    `is_ended`: nothing more happens here; `failure` is the reason, if there is one.
+    `is_ended`: it takes no more records; `failure` is the reason, if there is one. `is_through`:
+    nothing more happens here.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class DeliveryThread:
         self.failure: LogEngineError | None = None
         self.is_running = False
         self.is_ended = False
+        self.is_through = False
         self.is_stopping = False
         self.has_thread = True  # otherwise the closing thread delivers everything, in `run_here`
         self.was_welcomed_ever = False
@@ -268,13 +270,13 @@ class DeliveryThread:
         if not self.is_running:
             self._run()  # the thread never started: do its remaining work here
         deadline = now_s() + timeout_s
-        while not self.is_ended and (left_s := deadline - now_s()) > 0:
+        while not self.is_through and (left_s := deadline - now_s()) > 0:
             lock = allocate_lock()
             lock.acquire()
             self._waiters.append(lock)
-            if not self.is_ended:
+            if not self.is_through:
                 lock.acquire(True, min(left_s, _WAIT_S))
-        return self.is_ended
+        return self.is_through
 
     def run_here(self, timeout_s: float) -> None:
         """Delivers in the caller's thread, if no other can be started, until all is durable.
@@ -286,7 +288,7 @@ class DeliveryThread:
 
     def forget(self) -> None:
         """Closes everything in a forked process, without touching the parent's files."""
-        self.is_ended = True
+        self.is_ended = self.is_through = True
         self.delivery.forget()
         if self._connection is not None:
             self._connection.close()
@@ -370,13 +372,15 @@ class DeliveryThread:
         # A caller that adds a record after this withdraws it, unless it is drained here.
         while len(self.handover):
             self._drain()
-            if self.failure is None:
-                while self._take_step():
-                    pass
+            if self.failure is None or self.delivery.is_closing:
+                with contextlib.suppress(LogEngineError):
+                    while self._take_step():
+                        pass
         if self._wakeup is not None:
             self._wakeup.close()
             self._wakeup = None
         self._thread = 0
+        self.is_through = True
         self._release_waiters()
 
     def _is_over(self) -> bool:

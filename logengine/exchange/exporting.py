@@ -1,19 +1,32 @@
-"""Writes records to files for other programs: NDJSON, NDJSON in zstd frames, Parquet.
+"""Writes records to files for other programs: NDJSON, also compressed, CSV, Parquet.
 
 Each record has the form that `logengine cat --format json` prints, with its stream and number.
 """
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from logengine.disk.atomic import AtomicWriter
-from logengine.errors import IncompleteExport, NotInstalled
+from logengine.errors import IncompleteExport, InvalidOption, NotInstalled
+from logengine.exchange.csv_lines import csv_lines
 from logengine.format.compression import FRAME_BYTES, compress_lines
 from logengine.reading import Problem
 
-FORMATS = ("ndjson", "zstd", "parquet")
+FORMATS = ("ndjson", "gzip", "zstd", "csv", "parquet")
+_FORMATS_OF_SUFFIXES = {
+    "": "ndjson",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".gz": "gzip",
+    ".zst": "zstd",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+_GZIP_LEVEL = 6
+_GZIP_WINDOW = 31  # the largest, in a gzip container (zlib's manual, deflateInit2)
 _LEVEL = 3
 # For a file that exists only until DuckDB has read it.
 TEMPORARY_LEVEL = 1
@@ -51,6 +64,46 @@ def zstd_frames(lines: Iterable[bytes], level: int = _LEVEL) -> Iterator[bytes]:
             yield from (frame.content for frame in compress_lines(gathered, level))
             gathered, size = [], 0
     yield from (frame.content for frame in compress_lines(gathered, level))
+
+
+def gzip_pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Compresses `lines` to one gzip member."""
+    compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+    for piece in lines:
+        yield compressor.compress(piece)
+    yield compressor.flush()
+
+
+def format_of_name(path: Path) -> str:
+    """Returns the format that the suffix of `path` says. Raises `InvalidOption` for another one."""
+    suffix = path.suffix.lower()
+    form = _FORMATS_OF_SUFFIXES.get(suffix)
+    if form is None:
+        known = ", ".join(each for each in _FORMATS_OF_SUFFIXES if each)
+        raise InvalidOption(
+            f"{path}: there is no format for {suffix}; expected {known}, or --format"
+        )
+    if form in _COMPRESSED:
+        inner = Path(path.stem).suffix.lower()
+        if _FORMATS_OF_SUFFIXES.get(inner, "ndjson") != "ndjson":
+            raise InvalidOption(
+                f"{path}: what is compressed to {suffix} is NDJSON, not {inner}; expected "
+                f".ndjson{suffix}, or --format"
+            )
+    return form
+
+
+def converted(lines: Iterable[bytes], form: str) -> Iterable[bytes]:
+    """Returns `lines`, as accepted by `zstd_frames`, in a format other than Parquet."""
+    return _CONVERSIONS[form](lines)
+
+
+_COMPRESSED = {"gzip": gzip_pieces, "zstd": zstd_frames}
+_CONVERSIONS: dict[str, Callable[[Iterable[bytes]], Iterable[bytes]]] = {
+    "ndjson": lambda lines: lines,
+    "csv": csv_lines,
+    **_COMPRESSED,
+}
 
 
 class Missing:
@@ -94,7 +147,7 @@ def export_file(
         if form == "parquet":
             _write_parquet(lines, writer)
         else:
-            for piece in lines if form == "ndjson" else zstd_frames(lines):
+            for piece in converted(lines, form):
                 writer.write(piece)
         if missing is not None:
             missing.check(path)

@@ -21,10 +21,10 @@ from typing import Any, Protocol
 import msgspec
 
 from logengine.exchange.line_fields import fields_of_line
-from logengine.exchange.text_time import leading_time
 from logengine.format.json_object import object_fields
 from logengine.format.record import BLANK, split_lines
 from logengine.format.severity import severity_of
+from logengine.format.text_time import leading_time
 from logengine.format.timestamp import format_moment
 from logengine.protocols.journal_export import JournalEntry, JournalExportParser
 
@@ -152,12 +152,14 @@ def recognized_line(line: bytes, now: datetime) -> bytes:
     rest, nul_bytes = _stripped(line)
     if not rest.lstrip(BLANK).startswith(b"{"):
         text = rest.rstrip(b"\r").decode("utf-8", "backslashreplace")
-        if (fields := fields_of_line(text)) is not None:
-            time = leading_time(text, now)
-            if time is None:
-                time = _time_of({key: _raw(fields[key]) for key in fields}, now)
-            told = {} if time is None or "time" in fields else {"time": time}
-            return _with_nul_bytes(msgspec.json.encode(told | fields), nul_bytes)
+        if (fields := fields_of_line(text, now)) is not None:
+            if "time" not in fields:
+                time = leading_time(text, now)
+                if time is None:
+                    time = _time_of({key: _raw(fields[key]) for key in fields}, now)
+                if time is not None:
+                    fields = {"time": time} | fields
+            return _with_nul_bytes(msgspec.json.encode(fields), nul_bytes)
     return ndjson_line(line, now)
 
 

@@ -1,7 +1,7 @@
 r"""Recognizes the fields in lines of text of forms that many programs write. No I/O.
 
-    Nov 23 20:00:00 host sshd[7]: text              app, procid, host; also with `<13>` in front,
-    2026-11-23T20:00:00+01:00 host sshd[7]: text    and as rsyslog writes it with RFC 3339 times
+    Nov 23 20:00:00 host sshd[7]: text              time, app, procid, host; also with `<13>` in
+    2026-11-23T20:00:00+01:00 host sshd[7]: text    front (`protocols.syslog_message`)
     1.2.3.4 - ann [23/Nov/2026:20:00:00 +0000] "GET /x HTTP/1.1" 200 17 "referer" "agent"
     level=info msg="it is done" took=3ms            logfmt: nothing but pairs, two at least
 
@@ -10,23 +10,12 @@ The access log is the common or combined format of Apache and nginx. Its line st
 """
 
 import re
+from datetime import datetime
+from typing import Any
 
-from logengine.format.severity import FACILITIES, SEVERITIES
+from logengine.format.text_time import leading_time
+from logengine.protocols.syslog_message import parse_message
 
-_HOST = r"(?P<host>[\w.:-]{1,255})"
-_APP = r"(?P<app>[^\s:\[\]]{1,128})(?:\[(?P<procid>[^\]\s]{1,128})\])?: ?(?P<message>.*)"
-_SYSLOG = re.compile(
-    r"(?:<(?P<priority>\d{1,3})>)?"
-    r"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.]{8,18}(?:Z|[+-]\d\d:\d\d))"
-    rf" {_HOST} {_APP}",
-    re.ASCII | re.DOTALL,
-)
-# In place of a host, these are the level of another form.
-_LEVEL = re.compile(
-    "trace|debug|info|information|notice|warn|warning|err|error|crit|critical|alert|emerg|"
-    "emergency|fatal|panic|severe",
-    re.IGNORECASE,
-)
 _ACCESS = re.compile(
     r'(?P<client>\S{1,255}) \S+ (?P<user>\S{1,255}) \[[^\]]{20,40}\] "(?P<request>(?:[^"\\]|\\.)*)"'
     r" (?P<status>\d{3}) (?P<bytes>\d{1,18}|-)"
@@ -43,28 +32,23 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 # What is printed again as it was read, so that nothing is lost by storing a number.
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{0,14}[1-9])?", re.ASCII)
 _PAIRS_MIN = 2
-Fields = dict[str, str | int | float | bool]
+Fields = dict[str, Any]
 
 
-def fields_of_line(line: str) -> Fields | None:
-    """Returns the fields of a line of a form that is known, without its time; None for another."""
-    return _of_syslog(line) or _of_access_log(line) or _of_logfmt(line)
+def fields_of_line(line: str, now: datetime) -> Fields | None:
+    """Returns the fields of a line of a form that is known; None for another.
+
+    Only the fields of a line of syslog have its time. `now` is as in `leading_time`.
+    """
+    return _of_syslog(line, now) or _of_access_log(line) or _of_logfmt(line)
 
 
-def _of_syslog(line: str) -> Fields | None:
-    found = _SYSLOG.fullmatch(line)
-    if found is None or _LEVEL.fullmatch(found["host"]):
+def _of_syslog(line: str, now: datetime) -> Fields | None:
+    found = parse_message(line, lambda text: leading_time(text, now))
+    # Without these, it is rather a line that begins with a time.
+    if found.time is None or found.app is None or (found.host, found.priority) == (None, None):
         return None
-    fields: Fields = {}
-    if found["priority"] is not None:
-        facility, severity = divmod(int(found["priority"]), len(SEVERITIES))
-        if facility >= len(FACILITIES):
-            return None
-        fields |= {"level": SEVERITIES[severity], "facility": FACILITIES[facility]}
-    for key in ("host", "app", "procid"):
-        if found[key] is not None:
-            fields[key] = found[key]
-    return fields | {"message": found["message"]}
+    return {"time": found.time} | found.header_fields() | {"message": found.message}
 
 
 def _of_access_log(line: str) -> Fields | None:
@@ -92,7 +76,7 @@ def _of_logfmt(line: str) -> Fields | None:
         if found is None or found["key"] in fields:
             return None
         quoted = found["quoted"]
-        fields[found["key"]] = _value(found["bare"]) if quoted is None else _unescaped(quoted)
+        fields[found["key"]] = plain_value(found["bare"]) if quoted is None else _unescaped(quoted)
         place = found.end()
     if len(fields) < _PAIRS_MIN:
         return None
@@ -101,7 +85,11 @@ def _of_logfmt(line: str) -> Fields | None:
     return fields
 
 
-def _value(bare: str) -> str | int | float | bool:
+def plain_value(bare: str) -> str | int | float | bool:
+    """Returns the number or boolean that `bare` is written as, if it prints again as `bare`.
+
+    Everything else stays a string.
+    """
     if bare in ("true", "false"):
         return bare == "true"
     if _NUMBER.fullmatch(bare) is None:

@@ -34,7 +34,7 @@ HEADER_START = b'{"_segment":'
 STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
 
 # No writer gives a name with a higher number, and no header can contain one.
-_SEQ_MAX = 2**63 - 1
+SEQ_MAX = 2**63 - 1
 _UID_MAX = 2**32 - 1
 
 _STREAM_NAME = re.compile(STREAM_NAME_RULE)
@@ -214,7 +214,7 @@ def segment_name(first: int, *, compressed: bool = False) -> str:
 def first_of_name(name: str) -> int | None:
     """Returns the first sequence number in a file name, or None if it does not name a segment."""
     match = _SEGMENT_NAME.fullmatch(name)
-    return int(match[1]) if match and 0 < int(match[1]) <= _SEQ_MAX else None
+    return int(match[1]) if match and 0 < int(match[1]) <= SEQ_MAX else None
 
 
 def encode_header(header: Header) -> bytes:

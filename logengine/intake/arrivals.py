@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -10,6 +11,7 @@ from logengine.format.record import Peer, envelope, stamp
 from logengine.format.timestamp import format_timestamp
 from logengine.intake.poller import Poller
 from logengine.intake.quota_gate import QuotaGate, QuotaSender
+from logengine.local_zone import LOCAL_ZONE
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry
 
@@ -45,6 +47,8 @@ class Arrivals:
         self._clock_ns = clock_ns
         self._timestamp = ""
         self._timestamp_turn = -1
+        self._now = datetime.fromtimestamp(0, LOCAL_ZONE)
+        self._now_turn = -1
         self.refused = 0  # records and datagrams that were too long
         self.datagrams = 0
 
@@ -59,6 +63,13 @@ class Arrivals:
             self._timestamp_turn = self._poller.turns
             self._timestamp = format_timestamp(self._clock_ns())
         return self._timestamp
+
+    def now(self) -> datetime:
+        """Returns the same time as `timestamp`, to the second, in the system's zone."""
+        if self._now_turn != self._poller.turns:
+            self._now_turn = self._poller.turns
+            self._now = datetime.fromtimestamp(self._clock_ns() // 1_000_000_000, LOCAL_ZONE)
+        return self._now
 
     def stamp(self, sender: QuotaSender, peer_fields: bytes, chunk: bytes) -> Arrived:
         """Stamps `chunk`, complete lines of one sender. Returns those that the quotas let pass."""

@@ -65,7 +65,7 @@ class Connection:
         self._status = around.status
         self._on_closed = on_closed
         self._socket = connection
-        self._receiver = protocol.receiver(around.max_record)
+        self._receiver = protocol.new_receiver(around.max_record, "stream", around.arrivals.now)
         self._encode = protocol.answers
         self._answers = AnswerWriter(connection, self._encode.ack, self._on_answers_written)
         self._state = State.OPEN
@@ -293,7 +293,8 @@ class Connection:
         ignored_bytes -= sum(map(len, chunks))
         if ignored_bytes > 0:
             lines = data.count(b"\n") - sum(chunk.count(b"\n") for chunk in chunks)
-            self._arrivals.discard(self, lines, ignored_bytes)
+            # Records of another protocol may end without a newline.
+            self._arrivals.discard(self, max(0, lines), ignored_bytes)
 
     def _room_bytes(self) -> int:
         """Returns how many bytes may be read now."""

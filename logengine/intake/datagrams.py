@@ -23,8 +23,9 @@ from logengine.intake.credentials import (
     credentials_in,
     sender_of,
 )
+from logengine.intake.listeners import datagram_queue_max
 from logengine.intake.turns import ReadSize
-from logengine.protocols.wire import Lines, TooLarge, WireProtocol
+from logengine.protocols.wire import Lines, Receiver, TooLarge, WireProtocol
 from logengine.store.pending import Entry
 
 log = structlog.get_logger()
@@ -75,8 +76,11 @@ class DatagramSocket:
         self._max_record = around.max_record
         self._socket = receiving
         self._protocol = protocol
+        self._receiver = self._new_receiver()
         self._on_closed = on_closed
         self._is_inherited = inherited
+        # The limit was that of the network namespace in which systemd made the socket, and then.
+        self.queue_max = None if inherited else datagram_queue_max()
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
         self._senders: dict[tuple[int, int, int], _Sender] = {}
@@ -159,6 +163,7 @@ class DatagramSocket:
         except Exception:
             # No failure caused by one datagram may stop the daemon or keep it busy.
             log.exception("datagram_failed", stream=self.stream)
+            self._receiver = self._new_receiver()
         return self._taken_bytes
 
     def _read(self) -> None:
@@ -179,6 +184,9 @@ class DatagramSocket:
             self._taken_bytes += size_bytes
             self._take(self._sender_of(ancillary), size_bytes)
 
+    def _new_receiver(self) -> Receiver:
+        return self._protocol.new_receiver(self._max_record, "datagram", self._arrivals.now)
+
     def _may_read(self) -> bool:
         return self._admission.room_for(self) is not None or self._admission.may_finish_records(
             self
@@ -195,8 +203,8 @@ class DatagramSocket:
         if size_bytes > len(self._buffer):
             self._arrivals.refuse(sender, sender.peer, len(self._buffer))
             return
-        receiver = self._protocol.receiver(self._max_record)
-        events = (*receiver.receive(bytes(self._buffer[:size_bytes])), *receiver.end())
+        data = bytes(self._buffer[:size_bytes])
+        events = (*self._receiver.receive(data), *self._receiver.end())
         if not events:
             self._arrivals.discard(sender, 1, size_bytes)
         for event in events:

@@ -139,6 +139,18 @@ _KINDS: Mapping[Transport, socket.SocketKind] = {
 }
 
 
+_QUEUE_SETTING = Path("/proc/sys/net/unix/max_dgram_qlen")
+
+
+def datagram_queue_max() -> int | None:
+    """Returns how many datagrams wait in the kernel for a socket that is bound now, if known."""
+    try:
+        # The kernel adds one to its limit.
+        return int(_QUEUE_SETTING.read_text()) + 1
+    except (OSError, ValueError):
+        return None
+
+
 def is_of(listener: socket.socket, transport: Transport) -> bool:
     """Whether a socket has the type that `transport` needs."""
     return listener.type == _KINDS[transport]

@@ -346,4 +346,8 @@ class Server:
             keep_free_bytes=self._space.kept,
             is_space_low=self._space.is_scarce,
             uids_at_share=self._space.users_without()[:FULL_MAX],
+            datagram_queue=min(
+                (each.queue_max for each in self._datagram_sockets if each.queue_max is not None),
+                default=0,
+            ),
         )

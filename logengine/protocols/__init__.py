@@ -26,11 +26,13 @@ continues; other errors and a `goodbye` end it. `{"_status":1}` as the first lin
 daemon's `status` instead. docs/protocol.md is the full specification.
 
 `lines` takes plain text, over stream sockets or in datagrams, and never answers: see docs/lines.md.
+`syslog` does the same for messages of syslog: see docs/syslog.md.
 
 Bytes arrive in chunks that may cut lines anywhere; the events do not depend on the cuts. A receiver
 keeps at most one unfinished record, of little more than `max_record` bytes.
 
 Constraints: no sockets, no files, no clock, no asyncio. Everything is a function of the bytes
-received, so that every protocol can be tested, and fuzzed, without a daemon. `journal_export`
-parses input of `logengine import` and has no `PROTOCOL`.
+received, and of the time if a protocol needs it, so that every protocol can be tested, and fuzzed,
+without a daemon. `journal_export` and `syslog_message` also parse input of `logengine import` and
+have no `PROTOCOL`.
 """

@@ -33,7 +33,8 @@ _HELLO_START = re.compile(rb'[ \t\r]*\{[ \t\r]*"_hello"[ \t\r]*:')
 _STATUS_REQUEST = re.compile(
     rb'[ \t\r]*\{[ \t\r]*"_status"[ \t\r]*:[ \t\r]*([0-9]+)[ \t\r]*\}[ \t\r]*\n'
 )
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Half of a surrogate pair, as in an argument that is not UTF-8, cannot be sent.
+_NOT_IN_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class _State(Enum):
@@ -256,7 +257,7 @@ def begins_with_status_request(data: bytes) -> bool:
 
 def is_producer_name(name: str) -> bool:
     """Whether `name` is valid as the name of a producer."""
-    return 0 < len(name) <= PRODUCER_CHARACTERS_MAX and not _CONTROL_CHARACTER.search(name)
+    return 0 < len(name) <= PRODUCER_CHARACTERS_MAX and not _NOT_IN_NAMES.search(name)
 
 
 def welcome_answer(next_number: int, max_record: int, known: int | None = None) -> bytes:

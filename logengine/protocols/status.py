@@ -8,6 +8,8 @@ from logengine.units import format_size_rounded
 
 # On a full disk every stream may be failing; an answer lists at most this many.
 FAILING_STREAMS_MAX = 100
+# A queue of fewer datagrams is full after any burst, and while the disk is slow for a moment.
+DATAGRAM_QUEUE_MIN = 100
 # An answer lists at most this many streams, and users, whose quota of stored bytes is used up.
 FULL_MAX = 100
 
@@ -70,6 +72,7 @@ class Status(msgspec.Struct, frozen=True):
     keep_free_bytes: int = 0
     is_space_low: bool = False
     uids_at_share: Sequence[int] = ()
+    datagram_queue: int = 0
 
 
 def serving_state(unusable: str, failing: Sequence[FailingStream]) -> str:

@@ -1,12 +1,13 @@
 """The types of a wire protocol: its events, receiver, answers, transports, and name.
 
-A receiver turns the bytes of one connection, or of one datagram, into events. Answers are the bytes
-that the daemon writes back. Listeners, credentials, quotas and the configuration know nothing else
-about a protocol.
+A receiver turns the bytes of one connection, or of each datagram, into events. Answers are the
+bytes that the daemon writes back. Listeners, credentials, quotas and the configuration know nothing
+else about a protocol.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from typing import Literal, Protocol
 
@@ -72,7 +73,7 @@ class Opening(Enum):
 
 
 class Receiver(Protocol):
-    """Turns the bytes of one connection, or of one datagram, into events.
+    """Turns the bytes of one connection, or of one datagram after the other, into events.
 
     The events do not depend on how the bytes were cut. Keeps at most one unfinished record, of
     little more than `max_record` bytes.
@@ -94,7 +95,10 @@ class Receiver(Protocol):
         """Returns the events that `data` completes, in order."""
 
     def end(self) -> list[Event]:
-        """Returns the events of the unfinished record, at end of input."""
+        """Returns the events of the unfinished record, at end of input.
+
+        After the end of a datagram, the receiver takes the next one.
+        """
 
     def drop_unfinished(self) -> int:
         """Discards the unfinished record. Returns how many bytes it had."""
@@ -170,18 +174,31 @@ class NoAnswers:
         return b""
 
 
+# Returns the local time, an aware one; the same for all that is read together.
+Clock = Callable[[], datetime]
+
+
 @dataclass(frozen=True)
 class WireProtocol:
     """A protocol, named in `[[listen]]`.
 
-    `receiver` makes a receiver for a `max_record` in bytes. In a datagram only the events `Lines`
-    and `TooLarge` count, because its sender cannot be answered.
+    `receiver` makes a receiver for a `max_record` in bytes. `receiver_on` makes one for a
+    `max_record`, a transport and a clock, if the records depend on the transport, or on the time
+    at which they arrive; `receiver` then only classifies openings. In a datagram only the events
+    `Lines` and `TooLarge` count, because its sender cannot be answered.
     """
 
     name: str
     transports: tuple[Transport, ...]
     receiver: Callable[[int], Receiver]
     answers: Answers
+    receiver_on: Callable[[int, Transport, Clock], Receiver] | None = None
+
+    def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
+        """Returns the receiver for one connection, or for the datagrams to one socket."""
+        if self.receiver_on is None:
+            return self.receiver(max_record)
+        return self.receiver_on(max_record, transport, now)
 
 
 class NewlineFraming:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from logengine.format.block import Block, Record, with_place
+from logengine.reading.filter import Filter
 from logengine.reading.problem import Gone, Problem, Report
 
 _GAPS_KEY = b"_gaps"
@@ -28,6 +29,41 @@ class Batch:
     def __iter__(self) -> Iterator[Record]:
         chunk = self._chunk
         return chunk.records() if isinstance(chunk, Block) else iter(chunk)
+
+    def last_seqs(self) -> dict[str, int]:
+        """The number of the last record of each stream in the batch."""
+        chunk = self._chunk
+        if isinstance(chunk, Block):
+            return {chunk.stream: chunk.first + chunk.count - 1}
+        return {record.stream: record.seq for record in chunk}
+
+    def until(self, chosen: Filter) -> "Batch | None":
+        """The records up to the first that is chosen, that one included; None if none is."""
+        chunk = self._chunk
+        if isinstance(chunk, Block):
+            first = next(chosen.choose(chunk), None)
+            return None if first is None else Batch(chunk.end_before(first.first + 1), self.gaps)
+        for count, record in enumerate(chunk, 1):
+            if next(chosen.ranges(record.line + b"\n"), None) is not None:
+                return Batch(chunk[:count], self.gaps)
+        return None
+
+    def between_gaps(self) -> Iterator[tuple[str, Sequence[Gone], "Batch"]]:
+        """The batch in parts: a stream, which of its records are gone there, and what follows."""
+        chunk = self._chunk
+        if isinstance(chunk, Block) or not self.gaps:
+            gaps = next(iter(self.gaps.values()), ())
+            yield chunk.stream if isinstance(chunk, Block) else "", gaps, Batch(chunk, {})
+            return
+        start, stream = 0, ""
+        gone: Sequence[Gone] = ()
+        for place, record in enumerate(chunk):
+            if (found := self.gaps.get((record.stream, record.seq))) is None:
+                continue
+            if start < place:
+                yield stream, gone, Batch(chunk[start:place], {})
+            start, stream, gone = place, record.stream, found
+        yield stream, gone, Batch(chunk[start:], {})
 
     def raw(self) -> Iterator[bytes]:
         """The stored lines, each with its newline, in pieces of any number of lines."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from logengine.disk.segment_file import list_streams
 from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
+from logengine.format.segment import SEQ_MAX
 from logengine.reading.batch import Batch, PendingGaps
 from logengine.reading.filter import Filter, Patterns
 from logengine.reading.listing import AnyPath, check_stream_names, data_directory
@@ -69,7 +70,7 @@ def follow(
         data_directory(data).absolute(),
         tuple(streams or cursors) or None,
         cursors,
-        last,
+        min(last, SEQ_MAX),
         Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
         timeout_s,
         on_problem or raise_or_warn,
@@ -102,6 +103,18 @@ class Following:
         self._on_problem = on_problem
         self._is_stopped = False
         self._passes: set[_Pass] = set()
+        # What `last` made a pass begin after, known once the last existing records were taken.
+        self.began_after: Mapping[str, int] = {}
+
+    def continue_after(self, positions: Mapping[str, int]) -> None:
+        """Makes the next pass begin after these numbers of the streams that are followed.
+
+        If there are any, `last` has no effect, and other streams are read from their start.
+        """
+        self._after = {name: seq for name, seq in positions.items() if self._follows(name)}
+
+    def _follows(self, stream: str) -> bool:
+        return self.streams is None or stream in self.streams
 
     def stop(self) -> None:
         """Ends all passes, also future ones. Callable from any thread or signal handler.
@@ -226,8 +239,10 @@ class Following:
         }
         if not self._after:
             last = self._last_records(readers, report)
+            began_after = {stream: reader.next_seq - 1 for stream, reader in readers.items()}
             if last:
                 yield last
+            self.began_after = began_after
         async for block in Follower(self.data, self.streams, readers, report).blocks():
             for part in self._chosen.choose(block):
                 yield part
@@ -241,7 +256,7 @@ class Following:
 
         last = []
         for stream in list_streams(self.data) if self.data.is_dir() else []:
-            if self.streams is not None and stream not in self.streams:
+            if not self._follows(stream):
                 continue
             try:
                 readers[stream], records = last_durable_records(

@@ -10,6 +10,7 @@ from pathlib import Path
 from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
 from logengine.format.cursor import Cursor
+from logengine.format.segment import SEQ_MAX
 from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.format.timestamp import format_moment, parse_time
 from logengine.local_zone import local_now
@@ -68,7 +69,7 @@ def read(
         names,
         cursors,
         TimeRange(_timestamp("since", since), _timestamp("until", until)),
-        last,
+        None if last is None else min(last, SEQ_MAX),
         Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
         on_problem or raise_or_warn,
     )

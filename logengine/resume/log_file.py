@@ -16,7 +16,7 @@ from logengine.exchange.decompression import COMPRESSION_BYTES, compression_of
 from logengine.format.record import BLANK
 from logengine.resume.history import FINGERPRINT_BYTES_MAX, Place
 from logengine.resume.lines import begins_as, first_line, new_hash
-from logengine.resume.rotation import Rotated, rotated_names
+from logengine.resume.rotation import COMPRESSIONS, Rotated, rotated_names
 
 _READ_BYTES = 1024 * 1024
 
@@ -25,15 +25,20 @@ _READ_BYTES = 1024 * 1024
 def opened(path: str) -> Iterator[tuple[IO[bytes], int]]:
     """Yields a file's content, decompressed, and its inode.
 
-    Raises `OSError`, also if a compressed file is cut off.
+    Raises `OSError`, also if a compressed file is cut off, or is not one although its name says so.
     """
-    compression = None
+    compression = COMPRESSIONS.get(os.path.splitext(path)[1])
     try:
         with open(path, "rb") as file:
-            compression = compression_of(file.peek(COMPRESSION_BYTES)[:COMPRESSION_BYTES])
+            start = file.peek(COMPRESSION_BYTES)[:COMPRESSION_BYTES]
+            found = compression_of(start)
+            if start and compression and found is None:
+                # It may be in the middle of being written.
+                raise EOFError("it does not begin like one")
+            compression = found
             yield _content(file, compression), os.fstat(file.fileno()).st_ino
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-        if isinstance(error, OSError) and (error.errno or compression is None):
+        if isinstance(error, OSError) and (error.errno or error.filename or compression is None):
             raise
         raise OSError(
             None, f"is not a whole {compression} file ({error}); try again", path

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+# The suffixes of compressed files, and what they say.
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 
 _VARYING = r"(?P<varying>\d[\d._T:-]*?|old)"
-_COMPRESSED = rf"(?P<compressed>{'|'.join(map(re.escape, COMPRESSED_SUFFIXES))})?"
+_COMPRESSED = rf"(?P<compressed>{'|'.join(map(re.escape, COMPRESSIONS))})?"
 # A number with more digits is a date.
 _COUNTER_DIGITS_MAX = 5
 

@@ -21,6 +21,7 @@ from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import Directory, StrPath, create_directory
 from logengine.disk.writes import write_all
 from logengine.errors import ResumeInUse
+from logengine.format.record import readable_text
 from logengine.resume.history import Header, History, Note, decode_history, encode_line
 from logengine.socket_address import one_spelling
 
@@ -37,7 +38,8 @@ class StateFile:
     """
 
     def __init__(self, directory: Path, stream: str, producer: str, socket: StrPath) -> None:
-        self.header = Header(stream=stream, producer=producer, socket=one_spelling(socket))
+        path = readable_text(os.fsencode(one_spelling(socket)))
+        self.header = Header(stream=stream, producer=producer, socket=path)
         identity = f"{self.header.socket}\0{stream}\0{producer}".encode()
         digest = hashlib.blake2b(identity, digest_size=8).hexdigest()
         readable = re.sub(r"[^a-zA-Z0-9._-]", "_", producer)[:_NAME_CHARACTERS]

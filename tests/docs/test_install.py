@@ -52,3 +52,15 @@ def test_the_build_backend_is_locked() -> None:
     lock = (PROJECT / "requirements-build.lock").read_text()
     for name in needed:
         assert re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)
+
+
+def test_uninstall_removes_each_file_that_install_creates_except_the_configuration() -> None:
+    installed = [each.split() for each in commands_of("install") if "install -m 644" in each]
+    removed = {path for each in commands_of("uninstall") for path in each.split()}
+    assert len(installed) >= 3
+    for command in installed:
+        *sources, target = command[command.index("644") + 1 :]
+        for source in sources:
+            path = target if "." in Path(target).name else f"{target}/{Path(source).name}"
+            if not path.endswith("logengine.toml"):
+                assert path in removed, path

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from logengine import Client, ClientClosed, ClientFull, NotDurable, ProducerFenced, RecordTooLarge
+from logengine.client.delivery_thread import DeliveryThread
 from logengine.errors import (
     DaemonUnavailable,
     InvalidOption,
@@ -203,8 +204,29 @@ def test_what_a_client_that_ended_by_an_error_has_left_is_in_its_spool(root: Pat
     with contextlib.closing(daemon):
         with Client("app", socket=daemon.socket, spool=root / "spool", producer="me") as client:
             client.flush(PATIENCE_S)
-            eventually(lambda: len(spools(root)) == 1, "the other spool to be sent")
+            eventually(lambda: not spools(root), "both spools to be sent")
         assert sorted(numbers(daemon)) == list(range(11))
+
+
+def test_what_is_taken_while_a_client_ends_by_an_error_is_spooled_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = DeliveryThread._finish
+
+    def finish(thread: DeliveryThread) -> None:
+        real(thread)
+        thread.handover.take(b'{"n":2}\n')  # its sender saw the client before it ended
+
+    monkeypatch.setattr(DeliveryThread, "_finish", finish)
+    client = Client("app", socket=root / "socket", spool=root / "spool", away_max=0)
+    client.send({"n": 1})
+    with pytest.raises(DaemonUnavailable):
+        client.flush(PATIENCE_S)
+    with pytest.raises(DaemonUnavailable):
+        client.close()
+    spooled = b"".join((root / each).read_bytes() for each in spools(root))
+    assert b'"n":1' in spooled
+    assert b'"n":2' in spooled
 
 
 def test_a_daemon_that_is_away_too_long_is_given_up(root: Path) -> None:

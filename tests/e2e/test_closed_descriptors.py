@@ -67,12 +67,13 @@ def test_sending_needs_an_input_and_nothing_else(daemon: Daemon, root: Path) -> 
     assert shell(daemon, "send >&- 2>&-", b"one\n").returncode == 0
     (root / "file").write_text("two\n")
     assert shell(daemon, f"send {root / 'file'} <&- >&- 2>&-").returncode == 0
+    assert shell(daemon, "send -m three <&- >&- 2>&-").returncode == 0
     for command in ("send <&-", "send - <&-", "import -s app --format text - <&-"):
         done = shell(daemon, command)
         assert done.returncode == 1
         assert done.stderr.startswith(b"logengine: standard input is closed, and this command")
         assert done.stderr.count(b"\n") == 1
-    assert daemon.values() == [{"message": "one"}, {"message": "two"}]
+    assert daemon.values() == [{"message": each} for each in ("one", "two", "three")]
 
 
 def test_a_command_below_exec_has_the_input_that_was_closed(daemon: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import builtins
+import gzip
 import json
 import os
 import subprocess
@@ -49,6 +50,32 @@ def test_an_export_is_what_cat_prints(daemon: Daemon, root: Path) -> None:
             reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
             assert reader.read() == printed
     assert sorted(each.name for each in root.glob(".*")) == []
+
+
+def test_a_dash_is_standard_output(daemon: Daemon) -> None:
+    send(daemon)
+    for arguments in (["app", "-"], ["app", "-o", "-"], ["app", "-", "-o", "-"]):
+        assert daemon.cli("export", *arguments).stdout == daemon.cli("cat", "app").stdout
+    assert daemon.cli("export", "-").stdout == daemon.cli("cat").stdout
+    assert b"only one" in daemon.cli("export", "-", "-o", "x.csv", status=2).stderr
+
+
+def test_an_export_is_what_its_suffix_says(daemon: Daemon, root: Path) -> None:
+    send(daemon)
+    printed = daemon.cli("cat").stdout
+    daemon.cli("export", "-o", str(root / "x.ndjson.gz"))
+    assert gzip.decompress((root / "x.ndjson.gz").read_bytes()) == printed
+    daemon.cli("export", "-o", str(root / "x.csv"))
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT record FROM read_csv(?, header = true) ORDER BY _ts, _seq",
+            [str(root / "x.csv")],
+        ).fetchall()
+    assert sorted(row[0] for row in found) == sorted(printed.decode().splitlines())
+    assert daemon.cli("export", "--format", "csv").stdout == (root / "x.csv").read_bytes()
+    done = daemon.cli("export", "-o", str(root / "x.xlsx"), status=2)
+    assert b".parquet" in done.stderr
+    assert not (root / "x.xlsx").exists()
 
 
 def test_parquet_has_the_envelope_as_columns_and_the_record(daemon: Daemon, root: Path) -> None:

@@ -143,9 +143,9 @@ def test_a_compressed_generation_that_is_not_whole_is_named(daemon: Daemon, root
     send(daemon, path)
     path.rename(root / "app.log.2")
     path.write_bytes(lines(31, 40))
-    for broken in (gzip.compress(lines(11, 30))[:-9], b"no gzip at all"):
+    for broken in (gzip.compress(lines(11, 30))[:-9], b"\x1f", b"no gzip at all"):
         (root / "app.log.1.gz").write_bytes(broken)
-        assert f"{root}/app.log.1.gz: is not a whole .gz file" in send(daemon, path, status=1)
+        assert f"{root}/app.log.1.gz: is not a whole gzip file" in send(daemon, path, status=1)
     (root / "app.log.1.gz").write_bytes(gzip.compress(lines(11, 30)))
     send(daemon, path)
     assert stored(daemon) == texts(1, 40)

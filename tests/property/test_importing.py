@@ -162,6 +162,21 @@ def test_the_time_that_an_object_tells_is_kept(
             },
         ),
         (
+            b'<13>1 2026-11-23T21:00:00+01:00 web-1 app 77 ID [ex@32473 k="v"] text',
+            {
+                "time": "2026-11-23T20:00:00.000000Z",
+                "level": "notice",
+                "facility": "user",
+                "host": "web-1",
+                "app": "app",
+                "procid": "77",
+                "msgid": "ID",
+                "structured": {"ex@32473": {"k": "v"}},
+                "message": "text",
+            },
+        ),
+        (b"Feb 31 20:00:00 web-1 app: text", {"message": "Feb 31 20:00:00 web-1 app: text"}),
+        (
             b"2026-11-23T21:00:00.5+01:00 web-1 kernel: [  0.1] text",
             {
                 "time": "2026-11-23T20:00:00.500000Z",

@@ -4,111 +4,15 @@ Withstands: start, kill -9 under load, restart under load, stop; with senders th
 socket unit keeps connected to, whatever the service does.
 """
 
-import json
-import os
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.daemon import eventually, nices
-
-PROJECT = Path(__file__).parents[2]
-BASE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "logengine", "bookworm")
+from tests.systemd.machine import PROJECT, Machine
 
 pytestmark = pytest.mark.systemd
-
-
-class Machine:
-    """A booted container."""
-
-    def __init__(self, root: Path, wheels: Path) -> None:
-        self.root = root
-        self._booted = subprocess.Popen(
-            [
-                *("systemd-nspawn", "--register=no", "--keep-unit", "-D", str(root), "-b"),
-                *("--console=pipe", f"--bind-ro={PROJECT}:/src", f"--bind-ro={wheels}:/wheels"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            eventually(self._is_up, "systemd to be up")
-        except BaseException:
-            self._booted.kill()
-            self._booted.wait()
-            raise
-
-    def _is_up(self) -> bool:
-        # Looked for each time: the first child is not yet the container's init.
-        children = Path(f"/proc/{self._booted.pid}/task/{self._booted.pid}/children").read_text()
-        if not children:
-            return False
-        self._init = children.split()[0]
-        state = self.run("systemctl", "is-system-running", check=False)
-        return state.stdout.strip() in {"running", "degraded"}
-
-    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
-        """Starts a command in the container."""
-        return subprocess.Popen(["nsenter", "-t", self._init, "-a", *command], text=True, **options)
-
-    def run(
-        self, *command: str, check: bool = True, stdin: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            ["nsenter", "-t", self._init, "-a", *command],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
-        return done
-
-    def main_pid(self) -> str:
-        return self.run("systemctl", "show", "-P", "MainPID", "logengine").stdout.strip()
-
-    def records(self, stream: str) -> list[dict[str, Any]]:
-        shown = self.run("logengine", "cat", stream, "--format", "raw").stdout
-        return [json.loads(line) for line in shown.splitlines()]
-
-    def close(self) -> None:
-        self.run("systemctl", "poweroff", check=False)
-        try:
-            self._booted.wait(20)
-        except subprocess.TimeoutExpired:
-            self._booted.kill()
-            self._booted.wait()
-
-
-@pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    if os.getuid() != 0 or not BASE.exists():
-        pytest.skip("needs root, and tests/systemd/prepare to have run")
-    with tempfile.TemporaryDirectory(prefix="logengine-systemd-") as name:
-        wheels = Path(name, "wheels")
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "-d", str(wheels)]
-        for lock in ("requirements.lock", "requirements-build.lock"):
-            subprocess.run([*download, "-r", str(PROJECT / lock)], check=True)
-        root = Path(name, "root")
-        subprocess.run(["cp", "-a", str(BASE), str(root)], check=True)
-        machine = Machine(root, wheels)
-        try:
-            flags = "PIP_FLAGS=--no-index --find-links /wheels"
-            machine.run("make", "-C", "/src", "install", flags)
-            machine.run("systemd-sysusers")
-            machine.run("systemctl", "daemon-reload")
-            machine.run("systemctl", "enable", "--now", "logengine.socket", "logengine.service")
-            yield machine
-        finally:
-            machine.close()
 
 
 def test_it_is_active_once_it_listens(machine: Machine) -> None:

@@ -234,7 +234,7 @@ PATH_108 = "/" + "a" * 107
         (LISTEN + "mode = '999'", "listen[0].mode: '999'; expected permissions in octal"),
         # Choices
         ("[log]\nlevel = 'trace'", "log.level: 'trace'; expected 'debug' or 'info' or 'warning'"),
-        (LISTEN + "protocol = 'syslog'", "listen[0].protocol: 'syslog'; expected 'ndjson'"),
+        (LISTEN + "protocol = 'morse'", "listen[0].protocol: 'morse'; expected 'ndjson'"),
         (LISTEN + "type = 'datagram'", "datagram is not for it"),
         # What does not go together
         ("data = 'here'", "data: 'here'; expected an absolute path"),

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logengine.cli.selection import Time
-from logengine.exchange.text_time import leading_time
+from logengine.format.text_time import leading_time
 from logengine.format.timestamp import parse_time
 from logengine.local_zone import LOCAL_ZONE, local_now
 from tests.daemon import Daemon

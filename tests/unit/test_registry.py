@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from datetime import UTC, datetime
 from unittest.mock import patch
 
 import pytest
@@ -13,7 +14,7 @@ from logengine.errors import ConfigError
 from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.protocols.ndjson import NdjsonReceiver
 from logengine.protocols.registry import DEFAULT_PROTOCOL, protocols
-from logengine.protocols.wire import NoAnswers, WireProtocol
+from logengine.protocols.wire import NoAnswers, Receiver, WireProtocol
 
 BEACON = WireProtocol("beacon", ("datagram",), NdjsonReceiver, NoAnswers())
 
@@ -66,3 +67,27 @@ def test_a_protocol_that_answers_nothing_has_no_byte_for_anything() -> None:
     assert answers.welcome(1, 100, 0) == answers.ack(1) == answers.too_large(1, 100) == b""
     assert answers.over_quota(1, 2, "uid") == answers.error("fenced") == b""
     assert answers.goodbye("stopping") == b""
+
+
+@pytest.mark.parametrize(
+    "protocol", [each for each in protocols().values() if "datagram" in each.transports]
+)
+def test_nothing_of_a_datagram_is_left_for_the_next(protocol: WireProtocol) -> None:
+    def receiver() -> Receiver:
+        return protocol.new_receiver(16, "datagram", lambda: datetime(2026, 11, 28, tzinfo=UTC))
+
+    used = receiver()
+    for data in (
+        b"9 <13>half",
+        b"x" * 15,
+        b"x" * 16,
+        b"x" * 17,
+        b"x" * 33 + b"\n",
+        b"a\0",
+        b"\n",
+        b"",
+    ):
+        fresh = receiver()
+        expected = [*fresh.receive(data), *fresh.end()]
+        assert [*used.receive(data), *used.end()] == expected
+        assert used.unfinished_bytes == 0

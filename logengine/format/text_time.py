@@ -55,11 +55,12 @@ def _month(name: str) -> int:
 def _of_last_year_possible(
     month: int, day: int, rest: list[str | None], now: datetime
 ) -> str | None:
-    latest = format_moment(now + _AHEAD_MAX)
+    latest = now + _AHEAD_MAX
+    last_timestamp = format_moment(latest)
     # The last 29th of February may be up to eight years ago.
-    for year in range(now.year + 1, now.year - 9, -1):
+    for year in range(latest.year, latest.year - 10, -1):
         timestamp = _timestamp(year, month, day, rest, now.tzinfo)
-        if timestamp is not None and timestamp <= latest:
+        if timestamp is not None and timestamp <= last_timestamp:
             return timestamp
     return None
 
