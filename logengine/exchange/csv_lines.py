@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from logengine.format.json_object import decode_string, stored_fields
+from logengine.format.record import MESSAGE_FIELDS
 from logengine.printable import escape
 
-_MESSAGE_KEYS = ("event", "message", "msg")
 # Each column with the keys that it may be taken from, in order.
 _COLUMNS = {
     **{
@@ -23,7 +23,7 @@ _COLUMNS = {
             *("time", "level"),
         )
     },
-    "message": _MESSAGE_KEYS,
+    "message": MESSAGE_FIELDS,
 }
 _RECORD = "record"
 

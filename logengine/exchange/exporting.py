@@ -29,9 +29,9 @@ _GZIP_LEVEL = 6
 _GZIP_WINDOW = 31  # the largest, in a gzip container (zlib's manual, deflateInit2)
 _LEVEL = 3
 # For a file that exists only until DuckDB has read it.
-_TEMPORARY_LEVEL = 1
+TEMPORARY_LEVEL = 1
 # Longer than any stored line, unless max_record was raised to this.
-_LINE_BYTES_MAX = 128 * 1024 * 1024
+LINE_BYTES_MAX = 128 * 1024 * 1024
 
 # Only the envelope's fields get columns. Senders' fields have no schema: a key may occur twice, or
 # be a number in one record and a string in another.
@@ -172,10 +172,10 @@ def _write_parquet(lines: Iterable[bytes], writer: AtomicWriter) -> None:
     ) as temporary:
         source = os.path.join(temporary, "lines.ndjson.zst")
         with open(source, "wb") as file:
-            file.writelines(zstd_frames(lines, _TEMPORARY_LEVEL))
+            file.writelines(zstd_frames(lines, TEMPORARY_LEVEL))
         with duckdb.connect(config={"threads": 2, "temp_directory": temporary}) as connection:
             # DuckDB writes to the writer's open temp, which is then synced and renamed.
             target = "'{}'".format(writer.temp_path.replace("'", "''"))
             connection.execute(
-                _QUERY.format(target=target), {"lines": source, "bytes_max": _LINE_BYTES_MAX}
+                _QUERY.format(target=target), {"lines": source, "bytes_max": LINE_BYTES_MAX}
             )

@@ -105,7 +105,7 @@ def _comparing(comparison: Comparison, zone: tzinfo) -> Compare:
     field = last_name(comparison.path)
     rank = rank_compared(comparison)
     if rank is not None:
-        return _compared(lambda value: _rank_of(value, field), rank, order)
+        return _compared(lambda value: rank_of(value, field), rank, order)
     if order is not None:
         _check_order(literal, field)
     if literal.kind == "constant":
@@ -198,7 +198,8 @@ def _reading(kind: Kind, field: str, zone: tzinfo) -> Callable[[bytes], str | De
     return read
 
 
-def _rank_of(value: bytes, field: str) -> int | None:
+def rank_of(value: bytes, field: str) -> int | None:
+    """Returns the rank of a level in JSON, in a field of this name; None if it is no level."""
     text = _text_of(value)
     if text is None:
         return None

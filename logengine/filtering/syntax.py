@@ -8,7 +8,7 @@ the first `=` is the value, with spaces and whatever else.
 
 import re
 from collections.abc import Sequence
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from typing import NoReturn, cast
 
 from logengine.errors import InvalidFilter
@@ -73,6 +73,8 @@ _NAME = re.compile(r"""[^\s=<>!~()\[\]"',.&|]+""")
 _OPERATOR = re.compile(r"[=<>!~]+")
 _VALUE = re.compile(r"""[^\s=<>!~()\[\]"',]+""")
 _WORD = re.compile(r"[A-Za-z]+(?![^\s=<>!~()\[\]\"',])")
+# What a name in quotes has only with a backslash before it, or as its code.
+_QUOTED_APART = re.compile(r'["\\\x00-\x1f\x7f\ud800-\udfff]')
 _INDEX = re.compile(r"\[\s*(-?[0-9]{1,9}|\*|)\s*\]")
 _SYMBOL = re.compile(r"&+|\|+|!(?![=~])")
 
@@ -93,6 +95,50 @@ def parse(text: str, zone: tzinfo) -> Expression:
 
     Raises `InvalidFilter`, which shows the place of the mistake and says what is right.
     """
+    _check_text(text)
+    parser = _Parser(text, zone)
+    plain = _PLAIN.fullmatch(text)
+    if plain and not _NEXT_CONDITION.search(plain[2]):
+        path = tuple(Name(each) for each in plain[1].split("."))
+        parser.check_field(path, 0, plain.end(1))
+        return Comparison(path, "=", Literal("text", plain[2], plain[2]))
+    return parser.parsed()
+
+
+def parse_field(text: str) -> Path:
+    """Returns the path of a field that is written as in an expression: `http.status`, `tags[*]`.
+
+    Raises `InvalidFilter` as `parse` does.
+    """
+    _check_text(text)
+    return _Parser(text, UTC).parsed_field()
+
+
+def field_text(path: Path) -> str:
+    """Returns a path as `parse_field` takes it, with quotes where a name needs them."""
+    return "".join(
+        f"[{step.index}]"
+        if isinstance(step, Index)
+        else "[*]"
+        if isinstance(step, Each)
+        else ("." if place else "") + _name_text(step, is_first=not place)
+        for place, step in enumerate(path)
+    )
+
+
+def _name_text(name: Name, *, is_first: bool) -> str:
+    text = name.text
+    is_keyword = is_first and (text.lower() in _KEYWORDS or text[:1] in "-+0123456789")
+    if _NAME.fullmatch(text) and not is_keyword and not _QUOTED_APART.search(text):
+        return text
+    return '"' + _QUOTED_APART.sub(lambda found: _escaped(found[0]), text) + '"'
+
+
+def _escaped(character: str) -> str:
+    return f"\\{character}" if character in '"\\' else f"\\u{ord(character):04x}"
+
+
+def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -101,13 +147,6 @@ def parse(text: str, zone: tzinfo) -> Expression:
         raise InvalidFilter(
             f"the expression has {len(text)} characters; expected at most {CHARACTERS_MAX}"
         )
-    parser = _Parser(text, zone)
-    plain = _PLAIN.fullmatch(text)
-    if plain and not _NEXT_CONDITION.search(plain[2]):
-        path = tuple(Name(each) for each in plain[1].split("."))
-        parser.check_field(path, 0, plain.end(1))
-        return Comparison(path, "=", Literal("text", plain[2], plain[2]))
-    return parser.parsed()
 
 
 class _Parser:
@@ -125,6 +164,12 @@ class _Parser:
         if self._place < len(self._text):
             self._fail_at_rest(expression)
         return expression
+
+    def parsed_field(self) -> Path:
+        path = self._field("expected a field, such as level or http.status")
+        if self._skip_space() < len(self._text):
+            self._fail("expected the end of the field here", self._place)
+        return path
 
     def _disjunction(self) -> Expression:
         terms = [self._conjunction()]

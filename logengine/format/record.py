@@ -31,6 +31,8 @@ ENVELOPE_NAMES = (
     *("_stream", "_seq", "_gaps"),
 )
 
+# The fields that a record may have its message in; the first that it has counts.
+MESSAGE_FIELDS = ("event", "message", "msg")
 BLANK = b" \t\r"  # a line of nothing else is not a record
 # The top two bits of a UTF-8 character's first byte, and of the up to three bytes after it.
 _CHARACTER_BITS = 0b11

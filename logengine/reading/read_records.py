@@ -178,6 +178,21 @@ class Reading:
             start = reader.next_seq
         return max(self._after.get(stream, 0), start - before - 1)
 
+    def blocks(self, streams: Iterable[str] | None = None) -> Iterator[Block]:
+        """The records as they are stored, one stream after another, each in its own order.
+
+        With `streams`, only those of these, which are some of the streams of this reading.
+
+        For callers to whom the order between streams is nothing: streams are not merged, which
+        takes most of the time of reading several.
+        """
+        if self._last is not None:
+            for each in self._last_records(self._last, self._on_problem):
+                yield Block(each.stream, each.seq, 1, each.line + b"\n")
+            return
+        for stream in self.streams if streams is None else streams:
+            yield from self._blocks(self._reader(stream, self._on_problem))
+
     def with_problems(self) -> Iterator[Record | Problem]:
         """The records, and each problem before the records of its stream that come after it.
 

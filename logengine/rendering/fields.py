@@ -180,7 +180,7 @@ def name_of(path: str) -> str:
 
 def message_name(fields: Fields) -> str | None:
     """Returns the name of the field that is the message; None if there is none."""
-    # Not a loop: it is called for each row.
+    # Not a loop over `MESSAGE_FIELDS`: it is called for each row.
     if "event" in fields:
         return "event"
     if "message" in fields:

@@ -48,6 +48,18 @@ def test_several_streams_are_merged_by_time(data: Path) -> None:
     assert found == list(logengine.read("app", "web", data=data))
 
 
+@pytest.mark.parametrize("options", [{}, {"last": 3}, {"where": "n > 1"}, {"after": "app:1"}])
+def test_blocks_have_the_same_records_stream_by_stream(data: Path, options: Any) -> None:
+    reading = logengine.read(data=data, **options)
+    records = [record for block in reading.blocks() for record in block.records()]
+    assert sorted(reading, key=lambda each: (each.stream, each.seq)) == sorted(
+        records, key=lambda each: (each.stream, each.seq)
+    )
+    for stream in reading.streams:
+        seqs = [record.seq for record in records if record.stream == stream]
+        assert seqs == sorted(seqs)
+
+
 def test_each_pass_reads_what_is_there_then(data: Path) -> None:
     reading = logengine.read("late", data=data) if (data / "late").exists() else None
     assert reading is None
