@@ -16,8 +16,8 @@ from logengine.cli.delivering import (
     timeout_option,
 )
 from logengine.cli.options import resolve_socket, socket_option
-from logengine.exchange.decompression import COMPRESSION_BYTES, compression_of
 from logengine.exchange.input import read_inputs
+from logengine.format.decompression import COMPRESSION_BYTES, compression_of
 
 
 @click.command(

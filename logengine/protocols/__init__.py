@@ -26,11 +26,12 @@ continues; other errors and a `goodbye` end it. `{"_status":1}` as the first lin
 daemon's `status` instead. docs/protocol.md is the full specification.
 
 `lines` takes plain text, over stream sockets or in datagrams, and never answers: see docs/lines.md.
+`forward` is Fluentd's protocol: it answers chunks, which a sender repeats: see docs/forward.md.
 
 Bytes arrive in chunks that may cut lines anywhere; the events do not depend on the cuts. A receiver
-keeps at most one unfinished record, of little more than `max_record` bytes.
+keeps at most one unfinished record, of little more than `max_record` bytes, or one message.
 
 Constraints: no sockets, no files, no clock, no asyncio. Everything is a function of the bytes
 received, so that every protocol can be tested, and fuzzed, without a daemon. `journal_export`
-parses input of `logengine import` and has no `PROTOCOL`.
+parses input of `logengine import` and `messagepack` serves `forward`; neither has a `PROTOCOL`.
 """

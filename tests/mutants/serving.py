@@ -20,8 +20,8 @@ MUTANTS = (
         "acked_when_closed",
         "a closed connection continues to answer",
         "intake/connection.py",
-        "        if self._state.is_closed:\n            return\n        self._durable = number",
-        "        self._durable = number",
+        "        if self._state.is_closed:\n            return\n        self._durable = max",
+        "        self._durable = max",
         Simulation(),
         _SERVER,
     ),
@@ -29,7 +29,8 @@ MUTANTS = (
         "durable_not_noted_by_a_connection",
         "a connection does not remember what is durable",
         "intake/connection.py",
-        "        self._durable = number\n        if self._answers.are_wanted",
+        "        self._durable = max(self._durable, number)"
+        "  # lines and chunks of a batch come in any order\n        if self._answers.are_wanted",
         "        if self._answers.are_wanted",
     ),
     mutant(
