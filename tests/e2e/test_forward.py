@@ -233,6 +233,22 @@ def test_a_stop_acknowledges_what_was_sent(connect: Callable[[], Sender], daemon
     assert stored(daemon) == list(range(200))
 
 
+def test_a_chunk_that_waits_while_the_data_directory_is_replaced_is_sent_again(
+    connect: Callable[[], Sender], daemon: Daemon, sender: Sender
+) -> None:
+    sender.send(chunk("begin", 0))
+    assert sender.acks(1) == ["begin"]
+    daemon.data.rename(daemon.data.with_name("old"))
+    sender.send(chunk("one", 1), chunk("one", 1))
+    eventually(lambda: "data_directory_unusable" in daemon.events())
+    daemon.data.mkdir()
+    assert sender.is_closed()
+    other = connect()
+    other.send(chunk("one", 1), chunk("one", 1), chunk("begin", 0))
+    assert other.acks(3) == ["one", "one", "begin"]
+    assert stored(daemon) == [1, 0]
+
+
 class Persistent(threading.Thread):
     """Sends chunks, several at a time; repeats those without an ack, on a new connection."""
 
