@@ -11,7 +11,7 @@ Protocol Specification v1, and what clients do instead of it.
 import copy
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
@@ -59,7 +59,13 @@ _RAW_ENTRY = "entry_base64"  # the field of an entry that is not one
 
 _NIL, _JSON_ARRAY, _SPACE = 0xC0, ord("["), b" \t\r\n"
 _MARK_OUTSIDE, _MARK_INSIDE = re.compile(rb'["\[\]{}]'), re.compile(rb'["\\]')
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SCALARS, _KEYS = frozenset({str, int, float, bool, type(None)}), frozenset({str})
+# What msgspec raises for an entry that is cut off, nested too deep, or not UTF-8; what Python does
+# for a key that cannot be one; and an entry that is too short.
+_NOT_PLAIN = (
+    *(msgspec.MsgspecError, UnicodeDecodeError, RecursionError),
+    *(TypeError, ValueError, IndexError),
+)
 
 _Part = TypeVar("_Part")
 
@@ -434,11 +440,9 @@ def _line_of(entry: object, tag: bytes) -> bytes:
 def _decoded(entry: bytes) -> object:
     try:
         parts: list[Any] = _entry_decoder.decode(entry)
-        if _is_plain(parts[1:]) and _is_plain_time(parts[0]):
+        if _is_plain(parts[1]) and _is_plain_time(parts[0]):
             return parts
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, IndexError):
-        pass
-    except TypeError:  # a key that Python cannot hash
+    except _NOT_PLAIN:
         pass
     try:
         return times_and_json(entry)
@@ -448,25 +452,19 @@ def _decoded(entry: bytes) -> object:
 
 def _is_plain_time(time: object) -> bool:
     if isinstance(time, list):
-        return bool(time) and _is_plain_time(time[0]) and _is_plain(time[1:])
+        return bool(time) and _is_plain_time(time[0]) and _are_plain(time[1:])
     return type(time) is EventTime or type(time) in _SCALARS
 
 
-def _is_plain(values: Iterable[object]) -> bool:
-    """Whether JSON has these values, as they are."""
-    values = tuple(values)
-    kinds = set(map(type, values))
-    if kinds <= _SCALARS:
-        return True
-    if not kinds <= _SCALARS | {dict, list}:
-        return False
-    for value in values:
-        if isinstance(value, dict):
-            if not (set(map(type, value)) <= {str} and _is_plain(value.values())):
-                return False
-        elif isinstance(value, list) and not _is_plain(value):
-            return False
-    return True
+def _is_plain(value: object) -> bool:
+    """Whether JSON has this value, as it is."""
+    if isinstance(value, dict):
+        return set(map(type, value)) <= _KEYS and _are_plain(value.values())
+    return _are_plain(value) if isinstance(value, list) else type(value) in _SCALARS
+
+
+def _are_plain(values: Collection[object]) -> bool:
+    return set(map(type, values)) <= _SCALARS or all(map(_is_plain, values))
 
 
 def _time_text(time: object) -> object:

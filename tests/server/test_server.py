@@ -686,7 +686,7 @@ async def test_one_more_than_max_connections_waits_until_somebody_goes(served: S
 
 # Pressure.
 
-SMALL = {"max_record": 4096, "max_pending": 400_000, "max_pending_stream": 300_000}
+SMALL: dict[str, Any] = {"max_record": 4096, "max_pending": 400_000, "max_pending_stream": 300_000}
 
 
 @serve(**SMALL)
