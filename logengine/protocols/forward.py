@@ -13,6 +13,7 @@ import re
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ from logengine.protocols.messagepack import (
     EventTime,
     extension,
     free_name,
+    has_more_values,
     header,
     is_array,
     is_text,
@@ -44,13 +46,18 @@ from logengine.protocols.wire import (
     WireProtocol,
 )
 
-# Clients send up to 8 MiB in a message. What is compressed may be this large after it is not.
-MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+# Fluent Bit sends about 2 MiB in a message. What is compressed may be this large after it is not.
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+# A message is decoded in one go, so what takes long is bounded too. Each is a second at most.
+ENTRIES_MAX = 65536
+VALUES_MAX = 1024 * 1024
 # The records of a message may be so large as JSON: each of them repeats the tag.
 RECORDS_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
 # A message of JSON has one record, and is decoded as one.
 _JSON_AROUND_RECORD_BYTES = 64 * 1024
 CHUNK_ID_BYTES_MAX = 512
+OPTIONS_BYTES_MAX = 64 * 1024
+_PARTS_MAX = 4
 # Shorter entries are found one by one: as many as there may be would take a gigabyte at once.
 _ENTRY_BYTES_MEAN_MIN = 16
 _DIGEST_BYTES = 16
@@ -275,7 +282,9 @@ class ForwardReceiver:
         lines: list[bytes] = []
         too_large = size_bytes = 0
         tag = _encode(message.tag)
-        for entry in message.entries:
+        for count, entry in enumerate(message.entries, 1):
+            if count > ENTRIES_MAX:
+                raise MalformedInput(f"a message has more than {ENTRIES_MAX} entries")
             # A record of so many bytes is not decoded: it may take a hundred times the memory.
             if isinstance(entry, bytes) and len(entry) > self._max_record:
                 too_large += 1
@@ -308,7 +317,9 @@ def _message_of(encoded: bytes) -> _Message | None:
     if encoded[0] == _JSON_ARRAY:
         return _json_message(encoded)
     _, place = header(encoded)
-    tag, first, *rest = _parts_of_message(list(split(encoded[place:])))
+    tag, first, *rest = _parts_of_message(list(islice(split(encoded[place:]), _PARTS_MAX)))
+    if not is_text(tag[0]):
+        raise MalformedInput("the tag of a message is not text")
     entries: Iterable[object]
     if is_array(first[0]):
         options = _options(rest)
@@ -361,11 +372,14 @@ def _message(tag: object, entries: Iterable[object], options: object) -> _Messag
 
 
 def _options(parts: Sequence[bytes]) -> dict[str, object]:
+    if parts and len(parts[0]) > OPTIONS_BYTES_MAX:
+        raise MalformedInput(f"the options of a message are larger than {OPTIONS_BYTES_MAX} bytes")
     options = json_value(parts[0]) if parts else None
     return options if isinstance(options, dict) else {}
 
 
 def _entries_of_array(encoded: bytes) -> Iterable[bytes]:
+    _check_values(encoded)
     count, place = header(encoded)
     return _raws(encoded[place:], count) or split(encoded[place:])
 
@@ -374,9 +388,15 @@ def _packed_entries(packed: bytes, options: dict[str, object]) -> Iterable[bytes
     compression = options.get("compressed")
     if compression in _COMPRESSIONS:
         packed = _decompressed(packed, str(compression))
+    _check_values(packed)
     count = options.get("size")
     # Some clients write the number of bytes.
     return (isinstance(count, int) and _raws(packed, count)) or _with_rest(packed)
+
+
+def _check_values(encoded: bytes) -> None:
+    if has_more_values(encoded, VALUES_MAX):
+        raise MalformedInput(f"a message has more than {VALUES_MAX} values")
 
 
 def _raws(packed: bytes, count: int) -> list[bytes] | None:

@@ -6,6 +6,7 @@ have: text that is not UTF-8, binary, extension types, and keys that are not tex
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
+import contextlib
 import math
 import struct
 from base64 import b64encode
@@ -87,6 +88,7 @@ _VALUES_CHANGE = [
     _FORMS[byte].size * _VALUES_PER_ENTRY.get(_FORMS[byte].kind, 0) - 1 if byte in _FORMS else 0
     for byte in range(256)
 ]
+_EACH_IS_ONE = [-1] * 256
 
 
 def is_array(first: int) -> bool:
@@ -106,19 +108,22 @@ def header(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[1:stop], "big") if form.length_bytes else form.size, stop
 
 
-def skip(data: bytes | bytearray, place: int, values: int = 1) -> tuple[int, int]:
-    """Skips `values` values from `place` on, and what is inside them.
+def skip(
+    data: bytes | bytearray, place: int, values: int = 1, *, are_counted: bool = False
+) -> tuple[int, int]:
+    """Skips `values` values from `place` on, and what is inside them, unless that counts too.
 
     Returns where it stopped, and how many values are still to be skipped from there. If `data` ends
     before, it can continue there with more data; the place may then be after the end of `data`.
     O(bytes). Raises `MalformedInput`.
     """
     size_bytes = len(data)
+    changes = _EACH_IS_ONE if are_counted else _VALUES_CHANGE
     while values and place < size_bytes:
         byte = data[place]
         if step := _FIXED_BYTES[byte]:
             place += step
-            values += _VALUES_CHANGE[byte]
+            values += changes[byte]
             continue
         if byte == _NEVER_USED:
             raise MalformedInput(_NO_VALUE)
@@ -129,10 +134,24 @@ def skip(data: bytes | bytearray, place: int, values: int = 1) -> tuple[int, int
         length = int.from_bytes(data[place + 1 : start], "big")
         place, values = start, values - 1
         if kind in _VALUES_PER_ENTRY:
-            values += length * _VALUES_PER_ENTRY[kind]
+            values += 0 if are_counted else length * _VALUES_PER_ENTRY[kind]
         else:
             place += length + (kind is _Kind.EXTENSION)
     return place, values
+
+
+def has_more_values(data: bytes, most: int) -> bool:
+    """Whether `data` has more than `most` values, with all those that are inside others.
+
+    Values after a byte that begins none do not count. O(bytes).
+    """
+    if len(data) <= most:
+        return False
+    place = 0
+    with contextlib.suppress(MalformedInput):
+        # What is inside a value follows its header, as if it were beside it.
+        place, most = skip(data, place, most, are_counted=True)
+    return not most and place < len(data)
 
 
 def split(data: bytes) -> Iterator[bytes]:

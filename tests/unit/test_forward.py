@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from logengine.format.record import stamp
 from logengine.protocols.forward import (
     CHUNK_ID_BYTES_MAX,
+    ENTRIES_MAX,
     MESSAGE_BYTES_MAX,
+    OPTIONS_BYTES_MAX,
     RECORDS_BYTES_MAX,
+    VALUES_MAX,
     ForwardReceiver,
 )
 from logengine.protocols.wire import Chunk, Event, Lines, Malformed, TooLarge
@@ -311,6 +314,10 @@ def test_a_record_that_is_too_large_is_refused_and_the_others_of_its_chunk_are_n
         pack([1, TIME, {}]),
         pack(["t", TIME, {}, {"chunk": 1}]),
         pack(["t", TIME, {}, {"chunk": "x" * (CHUNK_ID_BYTES_MAX + 1)}]),
+        pack(["t", TIME, {}, {"x": "x" * OPTIONS_BYTES_MAX}]),
+        b'["t", 1, {"a": %s}]' % (b"1" * 5000),
+        b'["\\ud800", 1, {}]',
+        b'["t", 1, {}, {"chunk":"\\udc00"}]',
         pack(["t", b"no gzip", {"compressed": "gzip"}]),
         pack(["t", gzip.compress(PACKED)[:-4], {"compressed": "gzip"}]),
         b"\x92\xa1t\xc6" + struct.pack(">I", MESSAGE_BYTES_MAX),
@@ -359,6 +366,26 @@ def test_small_entries_under_a_long_tag_do_not_fill_the_memory() -> None:
     tracemalloc.stop()
     assert isinstance(event, Malformed)
     assert peak_bytes < 2 * RECORDS_BYTES_MAX
+
+
+def test_a_message_that_would_take_long_to_decode_ends_the_connection() -> None:
+    small = b"\x80" * (VALUES_MAX + 1)
+    array = b"\xdd" + struct.pack(">I", len(small)) + small
+    entry = b"\x92\x01\x81\xa1a" + array
+    for message in (
+        pack(["t", pack([1, {}]) * (ENTRIES_MAX + 1)]),
+        pack(["t", [[1, {}]] * (ENTRIES_MAX + 1), {"chunk": "x"}]),
+        pack(["t", entry]),
+        b"\x92\xa1t\x91" + entry,
+        b"\x92\xa1t" + array,
+        b"\x92" + array + b"\x90",
+        b"\x94\xa1t\x01\x80" + array,
+        array,
+    ):
+        (event,) = received(message)
+        assert isinstance(event, Malformed)
+        assert len(event.reason) < 100
+    assert len(records(pack(["t", [[1, {}]] * ENTRIES_MAX]))) == ENTRIES_MAX
 
 
 def test_complete_messages_are_found_before_they_are_received() -> None:
