@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.bad_disk import bad_sector
 from tests.daemon import PATIENCE_S, Daemon, eventually
+from tests.e2e.test_status import asked
 
 LISTEN = """
 [[listen]]
@@ -247,6 +249,21 @@ def test_a_chunk_that_waits_while_the_data_directory_is_replaced_is_sent_again(
     other.send(chunk("one", 1), chunk("one", 1), chunk("begin", 0))
     assert other.acks(3) == ["one", "one", "begin"]
     assert stored(daemon) == [1, 0]
+
+
+def test_a_chunk_waits_until_its_stream_can_be_read_and_is_known_then(
+    connect: Callable[[], Sender], daemon: Daemon, sender: Sender
+) -> None:
+    sender.send(chunk("one", 1))
+    assert sender.acks(1) == ["one"]
+    daemon.kill()
+    with bad_sector(max((daemon.data / "fluent").glob("*.ndjson"))):
+        daemon.start()
+        again = connect()
+        again.send(chunk("one", 1), chunk("two", 2))
+        eventually(lambda: asked(daemon, 1)["failing"][0]["attempts"] > 3, "more tries")
+    assert again.acks(2) == ["one", "two"]
+    assert stored(daemon) == [1, 2]
 
 
 class Persistent(threading.Thread):
