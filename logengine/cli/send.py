@@ -18,8 +18,8 @@ from logengine.cli.delivering import (
 )
 from logengine.cli.message_arguments import is_message, message_record
 from logengine.cli.options import resolve_socket, socket_option
-from logengine.exchange.decompression import COMPRESSION_BYTES, compression_of
 from logengine.exchange.input import read_inputs
+from logengine.format.decompression import COMPRESSION_BYTES, compression_of
 
 _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 

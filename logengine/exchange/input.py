@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from logengine.errors import MalformedInput
-from logengine.exchange.decompression import Decompressor, compression_of, is_undecided
 from logengine.exchange.importing import Converter, converter
+from logengine.format.decompression import Decompressor, compression_of, is_undecided
 from logengine.local_zone import LOCAL_ZONE, local_now
 
 _READ_BYTES = 1024 * 1024

@@ -4,12 +4,17 @@
     "producers_of":{"1000":{"web-1":5120},"0":{"web-1":3}}
 
 A producer is a name of one user in one stream: the same name under two uids is two producers. A
-producer without a uid is from an old file, and any user may continue it. Pure arithmetic.
+producer without a uid is from an old file, and any user may continue it.
+
+A chunk, which a protocol's sender may send again, is a producer with a name of its own. Its number
+is how many records it has; all of them are stored in one commit. Pure arithmetic.
 """
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +24,11 @@ from logengine.format.segment import Header
 
 # The end of a name that a client made up for one process: its pid and 8 hexadecimal digits.
 _MADE_UP = re.compile(r"-[0-9]+-[0-9a-f]{8}\Z")
+_CHUNK = "chunk:"
+_CHUNK_HASH_BYTES = 16
+# How many chunks of a user a stream remembers. They are in the header of every commit, and the
+# chunks that a sender may send again after a crash are those that were not acknowledged yet.
+CHUNKS_MAX = 128
 # What an entry takes in a header at most, besides its name: a colon, a comma, and 18 digits.
 _NUMBER_BYTES = 20
 # The same for a uid and its braces: `"4294967295":{},`.
@@ -87,8 +97,15 @@ def number_of(numbers: Numbers, producer: Producer) -> int:
 
 @lru_cache(_NAMES_CACHED)
 def is_made_up(name: str) -> bool:
-    """Whether a client made the name up for one process, and no later process will use it."""
-    return _MADE_UP.search(name) is not None
+    """Whether the name was made up for one process or chunk, and nothing later will use it."""
+    return name.startswith(_CHUNK) or _MADE_UP.search(name) is not None
+
+
+def chunk_name(pid: int, digest: bytes) -> str:
+    """Returns the name of a chunk of a process; `digest` is a hash of what the process sent."""
+    # Programs make up their chunk ids so badly that two processes may use the same ones.
+    said = blake2b(b"%d:%s" % (pid, digest), digest_size=_CHUNK_HASH_BYTES).digest()
+    return _CHUNK + urlsafe_b64encode(said).rstrip(b"=").decode()
 
 
 def advance(
@@ -111,6 +128,9 @@ def advance(
     new = [each for each in advanced if each not in known]
     if not new:
         return numbers
+    for uid in {each.uid for each in new if each.name.startswith(_CHUNK)}:
+        _forget_old_chunks(numbers, uid)
+    new = [each for each in new if each in numbers]
     holdings = _Holdings(numbers, room)
     if holdings.are_within:
         return numbers
@@ -125,6 +145,12 @@ def advance(
             del numbers[each]
             numbers[each] = advanced[each]
     return numbers
+
+
+def _forget_old_chunks(numbers: dict[Producer, int], uid: int | None) -> None:
+    chunks = [each for each in numbers if each.uid == uid and each.name.startswith(_CHUNK)]
+    for each in chunks[:-CHUNKS_MAX]:
+        del numbers[each]
 
 
 class _Holdings:

@@ -17,6 +17,7 @@ The modules, in the order in which a record passes them:
     usage_scan        measures stored bytes on the disk, in a thread
     arrivals          stamps lines with time and sender, and queues them in the committer
     producers         one connection per named producer; fences the older one
+    chunks            which chunks are stored or queued already; how many are queued
     answer_writer     acks and errors to one sender, without blocking
     context           what all readers of sockets share
 

@@ -8,11 +8,13 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 
 import structlog
 
 from logengine.errors import TooManyStreams
+from logengine.format.producers import Producer, chunk_name
 from logengine.format.record import peer_fields
 from logengine.intake.admission import UNLIMITED, Room
 from logengine.intake.answer_writer import AnswerWriter
@@ -24,10 +26,12 @@ from logengine.intake.turns import ReadSize
 from logengine.intake.waiting_room import SEND_AGAIN, TOO_MANY, sends_record
 from logengine.protocols.wire import (
     BadHello,
+    Chunk,
     Event,
     Flush,
     Hello,
     Lines,
+    Malformed,
     StatusRequest,
     TooLarge,
     WireProtocol,
@@ -58,6 +62,7 @@ class Connection:
         self._admission = around.admission
         self._arrivals = around.arrivals
         self._producers = around.producers
+        self._chunks = around.chunks
         self._seats = around.seats
         self._hello_timeout = around.hello_timeout
         self._max_record = around.max_record
@@ -81,7 +86,9 @@ class Connection:
         self._durable = 0
         self._free_lines = 0  # empty lines that take no tokens of its quotas
         self._patience: Patience | None = None  # of a sender that wants answers, and never asks
-        self._held_back: Sequence[Event] = ()  # received after a hello that is not answered yet
+        # Received after a hello that is not answered yet, or a chunk that there is no room for.
+        self._held_back: Sequence[Event] = ()
+        self._chunks_queued = 0
         self._accounted_bytes = 0  # the held bytes that admission knows about
         self._poller.enter(self.flow)
 
@@ -90,13 +97,13 @@ class Connection:
         """How many bytes it keeps in memory that are not in an entry yet."""
         held_bytes = self._receiver.unfinished_bytes
         if self._held_back:
-            held_bytes += sum(
-                len(event.chunk) for event in self._held_back if isinstance(event, Lines)
-            )
+            held_bytes += sum(map(_held_bytes, self._held_back))
         return held_bytes
 
     def resume(self) -> None:
         """Resumes reading, whenever there is something to read."""
+        if self._held_back:
+            return
         if self._state.is_read and not self._poller.watches(self._socket):
             self._poller.add(self._socket, self)
 
@@ -109,7 +116,7 @@ class Connection:
         """All records up to `number` are on disk: acknowledges them, if the sender wants acks."""
         if self._state.is_closed:
             return
-        self._durable = number
+        self._durable = max(self._durable, number)  # lines and chunks of a batch come in any order
         if self._answers.are_wanted:
             self._answers.ack(number)
         if self._patience is not None:
@@ -127,7 +134,9 @@ class Connection:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether its numbers come from a welcome, that is, from what its producer had stored."""
+        """Whether what it sends depends on what is stored: it has a welcome, or sends chunks."""
+        if self._chunks_queued or (self._held_back and not self._state.is_greeting):
+            return True
         return self.producer is not None and not self._state.is_greeting
 
     def send_away(self) -> None:
@@ -217,6 +226,7 @@ class Connection:
         self.pause()
         self._answers.close()
         self._held_back = ()
+        self._chunks.give_up(self)
         self._receiver.drop_unfinished()
         self._account_for_held(finished=True)
         self._socket.close()
@@ -349,13 +359,19 @@ class Connection:
         if self._durable < self._arrived:
             self._arrivals.commit_now()
 
-    def _handle(self, events: Sequence[Event]) -> None:
+    def _handle(self, events: Sequence[Event]) -> None:  # noqa: C901 - one case per event
         for position, event in enumerate(events):
             match event:
                 case Lines(chunk):
                     self._take_lines(chunk)
                 case TooLarge():
                     self._refuse_record()
+                case Chunk():
+                    if not self._take_chunk(event, events[position:]):
+                        return
+                case Malformed(reason):
+                    self._end_malformed(reason)
+                    return
                 case Flush():
                     if self._answers.are_wanted:
                         self._ask_for_commit()
@@ -394,6 +410,72 @@ class Connection:
         self._add(b"", 0, 1, self._arrivals.timestamp())
         if self._answers.are_wanted:
             self._answers.say(self._encode.too_large(self._arrived, self._max_record))
+
+    def go_on(self) -> bool:
+        """Takes the chunks that had to wait. Returns whether it took one."""
+        if self._state.is_closed:
+            return False
+        before = self._arrived
+        held_back, self._held_back = self._held_back, ()
+        try:
+            self._handle(held_back)
+            self._account_for_held(finished=True)
+        except Exception:
+            # No failure caused by one sender may stop the daemon or keep it busy.
+            log.exception("connection_failed", stream=self.stream, pid=self.peer.pid)
+            self.close()
+            return False
+        self.resume()
+        return self._arrived > before
+
+    def _take_chunk(self, chunk: Chunk, held_back: Sequence[Event]) -> bool:
+        """Queues a chunk, unless it is known. Returns False if it, and `held_back`, must wait."""
+        if not self._chunks.may_queue(self):
+            self.pause()
+            self._held_back = held_back
+            return False
+        producer = Producer(self.uid, chunk_name(self.peer.pid or 0, chunk.digest))
+        is_known = self._chunks.is_known(self.stream, producer)
+        # Also if nothing of it is stored: without an answer it would be sent for ever.
+        self._answers.are_wanted = True
+        body, count, numbers, timestamp = b"", 0, 0, self._arrivals.timestamp()
+        if is_known:
+            self._arrivals.discard(self, chunk.lines.count(b"\n"), len(chunk.lines))
+        else:
+            body, count, numbers, timestamp, _ = self._arrivals.stamp(
+                self, self._peer_fields, chunk.lines
+            )
+            numbers += chunk.too_large
+            for _ in range(chunk.too_large):
+                self._arrivals.refuse(self, self.peer, self._max_record)
+        self._arrived += max(1, numbers)
+        self._chunks_queued += 1
+        queued = self._chunks.queue(
+            self.stream, producer, partial(self._chunk_durable, self._arrived, chunk.answer)
+        )
+        name = producer.name if numbers else None
+        entry = Entry(body, count, timestamp if numbers else "", numbers, queued, name)
+        self._arrivals.add(self.stream, entry, is_awaited=True)
+        return True
+
+    def _chunk_durable(self, number: int, answer: bytes) -> None:
+        """A chunk, and all records up to `number`, are on disk: answers the chunk."""
+        self._chunks_queued -= 1
+        if self._state.is_closed:
+            return
+        if self._answers.are_wanted:
+            self._answers.say(answer)
+        self.durable(number)
+
+    def _end_malformed(self, reason: str) -> None:
+        log.warning(
+            "malformed_input",
+            stream=self.stream,
+            pid=self.peer.pid,
+            uid=self.peer.uid,
+            reason=reason,
+        )
+        self._end_with(b"")
 
     def _add(self, body: bytes, count: int, numbers: int, timestamp: str) -> None:
         is_awaited = self._patience is not None and self._patience.waits(
@@ -474,3 +556,9 @@ class Connection:
 
     def _happens(self, happening: Happening) -> None:
         self._state = state_after(self._state, happening)
+
+
+def _held_bytes(event: Event) -> int:
+    if isinstance(event, Lines):
+        return len(event.chunk)
+    return len(event.lines) if isinstance(event, Chunk) else 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from logengine.format.record import Peer
 from logengine.intake.admission import Admission
 from logengine.intake.arrivals import Arrivals
+from logengine.intake.chunks import Chunks
 from logengine.intake.hello_timeout import HelloTimeout
 from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
@@ -29,6 +30,7 @@ class IntakeContext:
     admission: Admission
     arrivals: Arrivals
     producers: Producers
+    chunks: Chunks
     seats: Seats
     hello_timeout: HelloTimeout
     stream_names: StreamNames

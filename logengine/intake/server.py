@@ -13,6 +13,7 @@ from logengine.format.record import Peer, envelope, peer_fields, stamp
 from logengine.format.timestamp import format_timestamp
 from logengine.intake.admission import Admission
 from logengine.intake.arrivals import Arrivals
+from logengine.intake.chunks import Chunks
 from logengine.intake.connection import Connection
 from logengine.intake.context import IntakeContext
 from logengine.intake.credentials import uid_of
@@ -107,6 +108,7 @@ class Server:
         )
         self.arrivals = Arrivals(committer, self._quotas, self._poller, clock_ns)
         self.producers = Producers(store, committer, tasks)
+        self._chunks = Chunks(store, committer, tasks)
         seats = Shares(
             Rule.of(limits.max_connections, reserved_percent=limits.reserved_percent), privileged
         )
@@ -127,6 +129,7 @@ class Server:
             self.admission,
             self.arrivals,
             self.producers,
+            self._chunks,
             self._seats,
             self._hello_timeout,
             self._stream_names,
@@ -195,11 +198,12 @@ class Server:
         """Closes the connections of producers, after the data directory was replaced.
 
         Their numbers came from the old directory. They reconnect, and a new welcome says from which
-        number on to send.
+        number on to send. Senders that wait for chunks send them again.
         """
         for connection in list(self._connections):
             if connection.is_numbered:
                 connection.send_away()
+        self._chunks.forget_all()
 
     async def stop(self) -> None:
         """Stops accepting, reads what was sent so far, and returns when all of it is durable."""

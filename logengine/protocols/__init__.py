@@ -27,12 +27,13 @@ daemon's `status` instead. docs/protocol.md is the full specification.
 
 `lines` takes plain text, over stream sockets or in datagrams, and never answers: see docs/lines.md.
 `syslog` does the same for messages of syslog: see docs/syslog.md.
+`forward` is Fluentd's protocol: it answers chunks, which a sender repeats: see docs/forward.md.
 
 Bytes arrive in chunks that may cut lines anywhere; the events do not depend on the cuts. A receiver
-keeps at most one unfinished record, of little more than `max_record` bytes.
+keeps at most one unfinished record, of little more than `max_record` bytes, or one message.
 
 Constraints: no sockets, no files, no clock, no asyncio. Everything is a function of the bytes
 received, and of the time if a protocol needs it, so that every protocol can be tested, and fuzzed,
-without a daemon. `journal_export` and `syslog_message` also parse input of `logengine import` and
-have no `PROTOCOL`.
+without a daemon. `journal_export` and `syslog_message` also parse input of `logengine import`,
+`messagepack` serves `forward`; none of them has a `PROTOCOL`.
 """

@@ -34,6 +34,26 @@ class TooLarge(msgspec.Struct, frozen=True):
     """One record longer than `max_record`, which was discarded; it uses up a number."""
 
 
+class Chunk(msgspec.Struct, frozen=True):
+    """Records that are stored together, once, and that a sender may send again.
+
+    `lines` are as in `Lines`, none of them blank; `too_large` is how many more records there were,
+    longer than `max_record`. `answer` is written once all are durable. A chunk of the same process
+    with the same `digest` is the same chunk.
+    """
+
+    lines: bytes
+    too_large: int
+    answer: bytes
+    digest: bytes
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """Bytes that are not of the protocol, and why. After it the connection is closed."""
+
+    reason: str
+
+
 class Hello(msgspec.Struct, frozen=True):
     """The first line of a sender that wants answers.
 
@@ -61,7 +81,7 @@ class StatusRequest(msgspec.Struct, frozen=True):
     """A request for the daemon's status. After the answer the connection is closed."""
 
 
-Event = Lines | TooLarge | Flush | Hello | BadHello | StatusRequest
+Event = Lines | TooLarge | Chunk | Malformed | Flush | Hello | BadHello | StatusRequest
 
 
 class Opening(Enum):

@@ -12,7 +12,7 @@ from typing import IO, cast
 
 import zstandard
 
-from logengine.exchange.decompression import COMPRESSION_BYTES, compression_of
+from logengine.format.decompression import COMPRESSION_BYTES, compression_of
 from logengine.format.record import BLANK
 from logengine.resume.history import FINGERPRINT_BYTES_MAX, Place
 from logengine.resume.lines import begins_as, first_line, new_hash

@@ -423,6 +423,10 @@ class Store:
         state = self._planned.get(stream)
         return state.users if state else UNSET
 
+    def knows_producers(self, stream: str) -> bool:
+        """Whether `stream` is recovered, or begun, so that its producers are known."""
+        return stream in self._durable
+
     def last_durable(self, stream: str, producer: Producer) -> int:
         """The number of the producer's last durable record in `stream`; 0 if it has none there.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from logengine.aggregation import field_survey, message_patterns
 from logengine.aggregation.counting import FIELDS_MAX, GROUP_BYTES_MAX, GROUPS_MAX
 from logengine.exchange.querying import COLUMNS
+from logengine.format.record import MESSAGE_FIELDS
 from tests.daemon import Daemon
 
 PAGE = (Path(__file__).parents[2] / "docs" / "counting.md").read_text()
@@ -52,7 +53,7 @@ def test_the_page_has_the_limits() -> None:
     assert f"{message_patterns.PATTERNS_MAX:,} patterns" in text
     assert f"{message_patterns.CHARACTERS_MAX:,} characters and" in text
     assert f"and {message_patterns.WORDS_MAX} words" in text
-    assert all(f"`{field}`" in text for field in message_patterns.MESSAGE_FIELDS)
+    assert all(f"`{field}`" in text for field in MESSAGE_FIELDS)
     for column in COLUMNS:
         assert f"`{column}`" in PAGE.partition("## SQL")[2]
     assert FIELDS_MAX == 8

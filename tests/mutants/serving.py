@@ -6,6 +6,7 @@ from tests.mutants.mutant import Simulation, tests
 _SERVER = tests("server/test_server.py", "e2e/test_protocol.py")
 _FENCING = tests("e2e/test_fencing.py", "server/test_server.py")
 _DATAGRAMS = tests("server/test_datagrams.py")
+_CHUNKS = tests("server/test_chunks.py", "e2e/test_forward.py")
 _QUOTAS = tests("e2e/test_quotas.py")
 
 MUTANTS = (
@@ -20,8 +21,8 @@ MUTANTS = (
         "acked_when_closed",
         "a closed connection continues to answer",
         "intake/connection.py",
-        "        if self._state.is_closed:\n            return\n        self._durable = number",
-        "        self._durable = number",
+        "        if self._state.is_closed:\n            return\n        self._durable = max",
+        "        self._durable = max",
         Simulation(),
         _SERVER,
         harmless="its socket is closed, so nothing is written; the check spares a failing call",
@@ -30,7 +31,8 @@ MUTANTS = (
         "durable_not_noted_by_a_connection",
         "a connection does not remember what is durable",
         "intake/connection.py",
-        "        self._durable = number\n        if self._answers.are_wanted",
+        "        self._durable = max(self._durable, number)"
+        "  # lines and chunks of a batch come in any order\n        if self._answers.are_wanted",
         "        if self._answers.are_wanted",
     ),
     mutant(
@@ -530,5 +532,61 @@ MUTANTS = (
         "        return Admitted(body, records, key[2])\n",
         Simulation(),
         _QUOTAS,
+    ),
+    mutant(
+        "chunk_acked_before_its_commit",
+        "a chunk is answered when it arrives",
+        "intake/connection.py",
+        "        self._chunks_queued += 1\n",
+        "        self._chunks_queued += 1\n        self._answers.say(chunk.answer)\n",
+        _CHUNKS,
+    ),
+    mutant(
+        "chunk_without_a_name",
+        "no chunk is known after its commit",
+        "intake/connection.py",
+        "        name = producer.name if numbers else None\n",
+        "        name = None\n",
+        _CHUNKS,
+    ),
+    mutant(
+        "chunk_acked_by_a_replaced_directory",
+        "a connection stays when its queued chunk was dropped with the old directory",
+        "intake/connection.py",
+        "        if self._chunks_queued or (",
+        "        if (",
+        _CHUNKS,
+    ),
+    mutant(
+        "queued_chunk_unknown",
+        "a chunk that comes again before its commit is stored twice",
+        "intake/chunks.py",
+        "        is_queued = (stream, producer) in self._names\n",
+        "        is_queued = False\n",
+        _CHUNKS,
+    ),
+    mutant(
+        "dropped_chunk_known",
+        "a chunk that was dropped with the old directory counts as queued",
+        "intake/chunks.py",
+        "        self._queued.clear()\n        self._names.clear()\n",
+        "        self._queued.clear()\n",
+        _CHUNKS,
+    ),
+    mutant(
+        "chunks_without_limit",
+        "a commit may have more chunks than its header remembers",
+        "intake/chunks.py",
+        "        if is_recovered and len(self._queued.get(place, ())) < QUEUED_MAX:\n",
+        "        if is_recovered:\n",
+        _CHUNKS,
+    ),
+    mutant(
+        "chunk_of_any_process",
+        "the chunk of another process with the same id and bytes is not stored",
+        "format/producers.py",
+        '(b"%d:%s" % (pid, digest), digest_size',
+        "(digest, digest_size",
+        _CHUNKS,
     ),
 )

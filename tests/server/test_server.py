@@ -34,6 +34,7 @@ from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import Admitted, QuotaConfig, Quotas, QuotasConfig
 from logengine.intake.server import Server
 from logengine.protocols.ndjson import PROTOCOL as NDJSON
+from logengine.protocols.wire import WireProtocol
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
@@ -214,6 +215,7 @@ async def serving(
     root: Path,
     limits: dict[str, Any],
     quotas: Quotas | None = None,
+    protocol: WireProtocol = NDJSON,
 ) -> AsyncIterator[Served]:
     disk = Disk()
     limits = dict(limits)
@@ -240,7 +242,7 @@ async def serving(
                     quotas=quotas,
                     report_dropped_every_s=report_s,
                 )
-                served.server.listen(listener, "default", NDJSON)
+                served.server.listen(listener, "default", protocol)
                 try:
                     yield served
                 finally:
@@ -262,14 +264,17 @@ async def serving(
 Test = Callable[[Served], Awaitable[None]]
 
 
-def serve(*, quotas: Any = None, **limits: Any) -> Callable[[Test], Any]:
+def serve(
+    *, quotas: Any = None, protocol: WireProtocol = NDJSON, **limits: Any
+) -> Callable[[Test], Any]:
     """Runs a test against a server of its own with `limits`, on either event loop."""
 
     def decorate(test: Test) -> Any:
         @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
         def run(root: Path, loop: str) -> None:
             async def main() -> None:
-                async with serving(root, limits, quotas() if quotas else None) as served:
+                quotas_now = quotas() if quotas else None
+                async with serving(root, limits, quotas_now, protocol) as served:
                     async with asyncio.timeout(PATIENCE_S):
                         await test(served)
 
@@ -728,7 +733,7 @@ async def test_one_more_than_max_connections_waits_until_somebody_goes(served: S
 
 # Pressure.
 
-SMALL = {"max_record": 4096, "max_pending": 400_000, "max_pending_stream": 300_000}
+SMALL: dict[str, Any] = {"max_record": 4096, "max_pending": 400_000, "max_pending_stream": 300_000}
 
 
 @serve(**SMALL)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logengine.errors import MalformedInput
-from logengine.exchange.decompression import Decompressor, compression_of, is_undecided
+from logengine.format.decompression import Decompressor, compression_of, is_undecided
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from logengine.client.settings import process_producer
 from logengine.errors import DamagedSegment
 from logengine.format.producers import (
+    CHUNKS_MAX,
     Numbers,
     Producer,
     Room,
     advance,
+    chunk_name,
     header_keys,
     is_made_up,
     number_of,
@@ -231,3 +233,25 @@ def test_producers_are_written_in_one_way_only(said: bytes, instead: bytes) -> N
     assert said in line
     with pytest.raises(DamagedSegment):
         decode_header(line.replace(said, instead), "f")
+
+
+def test_a_stream_remembers_the_last_chunks_of_each_user() -> None:
+    names = [chunk_name(1, bytes([number])) for number in range(200)]
+    sent: list[tuple[int | None, str]] = [(BOB, names[0]), (ANN, "app")]
+    sent += [(ANN, name) for name in names]
+    expected = [(BOB, names[0]), (ANN, "app")]
+    expected += [(ANN, name) for name in names[-CHUNKS_MAX:]]
+    assert after(sent, count=1024) == [Producer(*each) for each in expected]
+
+
+def test_chunks_are_forgotten_before_names_that_were_given() -> None:
+    names = [chunk_name(1, bytes([number])) for number in range(20)]
+    remembered = after([(ANN, "app"), *((ANN, name) for name in names)], count=8)
+    assert remembered == [Producer(ANN, "app"), *(Producer(ANN, name) for name in names[-7:])]
+
+
+def test_a_chunks_name_is_short_and_its_own() -> None:
+    names = {chunk_name(pid, digest) for pid in (1, 2) for digest in (b"", b"1", b":1", bytes(16))}
+    assert len(names) == 8
+    assert {len(name) for name in names} == {28}
+    assert all(map(is_made_up, names))
