@@ -22,6 +22,13 @@ class EarlyWriter(AtomicWriter):
             open_directory=lambda: directory,
         )
 
+    @property
+    def temp_name(self) -> str:
+        """The name of the temp file, while it is open."""
+        if self.temp_path is None:
+            raise ValueError(f"{self.path}: the writer is not open")
+        return os.path.basename(self.temp_path)
+
     def aim_at(self, name: str) -> None:
         """Makes `name` the file's name. Call it before `publish`."""
         self.path = os.path.join(os.path.dirname(self.path), name)

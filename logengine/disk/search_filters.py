@@ -17,7 +17,7 @@ from logengine.format.search_filter import Search, decode_filters
 
 FILTERS_NAME = ".filters"
 # A segment of the greatest length has filters of a 64th of its body.
-_FILE_BYTES_MAX = 32 * 1024 * 1024
+FILE_BYTES_MAX = 32 * 1024 * 1024
 
 
 def filters_name(first: int) -> str:
@@ -100,10 +100,10 @@ class FrameSearch:
         name = filters_name(first)
         path = directory.path_of(name)
         try:
-            return decode_filters(directory.read_file(name, _FILE_BYTES_MAX), segment, path)
+            return decode_filters(directory.read_file(name, FILE_BYTES_MAX), segment, path)
         except DamagedSearchFilters:
             # An erasure may just have overwritten it; it has another name by then.
-            return decode_filters(directory.read_file(name, _FILE_BYTES_MAX), segment, path)
+            return decode_filters(directory.read_file(name, FILE_BYTES_MAX), segment, path)
 
 
 def _open(data: Directory, stream: str) -> Directory:

@@ -80,6 +80,8 @@ def _rare_literal(comparison: Comparison) -> bytes:
     if comparison.operator == "~":
         # It is a pattern of characters, and the literal of one of bytes is cut between bytes.
         text = required_literal(text.encode()).decode() if text.isascii() else ""
+    elif comparison.operator not in ("=", "=="):
+        return b""  # what comes before a text, or after it, does not contain it
     elif comparison.literal.kind != "text" or rank_compared(comparison) is not None:
         return b""
     return max(_ESCAPED_SHORTLY.split(text), key=len).encode()

@@ -34,6 +34,7 @@ class WriterAhead:
         self._directory: Directory | None = None
         self._place: tuple[int, ...] = ()
         self._writer: EarlyWriter | None = None
+        self._temp: tuple[int, ...] = ()
 
     def open(self, data: Directory, file_name: str) -> None:
         """Opens a writer for a file of this name, below `data`. Raises `OSError`."""
@@ -46,9 +47,13 @@ class WriterAhead:
         writer = EarlyWriter(directory, file_name, permissions=PERMISSIONS)
         writer.open()
         self._writer = writer
+        self._temp = _empty_file(os.fstat(writer.file.fileno()))
 
     def take(self, data: Directory, file_name: str) -> EarlyWriter | None:
-        """Hands over the writer, if there is one and the directory is still the stream's."""
+        """Hands over the writer, if there is one and the directory is still the stream's.
+
+        If somebody touched the temp file meanwhile, it is removed instead.
+        """
         writer = self._writer
         if writer is None:
             return None
@@ -58,8 +63,19 @@ class WriterAhead:
         except OSError:
             return None
         self._writer = None
+        if not self._is_untouched(writer):
+            writer.abort()
+            return None
         writer.aim_at(file_name)
         return writer
+
+    def _is_untouched(self, writer: EarlyWriter) -> bool:
+        # The rename goes by name. Whatever has the name would become the segment, and be acked.
+        try:
+            there = writer.directory.stat(writer.temp_name, follow_links=False)
+        except OSError:
+            return False
+        return _empty_file(there) == self._temp
 
     def close(self) -> None:
         """Removes the temp file. Never raises."""
@@ -124,6 +140,11 @@ class WritersAhead:
         """Removes all temp files. Never raises."""
         while self._streams:
             self._streams.popitem()[1].close()
+
+
+def _empty_file(found: os.stat_result) -> tuple[int, ...]:
+    """What stays the same while nobody else writes to a file, links it or takes its name."""
+    return found.st_dev, found.st_ino, found.st_nlink, found.st_size, found.st_uid
 
 
 def _place(found: os.stat_result) -> tuple[int, ...]:

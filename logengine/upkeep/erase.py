@@ -12,24 +12,37 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import Directory, create_directory, sync_directory
 from logengine.disk.durable_names import DurableNames
-from logengine.disk.search_filters import filters_directory, filters_name
-from logengine.disk.segment_file import SEGMENT_BYTES_MAX, Content, read_as_stored
+from logengine.disk.search_filters import FILE_BYTES_MAX, filters_directory, filters_name
+from logengine.disk.segment_file import (
+    SEGMENT_BYTES_MAX,
+    Content,
+    read_as_stored,
+    read_header_line,
+)
 from logengine.disk.temp_file import TEMP_PREFIX, TEMP_SUFFIX
 from logengine.disk.writes import write_all
-from logengine.errors import AtomicWriteError, DamagedSegment, OldBytesRemain, UnexpectedFile
+from logengine.errors import (
+    AtomicWriteError,
+    DamagedSearchFilters,
+    DamagedSegment,
+    OldBytesRemain,
+    UnexpectedFile,
+)
 from logengine.format.block import Block
+from logengine.format.search_filter import decode_filters
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
     Header,
     Sign,
     first_of_name,
+    header_sha256,
     is_stream_name,
 )
 from logengine.format.time_range import TimeRange
@@ -120,6 +133,7 @@ class Erasure:
                         self._put_aside(directory, name)
                     self._names.remove(directory, name)
             _destroy(self._data, patience_s)
+            _destroy_outdated_filters(self._data, directory, patience_s)
             for affected, found in self._found(directory):
                 pieces = erase(
                     found.header,
@@ -252,16 +266,48 @@ def _destroy_filters(data: Path, stream: str, name: str, patience_s: float) -> N
     """
     first = first_of_name(name)
     with filters_directory(data, stream) as filters:
-        if filters is None or first is None:
+        if filters is not None and first is not None:
+            _destroy_filters_among(filters, [filters_name(first)], patience_s)
+
+
+def _destroy_outdated_filters(data: Path, directory: Directory, patience_s: float) -> None:
+    """Overwrites and removes the search filters that are of no segment as it is now.
+
+    The segment was removed, or a repair divided it: its records may be in another segment, and
+    the filters of that one say nothing of these.
+    """
+    with filters_directory(data, directory.name) as filters:
+        if filters is None:
             return
-        there = filters_name(first)
+        outdated = [
+            name
+            for name in filters.names()
+            if name.isdigit()
+            and filters.is_file(name)
+            and not _is_current(directory, filters, name)
+        ]
+        if outdated:
+            _destroy_filters_among(filters, outdated, patience_s)
+
+
+def _is_current(directory: Directory, filters: Directory, name: str) -> bool:
+    try:
+        _, line = read_header_line(directory, int(name))
+        content = filters.read_file(name, FILE_BYTES_MAX)
+        return decode_filters(content, header_sha256(line), filters.path_of(name)) is not None
+    except (FileNotFoundError, UnexpectedFile, DamagedSegment, DamagedSearchFilters):
+        return False
+
+
+def _destroy_filters_among(filters: Directory, names: Iterable[str], patience_s: float) -> None:
+    for name in names:
         with contextlib.suppress(FileNotFoundError):
             # Under a temp file's name, no reader opens it.
-            filters.replace(there, f"{TEMP_PREFIX}{there}{TEMP_SUFFIX}")
-        for left in filter(is_temp_name, filters.names()):
-            _overwrite(filters, left, patience_s)
-            filters.unlink(left)
-        filters.sync()
+            filters.replace(name, f"{TEMP_PREFIX}{name}{TEMP_SUFFIX}")
+    for left in filter(is_temp_name, filters.names()):
+        _overwrite(filters, left, patience_s)
+        filters.unlink(left)
+    filters.sync()
 
 
 def _first_name(erasing: Directory, name: str) -> tuple[str, str]:

@@ -88,3 +88,20 @@ def test_an_erasure_destroys_the_filters_of_what_it_changes(root: Path, left: st
         eventually(lambda: have_filters(daemon), "search filters")
     finally:
         daemon.close()
+
+
+def test_an_erasure_leaves_no_filters_of_segments_that_are_gone(root: Path) -> None:
+    daemon = Daemon(root, SEALING).start()
+    try:
+        filled(daemon)
+        eventually(lambda: have_filters(daemon), "search filters")
+        assert daemon.stop() == 0
+        current = filters(daemon)
+        # As after a kill right after a segment was removed, or divided by a repair.
+        gone = current[0].with_name(f"{10**6:020d}")
+        gone.write_bytes(current[0].read_bytes())
+        gone.with_name(f"{10**7:020d}").write_bytes(b"damaged")
+        daemon.cli("erase", "app", "--where", "message=record 0 of bob")
+        assert filters(daemon) == current
+    finally:
+        daemon.close()

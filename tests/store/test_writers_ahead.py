@@ -17,6 +17,7 @@ import pytest
 from logengine.disk.atomic import is_temp_name
 from logengine.disk.durable_mark import MarkReader
 from logengine.disk.segment_file import list_segments, read_segment
+from logengine.format.segment import segment_name
 from logengine.store import store as store_module
 from logengine.store import writers_ahead
 from logengine.store.committer import Committer
@@ -214,6 +215,58 @@ async def test_the_directory_that_has_the_streams_name_now_is_written_to(tmp_pat
         (tmp_path / "away").rename(tmp_path / "app")
         _, body = read_segment(tmp_path / "app", segments[-1])
         assert b'"n":4' not in body
+
+
+def _delete(temp: Path) -> None:
+    temp.unlink()
+
+
+def _append(temp: Path) -> None:
+    with temp.open("ab") as file:
+        file.write(b"x" * 3000)
+
+
+def _link(temp: Path) -> None:
+    temp.with_name("linked").hardlink_to(temp)
+
+
+def _swap(temp: Path) -> None:
+    temp.rename(temp.with_name("taken"))
+    temp.write_bytes(b"")
+
+
+def _put_a_fifo(temp: Path) -> None:
+    temp.unlink()
+    os.mkfifo(temp)
+
+
+def _put_a_link(temp: Path) -> None:
+    temp.unlink()
+    temp.symlink_to("elsewhere")
+
+
+def _put_a_directory(temp: Path) -> None:
+    temp.unlink()
+    temp.mkdir()
+
+
+@pytest.mark.parametrize(
+    "touch", [_delete, _append, _link, _swap, _put_a_fifo, _put_a_link, _put_a_directory]
+)
+async def test_a_temp_file_that_somebody_touched_never_becomes_a_segment(
+    tmp_path: Path, touch: Callable[[Path], None]
+) -> None:
+    async with committing(tmp_path) as (committer, _):
+        await send(committer, 1, 2, 3)
+        (temp,) = temps(tmp_path)
+        touch(tmp_path / "app" / temp)
+        await send(committer, 4)
+        segment = tmp_path / "app" / segment_name(list_segments(tmp_path / "app")[-1])
+        assert segment.lstat().st_nlink == 1
+        assert numbers_in(tmp_path) == [1, 2, 3, 4]
+        assert not committer.totals.failures
+        await send(committer, 5)
+    assert numbers_in(tmp_path) == [1, 2, 3, 4, 5]
 
 
 async def test_a_stream_whose_directory_was_removed_goes_on_with_its_next_number(
