@@ -42,6 +42,6 @@ class Patience:
         if is_outstanding:
             self._in_a_row = 0
         elif answered_at_s is not None:
-            soon_s = min(max(_SOON_S, commit_s), _SOON_MAX_S)
+            soon_s = max(_SOON_S, min(commit_s, _SOON_MAX_S))
             self._in_a_row = self._in_a_row + 1 if now_s - answered_at_s <= soon_s else 0
         return self._in_a_row >= _TIMES_IN_A_ROW

@@ -40,6 +40,8 @@ from logengine.format.record import Peer, _stamp_fast, envelope, peer_fields, st
 from logengine.format.segment import decode_header
 from logengine.reading.batch import PendingGaps
 from logengine.reading.filter import Where
+from logengine.rendering.clock import WallClock
+from logengine.rendering.pretty import Look, Pretty
 from logengine.store.plan import Addition, StreamState, append
 from logengine.upkeep.erase_plan import Mark, tombstone
 from logengine.upkeep.salvage import salvage
@@ -48,6 +50,7 @@ from logengine.upkeep.verify import check_segment
 TIME = "2026-11-28T08:00:00.000001Z"
 OPENING = envelope(TIME, b',"_pid":7')
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
+PRETTY = Pretty(Look(clock=WallClock(UTC)))
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 JQ = shutil.which("jq")
 
@@ -320,7 +323,7 @@ def test_every_way_to_read_a_record_gives_the_same_fields(line: bytes) -> None:
 def test_what_a_person_reads_has_no_control_characters(
     capsysbinary: pytest.CaptureFixture[bytes], line: bytes
 ) -> None:
-    output = Output("pretty")
+    output = Output("pretty", PRETTY)
     output.write(PendingGaps().batch(Block("app", 1, 1, stored(line)[0] + b"\n")))
     output.flush()
     assert not re.search(
@@ -498,10 +501,10 @@ def test_what_earlier_versions_stored_is_no_damage_and_every_reader_reads_it(
     assert Where("z.y=end").holds(line)
     assert not Where("level=error").holds(line)
     assert not Where("a=other").holds(line)
-    output = Output("pretty")
+    output = Output("pretty", PRETTY)
     output.write(PendingGaps().batch(Block("app", 1, 3, b"\n".join([*found, b""]))))
     output.flush()
-    assert b"app:2" in capsysbinary.readouterr().out
+    assert b" WARN " in capsysbinary.readouterr().out
 
 
 @given(mutated() | admitted | odd)
