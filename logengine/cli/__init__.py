@@ -83,6 +83,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            _ignore_what_is_cut_off()
             # On a terminal, click ends the line that shows ^C. A file should get nothing.
             if sys.stderr.isatty():
                 raise
@@ -133,6 +134,11 @@ def main(arguments: list[str] | None = None) -> Any:
     sys.exit(status)
 
 
+def _ignore_what_is_cut_off() -> None:
+    """Prints nothing about objects that a further ^C kept from being closed: the process ends."""
+    sys.unraisablehook = lambda _: None
+
+
 def _run(arguments: list[str] | None) -> Any:
     sys.setrecursionlimit(_RECURSION_LIMIT)
     closed: dict[int, str] = {}
@@ -148,6 +154,7 @@ def _run(arguments: list[str] | None) -> Any:
         error.show()
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        _ignore_what_is_cut_off()
         status = _EXIT_INTERRUPTED
     except (_OutputClosed, BrokenPipeError):
         drop_output()
