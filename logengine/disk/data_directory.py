@@ -96,10 +96,18 @@ def _aside(name: str) -> str:
 
 
 def _is_empty_directory(path: str) -> bool:
-    """Whether `path` is an empty directory, and not a link to one."""
-    with contextlib.suppress(OSError):
-        return stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path)
-    return False
+    """Whether `path` is an empty directory that may be ours, and not a link to one.
+
+    Raises `AtomicWriteError` if that cannot be known now: the next step puts a file into an empty
+    one, and then nothing shows that its name may be lost.
+    """
+    with errors_name(path, "make the directory"):
+        try:
+            return stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path)
+        except OSError as error:
+            if error.errno not in _NOT_TO_BE_RENAMED:
+                raise
+            return False
 
 
 def open_data_directory(path: StrPath) -> Directory:

@@ -108,6 +108,22 @@ def test_so_is_the_name_of_the_directory_that_it_is_made_in(
     assert disk.is_durable
 
 
+@pytest.mark.parametrize("error", [errno.EDQUOT, errno.EIO, errno.EMFILE])
+def test_a_directory_that_cannot_be_listed_now_is_not_taken_for_one_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    data = tmp_path / "data"
+    disk = Disk(monkeypatch, tmp_path)
+    data.mkdir()  # and its name was lost by a failed sync
+    with (
+        patch.object(os, "listdir", side_effect=OSError(error, os.strerror(error))),
+        pytest.raises(AtomicWriteError, match="data"),
+    ):
+        create_data_directory(data)
+    create_data_directory(data)
+    assert disk.is_durable
+
+
 def test_a_data_directory_that_was_in_use_keeps_its_name(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).touch()
     with patch.object(os, "replace", side_effect=AssertionError):
