@@ -45,7 +45,7 @@ def create_data_directory(path: StrPath) -> None:
     path = os.path.abspath(path)
     _put_back(path)
     there = path
-    while not os.path.lexists(there):
+    while not _is_there(there):
         there = os.path.dirname(there)
     if _is_empty_directory(there):
         _name_again(there)
@@ -56,7 +56,7 @@ def create_data_directory(path: StrPath) -> None:
 
 def _put_back(path: str) -> None:
     """Renames a directory back if a process was killed in `_name_again`."""
-    if os.path.lexists(path) or not os.path.isdir(os.path.dirname(path)):
+    if _is_there(path) or not os.path.isdir(os.path.dirname(path)):
         return
     above, name = os.path.split(path)
     with (
@@ -93,6 +93,18 @@ def _sync_name(path: str) -> None:
 
 def _aside(name: str) -> str:
     return f".{name}.tmp"
+
+
+def _is_there(path: str) -> bool:
+    """Whether `path` exists, even as a link. Raises `AtomicWriteError` if that is not known now."""
+    with errors_name(path, "make the directory"):
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if error.errno not in (*_NOT_TO_BE_RENAMED, errno.ENOTDIR):
+                raise
+            return False
+    return True
 
 
 def _is_empty_directory(path: str) -> bool:

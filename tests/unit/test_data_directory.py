@@ -108,15 +108,16 @@ def test_so_is_the_name_of_the_directory_that_it_is_made_in(
     assert disk.is_durable
 
 
+@pytest.mark.parametrize("call", ["listdir", "lstat"])
 @pytest.mark.parametrize("error", [errno.EDQUOT, errno.EIO, errno.EMFILE])
-def test_a_directory_that_cannot_be_listed_now_is_not_taken_for_one_in_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+def test_a_directory_that_cannot_be_looked_at_now_is_not_taken_for_one_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, call: str
 ) -> None:
     data = tmp_path / "data"
     disk = Disk(monkeypatch, tmp_path)
     data.mkdir()  # and its name was lost by a failed sync
     with (
-        patch.object(os, "listdir", side_effect=OSError(error, os.strerror(error))),
+        patch.object(os, call, side_effect=OSError(error, os.strerror(error))),
         pytest.raises(AtomicWriteError, match="data"),
     ):
         create_data_directory(data)
