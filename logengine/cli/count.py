@@ -21,6 +21,7 @@ from logengine.cli.options import Duration, data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, selection_options
 from logengine.cli.table import (
+    OTHER,
     cell,
     print_csv,
     print_json,
@@ -34,7 +35,6 @@ from logengine.units import MiB, format_duration
 
 _LENGTH_S_MIN = 0.001
 _LENGTH_S_MAX = 36_525 * 86_400
-_OTHER = "(other)"
 _MISSING = "-"
 
 
@@ -138,7 +138,7 @@ def _csv(groups: Sequence[Group], fields: Sequence[str], *, has_times: bool) -> 
     rows = [[*(["time"] if has_times else []), *fields, "count"]]
     for group in groups:
         time = [group.start or ""] if has_times else []
-        values = [_OTHER] + [""] * (len(fields) - 1)
+        values = [OTHER] + [""] * (len(fields) - 1)
         if group.values is not None:
             values = ["" if value is None else text_of(value) for value in group.values]
         rows.append([*time, *values, str(group.count)])
@@ -148,7 +148,7 @@ def _csv(groups: Sequence[Group], fields: Sequence[str], *, has_times: bool) -> 
 def _print_values(groups: Sequence[Group], fields: Sequence[str], records: int) -> None:
     rows = [[*map(cell, fields), "COUNT", "SHARE"]]
     for group in groups:
-        values = [_OTHER] + [""] * (len(fields) - 1)
+        values = [OTHER] + [""] * (len(fields) - 1)
         if group.values is not None:
             values = [_MISSING if each is None else cell(text_of(each)) for each in group.values]
         rows.append([*values, f"{group.count:,}", share(group.count, records)])

@@ -9,6 +9,7 @@ from logengine.aggregation.counting import Group, Value, rank_in
 from logengine.aggregation.time_buckets import TimeBuckets
 from logengine.cli import terminal
 from logengine.cli.table import (
+    OTHER,
     cell,
     print_table,
     table_columns,
@@ -147,7 +148,7 @@ def _with_empty(starts: Sequence[str], buckets: TimeBuckets) -> Iterator[str | N
 
 def _local(start: str, zone: tzinfo, *, has_seconds: bool) -> str:
     if not start:
-        return "(other)"
+        return OTHER
     try:
         moment = datetime.fromisoformat(start).astimezone(zone)
     except (OverflowError, ValueError):  # at the ends of the calendar

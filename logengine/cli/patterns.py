@@ -11,6 +11,7 @@ from logengine.cli.options import data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, selection_options
 from logengine.cli.table import (
+    OTHER,
     cell,
     print_csv,
     print_json,
@@ -20,7 +21,6 @@ from logengine.cli.table import (
     terminal_columns,
 )
 
-_OTHER = "(other)"
 _PATTERN_COLUMNS_MIN = 40
 
 
@@ -67,7 +67,7 @@ def command(
     elif form == "csv":
         rows = [(str(each.count), each.first, each.last, each.text) for each in patterns]
         if others:
-            rows.append((str(others), "", "", _OTHER))
+            rows.append((str(others), "", "", OTHER))
         print_csv([("count", "first", "last", "pattern"), *rows])
     else:
         _print_patterns(patterns, others, messages.messages)
@@ -100,7 +100,7 @@ def _other_object(count: int) -> list[bytes]:
 def _print_patterns(patterns: list[Pattern], others: int, messages: int) -> None:
     rows = [(f"{each.count:,}", share(each.count, messages), each.text) for each in patterns]
     if others:
-        rows.append((f"{others:,}", share(others, messages), _OTHER))
+        rows.append((f"{others:,}", share(others, messages), OTHER))
     taken = max((len(count) for count, _, _ in rows), default=0) + len("  100.0%  ")
     width = max(_PATTERN_COLUMNS_MIN, terminal_columns() - taken)
     cells = [(count, part, cell(text, width)) for count, part, text in rows]

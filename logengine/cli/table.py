@@ -13,6 +13,7 @@ from logengine.format.json_object import decode_string, without_controls
 from logengine.printable import columns, escape
 
 CELL_COLUMNS_MAX = 60
+OTHER = "(other)"  # the row of what is counted together
 _BETWEEN = 2
 
 

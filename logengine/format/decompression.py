@@ -8,7 +8,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import zstandard
 
@@ -72,18 +72,22 @@ class _Member(Protocol):
     def pieces(self, data: bytes) -> Iterator[bytes]: ...
 
 
-class _Zlib:
-    def __init__(self) -> None:
-        self._decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+class _OfStandardLibrary:
+    """What the decompressors of gzip, bzip2 and xz have in common."""
+
+    def __init__(self, decompressor: Any) -> None:
+        self._decompressor = decompressor
 
     @property
     def eof(self) -> bool:
-        return self._decompressor.eof
+        return bool(self._decompressor.eof)
 
     @property
     def unused_data(self) -> bytes:
-        return self._decompressor.unused_data
+        return bytes(self._decompressor.unused_data)
 
+
+class _Zlib(_OfStandardLibrary):
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while True:
             piece = self._decompressor.decompress(data, _PIECE_BYTES_MAX)
@@ -94,19 +98,8 @@ class _Zlib:
                 return
 
 
-class _Bounded:
+class _Bounded(_OfStandardLibrary):
     """bzip2 and xz, which have one interface."""
-
-    def __init__(self, decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
-        self._decompressor = decompressor
-
-    @property
-    def eof(self) -> bool:
-        return self._decompressor.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decompressor.unused_data
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while True:
@@ -141,7 +134,7 @@ class _Zstd:
 
 
 _MEMBERS: dict[str, Callable[[], _Member]] = {
-    "gzip": _Zlib,
+    "gzip": lambda: _Zlib(zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)),
     "bzip2": lambda: _Bounded(bz2.BZ2Decompressor()),
     "xz": lambda: _Bounded(lzma.LZMADecompressor()),
     "zstd": _Zstd,
