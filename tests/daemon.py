@@ -137,9 +137,13 @@ class Daemon:
             except FileNotFoundError:
                 continue  # merged or sealed since it was listed
 
+    def segments(self, stream: str = "default") -> list[Path]:
+        """Its segments, the oldest first. A temp file may stand beside them at any moment."""
+        return sorted((self.data / stream).glob("[0-9]*"))
+
     def _records(self, stream: str) -> list[dict[str, Any]]:
         records: list[dict[str, Any]] = []
-        paths = sorted((self.data / stream).glob("[0-9]*"))
+        paths = self.segments(stream)
         for path in paths:
             sealed = path.with_name(f"{path.name}.zst")
             if sealed.exists():

@@ -216,7 +216,7 @@ def test_a_mistake_is_one_line(root: Path, daemon: Daemon) -> None:
 def test_what_is_wrong_in_the_stream_is_reported(root: Path, daemon: Daemon) -> None:
     daemon.cli("send", "-s", "app", stdin=b"one\n")
     assert daemon.stop() == 0
-    (segment,) = (daemon.data / "app").iterdir()
+    (segment,) = daemon.segments("app")
     segment.write_bytes(segment.read_bytes()[:-3])
     failed = daemon.cli("backup", str(root / "backup"), status=1).stderr.decode()
     assert "is damaged" in failed

@@ -252,14 +252,14 @@ def test_compressed_segments_are_read_by_every_command(daemon: Daemon) -> None:
         command: daemon.cli(*command.split()).stdout
         for command in ("cat", "cat --format raw", "tail -n 4", "cat --where n=1", "verify")
     }
-    paths = sorted((daemon.data / "app").glob("[0-9]*"))
+    paths = daemon.segments("app")
     assert len(paths) == 3
     for path in paths[:2]:
         compress_file(path)
     assert {command: daemon.cli(*command.split()).stdout for command in before} == before
     (told,) = map(json.loads, daemon.cli("ls", "--json").stdout.splitlines())
     assert (told["records"], told["segments"]) == (6, 3)
-    assert told["bytes"] == sum(path.stat().st_size for path in (daemon.data / "app").iterdir())
+    assert told["bytes"] == sum(path.stat().st_size for path in daemon.segments("app"))
 
 
 def test_several_streams_are_merged_by_time(daemon: Daemon) -> None:
@@ -277,7 +277,7 @@ def test_ls_tells_streams_and_sizes(daemon: Daemon) -> None:
     (line,) = daemon.cli("ls", "--json").stdout.splitlines()
     told = json.loads(line)
     assert (told["stream"], told["records"], told["segments"]) == ("app", 3, 1)
-    (path,) = (daemon.data / "app").iterdir()
+    (path,) = daemon.segments("app")
     assert told["bytes"] == path.stat().st_size
     header, row = daemon.cli("ls").stdout.decode().splitlines()
     assert header.split() == ["STREAM", "RECORDS", "BYTES", "SEGMENTS", "FIRST", "LAST"]

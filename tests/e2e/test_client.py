@@ -122,7 +122,8 @@ def test_a_named_producer_goes_on_where_its_last_process_stopped(daemon: Daemon)
         client.send({"n": 3})
         client.flush(PATIENCE_S)
         assert client.acked == 1
-    header = json.loads(next((daemon.data / "app").iterdir()).read_bytes().split(b"\n")[0])
+    (segment,) = daemon.segments("app")
+    header = json.loads(segment.read_bytes().split(b"\n")[0])
     assert header["producers_of"] == {str(os.getuid()): {"web-1": 3}}
 
 
@@ -601,7 +602,7 @@ def test_forked_children_have_producers_of_their_own(daemon: Daemon) -> None:
         stored[value["who"]].append(value["n"])
     assert stored.pop("parent") == list(range(200))
     assert stored == {f"child {child}": list(range(100)) for child in range(4)}
-    newest = max((daemon.data / "app").iterdir())
+    newest = daemon.segments("app")[-1]
     header = json.loads(newest.read_bytes().split(b"\n")[0])
     producers = header["producers_of"][str(os.getuid())]
     assert len(producers) == 5

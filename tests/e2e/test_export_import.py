@@ -142,7 +142,7 @@ def test_an_export_with_a_hole_is_written_only_if_that_is_asked_for(
 ) -> None:
     send(daemon)
     daemon.stop()
-    (segment,) = (daemon.data / "web").iterdir()
+    (segment,) = daemon.segments("web")
     content = bytearray(segment.read_bytes())
     content[-10] ^= 1
     segment.write_bytes(content)

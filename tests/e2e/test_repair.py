@@ -34,7 +34,7 @@ def stopped(root: Path, template: Path) -> Daemon:
 
 
 def segments(daemon: Daemon) -> list[Path]:
-    return sorted((daemon.data / "app").glob("[0-9]*"))
+    return daemon.segments("app")
 
 
 def flip(path: Path, place: int) -> bytes:

@@ -189,7 +189,7 @@ def test_a_stream_whose_directory_was_removed_goes_on_with_the_next_number(
     producer.send(b'{"n":3}\n')
     producer.wait_for_ack(3)
     assert numbers(daemon.data) == [3]
-    assert os.listdir(daemon.data / "app") == ["00000000000000000003.ndjson"]
+    assert [path.name for path in daemon.segments("app")] == ["00000000000000000003.ndjson"]
     (gone,) = (entry for entry in daemon.log() if entry["event"] == "stream_directory_removed")
     assert (gone["stream"], gone["goes_on_at"]) == ("app", 3)
     daemon.cli("verify")
