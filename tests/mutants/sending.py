@@ -289,7 +289,7 @@ MUTANTS = (
         "client/spool.py",
         "            sync_directory(self._directory)\n            self.bytes",
         "            self.bytes",
-        _SPOOL,
+        tests("unit/test_spool.py"),
     ),
     mutant(
         "released_too_soon",
@@ -349,7 +349,7 @@ MUTANTS = (
         "client/spool.py",
         "        self._put_aside(path)\n        # The last one first",
         "        # The last one first",
-        tests("unit/test_client_mending.py", "e2e/test_client.py"),
+        tests("unit/test_spool_salvage.py", "e2e/test_client.py"),
     ),
     mutant(
         "unreadable_newest_ends_the_start",
@@ -406,6 +406,6 @@ MUTANTS = (
         "client/spool.py",
         "            if os.path.samestat(os.fstat(descriptor), there):\n",
         "            if there:\n",
-        _CLIENT,
+        tests("unit/test_spool.py"),
     ),
 )

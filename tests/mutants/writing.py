@@ -10,7 +10,9 @@ _WRITES = tests("unit/test_writes.py")
 _RUNNING = tests("store/test_restart.py")
 _RESTART = tests("crash/test_restart.py")
 _STORE = tests("store/test_recovery.py", "store/test_compaction_of_mended_streams.py")
-_FULL_DISK = tests("store/test_full_disk.py", "property/test_drop_oldest.py")
+_FULL_DISK = tests(
+    "unit/test_drop_oldest.py", "store/test_full_disk.py", "property/test_drop_oldest.py"
+)
 _DROPS = tests("crash/test_drop_oldest.py")
 
 MUTANTS = (

@@ -1,0 +1,55 @@
+"""A client's spool, call by call."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from logengine.client import spool
+from logengine.client.outbox import NEVER_SENT, Chunk
+from logengine.client.spool import Spool
+from logengine.client.spool_safety import LOCK_NAME
+from logengine.disk.segment_file import list_segments
+from logengine.errors import SpoolInUse
+
+
+def test_each_segment_is_removed_durably_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Spool.open(tmp_path, "app", "web")
+    for place in (1, 2, 3):
+        opened.add([Chunk(place, place, b'{"n":%d}\n' % place)], NEVER_SENT)
+    directory = opened.path / "app"
+    synced: list[list[int]] = []
+
+    def sync_directory(path: Path) -> None:
+        if path == directory:
+            synced.append(list_segments(path))
+
+    monkeypatch.setattr(spool, "sync_directory", sync_directory)
+    opened.release(3)
+    assert synced == [[2, 3], [3], []]
+    opened.close()
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+    stale: list[os.stat_result] = []
+
+    def lock_after_the_spool_was_made_again(descriptor: int, operation: int) -> None:
+        if not stale:
+            stale.append(os.fstat(descriptor))
+            (path,) = tmp_path.glob(f"*/{LOCK_NAME}")
+            path.rename(path.with_name("removed"))  # its inode is not used again
+            path.touch(mode=0o600)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_the_spool_was_made_again)
+    opened = Spool.open(tmp_path, "app", "web")
+    assert stale
+    with pytest.raises(SpoolInUse):
+        Spool.open(tmp_path, "app", "web")
+    opened.close()
