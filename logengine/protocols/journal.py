@@ -10,7 +10,7 @@ Journal Protocol", and what journald accepts beyond it.
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -25,6 +25,7 @@ from logengine.protocols.wire import Event, Lines, NoAnswers, Opening, TooLarge,
 FIELDS_MAX = 1024
 _LENGTH_BYTES = 8
 _LF = b"\n"
+_LF_BYTE = _LF[0]
 _SEPARATOR = re.compile(rb"\n++")
 _MESSAGE = "MESSAGE"
 _TRUSTED_START = "_"
@@ -119,8 +120,8 @@ def _entries(datagram: bytes) -> Iterator[_Entry]:
     values: _Values = {}
     place = fields = 0
     while place < len(datagram):
-        if separator := _SEPARATOR.match(datagram, place):
-            place = separator.end()
+        if datagram[place] == _LF_BYTE:
+            place = _after_separator(datagram, place)
             if values:
                 yield _Entry(values)
                 values = {}
@@ -134,6 +135,11 @@ def _entries(datagram: bytes) -> Iterator[_Entry]:
         fields += 1
     if values:
         yield _Entry(values)
+
+
+def _after_separator(datagram: bytes, place: int) -> int:
+    separator = _SEPARATOR.match(datagram, place)
+    return separator.end() if separator else place
 
 
 def _field(datagram: bytes, place: int) -> tuple[bytes, bytes, int] | None:
@@ -160,35 +166,40 @@ def _record(entry: _Entry) -> dict[str, object]:
 
     The fields that only journald sets are of a sender's choice here, and stay apart.
     """
-    values = dict(entry.values)
     record: dict[str, object] = {}
-    for name, (common_name, read) in _COMMON_FIELDS.items():
-        found = _text(values.get(name, ()))
-        common = None if found is None else read(found)
-        if common is not None:
-            del values[name]
-            record[common_name] = common
-    if _MESSAGE in values:
-        _put(record, "message", values.pop(_MESSAGE))
+    others: list[tuple[str, list[bytes]]] = []
+    for name, values in entry.values.items():
+        common = _common_field(name, values)
+        if common is None:
+            others.append((name, values))
+        else:
+            record[common[0]] = common[1]
+    if _MESSAGE in entry.values:
+        _put(record, "message", entry.values[_MESSAGE])
     if entry.unparsed:
         _put(record, "unparsed", [entry.unparsed])
     untrusted: dict[str, object] = {}
-    for name in [name for name in values if name.startswith(_TRUSTED_START)]:
-        _put(untrusted, name, values.pop(name))
+    for name, values in others:
+        if name.startswith(_TRUSTED_START):
+            _put(untrusted, name, values)
     if untrusted:
         record["untrusted"] = untrusted
-    for name, its_values in values.items():
-        _put(record, name, its_values)
+    for name, values in others:
+        if name != _MESSAGE and not name.startswith(_TRUSTED_START):
+            _put(record, name, values)
     return record
 
 
-def _text(values: Iterable[bytes]) -> str | None:
-    """Returns the only value, if there is only one, and it is text."""
-    try:
-        (value,) = values
-        return value.decode()
-    except ValueError:
+def _common_field(name: str, values: list[bytes]) -> tuple[str, str] | None:
+    """Returns the field that other protocols have in place of this one, and its value."""
+    if name not in _COMMON_FIELDS or len(values) > 1:
         return None
+    common_name, read = _COMMON_FIELDS[name]
+    try:
+        value = read(values[0].decode())
+    except UnicodeDecodeError:
+        return None
+    return None if value is None else (common_name, value)
 
 
 def _put(record: dict[str, object], name: str, values: list[bytes]) -> None:
