@@ -85,9 +85,9 @@ def test_a_killed_daemon_takes_the_entries_that_waited_at_systemds_socket(clean:
     bound(clean, "before", "logger", "--journald", stdin="MESSAGE=before\n")
     stored(clean, "journal", "before")
     before = clean.main_pid()
-    clean.run("kill", "-STOP", before)
+    clean.run("systemctl", "kill", "--signal=STOP", "logengine.service")
     bound(clean, "meanwhile", "logger", "--journald", stdin="MESSAGE=meanwhile\n")
-    clean.run("kill", "-KILL", before)
+    clean.run("systemctl", "kill", "--signal=KILL", "logengine.service")
     stored(clean, "journal", "meanwhile")
     assert clean.main_pid() != before
 

@@ -1,6 +1,7 @@
 """What the protocol `journal` makes of datagrams, from real clients and from enemies."""
 
 import json
+import re
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logengine.daemon.config import parse_config
 from logengine.format.json_object import object_fields
 from logengine.format.record import ENVELOPE_NAMES, Peer, envelope, peer_fields, stamp
 from logengine.format.severity import FACILITIES, SEVERITIES
+from logengine.intake.memory_files import CLOSING_MAX
 from logengine.protocols.journal import FIELDS_MAX, PROTOCOL, JournalReceiver
 from logengine.protocols.wire import Lines, Opening, TooLarge
 
@@ -287,3 +290,12 @@ def test_a_datagram_is_never_cut_apart() -> None:
 def test_the_page_says_the_limits() -> None:
     page = PAGE.read_text()
     assert f"{FIELDS_MAX} fields" in page
+    assert f"at most {CLOSING_MAX} at a time" in page
+
+
+def test_the_configurations_of_the_page_are_accepted() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        listen = parse_config(block, "page").listen
+        assert {"journal", "journal-stdout"} <= {each.protocol for each in listen}
