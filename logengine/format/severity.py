@@ -13,3 +13,9 @@ FACILITIES = (
 def severity_of(priority: str) -> str | None:
     """Returns the severity with this number; None if it is none."""
     return SEVERITIES[int(priority)] if priority in tuple("01234567") else None
+
+
+def facility_of(number: str) -> str | None:
+    """Returns the facility with this number; None if it is none."""
+    is_number = number.isascii() and number.isdecimal() and len(number) <= len(str(len(FACILITIES)))
+    return FACILITIES[int(number)] if is_number and int(number) < len(FACILITIES) else None

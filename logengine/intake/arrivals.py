@@ -49,7 +49,7 @@ class Arrivals:
         self._timestamp_turn = -1
         self._now = datetime.fromtimestamp(0, LOCAL_ZONE)
         self._now_turn = -1
-        self.refused = 0  # records and datagrams that were too long
+        self.refused = 0  # records and datagrams that were too long, and memory files
         self.datagrams = 0
 
     @property
@@ -105,6 +105,19 @@ class Arrivals:
         )
         self.refused += 1
         self._quotas.charge(sender, 1, limit)
+
+    def refuse_file(self, sender: QuotaSender, peer: Peer, reason: str) -> None:
+        """Counts and logs a datagram whose content was to come in a file that is not read."""
+        log.warning(
+            "memory_file_refused",
+            stream=sender.stream,
+            reason=reason,
+            pid=peer.pid,
+            uid=peer.uid,
+            comm=peer.comm,
+        )
+        self.refused += 1
+        self._quotas.charge(sender, 1, 0)
 
     def discard(self, sender: QuotaSender, records: int, size_bytes: int) -> None:
         """Takes tokens for what a sender sent and its protocol ignores, such as blank lines."""

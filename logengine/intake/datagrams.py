@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from logengine.errors import MalformedInput
 from logengine.format.record import Peer, peer_fields
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import (
@@ -24,6 +25,7 @@ from logengine.intake.credentials import (
     sender_of,
 )
 from logengine.intake.listeners import datagram_queue_max
+from logengine.intake.memory_files import MemoryFiles
 from logengine.intake.turns import ReadSize
 from logengine.protocols.wire import Lines, Receiver, TooLarge, WireProtocol
 from logengine.store.pending import Entry
@@ -54,8 +56,8 @@ class _Sender:
 class DatagramSocket:
     """Reads the datagrams of all senders to one socket; a `Reader` for admission.
 
-    Refuses a datagram that is longer than both `max_record` and `RECEIVE_BYTES`. `on_closed` is
-    called once, when the socket is closed.
+    Refuses a datagram, or a memory file, that is longer than both `max_record` and `RECEIVE_BYTES`.
+    `on_closed` is called once, when the socket is closed.
     """
 
     holds_parts = False  # each datagram is read whole
@@ -96,6 +98,7 @@ class DatagramSocket:
         self.stream = stream
         self.uid = OVERFLOW_UID  # of the next datagram's sender, if there are quotas
         self.held_bytes = 0
+        self._memory_files = MemoryFiles(receiving) if protocol.takes_memory_files else None
         receiving.setblocking(False)
         ask_for_senders(receiving)
         self._poller.enter(self.flow)
@@ -177,12 +180,30 @@ class DatagramSocket:
                 self._pause()
                 self._admission.pause(self)
                 return
-            # MSG_TRUNC returns the size that was sent, even if the buffer is shorter.
-            size_bytes, ancillary, _, _ = self._socket.recvmsg_into(
-                [self._buffer], ANCILLARY_BYTES, socket.MSG_TRUNC
-            )
-            self._taken_bytes += size_bytes
-            self._take(self._sender_of(ancillary), size_bytes)
+            self._receive()
+
+    def _receive(self) -> None:
+        """Reads one datagram. Raises `BlockingIOError` if there is none."""
+        files = self._memory_files
+        # MSG_TRUNC returns the size that was sent, even if the buffer is shorter.
+        size_bytes, ancillary, flags, _ = self._socket.recvmsg_into(
+            [self._buffer],
+            ANCILLARY_BYTES + (files.ancillary_bytes if files else 0),
+            socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC,
+        )
+        refusal = ""
+        if files is not None:
+            try:
+                size_bytes = files.take(ancillary, flags, size_bytes, self._buffer)
+            except MalformedInput as error:
+                refusal = str(error)
+        sender = self._sender_of(ancillary)
+        if refusal:
+            self._arrivals.datagrams += 1
+            self._arrivals.refuse_file(sender, sender.peer, refusal)
+            return
+        self._taken_bytes += size_bytes
+        self._take(sender, size_bytes)
 
     def _new_receiver(self) -> Receiver:
         return self._protocol.new_receiver(self._max_record, "datagram", self._arrivals.now)

@@ -13,11 +13,15 @@ from logengine.protocols.wire import Event, Lines, NewlineFraming, NoAnswers, Op
 _BLANK = BLANK.decode()
 
 
-class _Message(msgspec.Struct, gc=False):
+class Message(msgspec.Struct, gc=False):
+    """A line, or its last piece."""
+
     message: str
 
 
-class _Piece(msgspec.Struct, gc=False):
+class Piece(msgspec.Struct, gc=False):
+    """A piece of a line that is too long, but not its last one."""
+
     message: str
     partial: bool = True
 
@@ -61,7 +65,7 @@ class LinesReceiver(NewlineFraming):
         self._unfinished += memoryview(data)[stop:]
         # One byte more, because a carriage return before the newline is not part of the line.
         if len(self._unfinished) > self._max_record + 1:
-            records += _encoder.encode_lines(list(self._cut_unfinished()))
+            records += self._encode(list(self._cut_unfinished()))
         return [Lines(records)] if records else []
 
     def end(self) -> list[Event]:
@@ -79,32 +83,36 @@ class LinesReceiver(NewlineFraming):
         """Returns the records of complete lines, as lines of JSON."""
         if self._is_cut or len(chunk) > self._max_record:
             lines = chunk.split(b"\n")[:-1]
-            return _encoder.encode_lines([each for line in lines for each in self._parts(line)])
+            return self._encode([each for line in lines for each in self._parts(line)])
         text = readable_text(chunk)
         return _encoder.encode_lines(
-            [_Message(line.removesuffix("\r")) for line in text.split("\n") if line.strip(_BLANK)]
+            [Message(line.removesuffix("\r")) for line in text.split("\n") if line.strip(_BLANK)]
         )
 
-    def _parts(self, line: bytes) -> Iterator[_Message | _Piece]:
+    def _encode(self, parts: list[Message | Piece]) -> bytes:
+        """Returns the records of lines, or pieces of lines, as lines of JSON."""
+        return _encoder.encode_lines(parts)
+
+    def _parts(self, line: bytes) -> Iterator[Message | Piece]:
         """Yields one line as a message, or in pieces if it is too long."""
         line = line.removesuffix(b"\r")
         is_cut, self._is_cut = self._is_cut, False
         start = 0
         while len(line) - start > self._max_record:
             stop = start + self._piece_bytes(line[start : start + self._max_record + 1])
-            yield _Piece(readable_text(line[start:stop]))
+            yield Piece(readable_text(line[start:stop]))
             start = stop
         # The rest of a line that was cut is its last piece, even if that rest is blank.
         if is_cut or start or line.strip(BLANK):
-            yield _Message(readable_text(line[start:]))
+            yield Message(readable_text(line[start:]))
 
-    def _cut_unfinished(self) -> Iterator[_Piece]:
+    def _cut_unfinished(self) -> Iterator[Piece]:
         self._is_cut = True
         start = 0
         while len(self._unfinished) - start > self._max_record + 1:
             beginning = bytes(self._unfinished[start : start + self._max_record + 1])
             size = self._piece_bytes(beginning)
-            yield _Piece(readable_text(beginning[:size]))
+            yield Piece(readable_text(beginning[:size]))
             start += size
         del self._unfinished[:start]
 

@@ -205,7 +205,9 @@ class WireProtocol:
     `receiver` makes a receiver for a `max_record` in bytes. `receiver_on` makes one for a
     `max_record`, a transport and a clock, if the records depend on the transport, or on the time
     at which they arrive; `receiver` then only classifies openings. In a datagram only the events
-    `Lines` and `TooLarge` count, because its sender cannot be answered.
+    `Lines` and `TooLarge` count, because its sender cannot be answered. With `takes_memory_files`,
+    what is too large for a datagram may come in a sealed memory file (memfd_create(2)), whose
+    descriptor is passed along with an empty datagram.
     """
 
     name: str
@@ -213,6 +215,7 @@ class WireProtocol:
     receiver: Callable[[int], Receiver]
     answers: Answers
     receiver_on: Callable[[int, Transport, Clock], Receiver] | None = None
+    takes_memory_files: bool = False
 
     def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
         """Returns the receiver for one connection, or for the datagrams to one socket."""

@@ -10,6 +10,7 @@ _BACKUP = tests("unit/test_backup_plan.py", "store/test_backup.py")
 _COPIES = tests("store/test_backup.py")
 _RECORDS = tests("unit/test_json_object.py", "property/test_record_definition.py")
 _SENDERS = tests("unit/test_credentials.py")
+_MEMORY_FILES = tests("server/test_memory_files.py")
 
 MUTANTS = (
     # Files.
@@ -531,5 +532,38 @@ MUTANTS = (
         "    if not (is_opened and is_timestamp(time)):\n",
         "    if False:\n",
         _RECORDS,
+    ),
+    # What is passed along with a datagram.
+    mutant(
+        "unsealed_memory_file",
+        "a memory file is read that its sender can still truncate",
+        "intake/memory_files.py",
+        "    if missing := [name for seal, name in _SEALS.items() if not seals & seal]:\n",
+        "    if missing := [name for seal, name in _SEALS.items() if not seals]:\n",
+        _MEMORY_FILES,
+    ),
+    mutant(
+        "descriptors_kept",
+        "of several descriptors that are passed along, only one is closed",
+        "intake/memory_files.py",
+        "            for descriptor in descriptors:\n",
+        "            for descriptor in descriptors[:1]:\n",
+        _MEMORY_FILES,
+    ),
+    mutant(
+        "closing_holds_up_the_loop",
+        "a file system that does not answer holds up the daemon when its file is closed",
+        "intake/memory_files.py",
+        "                thread.start()\n",
+        "                _close(descriptor)\n",
+        _MEMORY_FILES,
+    ),
+    mutant(
+        "journal_fields_forged",
+        "a client's _PID looks like one that journald set",
+        "protocols/journal.py",
+        '_TRUSTED_START = "_"\n',
+        '_TRUSTED_START = "__"\n',
+        tests("unit/test_journal.py"),
     ),
 )

@@ -41,11 +41,13 @@ STREAM = "datagrams"
 class Receiving:
     """A server that has a datagram socket, too, and a sender to it."""
 
-    def __init__(self, served: Served, path: Path, *, inherited: bool) -> None:
+    def __init__(
+        self, served: Served, path: Path, protocol: WireProtocol, *, inherited: bool
+    ) -> None:
         self.served = served
         self.path = path
         self.listener = bind_listener(path, 0o666, "datagram")
-        served.server.listen(self.listener, STREAM, BARE, "datagram", inherited=inherited)
+        served.server.listen(self.listener, STREAM, protocol, "datagram", inherited=inherited)
         self.sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sender.setblocking(False)
         self.sender.connect(os.fspath(path))
@@ -83,10 +85,11 @@ async def receiving(
     *,
     quotas: Quotas | None = None,
     inherited: bool = False,
+    protocol: WireProtocol = BARE,
     **limits: Any,
 ) -> AsyncIterator[Receiving]:
     async with serving(root, limits, quotas) as served, asyncio.timeout(PATIENCE_S):
-        there = Receiving(served, root / "datagrams", inherited=inherited)
+        there = Receiving(served, root / "datagrams", protocol, inherited=inherited)
         with contextlib.closing(there.sender):
             yield there
 
