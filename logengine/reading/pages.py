@@ -44,7 +44,7 @@ class Limit:
     """What a page may take: so many records and bytes, of which one record may take more.
 
     `is_over` says whether its time is over. A page is read on nevertheless until it is further than
-    the one before, so that whoever goes on always arrives.
+    the one before, so that whoever goes on always arrives. What it raises ends the reading.
     """
 
     records: int
@@ -139,7 +139,7 @@ class Pages:
         spans = [_SpansBack(self._span_reader(each), place.get(each, 1)) for each in self.streams]
         while reading := [each for each in spans if not each.is_ended]:
             newest = max(reading, key=lambda each: each.time)
-            if newest.has_read and is_over():
+            if is_over() and newest.has_read:
                 break
             newest.read_blocks(add)
         return {each.stream: each.place for each in spans}, not reading
@@ -468,7 +468,7 @@ def _merged(spans: Sequence[_SpansForward] | Sequence[_SpansBack], limit: Limit)
             break
         following = (max if is_back else min)(rest, key=_order)
         if following.must_read:
-            if following.has_read and limit.is_over():
+            if limit.is_over() and following.has_read:
                 break
             following.read()
             continue
