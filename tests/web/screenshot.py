@@ -68,7 +68,7 @@ def main(target: Path) -> None:
                 page.locator(".row.error").last.click()
                 page.keyboard.press("Enter")
                 page.wait_for_selector("#record:not([hidden])")
-                page.wait_for_function("document.querySelector('#bars-note').textContent")
+                page.wait_for_function("() => document.querySelector('#bars-note').textContent")
                 page.screenshot(path=str(target))
         finally:
             daemon.close()

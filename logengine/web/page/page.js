@@ -27,7 +27,7 @@ let histogram = null;
 function newView() {
   return {
     stopped: new AbortController(), rows: [], begin: {}, end: {}, isAtStart: false, isAtEnd: false,
-    isLoading: false, source: null, waiting: [], isSearching: false,
+    isLoading: true, source: null, waiting: [], isSearching: false,
   };
 }
 
@@ -118,10 +118,13 @@ async function show(place) {
   try {
     if (at) await showAround(current, at);
     else await showEnd(current);
-    fill(current);
   } catch (error) {
     failed(error);
+    return;
+  } finally {
+    current.isLoading = false;
   }
+  fill(current);
 }
 
 async function showEnd(current) {
