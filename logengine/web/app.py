@@ -1,6 +1,7 @@
 """The HTTP of the page, by aiohttp: who may ask, which headers, and how much at once."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -147,7 +148,8 @@ class Page:
         changed = asyncio.Event()
 
         def notify() -> None:
-            loop.call_soon_threadsafe(changed.set)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the thread will
+                loop.call_soon_threadsafe(changed.set)
 
         def feed_of(query: Query) -> LiveFeed:
             chosen = self._answers.filter(query)
