@@ -30,6 +30,9 @@ from logengine.web.rows import LEVELS, rows_of
 THREADS = 4
 WAITING_MAX = 32  # requests; more are refused
 LIVE_PAGES_MAX = 16
+# A place in all streams is part of a URL, and may be long.
+_REQUEST_LINE_BYTES_MAX = 64 * 1024
+_END_S_MAX = 2.0
 _LIVE_RECORDS_AT_ONCE = 500
 _LIVE_EVERY_S = 0.1
 _ALIVE_EVERY_S = 15
@@ -69,6 +72,16 @@ class Page:
         self._waiting = 0
         self._feeds: set[LiveFeed] = set()
         self._is_closing = asyncio.Event()
+
+    def runner(self) -> web.AppRunner:
+        """What runs the application. A request whose client has left is cancelled."""
+        return web.AppRunner(
+            self.application(),
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=_END_S_MAX,
+            max_line_size=_REQUEST_LINE_BYTES_MAX,
+        )
 
     def application(self) -> web.Application:
         """The application, which also ends the threads of this when it is cleaned up."""

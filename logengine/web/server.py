@@ -16,9 +16,6 @@ from typing import Any
 from logengine.errors import InvalidOption, NotInstalled
 
 CONNECTIONS_MAX = 64
-# A place in all streams is part of a URL, and may be long.
-_REQUEST_LINE_BYTES_MAX = 64 * 1024
-_END_S_MAX = 2.0
 _TOKEN_BYTES = 24
 _ADDRESS = "127.0.0.1"
 _TOO_MANY = (
@@ -60,8 +57,6 @@ def serve(options: Options, announce: Callable[[str], None]) -> None:
 async def _serve(
     options: Options, listener: socket.socket, announce: Callable[[str], None]
 ) -> None:
-    from aiohttp import web
-
     from logengine.web.access import Access
     from logengine.web.answers import Answers
     from logengine.web.app import Page
@@ -74,13 +69,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    runner = web.AppRunner(
-        Page(Answers(options.data), access).application(),
-        handler_cancellation=True,
-        access_log=None,
-        shutdown_timeout=_END_S_MAX,
-        max_line_size=_REQUEST_LINE_BYTES_MAX,
-    )
+    runner = Page(Answers(options.data), access).runner()
     await runner.setup()
     try:
         server = await loop.create_server(_limited(runner), sock=listener)

@@ -17,7 +17,7 @@ from tests.web.served import Served
 
 _ROUNDS = 120
 _PAUSE_S = 0.1
-_SIZE = {"width": 1280, "height": 720}
+_SIZE = {"width": 1180, "height": 540}
 _EVENTS = (
     ("info", "order placed", lambda: {"order": random.randint(100, 999), "user": _user()}),
     ("info", "request", lambda: _request(200)),

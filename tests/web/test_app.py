@@ -1,5 +1,6 @@
 """The page's server: who may ask, what it answers, and how much it takes upon itself."""
 
+import asyncio
 import json
 import re
 import threading
@@ -8,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import CookieJar
+from aiohttp import CookieJar, web
 from aiohttp.test_utils import TestClient, TestServer
 
 import logengine
 from logengine.format.segment import segment_name
 from logengine.web import answers, app
 from logengine.web.access import Access
-from logengine.web.answers import Answers, Cancelled
+from logengine.web.answers import Answer, Answers, Cancelled
 from logengine.web.app import Page
-from logengine.web.query import parse_query
-from tests.daemon import Daemon
+from logengine.web.query import Query, parse_query
+from tests.daemon import PATIENCE_S, Daemon
 from tests.reading.streams import at, damage, line, write_stream
 
 TOKEN = "s3cret-token"
@@ -260,6 +261,36 @@ def test_reading_ends_when_nobody_waits_for_it(data: Path) -> None:
     query = parse_query([("where", "n == 99"), ("limit", "5")], now)
     with pytest.raises(Cancelled):
         Answers(data).records(query, cancelled)
+
+
+async def test_reading_ends_when_its_client_leaves(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    began, ended = asyncio.Event(), threading.Event()
+
+    def read_long(_self: Answers, _query: Query, cancelled: threading.Event) -> Answer:
+        loop.call_soon_threadsafe(began.set)
+        if cancelled.wait(PATIENCE_S):
+            ended.set()
+        return {}
+
+    monkeypatch.setattr(Answers, "records", read_long)
+    runner = Page(Answers(data), Access(TOKEN, "logengine-0")).runner()
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        _, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write(
+            b"GET /api/records HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n"
+            % TOKEN.encode()
+        )
+        await began.wait()
+        writer.close()
+        await writer.wait_closed()
+        assert await asyncio.to_thread(ended.wait, PATIENCE_S)
+    finally:
+        await runner.cleanup()
 
 
 async def test_requests_that_would_wait_too_long_are_refused(

@@ -186,7 +186,7 @@ def test_scrolling_up_reaches_the_first_record_with_few_rows_in_the_document(pag
             step();
         })"""
     )
-    assert page.locator(".row").count() <= 1200
+    assert page.locator(".row").count() <= 800
     assert shown(page)[0] == "event 1"
     numbers = page.evaluate(
         """() => [...document.querySelectorAll(".row")].map((row) => row.id)
