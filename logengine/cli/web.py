@@ -16,7 +16,8 @@ _PORT = 8514
 Examples:
   logengine web
   logengine web --port 0 --data ./data
-  logengine web --unix ~/.logengine-web && ssh -L 8514:/home/ann/.logengine-web host
+  logengine web --unix ~/.logengine-web
+  ssh -L 8514:/home/ann/.logengine-web HOST   # then, on another machine
 """
 )
 @click.option(

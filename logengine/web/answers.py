@@ -1,5 +1,6 @@
 """What a page is answered: reads a data directory, blocking, within a time that is given."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -129,10 +130,15 @@ class Answers:
     def following(self, query: Query, report: Report) -> Following:
         """What follows the place of `query`, whatever its filter chooses."""
         names = self._streams(query)
+        readable = [name for name in names if os.access(self._data / name, os.R_OK | os.X_OK)]
         place = query.place or {}
-        after = [Cursor(stream, seq - 1) for stream, seq in place.items() if stream in names]
-        # Patterns also follow streams that appear later; without a place, all of them are new.
+        after = [Cursor(stream, seq - 1) for stream, seq in place.items() if stream in readable]
+        # Patterns also follow streams that appear later, which is not worth an error of others.
         asked = query.streams or ("*",)
+        if len(readable) < len(names):
+            asked = tuple(readable)
+        if not asked:
+            raise UnknownStream("none of the streams can be read: Permission denied")
         return follow(*asked, data=self._data, after=after, on_problem=report)
 
     def filter(self, query: Query) -> Filter:

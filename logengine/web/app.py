@@ -207,8 +207,11 @@ class Page:
             is_failed = feed.is_ended and not feed.has_more
             if is_failed:
                 event["error"] = str(feed.error or "the server ends")
-            async with asyncio.timeout(_LIVE_WRITE_S_MAX):
-                await response.write(b"data: %s\n\n" % msgspec.json.encode(event))
+            try:
+                async with asyncio.timeout(_LIVE_WRITE_S_MAX):
+                    await response.write(b"data: %s\n\n" % msgspec.json.encode(event))
+            except TimeoutError:
+                break
             if is_failed:
                 break
             if feed.has_more:

@@ -60,6 +60,17 @@ def test_the_url_that_is_printed_opens_the_page_until_a_signal_ends_it(
         assert served.stop(number) == 0
 
 
+def test_a_live_page_does_not_hold_up_the_end(data: Path, root: Path) -> None:
+    path = root / "web"
+    with Served(data, "--unix", str(path), "--no-token") as served:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /api/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = client.recv(1000)
+            assert served.stop() == 0
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 def test_two_servers_have_different_tokens(data: Path) -> None:
     with Served(data) as one, Served(data) as other:
         assert urlsplit(one.url).query != urlsplit(other.url).query
@@ -136,14 +147,19 @@ def test_records_of_others_stay_so(data: Path, root: Path) -> None:
     done = subprocess.run(served, capture_output=True, text=True, timeout=60, check=True)
     assert "for a group only" not in done.stdout
     assert "cannot be read: Permission denied" in done.stdout
+    assert "app:3" in done.stdout.splitlines()
 
 
 _AS_NOBODY = """
-import os, pathlib, sys, threading
+import asyncio, os, pathlib, sys, threading
+import logengine.reading.follower  # while it can be read: it may be in the home of root
 from logengine.local_zone import local_now
 from logengine.web.answers import Answers
 from logengine.web.query import parse_query
 os.setgid(65534), os.setuid(65534)
 answers = Answers(pathlib.Path(sys.argv[1]))
 print(answers.records(parse_query([], local_now()), threading.Event()))
+following = answers.following(parse_query([("from", "app:3,secret:1")], local_now()), print)
+print(next(iter(following)).cursor)
+following.stop()
 """

@@ -380,18 +380,20 @@ function openLive(current) {
   source.onmessage = (event) => arrived(current, JSON.parse(event.data));
   source.onerror = () => {
     closeLive(current);
-    if (current !== view) return;
-    setTimeout(async () => {
-      if (current !== view || current.source || !current.isAtEnd) return;
-      try {
-        await ask("streams", "", current.stopped.signal);
-        openLive(current);
-      } catch (error) {
-        failed(error);
-        if (!(error instanceof Refused)) setTimeout(() => current === view && openLive(current), RECONNECT_MS);
-      }
-    }, RECONNECT_MS);
+    setTimeout(() => reopenLive(current), RECONNECT_MS);
   };
+}
+
+// An event source does not say why it failed; another request does.
+async function reopenLive(current) {
+  if (current !== view || current.source || !current.isAtEnd) return;
+  try {
+    await ask("streams", "", current.stopped.signal);
+    openLive(current);
+  } catch (error) {
+    failed(error);
+    if (!(error instanceof Refused)) setTimeout(() => reopenLive(current), RECONNECT_MS);
+  }
 }
 
 function closeLive(current) {
@@ -403,8 +405,8 @@ function arrived(current, event) {
   if (current !== view) return;
   if (event.error) {
     closeLive(current);
-    tell(`Not live any more: ${event.error}`);
-    return;
+    tell(`Not live: ${event.error}`);
+    setTimeout(() => reopenLive(current), RECONNECT_MS);
   }
   const rows = event.rows.filter((each) => each.gap || each.seq >= (current.end[each.stream] || 1));
   if (event.dropped) {
