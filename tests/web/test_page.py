@@ -245,6 +245,37 @@ def test_space_pauses_and_goes_on(browser: Any, daemon: Daemon) -> None:
                 wait_shown(page, "third")
 
 
+def test_what_was_left_out_while_live_is_said_and_can_be_read(page: Any, url: str) -> None:
+    event = {"rows": [], "dropped": 1234, "dropped_from": {"app": 2345}}
+    body = f"data: {json.dumps(event)}\n\n"
+    page.route(
+        "**/api/live*", lambda route: route.fulfill(content_type="text/event-stream", body=body)
+    )
+    page.goto(base(url))
+    page.wait_for_selector(".gap")
+    assert "1,234 records came faster" in page.locator(".gap").first.inner_text()
+    page.locator(".gap button").first.click()
+    wait_shown(page, "event 2345")
+    assert "event 2345" in shown(page)
+    until(page, "document.querySelector('#live').textContent === 'Paused'")
+
+
+def test_lines_are_wrapped_on_request(page: Any) -> None:
+    page.keyboard.press("w")
+    until(page, "document.querySelector('#log.wrapped')")
+    assert shown(page)
+    page.keyboard.press("w")
+    until(page, "!document.querySelector('#log.wrapped')")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_light_or_dark_as_the_system_is(browser: Any, url: str, scheme: str) -> None:
+    for page in opened(browser, url, color_scheme=scheme):
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        darkest = max(int(each) for each in colour[4:-1].split(","))
+        assert (darkest < 64) == (scheme == "dark")
+
+
 def test_everything_fits_a_small_screen(browser: Any, url: str) -> None:
     for page in opened(browser, url, viewport={"width": 360, "height": 640}, has_touch=True):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
