@@ -32,6 +32,7 @@ _COMMANDS = {
     "fields": "list the fields that records have, with types and examples",
     "patterns": "fold similar messages into patterns, with their counts",
     "query": "answer SQL about records, by DuckDB",
+    "web": "serve a page with the records, for a browser on this machine",
     "ls": "list the streams with their sizes and times",
     "status": "show the daemon's health: failures, pending records, totals",
     "verify": "read and check every byte of the streams",

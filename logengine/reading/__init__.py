@@ -3,6 +3,7 @@
     read("app", since="10m")        the existing records: a `Reading`
     follow("app", last=10)          new records, once they are durable: a `Following`
     streams()                       the streams, with their sizes and times
+    Pages(streams, data=data)       records in both directions from a place, for views that scroll
 
 Other rooms, mainly the command line, use only the names exported here; programs import the same
 names from `logengine`. `docs/reading.md` is their documentation.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         stream_names,
         unmatched,
     )
+    from logengine.reading.pages import Limit, Page, Pages
     from logengine.reading.problem import Gone, IncompleteRead, Problem, RecordsGone, Report
     from logengine.reading.read_records import Reading, read
     from logengine.reading.stream_summary import StreamSummary, newest_seq, streams
@@ -38,6 +40,9 @@ __all__ = [
     "Following",
     "Gone",
     "IncompleteRead",
+    "Limit",
+    "Page",
+    "Pages",
     "Problem",
     "Reading",
     "RecordsGone",
@@ -60,6 +65,9 @@ _MODULES = {
     "Following": "logengine.reading.follow_records",
     "Gone": "logengine.reading.problem",
     "IncompleteRead": "logengine.reading.problem",
+    "Limit": "logengine.reading.pages",
+    "Page": "logengine.reading.pages",
+    "Pages": "logengine.reading.pages",
     "Problem": "logengine.reading.problem",
     "Reading": "logengine.reading.read_records",
     "RecordsGone": "logengine.reading.problem",
