@@ -59,7 +59,8 @@ def complete_streams(
 def given_streams(ctx: click.Context) -> tuple[str, ...]:
     """Returns the streams that the command line names so far."""
     stream = ctx.params.get("stream")
-    return ctx.params.get("streams") or (() if stream is None else (stream,))
+    # After an option without its value yet, click takes no arguments and leaves them here.
+    return ctx.params.get("streams") or (tuple(ctx.args) if stream is None else (stream,))
 
 
 def complete_fields(

@@ -129,6 +129,11 @@ class _Rate:
             self._bytes += len(block.body)
             self._counting.add(block)
 
+    def print_rest(self) -> None:
+        """Prints a last row if anything was counted since the one before it."""
+        if self._counting.records:
+            self.print_row()
+
     def print_row(self) -> None:
         """Prints what was counted, and begins again."""
         now_s = time.monotonic()
@@ -196,6 +201,7 @@ async def _follow(following: Following, rate: _Rate, every_s: float) -> None:
         with when_output_closes(following.stop):
             async for batch in batches:
                 rate.add(batch)
+        rate.print_rest()
     finally:
         await batches.aclose()
         rows.cancel()
