@@ -106,11 +106,11 @@ install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -m 644 systemd/logengine.sysusers $(DESTDIR)$(SYSUSERSDIR)/logengine.conf
 	install -m 644 systemd/logengine.sysctl $(DESTDIR)$(SYSCTLDIR)/50-logengine.conf
 	install -m 644 logengine/lnav.json $(DESTDIR)$(SYSCONFDIR)/lnav/formats/logengine/lnav.json
-	$(DESTDIR)$(PREFIX)/bin/python -m logengine.cli.man_pages --config config/logengine.toml \
+	$(DESTDIR)$(PREFIX)/bin/python -P -m logengine.cli.man_pages --config config/logengine.toml \
 	  $(DESTDIR)$(MANDIR)
-	$(DESTDIR)$(PREFIX)/bin/python -m logengine completion bash >$(DESTDIR)$(BASHDIR)/logengine
-	$(DESTDIR)$(PREFIX)/bin/python -m logengine completion zsh >$(DESTDIR)$(ZSHDIR)/_logengine
-	$(DESTDIR)$(PREFIX)/bin/python -m logengine completion fish >$(DESTDIR)$(FISHDIR)/logengine.fish
+	$(DESTDIR)$(PREFIX)/bin/python -P -m logengine completion bash >$(DESTDIR)$(BASHDIR)/logengine
+	$(DESTDIR)$(PREFIX)/bin/python -P -m logengine completion zsh >$(DESTDIR)$(ZSHDIR)/_logengine
+	$(DESTDIR)$(PREFIX)/bin/python -P -m logengine completion fish >$(DESTDIR)$(FISHDIR)/logengine.fish
 	test -e $(DESTDIR)$(SYSCONFDIR)/logengine/logengine.toml || \
 	  install -m 644 config/logengine.toml $(DESTDIR)$(SYSCONFDIR)/logengine/logengine.toml
 	@test -n "$(DESTDIR)" || echo "Now: systemd-sysusers && sysctl --system && systemctl daemon-reload && systemctl enable --now logengine.socket logengine.service"
