@@ -38,6 +38,7 @@ ABSURD = [
 # What a command needs besides the option in question. None of them waits for long.
 NEEDED: dict[str, Sequence[str]] = {
     "tail": ["--timeout", "50ms", "-f"],
+    "rate": ["--timeout", "50ms"],
     "erase": ["app", "--reason", "x", "--dry-run"],
     "import": [os.devnull, "-s", "app"],
     "exec": ["--", "true"],
