@@ -4,11 +4,13 @@ import os
 import re
 import tomllib
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner, Result
 
 from logengine.cli.config import command
+from logengine.daemon import config
 from logengine.daemon.config import load_config, parse_config, render_config
 from logengine.daemon.config_sections import (
     Config,
@@ -313,6 +315,34 @@ PATH_108 = "/" + "a" * 107
             "[stream.app.retention]\nmax_age = 5",
             "stream.app.retention.max_age: 5; expected a duration such as",
         ),
+        (
+            "[[listen]]\nprotocol = 'otlp'",
+            "listen[0].path: missing; expected an absolute path without NUL; or an address",
+        ),
+        (
+            "[[listen]]\nprotocol = 'otlp'\naddress = 'localhost:4318'",
+            "listen[0].address: 'localhost:4318'; expected an IP address and a port, such as",
+        ),
+        (
+            "[[listen]]\nprotocol = 'otlp'\naddress = '127.0.0.1:65536'",
+            "listen[0].address: '127.0.0.1:65536'; expected an IP address and a port",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:4318'",
+            "listen[0].address: '127.0.0.1:4318'; expected a path: only otlp and otlp-grpc may",
+        ),
+        (
+            LISTEN + "address = '127.0.0.1:4318'\nprotocol = 'otlp'",
+            "listen[0].address: '127.0.0.1:4318'; expected none besides a path",
+        ),
+        (
+            ("[[listen]]\nprotocol = 'otlp'\naddress = '[::1]:4318'\n" * 2),
+            "listen[1].address: '[::1]:4318'; expected an address that no other listener has",
+        ),
+        (
+            "[limits]\nmax_request = '17MiB'",
+            "limits.max_request: 17MiB; expected at most 16MiB (a quarter of limits.max_pending)",
+        ),
         # TOML
         ("a = 1\nb = ?\n", "not TOML: Invalid value (at line 2, column 5)"),
         ("a = " + "1" * 5000, "not TOML: "),
@@ -414,3 +444,15 @@ def test_small_streams_wait_longer_to_be_sealed_unless_told_otherwise(
 def test_a_stream_may_take_half_of_the_memory_unless_told_otherwise(said: str, share: int) -> None:
     config = parse_config(f"[limits]\nmax_pending = '{said}'", "f")
     assert config.limits.max_pending_stream == share * 1024 * 1024
+
+
+def test_a_protocol_whose_packages_are_missing_is_refused_in_one_line() -> None:
+    with (
+        patch.object(config, "find_spec", lambda name: None if name == "aiohttp" else object()),
+        pytest.raises(ConfigError) as error,
+    ):
+        parse_config(LISTEN + "protocol = 'otlp'", "file")
+    assert str(error.value) == (
+        "file: listen[0].protocol: 'otlp'; expected another one, or its packages: "
+        "pip install 'logengine[otlp]'"
+    )
