@@ -151,6 +151,7 @@ class Server:
                 ),
                 privileged,
             ),
+            tasks,
         )
         self._connections: set[Connection] = set()
         self._request_connections: set[RequestConnection] = set()
@@ -183,6 +184,8 @@ class Server:
         daemon.
         """
         self._stream_names.keep(stream)
+        if protocol.served_by != "connection":
+            self._request_servers.prepare(protocol.served_by)
         if transport == "stream":
             self._listeners.add(listener, stream, protocol, inherited=inherited)
             return
