@@ -46,15 +46,11 @@ Ancillary = Iterable[tuple[int, int, bytes]]
 
 def uid_of(connection: socket.socket) -> int:
     """Returns the user of the process that called connect(2)."""
-    if connection.family != socket.AF_UNIX:
-        return OVERFLOW_UID
     return credentials_of_peer(connection).uid
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """Returns the process that called connect(2). Over TCP, nothing is known of it."""
-    if connection.family != socket.AF_UNIX:
-        return Peer()
+    """Returns the process that called connect(2)."""
     credentials = credentials_of_peer(connection)
     found = _described(credentials)
     # Check after reading /proc: what was read there may be of another process.

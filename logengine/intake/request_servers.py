@@ -1,9 +1,11 @@
 """The servers of requests, each imported and begun for the first listener that needs it."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from logengine.format.record import Peer
 from logengine.intake.context import IntakeContext
 from logengine.intake.credentials import peer_of
 from logengine.intake.requests import RequestConnection, Requests, RequestSender
@@ -59,7 +61,9 @@ class RequestServers:
         self, guest: Guest, on_closed: Callable[[RequestConnection], None]
     ) -> RequestConnection:
         """Returns the connection of a guest. Its `run` serves it."""
-        sender = RequestSender(peer_of(guest.connection), guest.stream)
+        is_known = guest.connection.family == socket.AF_UNIX
+        peer = peer_of(guest.connection) if is_known else Peer()
+        sender = RequestSender(peer, guest.stream)
         if guest.protocol.served_by == "grpc":
             assert self._grpc is not None
             return self._new_grpc(self._around, self._grpc, guest.connection, sender, on_closed)

@@ -16,7 +16,7 @@ from logengine.intake.arrivals import Arrivals
 from logengine.intake.chunks import Chunks
 from logengine.intake.connection import Connection
 from logengine.intake.context import IntakeContext
-from logengine.intake.credentials import uid_of
+from logengine.intake.credentials import OVERFLOW_UID, uid_of
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.hello_timeout import HelloTimeout
 from logengine.intake.listeners import Listeners
@@ -253,7 +253,9 @@ class Server:
 
     def _receive(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:
         """Serves an accepted connection, in place of another one if necessary, or lets it wait."""
-        guest = Guest(accepted, uid_of(accepted), stream, protocol, self._loop.time())
+        # Over TCP nothing is known of a sender.
+        uid = uid_of(accepted) if accepted.family == socket.AF_UNIX else OVERFLOW_UID
+        guest = Guest(accepted, uid, stream, protocol, self._loop.time())
         if self._seats.has_room(guest.uid):
             self._take(guest)
             return

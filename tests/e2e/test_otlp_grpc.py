@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
 from tests.daemon import PATIENCE_S, Daemon, eventually
+from tests.e2e.test_forward import _node_modules
 from tests.e2e.test_otlp_http import free_port, of, rest
 from tests.unit.test_otlp import in_protobuf
 
@@ -259,3 +261,51 @@ def test_the_exporter_for_python_is_served_also_over_a_restart(
     assert records[0]["level"] == "warning"
     assert records[0]["scope"] == {"name": "app", "version": "1.0"}
     assert records[0]["attributes"] == {"n": 7}
+
+
+NODE = """
+const { LoggerProvider, BatchLogRecordProcessor } = require("@opentelemetry/sdk-logs");
+const [name, url] = process.argv.slice(2);
+const { OTLPLogExporter } = require("@opentelemetry/exporter-logs-otlp-" + name);
+const exporter = new OTLPLogExporter({ url });
+const provider = new LoggerProvider({ processors: [new BatchLogRecordProcessor({ exporter })] });
+const logger = provider.getLogger("app", "1.0");
+for (let n = 0; n < 100; n++) {
+  logger.emit({ severityNumber: 13, body: `${name} ${n}`, attributes: { n, list: [1, "a"] } });
+}
+provider.forceFlush().then(() => provider.shutdown());
+"""
+EXPORTERS = ("http", "proto", "grpc")
+
+
+def test_the_exporters_for_node_are_served_in_each_encoding(otlp: Otlp, root: Path) -> None:
+    packages = [f"@opentelemetry/exporter-logs-otlp-{name}@0.223.1" for name in EXPORTERS]
+    modules = _node_modules(
+        root, "@opentelemetry/api-logs@0.223.1", "@opentelemetry/sdk-logs@0.223.1", *packages
+    )
+    (modules / "send.js").write_text(NODE)
+    port = free_port()
+    otlp.start(f"""
+[[listen]]
+address = "127.0.0.1:{port}"
+protocol = "otlp"
+stream = "otel"
+""")
+    web = f"http://127.0.0.1:{port}/v1/logs"
+    for name, url in zip(EXPORTERS, (web, web, f"unix://{root}/grpc"), strict=True):
+        done = subprocess.run(
+            ["node", "send.js", name, url],
+            cwd=modules,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=os.environ | {"OTEL_EXPORTER_OTLP_INSECURE": "true"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    records = otlp.daemon.records("otel")
+    sent = [f"{name} {n}" for name in EXPORTERS for n in range(100)]
+    assert [record["message"] for record in records] == sent
+    assert records[7]["attributes"] == {"n": 7, "list": [1, "a"]}
+    assert {record["level"] for record in records} == {"warning"}
