@@ -386,8 +386,15 @@ def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
         right = listen.type in protocol.transports
         yield f"{where}.type", repr(listen.type), f"{expected} ({why})", right
         expected = f"another one, or its packages: pip install 'logengine[{protocol.extra}]'"
-        right = all(find_spec(name) is not None for name in protocol.packages)
+        right = all(map(_is_installed, protocol.packages))
         yield f"{where}.protocol", repr(listen.protocol), expected, right
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
 
 
 def _quotas(config: Config) -> Iterator[tuple[str, QuotaConfig]]:

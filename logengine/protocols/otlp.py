@@ -27,9 +27,13 @@ from logengine.format.timestamp import format_timestamp
 from logengine.units import format_size_rounded
 
 RECORDS_MAX = 65536
-VALUES_MAX = 512 * 1024
+VALUES_MAX = 256 * 1024
 # A value inside so many lists and maps. Protobuf itself stops at about as many.
 DEPTH_MAX = 30
+
+# After so many records, or values, other threads get a turn.
+_RECORDS_PER_TURN = 16
+_VALUES_PER_TURN = 256
 
 # The packages of `logengine[otlp]`, as they are imported.
 PACKAGES = ("aiohttp", "grpc", "opentelemetry.proto")
@@ -63,7 +67,8 @@ class Records(NamedTuple):
     """The records of a request.
 
     `lines` are as in `wire.Lines`, none of them blank. `too_large` is how many more records there
-    were, longer than `max_record`; `beyond` how many after the records together were too long.
+    were, longer than `max_record`, as JSON or as protobuf; `beyond` how many after the records
+    together were too long.
     """
 
     lines: bytes
@@ -152,19 +157,33 @@ class _Request(msgspec.Struct, rename="camel"):
 _json_decoder = msgspec.json.Decoder(_Request)
 
 
-def decode(body: bytes, encoding: Encoding, max_record: int, records_max: int) -> Records:
+def decode(
+    body: bytes,
+    encoding: Encoding,
+    max_record: int,
+    records_max: int,
+    give_turn: Callable[[], object] = lambda: None,
+) -> Records:
     """Returns the records of a request, an ExportLogsServiceRequest.
 
     `max_record` is in bytes, and so is `records_max`, for all records together: they repeat the
-    resource and the scope, and so may be far longer than the request. Raises `MalformedInput` if it
-    is not a request, has more than `RECORDS_MAX` records or `VALUES_MAX` values, or one inside more
-    than `DEPTH_MAX` others. O(bytes of the request and of the records).
+    resource and the scope, and so may be far longer than the request. `give_turn` is called now and
+    then. Raises `MalformedInput` if it is not a request, has more than `RECORDS_MAX` records or
+    `VALUES_MAX` values, or one inside more than `DEPTH_MAX` others. O(bytes of the request and of
+    the records).
     """
-    reader: _Reader = _JsonReader() if encoding is Encoding.JSON else _ProtobufReader()
+    is_json = encoding is Encoding.JSON
+    reader = _JsonReader(give_turn) if is_json else _ProtobufReader(give_turn, max_record)
     room_bytes = max(records_max, max_record)
     kept: list[bytes] = []
     too_large = beyond = 0
-    for own, common in reader.records(body):
+    for number, record in enumerate(reader.records(body)):
+        if not number % _RECORDS_PER_TURN:
+            give_turn()
+        if record is None:
+            too_large += 1
+            continue
+        own, common = record
         # Without the newline. A long resource is repeated only if there is room for it.
         size_bytes = len(own) + len(common) + len(b"{,}" if own and common else b"{}")
         if size_bytes > max_record:
@@ -177,10 +196,16 @@ def decode(body: bytes, encoding: Encoding, max_record: int, records_max: int) -
     return Records(b"".join(kept), too_large, beyond)
 
 
+# A record's own fields, and those of its resource and scope: the insides of two objects. None if it
+# is too large to be decoded.
+_Parts = tuple[bytes, bytes] | None
+
+
 class _Reader:
     """What both encodings have in common, whose types have the same names."""
 
-    def __init__(self) -> None:
+    def __init__(self, give_turn: Callable[[], object]) -> None:
+        self._give_turn = give_turn
         self._records_left = RECORDS_MAX
         self._values_left = VALUES_MAX
         self._scalars: dict[str, Callable[[Any], Any]] = {
@@ -191,11 +216,8 @@ class _Reader:
             "bytes_value": self._bytes,
         }
 
-    def records(self, body: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yields of each record its own fields, and those of its scope, as insides of an object.
-
-        Raises `MalformedInput`.
-        """
+    def records(self, body: bytes) -> Iterator[_Parts]:
+        """Yields the records. Raises `MalformedInput`."""
         raise NotImplementedError
 
     def _kind(self, value: _Value) -> str | None:
@@ -268,6 +290,8 @@ class _Reader:
         self._values_left -= 1
         if self._values_left < 0:
             raise MalformedInput(f"has more than {VALUES_MAX} values")
+        if not self._values_left % _VALUES_PER_TURN:
+            self._give_turn()
         if depth > DEPTH_MAX:
             raise MalformedInput(f"has a value nested more than {DEPTH_MAX} levels deep")
         if value is None or (text := value.string_value):  # nearly all are text
@@ -283,7 +307,7 @@ class _Reader:
 
 
 class _JsonReader(_Reader):
-    def records(self, body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def records(self, body: bytes) -> Iterator[_Parts]:
         # Each takes far more memory than its bytes.
         if body.count(b"{") > VALUES_MAX:
             raise MalformedInput(f"has more than {VALUES_MAX} values")
@@ -316,18 +340,31 @@ _KINDS = (
 
 
 class _ProtobufReader(_Reader):
-    def records(self, body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def __init__(self, give_turn: Callable[[], object], max_record: int) -> None:
+        super().__init__(give_turn)
+        self._max_record = max_record
+
+    def records(self, body: bytes) -> Iterator[_Parts]:
         types = _types()
         for resource_logs in _parts(body, {_RESOURCE_LOGS})[_RESOURCE_LOGS]:
             of_resource = _parts(resource_logs, {_RESOURCE, _SCOPE_LOGS})
-            resource = _parsed(types.resource, b"".join(of_resource[_RESOURCE]))
+            # A message that occurs again is merged, and so it is when its bytes are joined.
+            resource = b"".join(of_resource[_RESOURCE])
             for scope_logs in of_resource[_SCOPE_LOGS]:
                 of_scope = _parts(scope_logs, {_SCOPE, _LOG_RECORDS})
-                # A message that occurs again is merged, and so it is when its bytes are joined.
-                common = self._common(resource, _parsed(types.scope, b"".join(of_scope[_SCOPE])))
+                scope = b"".join(of_scope[_SCOPE])
+                around_bytes = len(resource) + len(scope)
+                common = b""
+                if around_bytes <= self._max_record:
+                    common = self._common(
+                        _parsed(types.resource, resource), _parsed(types.scope, scope)
+                    )
                 for record in of_scope[_LOG_RECORDS]:
                     self._count_record()
-                    yield self._own(_parsed(types.record, record)), common
+                    if around_bytes + len(record) > self._max_record:
+                        yield None
+                    else:
+                        yield self._own(_parsed(types.record, record)), common
 
     def _kind(self, value: Any) -> str | None:
         kind: str | None = value.WhichOneof("value")

@@ -209,6 +209,44 @@ def test_a_hundred_requests_at_once_are_all_answered(otlp: Otlp) -> None:
     assert sorted(otlp.messages(), key=int) == [str(number) for number in range(100)]
 
 
+def test_all_that_was_answered_survives_kills_under_load(otlp: Otlp) -> None:
+    otlp.start()
+    accepted: list[str] = []
+    done = threading.Event()
+
+    def send(name: int) -> None:
+        number = 0
+        with grpc.insecure_channel(otlp.unix, options=[("grpc.max_reconnect_backoff_ms", 100)]) as (
+            channel
+        ):
+            export = LogsServiceStub(channel).Export
+            while not done.is_set():
+                text = f"{name}-{number}"
+                request = ExportLogsServiceRequest.FromString(in_protobuf(of(text)))
+                try:
+                    export(request, timeout=2, wait_for_ready=True)
+                except grpc.RpcError:
+                    continue  # the same again
+                accepted.append(text)
+                number += 1
+
+    senders = [threading.Thread(target=send, args=(name,)) for name in range(3)]
+    for each in senders:
+        each.start()
+    try:
+        for kills in range(1, 4):
+            while len(accepted) < 30 * kills:
+                time.sleep(0.005)
+            otlp.daemon.kill()
+            otlp.daemon.start()
+    finally:
+        done.set()
+        for each in senders:
+            each.join(PATIENCE_S)
+    otlp.daemon.kill()
+    assert set(accepted) <= set(otlp.messages())
+
+
 def test_a_stop_answers_and_leaves_no_directory_behind(otlp: Otlp, root: Path) -> None:
     before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("logengine-grpc-*"))
     otlp.start()

@@ -2,15 +2,16 @@
 
 import os
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner, Result
 
 from logengine.cli.config import command
-from logengine.daemon import config
 from logengine.daemon.config import load_config, parse_config, render_config
 from logengine.daemon.config_sections import (
     Config,
@@ -447,12 +448,36 @@ def test_a_stream_may_take_half_of_the_memory_unless_told_otherwise(said: str, s
 
 
 def test_a_protocol_whose_packages_are_missing_is_refused_in_one_line() -> None:
-    with (
-        patch.object(config, "find_spec", lambda name: None if name == "aiohttp" else object()),
-        pytest.raises(ConfigError) as error,
-    ):
-        parse_config(LISTEN + "protocol = 'otlp'", "file")
-    assert str(error.value) == (
-        "file: listen[0].protocol: 'otlp'; expected another one, or its packages: "
-        "pip install 'logengine[otlp]'"
-    )
+    for missing in ("aiohttp", "opentelemetry"):
+        with (
+            without_package(missing),
+            pytest.raises(ConfigError) as error,
+        ):
+            parse_config(LISTEN + "protocol = 'otlp'", "file")
+        assert str(error.value) == (
+            "file: listen[0].protocol: 'otlp'; expected another one, or its packages: "
+            "pip install 'logengine[otlp]'"
+        )
+
+
+@contextmanager
+def without_package(name: str) -> Iterator[None]:
+    """Nothing below `name` can be found, as if it were not installed."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(found: str, *_: object) -> None:
+            if found == name:
+                raise ModuleNotFoundError(found)
+
+    loaded = {each: sys.modules.pop(each) for each in list(sys.modules) if within(each, name)}
+    sys.meta_path.insert(0, Finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(Finder)
+        sys.modules.update(loaded)
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")

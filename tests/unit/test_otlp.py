@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -313,6 +314,32 @@ def test_a_record_that_is_too_large_is_refused_alone() -> None:
         assert decode(body, encoding, 100, ALL_MAX) == Records(b'{"message":"a"}\n{}\n', 1, 0)
         assert decode(body, encoding, 214, ALL_MAX).too_large == 0
         assert decode(body, encoding, 213, ALL_MAX).too_large == 1
+
+
+def test_a_record_or_resource_that_is_too_large_is_not_even_decoded() -> None:
+    request_ = ExportLogsServiceRequest()
+    of_resource = request_.resource_logs.add()
+    record = of_resource.scope_logs.add().log_records.add()
+    for _ in range(100):
+        record.attributes.add()
+    assert decode(request_.SerializeToString(), Encoding.PROTOBUF, 150, ALL_MAX).too_large == 1
+    assert decode(request_.SerializeToString(), Encoding.PROTOBUF, 200, ALL_MAX).too_large == 0
+    for _ in range(100):
+        of_resource.resource.attributes.add()
+    assert decode(request_.SerializeToString(), Encoding.PROTOBUF, 200, ALL_MAX).too_large == 1
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_other_threads_get_turns_however_the_values_are_shared_out(encoding: Encoding) -> None:
+    for said in (
+        request(*[{}] * 1000),
+        request({"body": value_of(list(range(5000)))}),
+        request({}, resource={str(number): number for number in range(5000)}),
+    ):
+        turns: list[None] = []
+        body = dict(bodies(said))[encoding]
+        decode(body, encoding, ALL_MAX, ALL_MAX, partial(turns.append, None))
+        assert len(turns) > 15
 
 
 def test_a_resource_that_many_records_repeat_takes_no_more_than_there_is_room_for() -> None:
