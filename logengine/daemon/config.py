@@ -9,6 +9,7 @@ import re
 import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -29,7 +30,7 @@ from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
-from logengine.socket_address import is_abstract
+from logengine.socket_address import is_abstract, tcp_address_of
 from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
@@ -148,6 +149,9 @@ def _with_what_follows(config: Config, said: Mapping[str, Any]) -> Config:
     if "max_pending_stream" not in said.get("limits", {}):
         share = min(limits.max_pending_stream, limits.max_pending // 2)
         limits = msgspec.structs.replace(limits, max_pending_stream=Size(share))
+    if "max_request" not in said.get("limits", {}):
+        share = min(limits.max_request, limits.max_pending // 8)
+        limits = msgspec.structs.replace(limits, max_request=Size(share))
     if "seal_small_after" not in said.get("compaction", {}):
         longer = Duration(SMALL_TIMES_LONGER * compaction.seal_after)
         compaction = msgspec.structs.replace(compaction, seal_small_after=longer)
@@ -276,6 +280,12 @@ def _size_rules(config: Config) -> Iterator[_Rule]:
     ):
         yield key, format_size(size), f"at most {format_size(most)}", size <= most
     yield (
+        "limits.max_request",
+        format_size(limits.max_request),
+        f"at most {format_size(pending // 4)} (a quarter of limits.max_pending)",
+        limits.max_request <= pending // 4,
+    )
+    yield (
         "limits.max_pending_stream",
         format_size(limits.max_pending_stream),
         f"at most {format_size(pending)} (limits.max_pending)",
@@ -330,20 +340,39 @@ def _rules(config: Config) -> Iterator[_Rule]:
         yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
-        key, path = f"listen[{number}].path", _normal(listen.path)
-        right = _is_absolute(listen.path) or _is_abstract_name(listen.path)
-        yield key, repr(listen.path), f"{_ABSOLUTE}, or @NAME of a socket of systemd", right
-        yield (
-            key,
-            repr(listen.path),
-            f"at most {_SOCKET_PATH_BYTES_MAX} bytes, the kernel's limit",
-            len(os.fsencode(listen.path)) <= _SOCKET_PATH_BYTES_MAX,
-        )
-        yield key, repr(listen.path), "a path that no other listener has", path not in seen
-        seen.add(path)
+        where = f"listen[{number}]"
+        yield from _address_rules(where, listen) if listen.address else _path_rules(where, listen)
+        kind, expected = ("address", "an address") if listen.address else ("path", "a path")
+        expected += " that no other listener has"
+        right = _normal(listen.where) not in seen
+        yield f"{where}.{kind}", repr(listen.where), expected, right
+        seen.add(_normal(listen.where))
         right = is_stream_name(listen.stream)
         yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
         yield from _protocol_rules(f"listen[{number}]", listen)
+
+
+def _path_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
+    key = f"{where}.path"
+    yield key, "missing", f"{_ABSOLUTE}; or an address", listen.path != ""
+    right = _is_absolute(listen.path) or _is_abstract_name(listen.path)
+    yield key, repr(listen.path), f"{_ABSOLUTE}, or @NAME of a socket of systemd", right
+    yield (
+        key,
+        repr(listen.path),
+        f"at most {_SOCKET_PATH_BYTES_MAX} bytes, the kernel's limit",
+        len(os.fsencode(listen.path)) <= _SOCKET_PATH_BYTES_MAX,
+    )
+
+
+def _address_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
+    key = f"{where}.address"
+    yield key, repr(listen.address), "none besides a path", not listen.path
+    expected = 'an IP address and a port, such as "127.0.0.1:4318"'
+    yield key, repr(listen.address), expected, tcp_address_of(listen.address) is not None
+    over_tcp = [name for name, protocol in protocols().items() if protocol.is_over_tcp]
+    expected = f"a path: only {' and '.join(over_tcp)} may have an address"
+    yield key, repr(listen.address), expected, listen.protocol in over_tcp
 
 
 def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
@@ -356,6 +385,16 @@ def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
         why = f"{protocol.name} {_WHY_NOT[listen.type]}: {listen.type} is not for it"
         right = listen.type in protocol.transports
         yield f"{where}.type", repr(listen.type), f"{expected} ({why})", right
+        expected = f"another one, or its packages: pip install 'logengine[{protocol.extra}]'"
+        right = all(map(_is_installed, protocol.packages))
+        yield f"{where}.protocol", repr(listen.protocol), expected, right
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
 
 
 def _quotas(config: Config) -> Iterator[tuple[str, QuotaConfig]]:

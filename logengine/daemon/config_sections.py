@@ -22,13 +22,19 @@ class Mode(int):
 
 
 class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[[listen]]`: one socket."""
+    """`[[listen]]`: one socket: a Unix socket at `path`, or one of TCP at `address`."""
 
-    path: str
+    path: str = ""
+    address: str = ""
     protocol: str = DEFAULT_PROTOCOL
     type: Transport = "stream"
     stream: str = "default"
     mode: Mode = Mode(0o666)
+
+    @property
+    def where(self) -> str:
+        """The path or the address, whichever it has."""
+        return self.path or self.address
 
 
 class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

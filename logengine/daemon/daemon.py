@@ -77,7 +77,7 @@ async def serve(
             service = Service(config, environ, store, compacting, sign, tasks)
             await service.begin(sockets)
             gc.freeze()  # objects that live as long as the process need no further collection
-            log.info("listening", sockets=[each.config.path for each in sockets])
+            log.info("listening", sockets=[each.config.where for each in sockets])
             notify("READY=1\nSTATUS=Serving", environ)
             log.info("stopping", signal=(await stopping).name)
             notify("STOPPING=1\nSTATUS=Committing what was received", environ)

@@ -11,6 +11,7 @@ import structlog
 from logengine.daemon.config_sections import Config
 from logengine.errors import ConfigError
 from logengine.intake.waiting_room import GUESTS_MAX
+from logengine.protocols.registry import protocols
 
 log = structlog.get_logger()
 
@@ -21,6 +22,8 @@ OPEN_FILES_MIN = 64
 _OWN = 56
 _OF_A_COMMIT_THREAD = 2
 _CONNECTIONS_PER_GUEST = 8
+# A connection that is passed on to gRPC has two more, inside of the process.
+_FILES_PER_CONNECTION, _FILES_PER_GRPC_CONNECTION = 1, 3
 
 
 def allow_open_files(config: Config) -> None:
@@ -28,7 +31,8 @@ def allow_open_files(config: Config) -> None:
 
     Raises `ConfigError` if that is too few to serve anybody.
     """
-    wanted = _own_files(config) + config.limits.max_connections + GUESTS_MAX
+    of_connections = _files_per_connection(config) * config.limits.max_connections
+    wanted = _own_files(config) + of_connections + GUESTS_MAX
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
@@ -50,7 +54,7 @@ def connections_and_guests(config: Config) -> tuple[int, int]:
         return configured, GUESTS_MAX
     room = limit - min(_own_files(config), limit // 2)
     guests = min(GUESTS_MAX, room // _CONNECTIONS_PER_GUEST)
-    connections = room - guests
+    connections = (room - guests) // _files_per_connection(config)
     if connections < configured:
         log.warning(
             "max_connections_lowered",
@@ -63,3 +67,8 @@ def connections_and_guests(config: Config) -> tuple[int, int]:
 
 def _own_files(config: Config) -> int:
     return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen)
+
+
+def _files_per_connection(config: Config) -> int:
+    served = {protocols()[listen.protocol].served_by for listen in config.listen}
+    return _FILES_PER_GRPC_CONNECTION if "grpc" in served else _FILES_PER_CONNECTION

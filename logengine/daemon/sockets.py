@@ -11,7 +11,7 @@ import structlog
 from logengine.daemon.config_sections import Config, ListenConfig
 from logengine.daemon.systemd import passed_listeners
 from logengine.errors import ConfigError
-from logengine.intake.listeners import bind_listener, is_of
+from logengine.intake.listeners import bind_listener, bind_tcp_listener, is_of
 from logengine.socket_address import is_abstract, name_of, one_spelling
 
 log = structlog.get_logger()
@@ -28,8 +28,8 @@ class Listening:
         self.listener = listener
         self.config = config
         self.inherited = inherited
-        self.path = Path(config.path)
-        self._is_abstract = is_abstract(config.path)
+        self.path = Path(config.where)
+        self._has_no_file = is_abstract(config.path) or not config.path
         self._identity = _identity(self.path)
 
     @property
@@ -39,7 +39,7 @@ class Listening:
         An open socket keeps the inode of its file. Once it is closed, the file of the next daemon
         may get the same number.
         """
-        if self._is_abstract:
+        if self._has_no_file:
             return True
         if self._identity is None:
             return self.inherited  # systemd may see a file that this process cannot see
@@ -60,7 +60,7 @@ class Listening:
 
         While the socket is open, no other daemon takes its path. A failure does not abort the stop.
         """
-        if self.inherited or not self.is_named:
+        if self.inherited or self._has_no_file or not self.is_named:
             return
         self._identity = None  # from now on, the path is the next daemon's
         try:
@@ -88,14 +88,14 @@ def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Liste
     sockets: list[Listening] = []
     try:
         for listen in config.listen:
-            inherited = passed.pop(one_spelling(listen.path), None)
+            inherited = passed.pop(one_spelling(listen.path), None) if listen.path else None
             if inherited is None and is_abstract(listen.path):
                 raise ConfigError(
                     f"systemd passed no socket {listen.path}; the daemon does not create an "
                     "abstract socket itself, since anybody could connect to it: add "
                     f"ListenStream={listen.path} to the socket unit, or use a path"
                 )
-            listener = inherited or bind_listener(Path(listen.path), listen.mode, listen.type)
+            listener = inherited or _bound(listen)
             sockets.append(Listening(listener, listen, inherited=inherited is not None))
             if not is_of(listener, listen.type):
                 raise ConfigError(
@@ -113,6 +113,12 @@ def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Liste
         remove_paths(sockets)
         for each in sockets:
             each.listener.close()
+
+
+def _bound(listen: ListenConfig) -> socket.socket:
+    if listen.address:
+        return bind_tcp_listener(listen.address)
+    return bind_listener(Path(listen.path), listen.mode, listen.type)
 
 
 def remove_paths(sockets: list[Listening]) -> None:

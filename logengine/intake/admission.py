@@ -125,6 +125,10 @@ class Admission:
             return None
         return Room(*self._quotas.room(reader)) if self._quotas.are_set else UNLIMITED
 
+    def tokens_in_s(self, reader: Reader) -> float:
+        """Returns after how many seconds `reader` has tokens of its blocking quotas; 0 for now."""
+        return self._quotas.wait_s(reader)
+
     def may_read_opening(self, reader: Reader, opening: Opening) -> bool:
         """Whether the first record of a new sender, and only that, may be read.
 

@@ -71,6 +71,10 @@ class Arrivals:
             self._now = datetime.fromtimestamp(self._clock_ns() // 1_000_000_000, LOCAL_ZONE)
         return self._now
 
+    def read_clock(self) -> None:
+        """Lets what follows have the time of now, though it is not read in a turn of the poller."""
+        self._timestamp_turn = self._now_turn = -1
+
     def stamp(self, sender: QuotaSender, peer_fields: bytes, chunk: bytes) -> Arrived:
         """Stamps `chunk`, complete lines of one sender. Returns those that the quotas let pass."""
         timestamp = self.timestamp()
@@ -93,8 +97,8 @@ class Arrivals:
         """Commits everything queued as soon as possible, because a sender asked for it."""
         self._committer.commit_now()
 
-    def refuse(self, sender: QuotaSender, peer: Peer, limit: int) -> None:
-        """Counts and logs a record that is longer than `limit` bytes and was discarded."""
+    def refuse(self, sender: QuotaSender, peer: Peer, limit: int, records: int = 1) -> None:
+        """Counts and logs records that are longer than `limit` bytes and were discarded."""
         log.warning(
             "record_too_large",
             stream=sender.stream,
@@ -102,9 +106,10 @@ class Arrivals:
             pid=peer.pid,
             uid=peer.uid,
             comm=peer.comm,
+            **({"records": records} if records > 1 else {}),
         )
-        self.refused += 1
-        self._quotas.charge(sender, 1, limit)
+        self.refused += records
+        self._quotas.charge(sender, records, records * limit)
 
     def refuse_file(self, sender: QuotaSender, peer: Peer, reason: str) -> None:
         """Counts and logs a datagram whose content was to come in a file that is not read."""

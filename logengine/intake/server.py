@@ -11,12 +11,12 @@ import structlog
 
 from logengine.format.record import Peer, envelope, peer_fields, stamp
 from logengine.format.timestamp import format_timestamp
-from logengine.intake.admission import Admission
+from logengine.intake.admission import Admission, Reader
 from logengine.intake.arrivals import Arrivals
 from logengine.intake.chunks import Chunks
 from logengine.intake.connection import Connection
 from logengine.intake.context import IntakeContext
-from logengine.intake.credentials import uid_of
+from logengine.intake.credentials import OVERFLOW_UID, uid_of
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.hello_timeout import HelloTimeout
 from logengine.intake.listeners import Listeners
@@ -24,7 +24,9 @@ from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
 from logengine.intake.quota import Quotas, QuotasConfig
 from logengine.intake.quota_gate import QuotaGate
-from logengine.intake.seats import Seats
+from logengine.intake.request_servers import RequestServers
+from logengine.intake.requests import REQUESTS_MAX, RequestConnection
+from logengine.intake.seats import Occupant, Seats
 from logengine.intake.shares import Rule, Shares
 from logengine.intake.space_shares import SpaceShares
 from logengine.intake.stream_names import StreamNames
@@ -137,7 +139,22 @@ class Server:
             self._status,
         )
         self._listeners = Listeners(self._receive, self._waiting_room.room_in_s)
+        self._tasks = tasks
+        self._request_servers = RequestServers(
+            self._surroundings,
+            limits,
+            Shares(
+                Rule.of(
+                    REQUESTS_MAX,
+                    reserved_percent=limits.reserved_percent,
+                    uid_percent=limits.uid_percent,
+                ),
+                privileged,
+            ),
+            tasks,
+        )
         self._connections: set[Connection] = set()
+        self._request_connections: set[RequestConnection] = set()
         self._datagram_sockets: set[DatagramSocket] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -145,7 +162,7 @@ class Server:
     @property
     def connections(self) -> int:
         """How many senders are connected."""
-        return len(self._connections)
+        return len(self._connections) + len(self._request_connections)
 
     @property
     def totals(self) -> ServerTotals:
@@ -167,6 +184,8 @@ class Server:
         daemon.
         """
         self._stream_names.keep(stream)
+        if protocol.served_by != "connection":
+            self._request_servers.prepare(protocol.served_by)
         if transport == "stream":
             self._listeners.add(listener, stream, protocol, inherited=inherited)
             return
@@ -212,6 +231,7 @@ class Server:
         for guest in self._waiting_room.take_all():
             self._take(guest)  # it may have sent records already
         self._quotas.keep_nobody_waiting()
+        self._request_servers.stop()
         for each in self._open():
             each.stop()
         await self._all_closed.wait()
@@ -223,6 +243,7 @@ class Server:
         self._waiting_room.close()
         for each in self._open():
             each.close()
+        self._request_servers.close()
         self._hello_timeout.close()
         if self._guests_timer is not None:
             self._guests_timer.cancel()
@@ -232,7 +253,9 @@ class Server:
 
     def _receive(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:
         """Serves an accepted connection, in place of another one if necessary, or lets it wait."""
-        guest = Guest(accepted, uid_of(accepted), stream, protocol, self._loop.time())
+        # Over TCP nothing is known of a sender.
+        uid = uid_of(accepted) if accepted.family == socket.AF_UNIX else OVERFLOW_UID
+        guest = Guest(accepted, uid, stream, protocol, self._loop.time())
         if self._seats.has_room(guest.uid):
             self._take(guest)
             return
@@ -266,6 +289,9 @@ class Server:
 
     def _take(self, guest: Guest) -> None:
         """Starts serving a connection."""
+        if guest.protocol.served_by != "connection":
+            self._take_requests(guest)
+            return
         connection = Connection(
             self._surroundings, guest.connection, guest.stream, guest.protocol, self._closed
         )
@@ -275,29 +301,46 @@ class Server:
         self._connections_taken += 1
         connection.resume()
 
+    def _take_requests(self, guest: Guest) -> None:
+        connection = self._request_servers.connection(guest, self._requests_closed)
+        self._seats.add(connection, guest.uid, self._loop.time())
+        self._request_connections.add(connection)
+        self._all_closed.clear()
+        self._connections_taken += 1
+        self._tasks.create_task(connection.run())
+
     def _closed(self, connection: Connection) -> None:
         """Removes a closed connection."""
         self._connections.discard(connection)
-        self._seats.remove(connection)
         self._hello_timeout.ends(connection)
         self._stream_names.give_back(connection)
         self.producers.forget(connection)
+        self._has_left(connection, connection)
+
+    def _requests_closed(self, connection: RequestConnection) -> None:
+        self._request_connections.discard(connection)
+        self._hello_timeout.ends(connection)
+        self._has_left(connection, connection.sender)
+
+    def _has_left(self, occupant: Occupant, reader: Reader) -> None:
+        """Lets others in for a connection that has ended."""
+        self._seats.remove(occupant)
         while (guest := self._waiting_room.take()) is not None:
             self._take(guest)
         self._note_if_all_closed()
         self._listeners.accept_again()
-        self.admission.forget(connection)
+        self.admission.forget(reader)
 
     def _datagrams_closed(self, datagrams: DatagramSocket) -> None:
         self._datagram_sockets.discard(datagrams)
         self._note_if_all_closed()
         self.admission.forget(datagrams)
 
-    def _open(self) -> list[Connection | DatagramSocket]:
-        return [*self._connections, *self._datagram_sockets]
+    def _open(self) -> list[Connection | RequestConnection | DatagramSocket]:
+        return [*self._connections, *self._request_connections, *self._datagram_sockets]
 
     def _note_if_all_closed(self) -> None:
-        if not (self._connections or self._datagram_sockets):
+        if not (self._connections or self._request_connections or self._datagram_sockets):
             self._all_closed.set()
 
     def _write(self, stream: str, record: bytes) -> None:
@@ -323,7 +366,7 @@ class Server:
             data=str(self._store.path),
             uptime_s=round(self._loop.time() - self._started_s, 1),
             streams=self._store.streams,
-            connections=len(self._connections),
+            connections=self.connections,
             max_connections=self._limits.max_connections,
             waiting_senders=self.admission.paused + len(self._waiting_room),
             pending_bytes=self.admission.pending_bytes,

@@ -2,7 +2,10 @@
 
 import os
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -313,6 +316,34 @@ PATH_108 = "/" + "a" * 107
             "[stream.app.retention]\nmax_age = 5",
             "stream.app.retention.max_age: 5; expected a duration such as",
         ),
+        (
+            "[[listen]]\nprotocol = 'otlp'",
+            "listen[0].path: missing; expected an absolute path without NUL; or an address",
+        ),
+        (
+            "[[listen]]\nprotocol = 'otlp'\naddress = 'localhost:4318'",
+            "listen[0].address: 'localhost:4318'; expected an IP address and a port, such as",
+        ),
+        (
+            "[[listen]]\nprotocol = 'otlp'\naddress = '127.0.0.1:65536'",
+            "listen[0].address: '127.0.0.1:65536'; expected an IP address and a port",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:4318'",
+            "listen[0].address: '127.0.0.1:4318'; expected a path: only otlp and otlp-grpc may",
+        ),
+        (
+            LISTEN + "address = '127.0.0.1:4318'\nprotocol = 'otlp'",
+            "listen[0].address: '127.0.0.1:4318'; expected none besides a path",
+        ),
+        (
+            ("[[listen]]\nprotocol = 'otlp'\naddress = '[::1]:4318'\n" * 2),
+            "listen[1].address: '[::1]:4318'; expected an address that no other listener has",
+        ),
+        (
+            "[limits]\nmax_request = '17MiB'",
+            "limits.max_request: 17MiB; expected at most 16MiB (a quarter of limits.max_pending)",
+        ),
         # TOML
         ("a = 1\nb = ?\n", "not TOML: Invalid value (at line 2, column 5)"),
         ("a = " + "1" * 5000, "not TOML: "),
@@ -414,3 +445,39 @@ def test_small_streams_wait_longer_to_be_sealed_unless_told_otherwise(
 def test_a_stream_may_take_half_of_the_memory_unless_told_otherwise(said: str, share: int) -> None:
     config = parse_config(f"[limits]\nmax_pending = '{said}'", "f")
     assert config.limits.max_pending_stream == share * 1024 * 1024
+
+
+def test_a_protocol_whose_packages_are_missing_is_refused_in_one_line() -> None:
+    for missing in ("aiohttp", "opentelemetry"):
+        with (
+            without_package(missing),
+            pytest.raises(ConfigError) as error,
+        ):
+            parse_config(LISTEN + "protocol = 'otlp'", "file")
+        assert str(error.value) == (
+            "file: listen[0].protocol: 'otlp'; expected another one, or its packages: "
+            "pip install 'logengine[otlp]'"
+        )
+
+
+@contextmanager
+def without_package(name: str) -> Iterator[None]:
+    """Nothing below `name` can be found, as if it were not installed."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(found: str, *_: object) -> None:
+            if found == name:
+                raise ModuleNotFoundError(found)
+
+    loaded = {each: sys.modules.pop(each) for each in list(sys.modules) if within(each, name)}
+    sys.meta_path.insert(0, Finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(Finder)
+        sys.modules.update(loaded)
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
