@@ -21,6 +21,7 @@ OPEN_FILES_MIN = 64
 _OWN = 56
 _OF_A_COMMIT_THREAD = 2
 _CONNECTIONS_PER_GUEST = 8
+_FOLLOWED_MAX = 8192
 
 
 def allow_open_files(config: Config) -> None:
@@ -28,7 +29,8 @@ def allow_open_files(config: Config) -> None:
 
     Raises `ConfigError` if that is too few to serve anybody.
     """
-    wanted = _own_files(config) + config.limits.max_connections + GUESTS_MAX
+    followed = _FOLLOWED_MAX if config.file else 0
+    wanted = _own_files(config) + followed + config.limits.max_connections + GUESTS_MAX
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
@@ -61,5 +63,14 @@ def connections_and_guests(config: Config) -> tuple[int, int]:
     return min(connections, configured), guests
 
 
+def followed_files_max(config: Config) -> int:
+    """Returns how many followed files may be open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not config.file or limit == resource.RLIM_INFINITY:
+        return _FOLLOWED_MAX
+    return min(_FOLLOWED_MAX, limit // 4)
+
+
 def _own_files(config: Config) -> int:
-    return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen)
+    followed = followed_files_max(config) if config.file else 0
+    return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen) + followed
