@@ -25,6 +25,8 @@ from logengine.resume.rotation import COMPRESSIONS
 _FS_IOC_GETVERSION = 0x80087601 if struct.calcsize("l") == 8 else 0x80047601  # noqa: PLR2004
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _STANDARD_ERROR = 2
+_NULS_READ_BYTES = 1024 * 1024
+_NULS_BYTES_MAX = 256 * 1024 * 1024
 
 
 class Content:
@@ -95,11 +97,23 @@ class Content:
             raise OSError(errno.EIO, f"it is cut off: {error}", self.path) from None
         return self._held[:size]
 
-    def data_from(self, position: int) -> int:
-        """Returns where there is data from `position` on: after a hole in the file."""
-        if self._file is None:
-            with contextlib.suppress(OSError):
-                return os.lseek(self._descriptor, position, os.SEEK_DATA)
+    def end_of_nuls(self, position: int) -> int:
+        """Returns a place from `position` on up to which there are only NULs, the last one known.
+
+        Returns `position` if nothing else follows: a program may have made room for its lines.
+        """
+        if self.is_compressed:
+            return position
+        place = position
+        with contextlib.suppress(OSError):
+            place = os.lseek(self._descriptor, position, os.SEEK_DATA)
+        while place - position < _NULS_BYTES_MAX:
+            data = self.read(place, _NULS_READ_BYTES)
+            if data.strip(b"\0"):
+                return place + len(data) - len(data.lstrip(b"\0"))
+            if not data:
+                break
+            place += len(data)
         return position
 
     def close(self) -> None:

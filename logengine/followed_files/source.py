@@ -144,9 +144,8 @@ class Source:
         while True:
             data = self.content.read(self.position, window)
             is_all = len(data) < window
-            if data.startswith(b"\0") and not data.strip(b"\0"):
-                # A hole: the file was truncated while a program had it open without O_APPEND.
-                after = self.content.data_from(self.position)
+            if not is_all and data.startswith(b"\0") and not data.strip(b"\0"):
+                after = self.content.end_of_nuls(self.position)
                 if after > self.position:
                     self.position, self._is_cut = after, False
                     continue

@@ -12,7 +12,7 @@ for the start of a record, further lines belong to the record of the line before
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
@@ -26,6 +26,9 @@ from logengine.format.json_object import object_fields
 from logengine.format.record import BLANK, between_characters, readable_text
 from logengine.format.text_time import leading_time
 
+# So many NULs at the start of a line are a hole: the file was truncated while a program had it open
+# without O_APPEND. Fewer are what a power cut left, and the record has their number.
+_HOLE_BYTES_MIN = 512
 _CRI = re.compile(rb"(\S+) (stdout|stderr) ([PF])(?::\S*)? ?")
 _CONVERT: dict[FileFormat, Callable[[bytes, datetime], bytes]] = {
     "auto": recognized_line,
@@ -89,39 +92,65 @@ def convert(
 
     `now` is for times without a year. O(bytes).
     """
+    if data.startswith(b"\0") and not is_cut:
+        text = data.lstrip(b"\0")
+        if not text:
+            # Perhaps room for lines that are still to be written.
+            return Converted(b"", len(data) if ending is Ending.NOTHING else 0)
+        hole_bytes = len(data) - len(text)
+        if hole_bytes >= min(_HOLE_BYTES_MIN, rules.max_line):
+            found = convert(text, rules, now, ending)
+            return Converted(found.lines, hole_bytes + found.size if found.size else 0)
+    added = b"\n" if ending is Ending.NOTHING and not data.endswith(b"\n") else b""
+    lines = (data + added).split(b"\n")
+    rest = lines.pop()
     is_full = len(data) >= rules.window_bytes
-    stop = data.rfind(b"\n") + 1
-    if ending is Ending.NOTHING and stop < len(data):
-        data += b"\n"
-        added, stop = 1, len(data)
-    else:
-        added = 0
-    lines = data[:stop].split(b"\n")
-    lines.pop()
     if rules.joins:
-        joiner = _Joiner(rules, now)
-        place = 0
-        for line in lines:
-            place += len(line) + 1
-            joiner.add(line, place)
-        if ending is not Ending.MORE or (is_full and not joiner.complete_bytes):
-            joiner.close_all(place)
-        records, size = joiner.complete_records(), joiner.complete_bytes
+        found = _joined(lines, rules, now, is_last=ending is not Ending.MORE, is_full=is_full)
     else:
-        convert_line = _CONVERT[rules.format]
-        records = []
-        for number, line in enumerate(lines):
-            if len(line) > rules.max_line or (is_cut and not number):
-                records += _pieces(line, rules.max_line)
-            elif line.strip(BLANK):
-                records.append(convert_line(line, now))
-        size = stop
-    if not size and len(data) > rules.max_line + 1 and (is_full or not rules.joins):
-        # One byte more, because a carriage return before the newline is not part of the line.
-        size = between_characters(data[: rules.max_line + 1], rules.max_line)
-        records = [_piece(data[:size])]
-        added = 0
-    return Converted(b"".join(record + b"\n" for record in records), max(0, size - added))
+        found = _separate(lines, rules, now, is_cut=is_cut)
+    if found.size:
+        return Converted(found.lines, found.size - len(added))
+    # One byte more, because a carriage return before the newline is not part of the line.
+    if len(rest) > rules.max_line + 1 and (is_full or not rules.joins):
+        size = between_characters(rest[: rules.max_line + 1], rules.max_line)
+        return Converted(_piece(rest[:size]) + b"\n", size)
+    return Converted(b"", 0)
+
+
+def _separate(
+    lines: Sequence[bytes], rules: TextRules, now: datetime, *, is_cut: bool
+) -> Converted:
+    """Returns a record of each line; `is_cut`: the first one is the rest of a line."""
+    convert_line = _CONVERT[rules.format]
+    records: list[bytes] = []
+    for number, line in enumerate(lines):
+        if len(line) > rules.max_line or (is_cut and not number):
+            records += _pieces(line, rules.max_line)
+        elif line.strip(BLANK):
+            records.append(convert_line(line, now))
+    return Converted(_as_lines(records), sum(map(len, lines)) + len(lines))
+
+
+def _joined(
+    lines: Sequence[bytes], rules: TextRules, now: datetime, *, is_last: bool, is_full: bool
+) -> Converted:
+    """Returns the records that several lines may have; `is_last`: no further lines belong to them.
+
+    `is_full`: there is no room for more lines.
+    """
+    joiner = _Joiner(rules, now)
+    place = 0
+    for line in lines:
+        place += len(line) + 1
+        joiner.add(line, place)
+    if is_last or (is_full and not joiner.complete_bytes):
+        joiner.close_all(place)
+    return Converted(_as_lines(joiner.complete_records()), joiner.complete_bytes)
+
+
+def _as_lines(records: Sequence[bytes]) -> bytes:
+    return b"".join(record + b"\n" for record in records)
 
 
 def _pieces(line: bytes, max_line: int) -> Iterator[bytes]:

@@ -135,7 +135,8 @@ def advance(
     if not advanced:
         return known
     numbers = {each: number for each, number in known.items() if each not in advanced}
-    numbers |= {each: advanced[each] for each in advanced if not _is_given_up(each, advanced)}
+    numbers |= advanced
+    _give_up_files(numbers, advanced)
     new = [each for each in advanced if not (each in known or is_followed_file(each))]
     if not new:
         return numbers
@@ -158,8 +159,10 @@ def advance(
     return numbers
 
 
-def _is_given_up(producer: Producer, advanced: Numbers) -> bool:
-    return not advanced[producer] and is_followed_file(producer)
+def _give_up_files(numbers: dict[Producer, int], advanced: Numbers) -> None:
+    for each, number in advanced.items():
+        if not number and is_followed_file(each):
+            del numbers[each]
 
 
 def _forget_old_chunks(numbers: dict[Producer, int], uid: int | None) -> None:
