@@ -118,7 +118,7 @@ class FollowedFiles:
         self._names: dict[str, dict[str, None]] = {}  # of files, in each stream's headers
         self._under_way: dict[Source, int] = {}  # bytes that are not durable yet
         self._again: set[Source] = set()  # to be looked at before the next look at all of them
-        self._fresh: set[int] = set()  # patterns of which no file is known, at their first survey
+        self._fresh: set[int] = set()  # at the first survey: all patterns
         self._survey_due_s = self._look_due_s = self._look_anyway_s = 0.0
         self._has_work = False  # without waiting for anything
         self._has_changed = False  # something, since the last look at all files
@@ -197,6 +197,8 @@ class FollowedFiles:
         if not self._store.is_open:
             return False
         self._close_all()
+        if self._generation == -1:
+            self._fresh = set(range(len(self._rules)))
         self._generation = self._store.generation
         self._not_recovered = set(self._store.not_recovered())
         self._stored, self._names = {}, {}
@@ -207,7 +209,6 @@ class FollowedFiles:
                     its = self._stored.setdefault(identity.path_hash, {})
                     # A path whose stream was changed has records in both.
                     its[identity] = max(number, its.get(identity, 0))
-        self._fresh = set(range(len(self._rules)))
         self._survey_due_s = 0.0
         return True
 
@@ -518,18 +519,33 @@ class FollowedFiles:
         return size_bytes >= _UNDER_WAY_BYTES_MAX
 
     def _has_room_for_name(self, path: _Path, source: Source) -> bool:
-        """Whether the stream can remember the file; forgets one that no path has, if need be."""
+        """Whether the stream can remember the file; forgets another one if need be."""
         names = self._names.setdefault(path.stream, {})
         assert source.identity is not None
         if source.identity.name in names or len(names) < FILES_PER_STREAM_MAX:
             return True
+        spare = self._spare_name(path.stream)
+        if spare is not None:
+            self._forget_name(path.stream, spare)
+        return spare is not None
+
+    def _spare_name(self, stream: str) -> str | None:
+        """Returns a name that a stream may forget: of a path that is gone, or an old generation.
+
+        What is older than a known generation is never read, so it need not be known itself.
+        """
         followed = {path_hash(each) for each in self._paths}
-        for name in names:
+        for name in self._names[stream]:
             identity = parse_name(name)
             if identity is None or identity.path_hash not in followed:
-                self._forget_name(path.stream, name)
-                return True
-        return False
+                return name
+        for path in self._paths.values():
+            in_use = {source.identity for source in path.sources}
+            for identity in list(path.known)[:-1]:
+                if identity not in in_use and identity.name in self._names[stream]:
+                    del path.known[identity]
+                    return identity.name
+        return None
 
     def _forget(self, path: _Path, identities: Sequence[Identity]) -> None:
         """Has the segments forget files of a path that will not be seen again."""

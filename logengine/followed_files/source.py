@@ -11,10 +11,11 @@ from logengine.followed_files.text import Ending, TextRules, convert
 
 _READ_BYTES = 128 * 1024
 # A file that was rotated gets its last lines until its program opens the new one. Only after so
-# long without any is a last line without a newline taken for complete, and after so much longer
-# is the file closed.
+# long without any is a last line without a newline taken for complete, and only after so long is
+# the file closed; one that was removed sooner, because it takes space.
 _GRACE_S = 5.0
 _CLOSE_AFTER_S = 60.0
+_CLOSE_REMOVED_AFTER_S = 10.0
 _LAST_LINE_BYTES = 64 * 1024
 
 
@@ -131,8 +132,8 @@ class Source:
             return self._has_ended or (
                 not self.content.is_compressed and self.position >= self.size
             )
-        is_quiet = now_s - self._changed_s >= _CLOSE_AFTER_S
-        return is_quiet and self.position >= self.size
+        close_after_s = _CLOSE_REMOVED_AFTER_S if self.is_gone else _CLOSE_AFTER_S
+        return now_s - self._changed_s >= close_after_s and self.position >= self.size
 
     def read(self, now: datetime, now_s: float) -> Reading:
         """Reads on. `now` is for times without a year, `now_s` by the loop's clock.

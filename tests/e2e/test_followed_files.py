@@ -38,6 +38,7 @@ class Followed:
 
     def positions(self, stream: str = "app") -> list[int]:
         """How many bytes of each file are stored, by the newest segment."""
+        eventually(lambda: self.daemon.segments(stream), "a segment")
         with self.daemon.segments(stream)[-1].open("rb") as segment:
             header = json.loads(segment.readline())
         return list(header.get("producers_of", {}).get(str(os.geteuid()), {}).values())
@@ -176,6 +177,23 @@ def test_the_status_has_each_file(follow: Callable[..., Followed]) -> None:
         (str(other), 4, 4),
     }
     assert b"2 files" in files.daemon.cli("status").stdout
+
+
+def test_a_file_that_was_removed_is_forgotten_once_it_is_read(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow("stream = 'all'")
+    files.append(b"one\n")
+    other = files.logs / "other.log"
+    other.write_bytes(b"two\n")
+    files.daemon.start()
+    eventually(lambda: len(files.positions("all")) == 2, "both positions")
+    with other.open("ab") as file:
+        other.unlink()
+        file.write(b"three, to a file that was removed\n")
+    eventually(lambda: len(files.messages("all")) == 3, "the last line")
+    eventually(lambda: len(files.positions("all")) == 1, "one position")
+    assert len(files.status()) == 1
 
 
 def test_a_file_goes_on_where_it_was_when_its_stream_is_changed(
