@@ -214,7 +214,9 @@ class FollowedFiles:
 
     async def _survey(self) -> None:
         followed = [(each.path, each.pattern) for each in self._paths.values()]
-        found: Survey = await self._in_thread(survey, [rule.path for rule in self._rules], followed)
+        found: Survey = await self._in_thread(
+            survey, [rule.path for rule in self._rules], followed, self._is_stored
+        )
         self._survey_due_s = self._loop.time() + _SURVEY_EVERY_S
         self._changes.watch(found.directories)
         self._changed_ns = found.changed_ns
@@ -234,6 +236,10 @@ class FollowedFiles:
         for path in list(self._paths.values()):
             if path.path not in there:
                 self._note_missing(path)
+
+    def _is_stored(self, path: str) -> bool:
+        """Whether something of a path is stored. Runs in the thread, which changes nothing."""
+        return bool(self._stored.get(path_hash(path)))
 
     def _begin(self, family: Family) -> _Path:
         rule = self._rules[family.pattern]

@@ -3,7 +3,7 @@
 import contextlib
 import glob
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from logengine.resume.rotation import COMPRESSIONS, rotated_from, rotated_names
@@ -47,10 +47,15 @@ def changed_ns(directories: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def survey(patterns: Sequence[str], followed: Sequence[tuple[str, int]]) -> Survey:
+def survey(
+    patterns: Sequence[str],
+    followed: Sequence[tuple[str, int]],
+    is_stored: Callable[[str], bool] = lambda _: False,
+) -> Survey:
     """Returns the files of `patterns`, and of the paths that are `followed` with their pattern.
 
-    A path has the first pattern that matches it. Blocks.
+    A path has the first pattern that matches it. A path of which something `is_stored` has its
+    generations also while it does not exist itself. Blocks.
     """
     wanted: dict[str, int] = {}
     directories: dict[str, tuple[int, int]] = {}
@@ -68,14 +73,10 @@ def survey(patterns: Sequence[str], followed: Sequence[tuple[str, int]]) -> Surv
     for path, number in (dict(followed) | wanted).items():
         directory, name = os.path.split(path)
         by_directory.setdefault(directory, {})[name] = number
-    known: dict[str, set[str]] = {}
-    for path, _ in followed:
-        directory, name = os.path.split(path)
-        known.setdefault(directory, set()).add(name)
     families: list[Family] = []
     for directory, names in by_directory.items():
         if directory in directories:
-            families += _families(directory, names, known.get(directory, ()))
+            families += _families(directory, names, is_stored)
     return Survey(families, directories, changed)
 
 
@@ -85,20 +86,26 @@ def _note_directory(path: str, directories: dict[str, tuple[int, int]]) -> None:
         directories[path] = (found.st_dev, found.st_ino)
 
 
-def _families(directory: str, wanted: dict[str, int], known: Collection[str]) -> list[Family]:
+def _families(
+    directory: str, matched: Mapping[str, int], is_stored: Callable[[str], bool]
+) -> list[Family]:
     try:
         with os.scandir(directory) as entries:
-            inodes = {entry.name: entry.inode() for entry in entries}
+            inodes = {each.name: each.inode() for each in entries if not _is_directory(each)}
     except OSError:
         return []
     older: dict[str, list[str]] = {}
+    wanted = dict(matched)
     for name in inodes:
         for base in rotated_from(name):
             older.setdefault(base, []).append(name)
+            # Its file may be between two names, and must not be taken for another one meanwhile.
+            if name in matched and base not in wanted and is_stored(os.path.join(directory, base)):
+                wanted[base] = matched[name]
     families = []
     for name, pattern in wanted.items():
         is_compressed = os.path.splitext(name)[1] in COMPRESSIONS
-        if is_compressed or any(each in inodes or each in known for each in rotated_from(name)):
+        if is_compressed or any(each in wanted for each in rotated_from(name)):
             continue
         rotated = [each.name for each in rotated_names(name, older.get(name, ()))]
         rotated = rotated[:_GENERATIONS_MAX]
@@ -113,3 +120,7 @@ def _families(directory: str, wanted: dict[str, int], known: Collection[str]) ->
             )
         )
     return families
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)

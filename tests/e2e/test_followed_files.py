@@ -211,6 +211,22 @@ def test_a_file_goes_on_where_it_was_when_its_stream_is_changed(
     files.has("one", stream="before")
 
 
+def test_a_rotated_file_is_not_read_again_while_its_path_does_not_exist(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow("stream = 'all'", name="app*")
+    files.append(b"one\n")
+    files.daemon.start()
+    files.has("one", stream="all")
+    files.daemon.kill()
+    files.append(b"two\n")
+    files.log.rename(files.logs / "app.log.1")
+    files.daemon.start()
+    files.has("one", "two", stream="all")
+    files.append(b"three\n")
+    files.has("one", "two", "three", stream="all")
+
+
 def test_a_link_is_refused_once_and_followed_if_that_is_configured(
     follow: Callable[..., Followed],
 ) -> None:

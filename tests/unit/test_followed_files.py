@@ -145,6 +145,16 @@ def test_a_file_that_is_between_two_names_keeps_its_generations(tmp_path: Path) 
     assert (family.path, family.is_there, list(family.rotated)) == (path, False, ["app.log.1"])
 
 
+def test_a_generation_of_a_path_that_is_stored_is_no_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "app.log.1").touch()
+    (tmp_path / "app.log").mkdir()
+    path = f"{tmp_path}/app.log"
+    (family,) = survey([f"{tmp_path}/*.?"], [], lambda its: its == path).families
+    assert (family.path, family.is_there, list(family.rotated)) == (path, False, ["app.log.1"])
+    (family,) = survey([f"{tmp_path}/*.?"], []).families
+    assert family.path == f"{tmp_path}/app.log.1"
+
+
 def test_only_a_regular_file_is_opened_and_no_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("one\n")
     (tmp_path / "link").symlink_to("file")
