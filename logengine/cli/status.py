@@ -10,6 +10,7 @@ from logengine.cli.messages import say
 from logengine.cli.options import resolve_socket, socket_option
 from logengine.client.daemon_socket import Socket, connect
 from logengine.errors import DaemonUnavailable, ProtocolError
+from logengine.printable import escape
 from logengine.protocols.status import DATAGRAM_QUEUE_MIN, Status
 from logengine.units import format_duration, format_size_rounded
 
@@ -78,6 +79,19 @@ def _space_of(status: Status) -> Iterator[str]:
         yield f"  user {uid} has used up the share of the free space (keep_free)"
 
 
+def _files_of(status: Status) -> Iterator[str]:
+    """Yields the state of the followed files, as lines for a person."""
+    if status.followed_files:
+        unread = sum(max(0, file.size - file.position) for file in status.files)
+        yield (
+            f"  follows    {status.followed_files:,} files, "
+            f"{format_size_rounded(unread)} of them not read yet"
+        )
+    for file in status.files:
+        if file.problem:
+            yield f"  {escape(file.path)} is not followed: {escape(file.problem)}"
+
+
 def _lines_of(status: Status) -> Iterator[str]:
     """Yields the status as lines for a person."""
     totals = status.totals
@@ -115,6 +129,7 @@ def _lines_of(status: Status) -> Iterator[str]:
     yield from _space_of(status)
     for name in status.unsynced_streams:
         yield f"  no file of {name} is removed until the next boot: a sync of its directory failed"
+    yield from _files_of(status)
     for stream in status.failing:
         yield (
             f"  {stream.stream} cannot be committed; failing for {stream.for_s:.0f} s, tried "

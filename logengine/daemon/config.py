@@ -56,6 +56,7 @@ _WHY_NOT: dict[Transport, str] = {
     "stream": "is sent in datagrams",
 }
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
+_LINE_BYTES_MIN = 64
 _SOCKET_PATH_BYTES_MAX = 107  # the kernel's sockaddr_un has room for this and a NUL
 
 _PARSERS: dict[type, Callable[[str], float]] = {
@@ -338,6 +339,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
     )
     if key_path := config.compaction.seal_key:
         yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
+    yield from _file_rules(config)
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         where = f"listen[{number}]"
@@ -373,6 +375,32 @@ def _address_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
     over_tcp = [name for name, protocol in protocols().items() if protocol.is_over_tcp]
     expected = f"a path: only {' and '.join(over_tcp)} may have an address"
     yield key, repr(listen.address), expected, listen.protocol in over_tcp
+
+
+def _file_rules(config: Config) -> Iterator[_Rule]:
+    """Yields the rules about followed files."""
+    for number, each in enumerate(config.file):
+        where = f"file[{number}]"
+        right = _is_absolute(each.path) and not each.path.endswith("/")
+        yield f"{where}.path", repr(each.path), f"{_ABSOLUTE}, or a pattern of such paths", right
+        data = f"{_normal(config.data)}/" if config.data else ""
+        right = not data or not f"{_normal(each.path)}/".startswith(data)
+        yield f"{where}.path", repr(each.path), "a path outside of the data directory", right
+        right = not each.stream or is_stream_name(each.stream)
+        yield f"{where}.stream", repr(each.stream), STREAM_NAME_RULE, right
+        right = _is_pattern(each.start)
+        yield f"{where}.start", repr(each.start), "a regular expression of Python", right
+        yield f"{where}.wait", format_duration(each.wait), "more than 0ms", each.wait > 0
+        right = _LINE_BYTES_MIN <= each.max_line <= 32 * MiB
+        yield f"{where}.max_line", format_size(each.max_line), "64B to 32MiB", right
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text.encode())
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from logengine.followed_files.settings import FileConfig
 from logengine.intake.quota import QuotaConfig, QuotasConfig
 from logengine.protocols.registry import DEFAULT_PROTOCOL
 from logengine.protocols.wire import Transport
@@ -85,6 +86,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stream: dict[str, StreamConfig] = {}
     uid: dict[str, UidConfig] = {}
     listen: tuple[ListenConfig, ...] = ()
+    file: tuple[FileConfig, ...] = ()
     compaction: CompactionConfig = CompactionConfig()
     retention: RetentionConfig = RetentionConfig()
     log: LogConfig = LogConfig()

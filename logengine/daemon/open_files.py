@@ -24,6 +24,7 @@ _OF_A_COMMIT_THREAD = 2
 _CONNECTIONS_PER_GUEST = 8
 # A connection that is passed on to gRPC has two more, inside of the process.
 _FILES_PER_CONNECTION, _FILES_PER_GRPC_CONNECTION = 1, 3
+_FOLLOWED_MAX = 8192
 
 
 def allow_open_files(config: Config) -> None:
@@ -31,8 +32,9 @@ def allow_open_files(config: Config) -> None:
 
     Raises `ConfigError` if that is too few to serve anybody.
     """
+    followed = _FOLLOWED_MAX if config.file else 0
     of_connections = _files_per_connection(config) * config.limits.max_connections
-    wanted = _own_files(config) + of_connections + GUESTS_MAX
+    wanted = _own_files(config) + followed + of_connections + GUESTS_MAX
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
@@ -65,8 +67,17 @@ def connections_and_guests(config: Config) -> tuple[int, int]:
     return min(connections, configured), guests
 
 
+def followed_files_max(config: Config) -> int:
+    """Returns how many followed files may be open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not config.file or limit == resource.RLIM_INFINITY:
+        return _FOLLOWED_MAX
+    return min(_FOLLOWED_MAX, limit // 4)
+
+
 def _own_files(config: Config) -> int:
-    return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen)
+    followed = followed_files_max(config) if config.file else 0
+    return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen) + followed
 
 
 def _files_per_connection(config: Config) -> int:

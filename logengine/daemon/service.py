@@ -21,11 +21,12 @@ import structlog
 from logengine.daemon.announcement import Announcement
 from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
-from logengine.daemon.open_files import connections_and_guests
+from logengine.daemon.open_files import connections_and_guests, followed_files_max
 from logengine.daemon.open_store import report_opened
 from logengine.daemon.socket_watch import SocketWatch
 from logengine.daemon.sockets import Listening
 from logengine.daemon.upkeep import Upkeep, keeps_free
+from logengine.followed_files.following import FollowedFiles
 from logengine.format.segment import Sign
 from logengine.intake.free_space import FreeSpace
 from logengine.intake.quota import Quotas
@@ -103,6 +104,18 @@ class Service:
             space=self._free_space.shares,
             guests_max=guests_max,
         )
+        self._files: FollowedFiles | None = None
+        self._following: asyncio.Task[None] | None = None
+        if config.file:
+            self._files = FollowedFiles(
+                config.file,
+                store,
+                self._committer,
+                self._server.around,
+                data=config.data,
+                open_max=followed_files_max(config),
+            )
+            self._server.followed_files = self._files.status
         self._watch = DataWatch(
             store,
             self._committer,
@@ -121,6 +134,9 @@ class Service:
         for each in sockets:
             self._listen(each)
         self._socket_watch = self._tasks.create_task(SocketWatch(sockets, self._listen_again).run())
+
+        if self._files is not None:
+            self._following = self._tasks.create_task(self._files.run())
 
     def _listen(self, on: Listening) -> None:
         self._server.listen(
@@ -143,6 +159,8 @@ class Service:
     async def stop(self) -> None:
         """Stops serving. Returns when all that was sent is durable, or after `stop_timeout`."""
         self._announcement.close()
+        if self._following is not None:
+            self._following.cancel()  # the next daemon reads on
         await self._upkeep.close()
         # Commits that fail only from now on, with the last records received, may use it too.
         self._is_stopping = True

@@ -64,6 +64,10 @@ class Arrivals:
             self._timestamp = format_timestamp(self._clock_ns())
         return self._timestamp
 
+    def renew_time(self) -> None:
+        """Looks at the clock again at the next record: it was not read in a turn of the poller."""
+        self._timestamp_turn = self._now_turn = -1
+
     def now(self) -> datetime:
         """Returns the same time as `timestamp`, to the second, in the system's zone."""
         if self._now_turn != self._poller.turns:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -31,7 +31,14 @@ from logengine.intake.shares import Rule, Shares
 from logengine.intake.space_shares import SpaceShares
 from logengine.intake.stream_names import StreamNames
 from logengine.intake.waiting_room import GUESTS_MAX, Guest, WaitingRoom
-from logengine.protocols.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
+from logengine.protocols.status import (
+    FAILING_STREAMS_MAX,
+    FILES_MAX,
+    FULL_MAX,
+    FileStatus,
+    Status,
+    TotalsStatus,
+)
 from logengine.protocols.wire import Transport, WireProtocol
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry
@@ -158,11 +165,18 @@ class Server:
         self._datagram_sockets: set[DatagramSocket] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
+        # The state of each followed file, those with a problem first.
+        self.followed_files: Callable[[], Sequence[FileStatus]] = lambda: ()
 
     @property
     def connections(self) -> int:
         """How many senders are connected."""
         return len(self._connections) + len(self._request_connections)
+
+    @property
+    def around(self) -> IntakeContext:
+        """The parts that whoever else takes records works with."""
+        return self._surroundings
 
     @property
     def totals(self) -> ServerTotals:
@@ -355,6 +369,7 @@ class Server:
             return None
         committer = self._committer
         failing = committer.failing()
+        files = self.followed_files()
         full_streams, full_uids = self._quotas.without_space()
         return Status(
             status=1,
@@ -397,4 +412,6 @@ class Server:
                 (each.queue_max for each in self._datagram_sockets if each.queue_max is not None),
                 default=0,
             ),
+            followed_files=len(files),
+            files=files[:FILES_MAX],
         )

@@ -360,6 +360,26 @@ def test_an_error_is_one_line_with_file_key_what_was_found_and_what_is_allowed(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path = 'app.log'", "file[0].path: 'app.log'; expected an absolute path"),
+        ("path = '/srv/x/app.log'", "file[0].path: '/srv/x/app.log'; expected a path outside"),
+        ("path = '/l/*'\nstream = 'A'", "file[0].stream: 'A'; expected [a-z0-9]"),
+        ("path = '/l/*'\nstart = '('", "file[0].start: '('; expected a regular expression"),
+        ("path = '/l/*'\nwait = '0ms'", "file[0].wait: 0ms; expected more than 0ms"),
+        ("path = '/l/*'\nmax_line = '1B'", "file[0].max_line: 1B; expected 64B to 32MiB"),
+        ("path = '/l/*'\nformat = 'xml'", "file[0].format: 'xml'; expected 'auto' or"),
+        ("paths = '/l/*'", "unknown key 'file[0].paths'; did you mean 'path'?"),
+        ("stream = 'a'", "file[0].path: missing"),
+    ],
+)
+def test_a_wrong_key_of_a_followed_file_is_named(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(f"data = '/srv/x'\n[[file]]\n{text}\n", "logengine.toml")
+    assert said in str(error.value)
+
+
 def test_a_stream_has_a_retention_of_its_own() -> None:
     text = (
         "data = '/srv'\n[retention]\nkeep_free = '5%'\n[stream.audit.retention]\nmax_age = '1w'\n"
