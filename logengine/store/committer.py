@@ -276,6 +276,11 @@ class Committer:
         return pending is not None and pending.is_busy
 
     @property
+    def commits_small(self) -> bool:
+        """Whether a batch of users with little pending is under way."""
+        return any(batch.lane is Lane.SMALL for batch in self._under_way)
+
+    @property
     def is_idle(self) -> bool:
         """Whether everything added is durable."""
         return self._idle.is_set()

@@ -1009,6 +1009,25 @@ async def test_one_users_record_has_a_thread_while_the_many_streams_of_another_t
         await committer.drained()
 
 
+async def test_only_a_batch_of_users_with_little_pending_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=64_000) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        gates = [StreamGate(monkeypatch, tmp_path / name, failures=0) for name in ("loud", "quiet")]
+        assert not committer.commits_small
+        committer.add("loud", entry(1, loud, size=30_000))
+        await until(lambda: gates[0].waiting == 1)
+        assert not committer.commits_small
+        committer.add("quiet", entry(1, quiet))
+        await until(lambda: gates[1].waiting == 1)
+        assert committer.commits_small
+        for gate in gates:
+            gate.open()
+        await committer.drained()
+        assert not committer.commits_small
+
+
 async def test_what_waits_after_much_of_another_user_in_its_stream_keeps_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
