@@ -221,6 +221,54 @@ async def test_while_others_are_committed_each_full_turn_is_followed_by_a_rest()
     poller.close()
 
 
+async def test_a_user_with_costly_reads_waits_for_the_commit_of_another_but_not_for_long() -> None:
+    clock = Clock()
+    commits = False
+    poller = Poller(lambda: clock.now_s, lambda: clock.now_s, others_commit=lambda: commits)
+    poller.clock = clock  # type: ignore[attr-defined]
+    costly = Sender(poller, "costly", cost_s=50 * TURN_S).watch()
+    light = Sender(poller, "light", cost_s=TURN_S / 10).watch()
+    costly.theirs.send(b"xxx")
+    while not costly.calls:
+        await turns(1)
+    commits = True
+    for number in range(1, 10):
+        light.theirs.send(b"x")
+        while len(light.calls) < number:
+            await turns(1)
+        assert len(costly.calls) == 1
+    commits = False
+    while len(costly.calls) < 2:
+        await turns(1)
+    commits = True
+    started = poller.turns
+    while poller.turns < started + 10:
+        await turns(1)
+    assert len(costly.calls) == 2
+    clock.now_s += 11 * TURN_S
+    while len(costly.calls) < 3:
+        await turns(1)
+    for sender in (costly, light):
+        sender.close()
+    poller.close()
+
+
+async def test_a_turn_in_which_others_were_read_has_no_costly_read() -> None:
+    clock = Clock()
+    poller = Poller(lambda: clock.now_s, lambda: clock.now_s)
+    poller.clock = clock  # type: ignore[attr-defined]
+    costly = Sender(poller, "costly", cost_s=3 * TURN_S).watch()
+    light = Sender(poller, "light", cost_s=TURN_S / 100).watch()
+    costly.theirs.send(b"x" * 100)
+    light.theirs.send(b"x" * 10_000)
+    while len(costly.calls) < 10:
+        await turns(1)
+    assert set(costly.turns[1:]).isdisjoint(light.turns)
+    for sender in (costly, light):
+        sender.close()
+    poller.close()
+
+
 async def test_by_its_clock_neither_reads_nor_rests_take_any_time() -> None:
     clock = Clock()
     seen_s: list[float] = []
