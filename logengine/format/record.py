@@ -8,7 +8,7 @@ plainly text, and an exact path for everything else; all produce the same bytes.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -72,6 +72,23 @@ _foreign_decoder = msgspec.json.Decoder(
     ),
     dec_hook=_refuse,
 )
+
+_ABSENT = Raw(b"")
+# Finds those of the engine's names that an object has. Of an object with 100,000 keys that takes a
+# tenth of the time of decoding them all.
+_names_decoder = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_Names",
+        [
+            (name.lstrip("_"), Raw, msgspec.field(default=_ABSENT, name=name))
+            for name in ENVELOPE_NAMES
+        ],
+        frozen=True,
+        gc=False,
+    )
+)
+# An escaped letter or underscore: no other escape can be part of one of the engine's names.
+_ESCAPED_ASCII = b"\\u00"
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -252,13 +269,39 @@ def readable_text(text: bytes) -> str:
 
 def _inside_of_object(text: bytes) -> bytes | None:
     """Returns what is between the braces of the JSON object `text`, or None if it is not one."""
-    fields = object_fields(text)
-    if fields is None:
+    if not (text.startswith(b"{") and text.endswith(b"}")):
         return None
-    if not fields.keys().isdisjoint(ENVELOPE_NAMES):
-        return _with_renamed_keys(fields)
+    try:
+        text.decode()
+        found = msgspec.structs.astuple(_names_decoder.decode(text))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if exceeds_limits(text):
+        return None
+    names = [name for name, value in zip(ENVELOPE_NAMES, found, strict=True) if value != _ABSENT]
+    if names:
+        renamed = _renamed_in_place(text, names)
+        if renamed is None:
+            fields = object_fields(text)
+            return None if fields is None else _with_renamed_keys(fields)
+        text = renamed
     inside = text[1:-1]
     return b"" if inside.isspace() else inside
+
+
+def _renamed_in_place(text: bytes, names: Sequence[str]) -> bytes | None:
+    """Returns an object with another `_` before the keys `names`, each of which it has.
+
+    Returns None if it may have one of them twice, or a key of the new name: all keys count then.
+    """
+    if _ESCAPED_ASCII in text:
+        return None
+    for name in names:
+        key, free = b'"%s"' % name.encode(), b'"_%s"' % name.encode()
+        if text.count(key) > 1 or free in text:
+            return None
+        text = text.replace(key, free)
+    return text
 
 
 def _with_renamed_keys(fields: Mapping[str, Raw]) -> bytes:

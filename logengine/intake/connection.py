@@ -6,7 +6,6 @@ transport that fails to write an ack closes the connection and loses the bytes n
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -120,7 +119,7 @@ class Connection:
         if self._answers.are_wanted:
             self._answers.ack(number)
         if self._patience is not None:
-            self._patience.answered(time.monotonic())
+            self._patience.answered(self._poller.free_s())
         if self._state.is_ended:
             self._close_if_through()
 
@@ -479,7 +478,7 @@ class Connection:
 
     def _add(self, body: bytes, count: int, numbers: int, timestamp: str) -> None:
         is_awaited = self._patience is not None and self._patience.waits(
-            time.monotonic(),
+            self._poller.free_s(),
             is_outstanding=self._durable < self._arrived,
             commit_s=self._arrivals.commit_s,
         )

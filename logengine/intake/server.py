@@ -102,7 +102,7 @@ class Server:
         self._space = space or SpaceShares(())
         self._quotas = QuotaGate(quotas, report_dropped_every_s, self.room, self._write, scan_soon)
         privileged = {0, os.geteuid()}
-        self._poller = Poller()
+        self._poller = Poller(others_commit=lambda: committer.commits_small)
         self.admission = Admission(
             committer,
             self._quotas,
