@@ -1,9 +1,9 @@
 """The options that select the records a command reads: streams, cursors, times, content."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -14,7 +14,7 @@ from logengine.errors import InvalidCursor
 from logengine.format.cursor import Cursor
 from logengine.format.timestamp import parse_time
 from logengine.local_zone import local_now
-from logengine.reading import ChosenStreams, Filter, Reading, Report, read
+from logengine.reading import ChosenStreams, Filter, RangeBy, Reading, Report, read
 
 Select = Callable[[Report], Reading]
 
@@ -57,6 +57,10 @@ class CursorOption(click.ParamType[Cursor]):
             self.fail(str(error), param, ctx)
 
 
+_RANGE_BY_NAMES = ("--by", "--range-by")
+# For commands in which `--by` is something else.
+ONLY_RANGE_BY = _RANGE_BY_NAMES[1:]
+
 _AFTER = click.option(
     "--after",
     "cursors",
@@ -67,9 +71,11 @@ _AFTER = click.option(
 )
 
 
-def range_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--after`, `--since` and `--until`: the command gets `cursors`, `since` and `until`."""
-    return _AFTER(time_options(command))
+def range_options(
+    command: Callable[..., Any], *, range_by_names: Sequence[str] = _RANGE_BY_NAMES
+) -> Callable[..., Any]:
+    """Adds `--after` and `time_options`: the command also gets `cursors`."""
+    return _AFTER(time_options(command, range_by_names=range_by_names))
 
 
 def erased_range_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,9 +83,23 @@ def erased_range_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _AFTER(_with_times(command, needs_day=True))
 
 
-def time_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--since` and `--until`: the command gets `since` and `until`, as timestamps."""
-    return _with_times(command, needs_day=False)
+def time_options(
+    command: Callable[..., Any], *, range_by_names: Sequence[str] = _RANGE_BY_NAMES
+) -> Callable[..., Any]:
+    """Adds `--since`, `--until` and `--by`.
+
+    The command gets `since` and `until`, as timestamps, and `range_by`.
+    """
+    with_by = click.option(
+        *range_by_names,
+        "range_by",
+        type=click.Choice(get_args(RangeBy)),
+        default="time",
+        show_default=True,
+        help="Which time --since and --until mean: the record's own, in its field time, or that of "
+        "its arrival if it has none that is known; or always that of its arrival.",
+    )(command)
+    return _with_times(with_by, needs_day=False)
 
 
 def _with_times(command: Callable[..., Any], *, needs_day: bool) -> Callable[..., Any]:
@@ -97,7 +117,9 @@ def _with_times(command: Callable[..., Any], *, needs_day: bool) -> Callable[...
     )(with_until)
 
 
-def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def selection_options(
+    command: Callable[..., Any], *, range_by_names: Sequence[str] = _RANGE_BY_NAMES
+) -> Callable[..., Any]:
     """Adds the streams argument, `range_options` and `filter_options`.
 
     The command gets `select` instead of these, a function that returns their `Reading`. The
@@ -112,6 +134,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         cursors: tuple[Cursor, ...],
         since: str | None,
         until: str | None,
+        range_by: RangeBy,
         chosen: Filter,
         **others: Any,
     ) -> Any:
@@ -130,10 +153,12 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 after=cursors,
                 since=since,
                 until=until,
+                by=range_by,
                 where=chosen,
                 on_problem=report,
             )
 
         return command(*arguments, select=select, **others)
 
-    return streams_argument(range_options(filter_options(with_selection)))
+    with_range = range_options(filter_options(with_selection), range_by_names=range_by_names)
+    return streams_argument(with_range)
