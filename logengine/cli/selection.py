@@ -79,8 +79,11 @@ def range_options(
 
 
 def erased_range_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the same for a command that destroys: `23:00` must not mean another day than meant."""
-    return _AFTER(_with_times(command, needs_day=True))
+    """Adds the same for a command that destroys: `23:00` must not mean another day than meant.
+
+    A time is that of arrival, which no sender chooses, unless the other is asked for.
+    """
+    return _AFTER(_with_times(command, needs_day=True, default_by="arrival"))
 
 
 def time_options(
@@ -90,24 +93,30 @@ def time_options(
 
     The command gets `since` and `until`, as timestamps, and `range_by`.
     """
+    return _with_times(command, range_by_names=range_by_names)
+
+
+def _with_times(
+    command: Callable[..., Any],
+    *,
+    needs_day: bool = False,
+    default_by: RangeBy = "time",
+    range_by_names: Sequence[str] = _RANGE_BY_NAMES,
+) -> Callable[..., Any]:
     with_by = click.option(
         *range_by_names,
         "range_by",
         type=click.Choice(get_args(RangeBy)),
-        default="time",
+        default=default_by,
         show_default=True,
-        help="Which time --since and --until mean: the record's own, in its field time, or that of "
-        "its arrival if it has none that is known; or always that of its arrival.",
+        help="Which time --since and --until mean. time: the record's own, in its field time, or "
+        "that of its arrival if it has none that is known. arrival: always that of its arrival.",
     )(command)
-    return _with_times(with_by, needs_day=False)
-
-
-def _with_times(command: Callable[..., Any], *, needs_day: bool) -> Callable[..., Any]:
     with_until = click.option(
         "--until",
         type=Time(is_end=True, needs_day=needs_day),
         help="Only records before this time, in the same forms.",
-    )(command)
+    )(with_by)
     return click.option(
         "--since",
         type=Time(needs_day=needs_day),

@@ -40,15 +40,16 @@ from logengine.format.segment import (
 
 @dataclass
 class _UnderWay:
-    """A segment, and what its first frames contain: no filters if it `has_filters`."""
+    """A segment, which of its files are missing, and what they say of its first frames."""
 
     stream: str
     first: int
     header: Header
     segment: str
-    has_filters: bool
+    missing: Collection[str]
     filters: list[bytes] = field(default_factory=list)
     times: list[Bounds] = field(default_factory=list)
+    frames: int = 0  # that were examined
 
 
 class SearchFilterBuilder:
@@ -64,7 +65,7 @@ class SearchFilterBuilder:
         self._is_begun = False
         self._changed: dict[str, None] = {}
         self._looked_at: set[str] = set()
-        self._missing: list[tuple[str, int, bool]] = []  # whether it has filters, but no times
+        self._missing: list[tuple[str, int, Collection[str]]] = []  # and which files
         self._under_way: _UnderWay | None = None
         self._damaged: set[tuple[str, int]] = set()
 
@@ -145,14 +146,16 @@ class SearchFilterBuilder:
             if filters is not None and segments is not None and stream not in self._looked_at:
                 existing -= _outdated(segments, filters, wanted & existing)
             self._looked_at.add(stream)
-        missing = sorted({segment_of_name(name) or 0 for name in wanted - existing})
+        missing: dict[int, list[str]] = {}
+        for name in sorted(wanted - existing):
+            missing.setdefault(segment_of_name(name) or 0, []).append(name)
         self._missing = [
-            (stream, first, filters_name(first) in existing)
-            for first in missing
+            (stream, first, names)
+            for first, names in missing.items()
             if (stream, first) not in self._damaged
         ]
 
-    def _begin(self, stream: str, first: int, has_filters: bool) -> None:  # noqa: FBT001
+    def _begin(self, stream: str, first: int, missing: Collection[str]) -> None:
         with self._data.subdirectory(stream) as directory:
             try:
                 header, line = read_header_line(directory, first)
@@ -160,28 +163,32 @@ class SearchFilterBuilder:
                 self._damaged.add((stream, first))
                 return
         if header.frames is not UNSET and header.index is not UNSET:
-            self._under_way = _UnderWay(stream, first, header, header_sha256(line), has_filters)
+            self._under_way = _UnderWay(stream, first, header, header_sha256(line), missing)
 
     def _build(self, at: _UnderWay, pace: Callable[[int], None]) -> None:
         assert at.header.frames is not UNSET
-        frame = len(at.times)
-        if frame < len(at.header.frames):
+        if at.frames < len(at.header.frames):
+            frames = range(at.frames, at.frames + 1)
             with self._data.subdirectory(at.stream) as directory:
-                _, parts = read_wanted(directory, at.first, lambda _: range(frame, frame + 1))
+                _, parts = read_wanted(directory, at.first, lambda _: frames)
             for part in parts:
                 if not isinstance(part, Block):
                     raise part.damage
-                if not at.has_filters:
+                if filters_name(at.first) in at.missing:
                     at.filters.append(frame_filter(part.body, pace))
-                at.times.append(time_bounds(part.body, pace))
-        if len(at.times) == len(at.header.frames):
+                if times_name(at.first) in at.missing:
+                    at.times.append(time_bounds(part.body, pace))
+            at.frames += 1
+        if at.frames == len(at.header.frames):
             self._write(at)
             self._under_way = None
 
     def _write(self, at: _UnderWay) -> None:
-        files = {times_name(at.first): encode_frame_times(at.segment, at.times)}
-        if not at.has_filters:
-            files[filters_name(at.first)] = encode_filters(at.segment, at.filters)
+        files = {
+            filters_name(at.first): encode_filters(at.segment, at.filters),
+            times_name(at.first): encode_frame_times(at.segment, at.times),
+        }
+        files = {name: files[name] for name in at.missing}
         free = os.fstatvfs(self._data.descriptor)
         if free.f_bavail * free.f_frsize < sum(map(len, files.values())) + self._reserve():
             raise OSError(
