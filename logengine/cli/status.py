@@ -103,6 +103,11 @@ def _lines_of(status: Status) -> Iterator[str]:
     for what, count in lost.items():
         if count:
             yield f"  {what}: {count:,} records"
+    if totals.fallback_records:
+        yield (
+            f"  in a socket's fallback stream, since their own would be one more than max_streams "
+            f"and the shares of users allow: {totals.fallback_records:,} records"
+        )
     if 0 < status.datagram_queue < DATAGRAM_QUEUE_MIN:
         yield (
             f"  only {status.datagram_queue:,} datagrams wait for a socket in the kernel; raise "

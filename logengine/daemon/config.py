@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import msgspec
 import tomli_w
 
+from logengine.daemon.config_routes import problems
 from logengine.daemon.config_sections import (
     Config,
     ListenConfig,
@@ -79,7 +80,12 @@ _EXPECTED_TYPES = {
     "int": f"a whole number from 1 to {COUNT_MAX}",
     "str": "text, in quotes",
     "object": "a table",
-    "array": "an array of tables, [[listen]]",
+    "array": "an array of tables, [[{}]]",
+}
+_EXPECTED_KEYS = {
+    "path": _ABSOLUTE,
+    "where": "an expression, such as 'level >= error'",
+    "stream": "the name of a stream",
 }
 
 
@@ -188,7 +194,7 @@ def _readable(message: str, said: Any) -> str:
     what, _, where = message.partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
-        return f"{where}.{missing[1]}: missing; expected {_ABSOLUTE}"
+        return f"{where}.{missing[1]}: missing; expected {_EXPECTED_KEYS[missing[1]]}"
     if wrong := re.match(r"Expected `(\w+)`", what):
         for name, index in re.findall(r"(\w+)(?:\[(\d+)\])?", where):
             said = said[name]
@@ -196,7 +202,7 @@ def _readable(message: str, said: Any) -> str:
         found = repr(said)
         if isinstance(said, dict | list):
             found = "a table" if isinstance(said, dict) else "an array"
-        return f"{where}: {found}; expected {_EXPECTED_TYPES[wrong[1]]}"
+        return f"{where}: {found}; expected {_EXPECTED_TYPES[wrong[1]].format(where)}"
     return f"{where}: {what}"
 
 
@@ -328,6 +334,8 @@ def _rules(config: Config) -> Iterator[_Rule]:
     )
     if key_path := config.compaction.seal_key:
         yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
+    for key, found, expected in problems(config):
+        yield key, found, expected, False
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         key, path = f"listen[{number}].path", _normal(listen.path)
@@ -341,8 +349,6 @@ def _rules(config: Config) -> Iterator[_Rule]:
         )
         yield key, repr(listen.path), "a path that no other listener has", path not in seen
         seen.add(path)
-        right = is_stream_name(listen.stream)
-        yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
         yield from _protocol_rules(f"listen[{number}]", listen)
 
 

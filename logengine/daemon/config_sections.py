@@ -28,7 +28,16 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     protocol: str = DEFAULT_PROTOCOL
     type: Transport = "stream"
     stream: str = "default"
+    fallback: str = "default"
     mode: Mode = Mode(0o666)
+
+
+class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[route]]`: records for which `where` holds go to `stream`; empty `path`: from anywhere."""
+
+    where: str
+    stream: str
+    path: str = ""
 
 
 class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,6 +88,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stream: dict[str, StreamConfig] = {}
     uid: dict[str, UidConfig] = {}
     listen: tuple[ListenConfig, ...] = ()
+    route: tuple[RouteConfig, ...] = ()
     compaction: CompactionConfig = CompactionConfig()
     retention: RetentionConfig = RetentionConfig()
     log: LogConfig = LogConfig()

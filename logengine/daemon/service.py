@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from logengine.daemon.announcement import Announcement
+from logengine.daemon.config_routes import routes_of, stream_for_others
 from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
 from logengine.daemon.open_files import connections_and_guests
@@ -32,6 +33,7 @@ from logengine.intake.quota import Quotas
 from logengine.intake.server import Server
 from logengine.intake.space_shares import SpaceShares
 from logengine.intake.usage_scan import UsageScan
+from logengine.local_zone import LOCAL_ZONE
 from logengine.protocols.registry import protocols
 from logengine.protocols.status import serving_state
 from logengine.store.committer import Committer
@@ -55,6 +57,7 @@ class Service:
         self._config = config
         self._store = store
         self._tasks = tasks
+        self._routes = {each: routes_of(each, config, LOCAL_ZONE) for each in config.listen}
         self._is_stopping = False
         self._socket_watch: asyncio.Task[None] | None = None
         quotas = _quotas(config)
@@ -125,10 +128,11 @@ class Service:
     def _listen(self, on: Listening) -> None:
         self._server.listen(
             on.listener,
-            on.config.stream,
+            stream_for_others(on.config),
             protocols()[on.config.protocol],
             on.config.type,
             inherited=on.inherited,
+            routes=self._routes[on.config],
         )
 
     def _listen_again(self, before: socket.socket, on: Listening) -> None:

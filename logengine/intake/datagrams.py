@@ -24,6 +24,7 @@ from logengine.intake.credentials import (
     sender_of,
 )
 from logengine.intake.listeners import datagram_queue_max
+from logengine.intake.router import Router
 from logengine.intake.turns import ReadSize
 from logengine.protocols.wire import Lines, Receiver, TooLarge, WireProtocol
 from logengine.store.pending import Entry
@@ -55,7 +56,8 @@ class DatagramSocket:
     """Reads the datagrams of all senders to one socket; a `Reader` for admission.
 
     Refuses a datagram that is longer than both `max_record` and `RECEIVE_BYTES`. `on_closed` is
-    called once, when the socket is closed.
+    called once, when the socket is closed. With a `router`, `stream` is the one whose room decides
+    whether it is read.
     """
 
     holds_parts = False  # each datagram is read whole
@@ -69,12 +71,14 @@ class DatagramSocket:
         on_closed: Callable[["DatagramSocket"], None],
         *,
         inherited: bool,
+        router: Router | None = None,
     ) -> None:
         self._poller = around.poller
         self._admission = around.admission
         self._arrivals = around.arrivals
         self._max_record = around.max_record
         self._socket = receiving
+        self._router = router
         self._protocol = protocol
         self._receiver = self._new_receiver()
         self._on_closed = on_closed
@@ -93,12 +97,17 @@ class DatagramSocket:
         self._is_closed = False
         self.flow = self  # its next datagram may be any user's
         self.read_size = ReadSize()
-        self.stream = stream
+        self.stream = self._own_stream = stream
         self.uid = OVERFLOW_UID  # of the next datagram's sender, if there are quotas
         self.held_bytes = 0
         receiving.setblocking(False)
         ask_for_senders(receiving)
         self._poller.enter(self.flow)
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether its records go to several streams."""
+        return self._router is not None
 
     def is_of(self, receiving: socket.socket) -> bool:
         """Whether it reads from this socket."""
@@ -228,11 +237,22 @@ class DatagramSocket:
         self._gathered_of, self._gathered = None, []
         if sender is None:
             return
+        if self._router is not None:
+            self._add_routed(self._router, sender, b"".join(chunks))
+            return
         arrived = self._arrivals.stamp(sender, sender.peer_fields, b"".join(chunks))
         if arrived.records:
             self._arrivals.add(
                 self.stream, Entry(arrived.body, arrived.records, arrived.timestamp, 0, sender)
             )
+
+    def _add_routed(self, router: Router, sender: _Sender, chunk: bytes) -> None:
+        with self._arrivals.routed(router, sender, sender.peer_fields, chunk) as routed:
+            for stream, arrived in routed.parts.items():
+                entry = Entry(arrived.body, arrived.records, arrived.timestamp, 0, sender)
+                self._arrivals.add(stream, entry)
+        if routed.parts:
+            self.stream = self._admission.narrowest(routed.parts, sender.uid)
 
     def _sender_of(self, ancillary: Ancillary) -> _Sender:
         credentials = credentials_in(ancillary)
@@ -245,6 +265,6 @@ class DatagramSocket:
             if len(self._senders) >= _SENDERS_KEPT_MAX:
                 self._senders.clear()
             peer = sender_of(ancillary)
-            sender = _Sender(self.stream, credentials.uid, peer, peer_fields(peer))
+            sender = _Sender(self._own_stream, credentials.uid, peer, peer_fields(peer))
             self._senders[credentials] = sender
         return sender

@@ -12,6 +12,7 @@ import structlog
 
 from logengine.errors import ConfigError
 from logengine.intake.credentials import ask_for_senders
+from logengine.intake.router import Router
 from logengine.protocols.wire import Transport, WireProtocol
 
 log = structlog.get_logger()
@@ -26,27 +27,34 @@ _NOBODY_TO_ACCEPT = {errno.EAGAIN, errno.ECONNABORTED, errno.EINTR}
 class Listeners:
     """The stream sockets at which senders connect.
 
-    `take` is called with each accepted connection, which is non-blocking, and the stream and
-    protocol of its listener. `room_in_s` makes room for one connection, and returns 0, or after how
-    many seconds to try again. Meanwhile nothing is accepted; `accept_again` resumes sooner.
+    `take` is called with each accepted connection, which is non-blocking, and the stream, the
+    protocol and the router of its listener. `room_in_s` makes room for one connection, and returns
+    0, or after how many seconds to try again. Meanwhile nothing is accepted; `accept_again` resumes
+    sooner.
     """
 
     def __init__(
         self,
-        take: Callable[[socket.socket, str, WireProtocol], None],
+        take: Callable[[socket.socket, str, WireProtocol, Router | None], None],
         room_in_s: Callable[[], float],
     ) -> None:
         self._take = take
         self._room_in_s = room_in_s
         self._loop = asyncio.get_running_loop()
-        self._listeners: dict[socket.socket, tuple[str, WireProtocol]] = {}
+        self._listeners: dict[socket.socket, tuple[str, WireProtocol, Router | None]] = {}
         self._inherited: set[socket.socket] = set()
         self._accepting = True
         self._resuming: asyncio.TimerHandle | None = None
         self._is_failing = False
 
     def add(
-        self, listener: socket.socket, stream: str, protocol: WireProtocol, *, inherited: bool
+        self,
+        listener: socket.socket,
+        stream: str,
+        protocol: WireProtocol,
+        *,
+        inherited: bool,
+        router: Router | None = None,
     ) -> None:
         """Starts accepting on a listening socket.
 
@@ -54,7 +62,7 @@ class Listeners:
         the next daemon.
         """
         listener.setblocking(False)
-        self._listeners[listener] = (stream, protocol)
+        self._listeners[listener] = (stream, protocol, router)
         if inherited:
             self._inherited.add(listener)
         self._loop.add_reader(listener, self._accept, listener)

@@ -24,6 +24,8 @@ from logengine.intake.poller import Poller
 from logengine.intake.producers import Producers
 from logengine.intake.quota import Quotas, QuotasConfig
 from logengine.intake.quota_gate import QuotaGate
+from logengine.intake.router import Router, StreamTexts
+from logengine.intake.routes import Routes
 from logengine.intake.seats import Seats
 from logengine.intake.shares import Rule, Shares
 from logengine.intake.space_shares import SpaceShares
@@ -136,6 +138,8 @@ class Server:
             limits.max_record,
             self._status,
         )
+        self._stream_texts = StreamTexts()
+        self._routers: dict[Routes, Router] = {}
         self._listeners = Listeners(self._receive, self._waiting_room.room_in_s)
         self._connections: set[Connection] = set()
         self._datagram_sockets: set[DatagramSocket] = set()
@@ -160,15 +164,18 @@ class Server:
         transport: Transport = "stream",
         *,
         inherited: bool = False,
+        routes: Routes | None = None,
     ) -> None:
         """Serves a socket. Its records go to `stream` unless a hello names another one.
 
-        An inherited socket outlives this process: at a stop, what waits there is left to the next
+        With `routes`, they go to the streams that these name; `stream` is for the others. An
+        inherited socket outlives this process: at a stop, what waits there is left to the next
         daemon.
         """
         self._stream_names.keep(stream)
+        router = None if routes is None else self.router(routes, stream)
         if transport == "stream":
-            self._listeners.add(listener, stream, protocol, inherited=inherited)
+            self._listeners.add(listener, stream, protocol, inherited=inherited, router=router)
             return
         datagrams = DatagramSocket(
             self._surroundings,
@@ -177,10 +184,22 @@ class Server:
             protocol,
             self._datagrams_closed,
             inherited=inherited,
+            router=router,
         )
         self._datagram_sockets.add(datagrams)
         self._all_closed.clear()
         datagrams.resume()
+
+    def router(self, routes: Routes, fallback: str) -> Router:
+        """Returns the router by `routes`. Their streams count as those of their first sender.
+
+        `fallback` is a stream for records that name none, or one too many.
+        """
+        if routes not in self._routers:
+            for stream in (fallback, *routes.fixed_streams):
+                self._stream_names.keep(stream)
+            self._routers[routes] = Router(routes, self._stream_names, self._stream_texts, fallback)
+        return self._routers[routes]
 
     def listen_no_more(self, listener: socket.socket) -> None:
         """Reads what has reached a socket by now, and closes it."""
@@ -230,9 +249,15 @@ class Server:
         self._quotas.close()
         self._poller.close()
 
-    def _receive(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:
+    def _receive(
+        self,
+        accepted: socket.socket,
+        stream: str,
+        protocol: WireProtocol,
+        router: Router | None,
+    ) -> None:
         """Serves an accepted connection, in place of another one if necessary, or lets it wait."""
-        guest = Guest(accepted, uid_of(accepted), stream, protocol, self._loop.time())
+        guest = Guest(accepted, uid_of(accepted), stream, protocol, self._loop.time(), router)
         if self._seats.has_room(guest.uid):
             self._take(guest)
             return
@@ -267,7 +292,12 @@ class Server:
     def _take(self, guest: Guest) -> None:
         """Starts serving a connection."""
         connection = Connection(
-            self._surroundings, guest.connection, guest.stream, guest.protocol, self._closed
+            self._surroundings,
+            guest.connection,
+            guest.stream,
+            guest.protocol,
+            self._closed,
+            guest.router,
         )
         self._seats.add(connection, guest.uid, self._loop.time())
         self._connections.add(connection)
@@ -340,6 +370,7 @@ class Server:
                 over_quota_records=self._quotas.dropped_records,
                 dropped_records=committer.totals.dropped_records,
                 datagrams=self.arrivals.datagrams,
+                fallback_records=sum(router.overflowed for router in self._routers.values()),
             ),
             streams_at_max_bytes=full_streams[:FULL_MAX],
             uids_at_max_bytes=full_uids[:FULL_MAX],

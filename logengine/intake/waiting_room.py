@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from logengine.intake.router import Router
 from logengine.intake.shares import PRIVILEGED, Shares
 from logengine.protocols.wire import Opening, Receiver, WireProtocol
 
@@ -41,6 +42,7 @@ class Guest:
     stream: str
     protocol: WireProtocol
     since_s: float
+    router: Router | None = None
 
 
 class WaitingRoom:

@@ -40,6 +40,7 @@ class TotalsStatus(msgspec.Struct, frozen=True):
     over_quota_records: int
     dropped_records: int
     datagrams: int = 0
+    fallback_records: int = 0
 
 
 class Status(msgspec.Struct, frozen=True):

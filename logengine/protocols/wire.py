@@ -205,7 +205,9 @@ class WireProtocol:
     `receiver` makes a receiver for a `max_record` in bytes. `receiver_on` makes one for a
     `max_record`, a transport and a clock, if the records depend on the transport, or on the time
     at which they arrive; `receiver` then only classifies openings. In a datagram only the events
-    `Lines` and `TooLarge` count, because its sender cannot be answered.
+    `Lines` and `TooLarge` count, because its sender cannot be answered. `names_streams`: a sender
+    may name its stream in a hello, so records are not routed by their fields. `has_chunks`:
+    there are events `Chunk`.
     """
 
     name: str
@@ -213,6 +215,8 @@ class WireProtocol:
     receiver: Callable[[int], Receiver]
     answers: Answers
     receiver_on: Callable[[int, Transport, Clock], Receiver] | None = None
+    names_streams: bool = False
+    has_chunks: bool = False
 
     def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
         """Returns the receiver for one connection, or for the datagrams to one socket."""

@@ -337,7 +337,7 @@ MUTANTS = (
         "read_without_room_in_the_stream",
         "a sender is read although its stream has no room",
         "intake/admission.py",
-        "        if not self._stream_has_room(reader.stream):\n            return None\n        if self._is_elected(reader)",
+        "        if not self._stream_has_room(reader):\n            return None\n        if self._is_elected(reader)",
         "        if self._is_elected(reader)",
         Simulation(),
         _SERVER,
