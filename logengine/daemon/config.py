@@ -357,6 +357,9 @@ def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
     protocol = protocols().get(listen.protocol)
     expected = " or ".join(map(repr, protocols()))
     yield f"{where}.protocol", repr(listen.protocol), expected, protocol is not None
+    right = listen.on_pressure == "block" or listen.type == "datagram"
+    why = "'block' for a stream: its sender waits, and loses nothing"
+    yield f"{where}.on_pressure", repr(listen.on_pressure), why, right
     if protocol is not None:
         expected = " or ".join(map(repr, protocol.transports))
         why = f"{protocol.name} {_WHY_NOT[listen.type]}: {listen.type} is not for it"

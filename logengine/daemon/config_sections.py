@@ -29,6 +29,7 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     type: Transport = "stream"
     stream: str = "default"
     fallback: str = "default"
+    on_pressure: Literal["block", "drop"] = "block"
     mode: Mode = Mode(0o666)
 
 

@@ -132,6 +132,7 @@ class Service:
             protocols()[on.config.protocol],
             on.config.type,
             inherited=on.inherited,
+            drops=on.config.on_pressure == "drop",
             routes=self._routes[on.config],
         )
 

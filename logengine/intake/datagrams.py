@@ -1,8 +1,9 @@
 """Reads a datagram socket. Each datagram is complete, and the kernel names its sender.
 
 A datagram cannot be held back once it is read. So the socket is not read while there is no room;
-the kernel's queue then fills up, and senders block or get EAGAIN. A datagram that was read is
-dropped only for a quota that drops, or if it is too long.
+the kernel's queue then fills up, and senders block or get EAGAIN. If the socket is to drop, it is
+read, and what there is no room for is dropped. Else a datagram that was read is dropped only for a
+quota that drops, or if it is too long.
 """
 
 import asyncio
@@ -56,7 +57,8 @@ class DatagramSocket:
     """Reads the datagrams of all senders to one socket; a `Reader` for admission.
 
     Refuses a datagram that is longer than both `max_record` and `RECEIVE_BYTES`. `on_closed` is
-    called once, when the socket is closed. With a `router`, `stream` is the one whose room decides
+    called once, when the socket is closed. If it `drops`, a datagram that there is no room for is
+    dropped, and not left in the queue. With a `router`, `stream` is the one whose room decides
     whether it is read.
     """
 
@@ -71,6 +73,7 @@ class DatagramSocket:
         on_closed: Callable[["DatagramSocket"], None],
         *,
         inherited: bool,
+        drops: bool = False,
         router: Router | None = None,
     ) -> None:
         self._poller = around.poller
@@ -78,6 +81,8 @@ class DatagramSocket:
         self._arrivals = around.arrivals
         self._max_record = around.max_record
         self._socket = receiving
+        self._drops = drops
+        self._pressure_drops = around.pressure_drops
         self._router = router
         self._protocol = protocol
         self._receiver = self._new_receiver()
@@ -182,15 +187,23 @@ class DatagramSocket:
                 return
             if self._is_stopping or self._admission.asks_who_sends:
                 self._look_at_next()
+            is_dropped = False
             if not self._may_read():
-                self._pause()
-                self._admission.pause(self)
-                return
+                # At a stop, nobody sends any more: what is in the queue can wait for room.
+                is_dropped = self._drops and not self._is_stopping
+                if not is_dropped:
+                    self._pause()
+                    self._admission.pause(self)
+                    return
             # MSG_TRUNC returns the size that was sent, even if the buffer is shorter.
             size_bytes, ancillary, _, _ = self._socket.recvmsg_into(
                 [self._buffer], ANCILLARY_BYTES, socket.MSG_TRUNC
             )
             self._taken_bytes += size_bytes
+            if is_dropped:
+                uid = credentials_in(ancillary).uid
+                self._pressure_drops.add(self._own_stream, uid, size_bytes)
+                continue
             self._take(self._sender_of(ancillary), size_bytes)
 
     def _new_receiver(self) -> Receiver:

@@ -21,6 +21,7 @@ from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.hello_timeout import HelloTimeout
 from logengine.intake.listeners import Listeners
 from logengine.intake.poller import Poller
+from logengine.intake.pressure_drops import PressureDrops
 from logengine.intake.producers import Producers
 from logengine.intake.quota import Quotas, QuotasConfig
 from logengine.intake.quota_gate import QuotaGate
@@ -126,6 +127,7 @@ class Server:
         self._stream_names = StreamNames(
             store, committer, Shares(streams, privileged), limits.max_streams
         )
+        self._pressure_drops = PressureDrops(report_dropped_every_s, self._has_room, self._write)
         self._surroundings = IntakeContext(
             self._poller,
             self.admission,
@@ -135,6 +137,7 @@ class Server:
             self._seats,
             self._hello_timeout,
             self._stream_names,
+            self._pressure_drops,
             limits.max_record,
             self._status,
         )
@@ -164,13 +167,14 @@ class Server:
         transport: Transport = "stream",
         *,
         inherited: bool = False,
+        drops: bool = False,
         routes: Routes | None = None,
     ) -> None:
         """Serves a socket. Its records go to `stream` unless a hello names another one.
 
-        With `routes`, they go to the streams that these name; `stream` is for the others. An
-        inherited socket outlives this process: at a stop, what waits there is left to the next
-        daemon.
+        A datagram socket that `drops` drops what there is no room for. With `routes`, records go
+        to the streams that these name; `stream` is for the others. An inherited socket outlives
+        this process: at a stop, what waits there is left to the next daemon.
         """
         self._stream_names.keep(stream)
         router = None if routes is None else self.router(routes, stream)
@@ -184,6 +188,7 @@ class Server:
             protocol,
             self._datagrams_closed,
             inherited=inherited,
+            drops=drops,
             router=router,
         )
         self._datagram_sockets.add(datagrams)
@@ -234,6 +239,7 @@ class Server:
         for each in self._open():
             each.stop()
         await self._all_closed.wait()
+        self._pressure_drops.report(is_last=True)
         self._quotas.report()
         await self._committer.drained()
 
@@ -246,7 +252,9 @@ class Server:
         if self._guests_timer is not None:
             self._guests_timer.cancel()
         self._quotas.report()  # after a stop that timed out, the report is at least in the log
+        self._pressure_drops.report(is_last=True)
         self._quotas.close()
+        self._pressure_drops.close()
         self._poller.close()
 
     def _receive(
@@ -330,6 +338,9 @@ class Server:
         if not (self._connections or self._datagram_sockets):
             self._all_closed.set()
 
+    def _has_room(self, stream: str) -> bool:
+        return self._committer.has_room(stream, self._limits.max_pending_stream)
+
     def _write(self, stream: str, record: bytes) -> None:
         """Adds a record of the daemon's own to `stream`."""
         timestamp = format_timestamp(self._clock_ns())
@@ -370,6 +381,7 @@ class Server:
                 over_quota_records=self._quotas.dropped_records,
                 dropped_records=committer.totals.dropped_records,
                 datagrams=self.arrivals.datagrams,
+                dropped_datagrams=self._pressure_drops.datagrams,
                 fallback_records=sum(router.overflowed for router in self._routers.values()),
             ),
             streams_at_max_bytes=full_streams[:FULL_MAX],

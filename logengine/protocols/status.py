@@ -41,6 +41,7 @@ class TotalsStatus(msgspec.Struct, frozen=True):
     dropped_records: int
     datagrams: int = 0
     fallback_records: int = 0
+    dropped_datagrams: int = 0
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from tests.mutants.mutant import Simulation, tests
 _SERVER = tests("server/test_server.py", "e2e/test_protocol.py")
 _FENCING = tests("e2e/test_fencing.py", "server/test_server.py")
 _DATAGRAMS = tests("server/test_datagrams.py")
+_ROUTING = tests("server/test_routing.py")
 _CHUNKS = tests("server/test_chunks.py", "e2e/test_forward.py")
 _QUOTAS = tests("e2e/test_quotas.py")
 
@@ -450,6 +451,47 @@ MUTANTS = (
         "        if size_bytes > len(self._buffer):",
         "        if False:",
         _DATAGRAMS,
+    ),
+    mutant(
+        "datagrams_dropped_at_a_stop",
+        "a socket that drops does so at a stop, although nobody would have to wait",
+        "intake/datagrams.py",
+        "                is_dropped = self._drops and not self._is_stopping",
+        "                is_dropped = self._drops",
+        _DATAGRAMS,
+    ),
+    # Routing.
+    mutant(
+        "routed_numbers_out_of_order",
+        "what is on disk of the last stream counts for all streams before it",
+        "intake/in_order.py",
+        "        self.entries -= 1\n        self._in_order.look()",
+        "        self.entries -= 1\n        self._in_order._on_durable(self.number)",
+        _ROUTING,
+    ),
+    mutant(
+        "chunk_of_the_fallback_forgotten",
+        "a chunk in the fallback stream is stored again once there is room for its own",
+        "intake/connection.py",
+        "        if self._chunks.is_known(fallback, producer):\n            return True",
+        "        if False:\n            return True",
+        _ROUTING,
+    ),
+    mutant(
+        "routed_names_are_free",
+        "records may name any number of streams",
+        "intake/router.py",
+        "            self._names.take(user, stream, uid)",
+        "            pass",
+        _ROUTING,
+    ),
+    mutant(
+        "failing_stream_stops_its_socket",
+        "a stream that fails stops all others of its socket at once",
+        "intake/admission.py",
+        "        if reader.is_routed:",
+        "        if False:",
+        _ROUTING,
     ),
     # What quotas drop.
     mutant(

@@ -245,6 +245,8 @@ PATH_108 = "/" + "a" * 107
         (LISTEN + LISTEN, "listen[1].path: '/run/a'; expected a path that no other listener has"),
         (LISTEN + "[[listen]]\npath = '//run/./a'", "listen[1].path: '//run/./a'; expected a path"),
         (LISTEN + "stream = '../etc'", "listen[0].stream: '../etc'; expected [a-z0-9]["),
+        (LISTEN + "on_pressure = 'drop'", "listen[0].on_pressure: 'drop'; expected 'block' for"),
+        (LISTEN + "on_pressure = 'wait'", "listen[0].on_pressure: 'wait'; expected 'block' or"),
         (LISTEN + "fallback = '{app}'", "listen[0].fallback: '{app}'; expected [a-z0-9]["),
         (LISTEN + "stream = '{app}'", "(a sender of ndjson names another one itself)"),
         (LISTEN + "protocol = 'lines'\nstream = '{app'", "listen[0].stream: '{app'; expected ["),
