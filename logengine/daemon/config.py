@@ -30,7 +30,7 @@ from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
-from logengine.socket_address import is_abstract
+from logengine.socket_address import is_abstract, network_address
 from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
@@ -55,6 +55,7 @@ _WHY_NOT: dict[Transport, str] = {
     "datagram": "needs a connection",
     "stream": "is sent in datagrams",
 }
+_NETWORK_ADDRESS = "an address and a port, such as '127.0.0.1:514' or '[::1]:514'"
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
 _SOCKET_PATH_BYTES_MAX = 107  # the kernel's sockaddr_un has room for this and a NUL
 
@@ -84,6 +85,7 @@ _EXPECTED_TYPES = {
 }
 _EXPECTED_KEYS = {
     "path": _ABSOLUTE,
+    "address": _NETWORK_ADDRESS,
     "where": "an expression, such as 'level >= error'",
     "stream": "the name of a stream",
 }
@@ -334,6 +336,7 @@ def _rules(config: Config) -> Iterator[_Rule]:
     )
     if key_path := config.compaction.seal_key:
         yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
+    yield from _network_rules(config)
     for key, found, expected in problems(config):
         yield key, found, expected, False
     seen: set[str] = set()
@@ -350,6 +353,38 @@ def _rules(config: Config) -> Iterator[_Rule]:
         yield key, repr(listen.path), "a path that no other listener has", path not in seen
         seen.add(path)
         yield from _protocol_rules(f"listen[{number}]", listen)
+
+
+def _network_rules(config: Config) -> Iterator[_Rule]:
+    """Yields the rules for sockets of the network."""
+    expected = " or ".join(repr(each.name) for each in protocols().values() if each.over_network)
+    seen: set[tuple[str, int, Transport]] = set()
+    for number, each in enumerate(config.network):
+        where = f"network[{number}]"
+        key = f"{where}.address"
+        try:
+            place = (*network_address(each.address), each.type)
+        except ValueError:
+            yield key, repr(each.address), _NETWORK_ADDRESS, False
+            continue
+        yield key, repr(each.address), "an address that no other [[network]] has", place not in seen
+        seen.add(place)
+        protocol = protocols().get(each.protocol)
+        right = protocol is not None and protocol.over_network
+        yield f"{where}.protocol", repr(each.protocol), expected, right
+        for name in ("certificate", "key", "client_ca"):
+            path = getattr(each, name)
+            yield f"{where}.{name}", repr(path), _ABSOLUTE, not path or _is_absolute(path)
+        right = bool(each.certificate) == bool(each.key) and (
+            bool(each.certificate) or not each.client_ca
+        )
+        found = repr(each.certificate)
+        yield f"{where}.certificate", found, "both a certificate and a key, or neither", right
+        right = not each.certificate or each.type == "stream"
+        yield f"{where}.certificate", found, "none for datagrams: TLS needs a connection", right
+        for name in ("idle_timeout", "handshake_timeout"):
+            duration = getattr(each, name)
+            yield f"{where}.{name}", format_duration(duration), "more than 0ms", duration > 0
 
 
 def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:

@@ -33,6 +33,23 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     mode: Mode = Mode(0o666)
 
 
+class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[network]]`: one socket that other hosts may reach. With a `certificate`, it has TLS."""
+
+    address: str
+    protocol: str = "syslog"
+    type: Transport = "stream"
+    stream: str = "network"
+    fallback: str = "default"
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    max_connections: Count = 256
+    max_per_address: Count = 32
+    idle_timeout: Duration = Duration(3600)
+    handshake_timeout: Duration = Duration(10)
+
+
 class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[[route]]`: records for which `where` holds go to `stream`; empty `path`: from anywhere."""
 
@@ -89,6 +106,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     stream: dict[str, StreamConfig] = {}
     uid: dict[str, UidConfig] = {}
     listen: tuple[ListenConfig, ...] = ()
+    network: tuple[NetworkConfig, ...] = ()
     route: tuple[RouteConfig, ...] = ()
     compaction: CompactionConfig = CompactionConfig()
     retention: RetentionConfig = RetentionConfig()

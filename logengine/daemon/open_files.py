@@ -62,4 +62,15 @@ def connections_and_guests(config: Config) -> tuple[int, int]:
 
 
 def _own_files(config: Config) -> int:
-    return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen)
+    return (
+        _OWN
+        + _OF_A_COMMIT_THREAD * config.commit.threads
+        + len(config.listen)
+        + _of_network(config)
+    )
+
+
+def _of_network(config: Config) -> int:
+    """Returns how many files the sockets of the network take, besides one for each connection."""
+    of_tls = sum(each.max_connections for each in config.network if each.certificate)
+    return len(config.network) + 2 * of_tls

@@ -19,9 +19,10 @@ import msgspec
 import structlog
 
 from logengine.daemon.announcement import Announcement
-from logengine.daemon.config_routes import routes_of, stream_for_others
+from logengine.daemon.config_routes import all_routes, stream_for_others
 from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
+from logengine.daemon.network_sockets import NetworkListening
 from logengine.daemon.open_files import connections_and_guests
 from logengine.daemon.open_store import report_opened
 from logengine.daemon.socket_watch import SocketWatch
@@ -57,7 +58,7 @@ class Service:
         self._config = config
         self._store = store
         self._tasks = tasks
-        self._routes = {each: routes_of(each, config, LOCAL_ZONE) for each in config.listen}
+        self._routes = all_routes(config, LOCAL_ZONE)
         self._is_stopping = False
         self._socket_watch: asyncio.Task[None] | None = None
         quotas = _quotas(config)
@@ -115,7 +116,7 @@ class Service:
             report=lambda found: report_opened(store, found),
         )
 
-    async def begin(self, sockets: Sequence[Listening]) -> None:
+    async def begin(self, sockets: Sequence[Listening | NetworkListening]) -> None:
         """Starts serving on `sockets`."""
         if self._store.is_open:
             self._committer.recover(self._store.not_recovered())
@@ -123,16 +124,18 @@ class Service:
         self._tasks.create_task(self._watch.run())
         for each in sockets:
             self._listen(each)
-        self._socket_watch = self._tasks.create_task(SocketWatch(sockets, self._listen_again).run())
+        watched = [each for each in sockets if isinstance(each, Listening)]
+        self._socket_watch = self._tasks.create_task(SocketWatch(watched, self._listen_again).run())
 
-    def _listen(self, on: Listening) -> None:
+    def _listen(self, on: Listening | NetworkListening) -> None:
         self._server.listen(
             on.listener,
             stream_for_others(on.config),
             protocols()[on.config.protocol],
             on.config.type,
             inherited=on.inherited,
-            drops=on.config.on_pressure == "drop",
+            drops=isinstance(on, Listening) and on.config.on_pressure == "drop",
+            network=on.network if isinstance(on, NetworkListening) else None,
             routes=self._routes[on.config],
         )
 

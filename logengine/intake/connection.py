@@ -22,6 +22,7 @@ from logengine.intake.connection_state import Happening, State, state_after
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
 from logengine.intake.in_order import InOrder, Outstanding
+from logengine.intake.network import NETWORK_UID, bytes_waiting
 from logengine.intake.patience import Patience
 from logengine.intake.router import Router
 from logengine.intake.turns import ReadSize
@@ -48,7 +49,8 @@ class Connection:
 
     Speaks `protocol`. The numbers are the sender's: that of the last record that arrived, and that
     of the last durable one. `on_closed` is called once, when the connection has ended. With a
-    `router`, `stream` is the one whose room decides whether it is read.
+    `router`, `stream` is the one whose room decides whether it is read. With an `address`, the
+    sender is not on this host, and the kernel knows no user of it.
     """
 
     holds_parts = True
@@ -61,6 +63,7 @@ class Connection:
         protocol: WireProtocol,
         on_closed: Callable[["Connection"], None],
         router: Router | None = None,
+        address: str | None = None,
     ) -> None:
         self._poller = around.poller
         self._admission = around.admission
@@ -79,9 +82,14 @@ class Connection:
         self._answers = AnswerWriter(connection, self._encode.ack, self._on_answers_written)
         self._state = State.OPEN
         self._is_opened = False  # it has said a complete line
-        self.peer = peer_of(connection)
+        self.peer = peer_of(connection) if address is None else Peer(address=address)
         self._peer_fields = peer_fields(self.peer)
         self.uid = OVERFLOW_UID if self.peer.uid is None else self.peer.uid
+        self.is_of_network = address is not None
+        if self.is_of_network:
+            self.uid = NETWORK_UID
+        self.heard_s = time.monotonic()  # when it was read last
+        self._left_bytes = inf  # that a stop still reads
         self.flow = self.uid
         self.read_size = ReadSize()
         self.stream = stream
@@ -204,6 +212,12 @@ class Connection:
         )
         return True
 
+    def end_idle(self) -> None:
+        """Ends it, unless it was kept from sending: it has sent nothing for too long."""
+        if self._poller.watches(self._socket):
+            log.info("idle_connection_closed", stream=self.stream, addr=self.peer.address)
+            self._on_end()
+
     def stop(self) -> None:
         """Reads what the sender has sent so far and nothing more; ends when that is durable."""
         if self._state.is_stopping or self._state.is_closed:
@@ -213,6 +227,8 @@ class Connection:
         # the sender is already gone.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
+            if self.is_of_network and self._socket.family != socket.AF_UNIX:
+                self._left_bytes = bytes_waiting(self._socket)  # TCP lets a sender go on
         if self._admission.room_for(self) is not None:
             self.resume()
         self._close_if_through()
@@ -271,7 +287,10 @@ class Connection:
                 self.pause()
                 self._admission.pause(self)
                 return 0
-            data = self._socket.recv(room_bytes)
+            data = self._socket.recv(int(min(room_bytes, self._left_bytes)))
+            self._left_bytes -= len(data)
+            if self.is_of_network:
+                self.heard_s = time.monotonic()
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:

@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import structlog
 
@@ -25,6 +26,7 @@ from logengine.intake.credentials import (
     sender_of,
 )
 from logengine.intake.listeners import datagram_queue_max
+from logengine.intake.network import NETWORK_UID, address_text
 from logengine.intake.router import Router
 from logengine.intake.turns import ReadSize
 from logengine.protocols.wire import Lines, Receiver, TooLarge, WireProtocol
@@ -93,6 +95,7 @@ class DatagramSocket:
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
         self._senders: dict[tuple[int, int, int], _Sender] = {}
+        self._senders_at: dict[str, _Sender] = {}  # in the network
         self._senders_until_s = 0.0
         self._gathered: list[bytes] = []  # lines of one sender, to be stamped together
         self._gathered_of: _Sender | None = None
@@ -105,8 +108,15 @@ class DatagramSocket:
         self.stream = self._own_stream = stream
         self.uid = OVERFLOW_UID  # of the next datagram's sender, if there are quotas
         self.held_bytes = 0
+        # The network knows no users, only addresses.
+        self._is_of_network = receiving.family != socket.AF_UNIX
+        self._left_bytes = inf  # that a stop still reads
         receiving.setblocking(False)
-        ask_for_senders(receiving)
+        if self._is_of_network:
+            self.queue_max = None
+            self.uid = NETWORK_UID
+        else:
+            ask_for_senders(receiving)
         self._poller.enter(self.flow)
 
     @property
@@ -137,6 +147,8 @@ class DatagramSocket:
         self._is_stopping = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)  # later senders get EPIPE
+        if self._is_of_network:  # others may go on sending
+            self._left_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self.resume()
         self.on_readable()
 
@@ -185,6 +197,8 @@ class DatagramSocket:
         for _ in range(_DATAGRAMS_PER_READ):
             if self._taken_bytes >= self.read_size.size_bytes:
                 return
+            if self._left_bytes <= 0:
+                raise BlockingIOError  # what is here now came after the stop
             if self._is_stopping or self._admission.asks_who_sends:
                 self._look_at_next()
             is_dropped = False
@@ -196,15 +210,21 @@ class DatagramSocket:
                     self._admission.pause(self)
                     return
             # MSG_TRUNC returns the size that was sent, even if the buffer is shorter.
-            size_bytes, ancillary, _, _ = self._socket.recvmsg_into(
+            size_bytes, ancillary, _, address = self._socket.recvmsg_into(
                 [self._buffer], ANCILLARY_BYTES, socket.MSG_TRUNC
             )
             self._taken_bytes += size_bytes
+            self._left_bytes -= size_bytes + 1  # an empty one counts too
             if is_dropped:
-                uid = credentials_in(ancillary).uid
+                uid = NETWORK_UID if self._is_of_network else credentials_in(ancillary).uid
                 self._pressure_drops.add(self._own_stream, uid, size_bytes)
                 continue
-            self._take(self._sender_of(ancillary), size_bytes)
+            sender = (
+                self._sender_at(address_text(address))
+                if self._is_of_network
+                else self._sender_of(ancillary)
+            )
+            self._take(sender, size_bytes)
 
     def _new_receiver(self) -> Receiver:
         return self._protocol.new_receiver(self._max_record, "datagram", self._arrivals.now)
@@ -217,7 +237,8 @@ class DatagramSocket:
     def _look_at_next(self) -> None:
         """Notes the sender of the next datagram, which stays in the queue."""
         _, ancillary, _, _ = self._socket.recvmsg(0, ANCILLARY_BYTES, socket.MSG_PEEK)
-        self.uid = credentials_in(ancillary).uid
+        if not self._is_of_network:
+            self.uid = credentials_in(ancillary).uid
 
     def _take(self, sender: _Sender, size_bytes: int) -> None:
         """Processes a datagram of `size_bytes`, which is in the buffer unless it is too long."""
@@ -266,6 +287,16 @@ class DatagramSocket:
                 self._arrivals.add(stream, entry)
         if routed.parts:
             self.stream = self._admission.narrowest(routed.parts, sender.uid)
+
+    def _sender_at(self, address: str) -> _Sender:
+        sender = self._senders_at.get(address)
+        if sender is None:
+            if len(self._senders_at) >= _SENDERS_KEPT_MAX:
+                self._senders_at.clear()
+            peer = Peer(address=address)
+            sender = _Sender(self._own_stream, NETWORK_UID, peer, peer_fields(peer))
+            self._senders_at[address] = sender
+        return sender
 
     def _sender_of(self, ancillary: Ancillary) -> _Sender:
         credentials = credentials_in(ancillary)

@@ -19,7 +19,8 @@ from logengine.intake.context import IntakeContext
 from logengine.intake.credentials import uid_of
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.hello_timeout import HelloTimeout
-from logengine.intake.listeners import Listeners
+from logengine.intake.listeners import Entrance, Listeners
+from logengine.intake.network import NETWORK_UID, Network, NetworkConnections, peer_address
 from logengine.intake.poller import Poller
 from logengine.intake.pressure_drops import PressureDrops
 from logengine.intake.producers import Producers
@@ -31,6 +32,7 @@ from logengine.intake.seats import Seats
 from logengine.intake.shares import Rule, Shares
 from logengine.intake.space_shares import SpaceShares
 from logengine.intake.stream_names import StreamNames
+from logengine.intake.tls import TlsSockets
 from logengine.intake.waiting_room import GUESTS_MAX, Guest, WaitingRoom
 from logengine.protocols.status import FAILING_STREAMS_MAX, FULL_MAX, Status, TotalsStatus
 from logengine.protocols.wire import Transport, WireProtocol
@@ -144,6 +146,8 @@ class Server:
         self._stream_texts = StreamTexts()
         self._routers: dict[Routes, Router] = {}
         self._listeners = Listeners(self._receive, self._waiting_room.room_in_s)
+        self._network_connections = NetworkConnections()
+        self._tls = TlsSockets()
         self._connections: set[Connection] = set()
         self._datagram_sockets: set[DatagramSocket] = set()
         self._all_closed = asyncio.Event()
@@ -169,17 +173,20 @@ class Server:
         inherited: bool = False,
         drops: bool = False,
         routes: Routes | None = None,
+        network: Network | None = None,
     ) -> None:
         """Serves a socket. Its records go to `stream` unless a hello names another one.
 
         A datagram socket that `drops` drops what there is no room for. With `routes`, records go
         to the streams that these name; `stream` is for the others. An inherited socket outlives
-        this process: at a stop, what waits there is left to the next daemon.
+        this process: at a stop, what waits there is left to the next daemon. `network` has the
+        limits of a socket of the network.
         """
         self._stream_names.keep(stream)
         router = None if routes is None else self.router(routes, stream)
         if transport == "stream":
-            self._listeners.add(listener, stream, protocol, inherited=inherited, router=router)
+            entrance = Entrance(stream, protocol, router, network)
+            self._listeners.add(listener, entrance, inherited=inherited)
             return
         datagrams = DatagramSocket(
             self._surroundings,
@@ -236,6 +243,7 @@ class Server:
         for guest in self._waiting_room.take_all():
             self._take(guest)  # it may have sent records already
         self._quotas.keep_nobody_waiting()
+        await self._tls.stop()
         for each in self._open():
             each.stop()
         await self._all_closed.wait()
@@ -255,17 +263,33 @@ class Server:
         self._pressure_drops.report(is_last=True)
         self._quotas.close()
         self._pressure_drops.close()
+        self._network_connections.close()
+        self._tls.close()
         self._poller.close()
 
-    def _receive(
-        self,
-        accepted: socket.socket,
-        stream: str,
-        protocol: WireProtocol,
-        router: Router | None,
-    ) -> None:
+    def _receive(self, accepted: socket.socket, entrance: Entrance) -> None:
         """Serves an accepted connection, in place of another one if necessary, or lets it wait."""
-        guest = Guest(accepted, uid_of(accepted), stream, protocol, self._loop.time(), router)
+        address, network = None, entrance.network
+        if network is not None:
+            address = peer_address(accepted)
+            if address is None or not self._network_connections.admits(network, address):
+                log.warning("too_many_network_connections", stream=entrance.stream, addr=address)
+                accepted.close()
+                return
+            if network.tls is not None:
+                accepted = self._tls.decrypted(
+                    accepted, network.tls, network.handshake_timeout_s, address
+                )
+        guest = Guest(
+            accepted,
+            NETWORK_UID if network else uid_of(accepted),
+            entrance.stream,
+            entrance.protocol,
+            self._loop.time(),
+            entrance.router,
+            network,
+            address,
+        )
         if self._seats.has_room(guest.uid):
             self._take(guest)
             return
@@ -306,7 +330,10 @@ class Server:
             guest.protocol,
             self._closed,
             guest.router,
+            guest.address,
         )
+        if guest.network is not None and guest.address is not None:
+            self._network_connections.add(connection, guest.network, guest.address)
         self._seats.add(connection, guest.uid, self._loop.time())
         self._connections.add(connection)
         self._all_closed.clear()
@@ -316,6 +343,7 @@ class Server:
     def _closed(self, connection: Connection) -> None:
         """Removes a closed connection."""
         self._connections.discard(connection)
+        self._network_connections.remove(connection)
         self._seats.remove(connection)
         self._hello_timeout.ends(connection)
         self._stream_names.give_back(connection)

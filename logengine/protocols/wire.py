@@ -207,7 +207,8 @@ class WireProtocol:
     at which they arrive; `receiver` then only classifies openings. In a datagram only the events
     `Lines` and `TooLarge` count, because its sender cannot be answered. `names_streams`: a sender
     may name its stream in a hello, so records are not routed by their fields. `has_chunks`:
-    there are events `Chunk`.
+    there are events `Chunk`. `over_network`: it needs no user of the sender, and may be spoken by
+    other hosts.
     """
 
     name: str
@@ -217,6 +218,7 @@ class WireProtocol:
     receiver_on: Callable[[int, Transport, Clock], Receiver] | None = None
     names_streams: bool = False
     has_chunks: bool = False
+    over_network: bool = False
 
     def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
         """Returns the receiver for one connection, or for the datagrams to one socket."""

@@ -205,6 +205,7 @@ def test_values_have_the_types_that_code_works_with(tmp_path: Path) -> None:
     assert config.listen[0].mode == 0o660
 
 
+NETWORK = "[[network]]\naddress = '{}'\n"
 LISTEN = '[[listen]]\npath = "/run/a"\n'
 PATH_108 = "/" + "a" * 107
 
@@ -251,6 +252,18 @@ PATH_108 = "/" + "a" * 107
         (LISTEN + "stream = '{app}'", "(a sender of ndjson names another one itself)"),
         (LISTEN + "protocol = 'lines'\nstream = '{app'", "listen[0].stream: '{app'; expected ["),
         (LISTEN + "protocol = 'forward'\nstream = '{unit}'", "so not _unit, _user_unit)"),
+        (NETWORK.format("localhost:514"), "'localhost:514'; expected an address and a port"),
+        (NETWORK.format("[::1]:1") * 2, "expected an address that no other [[network]] has"),
+        (NETWORK.format("[::1]:1") + "protocol = 'ndjson'", "'ndjson'; expected 'syslog'"),
+        (NETWORK.format("[::1]:1") + "key = '/k'", "a certificate and a key, or neither"),
+        (NETWORK.format("[::1]:1") + "client_ca = '/k'", "a certificate and a key, or neither"),
+        (NETWORK.format("[::1]:1") + "key = 'k'", "network[0].key: 'k'; expected an absolute"),
+        (NETWORK.format("[::1]:1") + "idle_timeout = '0s'", "expected more than 0ms"),
+        (
+            NETWORK.format("[::1]:1") + "type='datagram'\nkey='/k'\ncertificate='/c'",
+            "expected none for datagrams: TLS needs a connection",
+        ),
+        ("[[network]]", "network[0].address: missing; expected an address and a port"),
         ("[[route]]\nstream = 'a'", "route[0].where: missing; expected an expression"),
         ("[[route]]\nwhere = 'a ='\nstream = 'a'", "route[0].where: 'a ='; expected an expr"),
         ("[[route]]\nwhere = 'a=1'\nstream = 'A'", "route[0].stream: 'A'; expected [a-z0-9]["),
