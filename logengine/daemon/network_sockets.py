@@ -44,6 +44,8 @@ def bind_network(config: NetworkConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, _KINDS[config.type])
     try:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if config.type == "stream":
             # Connections of the last daemon that are being closed still have the address.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -8,16 +8,18 @@ which the kernel knows, and those of the sender. `docs/routing.md` is the specif
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import tzinfo
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from logengine.errors import InvalidFilter
 from logengine.filtering.evaluation import Evaluation
 from logengine.filtering.fields import Fields
-from logengine.filtering.syntax import parse, parse_field
+from logengine.filtering.syntax import field_text, parse, parse_field
 from logengine.filtering.tree import Expression, Name, Path, paths_of
 from logengine.format.record import ENVELOPE_NAMES
 
@@ -30,6 +32,10 @@ _FIELDS_OF = {
     "unit": ("_unit", "_user_unit"),
 }
 _NOT_TEXT = (b"{", b"[", b"null")
+_text_decoder = msgspec.json.Decoder(str)
+# So many texts are remembered, and only of lines that are not longer.
+_TEXTS_MAX = 4096
+_LINE_MAX = 4096
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _KERNEL_NAMES = frozenset(ENVELOPE_NAMES) - {"_ts"}
 
@@ -90,14 +96,19 @@ class Routes:
         self.fixed_streams = [each.stream.text for each in routes if each.stream.is_fixed]
         fields = Fields(self.paths)
         self._decode = fields.decode
-        self._routes = [
+        self._places = [
             (
                 None if each.where is None else Evaluation(each.where, zone, fields),
-                each.stream.texts,
-                [[fields.finder(path) for path in paths] for paths in each.stream.fields],
+                _Place(each.stream, fields),
             )
             for each in routes
         ]
+        # Without conditions, the values of the fields decide alone, and most repeat.
+        self._get_values: Callable[[Any], tuple[bytes | None, ...]] | None = None
+        self._texts: dict[tuple[bytes | None, ...], str | None] = {}
+        getters = [fields.getter(path) for path in sorted(self.paths, key=field_text)]
+        if len(routes) == 1 and all(getters):
+            self._get_values = partial(_values, [get for get in getters if get])
 
     @property
     def are_of_sender(self) -> bool:
@@ -111,16 +122,46 @@ class Routes:
         not a stream's name yet: `stream_name_from` makes one of it. Never raises.
         """
         record = self._decode(line)
-        _, texts, finders = next(
-            each for each in self._routes if each[0] is None or each[0].holds_for(record)
-        )
-        parts = [texts[0]]
-        for finds, text in zip(finders, texts[1:], strict=True):
+        if self._get_values is None or record is None:
+            return self._text_of(record)
+        values = self._get_values(record)
+        text = self._texts.get(values, "")
+        if text == "":  # no template makes an empty text
+            text = self._text_of(record)
+            if len(line) <= _LINE_MAX:
+                if len(self._texts) >= _TEXTS_MAX:
+                    self._texts.clear()
+                self._texts[values] = text
+        return text
+
+    def _text_of(self, record: Any) -> str | None:
+        for condition, place in self._places:
+            if condition is None or condition.holds_for(record):
+                return place.text_of(record)
+        raise AssertionError("the last route has no condition")
+
+
+def _values(getters: Sequence[Callable[[Any], Any]], record: Any) -> tuple[bytes | None, ...]:
+    values = [get(record) for get in getters]
+    return tuple([None if value is UNSET else bytes(value) for value in values])
+
+
+class _Place:
+    """Where the records of one route go."""
+
+    def __init__(self, template: Template, fields: Fields) -> None:
+        self._first, *self._texts = template.texts
+        self._finders = [[fields.finder(path) for path in paths] for paths in template.fields]
+
+    def text_of(self, record: Any) -> str | None:
+        """Returns the text for what was decoded of a line; None if a field is missing."""
+        whole = self._first
+        for finds, text in zip(self._finders, self._texts, strict=True):
             value = _first_text(finds, record)
             if value is None:
                 return None
-            parts += (value, text)
-        return "".join(parts)
+            whole += value + text
+        return whole
 
 
 def paths_of_route(each: Route) -> set[Path]:
@@ -149,5 +190,5 @@ def _first_text(finds: Sequence[Any], record: Any) -> str | None:
 def _text(value: bytes) -> str:
     """Returns a value as text, numbers as they are written; empty for other types."""
     if value.startswith(b'"'):
-        return msgspec.json.decode(value, type=str).strip()
+        return _text_decoder.decode(value).strip()
     return "" if value.startswith(_NOT_TEXT) else value.decode()

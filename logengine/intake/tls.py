@@ -19,7 +19,8 @@ log = structlog.get_logger()
 
 # What is decrypted at a time, and at most kept here of each connection; TLS has records of 16 KiB.
 _PIECE_BYTES = 16 * 1024
-_HANDSHAKES_MAX = 64
+# What waits in the pair, so that many slow connections take little of the kernel's memory.
+_PAIR_BYTES = 64 * 1024
 _STOP_S = 2.0
 _ARRIVED_S = 0.05
 
@@ -31,9 +32,7 @@ class TlsSockets:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # of the thread's loop
-        # Both are used in the thread alone.
-        self._handshakes = asyncio.Semaphore(_HANDSHAKES_MAX)
-        self._stopping = asyncio.Event()
+        self._stopping = asyncio.Event()  # used in the thread alone
 
     def decrypted(
         self,
@@ -49,6 +48,7 @@ class TlsSockets:
         """
         loop = self._started()
         inner, outer = socket.socketpair()
+        inner.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PAIR_BYTES)
         inner.setblocking(False)
         outer.setblocking(False)
         decrypting = self._decrypt(accepted, inner, context, handshake_timeout_s, addr)
@@ -126,7 +126,7 @@ class TlsSockets:
         protocol = asyncio.StreamReaderProtocol(reader)
         with contextlib.closing(inner):
             try:
-                async with asyncio.timeout(handshake_timeout_s), self._handshakes:
+                async with asyncio.timeout(handshake_timeout_s):
                     transport, _ = await loop.connect_accepted_socket(
                         lambda: protocol, accepted, ssl=context
                     )

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from logengine.intake.network import NETWORK_UID
 from tests.daemon import PATIENCE_S, Daemon, eventually
+from tests.e2e.test_lines import run_with
 from tests.e2e.test_syslog import LOGGER, needs_logger
 
 HOST = "127.0.0.1"
@@ -199,6 +200,29 @@ def test_an_address_that_is_taken_is_named(make: Make, root: Path) -> None:
     )
     assert f"cannot listen at {HOST}:{receiver.port}".encode() in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+def test_what_comes_to_a_socket_of_systemd_is_taken(root: Path, kind: str) -> None:
+    with (
+        socket.socket(socket.AF_INET, KINDS[kind]) as listener,
+        socket.socket(socket.AF_INET, KINDS[kind]) as sender,
+    ):
+        listener.bind((HOST, 0))
+        if kind == "stream":
+            listener.listen()
+        port = listener.getsockname()[1]
+        daemon = Daemon(root, f"[[network]]\naddress = '{HOST}:{port}'\ntype = '{kind}'\n")
+        sender.connect((HOST, port))
+        sender.send(b"<14>a: while none runs\n")
+        process = run_with(listener, root)
+        try:
+            eventually(lambda: [each["message"] for each in daemon.records("network")])
+        finally:
+            process.terminate()
+            _, said = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, said
+        assert daemon.records("network")[0]["_addr"] == HOST
 
 
 # TLS

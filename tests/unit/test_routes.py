@@ -95,7 +95,12 @@ def test_a_text_becomes_a_name_by_one_rule(text: str, name: str | None) -> None:
 def test_fields_in_braces_stand_for_their_values(
     stream: str, fields: dict[str, Any], text: str | None
 ) -> None:
-    assert routes(stream).text_of(line(**fields)) == text
+    template = routes(stream)
+    assert template.text_of(line(**fields)) == text
+    for _ in range(2):  # what it remembers changes nothing
+        other = line(app="other", host="else", n=8)
+        assert template.text_of(other) == routes(stream).text_of(other)
+        assert template.text_of(line(**fields)) == text
 
 
 def test_the_first_route_that_holds_counts_even_if_its_field_is_missing() -> None:
