@@ -3,10 +3,10 @@
 import contextlib
 import json
 import logging
-import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -171,17 +171,17 @@ def test_a_stop_takes_what_was_sent_over_tcp(make: Make) -> None:
     assert receiver.messages() == ["first", *map(str, range(5000))]
 
 
-def test_a_sender_that_never_stops_does_not_hold_up_a_stop(make: Make) -> None:
-    receiver = make(config="stop_timeout = '1h'\n")
+@pytest.mark.parametrize("kind", ["stream", "datagram"])
+def test_a_sender_that_never_stops_does_not_hold_up_a_stop(make: Make, kind: str) -> None:
+    receiver = make(kind, config="stop_timeout = '1h'\n")
     program = (
         "import socket, sys\n"
-        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
-        "while True: s.sendall(b'<14>a: flood\\n' * 1000)\n"
+        "s = socket.socket(socket.AF_INET, int(sys.argv[3]))\n"
+        "s.connect((sys.argv[1], int(sys.argv[2])))\n"
+        "while True: s.sendall(b'<14>a: flood\\n' * 100)\n"
     )
-    sender = subprocess.Popen(
-        [shutil.which("python3") or "python3", "-c", program, HOST, str(receiver.port)],
-        stderr=subprocess.DEVNULL,
-    )
+    where = (HOST, str(receiver.port), str(int(KINDS[kind])))
+    sender = subprocess.Popen([sys.executable, "-c", program, *where], stderr=subprocess.DEVNULL)
     try:
         eventually(receiver.messages)
         assert receiver.daemon.stop() == 0

@@ -7,6 +7,7 @@ _SERVER = tests("server/test_server.py", "e2e/test_protocol.py")
 _FENCING = tests("e2e/test_fencing.py", "server/test_server.py")
 _DATAGRAMS = tests("server/test_datagrams.py")
 _ROUTING = tests("server/test_routing.py")
+_NETWORK = tests("e2e/test_network.py")
 _CHUNKS = tests("server/test_chunks.py", "e2e/test_forward.py")
 _QUOTAS = tests("e2e/test_quotas.py")
 
@@ -492,6 +493,31 @@ MUTANTS = (
         "        if reader.is_routed:",
         "        if False:",
         _ROUTING,
+    ),
+    # The network.
+    mutant(
+        "tcp_read_for_ever_at_a_stop",
+        "a stop reads as long as a sender in the network goes on sending",
+        "intake/connection.py",
+        "                self._left_bytes = bytes_waiting(self._socket)  # TCP lets a sender go on",
+        "                pass",
+        _NETWORK,
+    ),
+    mutant(
+        "tls_stopped_at_once",
+        "a stop loses what was sent over TLS and is not decrypted yet",
+        "intake/server.py",
+        "        await self._tls.stop()\n",
+        "",
+        _NETWORK,
+    ),
+    mutant(
+        "network_without_limit",
+        "one address may take all connections of the network",
+        "intake/network.py",
+        "            self._of_address.get((network, address), 0) < network.max_per_address\n            and ",
+        "            ",
+        tests("unit/test_network.py", "e2e/test_network.py"),
     ),
     # What quotas drop.
     mutant(
