@@ -7,7 +7,7 @@ _SERVER = tests("server/test_server.py", "e2e/test_protocol.py")
 _FENCING = tests("e2e/test_fencing.py", "server/test_server.py")
 _DATAGRAMS = tests("server/test_datagrams.py")
 _ROUTING = tests("server/test_routing.py")
-_NETWORK = tests("e2e/test_network.py")
+_NETWORK = tests("server/test_network.py", "e2e/test_network.py")
 _CHUNKS = tests("server/test_chunks.py", "e2e/test_forward.py")
 _QUOTAS = tests("e2e/test_quotas.py")
 
