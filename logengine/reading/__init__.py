@@ -27,9 +27,20 @@ if TYPE_CHECKING:
         stream_names,
         unmatched,
     )
+    from logengine.reading.pages import (
+        blocks_after,
+        records_after,
+        records_before,
+        records_since,
+    )
     from logengine.reading.problem import Gone, IncompleteRead, Problem, RecordsGone, Report
     from logengine.reading.read_records import Reading, read
-    from logengine.reading.stream_summary import StreamSummary, newest_seq, streams
+    from logengine.reading.stream_summary import (
+        StreamSummary,
+        newest_seq,
+        streams,
+        summary_of,
+    )
 
 __all__ = [
     "Batch",
@@ -43,12 +54,17 @@ __all__ = [
     "RecordsGone",
     "Report",
     "StreamSummary",
+    "blocks_after",
     "check_stream_names",
     "follow",
     "newest_seq",
     "read",
+    "records_after",
+    "records_before",
+    "records_since",
     "stream_names",
     "streams",
+    "summary_of",
     "unmatched",
 ]
 
@@ -65,12 +81,17 @@ _MODULES = {
     "RecordsGone": "logengine.reading.problem",
     "Report": "logengine.reading.problem",
     "StreamSummary": "logengine.reading.stream_summary",
+    "blocks_after": "logengine.reading.pages",
     "check_stream_names": "logengine.reading.listing",
     "follow": "logengine.reading.follow_records",
     "newest_seq": "logengine.reading.stream_summary",
     "read": "logengine.reading.read_records",
+    "records_after": "logengine.reading.pages",
+    "records_before": "logengine.reading.pages",
+    "records_since": "logengine.reading.pages",
     "stream_names": "logengine.reading.listing",
     "streams": "logengine.reading.stream_summary",
+    "summary_of": "logengine.reading.stream_summary",
     "unmatched": "logengine.reading.listing",
 }
 
