@@ -28,7 +28,7 @@ def records_before(
     """
     found: list[list[Record]] = []
     for stream in streams:
-        reader = StreamReader(data, stream, report)
+        reader = _reader(data, stream, chosen, report)
         stop = place.seq if stream == place.stream else None
         times = TimeRange() if stop is not None else TimeRange(until=_bound(stream, place))
         try:
@@ -45,9 +45,10 @@ def records_after(
 
     def from_place(stream: str, until: str | None) -> Iterator[Block]:
         if stream == place.stream:
-            return StreamReader(data, stream, report, place.seq + 1).read(TimeRange(until=until))
+            reader = _reader(data, stream, chosen, report, place.seq + 1)
+            return reader.read(TimeRange(until=until))
         times = TimeRange(_bound(stream, place), until)
-        return _from_time(StreamReader(data, stream, report), times)
+        return _from_time(_reader(data, stream, chosen, report), times)
 
     return _first_merged(streams, from_place, count, chosen)
 
@@ -58,7 +59,7 @@ def records_since(
     """The first `count` chosen records from a timestamp on; otherwise as `records_before`."""
 
     def from_time(stream: str, until: str | None) -> Iterator[Block]:
-        return _from_time(StreamReader(data, stream, report), TimeRange(since, until))
+        return _from_time(_reader(data, stream, chosen, report), TimeRange(since, until))
 
     return _first_merged(streams, from_time, count, chosen)
 
@@ -89,6 +90,12 @@ def _first_merged(
             continue
         merged = list(islice(merge_by_time([merged, records]), count))
     return merged
+
+
+def _reader(
+    data: Path, stream: str, chosen: Filter, report: Report, next_seq: int = 1
+) -> StreamReader:
+    return StreamReader(data, stream, report, next_seq, literals=chosen.literals)
 
 
 def _from_time(reader: StreamReader, times: TimeRange) -> Iterator[Block]:

@@ -4,6 +4,7 @@ The screen takes what is there when it draws; no thread ever waits for it with m
 hold. Threads do not keep the process alive: whoever leaves waits for nothing.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from logengine.errors import LogEngineError
+from logengine.filtering.levels import LEVEL_NAMES
 from logengine.format.block import Block, Record
 from logengine.format.search_filter import Literals
 from logengine.reading import (
@@ -24,38 +26,58 @@ from logengine.reading import (
     records_since,
     stream_names,
 )
+from logengine.rendering.fields import decode_line
+from logengine.rendering.levels import level_field, rank_of
 from logengine.top.window import KEPT_MAX
 
 PAGE = 300
 # Pages of many streams hold so many records of each.
 _PAGE_OF_MANY, _MANY_STREAMS = 60, 30
 _PROBLEMS_MAX = 100
-# The fields that loggers and importers write levels into.
-_LEVEL_FIELDS = (
-    *("level", "PRIORITY", "priority", "severity", "levelname", "lvl", "severity_text"),
-    *("severity_number", "levelno", "log.level"),
-)
-ERRORS = " or ".join(f"{name} >= error" for name in _LEVEL_FIELDS)
-
 Result = TypeVar("Result")
 IsStopped = Callable[[], bool]
+
+# Every line with an error contains this: the end of the name of a field with a level, and the
+# beginning of a value that is an error, a name or a number.
+_MAYBE_ERROR = re.compile(rb'[LlYyTtOoRrMmEe]"[ \t]*:[ \t]*"?[EeFfCcAaPpSs0-9]')
+_ERROR = LEVEL_NAMES.index("error")
+
+
+def error_lines(body: bytes) -> Iterator[tuple[int, int]]:
+    """Yields the lines of errors, and of what is worse, as ranges of bytes with their newlines.
+
+    Their levels are those that `level_field` finds, in any spelling.
+    """
+    stop = 0
+    while (found := _MAYBE_ERROR.search(body, stop)) is not None:
+        start = body.rfind(b"\n", 0, found.start()) + 1
+        stop = body.find(b"\n", found.end()) + 1 or len(body)
+        fields = decode_line(body[start : stop - 1])
+        name = level_field(fields)
+        rank = None if name is None else rank_of(name, fields[name])
+        if rank is not None and rank >= _ERROR:
+            yield start, stop
 
 
 class _Stopped(Exception):
     """Nobody wants the result any more."""
 
 
-class _Stoppable(Filter):
-    """A filter that ends the reading that uses it, between two blocks, once it is to stop."""
+class _Chosen(Filter):
+    """What a filter chooses, and of that only errors, if `errors_only`.
 
-    def __init__(self, chosen: Filter, is_stopped: IsStopped) -> None:
+    It ends the reading that uses it, between two blocks, once it is to stop.
+    """
+
+    def __init__(self, chosen: Filter, is_stopped: IsStopped, *, errors_only: bool = False) -> None:
         super().__init__()
         self._chosen = chosen
         self._is_stopped = is_stopped
+        self._errors_only = errors_only
 
     @property
     def chooses_all(self) -> bool:
-        return self._chosen.chooses_all
+        return self._chosen.chooses_all and not self._errors_only
 
     @property
     def literals(self) -> Literals:
@@ -64,7 +86,10 @@ class _Stoppable(Filter):
     def choose(self, block: Block) -> Iterator[Block]:
         if self._is_stopped():
             raise _Stopped
-        return self._chosen.choose(block)
+        if not self._errors_only:
+            return self._chosen.choose(block)
+        errors = block.parts(error_lines(block.body))
+        return (part for each in errors for part in self._chosen.choose(each))
 
     def ranges(self, body: bytes) -> Iterator[tuple[int, int]]:
         return self._chosen.ranges(body)
@@ -83,17 +108,17 @@ class RecordSource:
     wheres: Sequence[str] = ()
     report: Report = lambda _: None
 
-    def chosen(self, *more: str) -> Filter:
-        """Returns the filter, also with `more` expressions. Raises `InvalidFilter`."""
-        return Filter.of([*self.wheres, *more])
+    def chosen(self) -> Filter:
+        """Returns the filter. Raises `InvalidFilter`."""
+        return Filter.of(self.wheres)
 
     def before(self, place: Record, is_stopped: IsStopped) -> list[Record]:
         """A page of records before a record."""
-        return self._before(place, self._page(), self.chosen(), is_stopped)
+        return self._before(place, self._page(), is_stopped)
 
     def after(self, place: Record, is_stopped: IsStopped) -> list[Record]:
         """A page of records after a record."""
-        return self._after(place, self._page(), self.chosen(), is_stopped)
+        return self._after(place, self._page(), is_stopped)
 
     def since(self, timestamp: str, is_stopped: IsStopped) -> list[Record]:
         """A page of records from a time on."""
@@ -102,7 +127,7 @@ class RecordSource:
             self._names(),
             timestamp,
             self._page(),
-            _Stoppable(self.chosen(), is_stopped),
+            _Chosen(self.chosen(), is_stopped),
             self.report,
         )
 
@@ -114,30 +139,30 @@ class RecordSource:
         """A page of records, with `place` among them."""
         page = self._page() // 2
         return [
-            *self._before(place, page, self.chosen(), is_stopped),
+            *self._before(place, page, is_stopped),
             place,
-            *self._after(place, page, self.chosen(), is_stopped),
+            *self._after(place, page, is_stopped),
         ]
 
     def error_after(self, place: Record, is_stopped: IsStopped) -> list[Record]:
         """The next error after a record."""
-        return self._after(place, 1, self.chosen(ERRORS), is_stopped)
+        return self._after(place, 1, is_stopped, errors_only=True)
 
     def error_before(self, place: Record, is_stopped: IsStopped) -> list[Record]:
         """The last error before a record."""
-        return self._before(place, 1, self.chosen(ERRORS), is_stopped)
+        return self._before(place, 1, is_stopped, errors_only=True)
 
     def _before(
-        self, place: Record, count: int, chosen: Filter, is_stopped: IsStopped
+        self, place: Record, count: int, is_stopped: IsStopped, *, errors_only: bool = False
     ) -> list[Record]:
-        stoppable = _Stoppable(chosen, is_stopped)
-        return records_before(self.data, self._names(), place, count, stoppable, self.report)
+        chosen = _Chosen(self.chosen(), is_stopped, errors_only=errors_only)
+        return records_before(self.data, self._names(), place, count, chosen, self.report)
 
     def _after(
-        self, place: Record, count: int, chosen: Filter, is_stopped: IsStopped
+        self, place: Record, count: int, is_stopped: IsStopped, *, errors_only: bool = False
     ) -> list[Record]:
-        stoppable = _Stoppable(chosen, is_stopped)
-        return records_after(self.data, self._names(), place, count, stoppable, self.report)
+        chosen = _Chosen(self.chosen(), is_stopped, errors_only=errors_only)
+        return records_after(self.data, self._names(), place, count, chosen, self.report)
 
     def _names(self) -> list[str]:
         return stream_names(*self.asked, data=self.data)
@@ -179,7 +204,7 @@ class Follow:
             *source.asked,
             data=source.data,
             last=last,
-            where=_Stoppable(source.chosen(), lambda: self._is_stopped),
+            where=_Chosen(source.chosen(), lambda: self._is_stopped),
             on_problem=self._note,
         )
         threading.Thread(target=self._run, daemon=True).start()

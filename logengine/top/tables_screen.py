@@ -184,7 +184,9 @@ class TablesScreen(ScreenWithKeys):
                     "warning" if waits else "",
                 )
             )
-        parts.append(_figure("", f"{totals.streams:,}", " streams"))
+        parts.append(
+            _figure("", f"{totals.streams:,}", " stream" if totals.streams == 1 else " streams")
+        )
         parts.append(_figure("disk ", format_size_rounded(totals.bytes)))
         free = self._figures.free_bytes
         if free is not None:
