@@ -75,7 +75,7 @@ def command(
     path = resolve_socket(socket)
     problems = ProblemQueue()
     source = RecordSource(data, streams, wheres, problems.add)
-    survey = Survey(data, streams, lambda: _ask(path), problems.add)
+    survey = Survey(data, streams, lambda: ask_daemon(path), problems.add)
     app = TopApp(survey, source, problems)
     app.run()
     ctx.exit(app.return_code or 0)
@@ -94,7 +94,7 @@ def _check_terminal() -> None:
         )
 
 
-def _ask(path: Socket) -> DaemonFigures:
+def ask_daemon(path: Socket) -> DaemonFigures:
     """Asks the daemon how it is."""
     try:
         answer = ask_status(path, _PATIENCE_S)

@@ -13,6 +13,7 @@ from textual.binding import Binding, BindingType
 
 from logengine.errors import LogEngineError
 from logengine.reading import Problem
+from logengine.top.drawing import BACKGROUND, COLOURS, FOREGROUND
 from logengine.top.figures import Figures, Look
 from logengine.top.problems import Problems
 from logengine.top.screens import HELP, TextScreen
@@ -32,7 +33,7 @@ class TopApp(App[None]):
     """`logengine top`. Ends with `q`, Ctrl-C, a signal, or the end of its terminal."""
 
     ENABLE_COMMAND_PALETTE = False
-    CSS = "Screen { background: ansi_default; }"
+    CSS = f"Screen {{ background: {BACKGROUND}; color: {FOREGROUND}; }}"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "quit", priority=True, show=False),
         Binding("ctrl+q", "quit", priority=True, show=False),
@@ -40,6 +41,7 @@ class TopApp(App[None]):
 
     def __init__(self, survey: Survey, source: RecordSource, problems: "ProblemQueue") -> None:
         super().__init__()
+        self.ansi_theme_dark = COLOURS
         self.figures = Figures()
         self.problems = Problems()
         self._survey = survey

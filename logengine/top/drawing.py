@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual.strip import Strip
 from textual.widget import Widget
@@ -19,10 +20,36 @@ _TONES: dict[Tone, str] = {
     "warning": "yellow",
     "error": "bold red",
 }
+FOREGROUND, BACKGROUND = "#d8dee4", "#14181d"
+# What the names of colours mean; the terminal's own might not be readable on the background.
+COLOURS = TerminalTheme(
+    (20, 24, 29),
+    (216, 222, 228),
+    [
+        (20, 24, 29),
+        (255, 107, 107),
+        (126, 211, 116),
+        (240, 190, 90),
+        (110, 168, 254),
+        (215, 140, 230),
+        (92, 204, 220),
+        (216, 222, 228),
+    ],
+    [
+        (138, 147, 158),
+        (255, 135, 135),
+        (150, 225, 140),
+        (250, 210, 120),
+        (140, 190, 255),
+        (230, 165, 240),
+        (125, 222, 235),
+        (255, 255, 255),
+    ],
+)
+_PLAIN = Style(color=FOREGROUND, bgcolor=BACKGROUND)
 _SELECTED = Style(bgcolor="#2b4468")
 _SELECTED_WITHOUT_COLOURS = Style(reverse=True)
-_NO_STYLE = Style.null()
-HEADING = Style(bold=True, bgcolor="#333333")
+HEADING = Style(bold=True, bgcolor="#2a3038")
 KEY = Style(bold=True, color="cyan")
 
 
@@ -46,7 +73,10 @@ def strip_of(
     if style is not None:
         strip = strip.apply_style(style)
     # Without colours, textual expects every segment to have a style.
-    return Strip([Segment(part, own or _NO_STYLE) for part, own, _ in strip if part], width)
+    return Strip(
+        [Segment(part, _PLAIN if own is None else _PLAIN + own) for part, own, _ in strip if part],
+        width,
+    )
 
 
 def selected_style(widget: Widget) -> Style:

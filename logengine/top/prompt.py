@@ -21,10 +21,10 @@ class Prompt(Vertical):
     Prompt { height: auto; display: none; }
     Prompt.asking { display: block; }
     Prompt Input, Prompt Input:focus {
-        border: none; height: 1; padding: 0 1; background: #333333;
+        border: none; height: 1; padding: 0 1; background: #2a3038;
     }
-    Prompt .error { color: red; height: auto; padding: 0 1; display: none; }
-    Prompt .label { height: 1; padding: 0 1; color: cyan; }
+    Prompt .error { color: #ff6b6b; height: auto; padding: 0 1; display: none; }
+    Prompt .label { height: 1; padding: 0 1; color: #5cccdc; }
     """
 
     def __init__(self) -> None:

@@ -250,9 +250,11 @@ class RecordsScreen(ScreenWithKeys):
         for place, each in enumerate(self._window.records):
             if each.cursor == record.cursor:
                 self._window.select(place)
+                self._window.show_around()
                 return
         places = [place for place, each in enumerate(around) if each.cursor == record.cursor]
         self._window.replace(around, cursor=places[0], is_joined=False)
+        self._window.show_around()
 
     def action_time(self) -> None:
         """Asks for a time to go to."""
@@ -282,11 +284,7 @@ class RecordsScreen(ScreenWithKeys):
                 self._note = "no record from that time on; these are the newest"
                 return
             found, *around = records
-            place = next(i for i, each in enumerate(around) if each.cursor == found.cursor)
-            self._window.replace(around, cursor=place, is_joined=False)
-            # What was asked for is at the top, with a few records before it.
-            self._window.first_shown = max(0, place - 2)
-            self._window.select(place)
+            self._select(found, around)
 
         self._do("reading…", read, then)
 

@@ -77,7 +77,8 @@ class ScreenWithKeys(Screen[None]):
     def show_keys(self) -> None:
         """Draws the last line: the keys for which there is room."""
         parts = [Text.assemble((key, KEY), f" {what}") for key, what in self.keys]
-        self.query_one("#keys", Bar).show(joined(parts, self.size.width - 1))
+        line = Text(" ").append_text(joined(parts, self.size.width - 2))
+        self.query_one("#keys", Bar).show(line)
 
 
 class TextScreen(ScreenWithKeys):

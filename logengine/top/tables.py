@@ -78,7 +78,7 @@ class Table(Widget, Generic[Row], can_focus=True):
 
     def sort_by_next(self, step: int = 1) -> None:
         """Sorts by the next column that is shown."""
-        shown = [column for column, _ in fitting(self._columns, self.size.width - 1)]
+        shown = [column for column, _ in fitting(self._columns, self.size.width - 2)]
         place = shown.index(self._column) if self._column in shown else 0
         self._sort_by(shown[(place + step) % len(shown)])
 
@@ -90,7 +90,7 @@ class Table(Widget, Generic[Row], can_focus=True):
     def render_line(self, y: int) -> Strip:
         """See `Widget`."""
         width = self.size.width
-        fitted = fitting(self._columns, width - 1)
+        fitted = fitting(self._columns, width - 2)
         if y == 0:
             return self._heading(fitted, width)
         index = self._first_shown + y - 1
@@ -98,7 +98,7 @@ class Table(Widget, Generic[Row], can_focus=True):
             text = Text(f" {self._nothing}" if y == 1 and not self._rows else "", "bright_black")
             return strip_of(text, width, self.app.console)
         row, is_selected = self._rows[index], index == self._cursor
-        line = Text("▌" if is_selected else " ", "cyan")
+        line = Text().append("▌" if is_selected else " ", "cyan")
         for place, (column, columns) in enumerate(fitted):
             cell = aligned(column.text(row), columns, is_left=column.is_left)
             line.append(_GAP if place else "")
@@ -161,7 +161,7 @@ class Table(Widget, Generic[Row], can_focus=True):
                 self._select(min(index, len(self._rows) - 1))
             return
         start = 1
-        for column, columns in fitting(self._columns, self.size.width - 1):
+        for column, columns in fitting(self._columns, self.size.width - 2):
             if start <= event.x < start + columns:
                 if column is self._column:
                     self.reverse()

@@ -100,6 +100,11 @@ class RecordWindow:
         self.cursor = max(0, min(index, len(self.records) - 1))
         self._scroll()
 
+    def show_around(self) -> None:
+        """Scrolls so that there are records above the selected one, and more below."""
+        self.first_shown = max(0, self.cursor - self.height // 3)
+        self._scroll()
+
     def resize(self, height: int) -> None:
         """Adapts to the rows of the screen."""
         self.height = max(1, height)

@@ -131,3 +131,16 @@ def test_the_selected_record_is_on_the_screen_whatever_its_height() -> None:
         assert window.selected in window.shown()
     window.replace([], cursor=0, is_joined=True)
     assert (window.selected, list(window.shown())) == (None, [])
+
+
+def test_what_was_searched_for_is_shown_with_what_is_around() -> None:
+    window = made(last=100, height=12)
+    window.select(50)
+    window.show_around()
+    assert shown(window) == list(range(47, 59))
+    window.select(0)
+    window.show_around()
+    assert shown(window) == list(range(1, 13))
+    window.select(99)
+    window.show_around()
+    assert shown(window) == list(range(89, 101))
