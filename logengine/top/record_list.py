@@ -58,7 +58,7 @@ class RecordList(Widget, can_focus=True):
     def __init__(self, window: RecordWindow, zone: tzinfo) -> None:
         super().__init__()
         self.window = window
-        self.nothing = ""
+        self._of_none = ""
         self._zone = zone
         self._offset = 0
         self._with_date = False
@@ -69,12 +69,18 @@ class RecordList(Widget, can_focus=True):
         clock = WallClock(self._zone, time_only=not with_date)
         return Pretty(Look(clock=clock, colours=True))
 
+    def say_of_none(self, text: str) -> None:
+        """Says what is shown while there is no record."""
+        if text != self._of_none:
+            self._of_none = text
+            self.refresh()
+
     def render_line(self, y: int) -> Strip:
         """See `Widget`."""
         width = self.size.width
         index = self.window.first_shown + y
         if index >= len(self.window.records):
-            text = Text(f" {self.nothing}" if y == 0 and not index else "", "bright_black")
+            text = Text(f" {self._of_none}" if y == 0 and not index else "", "bright_black")
             return strip_of(text, width, self.app.console)
         is_selected = index == self.window.cursor
         style = selected_style(self) if is_selected else None

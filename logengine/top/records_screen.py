@@ -66,6 +66,7 @@ class RecordsScreen(ScreenWithKeys):
         self._problems = problems
         self._filter = ""
         self._note = ""
+        self._failure = ""  # why nothing is followed any more
         self._window = RecordWindow()
         self._list = RecordList(self._window, LOCAL_ZONE)
         self._follow: Follow | None = None
@@ -111,6 +112,7 @@ class RecordsScreen(ScreenWithKeys):
         if self._follow is not None:
             self._follow.stop()
         self._follow = Follow(self._filtered)
+        self._failure = ""
         self._is_starting = True
         self._kept = kept
 
@@ -122,6 +124,7 @@ class RecordsScreen(ScreenWithKeys):
                 self._problems.add(problem)
             if arrived.error is not None:
                 self._problems.add(f"{self._title}: {_text_of(arrived.error)}")
+                self._failure = escape(_text_of(arrived.error))
             if self._is_starting:
                 if arrived.count or self._follow.has_begun:
                     self._is_starting = False
@@ -151,13 +154,16 @@ class RecordsScreen(ScreenWithKeys):
     def _draw(self) -> None:
         width = self.size.width - 1
         window = self._window
-        self._list.nothing = (
-            "reading…" if self._is_starting else "no record, so far; new ones appear here"
+        self._list.say_of_none(
+            self._failure
+            or ("reading…" if self._is_starting else "no record, so far; new ones appear here")
         )
         title = Text.assemble((f" {self._title}", "bold"))
         if self._filter:
             title.append(f"  {escape(self._filter)}", "cyan")
-        if window.is_paused:
+        if self._failure:
+            state = Text("cannot be followed", "bold red")
+        elif window.is_paused:
             state = Text(" PAUSED ", "reverse bold")
         elif window.is_live:
             state = Text("● live", "green")
@@ -209,7 +215,7 @@ class RecordsScreen(ScreenWithKeys):
         """Goes to the newest record, and on from there."""
         self._cancel()
         self._note = ""
-        if not self._window.take_new():
+        if not self._window.take_new() or self._failure:
             self._start()
         self._list.refresh()
 

@@ -27,7 +27,13 @@ _SEQUENCE = re.compile(
 class Terminal:
     """A command on a terminal of its own; what it has drawn is kept as text."""
 
-    def __init__(self, *arguments: str, rows: int = 24, columns: int = 80, **environ: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        rows: int = 24,
+        columns: int = 80,
+        **environ: str,
+    ) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.process = subprocess.Popen(
@@ -89,13 +95,6 @@ class Terminal:
             self._is_over.set()
             self._reader.join()
             os.close(self.master)
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path).start()
-    yield daemon
-    daemon.close()
 
 
 @pytest.fixture
@@ -230,3 +229,16 @@ def test_a_wrong_expression_is_refused_before_anything_is_drawn(
     assert terminal.end() == 2
     terminal.wait_for("level >=")
     assert b"\x1b[?1049h" not in terminal.raw
+
+
+def test_without_textual_it_says_what_to_install(
+    daemon: Daemon, terminals: list[Terminal], tmp_path: Path
+) -> None:
+    (tmp_path / "textual.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'textual'\", name='textual')"
+    )
+    paths = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    terminal = top(daemon, terminals, PYTHONPATH=paths)
+    assert terminal.end() == 1
+    terminal.wait_for("pip install 'logengine[top]'")
+    assert "Traceback" not in terminal.text

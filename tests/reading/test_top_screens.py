@@ -1,23 +1,29 @@
 """The screens of `logengine top`, driven by keys; the streams are files without a daemon."""
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
+from logengine.cli.top import ask_daemon
 from logengine.format.timestamp import format_time
+from logengine.protocols.status import FailingStream, Status, TotalsStatus
 from logengine.top.app import ProblemQueue, TopApp
 from logengine.top.figures import DaemonFigures
 from logengine.top.source import RecordSource
-from logengine.top.survey import Survey
-from tests.daemon import PATIENCE_S
+from logengine.top.survey import AskDaemon, Survey
+from tests.daemon import PATIENCE_S, Daemon
 from tests.reading.streams import damage, line, write_stream
+from tests.users import acting_as
 
+ABSENT = DaemonFigures("absent", why="no daemon answers")
 SIZES = [(80, 24), (200, 60)]
 
 
@@ -69,12 +75,14 @@ class Screen:
 
 @asynccontextmanager
 async def running(
-    data: Path, size: tuple[int, int] = (80, 24), asked: Sequence[str] = ()
+    data: Path,
+    size: tuple[int, int] = (80, 24),
+    asked: Sequence[str] = (),
+    ask: AskDaemon = lambda: ABSENT,
 ) -> AsyncIterator[Screen]:
     problems = ProblemQueue()
     source = RecordSource(data, asked, (), problems.add)
-    absent = DaemonFigures("absent", why="no daemon answers")
-    app = TopApp(Survey(data, asked, lambda: absent, problems.add), source, problems)
+    app = TopApp(Survey(data, asked, ask, problems.add), source, problems)
     async with app.run_test(size=size) as pilot:
         screen = Screen(app, pilot)
         yield screen
@@ -317,3 +325,62 @@ async def test_help_names_the_keys_and_the_figures(data: Path) -> None:
         await screen.shows("the next error")
         await screen.press("escape")
         await screen.shows("STREAM")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+async def test_a_user_who_may_not_ask_the_daemon_sees_what_may_be_read(
+    daemon: Daemon, root: Path
+) -> None:
+    for stream in ("secret", "shop"):
+        daemon.cli("send", "-s", stream, stdin=b'{"event":"hello"}\n')
+    root.chmod(0o755)
+    daemon.data.chmod(0o755)
+    (daemon.data / "secret").chmod(0o700)
+    (daemon.data / "shop").chmod(0o755)
+    for path in (daemon.data / "shop").iterdir():
+        path.chmod(0o644)
+    (daemon.data / ".durable").chmod(0o644)
+    daemon.socket.chmod(0o666)
+    async with running(daemon.data) as screen:  # imports what the other user may not read
+        await screen.shows("secret")
+        await screen.press("exclamation_mark", "escape", "enter")
+        await screen.selects("hello")
+    with acting_as(65534):
+        asking = partial(running, daemon.data, ask=lambda: ask_daemon(daemon.socket))
+        async with asking(asked=["shop"]) as screen:
+            await screen.shows("only root and its user may ask")
+            await screen.shows("shop")
+            await screen.press("enter")
+            await screen.selects("hello")
+        async with asking(asked=["secret"]) as screen:
+            await screen.shows("1 problem")
+            await screen.press("exclamation_mark")
+            await screen.shows("secret: Permission denied")
+            await screen.press("escape", "enter")
+            await screen.shows("cannot be followed")
+            await screen.shows("Permission denied")
+
+
+async def test_a_stream_that_cannot_be_committed_is_at_the_top(data: Path) -> None:
+    failing = FailingStream("web", "no space left", 42.0, 9, 1234, 5_000_000)
+    totals = TotalsStatus(0, 0, 0, 0, 0, 0, 0, 0)
+    status = Status(1, False, 7, "", 5.0, 2, 3, 9, 1, 800, 1000, 1, [failing], totals)
+    async with running(data, (120, 24), ask=lambda: DaemonFigures("answers", status)) as screen:
+        await screen.shows("web cannot be committed for 42s", "1,234 records wait", "no space")
+        await screen.shows("daemon: not ok")
+        await screen.shows("backlog 800B of 1000B", "connections 2, 1 wait")
+        await screen.shows("web !", "4.8MiB")
+
+
+async def test_pausing_the_tables_freezes_them_and_counts(data: Path) -> None:
+    async with running(data) as screen:
+        await screen.shows("web")
+        await screen.press("space")
+        await screen.shows("PAUSED", "0 new records")
+        moment = format_time(time.time() - 1)
+        sent = [f'{{"_ts":"{moment}","n":{n}}}'.encode() for n in range(3)]
+        add_stream(data, "late", *sent)
+        await screen.shows("PAUSED", "3 new records")
+        assert not screen.row("late")
+        await screen.press("space")
+        await screen.shows("late")
