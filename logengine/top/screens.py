@@ -57,16 +57,19 @@ What the figures mean
 
 
 class Bar(Static):
-    """One line of text that is made anew each time."""
+    """One line of text that is made anew each time, and drawn only if it is another one."""
 
-    DEFAULT_CSS = "Bar { height: 1; }"
+    DEFAULT_CSS = "Bar { height: 1; width: 1fr; }"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, **options)
+        self._text = Text()
 
     def show(self, text: Text) -> None:
         """Shows a line."""
-        self.update(text)
+        if text != self._text or text.style != self._text.style:
+            self._text = text
+            self.update(text, layout=False)
 
 
 class ScreenWithKeys(Screen[None]):
