@@ -25,7 +25,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench crash soak sim sim-slice mutants test-systemd install uninstall lock clean
+.PHONY: help run test lint format bench screenshots crash soak sim sim-slice mutants test-systemd install uninstall lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ format: $(INSTALLED_DEV) ## format the code and fix what can be fixed
 
 bench: $(INSTALLED_DEV) ## measure speed; writes benchmarks/RESULTS.md; BENCH="latency --rounds 1" for parts
 	$(BIN)/python -m benchmarks $(BENCH)
+
+screenshots: $(INSTALLED_DEV) ## draw the pictures of the README from a real run
+	$(BIN)/python -m tests.docs.screenshots
 
 crash: $(INSTALLED_DEV) ## run the whole crash campaign: about an hour; as root it also mounts file systems
 	$(BIN)/python -m pytest -m campaign -s --timeout 3600
