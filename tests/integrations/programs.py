@@ -18,6 +18,7 @@ from benchmarks.software import environ, fetch_package
 CACHE = Path(__file__).parents[2] / ".integration-programs"
 _ROOT = CACHE / "root"
 _NODE = CACHE / "node"
+_MODULES = _NODE / "node_modules"
 
 # Each program, and the packages that have it and the libraries that a machine may lack.
 _DEBIAN = {
@@ -34,14 +35,30 @@ _DEBIAN = {
 _UNPACKED_AS = {"nc": "nc.openbsd"}
 _DIRECTORIES = ("usr/sbin", "usr/bin", "bin", "sbin")
 _NPM = ("@fluent-org/logger@1.0.10", "fluent-logger@3.4.1")
-_TO_FETCH = "`make test-integrations` fetches it"
+_TO_FETCH = "`make test-integrations` fetches what is missing"
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """Skips a test without these programs, before a daemon starts for it."""
+    missing = [name for name in names if _find(name) is None]
+    reason = f"not installed: {', '.join(missing)}"
+    if _DEBIAN.keys() & set(missing):
+        reason += f"; {_TO_FETCH}"
+    return pytest.mark.skipif(bool(missing), reason=reason)
+
+
+def needs_node_modules() -> pytest.MarkDecorator:
+    """Skips a test without Node, or without the packages for it."""
+    if not _MODULES.exists():
+        reason = f"the packages for Node are not there; {_TO_FETCH}"
+        return pytest.mark.skipif(True, reason=reason)
+    return needs("node")
 
 
 def program(name: str) -> Path:
-    """The program, as installed or as unpacked. Skips the test if there is none."""
+    """The program, as unpacked or as installed. The test says that it `needs` it."""
     found = _find(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed" + (f"; {_TO_FETCH}" if name in _DEBIAN else ""))
+    assert found is not None, f"{name} is not there"
     return found
 
 
@@ -56,12 +73,9 @@ def unpacked(path: str) -> Path:
     return below if below.exists() else Path("/", path)
 
 
-def node_modules() -> Path:
-    """The directory from which programs for Node find the packages. Skips the test without them."""
-    program("node")
-    if not (_NODE / "node_modules").exists():
-        pytest.skip(f"the packages for Node are not there; {_TO_FETCH}")
-    return _NODE / "node_modules"
+def run_in_node() -> dict[str, str]:
+    """The variable by which a program for Node finds the packages."""
+    return {"NODE_PATH": str(_MODULES)}
 
 
 def _find(name: str) -> Path | None:
@@ -89,12 +103,12 @@ def _fetch() -> list[str]:
 
 def _fetch_for_node() -> bool:
     npm = shutil.which("npm")
-    if not (_NODE / "node_modules").exists() and npm is not None:
+    if not _MODULES.exists() and npm is not None:
         _NODE.mkdir(exist_ok=True)
         (_NODE / "package.json").write_text("{}")
         options = ("--no-audit", "--no-fund", "--ignore-scripts")
         subprocess.run([npm, "install", *options, *_NPM], cwd=_NODE, check=False)
-    return (_NODE / "node_modules").exists()
+    return _MODULES.exists()
 
 
 if __name__ == "__main__":

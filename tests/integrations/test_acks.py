@@ -10,7 +10,7 @@ import pytest
 
 from tests.daemon import eventually
 from tests.integrations.conftest import Host
-from tests.integrations.programs import node_modules, program
+from tests.integrations.programs import needs_node_modules, program, run_in_node
 
 NEW = "@fluent-org/logger (Node)"
 OLD = "fluent-logger (Node)"
@@ -33,13 +33,14 @@ def code_in_mode(host: Host, heading: str, mode: str) -> str:
     return changed
 
 
+@needs_node_modules()
 @pytest.mark.parametrize(("heading", "mode"), MODES)
 def test_a_client_for_node_sends_in_each_mode_and_gets_its_ack(
     host: Host, heading: str, mode: str
 ) -> None:
     code = code_in_mode(host, heading, mode)
     # It ends when it has the ack; without one, it waits for longer than the test.
-    host.run(program("node"), host.write("shop.js", code), NODE_PATH=str(node_modules()))
+    host.run(program("node"), host.write("shop.js", code), **run_in_node())
     host.has("fluent", host.recipe(heading))
 
 
@@ -59,6 +60,7 @@ setInterval(() => { for (const end = n + 5; n < end; n++) EMIT }, 5);
 """
 
 
+@needs_node_modules()
 @pytest.mark.parametrize(("heading", "mode"), MODES)
 def test_what_a_client_for_node_was_told_is_stored_once_however_often_the_daemon_is_killed(
     host: Host, heading: str, mode: str
@@ -75,7 +77,7 @@ def test_what_a_client_for_node_was_told_is_stored_once_however_often_the_daemon
         """What was acknowledged until now."""
         return [int(line) for line in host.said().splitlines(keepends=True) if line.endswith("\n")]
 
-    with host.running(program("node"), path, NODE_PATH=str(node_modules())):
+    with host.running(program("node"), path, **run_in_node()):
         for _ in range(4):
             before = len(told())
             eventually(lambda: len(told()) >= before + 50, "acks")  # noqa: B023 - called here

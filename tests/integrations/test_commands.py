@@ -1,19 +1,22 @@
-"""The recipes of the page for commands, C, Python and Node run, and store what it shows."""
+"""The recipes of the page for commands, C and Python run, and store what it shows."""
 
+import subprocess
 import sys
 
+from tests.daemon import eventually
 from tests.integrations.conftest import Host
-from tests.integrations.programs import node_modules, program
+from tests.integrations.programs import needs, program
 from tests.namespaces import run_with
 
 
+@needs("logger")
 def test_logger(host: Host) -> None:
-    program("logger")
     shown = host.recipe("logger")
     host.run("bash", "-ec", shown.code("sh"))
     host.has("syslog", shown)
 
 
+@needs("socat", "nc")
 def test_socat_and_nc(host: Host) -> None:
     shown = host.recipe("socat and nc")
     directory = host.root / "bin"
@@ -24,13 +27,14 @@ def test_socat_and_nc(host: Host) -> None:
     host.has("text", shown)
 
 
+@needs("systemd-cat")
 def test_systemd_cat(host: Host) -> None:
-    program("systemd-cat")
     shown = host.recipe("systemd-cat")
     run_with(host.sockets / "journal", "/run/systemd/journal", "sh", "-c", shown.code("sh"))
     host.has("output", shown)
 
 
+@needs("gcc")
 def test_syslog_of_c(host: Host) -> None:
     compiler = program("gcc")
     shown = host.recipe("syslog(3)")
@@ -59,17 +63,41 @@ def test_fluent_logger_of_python(host: Host) -> None:
     host.has("fluent", shown)
 
 
-def test_fluent_org_logger_of_node(host: Host) -> None:
-    shown = host.recipe("@fluent-org/logger (Node)")
-    host.run(
-        program("node"), host.write("shop.js", shown.code("js")), NODE_PATH=str(node_modules())
+def test_fluent_logger_of_python_sends_later_what_it_could_not_send(host: Host) -> None:
+    made = host.recipe("fluent-logger (Python)").code("python").partition("if not")[0]
+    code = (
+        f"{made}\nfor line in sys.stdin:\n    print(sender.emit(None, {{'n': line}}), flush=True)"
     )
-    host.has("fluent", shown)
+    path = host.write("shop.py", "import sys\n" + code)
+    with subprocess.Popen(
+        [sys.executable, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def emit(text: str) -> str:
+            print(text, file=process.stdin, flush=True)
+            return process.stdout.readline().strip() if process.stdout else ""
+
+        assert emit("before") == "True"
+        eventually(lambda: host.daemon.values("fluent"))
+        host.daemon.kill()
+        assert emit("meanwhile") == "False"
+        host.daemon.start()
+        assert emit("after") == "True"
+        process.stdin.close()
+    eventually(lambda: len(host.daemon.values("fluent")) >= 3)
+    sent = [value["n"].strip() for value in host.daemon.values("fluent")]
+    assert sent == ["before", "meanwhile", "after"]
 
 
-def test_fluent_logger_of_node(host: Host) -> None:
-    shown = host.recipe("fluent-logger (Node)")
-    host.run(
-        program("node"), host.write("shop.js", shown.code("js")), NODE_PATH=str(node_modules())
-    )
-    host.has("fluent", shown)
+@needs("logger")
+def test_logger_cuts_what_is_longer_than_its_size(host: Host) -> None:
+    send = ["logger", "--socket", str(host.sockets / "log"), "--tag", "a"]
+    host.run(*send, "x" * 3000)
+    host.run("bash", "-c", f"printf %s {'y' * 3000} | {' '.join(send)}")
+    host.run(*send, "--size", "64KiB", "z" * 3000)
+    eventually(lambda: len(host.daemon.values("syslog")) == 5)
+    sizes = [len(value["message"]) for value in host.daemon.values("syslog")]
+    assert sizes[0] == 1024
+    assert (sum(sizes[1:4]), sizes[4]) == (3000, 3000)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.daemon import PATIENCE_S, eventually
 from tests.integrations.conftest import Host
-from tests.integrations.programs import program, unpacked
+from tests.integrations.programs import needs, program, unpacked
 
 
 def free_port() -> int:
@@ -81,6 +81,7 @@ def is_root() -> bool:
     return Path("/proc/self").owner() == "root"
 
 
+@needs("nginx")
 def test_nginx(host: Host) -> None:
     shown = host.recipe("nginx")
     with nginx(host, shown.code("nginx")) as port:
@@ -89,6 +90,7 @@ def test_nginx(host: Host) -> None:
         host.has("syslog", shown)
 
 
+@needs("nginx")
 def test_nginx_with_fields(host: Host) -> None:
     shown = host.recipe("nginx with fields")
     with nginx(host, shown.code("nginx")) as port:
@@ -96,6 +98,7 @@ def test_nginx_with_fields(host: Host) -> None:
         host.has("syslog", shown)
 
 
+@needs("nginx")
 def test_nginx_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
     with nginx(host, host.recipe("nginx with fields").code("nginx")) as port:
         assert ask(port, "/before") == 404
@@ -138,6 +141,7 @@ def served(host: Host) -> list[str]:
     ]
 
 
+@needs("haproxy")
 def test_haproxy(host: Host) -> None:
     shown = host.recipe("haproxy")
     with haproxy(host, shown.code("haproxy")) as port:
@@ -146,6 +150,7 @@ def test_haproxy(host: Host) -> None:
         host.has_among("syslog", shown)
 
 
+@needs("haproxy")
 def test_haproxy_with_fields(host: Host) -> None:
     shown = host.recipe("haproxy with fields")
     start = host.recipe("haproxy").code("haproxy").replace("    option httplog\n", "")
@@ -154,6 +159,7 @@ def test_haproxy_with_fields(host: Host) -> None:
         host.has_among("syslog", shown)
 
 
+@needs("haproxy")
 def test_haproxy_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
     with haproxy(host, host.recipe("haproxy").code("haproxy")) as port:
         assert ask(port, "/before") == 200
@@ -169,6 +175,7 @@ def test_haproxy_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
     ]
 
 
+@needs("haproxy")
 def test_haproxy_in_a_chroot_finds_a_socket_inside_it(host: Host) -> None:
     if not is_root():
         pytest.skip("only root can chroot")
@@ -242,6 +249,7 @@ def messages(host: Host) -> list[str]:
     return [value["message"] for value in host.daemon.values("syslog") if value["app"] == "backup"]
 
 
+@needs("rsyslogd")
 def test_rsyslog(host: Host) -> None:
     shown = host.recipe("rsyslog")
     with rsyslog(host):
@@ -249,6 +257,7 @@ def test_rsyslog(host: Host) -> None:
         host.has_among("syslog", shown)
 
 
+@needs("syslog-ng")
 def test_syslog_ng(host: Host) -> None:
     shown = host.recipe("syslog-ng")
     with syslog_ng(host):
@@ -256,6 +265,7 @@ def test_syslog_ng(host: Host) -> None:
         host.has_among("syslog", shown)
 
 
+@needs("rsyslogd")
 def test_rsyslog_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
     with rsyslog(host):
         relay(host, "before")
@@ -268,6 +278,7 @@ def test_rsyslog_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
     assert messages(host)[0] == "before"
 
 
+@needs("syslog-ng")
 def test_syslog_ng_keeps_what_it_cannot_send_without_a_daemon(host: Host) -> None:
     with syslog_ng(host):
         relay(host, "before")
@@ -281,6 +292,7 @@ def test_syslog_ng_keeps_what_it_cannot_send_without_a_daemon(host: Host) -> Non
     assert messages(host) == ["before", *(f"meanwhile {n}" for n in range(5)), "after"]
 
 
+@needs("rsyslogd")
 def test_rsyslog_waits_while_the_queue_of_the_socket_is_full(host: Host) -> None:
     with rsyslog(host):
         relay(host, "before")
@@ -298,3 +310,15 @@ def test_rsyslog_waits_while_the_queue_of_the_socket_is_full(host: Host) -> None
             process.send_signal(signal.SIGCONT)
         eventually(lambda: len(messages(host)) > count, "what was sent meanwhile")
     assert messages(host) == ["before", *(f"meanwhile {n}" for n in range(count))]
+
+
+@needs("nginx")
+def test_nginx_cuts_a_long_error_and_no_access_record(host: Host) -> None:
+    path = "/" + "x" * 6000
+    with nginx(host, host.recipe("nginx").code("nginx")) as port:
+        assert ask(port, path) in {404, 500}
+        eventually(lambda: len(host.daemon.values("syslog")) == 2)
+    error, access = host.daemon.values("syslog")
+    assert path not in error["message"]
+    assert 1500 < len(error["message"]) <= 2048
+    assert f"GET {path} HTTP/1.1" in access["message"]
