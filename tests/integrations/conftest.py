@@ -1,8 +1,11 @@
 """A daemon with the sockets of the page, and the recipes."""
 
+import socket
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,11 @@ import pytest
 from tests.daemon import PATIENCE_S, Daemon, eventually
 from tests.integrations.page import Recipe, is_as_shown, recipe
 from tests.integrations.programs import environment
+
+
+def _is_bound(path: str, kind: socket.SocketKind) -> bool:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        return probe.connect_ex(path) == 0
 
 
 class Host:
@@ -22,6 +30,13 @@ class Host:
         self.sockets = root / "run"
         self.daemon = Daemon(root, self.recipe("The sockets").code("toml"))
         self.daemon.socket = self.sockets / "socket"
+
+    def start(self) -> None:
+        """Starts the daemon. Returns when all its sockets are there: it binds one by one."""
+        self.daemon.start()
+        for each in tomllib.loads(self.daemon.config.read_text())["listen"]:
+            kind = socket.SOCK_DGRAM if each.get("type") == "datagram" else socket.SOCK_STREAM
+            eventually(partial(_is_bound, each["path"], kind), f"{each['path']} to be there")
 
     def recipe(self, heading: str) -> Recipe:
         return recipe(heading, self.sockets)
@@ -93,7 +108,7 @@ class Host:
 def host(root: Path) -> Iterator[Host]:
     made = Host(root)
     try:
-        made.daemon.start()
+        made.start()
         yield made
     finally:
         made.daemon.close()

@@ -82,7 +82,7 @@ def test_what_a_client_for_node_was_told_is_stored_once_however_often_the_daemon
             before = len(told())
             eventually(lambda: len(told()) >= before + 50, "acks")  # noqa: B023 - called here
             host.daemon.kill()
-            host.daemon.start()
+            host.start()
         before = len(told())
         eventually(lambda: len(told()) >= before + 50, "acks")
     stored = Counter(value["n"] for value in host.daemon.values("fluent"))

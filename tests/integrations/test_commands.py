@@ -83,7 +83,7 @@ def test_fluent_logger_of_python_sends_later_what_it_could_not_send(host: Host) 
         eventually(lambda: host.daemon.values("fluent"))
         host.daemon.kill()
         assert emit("meanwhile") == "False"
-        host.daemon.start()
+        host.start()
         assert emit("after") == "True"
         process.stdin.close()
     eventually(lambda: len(host.daemon.values("fluent")) >= 3)
@@ -101,3 +101,34 @@ def test_logger_cuts_what_is_longer_than_its_size(host: Host) -> None:
     sizes = [len(value["message"]) for value in host.daemon.values("syslog")]
     assert sizes[0] == 1024
     assert (sum(sizes[1:4]), sizes[4]) == (3000, 3000)
+
+
+def test_the_handler_of_pythons_logging_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
+    code = host.recipe("syslog of Python's logging").code("python").partition("logging.info")[0]
+    code += "import sys\nfor line in sys.stdin:\n    logging.info(line)\n    print(flush=True)"
+    with subprocess.Popen(
+        [sys.executable, host.write("shop.py", code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for text in ("before", "meanwhile", "after"):
+            if text == "meanwhile":
+                eventually(lambda: host.daemon.values("syslog"))
+                host.daemon.kill()
+            print(text, file=process.stdin, flush=True)
+            process.stdout.readline()
+            if text == "meanwhile":
+                host.start()
+        process.stdin.close()
+        said = process.stderr.read()
+    eventually(lambda: len(host.daemon.values("syslog")) >= 2)
+    assert [value["message"].strip() for value in host.daemon.values("syslog")] == [
+        "before",
+        "after",
+    ]
+    assert "ConnectionRefusedError" in said

@@ -105,10 +105,11 @@ def test_nginx_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
         eventually(lambda: host.daemon.values("syslog"))
         host.daemon.kill()
         assert ask(port, "/meanwhile") == 404
-        host.daemon.start()
+        host.start()
         assert ask(port, "/after") == 404
-        eventually(lambda: len(host.daemon.values("syslog")) == 2)
-    assert [value["uri"] for value in host.daemon.values("syslog")] == ["/before", "/after"]
+        # Of the one meanwhile it may have logged late what it would have lost.
+        eventually(lambda: host.daemon.values("syslog")[-1]["uri"] == "/after")
+    assert host.daemon.values("syslog")[0]["uri"] == "/before"
 
 
 FRONTEND = """
@@ -137,7 +138,7 @@ def haproxy(host: Host, start: str, log_format: str = "") -> Iterator[int]:
 def served(host: Host) -> list[str]:
     """The messages about requests: haproxy also reports its start, and connections without one."""
     return [
-        value["message"] for value in host.daemon.values("syslog") if "HTTP/" in value["message"]
+        value["message"] for value in host.daemon.values("syslog") if "GET /" in value["message"]
     ]
 
 
@@ -166,13 +167,26 @@ def test_haproxy_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
         eventually(lambda: len(served(host)) == 1)
         host.daemon.kill()
         assert ask(port, "/meanwhile") == 200
-        host.daemon.start()
+        host.start()
         assert ask(port, "/after") == 200
-        eventually(lambda: len(served(host)) == 2)
-    assert [message.split('"')[1] for message in served(host)] == [
-        "GET /before HTTP/1.1",
-        "GET /after HTTP/1.1",
-    ]
+        eventually(lambda: "GET /after" in served(host)[-1])
+    assert "GET /before" in served(host)[0]
+
+
+@needs("haproxy")
+def test_haproxy_cuts_what_is_longer_than_its_length(host: Host) -> None:
+    path = "/" + "x" * 3000
+    start = host.recipe("haproxy").code("haproxy")
+    with haproxy(host, start) as port:
+        assert ask(port, path) == 200
+        eventually(lambda: served(host), "a message that is not cut")
+    with haproxy(host, start.replace(" len 8192", "")) as port:
+        assert ask(port, path) == 200
+        eventually(lambda: len(served(host)) == 2, "a cut message")
+    whole, cut = served(host)
+    assert f"GET {path[:1000]}" in whole
+    assert path not in whole  # the URI has its own limit
+    assert 900 < len(cut) <= 1024 < len(whole)
 
 
 @needs("haproxy")
@@ -185,7 +199,7 @@ def test_haproxy_in_a_chroot_finds_a_socket_inside_it(host: Host) -> None:
     host.daemon.stop()
     with host.daemon.config.open("a") as config:
         config.write(listen + 'type = "datagram"\nstream = "jail"\n')
-    host.daemon.start()
+    host.start()
     start = host.recipe("haproxy").code("haproxy")
     start = start.replace("global\n", f"global\n    chroot {host.root}/jail\n", 1)
     with haproxy(host, start) as port:
@@ -272,7 +286,7 @@ def test_rsyslog_goes_on_after_a_restart_of_the_daemon(host: Host) -> None:
         eventually(lambda: messages(host) == ["before"])
         host.daemon.kill()
         relay(host, "meanwhile")
-        host.daemon.start()
+        host.start()
         relay(host, "after")
         eventually(lambda: "after" in messages(host))
     assert messages(host)[0] == "before"
@@ -286,7 +300,7 @@ def test_syslog_ng_keeps_what_it_cannot_send_without_a_daemon(host: Host) -> Non
         host.daemon.kill()
         for n in range(5):
             relay(host, f"meanwhile {n}")
-        host.daemon.start()
+        host.start()
         relay(host, "after")
         eventually(lambda: "after" in messages(host), "what was sent meanwhile")
     assert messages(host) == ["before", *(f"meanwhile {n}" for n in range(5)), "after"]
