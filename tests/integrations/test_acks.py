@@ -1,6 +1,6 @@
 """What the clients for Node were told is stored, is stored once, whatever is killed.
 
-The only other client with acks that could be run, Fluent Bit, is in no registry of packages.
+Fluent Bit, which has acks too, is packaged neither by Debian nor on PyPI or npm.
 """
 
 import re
