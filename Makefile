@@ -13,6 +13,10 @@ UNITDIR ?= /usr/lib/systemd/system
 SYSUSERSDIR ?= /usr/lib/sysusers.d
 SYSCTLDIR ?= /usr/lib/sysctl.d
 BINDIR ?= /usr/local/bin
+MANDIR ?= /usr/local/share/man
+BASHDIR ?= /usr/local/share/bash-completion/completions
+ZSHDIR ?= /usr/local/share/zsh/site-functions
+FISHDIR ?= /usr/local/share/fish/vendor_completions.d
 PIP_FLAGS ?=
 
 # Nothing runs that is not in a lock: what an index offers may change at any time. A source
@@ -21,7 +25,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench crash soak sim sim-slice mutants test-systemd install uninstall lock clean
+.PHONY: help run test lint format bench screenshots crash soak sim sim-slice mutants test-systemd install uninstall lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -63,6 +67,9 @@ format: $(INSTALLED_DEV) ## format the code and fix what can be fixed
 bench: $(INSTALLED_DEV) ## measure speed; writes benchmarks/RESULTS.md; BENCH="latency --rounds 1" for parts
 	$(BIN)/python -m benchmarks $(BENCH)
 
+screenshots: $(INSTALLED_DEV) ## draw the pictures of the README from a real run
+	$(BIN)/python -m tests.docs.screenshots
+
 crash: $(INSTALLED_DEV) ## run the whole crash campaign: about an hour; as root it also mounts file systems
 	$(BIN)/python -m pytest -m campaign -s --timeout 3600
 
@@ -89,7 +96,9 @@ test-integrations: $(INSTALLED_DEV) ## fetch nginx, rsyslog and others, and run 
 
 install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
-	  $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(SYSCTLDIR) $(DESTDIR)$(SYSCONFDIR)/logengine
+	  $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(SYSCTLDIR) $(DESTDIR)$(SYSCONFDIR)/logengine \
+	  $(DESTDIR)$(SYSCONFDIR)/lnav/formats/logengine $(DESTDIR)$(MANDIR) \
+	  $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
 	test -x $(DESTDIR)$(PREFIX)/bin/python || $(PYTHON) -m venv $(DESTDIR)$(PREFIX)
 	$(DESTDIR)$(PREFIX)/bin/python $(PIP_INSTALL) $(PIP_FLAGS) $(LOCKED) -r requirements.lock
 	set -e; build=$$(mktemp -d); trap 'rm -rf "$$build"' EXIT; \
@@ -103,6 +112,12 @@ install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -m 644 systemd/logengine.service systemd/logengine.socket $(DESTDIR)$(UNITDIR)
 	install -m 644 systemd/logengine.sysusers $(DESTDIR)$(SYSUSERSDIR)/logengine.conf
 	install -m 644 systemd/logengine.sysctl $(DESTDIR)$(SYSCTLDIR)/50-logengine.conf
+	install -m 644 logengine/lnav.json $(DESTDIR)$(SYSCONFDIR)/lnav/formats/logengine/lnav.json
+	$(DESTDIR)$(PREFIX)/bin/python -P -m logengine.cli.man_pages --config config/logengine.toml \
+	  $(DESTDIR)$(MANDIR)
+	$(DESTDIR)$(PREFIX)/bin/python -P -m logengine completion bash >$(DESTDIR)$(BASHDIR)/logengine
+	$(DESTDIR)$(PREFIX)/bin/python -P -m logengine completion zsh >$(DESTDIR)$(ZSHDIR)/_logengine
+	$(DESTDIR)$(PREFIX)/bin/python -P -m logengine completion fish >$(DESTDIR)$(FISHDIR)/logengine.fish
 	test -e $(DESTDIR)$(SYSCONFDIR)/logengine/logengine.toml || \
 	  install -m 644 config/logengine.toml $(DESTDIR)$(SYSCONFDIR)/logengine/logengine.toml
 	@test -n "$(DESTDIR)" || echo "Now: systemd-sysusers && sysctl --system && systemctl daemon-reload && systemctl enable --now logengine.socket logengine.service"
@@ -111,6 +126,10 @@ uninstall: ## remove what `install` created, except the configuration and the lo
 	rm -rf $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR)/logengine
 	rm -f $(DESTDIR)$(UNITDIR)/logengine.service $(DESTDIR)$(UNITDIR)/logengine.socket
 	rm -f $(DESTDIR)$(SYSUSERSDIR)/logengine.conf $(DESTDIR)$(SYSCTLDIR)/50-logengine.conf
+	rm -f $(DESTDIR)$(SYSCONFDIR)/lnav/formats/logengine/lnav.json
+	rm -f $(DESTDIR)$(MANDIR)/man1/logengine.1 $(DESTDIR)$(MANDIR)/man1/logengine-*.1
+	rm -f $(DESTDIR)$(MANDIR)/man5/logengine.toml.5 $(DESTDIR)$(BASHDIR)/logengine
+	rm -f $(DESTDIR)$(ZSHDIR)/_logengine $(DESTDIR)$(FISHDIR)/logengine.fish
 
 lock: $(INSTALLED_DEV) ## pin the newest compatible versions of the dependencies
 	$(BIN)/pip-compile --quiet --no-header --strip-extras --generate-hashes --no-emit-index-url \

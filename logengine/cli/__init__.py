@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from logengine import __version__
 from logengine.cli.messages import tell
@@ -29,11 +30,14 @@ _COMMANDS = {
     "tail": "print the last records; -f also prints new ones as they arrive",
     "cat": "print records, optionally from a cursor or a time on",
     "count": "count records, by values of fields and by time",
+    "rate": "print how many records arrive, every second",
     "fields": "list the fields that records have, with types and examples",
     "patterns": "fold similar messages into patterns, with their counts",
     "query": "answer SQL about records, by DuckDB",
+    "web": "serve a page with the records, for a browser on this machine",
     "ls": "list the streams with their sizes and times",
     "status": "show the daemon's health: failures, pending records, totals",
+    "top": "show streams, senders and records on a live screen",
     "verify": "read and check every byte of the streams",
     "seals": "print the newest seal of each stream, to be kept elsewhere",
     "repair": "move damaged files aside and record which records are gone",
@@ -44,8 +48,10 @@ _COMMANDS = {
     "retain": "remove segments past their retention, while the daemon is stopped",
     "keygen": "generate a key that signs sealed segments",
     "config": "check and show the configuration",
+    "completion": "print the script for completion in bash, zsh or fish",
 }
 _WITHOUT_OUTPUT = {"run", "send", "exec", "import", "export"}  # or only with some options
+_COMPLETION_VARIABLE = "_LOGENGINE_COMPLETE"  # click derives it from the name of the program
 _EXIT_USAGE = 2  # as click's own
 _EXIT_INTERRUPTED = 128 + 2
 # A record may be nested nearly as deep as Python's default limit, and readers have more frames on
@@ -70,6 +76,17 @@ class _Commands(click.Group):
         module = importlib.import_module(f"logengine.cli.{name}")
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # click's own imports every command.
+        return [
+            *(
+                CompletionItem(name, help=text)
+                for name, text in _COMMANDS.items()
+                if name.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -109,7 +126,7 @@ Examples:
 
 \b
 Shell completion, for bash (also zsh, fish):
-  eval "$(_LOGENGINE_COMPLETE=bash_source logengine)"
+  eval "$(logengine completion bash)"
 """,
 )
 @click.version_option(__version__, prog_name="logengine")
@@ -122,6 +139,10 @@ def main(arguments: list[str] | None = None) -> Any:
     # `__main__` sets this, so that no traceback is printed while nothing handles a ^C.
     ends_at_once = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     try:
+        if _COMPLETION_VARIABLE in os.environ:
+            from logengine.cli.shell_completion import register
+
+            register()
         if ends_at_once:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _run(arguments)

@@ -54,6 +54,14 @@ class Arrangement(NamedTuple):
         """Whether the records are printed as they come."""
         return self == (0, 0, False)
 
+    def check(self, *, chooses_all: bool) -> None:
+        """Raises `click.UsageError` if no filter chooses what context is around."""
+        if (self.before or self.after) and chooses_all:
+            raise click.UsageError(
+                "-A, -B and -C print what is around selected records; select some by --grep or "
+                "--where"
+            )
+
 
 def arrangement_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `-A`, `-B`, `-C` and `--reverse`: the command gets `arrangement`."""
@@ -113,11 +121,7 @@ def _batches(
 ) -> Iterator[Batch | None]:
     """Yields what to print; None stands between groups that are not adjacent."""
     if arrangement.before or arrangement.after:
-        if reading.chooses_all:
-            raise click.UsageError(
-                "-A, -B and -C print what is around selected records; select some by --grep or "
-                "--where"
-            )
+        arrangement.check(chooses_all=reading.chooses_all)
         yield from reading.with_context(arrangement.before, arrangement.after, limit=limit)
         return
     remaining = limit

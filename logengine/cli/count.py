@@ -17,7 +17,7 @@ from logengine.aggregation.counting import (
 from logengine.aggregation.time_buckets import TimeBuckets
 from logengine.cli.histogram import print_histogram
 from logengine.cli.messages import note, say
-from logengine.cli.options import Duration, data_option
+from logengine.cli.options import Duration, complete_fields, data_option
 from logengine.cli.output import Output
 from logengine.cli.selection import Select, selection_options
 from logengine.cli.table import (
@@ -54,6 +54,7 @@ Examples:
     "fields",
     multiple=True,
     metavar="FIELD",
+    shell_complete=complete_fields,
     help="Count for each value of this field, such as level, http.status or tags[*]; _stream is "
     "the stream. Repeat it to count for each combination of values.",
 )

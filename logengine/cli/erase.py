@@ -10,8 +10,8 @@ from msgspec import UNSET
 
 from logengine.cli.filtering import filter_options
 from logengine.cli.messages import say, tell
-from logengine.cli.options import data_option, resolve_data
-from logengine.cli.selection import CursorOption, range_options
+from logengine.cli.options import complete_streams, data_option, resolve_data
+from logengine.cli.selection import CursorOption, erased_range_options
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.block import runs
 from logengine.format.cursor import Cursor
@@ -37,8 +37,8 @@ Examples:
   logengine erase app --after app:5119 --up-to app:5120
 """
 )
-@click.argument("stream")
-@range_options
+@click.argument("stream", shell_complete=complete_streams)
+@erased_range_options
 @click.option(
     "--up-to",
     type=CursorOption(),

@@ -6,8 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from logengine.cli.options import given_streams
 from logengine.reading import Filter
+
+
+def _complete_expression(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from logengine.cli.field_completion import completed_expressions, known_fields
+
+    known = known_fields(ctx.params.get("data"), given_streams(ctx))
+    return [CompletionItem(each) for each in completed_expressions(incomplete, known)]
+
 
 _OPTIONS = (
     click.option(
@@ -38,6 +50,7 @@ _OPTIONS = (
         "wheres",
         multiple=True,
         metavar="EXPRESSION",
+        shell_complete=_complete_expression,
         help="Only records for which this holds, such as 'level >= warning and not path ~ "
         '"^/health"\', or KEY=VALUE. Repeated, all must hold. See docs/filter.md.',
     ),

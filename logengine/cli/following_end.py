@@ -1,7 +1,11 @@
-"""What ends `tail --until-match`, and the exit status for each."""
+"""What ends a command that follows, and the exit status of `tail --until-match` for each."""
 
 import asyncio
-from collections.abc import Callable, Collection
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 
 from logengine.cli.messages import tell
@@ -39,3 +43,19 @@ async def until_gone(there: Callable[[], Collection[str]]) -> None:
         elif was_there:
             looks += 1
         await asyncio.sleep(_LOOK_S)
+
+
+@contextlib.contextmanager
+def when_output_closes(call: Callable[[], None]) -> Iterator[None]:
+    """Calls `call` when the reader of our output closes it, if the output is a pipe."""
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdout.fileno()
+    is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    if is_pipe:
+        # The writing end of a pipe becomes readable only when its reading end is closed.
+        loop.add_reader(descriptor, call)
+    try:
+        yield
+    finally:
+        if is_pipe:
+            loop.remove_reader(descriptor)

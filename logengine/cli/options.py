@@ -43,9 +43,10 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
-def _complete_streams(
+def complete_streams(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
+    """Completes the name of a stream in the data directory."""
     from logengine.reading import stream_names
 
     try:
@@ -53,6 +54,24 @@ def _complete_streams(
     except (OSError, UnknownStream):
         return []
     return [CompletionItem(name) for name in streams if name.startswith(incomplete)]
+
+
+def given_streams(ctx: click.Context) -> tuple[str, ...]:
+    """Returns the streams that the command line names so far."""
+    stream = ctx.params.get("stream")
+    # After an option without its value yet, click takes no arguments and leaves them here.
+    return ctx.params.get("streams") or (tuple(ctx.args) if stream is None else (stream,))
+
+
+def complete_fields(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Completes the name of a field, the last one in `a,b.c`, from the newest records."""
+    from logengine.cli.field_completion import field_names
+
+    before, comma, name = incomplete.rpartition(",")
+    names = field_names(ctx.params.get("data"), given_streams(ctx))
+    return [CompletionItem(f"{before}{comma}{each}") for each in names if each.startswith(name)]
 
 
 data_option = click.option(
@@ -80,5 +99,5 @@ config_option = click.option(
 )
 
 streams_argument = click.argument(
-    "streams", nargs=-1, metavar="[STREAM]...", shell_complete=_complete_streams
+    "streams", nargs=-1, metavar="[STREAM]...", shell_complete=complete_streams
 )

@@ -16,6 +16,7 @@ import click
 from logengine.cli import terminal
 from logengine.cli.gap_marker import gap_marker
 from logengine.cli.messages import tell
+from logengine.cli.options import complete_fields
 from logengine.local_zone import LOCAL_ZONE
 from logengine.reading import Batch, Problem
 from logengine.rendering import Rendering
@@ -52,10 +53,16 @@ _OPTIONS = (
         "only",
         multiple=True,
         metavar="NAMES",
+        shell_complete=complete_fields,
         help="Show only these fields, in this order: a,b.c. Pretty rows have the message anyway.",
     ),
     click.option(
-        "--hide", "hidden", multiple=True, metavar="NAMES", help="Do not show these fields: a,b.c."
+        "--hide",
+        "hidden",
+        multiple=True,
+        metavar="NAMES",
+        shell_complete=complete_fields,
+        help="Do not show these fields: a,b.c.",
     ),
     click.option(
         "--color",

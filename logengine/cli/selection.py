@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from logengine.boot_time import booted_at
 from logengine.cli.filtering import filter_options
 from logengine.cli.options import resolve_data, streams_argument
 from logengine.errors import InvalidCursor
@@ -19,17 +20,24 @@ Select = Callable[[Report], Reading]
 
 
 class Time(click.ParamType[str]):
-    """A time as people write it, converted to a timestamp."""
+    """A time as people write it, converted to a timestamp. See `parse_time`."""
 
     name = "time"
 
-    def __init__(self, *, is_end: bool = False) -> None:
+    def __init__(self, *, is_end: bool = False, needs_day: bool = False) -> None:
         self._is_end = is_end
+        self._needs_day = needs_day
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """See `click.ParamType.convert`."""
         try:
-            return parse_time(value, local_now(), is_end=self._is_end)
+            return parse_time(
+                value,
+                local_now(),
+                is_end=self._is_end,
+                needs_day=self._needs_day,
+                booted=booted_at,
+            )
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -57,17 +65,6 @@ _AFTER = click.option(
     metavar="CURSOR",
     help="Only records after this cursor, STREAM:SEQ. Repeat it for several streams.",
 )
-_TIMES = (
-    click.option(
-        "--since",
-        type=Time(),
-        help="Only records from this time on: '14:00', 'yesterday 14:00', '2026-11-20', "
-        "'1h30m' (ago), '@1763900000', RFC 3339. Local time, unless it has an offset.",
-    ),
-    click.option(
-        "--until", type=Time(is_end=True), help="Only records before this time, in the same forms."
-    ),
-)
 
 
 def range_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,9 +72,29 @@ def range_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _AFTER(time_options(command))
 
 
+def erased_range_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the same for a command that destroys: `23:00` must not mean another day than meant."""
+    return _AFTER(_with_times(command, needs_day=True))
+
+
 def time_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--since` and `--until`: the command gets `since` and `until`, as timestamps."""
-    return functools.reduce(lambda made, option: option(made), reversed(_TIMES), command)
+    return _with_times(command, needs_day=False)
+
+
+def _with_times(command: Callable[..., Any], *, needs_day: bool) -> Callable[..., Any]:
+    with_until = click.option(
+        "--until",
+        type=Time(is_end=True, needs_day=needs_day),
+        help="Only records before this time, in the same forms.",
+    )(command)
+    return click.option(
+        "--since",
+        type=Time(needs_day=needs_day),
+        help="Only records from this time on: '14:00', 'yesterday 14:00', '2026-11-20', "
+        "'1h30m' (ago), 'boot', '@1763900000', RFC 3339. Local time, unless it has an offset."
+        + (" A time of the day that is still to come needs a day." if needs_day else ""),
+    )(with_until)
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from logengine.cli.messages import say
 from logengine.cli.options import resolve_socket, socket_option
 from logengine.client.daemon_socket import Socket, connect
 from logengine.errors import DaemonUnavailable, ProtocolError
+from logengine.printable import escape
 from logengine.protocols.status import DATAGRAM_QUEUE_MIN, Status
 from logengine.units import format_duration, format_size_rounded
 
@@ -49,10 +50,10 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     ctx.exit(0 if status.ok else 1)
 
 
-def ask_status(path: Socket) -> bytes:
+def ask_status(path: Socket, patience_s: float = _PATIENCE_S) -> bytes:
     """Returns the daemon's answer, one line. Raises `DaemonUnavailable`."""
     try:
-        with connect(path, _PATIENCE_S) as connection:
+        with connect(path, patience_s) as connection:
             connection.sendall(b'{"_status":1}\n')
             with connection.makefile("rb") as answers:
                 return answers.readline()
@@ -78,6 +79,19 @@ def _space_of(status: Status) -> Iterator[str]:
         yield f"  user {uid} has used up the share of the free space (keep_free)"
 
 
+def _files_of(status: Status) -> Iterator[str]:
+    """Yields the state of the followed files, as lines for a person."""
+    if status.followed_files:
+        unread = sum(max(0, file.size - file.position) for file in status.files)
+        yield (
+            f"  follows    {status.followed_files:,} files, "
+            f"{format_size_rounded(unread)} of them not read yet"
+        )
+    for file in status.files:
+        if file.problem:
+            yield f"  {escape(file.path)} is not followed: {escape(file.problem)}"
+
+
 def _lines_of(status: Status) -> Iterator[str]:
     """Yields the status as lines for a person."""
     totals = status.totals
@@ -96,13 +110,18 @@ def _lines_of(status: Status) -> Iterator[str]:
         f"{totals.batches:,} batches, to {status.streams:,} streams"
     )
     lost = {
-        "too large": totals.refused_records,
-        "over a quota": totals.over_quota_records,
-        "oldest dropped for space": totals.dropped_records,
+        "too large": (totals.refused_records, "records"),
+        "over a quota": (totals.over_quota_records, "records"),
+        "oldest dropped for space": (totals.dropped_records, "records"),
+        "dropped for want of room": (totals.dropped_datagrams, "datagrams"),
+        "in a fallback stream, since there are too many streams": (
+            totals.fallback_records,
+            "records",
+        ),
     }
-    for what, count in lost.items():
+    for what, (count, unit) in lost.items():
         if count:
-            yield f"  {what}: {count:,} records"
+            yield f"  {what}: {count:,} {unit}"
     if 0 < status.datagram_queue < DATAGRAM_QUEUE_MIN:
         yield (
             f"  only {status.datagram_queue:,} datagrams wait for a socket in the kernel; raise "
@@ -115,6 +134,7 @@ def _lines_of(status: Status) -> Iterator[str]:
     yield from _space_of(status)
     for name in status.unsynced_streams:
         yield f"  no file of {name} is removed until the next boot: a sync of its directory failed"
+    yield from _files_of(status)
     for stream in status.failing:
         yield (
             f"  {stream.stream} cannot be committed; failing for {stream.for_s:.0f} s, tried "

@@ -2,10 +2,7 @@
 
 import asyncio
 import contextlib
-import os
-import stat
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from logengine.cli.arrangement import (
 )
 from logengine.cli.cursor_file import CursorFile, cursor_file_option
 from logengine.cli.filtering import filter_options
-from logengine.cli.following_end import Ending, tell_ending, until_gone
+from logengine.cli.following_end import Ending, tell_ending, until_gone, when_output_closes
 from logengine.cli.messages import tell
 from logengine.cli.options import Duration, data_option, resolve_data, streams_argument
 from logengine.cli.output import Output, output_options
@@ -27,6 +24,7 @@ from logengine.cli.standard_descriptors import drop_output
 from logengine.errors import AtomicWriteError, UnknownStream
 from logengine.format.cursor import Cursor
 from logengine.reading import (
+    Batch,
     ChosenStreams,
     Filter,
     Following,
@@ -111,8 +109,8 @@ def command(
     """
     if follow and until is not None:
         raise click.UsageError("--until ends what -f continues; omit one of them")
-    if follow and not arrangement.is_plain:
-        raise click.UsageError("-A, -B, -C and -r need an end, and -f has none; omit one")
+    if (follow or expression is not None) and arrangement.reverse:
+        raise click.UsageError("-r needs an end, and -f and --until-match have none; omit one")
     if count is None and since is None and until is None:
         count = _COUNT
     data = resolve_data(data).absolute()
@@ -127,6 +125,7 @@ def command(
             _print_last(last, arrangement, output, cursors)
         ctx.exit(1 if output.problems else 0)
     output.pager_command = None
+    arrangement.check(chooses_all=chosen.chooses_all)
     following = follow_records(
         *streams,
         data=data,
@@ -139,7 +138,7 @@ def command(
     if cursors is not None:
         following.continue_after(cursors.after(_streams_there(data), data))
     try:
-        ending = asyncio.run(_follow_while_read(following, output, expected, cursors))
+        ending = asyncio.run(_follow_while_read(following, output, arrangement, expected, cursors))
     except BrokenPipeError:
         ending = Ending.OUTPUT_CLOSED
     if ending is Ending.OUTPUT_CLOSED:
@@ -202,7 +201,11 @@ def _print_last(
 
 
 async def _follow_while_read(
-    following: Following, output: Output, expected: Filter | None, cursors: CursorFile | None
+    following: Following,
+    output: Output,
+    arrangement: Arrangement,
+    expected: Filter | None,
+    cursors: CursorFile | None,
 ) -> Ending:
     """Follows until the reader closes our output, which otherwise only the next write would show.
 
@@ -223,10 +226,13 @@ async def _follow_while_read(
         tasks.append(loop.create_task(_end_when_gone(following, end)))
     if cursors is not None:
         tasks.append(loop.create_task(_save_regularly(cursors, following)))
-    batches = following.async_batches()
+    batches = _batches(following, arrangement)
     try:
-        with _when_output_closes(lambda: end(Ending.OUTPUT_CLOSED)):
+        with when_output_closes(lambda: end(Ending.OUTPUT_CLOSED)):
             async for batch in batches:
+                if batch is None:
+                    output.separate()
+                    continue
                 last = None if expected is None else batch.until(expected)
                 output.write(last or batch)
                 output.flush()
@@ -244,20 +250,13 @@ async def _follow_while_read(
     return ending
 
 
-@contextlib.contextmanager
-def _when_output_closes(call: Callable[[], None]) -> Iterator[None]:
-    """Calls `call` when the reader of our output closes it, if the output is a pipe."""
-    loop = asyncio.get_running_loop()
-    descriptor = sys.stdout.fileno()
-    is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-    if is_pipe:
-        # The writing end of a pipe becomes readable only when its reading end is closed.
-        loop.add_reader(descriptor, call)
-    try:
-        yield
-    finally:
-        if is_pipe:
-            loop.remove_reader(descriptor)
+def _batches(
+    following: Following, arrangement: Arrangement
+) -> AsyncGenerator[Batch, None] | AsyncGenerator[Batch | None, None]:
+    """Returns what to print; None stands between groups that are not adjacent."""
+    if arrangement.is_plain:
+        return following.async_batches()
+    return following.async_groups(arrangement.before, arrangement.after)
 
 
 async def _end_when_gone(following: Following, end: Callable[[Ending], None]) -> None:

@@ -9,12 +9,14 @@ import re
 import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import tomli_w
 
+from logengine.daemon.config_routes import problems
 from logengine.daemon.config_sections import (
     Config,
     ListenConfig,
@@ -29,7 +31,7 @@ from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
-from logengine.socket_address import is_abstract
+from logengine.socket_address import is_abstract, network_address, tcp_address_of
 from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
@@ -54,7 +56,9 @@ _WHY_NOT: dict[Transport, str] = {
     "datagram": "needs a connection",
     "stream": "is sent in datagrams",
 }
+_NETWORK_ADDRESS = "an address and a port, such as '127.0.0.1:514' or '[::1]:514'"
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
+_LINE_BYTES_MIN = 64
 _SOCKET_PATH_BYTES_MAX = 107  # the kernel's sockaddr_un has room for this and a NUL
 
 _PARSERS: dict[type, Callable[[str], float]] = {
@@ -79,7 +83,13 @@ _EXPECTED_TYPES = {
     "int": f"a whole number from 1 to {COUNT_MAX}",
     "str": "text, in quotes",
     "object": "a table",
-    "array": "an array of tables, [[listen]]",
+    "array": "an array of tables, [[{}]]",
+}
+_EXPECTED_KEYS = {
+    "path": _ABSOLUTE,
+    "address": _NETWORK_ADDRESS,
+    "where": "an expression, such as 'level >= error'",
+    "stream": "the name of a stream",
 }
 
 
@@ -148,6 +158,9 @@ def _with_what_follows(config: Config, said: Mapping[str, Any]) -> Config:
     if "max_pending_stream" not in said.get("limits", {}):
         share = min(limits.max_pending_stream, limits.max_pending // 2)
         limits = msgspec.structs.replace(limits, max_pending_stream=Size(share))
+    if "max_request" not in said.get("limits", {}):
+        share = min(limits.max_request, limits.max_pending // 8)
+        limits = msgspec.structs.replace(limits, max_request=Size(share))
     if "seal_small_after" not in said.get("compaction", {}):
         longer = Duration(SMALL_TIMES_LONGER * compaction.seal_after)
         compaction = msgspec.structs.replace(compaction, seal_small_after=longer)
@@ -188,7 +201,7 @@ def _readable(message: str, said: Any) -> str:
     what, _, where = message.partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
-        return f"{where}.{missing[1]}: missing; expected {_ABSOLUTE}"
+        return f"{where}.{missing[1]}: missing; expected {_EXPECTED_KEYS[missing[1]]}"
     if wrong := re.match(r"Expected `(\w+)`", what):
         for name, index in re.findall(r"(\w+)(?:\[(\d+)\])?", where):
             said = said[name]
@@ -196,7 +209,7 @@ def _readable(message: str, said: Any) -> str:
         found = repr(said)
         if isinstance(said, dict | list):
             found = "a table" if isinstance(said, dict) else "an array"
-        return f"{where}: {found}; expected {_EXPECTED_TYPES[wrong[1]]}"
+        return f"{where}: {found}; expected {_EXPECTED_TYPES[wrong[1]].format(where)}"
     return f"{where}: {what}"
 
 
@@ -276,6 +289,12 @@ def _size_rules(config: Config) -> Iterator[_Rule]:
     ):
         yield key, format_size(size), f"at most {format_size(most)}", size <= most
     yield (
+        "limits.max_request",
+        format_size(limits.max_request),
+        f"at most {format_size(pending // 4)} (a quarter of limits.max_pending)",
+        limits.max_request <= pending // 4,
+    )
+    yield (
         "limits.max_pending_stream",
         format_size(limits.max_pending_stream),
         f"at most {format_size(pending)} (limits.max_pending)",
@@ -328,22 +347,101 @@ def _rules(config: Config) -> Iterator[_Rule]:
     )
     if key_path := config.compaction.seal_key:
         yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
+    yield from _file_rules(config)
+    yield from _network_rules(config)
+    for key, found, expected in problems(config):
+        yield key, found, expected, False
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
-        key, path = f"listen[{number}].path", _normal(listen.path)
-        right = _is_absolute(listen.path) or _is_abstract_name(listen.path)
-        yield key, repr(listen.path), f"{_ABSOLUTE}, or @NAME of a socket of systemd", right
-        yield (
-            key,
-            repr(listen.path),
-            f"at most {_SOCKET_PATH_BYTES_MAX} bytes, the kernel's limit",
-            len(os.fsencode(listen.path)) <= _SOCKET_PATH_BYTES_MAX,
-        )
-        yield key, repr(listen.path), "a path that no other listener has", path not in seen
-        seen.add(path)
-        right = is_stream_name(listen.stream)
-        yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
+        where = f"listen[{number}]"
+        yield from _address_rules(where, listen) if listen.address else _path_rules(where, listen)
+        kind, expected = ("address", "an address") if listen.address else ("path", "a path")
+        expected += " that no other listener has"
+        right = _normal(listen.where) not in seen
+        yield f"{where}.{kind}", repr(listen.where), expected, right
+        seen.add(_normal(listen.where))
         yield from _protocol_rules(f"listen[{number}]", listen)
+
+
+def _path_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
+    key = f"{where}.path"
+    yield key, "missing", f"{_ABSOLUTE}; or an address", listen.path != ""
+    right = _is_absolute(listen.path) or _is_abstract_name(listen.path)
+    yield key, repr(listen.path), f"{_ABSOLUTE}, or @NAME of a socket of systemd", right
+    yield (
+        key,
+        repr(listen.path),
+        f"at most {_SOCKET_PATH_BYTES_MAX} bytes, the kernel's limit",
+        len(os.fsencode(listen.path)) <= _SOCKET_PATH_BYTES_MAX,
+    )
+
+
+def _address_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
+    key = f"{where}.address"
+    yield key, repr(listen.address), "none besides a path", not listen.path
+    expected = 'an IP address and a port, such as "127.0.0.1:4318"'
+    yield key, repr(listen.address), expected, tcp_address_of(listen.address) is not None
+    over_tcp = [name for name, protocol in protocols().items() if protocol.is_over_tcp]
+    expected = f"a path: only {' and '.join(over_tcp)} may have an address"
+    yield key, repr(listen.address), expected, listen.protocol in over_tcp
+
+
+def _file_rules(config: Config) -> Iterator[_Rule]:
+    """Yields the rules about followed files."""
+    for number, each in enumerate(config.file):
+        where = f"file[{number}]"
+        right = _is_absolute(each.path) and not each.path.endswith("/")
+        yield f"{where}.path", repr(each.path), f"{_ABSOLUTE}, or a pattern of such paths", right
+        data = f"{_normal(config.data)}/" if config.data else ""
+        right = not data or not f"{_normal(each.path)}/".startswith(data)
+        yield f"{where}.path", repr(each.path), "a path outside of the data directory", right
+        right = not each.stream or is_stream_name(each.stream)
+        yield f"{where}.stream", repr(each.stream), STREAM_NAME_RULE, right
+        right = _is_pattern(each.start)
+        yield f"{where}.start", repr(each.start), "a regular expression of Python", right
+        yield f"{where}.wait", format_duration(each.wait), "more than 0ms", each.wait > 0
+        right = _LINE_BYTES_MIN <= each.max_line <= 32 * MiB
+        yield f"{where}.max_line", format_size(each.max_line), "64B to 32MiB", right
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text.encode())
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
+
+
+def _network_rules(config: Config) -> Iterator[_Rule]:
+    """Yields the rules for sockets of the network."""
+    expected = " or ".join(repr(each.name) for each in protocols().values() if each.over_network)
+    seen: set[tuple[str, int, Transport]] = set()
+    for number, each in enumerate(config.network):
+        where = f"network[{number}]"
+        key = f"{where}.address"
+        try:
+            place = (*network_address(each.address), each.type)
+        except ValueError:
+            yield key, repr(each.address), _NETWORK_ADDRESS, False
+            continue
+        yield key, repr(each.address), "an address that no other [[network]] has", place not in seen
+        seen.add(place)
+        protocol = protocols().get(each.protocol)
+        right = protocol is not None and protocol.over_network
+        yield f"{where}.protocol", repr(each.protocol), expected, right
+        for name in ("certificate", "key", "client_ca"):
+            path = getattr(each, name)
+            yield f"{where}.{name}", repr(path), _ABSOLUTE, not path or _is_absolute(path)
+        right = bool(each.certificate) == bool(each.key) and (
+            bool(each.certificate) or not each.client_ca
+        )
+        found = repr(each.certificate)
+        yield f"{where}.certificate", found, "both a certificate and a key, or neither", right
+        right = not each.certificate or each.type == "stream"
+        yield f"{where}.certificate", found, "none for datagrams: TLS needs a connection", right
+        for name in ("idle_timeout", "handshake_timeout"):
+            duration = getattr(each, name)
+            yield f"{where}.{name}", format_duration(duration), "more than 0ms", duration > 0
 
 
 def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
@@ -351,11 +449,24 @@ def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
     protocol = protocols().get(listen.protocol)
     expected = " or ".join(map(repr, protocols()))
     yield f"{where}.protocol", repr(listen.protocol), expected, protocol is not None
+    right = listen.on_pressure == "block" or listen.type == "datagram"
+    why = "'block' for a stream: its sender waits, and loses nothing"
+    yield f"{where}.on_pressure", repr(listen.on_pressure), why, right
     if protocol is not None:
         expected = " or ".join(map(repr, protocol.transports))
         why = f"{protocol.name} {_WHY_NOT[listen.type]}: {listen.type} is not for it"
         right = listen.type in protocol.transports
         yield f"{where}.type", repr(listen.type), f"{expected} ({why})", right
+        expected = f"another one, or its packages: pip install 'logengine[{protocol.extra}]'"
+        right = all(map(_is_installed, protocol.packages))
+        yield f"{where}.protocol", repr(listen.protocol), expected, right
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
 
 
 def _quotas(config: Config) -> Iterator[tuple[str, QuotaConfig]]:

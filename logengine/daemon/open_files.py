@@ -11,6 +11,7 @@ import structlog
 from logengine.daemon.config_sections import Config
 from logengine.errors import ConfigError
 from logengine.intake.waiting_room import GUESTS_MAX
+from logengine.protocols.registry import protocols
 
 log = structlog.get_logger()
 
@@ -21,6 +22,9 @@ OPEN_FILES_MIN = 64
 _OWN = 56
 _OF_A_COMMIT_THREAD = 2
 _CONNECTIONS_PER_GUEST = 8
+# A connection that is passed on to gRPC has two more, inside of the process.
+_FILES_PER_CONNECTION, _FILES_PER_GRPC_CONNECTION = 1, 3
+_FOLLOWED_MAX = 8192
 
 
 def allow_open_files(config: Config) -> None:
@@ -28,7 +32,9 @@ def allow_open_files(config: Config) -> None:
 
     Raises `ConfigError` if that is too few to serve anybody.
     """
-    wanted = _own_files(config) + config.limits.max_connections + GUESTS_MAX
+    followed = _FOLLOWED_MAX if config.file else 0
+    of_connections = _files_per_connection(config) * config.limits.max_connections
+    wanted = _own_files(config) + followed + of_connections + GUESTS_MAX
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
@@ -50,7 +56,7 @@ def connections_and_guests(config: Config) -> tuple[int, int]:
         return configured, GUESTS_MAX
     room = limit - min(_own_files(config), limit // 2)
     guests = min(GUESTS_MAX, room // _CONNECTIONS_PER_GUEST)
-    connections = room - guests
+    connections = (room - guests) // _files_per_connection(config)
     if connections < configured:
         log.warning(
             "max_connections_lowered",
@@ -61,5 +67,31 @@ def connections_and_guests(config: Config) -> tuple[int, int]:
     return min(connections, configured), guests
 
 
+def followed_files_max(config: Config) -> int:
+    """Returns how many followed files may be open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not config.file or limit == resource.RLIM_INFINITY:
+        return _FOLLOWED_MAX
+    return min(_FOLLOWED_MAX, limit // 4)
+
+
 def _own_files(config: Config) -> int:
-    return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen)
+    followed = followed_files_max(config) if config.file else 0
+    return (
+        _OWN
+        + _OF_A_COMMIT_THREAD * config.commit.threads
+        + len(config.listen)
+        + _of_network(config)
+        + followed
+    )
+
+
+def _files_per_connection(config: Config) -> int:
+    served = {protocols()[listen.protocol].served_by for listen in config.listen}
+    return _FILES_PER_GRPC_CONNECTION if "grpc" in served else _FILES_PER_CONNECTION
+
+
+def _of_network(config: Config) -> int:
+    """Returns how many files the sockets of the network take, besides one for each connection."""
+    of_tls = sum(each.max_connections for each in config.network if each.certificate)
+    return len(config.network) + 2 * of_tls

@@ -19,19 +19,23 @@ import msgspec
 import structlog
 
 from logengine.daemon.announcement import Announcement
+from logengine.daemon.config_routes import all_routes, stream_for_others
 from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
-from logengine.daemon.open_files import connections_and_guests
+from logengine.daemon.network_sockets import NetworkListening
+from logengine.daemon.open_files import connections_and_guests, followed_files_max
 from logengine.daemon.open_store import report_opened
 from logengine.daemon.socket_watch import SocketWatch
 from logengine.daemon.sockets import Listening
 from logengine.daemon.upkeep import Upkeep, keeps_free
+from logengine.followed_files.following import FollowedFiles
 from logengine.format.segment import Sign
 from logengine.intake.free_space import FreeSpace
 from logengine.intake.quota import Quotas
 from logengine.intake.server import Server
 from logengine.intake.space_shares import SpaceShares
 from logengine.intake.usage_scan import UsageScan
+from logengine.local_zone import LOCAL_ZONE
 from logengine.protocols.registry import protocols
 from logengine.protocols.status import serving_state
 from logengine.store.committer import Committer
@@ -55,6 +59,7 @@ class Service:
         self._config = config
         self._store = store
         self._tasks = tasks
+        self._routes = all_routes(config, LOCAL_ZONE)
         self._is_stopping = False
         self._socket_watch: asyncio.Task[None] | None = None
         quotas = _quotas(config)
@@ -103,6 +108,18 @@ class Service:
             space=self._free_space.shares,
             guests_max=guests_max,
         )
+        self._files: FollowedFiles | None = None
+        self._following: asyncio.Task[None] | None = None
+        if config.file:
+            self._files = FollowedFiles(
+                config.file,
+                store,
+                self._committer,
+                self._server.around,
+                data=config.data,
+                open_max=followed_files_max(config),
+            )
+            self._server.followed_files = self._files.status
         self._watch = DataWatch(
             store,
             self._committer,
@@ -112,7 +129,7 @@ class Service:
             report=lambda found: report_opened(store, found),
         )
 
-    async def begin(self, sockets: Sequence[Listening]) -> None:
+    async def begin(self, sockets: Sequence[Listening | NetworkListening]) -> None:
         """Starts serving on `sockets`."""
         if self._store.is_open:
             self._committer.recover(self._store.not_recovered())
@@ -120,15 +137,22 @@ class Service:
         self._tasks.create_task(self._watch.run())
         for each in sockets:
             self._listen(each)
-        self._socket_watch = self._tasks.create_task(SocketWatch(sockets, self._listen_again).run())
+        watched = [each for each in sockets if isinstance(each, Listening)]
+        self._socket_watch = self._tasks.create_task(SocketWatch(watched, self._listen_again).run())
 
-    def _listen(self, on: Listening) -> None:
+        if self._files is not None:
+            self._following = self._tasks.create_task(self._files.run())
+
+    def _listen(self, on: Listening | NetworkListening) -> None:
         self._server.listen(
             on.listener,
-            on.config.stream,
+            stream_for_others(on.config),
             protocols()[on.config.protocol],
             on.config.type,
             inherited=on.inherited,
+            drops=isinstance(on, Listening) and on.config.on_pressure == "drop",
+            network=on.network if isinstance(on, NetworkListening) else None,
+            routes=self._routes[on.config],
         )
 
     def _listen_again(self, before: socket.socket, on: Listening) -> None:
@@ -143,6 +167,8 @@ class Service:
     async def stop(self) -> None:
         """Stops serving. Returns when all that was sent is durable, or after `stop_timeout`."""
         self._announcement.close()
+        if self._following is not None:
+            self._following.cancel()  # the next daemon reads on
         await self._upkeep.close()
         # Commits that fail only from now on, with the last records received, may use it too.
         self._is_stopping = True

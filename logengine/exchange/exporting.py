@@ -11,9 +11,9 @@ from pathlib import Path
 
 from logengine.disk.atomic import AtomicWriter
 from logengine.errors import IncompleteExport, InvalidOption, NotInstalled
-from logengine.exchange.csv_lines import csv_lines
 from logengine.format.compression import FRAME_BYTES, compress_lines
 from logengine.reading import Problem
+from logengine.rendering.comma_separated import exported_lines
 
 FORMATS = ("ndjson", "gzip", "zstd", "csv", "parquet")
 _FORMATS_OF_SUFFIXES = {
@@ -101,7 +101,7 @@ def converted(lines: Iterable[bytes], form: str) -> Iterable[bytes]:
 _COMPRESSED = {"gzip": gzip_pieces, "zstd": zstd_frames}
 _CONVERSIONS: dict[str, Callable[[Iterable[bytes]], Iterable[bytes]]] = {
     "ndjson": lambda lines: lines,
-    "csv": csv_lines,
+    "csv": exported_lines,
     **_COMPRESSED,
 }
 

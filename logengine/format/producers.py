@@ -7,7 +7,11 @@ A producer is a name of one user in one stream: the same name under two uids is 
 producer without a uid is from an old file, and any user may continue it.
 
 A chunk, which a protocol's sender may send again, is a producer with a name of its own. Its number
-is how many records it has; all of them are stored in one commit. Pure arithmetic.
+is how many records it has; all of them are stored in one commit.
+
+A file that the daemon follows (`[[file]]`) is a producer of the daemon's user. Its number is how
+many of its bytes are stored, and it is only forgotten on request: the number 0 does that. Pure
+arithmetic.
 """
 
 import re
@@ -26,6 +30,8 @@ from logengine.format.segment import Header
 _MADE_UP = re.compile(r"-[0-9]+-[0-9a-f]{8}\Z")
 _CHUNK = "chunk:"
 _CHUNK_HASH_BYTES = 16
+# Client names do not begin like this (`protocols.ndjson`).
+FILE_PREFIX = "file:"
 # How many chunks of a user a stream remembers. They are in the header of every commit, and the
 # chunks that a sender may send again after a crash are those that were not acknowledged yet.
 CHUNKS_MAX = 128
@@ -101,6 +107,11 @@ def is_made_up(name: str) -> bool:
     return name.startswith(_CHUNK) or _MADE_UP.search(name) is not None
 
 
+def is_followed_file(producer: Producer) -> bool:
+    """Whether the producer is a file that the daemon follows."""
+    return producer.name.startswith(FILE_PREFIX)
+
+
 def chunk_name(pid: int, digest: bytes) -> str:
     """Returns the name of a chunk of a process; `digest` is a hash of what the process sent."""
     # Programs make up their chunk ids so badly that two processes may use the same ones.
@@ -125,13 +136,14 @@ def advance(
         return known
     numbers = {each: number for each, number in known.items() if each not in advanced}
     numbers |= advanced
-    new = [each for each in advanced if each not in known]
+    _give_up_files(numbers, advanced)
+    new = [each for each in advanced if not (each in known or is_followed_file(each))]
     if not new:
         return numbers
     for uid in {each.uid for each in new if each.name.startswith(_CHUNK)}:
         _forget_old_chunks(numbers, uid)
     new = [each for each in new if each in numbers]
-    holdings = _Holdings(numbers, room)
+    holdings = _Holdings([each for each in numbers if not is_followed_file(each)], room)
     if holdings.are_within:
         return numbers
     for each in new:
@@ -145,6 +157,12 @@ def advance(
             del numbers[each]
             numbers[each] = advanced[each]
     return numbers
+
+
+def _give_up_files(numbers: dict[Producer, int], advanced: Numbers) -> None:
+    for each, number in advanced.items():
+        if not number and is_followed_file(each):
+            del numbers[each]
 
 
 def _forget_old_chunks(numbers: dict[Producer, int], uid: int | None) -> None:
@@ -249,7 +267,7 @@ class _Kept:
     def _made_up_first(self, uid: int | None) -> Iterator[Producer]:
         given: list[Producer] = []
         for each in self._producers:
-            if each.uid == uid:
+            if each.uid == uid and not is_followed_file(each):
                 if is_made_up(each.name):
                     yield each
                 else:

@@ -50,11 +50,13 @@ class TimeRange:
 ALL_TIMES = TimeRange()
 
 
-def wanted_frames(header: Header, next_seq: int, times: TimeRange) -> range:
+def wanted_frames(
+    header: Header, next_seq: int, times: TimeRange, stop: int | None = None
+) -> range:
     """Returns the frames to read for a segment's records from `next_seq` on within `times`.
 
-    The range is contiguous, so some frames inside it may contain no such record. A plain segment
-    counts as one frame.
+    With `stop`, only for those before that number. The range is contiguous, so some frames inside
+    it may contain no such record. A plain segment counts as one frame.
     """
     if header.last < next_seq or not times.may_hold(header):
         return range(0)
@@ -65,6 +67,8 @@ def wanted_frames(header: Header, next_seq: int, times: TimeRange) -> range:
     wanted = []
     last = header.first - 1
     for at, (frame, index) in enumerate(zip(header.frames, header.index, strict=True)):
+        if stop is not None and last + 1 >= stop:
+            break
         last += frame.count
         if last >= next_seq and times.may_hold(index):
             wanted.append(at)

@@ -5,6 +5,7 @@ records needs to parse one.
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ _CLOCK_OF_DAY = re.compile(
     r"(?:(today|yesterday|tomorrow)\s+)?(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?",
     re.ASCII,
 )
+_BOOT = "boot"
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
@@ -30,7 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _ALLOWED = (
     "'14:00', 'yesterday 14:00', '2026-11-20', '2026-11-20 14:00', an RFC 3339 time, '10m' or "
-    "'1h30m' ago, 'now', 'today', 'yesterday' or '@' and seconds since 1970"
+    "'1h30m' ago, 'now', 'today', 'yesterday', 'boot' or '@' and seconds since 1970"
 )
 
 
@@ -73,7 +75,14 @@ def parse_timestamp(timestamp: str) -> int:
     return (passed.days * 86400 + passed.seconds) * 1_000_000_000 + passed.microseconds * 1000
 
 
-def parse_time(text: str, now: datetime, *, is_end: bool = False) -> str:
+def parse_time(
+    text: str,
+    now: datetime,
+    *,
+    is_end: bool = False,
+    needs_day: bool = False,
+    booted: Callable[[], datetime] | None = None,
+) -> str:
     """Returns the timestamp that a user's `text` means; `now` is an aware, local time.
 
     | text | means |
@@ -83,16 +92,21 @@ def parse_time(text: str, now: datetime, *, is_end: bool = False) -> str:
     | `14:00`, `14:00:05` | that time today; yesterday if it is still to come, unless `is_end` |
     | `yesterday 14:00` | that time of that day; also `today`, `tomorrow` |
     | `now`, `today`, `yesterday`, `tomorrow` | now; the midnight at which the day begins |
+    | `boot` | what `booted` returns: when the machine was started |
     | `10m`, `1h30m`, `-1h30m`, `2 hours ago` | so long before now: s, m, h, d, w |
     | `@1763900000` | seconds since 1970 |
 
     A local time gets the offset that the zone of `now` has at that time. If it occurred twice,
     because the clocks were set back, it is the first one, or the second with `is_end`, so a range
-    has both. If it was skipped, it is as much later. Raises `ValueError`, which says what is
-    allowed.
+    has both. If it was skipped, it is as much later. With `needs_day`, a time of the day that is
+    still to come is refused: today or yesterday could be meant. Raises `ValueError`, which says
+    what is allowed.
     """
     try:
-        moment = _moment(text.strip(), now, is_end=is_end)
+        if booted is not None and text.strip().lower() == _BOOT:
+            moment: datetime | None = booted()
+        else:
+            moment = _moment(text.strip(), now, is_end=is_end, needs_day=needs_day)
     except OverflowError:
         raise ValueError(_outside(text)) from None
     if moment is None:
@@ -110,11 +124,11 @@ def _outside(text: str) -> str:
     return f"{text!r} lies outside the years 1 to 9999; expected {_ALLOWED}"
 
 
-def _moment(text: str, now: datetime, *, is_end: bool) -> datetime | None:
+def _moment(text: str, now: datetime, *, is_end: bool, needs_day: bool) -> datetime | None:
     """Returns the aware time that `text` means; None if it means none. Raises `OverflowError`."""
     word = text.lower()
     if clock := _CLOCK_OF_DAY.fullmatch(word):
-        return _of_day(clock, text, now, is_end=is_end)
+        return _of_day(clock, text, now, is_end=is_end, needs_day=needs_day)
     if absolute := _RFC3339.fullmatch(text):
         return _absolute(absolute, text, now)
     if seconds := _EPOCH_SECONDS.fullmatch(word):
@@ -137,7 +151,9 @@ def _of_word(word: str, now: datetime) -> datetime | None:
     return now.astimezone(UTC) - timedelta(seconds=age_s)
 
 
-def _of_day(match: re.Match[str], text: str, now: datetime, *, is_end: bool) -> datetime:
+def _of_day(
+    match: re.Match[str], text: str, now: datetime, *, is_end: bool, needs_day: bool
+) -> datetime:
     day, hour, minute, second, fraction = match.groups()
     date = now + timedelta(days=_DAYS[day or "today"])
     try:
@@ -152,6 +168,10 @@ def _of_day(match: re.Match[str], text: str, now: datetime, *, is_end: bool) -> 
         raise ValueError(f"{text!r} is not a time: {error}; expected {_ALLOWED}") from None
     # At 3 a.m., what began at 23:00 began yesterday.
     is_to_come = moment.astimezone(UTC) > now.astimezone(UTC)
+    if is_to_come and needs_day and not day:
+        raise ValueError(
+            f"{text!r} is still to come today; write 'yesterday {text}' or 'today {text}'"
+        )
     return moment - timedelta(days=1) if is_to_come and not (day or is_end) else moment
 
 

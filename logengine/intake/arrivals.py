@@ -1,7 +1,8 @@
 """Turns received lines into entries: stamps them, applies the dropping quotas, queues them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from logengine.format.record import Peer, envelope, stamp
 from logengine.format.timestamp import format_timestamp
 from logengine.intake.poller import Poller
 from logengine.intake.quota_gate import QuotaGate, QuotaSender
+from logengine.intake.router import Router
 from logengine.local_zone import LOCAL_ZONE
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry
@@ -29,6 +31,20 @@ class Arrived(NamedTuple):
     numbers: int
     timestamp: str
     over: str | None
+
+
+class Routed(NamedTuple):
+    """What became of `numbers` received lines: those that are stored, by their stream."""
+
+    parts: dict[str, Arrived]
+    numbers: int
+
+
+class _OfStream(NamedTuple):
+    """A sender, as quotas see it, of records for one of several streams."""
+
+    stream: str
+    uid: int
 
 
 class Arrivals:
@@ -64,6 +80,10 @@ class Arrivals:
             self._timestamp = format_timestamp(self._clock_ns())
         return self._timestamp
 
+    def renew_time(self) -> None:
+        """Looks at the clock again at the next record: it was not read in a turn of the poller."""
+        self._timestamp_turn = self._now_turn = -1
+
     def now(self) -> datetime:
         """Returns the same time as `timestamp`, to the second, in the system's zone."""
         if self._now_turn != self._poller.turns:
@@ -71,19 +91,45 @@ class Arrivals:
             self._now = datetime.fromtimestamp(self._clock_ns() // 1_000_000_000, LOCAL_ZONE)
         return self._now
 
+    def read_clock(self) -> None:
+        """Lets what follows have the time of now, though it is not read in a turn of the poller."""
+        self._timestamp_turn = self._now_turn = -1
+
     def stamp(self, sender: QuotaSender, peer_fields: bytes, chunk: bytes) -> Arrived:
         """Stamps `chunk`, complete lines of one sender. Returns those that the quotas let pass."""
         timestamp = self.timestamp()
         body, count = stamp(chunk, envelope(timestamp, peer_fields))
         passed = self._quotas.admit(sender, body, count) if count else None
+        self._charge_for_blank(sender, chunk, body, count)
+        if passed is None:
+            return Arrived(b"", 0, 0, timestamp, None)
+        return Arrived(passed.body, passed.records, count, timestamp, passed.over)
+
+    @contextmanager
+    def routed(
+        self, router: Router, sender: QuotaSender, peer_fields: bytes, chunk: bytes
+    ) -> Iterator[Routed]:
+        """Stamps `chunk` as `stamp` does. Inside the block, its parts may be added to streams."""
+        timestamp = self.timestamp()
+        body, count = stamp(chunk, envelope(timestamp, peer_fields))
+        with router.split(body, count, sender, sender.uid) as bodies:
+            parts: dict[str, Arrived] = {}
+            for stream, part in bodies.items():
+                records = count if len(bodies) == 1 else part.count(b"\n")
+                passed = self._quotas.admit(_OfStream(stream, sender.uid), part, records)
+                if passed.records:
+                    parts[stream] = Arrived(
+                        passed.body, passed.records, records, timestamp, passed.over
+                    )
+            self._charge_for_blank(sender, chunk, body, count)
+            yield Routed(parts, count)
+
+    def _charge_for_blank(self, sender: QuotaSender, chunk: bytes, body: bytes, count: int) -> None:
         if self._quotas.are_set:
             # After the records, which come first. A blank line for each record is free: it may ask
             # for a commit.
             blank = chunk.count(b"\n") - count
             self._quotas.charge(sender, max(0, blank - count), len(chunk) - len(body))
-        if passed is None:
-            return Arrived(b"", 0, 0, timestamp, None)
-        return Arrived(passed.body, passed.records, count, timestamp, passed.over)
 
     def add(self, stream: str, entry: Entry, *, is_awaited: bool = False) -> None:
         """Queues an entry. Its sender is notified once it is durable, soon if it waits for that."""
@@ -93,8 +139,8 @@ class Arrivals:
         """Commits everything queued as soon as possible, because a sender asked for it."""
         self._committer.commit_now()
 
-    def refuse(self, sender: QuotaSender, peer: Peer, limit: int) -> None:
-        """Counts and logs a record that is longer than `limit` bytes and was discarded."""
+    def refuse(self, sender: QuotaSender, peer: Peer, limit: int, records: int = 1) -> None:
+        """Counts and logs records that are longer than `limit` bytes and were discarded."""
         log.warning(
             "record_too_large",
             stream=sender.stream,
@@ -102,9 +148,10 @@ class Arrivals:
             pid=peer.pid,
             uid=peer.uid,
             comm=peer.comm,
+            **({"records": records} if records > 1 else {}),
         )
-        self.refused += 1
-        self._quotas.charge(sender, 1, limit)
+        self.refused += records
+        self._quotas.charge(sender, records, records * limit)
 
     def refuse_file(self, sender: QuotaSender, peer: Peer, reason: str) -> None:
         """Counts and logs a datagram whose content was to come in a file that is not read."""

@@ -7,20 +7,24 @@ guess.
 A sender that waits has nothing outstanding when it writes, and it writes as soon as it has its
 answer. Each one is taken for such a sender until it does otherwise. One that writes at its own pace
 looks like one now and then, by chance: after it did otherwise, only several times in a row are a
-sign.
+sign. One that always waited may be late once: on a busy machine, anybody is.
 
 On a busy machine or a slow disk, a sender that waits comes back later, and a commit takes longer as
 well. A sender with a pace of its own that writes more often than commits take has something
-outstanding then.
+outstanding then. How long the daemon takes to read a record is not the sender's time.
 """
 
 _SOON_S = 0.002
 _SOON_MAX_S = 0.01
 _TIMES_IN_A_ROW = 8
+_ALWAYS = 2 * _TIMES_IN_A_ROW
 
 
 class Patience:
-    """What one sender has shown so far. Times are in seconds, by any steady clock."""
+    """What one sender has shown so far. Times are in seconds.
+
+    They are by a clock that stands still while the daemon reads what others sent.
+    """
 
     __slots__ = ("_answered_at_s", "_in_a_row")
 
@@ -43,5 +47,8 @@ class Patience:
             self._in_a_row = 0
         elif answered_at_s is not None:
             soon_s = max(_SOON_S, min(commit_s, _SOON_MAX_S))
-            self._in_a_row = self._in_a_row + 1 if now_s - answered_at_s <= soon_s else 0
+            if now_s - answered_at_s <= soon_s:
+                self._in_a_row = min(self._in_a_row + 1, _ALWAYS)
+            else:
+                self._in_a_row = _TIMES_IN_A_ROW if self._in_a_row == _ALWAYS else 0
         return self._in_a_row >= _TIMES_IN_A_ROW

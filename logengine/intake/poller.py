@@ -25,6 +25,11 @@ from logengine.intake.turns import READ_BYTES_FIRST, READ_BYTES_MIN, DeficitRoun
 # Twice as long as a bare commit, which needs several turns of the loop.
 TURN_S = 0.001
 _QUANTUM_S = TURN_S / 4
+_FULL_TURN_S = TURN_S / 2
+_COSTLY_READ_S = 2 * TURN_S
+# The reads that complete a long record are few among those that only receive more of it.
+_READ_COST_KEPT = 0.95
+_POSTPONED_S_MAX = 0.01
 # To commit what a read took costs about as much again as the read.
 _COMMIT_BYTES_PER_S = 500e6
 # As many as fit into a turn, if each read has one short record.
@@ -55,6 +60,8 @@ class _Flow:
         self.epoll = select.epoll()
         self.readers: dict[int, Readable] = {}
         self.ready: deque[int] = deque()  # polled, and not read yet
+        self.read_s = 0.0  # what a read took, of the costly ones among its last
+        self.postponed_since_s: float | None = None
 
 
 class Poller:
@@ -63,19 +70,30 @@ class Poller:
     `clock_s` is any clock that never goes back. It is read after each callback. `cpu_s` is the CPU
     time of this thread. Uses a descriptor for each flow; flows for which there is none share one.
 
-    A turn whose last read took far longer than the turn should is followed by a rest, unless there
-    is one flow only: otherwise each of the several turns of the loop that another user's ack needs
-    would wait for such a read.
+    Unless there is one flow only, a turn whose last read took far longer than the turn should is
+    followed by a rest: otherwise each of the several turns of the loop that another user's ack
+    needs would wait for such a read. While `others_commit` is true, every full turn is followed by
+    a rest as long as the turn. A thread gets the interpreter at once then; from a loop that is
+    never idle it gets it only after the switch interval, and a commit needs it ten times.
+
+    One read cannot be interrupted, and a single record may take 50 ms. So a flow with such reads
+    is read first in a turn or not at all, and for a while not while `others_commit` is true.
+    Otherwise one ack would wait for several such reads.
     """
 
     def __init__(
         self,
         clock_s: Callable[[], float] | None = None,
         cpu_s: Callable[[], float] | None = None,
+        *,
+        others_commit: Callable[[], bool] = lambda: False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock_s = clock_s or time.perf_counter
         self._cpu_s = cpu_s or time.thread_time
+        self._others_commit = others_commit
+        self._busy_s = 0.0  # in all turns and rests that have ended
+        self._busy_since_s: float | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._epoll = select.epoll()
         self._schedule: DeficitRoundRobin[_Flow] = DeficitRoundRobin(_QUANTUM_S)
@@ -96,6 +114,14 @@ class Poller:
     def is_resting(self) -> bool:
         """Whether nothing is read for a moment, after a costly turn."""
         return self._rest is not None
+
+    def free_s(self) -> float:
+        """Returns the time by a clock that stands still in each turn and each rest.
+
+        By this clock, nobody's record comes late because others were read, or nobody was.
+        """
+        since_s = self._busy_since_s
+        return (self._clock_s() if since_s is None else since_s) - self._busy_s
 
     def enter(self, flow: Hashable) -> None:
         """Notes one more member of `flow`, which may add sockets until it leaves."""
@@ -158,34 +184,80 @@ class Poller:
 
     def _turn(self) -> None:
         self.turns += 1
-        began_s = self._cpu_s()
-        self._share_turn()
-        over_s = self._cpu_s() - began_s - TURN_S
-        if over_s > TURN_S and len(self._flows) > 1:
+        began_s = self._busy_since_s = self._clock_s()
+        began_cpu_s = self._cpu_s()
+        ended_s, all_wait = self._share_turn(began_s)
+        rest_s = TURN_S if all_wait else self._rest_s(self._cpu_s() - began_cpu_s)
+        if rest_s:
             self._loop.remove_reader(self._epoll.fileno())
-            self._rest = self._loop.call_later(min(over_s, _REST_S_MAX), self._end_rest)
+            self._rest = self._loop.call_later(rest_s, self._end_rest)
+        else:
+            self._no_longer_busy(ended_s)
+
+    def _rest_s(self, cost_s: float) -> float:
+        """Returns how long a rest follows a turn that cost so much; 0 for none."""
+        if len(self._flows) == 1 or cost_s < _FULL_TURN_S:
+            return 0.0
+        over_s = cost_s - TURN_S
+        if self._others_commit():
+            over_s = max(over_s, TURN_S)
+        elif over_s <= TURN_S:
+            return 0.0
+        return min(over_s, _REST_S_MAX)
 
     def _end_rest(self) -> None:
         self._rest = None
+        self._no_longer_busy(self._clock_s())
         self._loop.add_reader(self._epoll.fileno(), self._turn)
 
-    def _share_turn(self) -> None:
+    def _no_longer_busy(self, now_s: float) -> None:
+        assert self._busy_since_s is not None
+        self._busy_s += now_s - self._busy_since_s
+        self._busy_since_s = None
+
+    def _share_turn(self, now_s: float) -> tuple[float, bool]:
+        """Reads for the time of a turn from `now_s` on.
+
+        Returns the time at its end, and whether all that was there to be read was postponed.
+        """
         schedule = self._schedule
         for descriptor, _ in self._epoll.poll(0, len(self._polled)):
             schedule.wait(self._polled[descriptor])
-        now_s = self._clock_s()
         end_s = now_s + TURN_S
+        last: _Flow | None = None  # that was read
+        postponed = 0
         while now_s < end_s and (flow := schedule.next()) is not None:
             if not (flow.ready or self._poll(flow)):
                 schedule.leave(flow)
                 continue
+            if flow.read_s > _COSTLY_READ_S and len(self._flows) > 1:
+                if self._must_wait(flow, now_s):
+                    schedule.postpone(flow)
+                    postponed += 1
+                    if postponed >= schedule.waiting:
+                        break
+                    continue
+                if last not in (None, flow):
+                    break  # it begins the next turn
+            postponed = 0
+            last = flow
+            flow.postponed_since_s = None
             is_alone = schedule.waiting == 1
             began_s = now_s
             until_s = end_s if is_alone else min(end_s, now_s + schedule.credit_s(flow))
             now_s, worked_bytes = self._read(flow, now_s, until_s)
             schedule.charge(flow, now_s - began_s + worked_bytes / _COMMIT_BYTES_PER_S)
             if is_alone and worked_bytes < READ_BYTES_FIRST:
-                return  # to ask whether more is there would cost a system call
+                break  # to ask whether more is there would cost a system call
+        return now_s, postponed > 0 and last is None
+
+    def _must_wait(self, flow: _Flow, now_s: float) -> bool:
+        """Whether a flow with costly reads waits for a commit of another one."""
+        if not self._others_commit():
+            return False
+        if flow.postponed_since_s is None:
+            flow.postponed_since_s = now_s
+        return now_s - flow.postponed_since_s < _POSTPONED_S_MAX
 
     def _poll(self, flow: _Flow) -> bool:
         """Asks which sockets of `flow` are readable. Returns whether any is."""
@@ -207,5 +279,6 @@ class Poller:
             before_s, now_s = now_s, self._clock_s()
             if read_bytes >= READ_BYTES_MIN:  # a smaller one is cheap, whatever it is
                 reader.read_size.adapt(read_bytes, now_s - before_s)
+            flow.read_s = max(now_s - before_s, flow.read_s * _READ_COST_KEPT)
             worked_bytes += read_bytes
         return now_s, worked_bytes

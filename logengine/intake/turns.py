@@ -91,6 +91,10 @@ class DeficitRoundRobin(Generic[F]):
         if account is not None:
             account.credit_s -= cost_s
 
+    def postpone(self, flow: F) -> None:
+        """Lets all other waiting flows come before `flow`, which keeps its credit."""
+        self._waiting.move_to_end(flow)
+
     def leave(self, flow: F) -> None:
         """Notes that `flow` has no work left."""
         self._waiting.pop(flow, None)

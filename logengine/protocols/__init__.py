@@ -28,6 +28,8 @@ daemon's `status` instead. docs/protocol.md is the full specification.
 `lines` takes plain text, over stream sockets or in datagrams, and never answers: see docs/lines.md.
 `syslog` does the same for messages of syslog: see docs/syslog.md.
 `forward` is Fluentd's protocol: it answers chunks, which a sender repeats: see docs/forward.md.
+`otlp` is OpenTelemetry's, in requests over HTTP and gRPC, whose servers are `intake`'s: see
+docs/otlp.md.
 
 Bytes arrive in chunks that may cut lines anywhere; the events do not depend on the cuts. A receiver
 keeps at most one unfinished record, of little more than `max_record` bytes, or one message.

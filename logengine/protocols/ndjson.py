@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from logengine.format.producers import FILE_PREFIX
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.protocols.status import Status
 from logengine.protocols.wire import (
@@ -221,7 +222,8 @@ def decode_hello(line: bytes) -> Hello | BadHello:
             error_answer(
                 "invalid_producer",
                 found=said.producer,
-                expected=f"1 to {PRODUCER_CHARACTERS_MAX} characters without control characters",
+                expected=f"1 to {PRODUCER_CHARACTERS_MAX} characters without control characters, "
+                f"not beginning with {FILE_PREFIX!r}",
             )
         )
     if said.first is not None and not 1 <= said.first <= NUMBER_MAX:
@@ -257,7 +259,8 @@ def begins_with_status_request(data: bytes) -> bool:
 
 def is_producer_name(name: str) -> bool:
     """Whether `name` is valid as the name of a producer."""
-    return 0 < len(name) <= PRODUCER_CHARACTERS_MAX and not _NOT_IN_NAMES.search(name)
+    is_long = not 0 < len(name) <= PRODUCER_CHARACTERS_MAX
+    return not (is_long or _NOT_IN_NAMES.search(name) or name.startswith(FILE_PREFIX))
 
 
 def welcome_answer(next_number: int, max_record: int, known: int | None = None) -> bytes:
@@ -321,4 +324,4 @@ class NdjsonAnswers:
     status = staticmethod(status_answer)
 
 
-PROTOCOL = WireProtocol("ndjson", ("stream",), NdjsonReceiver, NdjsonAnswers())
+PROTOCOL = WireProtocol("ndjson", ("stream",), NdjsonReceiver, NdjsonAnswers(), names_streams=True)

@@ -12,6 +12,8 @@ FAILING_STREAMS_MAX = 100
 DATAGRAM_QUEUE_MIN = 100
 # An answer lists at most this many streams, and users, whose quota of stored bytes is used up.
 FULL_MAX = 100
+# The same for followed files.
+FILES_MAX = 100
 
 
 class FailingStream(msgspec.Struct, frozen=True):
@@ -40,6 +42,18 @@ class TotalsStatus(msgspec.Struct, frozen=True):
     over_quota_records: int
     dropped_records: int
     datagrams: int = 0
+    fallback_records: int = 0
+    dropped_datagrams: int = 0
+
+
+class FileStatus(msgspec.Struct, frozen=True):
+    """A followed file: where it is, how many of its bytes were read of how many, what is wrong."""
+
+    path: str
+    stream: str
+    position: int
+    size: int
+    problem: str = ""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -73,6 +87,8 @@ class Status(msgspec.Struct, frozen=True):
     is_space_low: bool = False
     uids_at_share: Sequence[int] = ()
     datagram_queue: int = 0
+    followed_files: int = 0
+    files: Sequence[FileStatus] = ()
 
 
 def serving_state(unusable: str, failing: Sequence[FailingStream]) -> str:

@@ -19,6 +19,10 @@ from logengine.protocols.status import Status
 # complete by itself, and its sender may differ from that of the previous one.
 Transport = Literal["stream", "datagram"]
 
+# Who reads the connections of a protocol: `intake.connection`, by the protocol's receiver, or a
+# server of requests.
+Served = Literal["connection", "http", "grpc"]
+
 
 class Lines(msgspec.Struct, frozen=True):
     """Complete lines, each with its newline. Each is one record unless it is blank.
@@ -207,7 +211,12 @@ class WireProtocol:
     at which they arrive; `receiver` then only classifies openings. In a datagram only the events
     `Lines` and `TooLarge` count, because its sender cannot be answered. With `takes_memory_files`,
     what is too large for a datagram may come in a sealed memory file (memfd_create(2)), whose
-    descriptor is passed along with an empty datagram.
+    descriptor is passed along with an empty datagram. If a server of requests reads the connections
+    (`served_by`), the receiver only classifies openings too. `packages`, as they are imported, are
+    those of `extra`, which the protocol needs. Over TCP nobody knows who sends, so a protocol is
+    spoken there only if its clients have no other way. `names_streams`: a sender may name its
+    stream in a hello, so records are not routed by their fields. `has_chunks`: there are events
+    `Chunk`. `over_network`: it needs no user of the sender, and may be spoken by other hosts.
     """
 
     name: str
@@ -216,6 +225,13 @@ class WireProtocol:
     answers: Answers
     receiver_on: Callable[[int, Transport, Clock], Receiver] | None = None
     takes_memory_files: bool = False
+    served_by: Served = "connection"
+    is_over_tcp: bool = False
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    names_streams: bool = False
+    has_chunks: bool = False
+    over_network: bool = False
 
     def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
         """Returns the receiver for one connection, or for the datagrams to one socket."""

@@ -3,6 +3,7 @@
     read("app", since="10m")        the existing records: a `Reading`
     follow("app", last=10)          new records, once they are durable: a `Following`
     streams()                       the streams, with their sizes and times
+    Pages(streams, data=data)       records in both directions from a place, for views that scroll
 
 Other rooms, mainly the command line, use only the names exported here; programs import the same
 names from `logengine`. `docs/reading.md` is their documentation.
@@ -18,6 +19,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logengine.reading.adjacent import (
+        blocks_after,
+        records_after,
+        records_before,
+        records_since,
+    )
     from logengine.reading.batch import Batch
     from logengine.reading.filter import Filter
     from logengine.reading.follow_records import Following, follow
@@ -27,9 +34,15 @@ if TYPE_CHECKING:
         stream_names,
         unmatched,
     )
+    from logengine.reading.pages import Limit, Page, Pages
     from logengine.reading.problem import Gone, IncompleteRead, Problem, RecordsGone, Report
     from logengine.reading.read_records import Reading, read
-    from logengine.reading.stream_summary import StreamSummary, newest_seq, streams
+    from logengine.reading.stream_summary import (
+        StreamSummary,
+        newest_seq,
+        streams,
+        summary_of,
+    )
 
 __all__ = [
     "Batch",
@@ -38,17 +51,25 @@ __all__ = [
     "Following",
     "Gone",
     "IncompleteRead",
+    "Limit",
+    "Page",
+    "Pages",
     "Problem",
     "Reading",
     "RecordsGone",
     "Report",
     "StreamSummary",
+    "blocks_after",
     "check_stream_names",
     "follow",
     "newest_seq",
     "read",
+    "records_after",
+    "records_before",
+    "records_since",
     "stream_names",
     "streams",
+    "summary_of",
     "unmatched",
 ]
 
@@ -60,17 +81,25 @@ _MODULES = {
     "Following": "logengine.reading.follow_records",
     "Gone": "logengine.reading.problem",
     "IncompleteRead": "logengine.reading.problem",
+    "Limit": "logengine.reading.pages",
+    "Page": "logengine.reading.pages",
+    "Pages": "logengine.reading.pages",
     "Problem": "logengine.reading.problem",
     "Reading": "logengine.reading.read_records",
     "RecordsGone": "logengine.reading.problem",
     "Report": "logengine.reading.problem",
     "StreamSummary": "logengine.reading.stream_summary",
+    "blocks_after": "logengine.reading.adjacent",
     "check_stream_names": "logengine.reading.listing",
     "follow": "logengine.reading.follow_records",
     "newest_seq": "logengine.reading.stream_summary",
     "read": "logengine.reading.read_records",
+    "records_after": "logengine.reading.adjacent",
+    "records_before": "logengine.reading.adjacent",
+    "records_since": "logengine.reading.adjacent",
     "stream_names": "logengine.reading.listing",
     "streams": "logengine.reading.stream_summary",
+    "summary_of": "logengine.reading.stream_summary",
     "unmatched": "logengine.reading.listing",
 }
 

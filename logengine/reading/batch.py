@@ -122,6 +122,15 @@ class Batch:
             chunk = chunk.begin_at(chunk.first + 1)
         yield from chunk.with_places()
 
+    def blocks(self) -> Iterator[Block]:
+        """The records as blocks, each of records of one stream with consecutive numbers."""
+        chunk = self._chunk
+        if isinstance(chunk, Block):
+            yield chunk
+            return
+        for record in chunk:
+            yield Block(record.stream, record.seq, 1, record.line + b"\n")
+
     def rows(self) -> Iterator[Rows]:
         """The records as rows, some at a time, for what renders them."""
         chunk = self._chunk

@@ -23,29 +23,38 @@ def with_context(
     `begin`, no record before that one counts as chosen. With `limit`, only so many do, and nothing
     is read after the last one's context. Keeps at most `before` records in memory.
     """
-    window = _Window(chosen, before, after, begin, limit)
+    window = Window(chosen, before, after, limit)
+    window.begin_at(begin)
     for batch in batches:
         yield from window.groups(batch)
         if window.is_complete:
             return
 
 
-class _Window:
+class Window:
     """What is shown of one batch after the other. Records are counted over all batches."""
 
-    def __init__(
-        self, chosen: Filter, before: int, after: int, begin: Cursor | None, limit: int | None
-    ) -> None:
+    def __init__(self, chosen: Filter, before: int, after: int, limit: int | None = None) -> None:
+        self.before = before
         self._chosen = chosen
-        self._before = before
         self._after = after
-        self._begin = begin  # None from there on
+        self._begin: Cursor | None = None  # None from there on
         self._remaining = limit
         self._start = 0  # of the batch
         self._shown_stop: int | None = None  # where the last group ends
         self._owed_stop = 0  # up to here, records are the context of one before
         # The last `before` records, of those that are not shown, and where each part starts.
         self._held: deque[tuple[int, Batch]] = deque()
+
+    def begin_at(self, begin: Cursor | None) -> None:
+        """Lets no record before this one count as chosen."""
+        self._begin = begin
+
+    def pass_over(self, batch: Batch) -> None:
+        """Takes records of which none counts as chosen; they may be before one that is."""
+        stop = self._start + len(batch)
+        self._hold(batch, stop)
+        self._start = stop
 
     @property
     def is_complete(self) -> bool:
@@ -73,7 +82,7 @@ class _Window:
         ranges = [(start, min(stop, self._owed_stop))] if self._owed_stop > start else []
         for first, last in self._matches(batch):
             self._owed_stop = start + last + self._after
-            low = max(self._shown_stop or 0, start + first - self._before)
+            low = max(self._shown_stop or 0, start + first - self.before)
             if ranges and low <= ranges[-1][1]:
                 low, _ = ranges.pop()
             ranges.append((low, min(stop, self._owed_stop)))
@@ -97,7 +106,7 @@ class _Window:
 
     def _hold(self, batch: Batch, stop: int) -> None:
         """Keeps the last records that are not shown, which may be before one that is chosen."""
-        oldest = stop - self._before
+        oldest = stop - self.before
         unshown = max(self._start, oldest, self._shown_stop or 0)
         if unshown < stop:
             self._held.append((unshown, batch.part(unshown - self._start, len(batch))))

@@ -20,6 +20,7 @@ from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
 from logengine.format.time_range import TimeRange
 from logengine.reading.batch import Batch, PendingGaps
+from logengine.reading.context import Window
 from logengine.reading.filter import Filter, Patterns
 from logengine.reading.listing import (
     AnyPath,
@@ -34,11 +35,13 @@ from logengine.reading.read_records import (
     Cursors,
     check_cursors,
     checked_last,
+    context_start,
+    ignore,
     last_merged,
     parse_cursors,
     timestamp_in,
 )
-from logengine.reading.reader import StreamReader, merge_by_time
+from logengine.reading.reader import ALL_RECORDS, StreamReader, merge_by_time
 
 if TYPE_CHECKING:
     import asyncio
@@ -191,6 +194,20 @@ class Following:
                 async for chunk in chunks:
                     yield gaps.batch(chunk)
 
+    async def async_groups(self, before: int, after: int) -> AsyncGenerator[Batch | None, None]:
+        """Like `async_batches`, with up to so many records before and after each.
+
+        None stands between groups that are not adjacent. Records after one come as they arrive.
+        """
+        gaps = PendingGaps()
+        window = Window(self._chosen, before, after)
+        with self._pass() as current:
+            chunks = self._until_stopped(current, gaps.noting(self._on_problem), window)
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    for group in window.groups(gaps.batch(chunk)):
+                        yield group
+
     @contextlib.contextmanager
     def _pass(self) -> Iterator["_Pass"]:
         current = _Pass()
@@ -227,7 +244,7 @@ class Following:
             current.end(None)
 
     async def _until_stopped(
-        self, current: "_Pass", report: Report
+        self, current: "_Pass", report: Report, window: Window | None = None
     ) -> AsyncGenerator[Block | Sequence[Record], None]:
         """The records, until the pass is stopped or its time is over."""
         import asyncio
@@ -235,7 +252,7 @@ class Following:
         loop = asyncio.get_running_loop()
         deadline = None if self._timeout_s is None else loop.time() + self._timeout_s
         current.loop = loop
-        async with contextlib.aclosing(self._chunks(report)) as chunks:
+        async with contextlib.aclosing(self._chunks(report, window)) as chunks:
             while not current.is_stopped and (deadline is None or loop.time() < deadline):
                 try:
                     async with asyncio.timeout_at(deadline) as current.waiting:
@@ -250,27 +267,70 @@ class Following:
                     current.waiting = None
                 yield chunk
 
-    async def _chunks(self, report: Report) -> AsyncGenerator[Block | Sequence[Record], None]:
+    async def _chunks(
+        self, report: Report, window: Window | None
+    ) -> AsyncGenerator[Block | Sequence[Record], None]:
+        """Yields the chosen records; with a `window`, which chooses, all that it may show."""
         # This imports asyncio; a command that only reads starts faster without it.
         from logengine.reading.follower import Follower
 
+        chosen = self._chosen if window is None else ALL_RECORDS
         readers = {
             stream: StreamReader(self.data, stream, report, seq + 1, reports_removed=True)
             for stream, seq in self._after.items()
         }
         if self._since is not None and self._last is None:
-            for records in self._records_since(self._since, readers, report):
+            for records in self._records_since(self._since, readers, report, chosen):
                 yield records
             self.began_after = {stream: reader.next_seq - 1 for stream, reader in readers.items()}
         elif not self._after:
             last = self._last_records(readers, report)
             began_after = {stream: reader.next_seq - 1 for stream, reader in readers.items()}
-            if last:
+            if window is not None:
+                for records in self._around(last, readers, window):
+                    yield records
+            elif last:
                 yield last
             self.began_after = began_after
         async for block in Follower(self.data, self._chosen_streams, readers, report).blocks():
-            for part in self._chosen.choose(block):
+            for part in chosen.choose(block):
                 yield part
+
+    def _around(
+        self, last: Sequence[Record], readers: Mapping[str, StreamReader], window: Window
+    ) -> Iterator[Sequence[Record]]:
+        """Yields the records before which `readers` stand, from the context of `last` on.
+
+        Without any, yields nothing, and shows the window the newest: they are before what comes.
+        """
+        begin = {
+            stream: context_start(self.data, stream, last[0], window.before)
+            if last
+            else max(0, reader.next_seq - 1 - window.before)
+            for stream, reader in readers.items()
+        }
+        window.begin_at(last[0].cursor if last else None)
+        merged = merge_by_time(
+            [
+                self._existing_records(stream, begin[stream] + 1, reader.next_seq)
+                for stream, reader in readers.items()
+            ]
+        )
+        while records := list(islice(merged, BATCH_RECORDS)):
+            if last:
+                yield records
+            else:
+                window.pass_over(Batch(records, {}))
+
+    def _existing_records(self, stream: str, start: int, stop: int) -> Iterator[Record]:
+        """Yields the records of a stream from number `start` up to `stop`, exclusive."""
+        reader = StreamReader(self.data, stream, ignore, start)  # what is gone was reported
+        with _absent_is_empty():
+            for block in reader.read(TimeRange()):
+                for record in block.records():
+                    if record.seq >= stop:
+                        return
+                    yield record
 
     def _last_records(self, readers: dict[str, StreamReader], report: Report) -> list[Record]:
         """The last durable records of the existing streams; adds readers that continue after them.
@@ -291,7 +351,7 @@ class Following:
         return last_merged(last, count)
 
     def _records_since(
-        self, since: str, readers: dict[str, StreamReader], report: Report
+        self, since: str, readers: dict[str, StreamReader], report: Report, chosen: Filter
     ) -> Iterator[Sequence[Record]]:
         """The durable records from `since` on, merged by time; adds readers as `_last_records`."""
         from logengine.reading.follower import durable_records_since
@@ -300,16 +360,10 @@ class Following:
         for stream in self._existing():
             with _absent_is_empty():
                 readers[stream], blocks = durable_records_since(self.data, stream, since, report)
-                found.append(self._chosen_of(blocks))
+                found.append(_chosen_of(blocks, chosen))
         merged = merge_by_time(found)
         while records := list(islice(merged, BATCH_RECORDS)):
             yield records
-
-    def _chosen_of(self, blocks: Iterable[Block]) -> Iterator[Record]:
-        with _absent_is_empty():
-            for block in blocks:
-                for part in self._chosen.choose(block):
-                    yield from part.records()
 
     def _existing(self) -> Iterator[str]:
         for stream in list_streams(self.data) if self.data.is_dir() else []:
@@ -325,6 +379,13 @@ def _absent_is_empty() -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
+
+
+def _chosen_of(blocks: Iterable[Block], chosen: Filter) -> Iterator[Record]:
+    with _absent_is_empty():
+        for block in blocks:
+            for part in chosen.choose(block):
+                yield from part.records()
 
 
 class _Stopped(Exception):

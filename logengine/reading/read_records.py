@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
+from logengine.boot_time import booted_at
 from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
 from logengine.format.cursor import Cursor
@@ -151,7 +152,10 @@ class Reading:
                 return
             begin = last[0].cursor
             passed = {
-                stream: self._context_start(stream, last[0], before) for stream in self.streams
+                stream: max(
+                    self._after.get(stream, 0), context_start(self.data, stream, last[0], before)
+                )
+                for stream in self.streams
             }
         every = Reading(
             self.data,
@@ -166,17 +170,6 @@ class Reading:
         yield from with_context(
             every.batches(), self._chosen, before, after, begin=begin, limit=limit
         )
-
-    def _context_start(self, stream: str, record: Record, before: int) -> int:
-        """The number after which to read a stream to have so many records before `record`."""
-        if stream == record.stream:
-            start = record.seq
-        else:
-            reader = StreamReader(self.data, stream, _ignore)
-            with contextlib.suppress(FileNotFoundError):
-                reader.seek_time(record.timestamp)
-            start = reader.next_seq
-        return max(self._after.get(stream, 0), start - before - 1)
 
     def blocks(self, streams: Iterable[str] | None = None) -> Iterator[Block]:
         """The records as they are stored, one stream after another, each in its own order.
@@ -296,7 +289,19 @@ def last_merged(streams: Iterable[Iterable[Record]], count: int) -> list[Record]
     return merged[max(0, len(merged) - count) :]
 
 
-def _ignore(_problem: Problem) -> None:
+def context_start(data: Path, stream: str, record: Record, before: int) -> int:
+    """The number after which to read a stream to have so many records before `record`."""
+    if stream == record.stream:
+        start = record.seq
+    else:
+        reader = StreamReader(data, stream, ignore)
+        with contextlib.suppress(FileNotFoundError):
+            reader.seek_time(record.timestamp)
+        start = reader.next_seq
+    return max(0, start - before - 1)
+
+
+def ignore(_problem: Problem) -> None:
     """Ignores problems of a reader that only looks for a place; reading reports them."""
 
 
@@ -319,6 +324,6 @@ def timestamp_in(name: str, given: str | datetime | None) -> str | None:
     try:
         if isinstance(given, datetime):
             return format_moment(given)
-        return parse_time(given, local_now(), is_end=name == "until")
+        return parse_time(given, local_now(), is_end=name == "until", booted=booted_at)
     except (ValueError, OverflowError) as error:
         raise InvalidOption(f"{name}: {error}") from None

@@ -105,7 +105,9 @@ class StreamReader:
         """
         return self.next_seq if self._removed is None else self._removed.first
 
-    def read(self, times: TimeRange = ALL_TIMES, stop: int | None = None) -> Iterator[Block]:
+    def read(
+        self, times: TimeRange = ALL_TIMES, stop: int | None = None
+    ) -> Generator[Block, None, None]:
         """The records from `next_seq` on. May be called again when there are more.
 
         With `stop`, only those before that number. Raises `OSError`, `FileNotFoundError`
@@ -279,7 +281,7 @@ class StreamReader:
         firsts = _before(firsts, stop)
 
         def wanted(header: Header) -> range:
-            return wanted_frames(header, self.next_seq, times)
+            return wanted_frames(header, self.next_seq, times, stop)
 
         may_match = None if self._frames is None else self._frames.may_match
 

@@ -1,13 +1,18 @@
-r"""Records as comma-separated values (RFC 4180), with a heading. No I/O.
+r"""Records as comma-separated values, with a heading. No I/O.
 
-The columns are the chosen fields; without a choice `COLUMNS`, in which `message` is `event`,
-`message` or `msg`, and `fields` the rest of the record as logfmt. One record, one line: a newline
-in a value is `\n`.
+RFC 4180, except that lines end with a newline alone. Control characters are escaped. There are two
+choices of columns; in both, `message` is `event`, `message` or `msg`:
+
+* For people, `CommaSeparated`: the chosen fields, or without a choice `COLUMNS`, in which `fields`
+  is the rest of the record as logfmt. One record, one line: a newline in a value is `\n`.
+* For other programs, `exported_lines`: senders' fields have no schema, so only the envelope and
+  what most records have are columns, and `record` is the whole JSON. Newlines stay in values.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from logengine.format.block import Rows
+from logengine.format.json_object import decode_string, stored_fields
 from logengine.printable import escape
 from logengine.rendering.fields import (
     UNDECODABLE,
@@ -17,6 +22,7 @@ from logengine.rendering.fields import (
     decode_line,
     field,
     flattened,
+    message_name,
     message_of,
     rest_of,
     text_of,
@@ -26,6 +32,10 @@ from logengine.rendering.logfmt import pairs
 
 _OF_THE_RECORD = ("_stream", "_seq", "_ts", "_comm", "_pid", "level")
 COLUMNS = (*_OF_THE_RECORD, "message", "fields")
+_EXPORTED = (
+    *("_stream", "_seq", "_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit"),
+    *("time", "level"),
+)
 
 
 class CommaSeparated:
@@ -38,17 +48,18 @@ class CommaSeparated:
     @property
     def heading(self) -> bytes:
         """The names of the columns."""
-        return _line(self._names)
+        return _line(map(escape, self._names))
 
     def render(self, rows: Rows) -> bytes:
         """See `Rendering`."""
         parts: list[bytes] = []
         for stream, seq, line in zip(rows.streams, rows.seqs, rows.lines, strict=False):
             try:
-                parts.append(_line(self._values(with_place(stream, seq, decode_line(line)))))
+                fields = with_place(stream, seq, decode_line(line))
+                parts.append(_line(map(escape, self._values(fields))))
             except UNDECODABLE:
                 exact = with_place(stream, seq, decode_exactly(line))
-                parts.append(_line(self._values(exact)))
+                parts.append(_line(map(escape, self._values(exact))))
         return b"".join(parts)
 
     def _values(self, fields: Fields) -> Iterator[str]:
@@ -64,10 +75,35 @@ class CommaSeparated:
         yield from (known[name] for name in self._names)
 
 
-def _line(values: "Iterator[str] | list[str]") -> bytes:
+def exported_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields a line with the names of the columns, then the records of `pieces`.
+
+    Each piece is NDJSON and ends with a newline. A string is written without its quotes, other
+    values as the JSON that they are; nothing for a key that the record does not have.
+    """
+    yield _line([*_EXPORTED, "message", "record"])
+    for piece in pieces:
+        lines = piece.removesuffix(b"\n").split(b"\n")
+        yield b"".join([_line(_exported_values(line)) for line in lines])
+
+
+def _exported_values(line: bytes) -> Iterator[str]:
+    fields = stored_fields(line)
+    assert fields is not None
+    for name in (*_EXPORTED, message_name(fields)):
+        value = b"" if name is None or name not in fields else bytes(fields[name])
+        if value.startswith(b'"'):
+            text = decode_string(value)
+            yield text if text.isprintable() else "\n".join(map(escape, text.split("\n")))
+        else:
+            yield value.decode()
+    yield line.decode()
+
+
+def _line(values: Iterable[str]) -> bytes:
     return (",".join(map(_quoted, values)) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _quoted(text: str) -> str:
-    text = escape(text)
-    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
+    is_plain = "," not in text and '"' not in text and "\n" not in text
+    return text if is_plain else '"' + text.replace('"', '""') + '"'

@@ -178,7 +178,7 @@ def name_of(path: str) -> str:
     return quoted_where_needed(path) if "=" not in path else f'"{escape(path)}"'.replace("=", "\\=")
 
 
-def message_name(fields: Fields) -> str | None:
+def message_name(fields: Mapping[str, Any]) -> str | None:
     """Returns the name of the field that is the message; None if there is none."""
     # Not a loop over `MESSAGE_FIELDS`: it is called for each row.
     if "event" in fields:

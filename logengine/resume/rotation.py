@@ -16,6 +16,8 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 
 _VARYING = r"(?P<varying>\d[\d._T:-]*?|old)"
 _COMPRESSED = rf"(?P<compressed>{'|'.join(map(re.escape, COMPRESSIONS))})?"
+_IS_VARYING = re.compile(_VARYING)
+_SEPARATOR = re.compile(r"[._-](?=\d|old)")
 # A number with more digits is a date.
 _COUNTER_DIGITS_MAX = 5
 
@@ -49,6 +51,21 @@ def rotated_names(name: str, names: Iterable[str]) -> list[Rotated]:
                 found.setdefault((rotated.family, age_key), rotated)
                 break
     return sorted(found.values(), key=lambda each: each.age_key, reverse=True)
+
+
+def rotated_from(name: str) -> list[str]:
+    """Returns the names of which `name` may be an older generation, by `rotated_names`."""
+    stem, extension = posixpath.splitext(name)
+    plain = stem if extension in COMPRESSIONS else name
+    found = []
+    for separator in _SEPARATOR.finditer(plain):
+        before, rest = plain[: separator.start()], plain[separator.end() :]
+        if before and separator[0] in ".-" and _IS_VARYING.fullmatch(rest):
+            found.append(before)
+        varying, extension = posixpath.splitext(rest)
+        if before and extension and _IS_VARYING.fullmatch(varying):
+            found.append(before + extension)
+    return found
 
 
 def newer_than(name: str, rotated: Iterable[Rotated]) -> list[str]:

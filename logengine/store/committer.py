@@ -29,7 +29,7 @@ import structlog
 from logengine.errors import OutdatedPlan
 from logengine.format.producers import Producer
 from logengine.protocols.status import FailingStream
-from logengine.store.lanes import Lane, lane_of, large_users, may_start
+from logengine.store.lanes import Lane, lane_of, large_users, may_start, streams_max
 from logengine.store.pending import Barrier, Entry, Pending, Sender, addition_of
 from logengine.store.plan import PlannedSegment
 from logengine.store.settings import CommitConfig
@@ -276,6 +276,11 @@ class Committer:
         return pending is not None and pending.is_busy
 
     @property
+    def commits_small(self) -> bool:
+        """Whether a batch of users with little pending is under way."""
+        return any(batch.lane is Lane.SMALL for batch in self._under_way)
+
+    @property
     def is_idle(self) -> bool:
         """Whether everything added is durable."""
         return self._idle.is_set()
@@ -360,10 +365,13 @@ class Committer:
     def _take(self, lane: Lane | None) -> dict[str, list[Entry]]:
         """The next batch: the waiting entries of each eligible stream, up to `max_batch` in all.
 
+        Has up to `streams_max` streams.
+
         Only streams of `lane` are eligible, or if that is None, the failing ones.
         """
         taken: dict[str, list[Entry]] = {}
         room = self._config.max_batch
+        most_streams = streams_max(lane, is_shared=self._is_shared)
         is_in_lane = self._lane_rule(lane) if lane else None
         leaves_some = False
         for stream, pending in list(self._pending.items()):
@@ -382,6 +390,9 @@ class Committer:
             if is_in_lane and not is_in_lane(stream, pending):
                 leaves_some = True
                 continue
+            if len(taken) >= most_streams:
+                leaves_some = True
+                break
             taken[stream], taken_bytes = pending.take(room)
             room -= taken_bytes
             # Move the stream to the end, so that full batches starve no stream.

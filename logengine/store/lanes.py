@@ -11,6 +11,7 @@ Performance*, 2003.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
+from math import inf
 
 # Of the bytes of a whole batch, a user of the small lane may have this part pending. With the
 # default, that is ten times what a busy service sends during a pause, and a quick disk writes it in
@@ -19,6 +20,10 @@ _SMALL_PART = 32
 # So many streams with next to nothing count as much. To sync a file takes longer than that, but the
 # users of an ordinary host must not be large as soon as a few of their services log.
 _SMALL_STREAMS = 16
+# Beside other users, a large batch has so many streams. The loop works for 20 us on each of them
+# when it starts and ends a batch, and everybody waits meanwhile. A record costs the same in any
+# batch of more than about ten streams.
+_SHARED_STREAMS_MAX = 64
 # Three batches keep the threads busy while one of them is published.
 UNDER_WAY_MAX = 3
 
@@ -64,6 +69,11 @@ def lane_of(uids: Iterable[int], large: Collection[int], *, follows_large: bool)
     if follows_large or (large and any(uid in large for uid in uids)):
         return Lane.LARGE
     return Lane.SMALL
+
+
+def streams_max(lane: Lane | None, *, is_shared: bool) -> float:
+    """How many streams a batch may have; `is_shared` as in `may_start`."""
+    return _SHARED_STREAMS_MAX if is_shared and lane is Lane.LARGE else inf
 
 
 def may_start(own: int, others: int, *, is_due: bool, is_enough: bool, is_shared: bool) -> bool:

@@ -32,6 +32,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """`[limits]`: maximum sizes and counts."""
 
     max_record: Size = Size(1 * MiB)
+    max_request: Size = Size(8 * MiB)
     max_pending: Size = Size(64 * MiB)
     max_pending_stream: Size = Size(32 * MiB)
     max_connections: Count = 4096

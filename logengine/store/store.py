@@ -28,7 +28,7 @@ from logengine.disk.durable_names import DurableNames
 from logengine.disk.early_writer import EarlyWriter
 from logengine.disk.file_system import risks_at
 from logengine.errors import DataDirectoryUnseen, OutdatedPlan
-from logengine.format.producers import Producer, number_of
+from logengine.format.producers import Producer, is_followed_file, number_of
 from logengine.format.user_bytes import Users
 from logengine.store.drop_oldest import StoredSegment
 from logengine.store.opening import OpenedData, open_data
@@ -437,6 +437,18 @@ class Store:
         assert is_known, f"stream {stream!r} was not recovered"
         state = self._durable.get(stream)
         return number_of(state.producers, producer) if state else 0
+
+    def followed_files(self) -> dict[str, dict[str, int]]:
+        """The durable number of each followed file, by name, in each stream that is recovered.
+
+        O(producers of all streams).
+        """
+        found: dict[str, dict[str, int]] = {}
+        for stream, state in self._durable.items():
+            for producer, number in state.producers.items():
+                if is_followed_file(producer):
+                    found.setdefault(stream, {})[producer.name] = number
+        return found
 
     def plan(
         self,

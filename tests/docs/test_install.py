@@ -3,11 +3,15 @@
 import re
 import subprocess
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from logengine.cli.man_pages import manual_pages
+
 PROJECT = Path(__file__).parents[2]
+PAGES = [*manual_pages("2026-11-28"), "man5/logengine.toml.5"]
 LOCKS = sorted(PROJECT.glob("requirements*.lock"))
 
 
@@ -64,3 +68,16 @@ def test_uninstall_removes_each_file_that_install_creates_except_the_configurati
             path = target if "." in Path(target).name else f"{target}/{Path(source).name}"
             if not path.endswith("logengine.toml"):
                 assert path in removed, path
+
+
+def test_uninstall_removes_what_install_generates() -> None:
+    generated = [each for each in commands_of("install") if " -m logengine" in each]
+    removed = [path for each in commands_of("uninstall") for path in each.split()]
+    # The installed package makes it, and not the one in the directory above the Makefile.
+    assert all("/bin/python -P -m logengine" in each for each in generated)
+    scripts = [each.partition(">")[2] for each in generated if " completion " in each]
+    assert len(scripts) == 3
+    assert set(scripts) <= set(removed)
+    (pages,) = [each.split()[-1] for each in generated if "man_pages" in each]
+    for name in PAGES:
+        assert any(fnmatch(f"{pages}/{name}", pattern) for pattern in removed), name

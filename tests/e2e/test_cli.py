@@ -324,6 +324,7 @@ def test_every_command_has_help_with_examples(root: Path) -> None:
     commands = re.findall(r"^  (\w+)  ", listed.split("Commands:")[1], re.MULTILINE)
     assert set(commands) == {
         "run",
+        "web",
         "send",
         "exec",
         "tail",

@@ -5,6 +5,7 @@ import os
 import pwd
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,14 @@ def test_a_mistake_is_one_clear_line(
     done = daemon.cli("erase", *arguments, status=status)
     assert said in done.stderr.decode()
     assert status == 2 or len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+def test_a_time_of_the_day_that_is_still_to_come_erases_nothing(
+    stopped: Daemon, option: str
+) -> None:
+    noon = f"LOC{datetime.now(UTC).hour - 12}"
+    done = stopped.cli("erase", "app", option, "23:00", "--dry-run", status=2, TZ=noon)
+    assert b"write 'yesterday 23:00' or 'today 23:00'" in done.stderr
+    said = stopped.cli("erase", "app", option, "today 23:00", "--dry-run", TZ=noon).stdout
+    assert said.endswith(b": would erase %d records\n" % (0 if option == "--since" else 9))

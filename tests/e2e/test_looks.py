@@ -160,6 +160,7 @@ def test_times_are_local_or_in_utc_or_ages_or_deltas(data: Path) -> None:
         (["cat", "--color", "red"], "red"),
         (["cat", "-C", "1"], "select some"),
         (["tail", "-C", "1"], "select some"),
+        (["tail", "-f", "-C", "1"], "select some"),
         (["cat", "-C", "99999999999", "--grep", "x"], "99999999999"),
         (["cat", "-n", "-1"], "-1"),
         (["cat", "-r", "-C", "1", "--grep", "x"], "omit --reverse"),

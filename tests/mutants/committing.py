@@ -387,6 +387,16 @@ MUTANTS = then(
             tests(f"{_COMMITTER}one_users_record_waits_for_nothing_of_another_users_much"),
         ),
         mutant(
+            "batches_of_all_streams",
+            "a batch has all streams of a user beside others, and the loop works on it for long",
+            "store/lanes.py",
+            "    return _SHARED_STREAMS_MAX if is_shared and lane is Lane.LARGE else inf\n",
+            "    return inf\n",
+            tests(
+                f"{_COMMITTER}beside_others_a_user_with_many_streams_has_only_so_many_in_a_batch"
+            ),
+        ),
+        mutant(
             "small_waits_for_large",
             "a small batch has a stream that must wait for a large batch",
             "store/committer.py",

@@ -361,3 +361,37 @@ def test_a_mistake_is_said_before_anything_is_followed(
 ) -> None:
     with pytest.raises(error):
         logengine.follow(*streams, data=data, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "where", "expected"),
+    [
+        ({}, "n == 10", [8, 9, 10, 11]),
+        ({}, "n in (9, 11, 12)", [9, 10, 11, 12, 13]),
+        ({"last": 1}, "n in (2, 4)", [2, 3, 4, 5]),
+        ({"last": 2}, "n in (2, 7, 14)", [1, 2, 3, None, 5, 6, 7, 8, None, 12, 13, 14, 15]),
+        ({"since": at(7)}, "n in (2, 8)", [7, 8, 9]),
+        ({"after": "app:8"}, "n in (8, 10)", [9, 10, 11]),
+        ({}, "n == 3", []),
+    ],
+)
+async def test_records_around_the_chosen_ones_come_too_also_those_before_the_begin(
+    data: Path, options: dict[str, str | int], where: str, expected: list[int | None]
+) -> None:
+    following = logengine.follow("app", data=data, where=where, **options)  # type: ignore[arg-type]
+    shown: list[int | None] = []
+
+    async def show() -> None:
+        async for group in following.async_groups(2, 1):
+            shown.extend([None] if group is None else [each.seq for each in group])
+
+    task = asyncio.create_task(show())
+    if "after" not in options:
+        await asyncio.to_thread(eventually, lambda: following.began_after, "the begin")
+    for number in range(10, 16):
+        add(data, "app", number)
+    await asyncio.to_thread(eventually, lambda: len(shown) >= len(expected), "the records")
+    following.stop()
+    await task
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert shown == expected

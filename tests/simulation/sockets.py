@@ -28,6 +28,8 @@ def _error(number: int) -> OSError:
 class End:
     """One end of a connection, with the methods that the engine calls on a socket."""
 
+    family = socket.AF_UNIX
+
     def __init__(self, network: "Network", number: int, capacity_bytes: int) -> None:
         self._network = network
         self.number = number

@@ -1009,6 +1009,59 @@ async def test_one_users_record_has_a_thread_while_the_many_streams_of_another_t
         await committer.drained()
 
 
+async def test_only_a_batch_of_users_with_little_pending_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, max_batch=64_000) as (committer, _):
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        gates = [StreamGate(monkeypatch, tmp_path / name, failures=0) for name in ("loud", "quiet")]
+        assert not committer.commits_small
+        committer.add("loud", entry(1, loud, size=30_000))
+        await until(lambda: gates[0].waiting == 1)
+        assert not committer.commits_small
+        committer.add("quiet", entry(1, quiet))
+        await until(lambda: gates[1].waiting == 1)
+        assert committer.commits_small
+        for gate in gates:
+            gate.open()
+        await committer.drained()
+        assert not committer.commits_small
+
+
+@pytest.mark.parametrize(("is_shared", "largest"), [(True, 3), (False, 10)])
+async def test_beside_others_a_user_with_many_streams_has_only_so_many_in_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_shared: bool, largest: int
+) -> None:
+    monkeypatch.setattr("logengine.store.lanes._SHARED_STREAMS_MAX", 3)
+    monkeypatch.setattr("logengine.store.lanes._SMALL_STREAMS", 3)
+    async with committing(tmp_path) as (committer, _):
+        batches: list[int] = []
+        start = committer._start
+
+        def noted(taken: Any, *arguments: Any, **options: Any) -> None:
+            batches.append(len(taken))
+            start(taken, *arguments, **options)
+
+        monkeypatch.setattr(committer, "_start", noted)
+        loud, quiet = Acks(uid=1001), Acks(uid=1002)
+        streams = [f"loud-{number}" for number in range(10)]
+        for stream in streams:
+            committer.add(stream, entry(1, loud))
+        committer.add("quiet", entry(1, quiet))
+        await committer.drained()
+        batches.clear()
+        gate = StreamGate(monkeypatch, tmp_path / "quiet", failures=0)
+        if is_shared:
+            committer.add("quiet", entry(2, quiet))
+            await until(lambda: gate.waiting == 1)
+        for stream in streams:
+            committer.add(stream, entry(2, loud))
+        await until(lambda: len(loud.numbers) >= 15)  # with fewer streams left it is not large
+        gate.open()
+        await committer.drained()
+        assert max(batches) == largest
+
+
 async def test_what_waits_after_much_of_another_user_in_its_stream_keeps_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,10 @@
 
 import os
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -205,6 +208,7 @@ def test_values_have_the_types_that_code_works_with(tmp_path: Path) -> None:
     assert config.listen[0].mode == 0o660
 
 
+NETWORK = "[[network]]\naddress = '{}'\n"
 LISTEN = '[[listen]]\npath = "/run/a"\n'
 PATH_108 = "/" + "a" * 107
 
@@ -245,6 +249,30 @@ PATH_108 = "/" + "a" * 107
         (LISTEN + LISTEN, "listen[1].path: '/run/a'; expected a path that no other listener has"),
         (LISTEN + "[[listen]]\npath = '//run/./a'", "listen[1].path: '//run/./a'; expected a path"),
         (LISTEN + "stream = '../etc'", "listen[0].stream: '../etc'; expected [a-z0-9]["),
+        (LISTEN + "on_pressure = 'drop'", "listen[0].on_pressure: 'drop'; expected 'block' for"),
+        (LISTEN + "on_pressure = 'wait'", "listen[0].on_pressure: 'wait'; expected 'block' or"),
+        (LISTEN + "fallback = '{app}'", "listen[0].fallback: '{app}'; expected [a-z0-9]["),
+        (LISTEN + "stream = '{app}'", "(a sender of ndjson names another one itself)"),
+        (LISTEN + "protocol = 'lines'\nstream = '{app'", "listen[0].stream: '{app'; expected ["),
+        (LISTEN + "protocol = 'forward'\nstream = '{unit}'", "so not _unit, _user_unit)"),
+        (NETWORK.format("localhost:514"), "'localhost:514'; expected an address and a port"),
+        (NETWORK.format("[::1]:1") * 2, "expected an address that no other [[network]] has"),
+        (NETWORK.format("[::1]:1") + "protocol = 'ndjson'", "'ndjson'; expected 'syslog'"),
+        (NETWORK.format("[::1]:1") + "key = '/k'", "a certificate and a key, or neither"),
+        (NETWORK.format("[::1]:1") + "client_ca = '/k'", "a certificate and a key, or neither"),
+        (NETWORK.format("[::1]:1") + "key = 'k'", "network[0].key: 'k'; expected an absolute"),
+        (NETWORK.format("[::1]:1") + "idle_timeout = '0s'", "expected more than 0ms"),
+        (
+            NETWORK.format("[::1]:1") + "type='datagram'\nkey='/k'\ncertificate='/c'",
+            "expected none for datagrams: TLS needs a connection",
+        ),
+        ("[[network]]", "network[0].address: missing; expected an address and a port"),
+        ("[[route]]\nstream = 'a'", "route[0].where: missing; expected an expression"),
+        ("[[route]]\nwhere = 'a ='\nstream = 'a'", "route[0].where: 'a ='; expected an expr"),
+        ("[[route]]\nwhere = 'a=1'\nstream = 'A'", "route[0].stream: 'A'; expected [a-z0-9]["),
+        ("[[route]]\nwhere='a=1'\nstream='{a[}'", "route[0].stream: '{a[}'; expected [a-z0-9]["),
+        ("[[route]]\nwhere = 'a=1'\nstream = 'a'\npath = '/no'", "expected the path of a [["),
+        ("[route]\nwhere = 'a=1'", "route: a table; expected an array of tables, [[route]]"),
         (
             "[limits]\nmax_record = '32MiB'",
             "limits.max_pending: 64MiB; expected at least 128MiB (4 times limits.max_record)",
@@ -313,6 +341,34 @@ PATH_108 = "/" + "a" * 107
             "[stream.app.retention]\nmax_age = 5",
             "stream.app.retention.max_age: 5; expected a duration such as",
         ),
+        (
+            "[[listen]]\nprotocol = 'otlp'",
+            "listen[0].path: missing; expected an absolute path without NUL; or an address",
+        ),
+        (
+            "[[listen]]\nprotocol = 'otlp'\naddress = 'localhost:4318'",
+            "listen[0].address: 'localhost:4318'; expected an IP address and a port, such as",
+        ),
+        (
+            "[[listen]]\nprotocol = 'otlp'\naddress = '127.0.0.1:65536'",
+            "listen[0].address: '127.0.0.1:65536'; expected an IP address and a port",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:4318'",
+            "listen[0].address: '127.0.0.1:4318'; expected a path: only otlp and otlp-grpc may",
+        ),
+        (
+            LISTEN + "address = '127.0.0.1:4318'\nprotocol = 'otlp'",
+            "listen[0].address: '127.0.0.1:4318'; expected none besides a path",
+        ),
+        (
+            ("[[listen]]\nprotocol = 'otlp'\naddress = '[::1]:4318'\n" * 2),
+            "listen[1].address: '[::1]:4318'; expected an address that no other listener has",
+        ),
+        (
+            "[limits]\nmax_request = '17MiB'",
+            "limits.max_request: 17MiB; expected at most 16MiB (a quarter of limits.max_pending)",
+        ),
         # TOML
         ("a = 1\nb = ?\n", "not TOML: Invalid value (at line 2, column 5)"),
         ("a = " + "1" * 5000, "not TOML: "),
@@ -327,6 +383,26 @@ def test_an_error_is_one_line_with_file_key_what_was_found_and_what_is_allowed(
     assert str(error.value).startswith("logengine.toml: ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path = 'app.log'", "file[0].path: 'app.log'; expected an absolute path"),
+        ("path = '/srv/x/app.log'", "file[0].path: '/srv/x/app.log'; expected a path outside"),
+        ("path = '/l/*'\nstream = 'A'", "file[0].stream: 'A'; expected [a-z0-9]"),
+        ("path = '/l/*'\nstart = '('", "file[0].start: '('; expected a regular expression"),
+        ("path = '/l/*'\nwait = '0ms'", "file[0].wait: 0ms; expected more than 0ms"),
+        ("path = '/l/*'\nmax_line = '1B'", "file[0].max_line: 1B; expected 64B to 32MiB"),
+        ("path = '/l/*'\nformat = 'xml'", "file[0].format: 'xml'; expected 'auto' or"),
+        ("paths = '/l/*'", "unknown key 'file[0].paths'; did you mean 'path'?"),
+        ("stream = 'a'", "file[0].path: missing"),
+    ],
+)
+def test_a_wrong_key_of_a_followed_file_is_named(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(f"data = '/srv/x'\n[[file]]\n{text}\n", "logengine.toml")
+    assert said in str(error.value)
 
 
 def test_a_stream_has_a_retention_of_its_own() -> None:
@@ -414,3 +490,39 @@ def test_small_streams_wait_longer_to_be_sealed_unless_told_otherwise(
 def test_a_stream_may_take_half_of_the_memory_unless_told_otherwise(said: str, share: int) -> None:
     config = parse_config(f"[limits]\nmax_pending = '{said}'", "f")
     assert config.limits.max_pending_stream == share * 1024 * 1024
+
+
+def test_a_protocol_whose_packages_are_missing_is_refused_in_one_line() -> None:
+    for missing in ("aiohttp", "opentelemetry"):
+        with (
+            without_package(missing),
+            pytest.raises(ConfigError) as error,
+        ):
+            parse_config(LISTEN + "protocol = 'otlp'", "file")
+        assert str(error.value) == (
+            "file: listen[0].protocol: 'otlp'; expected another one, or its packages: "
+            "pip install 'logengine[otlp]'"
+        )
+
+
+@contextmanager
+def without_package(name: str) -> Iterator[None]:
+    """Nothing below `name` can be found, as if it were not installed."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(found: str, *_: object) -> None:
+            if found == name:
+                raise ModuleNotFoundError(found)
+
+    loaded = {each: sys.modules.pop(each) for each in list(sys.modules) if within(each, name)}
+    sys.meta_path.insert(0, Finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(Finder)
+        sys.modules.update(loaded)
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")

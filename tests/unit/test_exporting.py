@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from logengine.errors import IncompleteExport, InvalidOption
-from logengine.exchange.csv_lines import csv_lines
 from logengine.exchange.exporting import Missing, converted, export_file, format_of_name
 from logengine.reading import Gone, Problem
+from logengine.rendering.comma_separated import exported_lines
 
 LINES = [b'{"n":1}\n', b'{"n":2}\n']
 DAMAGED = Problem("app", "x", gone=Gone(2, 4, "damaged"))
@@ -65,7 +65,7 @@ def test_gzip_is_one_member_with_all_lines() -> None:
 
 
 def rows(*lines: str) -> list[dict[str, str]]:
-    written = b"".join(csv_lines([f"{line}\n".encode() for line in lines])).decode()
+    written = b"".join(exported_lines([f"{line}\n".encode() for line in lines])).decode()
     return list(csv.DictReader(io.StringIO(written, newline="")))
 
 
@@ -95,6 +95,6 @@ def test_a_csv_message_comes_from_the_key_that_people_see_and_acts_on_no_termina
 
 
 def test_a_csv_of_no_record_has_the_names_of_its_columns() -> None:
-    assert b"".join(csv_lines([])) == (
+    assert b"".join(exported_lines([])) == (
         b"_stream,_seq,_ts,_pid,_uid,_gid,_comm,_unit,_user_unit,time,level,message,record\n"
     )

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from logengine.daemon.config_sections import Config
+from logengine.daemon.config_sections import Config, ListenConfig
 from logengine.daemon.open_files import allow_open_files, connections_and_guests
 from logengine.errors import ConfigError
 from logengine.intake.waiting_room import GUESTS_MAX
@@ -74,3 +74,16 @@ def test_with_enough_files_there_are_as_many_connections_as_configured(
 ) -> None:
     Limit(monkeypatch, limit, limit)
     assert connections_and_guests(Config()) == (Config().limits.max_connections, GUESTS_MAX)
+
+
+def test_a_connection_of_grpc_counts_for_the_two_that_it_has_inside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = Config(listen=(ListenConfig(path="/run/a", protocol="otlp-grpc"),))
+    limit = Limit(monkeypatch, 1024, INFINITE)
+    allow_open_files(config)
+    assert limit.limits[0] == OWN + 1 + 3 * config.limits.max_connections + GUESTS_MAX
+    Limit(monkeypatch, 2000, 2000)
+    connections, guests = connections_and_guests(config)
+    assert OWN + 1 + 3 * connections + guests <= 2000
+    assert connections > 500

@@ -44,6 +44,20 @@ def test_a_sender_that_takes_its_time_after_an_answer_does_not_wait() -> None:
         assert not patience.waits(round_ + late_s, is_outstanding=False, commit_s=0.0)
 
 
+def test_a_sender_that_always_came_back_at_once_may_be_late_once() -> None:
+    patience = Patience()
+
+    def waits(late_s: float) -> bool:
+        patience.answered(0.0)
+        return patience.waits(late_s, is_outstanding=False, commit_s=0.0)
+
+    assert all(waits(0.0) for _ in range(MANY))
+    assert waits(0.5)
+    assert all(waits(0.0) for _ in range(MANY))
+    assert waits(0.5)
+    assert not waits(0.5)
+
+
 def test_where_commits_take_long_a_sender_that_waits_may_come_back_later() -> None:
     for commit_s, late_s, waits in [(0.0, 0.003, False), (0.004, 0.003, True), (9.0, 0.011, False)]:
         patience = Patience()

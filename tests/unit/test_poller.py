@@ -192,6 +192,113 @@ async def test_after_a_costly_read_the_loop_has_time_for_the_acks_of_other_users
         sender.ours.close()
 
 
+async def test_while_others_are_committed_each_full_turn_is_followed_by_a_rest() -> None:
+    clock = Clock()
+    commits = False
+    poller = Poller(lambda: clock.now_s, lambda: clock.now_s, others_commit=lambda: commits)
+    poller.clock = clock  # type: ignore[attr-defined]
+    busy = Sender(poller, "busy", cost_s=TURN_S).watch()
+    light = Sender(poller, "light", cost_s=TURN_S / 10).watch()
+
+    async def rests_after(sender: Sender) -> bool:
+        await turns()
+        sender.theirs.send(b"x")
+        read = len(sender.calls)
+        while len(sender.calls) == read:
+            await turns(1)
+        is_resting = poller.is_resting
+        while poller.is_resting:
+            await turns(1)
+        return is_resting
+
+    assert not await rests_after(busy)
+    commits = True
+    assert await rests_after(busy)
+    assert not await rests_after(light)
+    light.close()
+    assert not await rests_after(busy)  # nobody else is there
+    busy.close()
+    poller.close()
+
+
+async def test_a_user_with_costly_reads_waits_for_the_commit_of_another_but_not_for_long() -> None:
+    clock = Clock()
+    commits = False
+    poller = Poller(lambda: clock.now_s, lambda: clock.now_s, others_commit=lambda: commits)
+    poller.clock = clock  # type: ignore[attr-defined]
+    costly = Sender(poller, "costly", cost_s=50 * TURN_S).watch()
+    light = Sender(poller, "light", cost_s=TURN_S / 10).watch()
+    costly.theirs.send(b"xxx")
+    while not costly.calls:
+        await turns(1)
+    commits = True
+    for number in range(1, 10):
+        light.theirs.send(b"x")
+        while len(light.calls) < number:
+            await turns(1)
+        assert len(costly.calls) == 1
+    commits = False
+    while len(costly.calls) < 2:
+        await turns(1)
+    commits = True
+    started = poller.turns
+    while poller.turns < started + 10:
+        await turns(1)
+    assert len(costly.calls) == 2
+    clock.now_s += 11 * TURN_S
+    while len(costly.calls) < 3:
+        await turns(1)
+    for sender in (costly, light):
+        sender.close()
+    poller.close()
+
+
+async def test_a_turn_in_which_others_were_read_has_no_costly_read() -> None:
+    clock = Clock()
+    poller = Poller(lambda: clock.now_s, lambda: clock.now_s)
+    poller.clock = clock  # type: ignore[attr-defined]
+    costly = Sender(poller, "costly", cost_s=3 * TURN_S).watch()
+    light = Sender(poller, "light", cost_s=TURN_S / 100).watch()
+    costly.theirs.send(b"x" * 100)
+    light.theirs.send(b"x" * 10_000)
+    while len(costly.calls) < 10:
+        await turns(1)
+    assert set(costly.turns[1:]).isdisjoint(light.turns)
+    for sender in (costly, light):
+        sender.close()
+    poller.close()
+
+
+async def test_by_its_clock_neither_reads_nor_rests_take_any_time() -> None:
+    clock = Clock()
+    seen_s: list[float] = []
+    poller = Poller(lambda: clock.now_s, lambda: clock.now_s)
+
+    def read(ours: socket.socket) -> bytes:
+        seen_s.append(poller.free_s())
+        return ours.recv(1)
+
+    poller.clock = clock  # type: ignore[attr-defined]
+    costly = Sender(poller, "costly", read, cost_s=50 * TURN_S).watch()
+    other = Sender(poller, "other", read).watch()
+    costly.theirs.send(b"xx")
+    while not costly.calls:
+        await turns(1)
+    assert poller.is_resting
+    clock.now_s += 1
+    other.theirs.send(b"x")
+    while not other.calls or len(costly.calls) < 2:
+        await turns(1)
+    while poller.is_resting:
+        await turns(1)
+    assert seen_s == [0.0] * 3
+    clock.now_s += 1
+    assert poller.free_s() == pytest.approx(1)
+    for sender in (costly, other):
+        sender.close()
+    poller.close()
+
+
 async def test_nothing_is_kept_of_a_user_whose_last_sender_has_left(poller: Poller) -> None:
     for user in range(50):
         senders = [Sender(poller, user).watch() for _ in range(3)]

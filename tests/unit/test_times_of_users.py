@@ -98,3 +98,24 @@ def test_what_is_no_time_is_refused_with_what_would_be_one(text: str) -> None:
 def test_a_time_outside_the_calendar_is_refused(now: datetime, text: str) -> None:
     with pytest.raises(ValueError, match="outside the years 1 to 9999"):
         parse_time(text, now)
+
+
+def test_boot_is_when_the_machine_was_started() -> None:
+    started = datetime(2026, 11, 28, 3, 4, 5, tzinfo=UTC)
+    for text in ("boot", " Boot "):
+        assert parse_time(text, NOW, booted=lambda: started) == "2026-11-28T03:04:05.000000Z"
+    with pytest.raises(ValueError, match="is not a time"):
+        parse_time("boot", NOW)
+
+
+@pytest.mark.parametrize("text", ["23:00", "15:31", "15:30:00.000001"])
+@pytest.mark.parametrize("is_end", [False, True])
+def test_where_a_day_is_needed_a_time_that_is_still_to_come_is_refused(
+    text: str, *, is_end: bool
+) -> None:
+    with pytest.raises(ValueError, match=f"write 'yesterday {text}' or 'today {text}'"):
+        parse_time(text, NOW, is_end=is_end, needs_day=True)
+    for allowed in (f"yesterday {text}", f"today {text}", "15:30", "14:00"):
+        assert parse_time(allowed, NOW, is_end=is_end, needs_day=True) == parse_time(
+            allowed, NOW, is_end=is_end
+        )

@@ -1,0 +1,79 @@
+"""Decides which files of a path are read, from which byte on, and in what order. No I/O.
+
+A path's file is renamed, copied, truncated, compressed or replaced. Its known files are recognized
+by their inode and first bytes, whatever their names; one that was copied or compressed only by its
+first bytes, among the names that a rotation gives. What is newer than a known file and not known
+was missed, and is read from its start. What is older is not.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from logengine.followed_files.identity import Identity, Inode
+
+
+class Found(NamedTuple):
+    """A file next to its path, or at it.
+
+    `head` has its first bytes, up to `HEAD_BYTES_MAX`, decompressed. `size` is in bytes, None if
+    it is compressed.
+    """
+
+    name: str
+    inode: Inode
+    head: bytes
+    size: int | None
+
+
+class Step(NamedTuple):
+    """A file to read from `position` on; `identity` is None if nothing of it is stored."""
+
+    found: Found
+    identity: Identity | None
+    position: int
+    is_copy: bool = False
+
+
+def plan_reading(
+    known: Mapping[Identity, int], rotated: Sequence[Found], current: Found | None
+) -> list[Step]:
+    """Returns the files to read, the oldest first; those at whose end the reader is, too.
+
+    `known` has how many bytes of each file are stored, the least recently active first. `rotated`
+    are the older generations, the newest first. O(files * known files).
+    """
+    files = [*reversed(rotated), *([current] if current else [])]
+    matches: dict[Found, Step] = {}
+    unmatched = dict(reversed(list(known.items())))
+    for found in files:
+        for identity, position in list(unmatched.items()):
+            if identity.inode == found.inode and _continues(found, identity, position):
+                matches[found] = Step(found, identity, position)
+                del unmatched[identity]
+                break
+    for identity, position in unmatched.items():
+        for found in rotated:
+            if found not in matches and _continues(found, identity, position):
+                matches[found] = Step(found, identity, position, is_copy=True)
+                break
+    if not known:
+        return [Step(current, None, 0)] if current else []
+    oldest = min((files.index(found) for found in matches), default=0)
+    return [
+        matches.get(found) or Step(found, None, 0)
+        for found in files[oldest:]
+        if found in matches or found is current or not _is_copy(found, files)
+    ]
+
+
+def _continues(found: Found, identity: Identity, position: int) -> bool:
+    is_long_enough = found.size is None or found.size >= position
+    return is_long_enough and identity.begins(found.head)
+
+
+def _is_copy(found: Found, files: Sequence[Found]) -> bool:
+    """Whether a rotated file is the beginning of another file, as with logrotate's `copy`.
+
+    The other one may have grown since. An empty file has nothing to read.
+    """
+    return any(other is not found and other.head.startswith(found.head) for other in files)

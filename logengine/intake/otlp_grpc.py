@@ -1,0 +1,291 @@
+"""OTLP over gRPC: each connection is passed on to gRPC's own server, inside of this process.
+
+gRPC binds its sockets itself, and does not say who has connected to one. So the daemon accepts the
+connections, as all others, and passes their bytes on to a socket of gRPC in a directory that nobody
+else may enter. The name of the connecting socket, which gRPC does say, tells whose request it is.
+
+Implements the daemon's side of `docs/otlp.md`. Imported only if there is such a listener.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from typing import Any, cast
+
+import structlog
+
+from logengine.intake.context import IntakeContext
+from logengine.intake.requests import Refused, RequestConnection, Requests, RequestSender
+from logengine.protocols.http2_streams import Http2Streams
+from logengine.protocols.otlp import Encoding
+from logengine.protocols.otlp_answers import accepted, status
+from logengine.protocols.otlp_grpc import METHOD, SERVICE, STATUS_TRAILER
+
+# What gRPC has to say would otherwise be lines of its own on standard error.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+_silent = logging.getLogger("grpc")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+import grpc  # noqa: E402 - it reads the variable
+import grpc.aio  # noqa: E402
+
+log = structlog.get_logger()
+
+_STREAMS_MAX = 128
+_METADATA_BYTES_MAX = 8 * 1024
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_SOCKET = "socket"
+
+
+class GrpcServer:
+    """gRPC's server, which runs from the first connection on, until its task is cancelled."""
+
+    def __init__(self, requests: Requests, tasks: asyncio.TaskGroup) -> None:
+        self.requests = requests
+        # By the name of the socket from which a connection is passed on, as gRPC says it.
+        self.senders: dict[str, RequestSender] = {}
+        self._started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        tasks.create_task(self._run())
+
+    async def path(self) -> str:
+        """Returns where gRPC listens, once it does. Raises `OSError` if it cannot."""
+        return await asyncio.shield(self._started)
+
+    async def _run(self) -> None:
+        directory = tempfile.mkdtemp(prefix="logengine-grpc-")
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self.requests.max_request),
+                ("grpc.max_concurrent_streams", _STREAMS_MAX),
+                ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
+                ("grpc.absolute_max_metadata_size", 2 * _METADATA_BYTES_MAX),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        handler = grpc.unary_unary_rpc_method_handler(self._export)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
+        )
+        try:
+            path = os.path.join(directory, _SOCKET)
+            server.add_insecure_port(f"unix:{path}")
+            await server.start()
+            self._started.set_result(path)
+            await asyncio.get_running_loop().create_future()  # until it is cancelled
+        except RuntimeError as error:
+            log.error("grpc_not_started", reason=str(error))
+            self._started.set_exception(OSError(str(error)))
+        finally:
+            with contextlib.suppress(asyncio.CancelledError):
+                await server.stop(None)
+            shutil.rmtree(directory, ignore_errors=True)
+
+    async def _export(self, body: bytes, context: Any) -> bytes:
+        sender = self.senders.get(context.peer())
+        if sender is None:  # its connection has ended
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection has ended")
+        assert sender is not None
+        result = self.requests.refusal(sender)
+        if result is None:
+            with self.requests.under_way(sender) as held:
+                held.change(len(body))
+                stored = await self.requests.store(sender, body, Encoding.PROTOBUF, held)
+            if not isinstance(stored, Refused):
+                return accepted(stored.rejected, stored.why)
+            result = stored
+        details = status(result.code, result.why, result.retry_after_s)
+        code = _STATUS_CODES[result.code.value]
+        await context.abort(code, result.why, ((STATUS_TRAILER, details),))
+        raise AssertionError("abort raises")
+
+
+class _Side(asyncio.Protocol):
+    """One of the two ends of a connection that is passed on."""
+
+    def __init__(self, on_data: Callable[[bytes], None], on_lost: Callable[[], None]) -> None:
+        self._on_data = on_data
+        self._on_lost = on_lost
+        self.transport: asyncio.Transport | None = None
+        self.other: _Side | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._on_data(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._on_lost()
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.resume_reading()
+
+
+class GrpcConnection(RequestConnection):
+    """A connection whose bytes are passed on to gRPC, and back."""
+
+    def __init__(
+        self,
+        around: IntakeContext,
+        server: GrpcServer,
+        accepted: socket.socket,
+        sender: RequestSender,
+        on_closed: Callable[[RequestConnection], None],
+    ) -> None:
+        super().__init__(around, sender, on_closed)
+        self._admission = around.admission
+        self._server = server
+        self._requests = server.requests
+        self._socket = accepted
+        self._loop = asyncio.get_running_loop()
+        self._streams = Http2Streams()
+        self._name = ""
+        self._early = b""
+        self._timer: asyncio.TimerHandle | None = None
+        self._accounted_bytes = 0
+        self._client = _Side(self._from_client, self._on_lost)
+        self._grpc = _Side(self._from_server, self._on_lost)
+        self._client.other, self._grpc.other = self._grpc, self._client
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether a request is under way."""
+        return self._streams.open > 0
+
+    async def run(self) -> None:
+        """Serves the connection from now on."""
+        inside = socket.socket(socket.AF_UNIX)
+        try:
+            path = await self._server.path()
+            inside.setblocking(False)
+            inside.bind("")  # the kernel chooses a name
+            self._name = f"unix-abstract:{inside.getsockname()[1:].decode()}"
+            self._server.senders[self._name] = self.sender
+            await self._loop.sock_connect(inside, path)
+            # First the client: gRPC speaks as soon as it is connected.
+            await self._loop.connect_accepted_socket(lambda: self._client, self._socket)
+            await self._loop.create_unix_connection(lambda: self._grpc, sock=inside)
+            self._pass_on_early()
+        except OSError:
+            inside.close()
+            self._socket.close()
+            self._on_lost()
+            return
+        if self._is_stopping or self._is_closed:
+            self.close()
+
+    def _pass_on_early(self) -> None:
+        """Passes on what the client sent before gRPC was connected."""
+        if self._grpc.transport is not None:
+            self._grpc.transport.write(self._early)
+        self._early = b""
+        if self._client.transport is not None:
+            self._client.transport.resume_reading()
+
+    def stop(self) -> None:
+        """Lets complete requests be answered, and ends it then."""
+        self._is_stopping = True
+        self._end_if_through()
+
+    def close(self) -> None:
+        """Ends it immediately. Queued entries are still committed."""
+        self._is_stopping = True
+        for side in (self._client, self._grpc):
+            if side.transport is not None:
+                side.transport.abort()
+
+    def _from_client(self, data: bytes) -> None:
+        if not self._streams.has_begun:
+            self._hello_timeout.begins(self)
+        if self._streams.sent_by_client(data, self._loop.time()):
+            self._seats.heard(self)
+        if self._streams.has_begun:
+            self._hello_timeout.ends(self)
+        if self._account() > 0 and self._takes_too_much():
+            log.warning(
+                "request_refused",
+                stream=self.sender.stream,
+                pid=self.sender.peer.pid,
+                uid=self.sender.uid,
+                reason="too much waits to be written, or is not complete",
+            )
+            self.close()
+            return
+        self._watch()
+        if self._grpc.transport is not None:
+            self._grpc.transport.write(data)
+        elif self._client.transport is not None:
+            self._early += data
+            self._client.transport.pause_reading()
+
+    def _from_server(self, data: bytes) -> None:
+        self._streams.sent_by_server(data)
+        self._account()
+        if self._client.transport is not None:
+            self._client.transport.write(data)
+        if self._is_stopping:
+            self._end_if_through()
+
+    def _account(self) -> int:
+        """Counts what has arrived of incomplete requests. Returns how much that is more."""
+        change_bytes = self._streams.incomplete_bytes - self._accounted_bytes
+        if change_bytes:
+            self._accounted_bytes += change_bytes
+            self.sender.held_bytes += change_bytes
+            self._admission.hold(self.sender, change_bytes, finished=False)
+        return change_bytes
+
+    def _takes_too_much(self) -> bool:
+        if self._accounted_bytes > 2 * self._requests.max_request:
+            return True
+        return (
+            self._admission.room_for(self.sender) is None
+            and not self._admission.tokens_in_s(self.sender)
+            and not self._is_stopping
+        )
+
+    def _watch(self) -> None:
+        """Ends the connection once a request is incomplete for too long."""
+        if self._timer is None and self._streams.incomplete_since_s is not None:
+            due_s = self._streams.incomplete_since_s + self._requests.timeout_s
+            self._timer = self._loop.call_at(due_s, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        since_s = self._streams.incomplete_since_s
+        if since_s is not None and since_s + self._requests.timeout_s <= self._loop.time():
+            log.warning("stalled_sender_closed", pid=self.sender.peer.pid, uid=self.sender.uid)
+            self.close()
+        else:
+            self._watch()
+
+    def _end_if_through(self) -> None:
+        if not self._streams.answering and self._client.transport is not None:
+            self._client.transport.close()  # after what is still to be written
+
+    def _on_lost(self) -> None:
+        """Ends both sides once one of them has ended."""
+        for side in (self._client, self._grpc):
+            if side.transport is not None:
+                side.transport.close()
+        if self._is_closed:
+            return
+        self._server.senders.pop(self._name, None)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.sender.held_bytes -= self._accounted_bytes
+        self._admission.hold(self.sender, -self._accounted_bytes, finished=False)
+        self._accounted_bytes = 0
+        self._closed()

@@ -1,0 +1,312 @@
+"""Requests that carry many records each, and are answered one by one: what OTLP has in common.
+
+A request is taken whole or refused whole, before it is decoded. Its records pass the same quotas
+and limits as those of other senders, and its answer waits for their commit. Nothing is held back: a
+sender that must wait is refused, is told when to come again, and does that by itself.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+import structlog
+
+from logengine.errors import MalformedInput
+from logengine.format.record import Peer, peer_fields
+from logengine.intake.context import IntakeContext
+from logengine.intake.credentials import OVERFLOW_UID
+from logengine.intake.shares import Shares
+from logengine.protocols.otlp import Encoding, Records, decode, reason
+from logengine.protocols.otlp_answers import Code
+from logengine.store.pending import Entry
+from logengine.store.settings import LimitsConfig
+
+log = structlog.get_logger()
+
+# Of all users together. Each takes its share of memory besides.
+REQUESTS_MAX = 512
+RETRY_AFTER_S = 1
+# A longer request is decoded in a thread, so that the loop serves others meanwhile.
+_IN_LOOP_BYTES_MAX = 16 * 1024
+# So much is stamped at a time, for the same reason.
+_PIECE_BYTES = 256 * 1024
+# The records of a request may together be so much longer than the longest request.
+_RECORDS_PER_REQUEST = 2
+
+
+def _give_turn() -> None:
+    """Lets the loop run, which would else wait for the interpreter's lock for 5 ms each time."""
+    time.sleep(0)
+
+
+class Accepted(NamedTuple):
+    """All records but `rejected` ones are on disk; `why` says why those are not."""
+
+    rejected: int
+    why: str
+
+
+class Refused(NamedTuple):
+    """Nothing is known to be stored. If it helps to try again, `retry_after_s` is not 0."""
+
+    code: Code
+    why: str
+    retry_after_s: int = 0
+
+
+class RequestSender:
+    """Who sends the requests of a connection. Admission knows it as a reader that never pauses."""
+
+    holds_parts = False
+    is_routed = False
+
+    def __init__(self, peer: Peer, stream: str) -> None:
+        self.peer = peer
+        self.peer_fields = peer_fields(peer)
+        self.uid = OVERFLOW_UID if peer.uid is None else peer.uid
+        self.stream = stream
+        self.held_bytes = 0
+
+    def resume(self) -> None:
+        """Does nothing: it is not paused."""
+
+    def stall(self) -> None:
+        """Does nothing: it is not elected."""
+
+
+class Held:
+    """The memory that one request takes outside of any entry."""
+
+    def __init__(self, around: IntakeContext, sender: RequestSender) -> None:
+        self._admission = around.admission
+        self._sender = sender
+        self._size_bytes = 0
+
+    def change(self, size_bytes: int) -> None:
+        """Adds `size_bytes`, which may be negative."""
+        self._size_bytes += size_bytes
+        self._sender.held_bytes += size_bytes
+        self._admission.hold(self._sender, size_bytes, finished=False)
+
+    def release(self) -> None:
+        """Gives all of it back."""
+        if self._size_bytes:
+            self.change(-self._size_bytes)
+
+
+class _Commit:
+    """The sender of a request's entries. `done` is set once all of them are durable."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.last: int | None = None  # its last number, once all are queued
+        self.queued = 0
+        self._durable = 0
+
+    def durable(self, number: int) -> None:
+        """All entries up to `number` are on disk."""
+        self._durable = max(self._durable, number)
+        self.check()
+
+    def check(self) -> None:
+        """Sets `done` if nothing is to come any more."""
+        if self.last is not None and self._durable >= self.last and not self.done.done():
+            self.done.set_result(None)
+
+
+class Requests:
+    """Stores the records of all requests. `shares` are the users' parts of `REQUESTS_MAX`."""
+
+    def __init__(self, around: IntakeContext, limits: LimitsConfig, shares: Shares) -> None:
+        self._around = around
+        self._admission = around.admission
+        self._arrivals = around.arrivals
+        self._shares = shares
+        self._max_record = limits.max_record
+        self.max_request = int(limits.max_request)
+        self.timeout_s = limits.stall_timeout
+        self.is_stopping = False
+        self._decoding: ThreadPoolExecutor | None = None
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    def refusal(self, sender: RequestSender) -> Refused | None:
+        """Returns why no request may begin now; None if one may."""
+        if not self._shares.has_room(sender.uid):
+            return Refused(Code.UNAVAILABLE, "too many requests at once", RETRY_AFTER_S)
+        return self.pressure(sender)
+
+    def pressure(self, sender: RequestSender) -> Refused | None:
+        """Returns why a request that has begun may not go on; None if it may."""
+        if self.is_stopping:
+            return Refused(Code.UNAVAILABLE, "the daemon stops", RETRY_AFTER_S)
+        if wait_s := self._admission.tokens_in_s(sender):
+            return Refused(Code.RESOURCE_EXHAUSTED, "over the quota", max(1, ceil(wait_s)))
+        if self._admission.room_for(sender) is None:
+            why = "the stream cannot be written to now, or too much waits to be written"
+            return Refused(Code.UNAVAILABLE, why, RETRY_AFTER_S)
+        return None
+
+    @contextlib.contextmanager
+    def under_way(self, sender: RequestSender) -> Iterator[Held]:
+        """Counts a request as under way, and what it holds in memory, until the block ends."""
+        self._shares.change(sender.uid, 1)
+        held = Held(self._around, sender)
+        try:
+            yield held
+        finally:
+            self._shares.change(sender.uid, -1)
+            held.release()
+            self._admission.let_go_on()
+
+    async def store(
+        self, sender: RequestSender, body: bytes, encoding: Encoding, held: Held
+    ) -> Accepted | Refused:
+        """Stores the records of a request. Returns when they are on disk, or why they are not.
+
+        `held` has counted `body`.
+        """
+        try:
+            records = await self._decode(sender.uid, body, encoding)
+        except MalformedInput as error:
+            log.warning(
+                "malformed_input",
+                stream=sender.stream,
+                pid=sender.peer.pid,
+                uid=sender.uid,
+                reason=str(error),
+            )
+            self._arrivals.discard(sender, 1, len(body))
+            return Refused(Code.INVALID_ARGUMENT, f"the request {error}")
+        held.change(len(records.lines) - len(body))
+        if refused := self.pressure(sender):
+            return refused
+        commit = _Commit(sender.uid)
+        rejected, over = await self._queue(sender, records.lines, commit, held)
+        if records.too_large:
+            self._arrivals.refuse(sender, sender.peer, self._max_record, records.too_large)
+        if records.beyond:
+            self._arrivals.discard(sender, records.beyond, 0)
+        if commit.queued:
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    await commit.done
+            except TimeoutError:
+                why = "the records are not on disk yet; they may be stored all the same"
+                return Refused(Code.UNAVAILABLE, why, RETRY_AFTER_S)
+        reasons = [reason(records, self._max_record)]
+        if over is not None:
+            reasons.append(f"{rejected} are over the quota of the {over}")
+        return Accepted(
+            rejected + records.too_large + records.beyond, "; ".join(filter(None, reasons))
+        )
+
+    def close(self) -> None:
+        """Ends the thread, if there is one."""
+        if self._decoding is not None:
+            self._decoding.shutdown(wait=False, cancel_futures=True)
+
+    async def _decode(self, uid: int, body: bytes, encoding: Encoding) -> Records:
+        limits = self._max_record, _RECORDS_PER_REQUEST * self.max_request
+        if len(body) <= _IN_LOOP_BYTES_MAX:
+            return decode(body, encoding, *limits)
+        if self._decoding is None:
+            self._decoding = ThreadPoolExecutor(1, "otlp")
+        loop = asyncio.get_running_loop()
+        # One of each user: whoever sends many does not queue them all before another one's.
+        async with self._turns.setdefault(uid, asyncio.Lock()):
+            return await loop.run_in_executor(
+                self._decoding, decode, body, encoding, *limits, _give_turn
+            )
+
+    async def _queue(
+        self, sender: RequestSender, lines: bytes, commit: _Commit, held: Held
+    ) -> tuple[int, str | None]:
+        """Queues `lines`. Returns how many records a quota dropped, and which."""
+        dropped, over = 0, None
+        start = 0
+        while start < len(lines):
+            stop = lines.find(b"\n", start + _PIECE_BYTES) + 1 or len(lines)
+            self._arrivals.read_clock()
+            arrived = self._arrivals.stamp(sender, sender.peer_fields, lines[start:stop])
+            dropped += arrived.numbers - arrived.records
+            over = arrived.over or over
+            if arrived.records:
+                commit.queued += arrived.records
+                entry = Entry(
+                    arrived.body, arrived.records, arrived.timestamp, commit.queued, commit
+                )
+                self._arrivals.add(sender.stream, entry)
+            held.change(start - stop)  # now the committer counts them
+            start = stop
+            if start < len(lines):
+                await asyncio.sleep(0)
+        commit.last = commit.queued
+        commit.check()
+        if commit.queued:
+            self._arrivals.commit_now()
+        return dropped, over
+
+
+class RequestConnection:
+    """A connection whose sender makes requests: what the server and its parts know of it.
+
+    `on_closed` is called once, when the connection has ended.
+    """
+
+    def __init__(
+        self,
+        around: IntakeContext,
+        sender: RequestSender,
+        on_closed: Callable[["RequestConnection"], None],
+    ) -> None:
+        self._seats = around.seats
+        self._hello_timeout = around.hello_timeout
+        self.sender = sender
+        self._on_closed = on_closed
+        self._is_closed = False
+        self._is_stopping = False
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether a request is under way."""
+        raise NotImplementedError
+
+    def give_way(self) -> None:
+        """Ends it in favour of another user's connection: there are too many."""
+        log.warning(
+            "connection_gave_way",
+            stream=self.sender.stream,
+            pid=self.sender.peer.pid,
+            uid=self.sender.uid,
+            has_unread=self.has_unread,
+        )
+        self.close()
+
+    def end_hello(self) -> bool:
+        """Ends it because the head of a request took too long."""
+        log.warning("hello_timeout", pid=self.sender.peer.pid, uid=self.sender.uid)
+        self.close()
+        return True
+
+    async def run(self) -> None:
+        """Serves the connection from now on."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Lets the requests under way finish, and ends it then."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends it immediately. Queued entries are still committed."""
+        raise NotImplementedError
+
+    def _closed(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._on_closed(self)
