@@ -92,7 +92,7 @@ test-systemd: $(INSTALLED_DEV) ## test with a real systemd, in a container (root
 
 test-integrations: $(INSTALLED_DEV) ## fetch nginx, rsyslog and others, and run the recipes of docs/integrations.md
 	$(BIN)/python -m tests.integrations.programs
-	$(BIN)/python -m pytest -n auto --dist worksteal tests/integrations
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/integrations tests/e2e/test_otlp_grpc.py
 
 install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \

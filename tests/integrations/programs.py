@@ -34,7 +34,13 @@ _DEBIAN = {
 }
 _UNPACKED_AS = {"nc": "nc.openbsd"}
 _DIRECTORIES = ("usr/sbin", "usr/bin", "bin", "sbin")
-_NPM = ("@fluent-org/logger@1.0.10", "fluent-logger@3.4.1")
+_NPM = (
+    *("@fluent-org/logger@1.0.10", "fluent-logger@3.4.1"),
+    *("@opentelemetry/api-logs@0.223.1", "@opentelemetry/sdk-logs@0.223.1"),
+    "@opentelemetry/exporter-logs-otlp-http@0.223.1",
+    "@opentelemetry/exporter-logs-otlp-proto@0.223.1",
+    "@opentelemetry/exporter-logs-otlp-grpc@0.223.1",
+)
 _TO_FETCH = "`make test-integrations` fetches what is missing"
 
 
@@ -49,7 +55,7 @@ def needs(*names: str) -> pytest.MarkDecorator:
 
 def needs_node_modules() -> pytest.MarkDecorator:
     """Skips a test without Node, or without the packages for it."""
-    if not _MODULES.exists():
+    if not _has_node_modules():
         reason = f"the packages for Node are not there; {_TO_FETCH}"
         return pytest.mark.skipif(True, reason=reason)
     return needs("node")
@@ -103,12 +109,16 @@ def _fetch() -> list[str]:
 
 def _fetch_for_node() -> bool:
     npm = shutil.which("npm")
-    if not _MODULES.exists() and npm is not None:
-        _NODE.mkdir(exist_ok=True)
+    if not _has_node_modules() and npm is not None:
+        _NODE.mkdir(parents=True, exist_ok=True)
         (_NODE / "package.json").write_text("{}")
         options = ("--no-audit", "--no-fund", "--ignore-scripts")
         subprocess.run([npm, "install", *options, *_NPM], cwd=_NODE, check=False)
-    return _MODULES.exists()
+    return _has_node_modules()
+
+
+def _has_node_modules() -> bool:
+    return all((_MODULES / each.rpartition("@")[0]).exists() for each in _NPM)
 
 
 if __name__ == "__main__":
