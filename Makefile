@@ -90,6 +90,10 @@ test-systemd: $(INSTALLED_DEV) ## test with a real systemd, in a container (root
 	tests/systemd/prepare
 	$(BIN)/python -m pytest -m systemd -s --timeout 900
 
+test-integrations: $(INSTALLED_DEV) ## fetch nginx, rsyslog and others, and run the recipes of docs/integrations.md
+	$(BIN)/python -m tests.integrations.programs
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/integrations tests/e2e/test_otlp_grpc.py
+
 install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
 	  $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(SYSCTLDIR) $(DESTDIR)$(SYSCONFDIR)/logengine \
