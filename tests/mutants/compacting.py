@@ -264,7 +264,7 @@ MUTANTS = (
         "        if is_there_twice or covers_others or not (header.is_sealed or header.gap is not UNSET):",
         "        if is_there_twice or covers_others:",
         Simulation(),
-        _RETENTION,
+        tests("store/test_compaction.py"),
     ),
     mutant(
         "newest_seal_removed",

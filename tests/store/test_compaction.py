@@ -538,6 +538,18 @@ async def test_retention_passes_over_what_a_drop_took(data: Path) -> None:
         assert following.oldest.last > removal.oldest.last
 
 
+async def test_retention_leaves_what_is_not_sealed(data: Path) -> None:
+    async with running(data, compacts=False) as at:
+        for _ in range(3):
+            await at.commit(records=30)
+        assert len(at.names()) == 3
+        retainer = Retainer(
+            data, RetentionRules(default=RetentionRule(max_age=1.0)), names=at.store.names
+        )
+        retainer.look()
+        assert retainer.next_removal() is None
+
+
 async def test_retention_removes_while_no_commit_touches_the_stream(data: Path) -> None:
     async with running(data) as at:
         for _ in range(3):
