@@ -539,13 +539,21 @@ async def test_retention_passes_over_what_a_drop_took(data: Path) -> None:
 
 
 async def test_retention_leaves_what_is_not_sealed(data: Path) -> None:
-    async with running(data, compacts=False) as at:
-        for _ in range(3):
-            await at.commit(records=30)
-        assert len(at.names()) == 3
+    async with running(data) as at:
+        await at.commit(records=50)
+        plain = (data / "app" / segment_name(1)).read_bytes()
+        await at.pass_time(101)
+        for _ in range(2):
+            await at.commit(records=50)
+            await at.pass_time(101)
         retainer = Retainer(
             data, RetentionRules(default=RetentionRule(max_age=1.0)), names=at.store.names
         )
+        retainer.look()
+        assert retainer.next_removal() is not None
+        # As somebody left it who unsealed it.
+        (data / "app" / segment_name(1)).write_bytes(plain)
+        (data / "app" / segment_name(1, compressed=True)).unlink()
         retainer.look()
         assert retainer.next_removal() is None
 
