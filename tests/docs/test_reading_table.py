@@ -249,7 +249,7 @@ def matches_names(host: Host, command: str) -> None:
 
 def highlights(host: Host, command: str) -> None:
     shown = host.terminal(command, PAGER="cat").read_to_end()
-    assert shown.count(b"card \x1b[7mdeclined\x1b[27m") == 1, shown.decode()
+    assert shown.count(b"card \x1b[7mdeclined\x1b[27m") == 1, shown
     assert b"placed" not in shown
 
 

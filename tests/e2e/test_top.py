@@ -43,7 +43,11 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-            env={name: each for name, each in os.environ.items() if "COLOR" not in name}
+            env={
+                name: each
+                for name, each in os.environ.items()
+                if "COLOR" not in name and name not in ("COLUMNS", "LINES")
+            }
             | {"TERM": "xterm-256color"}
             | environ,
         )
