@@ -9,16 +9,19 @@ none, some, or parts of them that are whole sectors. A sector is never torn itse
 bytes, or 4096 in half of the cuts.
 """
 
+import bisect
 import contextlib
 import os
 import random
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.crash.rig.commit_ways import Way
+from tests.crash.rig import image as image_file
+from tests.crash.rig.commit_ways import Way, two_flushes
 from tests.crash.rig.cuts import SCRATCH
 from tests.crash.rig.recording_disk import (
     ARRIVED,
@@ -42,9 +45,10 @@ _MKFS = {
     # A size that mkfs.xfs does not support otherwise: a small log wraps, and is quickly copied.
     "xfs": "mkfs.xfs --unsupported -q -f -K",
 }
-_READ_ONLY = 1  # MS_RDONLY; the journal is replayed all the same
 _SECTORS_BYTES = (512, 4096)
 _COMMITS = 120  # of each run
+_NEVER_ENDING = 1_000_000  # commits
+_SHUTDOWN_MAX_S = 0.1
 
 
 @dataclass
@@ -109,14 +113,15 @@ def _cut_run(
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="logengine-blocks-", dir=SCRATCH) as name:
         root = Path(name)
-        image, before, log = _make(root, kind), root / "before", root / "log"
-        with loop_device(image) as device, _mounted(device, root, kind) as mounted:
-            make_directories(mounted)
-        _copy(image, before)
+        before, image, log = _make_with_directories(root, kind), root / "recorded", root / "log"
+        _copy(before, image)
         with (
             recording_disk(image, log, seed) as device,
             _mounted(device, root, kind, options) as mounted,
         ):
+            # Until it is flushed, ext4's superblock of two sectors may be torn by mounting alone.
+            two_flushes(mounted / "mounted", b"")
+            begin = log.stat().st_size
             work = Work(mounted, way, seed, commits, lambda: log.stat().st_size)
             work.join()
             assert not work.failures, work.failures
@@ -124,7 +129,8 @@ def _cut_run(
         report.commits += len(work.commits)
         events = Events(log.read_bytes()[:end])
         disk, source = Disk(before, events), random.Random(seed)
-        for point in sorted(source.randrange(1, len(events) + 1) for _ in range(cuts)):
+        points = range(events.count(begin), len(events) + 1)
+        for point in sorted(source.choices(points, k=cuts)):
             disk.advance(point)
             what = disk.write(root / "cut", source)
             report.cuts += 1
@@ -135,6 +141,31 @@ def _cut_run(
                 report.violations.append(f"{where}: {wrong}")
             if report.violations:
                 return
+
+
+def shut_down(kind: str, way: Way, seeds: Sequence[int]) -> Report:
+    """Shuts a new file system down under the workload of each seed, until one is violated.
+
+    What the kernel had not written by then never gets there.
+    """
+    report = Report()
+    for seed in seeds:
+        with tempfile.TemporaryDirectory(prefix="logengine-blocks-", dir=SCRATCH) as name:
+            root = Path(name)
+            image = _make_with_directories(root, kind)
+            with loop_device(image) as device, _mounted(device, root, kind) as mounted:
+                work = Work(mounted, way, seed, _NEVER_ENDING, lambda: 0)
+                time.sleep(random.Random(seed).uniform(0, _SHUTDOWN_MAX_S))
+                image_file.shut_down(mounted)
+                work.join()
+            _copy(image, root / "cut")
+            report.cuts += 1
+            report.commits += sum(commit.acked is not None for commit in work.commits)
+            found = _violations(root, kind, "", work.commits, 0)
+            report.violations += [f"seed {seed}: {each}" for each in found]
+        if report.violations:
+            break
+    return report
 
 
 def _violations(
@@ -148,7 +179,7 @@ def _violations(
     try:
         with (
             loop_device(root / "cut") as device,
-            _mounted(device, root, kind, options, _READ_ONLY) as mounted,
+            _mounted(device, root, kind, options) as mounted,
         ):
             return list(violations(mounted, commits, position))
     except OSError as error:
@@ -178,6 +209,10 @@ class Events:
     def __getitem__(self, index: int) -> tuple[bytes, int, int, memoryview]:
         kind, number, offset, start = self._events[index]
         return kind, number, offset, self._log[start : self._ends[index]]
+
+    def count(self, position: int) -> int:
+        """How many whole events the log has when it is `position` bytes long."""
+        return bisect.bisect_right(self._ends, position)
 
     def position(self, count: int) -> int:
         """The length of the log, in bytes, when it had `count` events."""
@@ -258,13 +293,20 @@ def _make(root: Path, kind: str) -> Path:
     return image
 
 
+def _make_with_directories(root: Path, kind: str) -> Path:
+    image = _make(root, kind)
+    with loop_device(image) as device, _mounted(device, root, kind) as mounted:
+        make_directories(mounted)
+    made = root / "made"
+    _copy(image, made)
+    return made
+
+
 @contextlib.contextmanager
-def _mounted(
-    device: str, root: Path, kind: str, options: str = "", flags: int = 0
-) -> Iterator[Path]:
+def _mounted(device: str, root: Path, kind: str, options: str = "") -> Iterator[Path]:
     target = root / "mounted"
     target.mkdir(exist_ok=True)
-    mount(device, target, kind.split(maxsplit=1)[0], flags, options)
+    mount(device, target, kind.split(maxsplit=1)[0], options)
     try:
         yield target
     finally:

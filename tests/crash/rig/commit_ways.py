@@ -30,6 +30,16 @@ def todays(path: Path, data: bytes) -> None:
         writer.write(data)
 
 
+def two_flushes(path: Path, data: bytes) -> None:
+    """The calls of `todays` and no more: what `one_flush` is compared with."""
+    without_the_directory(path, data)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def one_flush(path: Path, data: bytes) -> None:
     """The data is written and waited for, without a flush; rename; fsync of the file."""
     _replace(path, data)

@@ -66,10 +66,10 @@ _LOOP_CONFIG_BYTES, _LOOP_FLAGS_AT = 304, 60
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
+def mount(source: str, target: Path, kind: str, options: str) -> None:
     """mount(2). Raises `OSError`."""
     arguments = (source.encode(), bytes(target), kind.encode())
-    if _libc.mount(*arguments, ctypes.c_ulong(flags), data.encode()):
+    if _libc.mount(*arguments, ctypes.c_ulong(0), options.encode()):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), f"{kind} at {target}")
 
@@ -256,7 +256,7 @@ class _Server:
 def _main(image: str, mounted: str, log: str, seed: str) -> None:
     connection = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK)
     options = f"fd={connection},rootmode={stat.S_IFREG | 0o600:o},user_id=0,group_id=0"
-    mount("recording-disk", Path(mounted), "fuse", data=options)
+    mount("recording-disk", Path(mounted), "fuse", options)
     print("ready", flush=True)
     log_descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     _Server(connection, os.open(image, os.O_RDWR), log_descriptor, int(seed)).serve()
