@@ -21,6 +21,7 @@ BAD = [
 ]
 # A single run may miss what a bad way leaves out: its threads have to meet.
 RUNS_MAX = 20
+SHUTDOWNS_MAX = 50
 
 
 @pytest.fixture(params=["ext4", "xfs"])
@@ -72,6 +73,13 @@ def test_ten_thousand_cuts_lose_nothing(kind: str, options: str, way: Way) -> No
 @pytest.mark.parametrize("way", GOOD, ids=lambda way: way.__name__)
 def test_what_was_acknowledged_outlives_a_shutdown(kind: str, way: Way) -> None:
     _assert_outlives_shutdowns(kind, way, 4)
+
+
+def test_a_way_without_its_last_fsync_is_found_by_a_shutdown(kind: str) -> None:
+    seeds = range(SEED, SEED + SHUTDOWNS_MAX)
+    report = block_cuts.shut_down(kind, commit_ways.without_the_last_fsync, seeds)
+    assert report.violations
+    print(f"{kind}: after {report.cuts} shutdowns: {report.violations[0]}")
 
 
 @pytest.mark.campaign

@@ -11,6 +11,7 @@ bytes, or 4096 in half of the cuts.
 
 import bisect
 import contextlib
+import functools
 import os
 import random
 import subprocess
@@ -68,6 +69,7 @@ class Report:
         )
 
 
+@functools.cache
 def missing(kind: str) -> str | None:
     """Why no file system of that kind can be cut off here, or None."""
     if os.geteuid() != 0:
