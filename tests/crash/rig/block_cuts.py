@@ -176,8 +176,11 @@ def _violations(
     """What is wrong with the disk in the file `cut`.
 
     Its loop device is a new one: what the kernel remembers of another one would be taken for the
-    disk's content.
+    disk's content. xfs refuses a second file system with the UUID of one that is mounted, and the
+    first may still be, for another process that has a copy of the mounts.
     """
+    if kind == "xfs":
+        options = ",".join(filter(None, [options, "nouuid"]))
     try:
         with (
             loop_device(root / "cut") as device,
