@@ -13,7 +13,9 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -40,7 +42,9 @@ log = structlog.get_logger()
 _STREAMS_MAX = 128
 _METADATA_BYTES_MAX = 8 * 1024
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_SOCKET = "socket"
+_PREFIX, _SOCKET = "logengine-grpc-", "socket"
+# A daemon listens in its directory long before that.
+_LEFTOVER_AFTER_S = 60.0
 
 
 class GrpcServer:
@@ -69,7 +73,8 @@ class GrpcServer:
 
     async def _run(self, started: asyncio.Future[str]) -> None:
         try:
-            directory = tempfile.mkdtemp(prefix="logengine-grpc-")
+            _remove_leftovers(tempfile.gettempdir())
+            directory = tempfile.mkdtemp(prefix=_PREFIX)
         except OSError as error:
             _failed(started, error)
             return
@@ -120,6 +125,23 @@ class GrpcServer:
         code = _STATUS_CODES[result.code.value]
         await context.abort(code, result.why, ((STATUS_TRAILER, details),))
         raise AssertionError("abort raises")
+
+
+def _remove_leftovers(parent: str) -> None:
+    """Removes what daemons of this user left in `parent` that were killed. Raises `OSError`."""
+    with os.scandir(parent) as entries:
+        found = [each.path for each in entries if each.name.startswith(_PREFIX)]
+    for directory in found:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            status = os.lstat(directory)
+            is_old = time.time() - status.st_mtime > _LEFTOVER_AFTER_S
+            if not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and is_old):
+                continue
+            probe.setblocking(False)  # a daemon's backlog may be full
+            try:
+                probe.connect(os.path.join(directory, _SOCKET))
+            except (ConnectionRefusedError, FileNotFoundError):
+                shutil.rmtree(directory)
 
 
 def _failed(started: asyncio.Future[str], error: OSError) -> None:
