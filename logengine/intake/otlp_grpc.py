@@ -197,6 +197,7 @@ class GrpcConnection(RequestConnection):
         self._loop = asyncio.get_running_loop()
         self._streams = Http2Streams()
         self._name = ""
+        self._is_connecting = True
         self._early = b""
         self._timer: asyncio.TimerHandle | None = None
         self._accounted_bytes = 0
@@ -225,9 +226,11 @@ class GrpcConnection(RequestConnection):
             )
             if self._client.transport is None:
                 self._socket.close()
-            self.close()
-            self._end_if_lost()
-        if self._is_stopping or self._is_closed:
+            self._is_stopping = True
+        self._is_connecting = False
+        if self._client.transport is None:
+            self._on_client_lost()
+        elif self._is_stopping:
             self.close()
 
     async def _connect(self, path: str) -> None:
@@ -263,9 +266,9 @@ class GrpcConnection(RequestConnection):
     def close(self) -> None:
         """Ends it immediately. Queued entries are still committed."""
         self._is_stopping = True
-        for side in (self._client, self._grpc):
-            if side.transport is not None:
-                side.transport.abort()
+        side = self._grpc if self._client.transport is None else self._client
+        if side.transport is not None:
+            side.transport.abort()
 
     def _from_client(self, data: bytes) -> None:
         if not self._streams.has_begun:
@@ -337,22 +340,26 @@ class GrpcConnection(RequestConnection):
             self._client.transport.close()  # after what is still to be written
 
     def _on_client_lost(self) -> None:
-        """Ends the side of gRPC, which has nobody to answer any more."""
-        if self._grpc.transport is not None:
-            self._grpc.transport.abort()
+        """Ends the side of gRPC, once gRPC has closed its socket too: that is a file as well."""
+        if self._grpc.transport is not None and not self._grpc.transport.is_closing():
+            self._grpc.transport.write_eof()
+            self._close_in_time()
         self._end_if_lost()
 
     def _on_grpc_lost(self) -> None:
         """Ends the side of the client, once it has read what gRPC had to say."""
         if self._client.transport is not None:
             self._client.transport.close()
-            self._stop_timer()
-            self._timer = self._loop.call_later(self._requests.timeout_s, self.close)
+            self._close_in_time()
         self._end_if_lost()
+
+    def _close_in_time(self) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_later(self._requests.timeout_s, self.close)
 
     def _end_if_lost(self) -> None:
         """Gives back what the connection had, once both sides have ended: they are open files."""
-        if self._is_closed or self._client.transport or self._grpc.transport:
+        if self._is_connecting or self._client.transport or self._grpc.transport:
             return
         self._server.senders.pop(self._name, None)
         self._stop_timer()

@@ -202,6 +202,8 @@ def test_connections_that_come_and_go_without_end_leave_the_daemon_running(root:
                 connection.close()
         otlp.export("afterwards")
         assert [each["message"] for each in otlp.daemon.values("otel")] == ["afterwards"]
+        # There are descriptors for as many connections as there may be, and for commits.
+        assert not {"accept_failed", "connection_failed"} & set(otlp.daemon.events())
     finally:
         otlp.close()
 
