@@ -405,7 +405,8 @@ def _parsed(kind: Any, data: bytes) -> Any:
         return kind.FromString(data)
     except DecodeError:
         raise MalformedInput(
-            f"has a {kind.DESCRIPTOR.name} that is not protobuf, or has text that is not UTF-8"
+            f"has a {kind.DESCRIPTOR.name} that is not protobuf, is nested too deep, or has text "
+            "that is not UTF-8"
         ) from None
 
 

@@ -252,7 +252,7 @@ def test_an_id_that_is_not_hex_stays_as_it_was_sent() -> None:
 
 def test_the_error_of_a_record_with_text_that_is_not_utf_8_says_so() -> None:
     body = in_protobuf(request({"body": value_of("abc")})).replace(b"abc", b"\xffbc")
-    with pytest.raises(MalformedInput, match="has text that is not UTF-8"):
+    with pytest.raises(MalformedInput, match=r"LogRecord that .* text that is not UTF-8"):
         decode(body, Encoding.PROTOBUF, MAX_RECORD, ALL_MAX)
 
 
