@@ -379,11 +379,14 @@ def _path_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
 def _address_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
     key = f"{where}.address"
     yield key, repr(listen.address), "none besides a path", not listen.path
-    expected = 'an IP address and a port, such as "127.0.0.1:4318"'
+    expected = 'an IP address and a port, such as "127.0.0.1:4318" or "[::1]:4318"'
     yield key, repr(listen.address), expected, tcp_address_of(listen.address) is not None
     over_tcp = [name for name, protocol in protocols().items() if protocol.is_over_tcp]
     expected = f"a path: only {' and '.join(over_tcp)} may have an address"
     yield key, repr(listen.address), expected, listen.protocol in over_tcp
+    expected = "none besides an address: whoever reaches it may send"
+    is_default = listen.mode == ListenConfig().mode
+    yield f"{where}.mode", repr(f"{listen.mode:04o}"), expected, is_default
 
 
 def _file_rules(config: Config) -> Iterator[_Rule]:

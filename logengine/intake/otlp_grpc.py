@@ -13,7 +13,9 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -40,25 +42,48 @@ log = structlog.get_logger()
 _STREAMS_MAX = 128
 _METADATA_BYTES_MAX = 8 * 1024
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
-_SOCKET = "socket"
+_PREFIX, _SOCKET = "logengine-grpc-", "socket"
+# A daemon listens in its directory long before that.
+_LEFTOVER_AFTER_S = 60.0
 
 
 class GrpcServer:
-    """gRPC's server, which runs from the first connection on, until its task is cancelled."""
+    """gRPC's server, which runs until its task is cancelled.
+
+    If it cannot start, for example because the disk is full, the next connection tries again.
+    """
 
     def __init__(self, requests: Requests, tasks: asyncio.TaskGroup) -> None:
         self.requests = requests
         # By the name of the socket from which a connection is passed on, as gRPC says it.
         self.senders: dict[str, RequestSender] = {}
-        self._started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        tasks.create_task(self._run())
+        self._tasks = tasks
+        self._started = self._start()
 
     async def path(self) -> str:
         """Returns where gRPC listens, once it does. Raises `OSError` if it cannot."""
+        if self._started.done() and self._started.exception() is not None:
+            self._started = self._start()
         return await asyncio.shield(self._started)
 
-    async def _run(self) -> None:
-        directory = tempfile.mkdtemp(prefix="logengine-grpc-")
+    def _start(self) -> asyncio.Future[str]:
+        started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._tasks.create_task(self._run(started))
+        return started
+
+    async def _run(self, started: asyncio.Future[str]) -> None:
+        try:
+            _remove_leftovers(tempfile.gettempdir())
+            directory = tempfile.mkdtemp(prefix=_PREFIX)
+        except OSError as error:
+            _failed(started, error)
+            return
+        try:
+            await self._serve(os.path.join(directory, _SOCKET), started)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    async def _serve(self, path: str, started: asyncio.Future[str]) -> None:
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", self.requests.max_request),
@@ -73,18 +98,15 @@ class GrpcServer:
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
         )
         try:
-            path = os.path.join(directory, _SOCKET)
             server.add_insecure_port(f"unix:{path}")
             await server.start()
-            self._started.set_result(path)
+            started.set_result(path)
             await asyncio.get_running_loop().create_future()  # until it is cancelled
         except RuntimeError as error:
-            log.error("grpc_not_started", reason=str(error))
-            self._started.set_exception(OSError(str(error)))
+            _failed(started, OSError(str(error)))
         finally:
             with contextlib.suppress(asyncio.CancelledError):
                 await server.stop(None)
-            shutil.rmtree(directory, ignore_errors=True)
 
     async def _export(self, body: bytes, context: Any) -> bytes:
         sender = self.senders.get(context.peer())
@@ -103,6 +125,29 @@ class GrpcServer:
         code = _STATUS_CODES[result.code.value]
         await context.abort(code, result.why, ((STATUS_TRAILER, details),))
         raise AssertionError("abort raises")
+
+
+def _remove_leftovers(parent: str) -> None:
+    """Removes what daemons of this user left in `parent` that were killed. Raises `OSError`."""
+    with os.scandir(parent) as entries:
+        found = [each.path for each in entries if each.name.startswith(_PREFIX)]
+    for directory in found:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            status = os.lstat(directory)
+            is_old = time.time() - status.st_mtime > _LEFTOVER_AFTER_S
+            if not (stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and is_old):
+                continue
+            probe.setblocking(False)  # a daemon's backlog may be full
+            try:
+                probe.connect(os.path.join(directory, _SOCKET))
+            except (ConnectionRefusedError, FileNotFoundError):
+                shutil.rmtree(directory)
+
+
+def _failed(started: asyncio.Future[str], error: OSError) -> None:
+    log.error("grpc_not_started", reason=str(error))
+    started.set_exception(error)
+    started.exception()  # it is known, even if nobody waits
 
 
 class _Side(asyncio.Protocol):
@@ -152,11 +197,12 @@ class GrpcConnection(RequestConnection):
         self._loop = asyncio.get_running_loop()
         self._streams = Http2Streams()
         self._name = ""
+        self._is_connecting = True
         self._early = b""
         self._timer: asyncio.TimerHandle | None = None
         self._accounted_bytes = 0
-        self._client = _Side(self._from_client, self._on_lost)
-        self._grpc = _Side(self._from_server, self._on_lost)
+        self._client = _Side(self._from_client, self._on_client_lost)
+        self._grpc = _Side(self._from_server, self._on_grpc_lost)
         self._client.other, self._grpc.other = self._grpc, self._client
 
     @property
@@ -166,9 +212,31 @@ class GrpcConnection(RequestConnection):
 
     async def run(self) -> None:
         """Serves the connection from now on."""
+        try:
+            await self._connect(await self._server.path())
+        except Exception as error:
+            # No failure caused by one sender may stop the daemon. It tries again by itself.
+            log.warning(
+                "connection_failed",
+                stream=self.sender.stream,
+                pid=self.sender.peer.pid,
+                uid=self.sender.uid,
+                reason=str(error),
+                exc_info=not isinstance(error, OSError),
+            )
+            if self._client.transport is None:
+                self._socket.close()
+            self._is_stopping = True
+        self._is_connecting = False
+        if self._client.transport is None:
+            self._on_client_lost()
+        elif self._is_stopping:
+            self.close()
+
+    async def _connect(self, path: str) -> None:
+        """Connects to gRPC, and passes on from now on. Raises `OSError`."""
         inside = socket.socket(socket.AF_UNIX)
         try:
-            path = await self._server.path()
             inside.setblocking(False)
             inside.bind("")  # the kernel chooses a name
             self._name = f"unix-abstract:{inside.getsockname()[1:].decode()}"
@@ -177,14 +245,10 @@ class GrpcConnection(RequestConnection):
             # First the client: gRPC speaks as soon as it is connected.
             await self._loop.connect_accepted_socket(lambda: self._client, self._socket)
             await self._loop.create_unix_connection(lambda: self._grpc, sock=inside)
-            self._pass_on_early()
-        except OSError:
+        except BaseException:
             inside.close()
-            self._socket.close()
-            self._on_lost()
-            return
-        if self._is_stopping or self._is_closed:
-            self.close()
+            raise
+        self._pass_on_early()
 
     def _pass_on_early(self) -> None:
         """Passes on what the client sent before gRPC was connected."""
@@ -202,9 +266,9 @@ class GrpcConnection(RequestConnection):
     def close(self) -> None:
         """Ends it immediately. Queued entries are still committed."""
         self._is_stopping = True
-        for side in (self._client, self._grpc):
-            if side.transport is not None:
-                side.transport.abort()
+        side = self._grpc if self._client.transport is None else self._client
+        if side.transport is not None:
+            side.transport.abort()
 
     def _from_client(self, data: bytes) -> None:
         if not self._streams.has_begun:
@@ -275,17 +339,36 @@ class GrpcConnection(RequestConnection):
         if not self._streams.answering and self._client.transport is not None:
             self._client.transport.close()  # after what is still to be written
 
-    def _on_lost(self) -> None:
-        """Ends both sides once one of them has ended."""
-        for side in (self._client, self._grpc):
-            if side.transport is not None:
-                side.transport.close()
-        if self._is_closed:
+    def _on_client_lost(self) -> None:
+        """Ends the side of gRPC, once gRPC has closed its socket too: that is a file as well."""
+        if self._grpc.transport is not None and not self._grpc.transport.is_closing():
+            self._grpc.transport.write_eof()
+            self._close_in_time()
+        self._end_if_lost()
+
+    def _on_grpc_lost(self) -> None:
+        """Ends the side of the client, once it has read what gRPC had to say."""
+        if self._client.transport is not None:
+            self._client.transport.close()
+            self._close_in_time()
+        self._end_if_lost()
+
+    def _close_in_time(self) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_later(self._requests.timeout_s, self.close)
+
+    def _end_if_lost(self) -> None:
+        """Gives back what the connection had, once both sides have ended: they are open files."""
+        if self._is_connecting or self._client.transport or self._grpc.transport:
             return
         self._server.senders.pop(self._name, None)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         self.sender.held_bytes -= self._accounted_bytes
         self._admission.hold(self.sender, -self._accounted_bytes, finished=False)
         self._accounted_bytes = 0
         self._closed()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

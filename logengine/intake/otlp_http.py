@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import cast
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from logengine.errors import MalformedInput
 from logengine.format.decompression import Decompressor
@@ -82,6 +82,9 @@ class HttpConnection(RequestConnection, asyncio.Protocol):
         )
         self._http = server()
         self._is_busy = False
+        self._has_begun = False  # a request, whose head is not complete or not looked at yet
+        self._content: StreamReader | None = None  # of the request under way
+        self._sends_no_more = False
         self._reading: asyncio.Timeout | None = None  # of the body that is being read
 
     @property
@@ -128,12 +131,17 @@ class HttpConnection(RequestConnection, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Passes on what was received."""
         if not self._is_busy:
+            self._has_begun = True
             self._hello_timeout.begins(self)
         self._http.data_received(data)
 
-    def eof_received(self) -> None:
-        """Passes on that the sender sends no more: it may wait for an answer, or be gone."""
+    def eof_received(self) -> bool:
+        """Returns whether the sender, which sends no more, may still wait for an answer."""
+        self._sends_no_more = True
         self._http.eof_received()
+        if self._content is None:
+            return self._has_begun
+        return self._content.is_eof()
 
     def pause_writing(self) -> None:
         """Passes on that the sender does not read its answers."""
@@ -146,7 +154,10 @@ class HttpConnection(RequestConnection, asyncio.Protocol):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self._hello_timeout.ends(self)
         self._seats.heard(self)
-        self._is_busy = True
+        self._is_busy, self._has_begun = True, False
+        self._content = request.content
+        if self._sends_no_more and not request.content.is_eof():
+            self.close()  # the rest of the body never comes
         try:
             response = await self._answer(request)
         except Exception as error:
@@ -156,8 +167,8 @@ class HttpConnection(RequestConnection, asyncio.Protocol):
             log.exception("connection_failed", stream=self.sender.stream, pid=self.sender.peer.pid)
             response = web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR)
         finally:
-            self._is_busy = False
-        if self._is_stopping or not request.content.at_eof():
+            self._is_busy, self._content = False, None
+        if self._is_stopping or self._sends_no_more or not request.content.at_eof():
             response.force_close()
         response.headers["Server"] = "logengine"
         return response

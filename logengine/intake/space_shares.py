@@ -115,9 +115,7 @@ class SpaceShares:
             size += _NEW_STREAM_BYTES
         self._arrived += size
         self.until_look -= size + _CHUNK_BYTES
-        if not self.is_scarce and (
-            self._measured is None or self._measured - self._arrived >= self._kept
-        ):
+        if not self.is_scarce and not self._is_below(self._kept):
             return
         self.is_scarce = True
         if charged and uid not in self._privileged:
@@ -144,10 +142,14 @@ class SpaceShares:
         self._arrived_before_look = 0
         self._kept = max(0, min(keep_free, max(self._kept, free)))
         again = self._kept // _AGAIN_PART if self.is_scarce else 0
-        self.is_scarce = self.free < self._kept + again
+        self.is_scarce = self._is_below(self._kept + again)
         self._settle(max(0, self._kept - self.free))
         limit = self.reserve if self.is_scarce else self._kept
         self.until_look = max(_LOOK_BYTES_MIN, abs(self.free - limit) // _LOOK_PART)
+
+    def _is_below(self, limit: int) -> bool:
+        """Whether less than `limit` is free, of which some is kept. Before a look, it is not."""
+        return self._measured is not None and self._kept > 0 and self.free < limit
 
     def _settle(self, gone: int) -> None:
         """Reduces what users have used to what is `gone` in all: some of it may be free again."""

@@ -23,6 +23,7 @@ from logengine.format.decompression import Decompressor
 from logengine.format.json_object import exceeds_limits
 from logengine.format.timestamp import format_timestamp
 from logengine.protocols.messagepack import (
+    BINARY_SUFFIX,
     EventTime,
     extension,
     free_name,
@@ -86,19 +87,19 @@ class _MessagePackScan:
 
     def __init__(self, place: int) -> None:
         self.place = place
-        self._start = place
+        self.start = place
         self._values = 1
 
     def end(self, buffer: bytearray) -> int | None:
         self.place, self._values = skip(buffer, self.place, self._values)
         # Each value has one byte at least.
-        if self.place + self._values - self._start > MESSAGE_BYTES_MAX:
+        if self.place + self._values - self.start > MESSAGE_BYTES_MAX:
             raise MalformedInput(f"a message is larger than {MESSAGE_BYTES_MAX} bytes")
         return None if self._values or self.place > len(buffer) else self.place
 
     def move(self, size_bytes: int) -> None:
         self.place -= size_bytes
-        self._start -= size_bytes
+        self.start -= size_bytes
 
 
 class _JsonScan:
@@ -106,14 +107,14 @@ class _JsonScan:
 
     def __init__(self, place: int, size_max: int) -> None:
         self.place = place
-        self._start = place
+        self.start = place
         self._size_max = size_max
         self._depth = 0
         self._is_in_string = False
 
     def end(self, buffer: bytearray) -> int | None:
         stop = self._find(buffer)
-        if (len(buffer) if stop is None else stop) - self._start > self._size_max:
+        if (len(buffer) if stop is None else stop) - self.start > self._size_max:
             raise MalformedInput(f"a message of JSON is larger than {self._size_max} bytes")
         return stop
 
@@ -139,7 +140,7 @@ class _JsonScan:
 
     def move(self, size_bytes: int) -> None:
         self.place -= size_bytes
-        self._start -= size_bytes
+        self.start -= size_bytes
 
 
 class _Framing:
@@ -184,11 +185,12 @@ class _Framing:
                 if start == len(buffer):
                     return
                 self._scan = self._new_scan(buffer[start], start)
-            stop = self._scan.end(buffer)
+            scan = self._scan
+            stop = scan.end(buffer)
             if stop is None:
                 return
             self._scan = None
-            yield start, stop
+            yield scan.start, stop
             start = stop
 
     def _new_scan(self, first: int, place: int) -> "_MessagePackScan | _JsonScan":
@@ -375,7 +377,11 @@ def _options(parts: Sequence[bytes]) -> dict[str, object]:
     if parts and len(parts[0]) > OPTIONS_BYTES_MAX:
         raise MalformedInput(f"the options of a message are larger than {OPTIONS_BYTES_MAX} bytes")
     options = json_value(parts[0]) if parts else None
-    return options if isinstance(options, dict) else {}
+    if not isinstance(options, dict):
+        return {}
+    if "chunk" not in options and (binary := options.get("chunk" + BINARY_SUFFIX)):
+        options["chunk"] = [binary]  # is no text, and must not look like no id at all
+    return options
 
 
 def _entries_of_array(encoded: bytes) -> Iterable[bytes]:

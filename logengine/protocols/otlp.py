@@ -12,6 +12,7 @@ protobuf's own module for JSON takes five to ten times as long as all that is do
 reads ids as base64, which are in hex.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
@@ -52,6 +53,8 @@ _SEVERITY_NUMBERS = {
     for place, name in enumerate(("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"))
     for repeat in (0, 2, 3, 4)
 } | {"SEVERITY_NUMBER_UNSPECIFIED": 0}
+
+_HEX = re.compile(r"[0-9A-Fa-f]*")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -129,12 +132,12 @@ class _Scope(msgspec.Struct):
 class _LogRecord(msgspec.Struct, rename="camel"):
     time_unix_nano: int | str | float | None = None
     observed_time_unix_nano: int | str | float | None = None
-    severity_number: int | str | None = None
+    severity_number: int | str | float | None = None
     severity_text: str | None = None
     body: _AnyValue | None = None
     attributes: list[_JsonKeyValue] | None = None
-    dropped_attributes_count: int | None = None
-    flags: int | None = None
+    dropped_attributes_count: int | str | float | None = None
+    flags: int | str | float | None = None
     trace_id: str | None = None
     span_id: str | None = None
     event_name: str | None = None
@@ -269,12 +272,12 @@ class _Reader:
             fields["trace_id"] = trace_id
         if span_id := self._id(record.span_id):
             fields["span_id"] = span_id
-        if record.flags:
-            fields["flags"] = record.flags
+        if flags := _integer(record.flags):
+            fields["flags"] = flags
         if record.attributes:
             fields["attributes"] = self._attributes(record.attributes, 0)
-        if record.dropped_attributes_count:
-            fields["dropped_attributes"] = record.dropped_attributes_count
+        if dropped := _integer(record.dropped_attributes_count):
+            fields["dropped_attributes"] = dropped
         return fields
 
     def _add_body(self, fields: dict[str, Any], body: Any) -> None:
@@ -330,7 +333,9 @@ class _JsonReader(_Reader):
         return str(value)
 
     def _id(self, value: Any) -> str:
-        return str(value or "").lower()
+        text = str(value or "")
+        # Base64, as protobuf's own module for JSON writes, would be another value.
+        return text.lower() if _HEX.fullmatch(text) else text
 
 
 _KINDS = (
@@ -399,7 +404,10 @@ def _parsed(kind: Any, data: bytes) -> Any:
     try:
         return kind.FromString(data)
     except DecodeError:
-        raise MalformedInput(f"has no {kind.DESCRIPTOR.name} where one is due") from None
+        raise MalformedInput(
+            f"has a {kind.DESCRIPTOR.name} that is not protobuf, is nested too deep, or has text "
+            "that is not UTF-8"
+        ) from None
 
 
 def _parts(data: bytes, numbers: set[int]) -> dict[int, list[bytes]]:
@@ -458,7 +466,7 @@ def _severity(number: int, text: str) -> dict[str, Any]:
     return fields
 
 
-def _severity_number(value: int | str | None) -> int:
+def _severity_number(value: str | float | None) -> int:
     return _SEVERITY_NUMBERS[value] if value in _SEVERITY_NUMBERS else _integer(value)
 
 

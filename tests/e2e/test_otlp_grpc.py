@@ -44,10 +44,10 @@ stream = "otel"
 class Otlp:
     """A daemon with both listeners, and channels to it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, open_files_max: int | None = None) -> None:
         self.root = root
         self.port = free_port()
-        self.daemon = Daemon(root)
+        self.daemon = Daemon(root, open_files_max=open_files_max)
         self.unix = f"unix:{root}/grpc"
         self.tcp = f"127.0.0.1:{self.port}"
         self._channels: list[grpc.Channel] = []
@@ -190,6 +190,22 @@ def test_a_request_that_takes_too_long_ends_its_connection(otlp: Otlp) -> None:
         rest(slow)
     otlp.export("b")
     assert otlp.messages() == ["a", "b"]
+
+
+def test_connections_that_come_and_go_without_end_leave_the_daemon_running(root: Path) -> None:
+    otlp = Otlp(root, open_files_max=256)
+    try:
+        otlp.start()
+        for _ in range(4):
+            connections = [otlp.raw(b"") for _ in range(250)]
+            for connection in connections:
+                connection.close()
+        otlp.export("afterwards")
+        assert [each["message"] for each in otlp.daemon.values("otel")] == ["afterwards"]
+        # There are descriptors for as many connections as there may be, and for commits.
+        assert not {"accept_failed", "connection_failed"} & set(otlp.daemon.events())
+    finally:
+        otlp.close()
 
 
 def test_a_hundred_requests_at_once_are_all_answered(otlp: Otlp) -> None:

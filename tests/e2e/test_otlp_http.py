@@ -341,6 +341,27 @@ def test_chunked_bodies_and_a_client_that_waits_for_continue_are_served(otlp: Ot
     assert otlp.messages() == ["a", "a"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        (b"", b""),
+        (HEAD + b"Content-Length: 2\r\n\r\n{}", b"HTTP/1.1 200 "),
+        (HEAD + b"Content-Length: 2\r\n\r\n{}" + HEAD, b"HTTP/1.1 200 "),
+        (HEAD + b"Content-Length: 3\r\n\r\n{}", b""),
+    ],
+)
+def test_a_client_that_sends_no_more_gets_its_answer(
+    otlp: Otlp, sent: bytes, answered: bytes
+) -> None:
+    otlp.start('[limits]\nstall_timeout = "1h"\n')
+    for pause in (False, True):
+        with otlp.raw(sent[: len(sent) // 2] if pause else sent) as connection:
+            if pause:
+                connection.sendall(sent[len(sent) // 2 :])
+            connection.shutdown(socket.SHUT_WR)
+            assert rest(connection)[: len(answered) or None] == answered
+
+
 def test_a_hundred_requests_at_once_are_all_answered(otlp: Otlp) -> None:
     otlp.start()
     start = threading.Barrier(100)

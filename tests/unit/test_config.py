@@ -366,6 +366,14 @@ PATH_108 = "/" + "a" * 107
             "listen[1].address: '[::1]:4318'; expected an address that no other listener has",
         ),
         (
+            "[[listen]]\nprotocol = 'otlp'\naddress = '::1:4318'",
+            """expected an IP address and a port, such as "127.0.0.1:4318" or "[::1]:4318\"""",
+        ),
+        (
+            "[[listen]]\nprotocol = 'otlp'\naddress = '[::1]:4318'\nmode = '0600'",
+            "listen[0].mode: '0600'; expected none besides an address: whoever reaches it may send",
+        ),
+        (
             "[limits]\nmax_request = '17MiB'",
             "limits.max_request: 17MiB; expected at most 16MiB (a quarter of limits.max_pending)",
         ),

@@ -315,6 +315,7 @@ def test_a_record_that_is_too_large_is_refused_and_the_others_of_its_chunk_are_n
         pack(["t", TIME]),
         pack([1, TIME, {}]),
         pack(["t", TIME, {}, {"chunk": 1}]),
+        pack(["t", TIME, {}, {"chunk": b"\xff"}]),
         pack(["t", TIME, {}, {"chunk": "x" * (CHUNK_ID_BYTES_MAX + 1)}]),
         pack(["t", TIME, {}, {"x": "x" * OPTIONS_BYTES_MAX}]),
         b'["t", 1, {"a": %s}]' % (b"1" * 5000),
@@ -430,10 +431,19 @@ messages = st.one_of(
     st.tuples(
         st.text(max_size=4), st.lists(entries, max_size=4).map(lambda a: b"".join(map(pack, a)))
     ).map(pack),
-    st.just(b"\xc0"),
-    st.just(GO_JSON),
+    st.sampled_from([b"\xc0", b"\n", GO_JSON]),
     values.map(pack),
 )
+
+
+@pytest.mark.parametrize("before", [b"\n", b" \r\n", b"\xc0\t"])
+@pytest.mark.parametrize("message", [PYPI, b'["t",1,{"a":1}]'])
+def test_white_space_before_a_message_is_no_part_of_it_wherever_it_is_cut(
+    before: bytes, message: bytes
+) -> None:
+    data = message + before + message
+    for cut in range(len(data)):
+        assert received(data, [cut]) == received(message * 2)
 
 
 @given(st.lists(messages, max_size=4), st.lists(st.integers(0, 2**20), max_size=12))

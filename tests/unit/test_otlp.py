@@ -232,6 +232,30 @@ def test_json_is_read_as_its_writers_write_it() -> None:
     }
 
 
+def test_numbers_in_json_may_be_text_and_have_a_fraction_of_zero() -> None:
+    record = b'{"severityNumber":9.0,"flags":"257","droppedAttributesCount":"7"}'
+    body = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%s]}]}]}' % record
+    assert json.loads(decode(body, Encoding.JSON, MAX_RECORD, ALL_MAX).lines) == {
+        "level": "info",
+        "flags": 257,
+        "dropped_attributes": 7,
+    }
+
+
+def test_an_id_that_is_not_hex_stays_as_it_was_sent() -> None:
+    in_base64 = "W47/95gDgQPSabYzgT/GDA=="
+    body = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"traceId":"%s"}]}]}]}'
+    body = body.replace(b"%s", in_base64.encode())
+    lines = decode(body, Encoding.JSON, MAX_RECORD, ALL_MAX).lines
+    assert json.loads(lines) == {"trace_id": in_base64}
+
+
+def test_the_error_of_a_record_with_text_that_is_not_utf_8_says_so() -> None:
+    body = in_protobuf(request({"body": value_of("abc")})).replace(b"abc", b"\xffbc")
+    with pytest.raises(MalformedInput, match=r"LogRecord that .* text that is not UTF-8"):
+        decode(body, Encoding.PROTOBUF, MAX_RECORD, ALL_MAX)
+
+
 def nested(depth: int, *, in_maps: bool) -> dict[str, Any]:
     value: Any = "x"
     for _ in range(depth):

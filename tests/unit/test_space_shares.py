@@ -169,3 +169,13 @@ def test_another_directory_starts_without_knowledge() -> None:
     assert not of.limits(ANN)
     look(of, KEPT)
     assert of.left(ANN) == 300 * MIB
+
+
+def test_nobody_is_limited_where_nothing_is_kept_free_however_full_the_disk_is() -> None:
+    of = SpaceShares({ROOT})
+    look(of, -MIB, keep_free=0)  # what waits for the disk is more than what is free
+    of.add("app", ANN, MIB)
+    assert not of.limits(ANN)
+    look(of, 1000 * MIB, keep_free=0)
+    of.add("app", ANN, 2000 * MIB)
+    assert not of.limits(ANN)
