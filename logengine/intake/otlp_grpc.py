@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -207,6 +208,7 @@ class GrpcConnection(RequestConnection):
                 side.transport.abort()
 
     def _from_client(self, data: bytes) -> None:
+        self.heard_s = time.monotonic()
         if not self._streams.has_begun:
             self._hello_timeout.begins(self)
         if self._streams.sent_by_client(data, self._loop.time()):
@@ -231,6 +233,7 @@ class GrpcConnection(RequestConnection):
             self._client.transport.pause_reading()
 
     def _from_server(self, data: bytes) -> None:
+        self.heard_s = time.monotonic()
         self._streams.sent_by_server(data)
         self._account()
         if self._client.transport is not None:

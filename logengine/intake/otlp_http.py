@@ -6,6 +6,7 @@ Implements the daemon's side of `docs/otlp.md`. Imported only if there is such a
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import cast
@@ -127,6 +128,7 @@ class HttpConnection(RequestConnection, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Passes on what was received."""
+        self.heard_s = time.monotonic()
         if not self._is_busy:
             self._hello_timeout.begins(self)
         self._http.data_received(data)
@@ -157,6 +159,7 @@ class HttpConnection(RequestConnection, asyncio.Protocol):
             response = web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR)
         finally:
             self._is_busy = False
+            self.heard_s = time.monotonic()
         if self._is_stopping or not request.content.at_eof():
             response.force_close()
         response.headers["Server"] = "logengine"

@@ -19,7 +19,6 @@ import structlog
 from logengine.errors import MalformedInput
 from logengine.format.record import Peer, peer_fields
 from logengine.intake.context import IntakeContext
-from logengine.intake.credentials import OVERFLOW_UID
 from logengine.intake.shares import Shares
 from logengine.protocols.otlp import Encoding, Records, decode, reason
 from logengine.protocols.otlp_answers import Code
@@ -65,10 +64,10 @@ class RequestSender:
     holds_parts = False
     is_routed = False
 
-    def __init__(self, peer: Peer, stream: str) -> None:
+    def __init__(self, peer: Peer, uid: int, stream: str) -> None:
         self.peer = peer
         self.peer_fields = peer_fields(peer)
-        self.uid = OVERFLOW_UID if peer.uid is None else peer.uid
+        self.uid = uid
         self.stream = stream
         self.held_bytes = 0
 
@@ -271,6 +270,7 @@ class RequestConnection:
         self._on_closed = on_closed
         self._is_closed = False
         self._is_stopping = False
+        self.heard_s = time.monotonic()  # when it was read last, or had an answer
 
     @property
     def has_unread(self) -> bool:
@@ -287,6 +287,14 @@ class RequestConnection:
             has_unread=self.has_unread,
         )
         self.close()
+
+    def end_idle(self) -> None:
+        """Ends it, unless a request is under way: it has sent nothing for too long."""
+        if not self.has_unread:
+            log.info(
+                "idle_connection_closed", stream=self.sender.stream, addr=self.sender.peer.address
+            )
+            self.close()
 
     def end_hello(self) -> bool:
         """Ends it because the head of a request took too long."""

@@ -65,6 +65,8 @@ def make(root: Path) -> Iterator[Make]:
             receiver = Receiver(root, kind, said, config)
             stack.callback(receiver.daemon.close)
             receiver.daemon.start()
+            # Its first socket accepts a little before the others.
+            eventually(lambda: "listening" in receiver.daemon.events())
             return receiver
 
         yield made

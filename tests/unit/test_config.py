@@ -257,7 +257,12 @@ PATH_108 = "/" + "a" * 107
         (LISTEN + "protocol = 'forward'\nstream = '{unit}'", "so not _unit, _user_unit)"),
         (NETWORK.format("localhost:514"), "'localhost:514'; expected an address and a port"),
         (NETWORK.format("[::1]:1") * 2, "expected an address that no other [[network]] has"),
-        (NETWORK.format("[::1]:1") + "protocol = 'ndjson'", "'ndjson'; expected 'syslog'"),
+        (NETWORK.format("[::1]:1") + "protocol = 'ndjson'", "'ndjson'; expected 'otlp' or"),
+        (
+            NETWORK.format("[::1]:1") + "protocol = 'otlp-grpc'\ntype = 'datagram'",
+            "network[0].type: 'datagram'; expected 'stream' (otlp-grpc needs a connection",
+        ),
+        (LISTEN + "protocol = 'otlp'\naddress = '[::1]:1'", "unknown key 'listen[0].address'"),
         (NETWORK.format("[::1]:1") + "key = '/k'", "a certificate and a key, or neither"),
         (NETWORK.format("[::1]:1") + "client_ca = '/k'", "a certificate and a key, or neither"),
         (NETWORK.format("[::1]:1") + "key = 'k'", "network[0].key: 'k'; expected an absolute"),
@@ -340,30 +345,6 @@ PATH_108 = "/" + "a" * 107
         (
             "[stream.app.retention]\nmax_age = 5",
             "stream.app.retention.max_age: 5; expected a duration such as",
-        ),
-        (
-            "[[listen]]\nprotocol = 'otlp'",
-            "listen[0].path: missing; expected an absolute path without NUL; or an address",
-        ),
-        (
-            "[[listen]]\nprotocol = 'otlp'\naddress = 'localhost:4318'",
-            "listen[0].address: 'localhost:4318'; expected an IP address and a port, such as",
-        ),
-        (
-            "[[listen]]\nprotocol = 'otlp'\naddress = '127.0.0.1:65536'",
-            "listen[0].address: '127.0.0.1:65536'; expected an IP address and a port",
-        ),
-        (
-            "[[listen]]\naddress = '127.0.0.1:4318'",
-            "listen[0].address: '127.0.0.1:4318'; expected a path: only otlp and otlp-grpc may",
-        ),
-        (
-            LISTEN + "address = '127.0.0.1:4318'\nprotocol = 'otlp'",
-            "listen[0].address: '127.0.0.1:4318'; expected none besides a path",
-        ),
-        (
-            ("[[listen]]\nprotocol = 'otlp'\naddress = '[::1]:4318'\n" * 2),
-            "listen[1].address: '[::1]:4318'; expected an address that no other listener has",
         ),
         (
             "[limits]\nmax_request = '17MiB'",
