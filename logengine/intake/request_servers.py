@@ -62,7 +62,7 @@ class RequestServers:
         """Returns the connection of a guest. Its `run` serves it."""
         is_of_network = guest.address is not None
         peer = Peer(address=guest.address) if is_of_network else peer_of(guest.connection)
-        sender = RequestSender(peer, guest.uid, guest.stream)
+        sender = RequestSender(peer, guest.uid, guest.stream, guest.router)
         if guest.protocol.served_by == "grpc":
             assert self._grpc is not None
             return self._new_grpc(self._around, self._grpc, guest.connection, sender, on_closed)
