@@ -28,6 +28,7 @@ from logengine.daemon.config_sections import (
 )
 from logengine.default_paths import default_data, default_socket
 from logengine.errors import ConfigError
+from logengine.followed_files.settings import FIELDS, is_template
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
@@ -58,6 +59,10 @@ _WHY_NOT: dict[Transport, str] = {
     "stream": "is sent in datagrams",
 }
 _NETWORK_ADDRESS = "an address and a port, such as '127.0.0.1:514' or '[::1]:514'"
+_STREAM_OF_FILE = (
+    f"{STREAM_NAME_RULE}, or with {', '.join(f'{{{each}}}' for each in FIELDS)} in it: all of a "
+    "file goes to one stream, so not by fields of its records"
+)
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
 _LINE_BYTES_MIN = 64
 _SOCKET_PATH_BYTES_MAX = 107  # the kernel's sockaddr_un has room for this and a NUL
@@ -385,8 +390,8 @@ def _file_rules(config: Config) -> Iterator[_Rule]:
         data = f"{_normal(config.data)}/" if config.data else ""
         right = not data or not f"{_normal(each.path)}/".startswith(data)
         yield f"{where}.path", repr(each.path), "a path outside of the data directory", right
-        right = not each.stream or is_stream_name(each.stream)
-        yield f"{where}.stream", repr(each.stream), STREAM_NAME_RULE, right
+        right = not each.stream or is_stream_name(each.stream) or is_template(each.stream)
+        yield f"{where}.stream", repr(each.stream), _STREAM_OF_FILE, right
         right = _is_pattern(each.start)
         yield f"{where}.start", repr(each.start), "a regular expression of Python", right
         yield f"{where}.wait", format_duration(each.wait), "more than 0ms", each.wait > 0

@@ -209,6 +209,7 @@ def test_values_have_the_types_that_code_works_with(tmp_path: Path) -> None:
 
 
 NETWORK = "[[network]]\naddress = '{}'\n"
+FILE = "[[file]]\npath = '/var/log/*.log'\n"
 LISTEN = '[[listen]]\npath = "/run/a"\n'
 PATH_108 = "/" + "a" * 107
 
@@ -262,6 +263,9 @@ PATH_108 = "/" + "a" * 107
             NETWORK.format("[::1]:1") + "protocol = 'otlp-grpc'\ntype = 'datagram'",
             "network[0].type: 'datagram'; expected 'stream' (otlp-grpc needs a connection",
         ),
+        (FILE + "stream = '{app}'", "file[0].stream: '{app}'; expected [a-z0-9]["),
+        (FILE + "stream = '{app}'", "or with {name}, {directory}, {container}, {pod}, {namespace}"),
+        (FILE + "stream = '{name}}'", "file[0].stream: '{name}}'; expected [a-z0-9]["),
         (LISTEN + "protocol = 'otlp'\naddress = '[::1]:1'", "unknown key 'listen[0].address'"),
         (NETWORK.format("[::1]:1") + "key = '/k'", "a certificate and a key, or neither"),
         (NETWORK.format("[::1]:1") + "client_ca = '/k'", "a certificate and a key, or neither"),
