@@ -50,10 +50,10 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     ctx.exit(0 if status.ok else 1)
 
 
-def ask_status(path: Socket) -> bytes:
+def ask_status(path: Socket, patience_s: float = _PATIENCE_S) -> bytes:
     """Returns the daemon's answer, one line. Raises `DaemonUnavailable`."""
     try:
-        with connect(path, _PATIENCE_S) as connection:
+        with connect(path, patience_s) as connection:
             connection.sendall(b'{"_status":1}\n')
             with connection.makefile("rb") as answers:
                 return answers.readline()

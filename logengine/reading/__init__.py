@@ -19,6 +19,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logengine.reading.adjacent import (
+        blocks_after,
+        records_after,
+        records_before,
+        records_since,
+    )
     from logengine.reading.batch import Batch
     from logengine.reading.filter import Filter
     from logengine.reading.follow_records import Following, follow
@@ -31,7 +37,12 @@ if TYPE_CHECKING:
     from logengine.reading.pages import Limit, Page, Pages
     from logengine.reading.problem import Gone, IncompleteRead, Problem, RecordsGone, Report
     from logengine.reading.read_records import Reading, read
-    from logengine.reading.stream_summary import StreamSummary, newest_seq, streams
+    from logengine.reading.stream_summary import (
+        StreamSummary,
+        newest_seq,
+        streams,
+        summary_of,
+    )
 
 __all__ = [
     "Batch",
@@ -48,12 +59,17 @@ __all__ = [
     "RecordsGone",
     "Report",
     "StreamSummary",
+    "blocks_after",
     "check_stream_names",
     "follow",
     "newest_seq",
     "read",
+    "records_after",
+    "records_before",
+    "records_since",
     "stream_names",
     "streams",
+    "summary_of",
     "unmatched",
 ]
 
@@ -73,12 +89,17 @@ _MODULES = {
     "RecordsGone": "logengine.reading.problem",
     "Report": "logengine.reading.problem",
     "StreamSummary": "logengine.reading.stream_summary",
+    "blocks_after": "logengine.reading.adjacent",
     "check_stream_names": "logengine.reading.listing",
     "follow": "logengine.reading.follow_records",
     "newest_seq": "logengine.reading.stream_summary",
     "read": "logengine.reading.read_records",
+    "records_after": "logengine.reading.adjacent",
+    "records_before": "logengine.reading.adjacent",
+    "records_since": "logengine.reading.adjacent",
     "stream_names": "logengine.reading.listing",
     "streams": "logengine.reading.stream_summary",
+    "summary_of": "logengine.reading.stream_summary",
     "unmatched": "logengine.reading.listing",
 }
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, eventually
+from tests.daemon import PATIENCE_S, Daemon, eventually
 from tests.reading.streams import damage, write_stream
 from tests.terminal import Terminal
 
@@ -248,7 +249,7 @@ def matches_names(host: Host, command: str) -> None:
 
 def highlights(host: Host, command: str) -> None:
     shown = host.terminal(command, PAGER="cat").read_to_end()
-    assert shown.count(b"card \x1b[7mdeclined\x1b[27m") == 1
+    assert shown.count(b"card \x1b[7mdeclined\x1b[27m") == 1, shown
     assert b"placed" not in shown
 
 
@@ -326,6 +327,24 @@ def lists_fields(host: Host, command: str) -> None:
     assert rows["user"][:3] == ["6", "75.0%", "string"]
     assert rows["http.method"][0] == "2"
     assert rows["tags[*]"][2] == "string"
+
+
+def shows_a_screen(host: Host, command: str) -> None:
+    host.daemon.start()
+    terminal = host.terminal(command, TERM="xterm-256color")
+    terminal.wait_for(b"shop")
+    terminal.type("q")
+    terminal.read_to_end()
+    assert terminal.process.returncode == 0
+
+
+def serves_a_page(host: Host, command: str) -> None:
+    lines = host.start(command)
+    eventually(lambda: any("http://" in line for line in lines()), "the address of the page")
+    (url,) = (found[0] for line in lines() if (found := re.search(r"http://\S+", line)))
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with opener.open(url, timeout=PATIENCE_S) as answer:
+        assert b"<html" in answer.read()
 
 
 def shows_a_rate(host: Host, command: str) -> None:
@@ -500,6 +519,8 @@ CHECKS: dict[str, Check] = {
         prints(r"level +n", r"info +5", r"debug +1", r"error +1", r"warning +1")
     ),
     "logengine rate shop --by level": shows_a_rate,
+    "logengine top shop": shows_a_screen,
+    "logengine web --port 0": serves_a_page,
     'eval "$(logengine completion bash)"': completes,
     "man logengine-tail": shows_the_manual,
     'logengine cat --where "_pid == $(cat shop.pid) and _uid == $(id -u)"': of_a_process,

@@ -65,8 +65,8 @@ def make(root: Path) -> Iterator[Make]:
             receiver = Receiver(root, kind, said, config)
             stack.callback(receiver.daemon.close)
             receiver.daemon.start()
-            # Its first socket accepts a little before the others.
-            eventually(lambda: "listening" in receiver.daemon.events())
+            # The Unix socket is there before that of the network.
+            eventually(lambda: "listening" in receiver.daemon.events(), "all sockets")
             return receiver
 
         yield made
