@@ -10,6 +10,7 @@ import structlog
 
 from logengine.format.record import Peer, envelope, stamp
 from logengine.format.timestamp import format_timestamp
+from logengine.intake.network import log_fields
 from logengine.intake.poller import Poller
 from logengine.intake.quota_gate import QuotaGate, QuotaSender
 from logengine.intake.router import Router
@@ -156,9 +157,8 @@ class Arrivals:
             "record_too_large",
             stream=sender.stream,
             limit=limit,
-            pid=peer.pid,
-            uid=peer.uid,
             comm=peer.comm,
+            **log_fields(peer),
             **({"records": records} if records > 1 else {}),
         )
         self.refused += records
@@ -170,9 +170,8 @@ class Arrivals:
             "memory_file_refused",
             stream=sender.stream,
             reason=reason,
-            pid=peer.pid,
-            uid=peer.uid,
             comm=peer.comm,
+            **log_fields(peer),
         )
         self.refused += 1
         self._quotas.charge(sender, 1, 0)

@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from logengine.format.record import Peer
+
 # No process has this uid: setuid(2) takes it for "no change". The kernel reports it, too, as the
 # uid of whoever is at the other end of a network socket.
 NETWORK_UID = 2**32 - 1
@@ -50,6 +52,16 @@ def address_text(address: object) -> str:
     except ValueError:
         return host
     return host if mapped is None else str(mapped)
+
+
+def log_fields(peer: Peer) -> dict[str, object]:
+    """Returns what the daemon's log says of a sender: its process, or its address in the network.
+
+    Always with a user, by which lines are limited: what else they name may be up to the sender.
+    """
+    if peer.address is not None:
+        return {"addr": peer.address, "uid": NETWORK_UID}
+    return {"pid": peer.pid, "uid": peer.uid}
 
 
 def peer_address(connection: socket.socket) -> str | None:

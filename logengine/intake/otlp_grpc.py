@@ -21,6 +21,7 @@ from typing import Any, cast
 import structlog
 
 from logengine.intake.context import IntakeContext
+from logengine.intake.network import log_fields
 from logengine.intake.requests import Refused, RequestConnection, Requests, RequestSender
 from logengine.protocols.http2_streams import Http2Streams
 from logengine.protocols.otlp import Encoding
@@ -219,9 +220,8 @@ class GrpcConnection(RequestConnection):
             log.warning(
                 "request_refused",
                 stream=self.sender.stream,
-                pid=self.sender.peer.pid,
-                uid=self.sender.uid,
                 reason="too much waits to be written, or is not complete",
+                **log_fields(self.sender.peer),
             )
             self.close()
             return
@@ -269,7 +269,7 @@ class GrpcConnection(RequestConnection):
         self._timer = None
         since_s = self._streams.incomplete_since_s
         if since_s is not None and since_s + self._requests.timeout_s <= self._loop.time():
-            log.warning("stalled_sender_closed", pid=self.sender.peer.pid, uid=self.sender.uid)
+            log.warning("stalled_sender_closed", **log_fields(self.sender.peer))
             self.close()
         else:
             self._watch()

@@ -8,7 +8,7 @@ sender that must wait is refused, is told when to come again, and does that by i
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from logengine.format.record import Peer, peer_fields
 from logengine.intake.arrivals import Arrivals, Arrived
 from logengine.intake.context import IntakeContext
 from logengine.intake.in_order import InOrder
+from logengine.intake.network import log_fields
 from logengine.intake.router import Router
 from logengine.intake.shares import Shares
 from logengine.protocols.otlp import Encoding, Records, decode, reason
@@ -202,18 +203,14 @@ class Requests:
             log.warning(
                 "malformed_input",
                 stream=sender.stream,
-                pid=sender.peer.pid,
-                uid=sender.uid,
                 reason=str(error),
+                **log_fields(sender.peer),
             )
             self._arrivals.discard(sender, 1, len(body))
             return Refused(Code.INVALID_ARGUMENT, f"the request {error}")
         held.change(len(records.lines) - len(body))
-        # If one of them fails, the request is sent again, with what is for the others too. So
-        # nothing may be queued by then.
-        for stream in await self._streams_of(sender, records.lines):
-            if refused := self.pressure(sender.to(stream)):
-                return refused
+        if refused := await self._pressure_of_streams(sender, records.lines):
+            return refused
         commit = _Commit(sender.uid)
         rejected, over = await self._queue(sender, records.lines, commit, held)
         if records.too_large:
@@ -252,15 +249,18 @@ class Requests:
                 self._decoding, decode, body, encoding, *limits, _give_turn
             )
 
-    async def _streams_of(self, sender: RequestSender, lines: bytes) -> Collection[str]:
-        """Returns the streams that lines are for."""
-        if sender.router is None:
-            return (sender.stream,)
+    async def _pressure_of_streams(self, sender: RequestSender, lines: bytes) -> Refused | None:
+        """Returns why lines may not be queued now, in one of their streams; None if they may."""
+        if sender.router is None or not self._admission.may_lack_room:
+            return self.pressure(sender)
+        # If one of them fails, the request is sent again, with what is for the others too. So
+        # nothing may be queued by then.
         streams: set[str] = set()
         async for piece in _pieces(lines):
             self._arrivals.read_clock()
             streams |= self._arrivals.streams_of(sender.router, sender.peer_fields, piece)
-        return streams
+        refusals = (self.pressure(sender.to(stream)) for stream in streams)
+        return next(filter(None, refusals), None)
 
     async def _queue(
         self, sender: RequestSender, lines: bytes, commit: _Commit, held: Held
@@ -328,9 +328,8 @@ class RequestConnection:
         log.warning(
             "connection_gave_way",
             stream=self.sender.stream,
-            pid=self.sender.peer.pid,
-            uid=self.sender.uid,
             has_unread=self.has_unread,
+            **log_fields(self.sender.peer),
         )
         self.close()
 
@@ -338,13 +337,13 @@ class RequestConnection:
         """Ends it, unless a request is under way: it has sent nothing for too long."""
         if not self.has_unread:
             log.info(
-                "idle_connection_closed", stream=self.sender.stream, addr=self.sender.peer.address
+                "idle_connection_closed", stream=self.sender.stream, **log_fields(self.sender.peer)
             )
             self.close()
 
     def end_hello(self) -> bool:
         """Ends it because the head of a request took too long."""
-        log.warning("hello_timeout", pid=self.sender.peer.pid, uid=self.sender.uid)
+        log.warning("hello_timeout", **log_fields(self.sender.peer))
         self.close()
         return True
 

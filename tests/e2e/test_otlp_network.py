@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 )
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
+from logengine.intake.network import NETWORK_UID
 from tests.daemon import PATIENCE_S
 from tests.e2e.test_network import HOST, Authority, Make, Receiver, authority, ended, make, tls
 from tests.e2e.test_otlp_http import HEAD, JSON, Answer, in_json, of, rest
@@ -133,7 +134,8 @@ def test_a_channel_that_idled_connects_again(make: Make) -> None:
         assert idle.wait(PATIENCE_S)
         export(channel, "two")
     receiver.has("one", "two")
-    assert "idle_connection_closed" in receiver.daemon.events()
+    lines = [each for each in receiver.daemon.log() if each["event"] == "idle_connection_closed"]
+    assert {(each["addr"], each["uid"]) for each in lines} == {(HOST, NETWORK_UID)}
 
 
 def test_a_stop_answers_what_it_took_over_tls_and_refuses_the_rest(

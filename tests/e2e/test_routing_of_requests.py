@@ -158,6 +158,19 @@ def test_a_request_for_a_stream_that_fails_stores_nothing_in_the_others_each_tim
     assert otlp.messages("bad") == ["a", "d"]
 
 
+def test_a_quota_of_one_stream_refuses_the_whole_request_and_no_other_one(
+    start: Callable[..., Otlp],
+) -> None:
+    otlp = start("[stream.x.quota]\nrecords_per_s = 1\nburst = '1s'\n")
+    assert otlp.post(of_services(x=[str(number) for number in range(100)])).status == 200
+    answer = otlp.post(of_services(x=["later"], y=["a"]))
+    assert answer.status == 429
+    assert 1 <= int(answer.headers["Retry-After"]) <= 100
+    assert otlp.post(of_services(y=["b"])).status == 200
+    assert otlp.messages("y") == ["b"]
+    assert "later" not in otlp.messages("x")
+
+
 def test_a_long_request_is_answered_once_all_of_its_pieces_are_on_disk(
     start: Callable[..., Otlp],
 ) -> None:
