@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from logengine.reading.pages import Limit, Page, Pages
     from logengine.reading.problem import Gone, IncompleteRead, Problem, RecordsGone, Report
-    from logengine.reading.read_records import Reading, read
+    from logengine.reading.read_records import RangeBy, Reading, read
     from logengine.reading.stream_summary import (
         StreamSummary,
         newest_seq,
@@ -55,6 +55,7 @@ __all__ = [
     "Page",
     "Pages",
     "Problem",
+    "RangeBy",
     "Reading",
     "RecordsGone",
     "Report",
@@ -85,6 +86,7 @@ _MODULES = {
     "Page": "logengine.reading.pages",
     "Pages": "logengine.reading.pages",
     "Problem": "logengine.reading.problem",
+    "RangeBy": "logengine.reading.read_records",
     "Reading": "logengine.reading.read_records",
     "RecordsGone": "logengine.reading.problem",
     "Report": "logengine.reading.problem",

@@ -266,6 +266,18 @@ def shows_times_of_the_clock(host: Host, command: str) -> None:
     assert lines[-1].startswith(expected)
 
 
+def of_yesterday(*numbers: int) -> Check:
+    """The command prints these of some records of yesterday and today that arrive now."""
+
+    def check(host: Host, command: str) -> None:
+        times = [(1, "13:59"), (1, "14:00"), (1, "15:29"), (1, "15:30"), (0, "14:30")]
+        host.daemon.start()
+        host.send("nginx", *[{"time": local(host, *each)} for each in times])
+        assert [each["_seq"] for each in host.records(command)] == list(numbers)
+
+    return check
+
+
 def pages(host: Host, command: str) -> None:
     shown = host.terminal(command, PAGER="sed s/^/paged:/").read_to_end()
     lines = shown.splitlines()
@@ -473,6 +485,10 @@ CHECKS: dict[str, Check] = {
         *[rf" *\S+ ago {level} .*" for level in (*["INFO"] * 4, "DEBUG", "WARN", "ERROR", "INFO")]
     ),
     "logengine cat shop --since 'yesterday 14:00' --until 'yesterday 15:30'": selects(2),
+    "logengine cat nginx --since 'yesterday 14:00' --until 'yesterday 15:30'": of_yesterday(2, 3),
+    "logengine cat nginx --since 'yesterday 14:00' --until 'yesterday 15:30' --by arrival": (
+        of_yesterday()
+    ),
     "logengine tail shop --since 10m": selects(4, 5, 6, 7, 8),
     "logengine tail -f shop --since 10m": follows(*range(4, 9), new=SENT, shown=(9, 10)),
     "logengine cat shop": pages,
