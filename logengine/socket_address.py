@@ -1,7 +1,7 @@
 """Where a socket is: at a path, at `@NAME` (an abstract socket without a file), or in the network.
 
 Anybody may connect to an abstract socket, and take its name while nobody has it. Source: unix(7).
-A socket of TCP has an IP address and a port.
+A socket of the network has an IP address and a port.
 """
 
 import ipaddress
@@ -59,19 +59,3 @@ def network_text(host: str, port: int) -> str:
 def one_spelling(where: Where) -> str:
     """Returns the same text for all spellings of a path, links resolved."""
     return os.fspath(where) if is_abstract(where) else os.path.realpath(where)
-
-
-_PORT_MAX = 65535
-
-
-def tcp_address_of(text: str) -> tuple[str, int] | None:
-    """Returns the address and port of `127.0.0.1:4318` or `[::1]:4318`; None if it is neither."""
-    address, _, port = text.rpartition(":")
-    is_in_brackets = address.startswith("[") and address.endswith("]")
-    try:
-        found = ipaddress.ip_address(address[1:-1] if is_in_brackets else address)
-    except ValueError:
-        return None
-    if (found.version == 6) != is_in_brackets or not (port.isdecimal() and port.isascii()):  # noqa: PLR2004
-        return None
-    return (str(found), int(port)) if 0 < int(port) <= _PORT_MAX else None

@@ -21,17 +21,19 @@ from logengine.daemon.config_sections import (
     Config,
     ListenConfig,
     Mode,
+    NetworkConfig,
     RetentionConfig,
     StreamConfig,
     UidConfig,
 )
 from logengine.default_paths import default_data, default_socket
 from logengine.errors import ConfigError
+from logengine.followed_files.settings import FIELDS, is_template
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
-from logengine.protocols.wire import Transport
-from logengine.socket_address import is_abstract, network_address, tcp_address_of
+from logengine.protocols.wire import Transport, WireProtocol
+from logengine.socket_address import is_abstract, network_address
 from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
@@ -57,6 +59,10 @@ _WHY_NOT: dict[Transport, str] = {
     "stream": "is sent in datagrams",
 }
 _NETWORK_ADDRESS = "an address and a port, such as '127.0.0.1:514' or '[::1]:514'"
+_STREAM_OF_FILE = (
+    f"{STREAM_NAME_RULE}, or with {', '.join(f'{{{each}}}' for each in FIELDS)} in it: all of a "
+    "file goes to one stream, so not by fields of its records"
+)
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
 _LINE_BYTES_MIN = 64
 _SOCKET_PATH_BYTES_MAX = 107  # the kernel's sockaddr_un has room for this and a NUL
@@ -354,39 +360,25 @@ def _rules(config: Config) -> Iterator[_Rule]:
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         where = f"listen[{number}]"
-        yield from _address_rules(where, listen) if listen.address else _path_rules(where, listen)
-        kind, expected = ("address", "an address") if listen.address else ("path", "a path")
-        expected += " that no other listener has"
-        right = _normal(listen.where) not in seen
-        yield f"{where}.{kind}", repr(listen.where), expected, right
-        seen.add(_normal(listen.where))
-        yield from _protocol_rules(f"listen[{number}]", listen)
+        yield from _path_rules(f"{where}.path", listen.path)
+        right = _normal(listen.path) not in seen
+        yield f"{where}.path", repr(listen.path), "a path that no other listener has", right
+        seen.add(_normal(listen.path))
+        right = listen.on_pressure == "block" or listen.type == "datagram"
+        why = "'block' for a stream: its sender waits, and loses nothing"
+        yield f"{where}.on_pressure", repr(listen.on_pressure), why, right
+        yield from _protocol_rules(where, listen, protocols())
 
 
-def _path_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
-    key = f"{where}.path"
-    yield key, "missing", f"{_ABSOLUTE}; or an address", listen.path != ""
-    right = _is_absolute(listen.path) or _is_abstract_name(listen.path)
-    yield key, repr(listen.path), f"{_ABSOLUTE}, or @NAME of a socket of systemd", right
+def _path_rules(key: str, path: str) -> Iterator[_Rule]:
+    right = _is_absolute(path) or _is_abstract_name(path)
+    yield key, repr(path), f"{_ABSOLUTE}, or @NAME of a socket of systemd", right
     yield (
         key,
-        repr(listen.path),
+        repr(path),
         f"at most {_SOCKET_PATH_BYTES_MAX} bytes, the kernel's limit",
-        len(os.fsencode(listen.path)) <= _SOCKET_PATH_BYTES_MAX,
+        len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX,
     )
-
-
-def _address_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
-    key = f"{where}.address"
-    yield key, repr(listen.address), "none besides a path", not listen.path
-    expected = 'an IP address and a port, such as "127.0.0.1:4318" or "[::1]:4318"'
-    yield key, repr(listen.address), expected, tcp_address_of(listen.address) is not None
-    over_tcp = [name for name, protocol in protocols().items() if protocol.is_over_tcp]
-    expected = f"a path: only {' and '.join(over_tcp)} may have an address"
-    yield key, repr(listen.address), expected, listen.protocol in over_tcp
-    expected = "none besides an address: whoever reaches it may send"
-    is_default = listen.mode == ListenConfig().mode
-    yield f"{where}.mode", repr(f"{listen.mode:04o}"), expected, is_default
 
 
 def _file_rules(config: Config) -> Iterator[_Rule]:
@@ -398,8 +390,8 @@ def _file_rules(config: Config) -> Iterator[_Rule]:
         data = f"{_normal(config.data)}/" if config.data else ""
         right = not data or not f"{_normal(each.path)}/".startswith(data)
         yield f"{where}.path", repr(each.path), "a path outside of the data directory", right
-        right = not each.stream or is_stream_name(each.stream)
-        yield f"{where}.stream", repr(each.stream), STREAM_NAME_RULE, right
+        right = not each.stream or is_stream_name(each.stream) or is_template(each.stream)
+        yield f"{where}.stream", repr(each.stream), _STREAM_OF_FILE, right
         right = _is_pattern(each.start)
         yield f"{where}.start", repr(each.start), "a regular expression of Python", right
         yield f"{where}.wait", format_duration(each.wait), "more than 0ms", each.wait > 0
@@ -417,7 +409,7 @@ def _is_pattern(text: str) -> bool:
 
 def _network_rules(config: Config) -> Iterator[_Rule]:
     """Yields the rules for sockets of the network."""
-    expected = " or ".join(repr(each.name) for each in protocols().values() if each.over_network)
+    over_network = {name: each for name, each in protocols().items() if each.over_network}
     seen: set[tuple[str, int, Transport]] = set()
     for number, each in enumerate(config.network):
         where = f"network[{number}]"
@@ -429,9 +421,7 @@ def _network_rules(config: Config) -> Iterator[_Rule]:
             continue
         yield key, repr(each.address), "an address that no other [[network]] has", place not in seen
         seen.add(place)
-        protocol = protocols().get(each.protocol)
-        right = protocol is not None and protocol.over_network
-        yield f"{where}.protocol", repr(each.protocol), expected, right
+        yield from _protocol_rules(where, each, over_network)
         for name in ("certificate", "key", "client_ca"):
             path = getattr(each, name)
             yield f"{where}.{name}", repr(path), _ABSOLUTE, not path or _is_absolute(path)
@@ -447,14 +437,13 @@ def _network_rules(config: Config) -> Iterator[_Rule]:
             yield f"{where}.{name}", format_duration(duration), "more than 0ms", duration > 0
 
 
-def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
-    """Yields the rules that the protocol exists and works over this type of socket."""
-    protocol = protocols().get(listen.protocol)
-    expected = " or ".join(map(repr, protocols()))
+def _protocol_rules(
+    where: str, listen: ListenConfig | NetworkConfig, allowed: Mapping[str, WireProtocol]
+) -> Iterator[_Rule]:
+    """Yields the rules that the protocol is `allowed`, and works over this type of socket."""
+    protocol = allowed.get(listen.protocol)
+    expected = " or ".join(map(repr, allowed))
     yield f"{where}.protocol", repr(listen.protocol), expected, protocol is not None
-    right = listen.on_pressure == "block" or listen.type == "datagram"
-    why = "'block' for a stream: its sender waits, and loses nothing"
-    yield f"{where}.on_pressure", repr(listen.on_pressure), why, right
     if protocol is not None:
         expected = " or ".join(map(repr, protocol.transports))
         why = f"{protocol.name} {_WHY_NOT[listen.type]}: {listen.type} is not for it"

@@ -23,21 +23,15 @@ class Mode(int):
 
 
 class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[[listen]]`: one socket: a Unix socket at `path`, or one of TCP at `address`."""
+    """`[[listen]]`: one Unix socket."""
 
-    path: str = ""
-    address: str = ""
+    path: str
     protocol: str = DEFAULT_PROTOCOL
     type: Transport = "stream"
     stream: str = "default"
     fallback: str = "default"
     on_pressure: Literal["block", "drop"] = "block"
     mode: Mode = Mode(0o666)
-
-    @property
-    def where(self) -> str:
-        """The path or the address, whichever it has."""
-        return self.path or self.address
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

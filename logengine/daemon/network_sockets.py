@@ -8,6 +8,7 @@ import stat
 from logengine.daemon.config_sections import NetworkConfig
 from logengine.errors import ConfigError
 from logengine.intake.network import Network
+from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
 from logengine.socket_address import network_address, network_text
 
@@ -75,6 +76,8 @@ def tls_context(config: NetworkConfig) -> ssl.SSLContext:
     try:
         if os.stat(path).st_mode & _OTHERS_MAY_READ:
             raise ConfigError(f"{path}: every user may read this key; remove that permission")
+        if names := protocols()[config.protocol].tls_names:
+            context.set_alpn_protocols(list(names))
         path = f"{config.certificate} with the key {config.key}"
         context.load_cert_chain(config.certificate, config.key, password=_no_password)
         if config.client_ca:

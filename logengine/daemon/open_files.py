@@ -87,7 +87,8 @@ def _own_files(config: Config) -> int:
 
 
 def _files_per_connection(config: Config) -> int:
-    served = {protocols()[listen.protocol].served_by for listen in config.listen}
+    spoken = [each.protocol for each in config.listen] + [each.protocol for each in config.network]
+    served = {protocols()[name].served_by for name in spoken}
     return _FILES_PER_GRPC_CONNECTION if "grpc" in served else _FILES_PER_CONNECTION
 
 

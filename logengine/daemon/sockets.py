@@ -12,7 +12,7 @@ from logengine.daemon.config_sections import Config, ListenConfig
 from logengine.daemon.network_sockets import NetworkListening, bind_network, name_in_network
 from logengine.daemon.systemd import passed_listeners
 from logengine.errors import ConfigError
-from logengine.intake.listeners import bind_listener, bind_tcp_listener, is_of
+from logengine.intake.listeners import bind_listener, is_of
 from logengine.protocols.wire import Transport
 from logengine.socket_address import (
     is_abstract,
@@ -36,9 +36,9 @@ class Listening:
         self.listener = listener
         self.config = config
         self.inherited = inherited
-        self.path = Path(config.where)
-        self.name = config.where
-        self._has_no_file = is_abstract(config.path) or not config.path
+        self.path = Path(config.path)
+        self.name = config.path
+        self._has_no_file = is_abstract(config.path)
         self._identity = _identity(self.path)
 
     @property
@@ -98,14 +98,14 @@ def listening(
     sockets: list[Listening | NetworkListening] = []
     try:
         for listen in config.listen:
-            inherited = passed.pop(one_spelling(listen.path), None) if listen.path else None
+            inherited = passed.pop(one_spelling(listen.path), None)
             if inherited is None and is_abstract(listen.path):
                 raise ConfigError(
                     f"systemd passed no socket {listen.path}; the daemon does not create an "
                     "abstract socket itself, since anybody could connect to it: add "
                     f"ListenStream={listen.path} to the socket unit, or use a path"
                 )
-            listener = inherited or _bound(listen)
+            listener = inherited or bind_listener(Path(listen.path), listen.mode, listen.type)
             sockets.append(Listening(listener, listen, inherited=inherited is not None))
             if not is_of(listener, listen.type):
                 raise ConfigError(
@@ -132,12 +132,6 @@ def listening(
         remove_paths(sockets)
         for each in sockets:
             each.listener.close()
-
-
-def _bound(listen: ListenConfig) -> socket.socket:
-    if listen.address:
-        return bind_tcp_listener(listen.address)
-    return bind_listener(Path(listen.path), listen.mode, listen.type)
 
 
 def _passed_name(listener: socket.socket) -> str:

@@ -244,7 +244,7 @@ class FollowedFiles:
     def _begin(self, family: Family) -> _Path:
         rule = self._rules[family.pattern]
         known = self._stored.setdefault(path_hash(family.path), {})
-        path = _Path(family.path, family.pattern, rule.stream or stream_of(family.path), known)
+        path = _Path(family.path, family.pattern, stream_of(family.path, rule.stream), known)
         self._paths[family.path] = path
         return path
 

@@ -34,7 +34,7 @@ class Source:
     """
 
     holds_parts = False  # only the file has what is not in an entry
-    is_routed = False
+    is_routed = False  # how far it is stored is known to one stream
     held_bytes = 0
     uid = os.geteuid()
 

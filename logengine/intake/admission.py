@@ -126,6 +126,13 @@ class Admission:
         holders = {self._holder(uid) for uid in self._committer.uids} | self._parts.keys()
         return any(self._is_full_for(holder) for holder in holders)
 
+    @property
+    def may_lack_room(self) -> bool:
+        """Whether there may be a stream that a user cannot write to now."""
+        return self._quotas.are_set or not self._committer.has_room_everywhere(
+            self._max_pending_stream
+        )
+
     def room_for(self, reader: Reader) -> Room | None:
         """Returns how much `reader` may read; None for nothing."""
         if not self._stream_has_room(reader):

@@ -10,6 +10,7 @@ import structlog
 
 from logengine.format.record import Peer, envelope, stamp
 from logengine.format.timestamp import format_timestamp
+from logengine.intake.network import log_fields
 from logengine.intake.poller import Poller
 from logengine.intake.quota_gate import QuotaGate, QuotaSender
 from logengine.intake.router import Router
@@ -34,10 +35,14 @@ class Arrived(NamedTuple):
 
 
 class Routed(NamedTuple):
-    """What became of `numbers` received lines: those that are stored, by their stream."""
+    """What became of `numbers` received lines: those that are stored, by their stream.
+
+    `over` is a quota that drops others.
+    """
 
     parts: dict[str, Arrived]
     numbers: int
+    over: str | None
 
 
 class _OfStream(NamedTuple):
@@ -114,15 +119,22 @@ class Arrivals:
         body, count = stamp(chunk, envelope(timestamp, peer_fields))
         with router.split(body, count, sender, sender.uid) as bodies:
             parts: dict[str, Arrived] = {}
+            over = None
             for stream, part in bodies.items():
                 records = count if len(bodies) == 1 else part.count(b"\n")
                 passed = self._quotas.admit(_OfStream(stream, sender.uid), part, records)
+                over = passed.over or over
                 if passed.records:
                     parts[stream] = Arrived(
                         passed.body, passed.records, records, timestamp, passed.over
                     )
             self._charge_for_blank(sender, chunk, body, count)
-            yield Routed(parts, count)
+            yield Routed(parts, count, over)
+
+    def streams_of(self, router: Router, peer_fields: bytes, chunk: bytes) -> set[str]:
+        """Returns the streams that the lines of `chunk` name, and takes nothing."""
+        body, count = stamp(chunk, envelope(self.timestamp(), peer_fields))
+        return router.streams_of(body, count)
 
     def _charge_for_blank(self, sender: QuotaSender, chunk: bytes, body: bytes, count: int) -> None:
         if self._quotas.are_set:
@@ -145,9 +157,8 @@ class Arrivals:
             "record_too_large",
             stream=sender.stream,
             limit=limit,
-            pid=peer.pid,
-            uid=peer.uid,
             comm=peer.comm,
+            **log_fields(peer),
             **({"records": records} if records > 1 else {}),
         )
         self.refused += records
@@ -159,9 +170,8 @@ class Arrivals:
             "memory_file_refused",
             stream=sender.stream,
             reason=reason,
-            pid=peer.pid,
-            uid=peer.uid,
             comm=peer.comm,
+            **log_fields(peer),
         )
         self.refused += 1
         self._quotas.charge(sender, 1, 0)

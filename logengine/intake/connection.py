@@ -22,7 +22,7 @@ from logengine.intake.connection_state import Happening, State, state_after
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
 from logengine.intake.in_order import InOrder, Outstanding
-from logengine.intake.network import NETWORK_UID, bytes_waiting
+from logengine.intake.network import NETWORK_UID, bytes_waiting, log_fields
 from logengine.intake.patience import Patience
 from logengine.intake.router import Router
 from logengine.intake.turns import ReadSize
@@ -167,9 +167,7 @@ class Connection:
 
     def stall(self) -> None:
         """Ends it because its unfinished record blocked all other senders for too long."""
-        log.warning(
-            "stalled_sender_closed", stream=self.stream, pid=self.peer.pid, uid=self.peer.uid
-        )
+        log.warning("stalled_sender_closed", stream=self.stream, **log_fields(self.peer))
         self._end_with(
             self._encode.error("stalled", expected="the rest of an unfinished record, in time")
         )
@@ -186,9 +184,8 @@ class Connection:
         log.warning(
             "connection_gave_way",
             stream=self.stream,
-            pid=self.peer.pid,
-            uid=self.peer.uid,
             has_unread=self.has_unread,
+            **log_fields(self.peer),
         )
         if self._sends_without_answers():
             self._end_with(self._encode.error(TOO_MANY, expected=SEND_AGAIN))
@@ -206,7 +203,7 @@ class Connection:
         """Ends it because its hello took too long. Returns False if it was kept from sending."""
         if not self._poller.watches(self._socket):
             return False
-        log.warning("hello_timeout", pid=self.peer.pid, uid=self.peer.uid)
+        log.warning("hello_timeout", **log_fields(self.peer))
         self._end_with(
             self._encode.error("hello_timeout", expected="the rest of the first line, in time")
         )
@@ -215,7 +212,7 @@ class Connection:
     def end_idle(self) -> None:
         """Ends it, unless it was kept from sending: it has sent nothing for too long."""
         if self._poller.watches(self._socket):
-            log.info("idle_connection_closed", stream=self.stream, addr=self.peer.address)
+            log.info("idle_connection_closed", stream=self.stream, **log_fields(self.peer))
             self._on_end()
 
     def stop(self) -> None:
@@ -562,9 +559,8 @@ class Connection:
         log.warning(
             "malformed_input",
             stream=self.stream,
-            pid=self.peer.pid,
-            uid=self.peer.uid,
             reason=reason,
+            **log_fields(self.peer),
         )
         self._end_with(b"")
 

@@ -226,7 +226,9 @@ class DatagramSocket:
         refusal = ""
         if files is not None:
             try:
-                size_bytes = files.take(ancillary, flags, size_bytes, self._buffer)
+                # What is dropped is closed, but not read.
+                buffer = self._buffer[:0] if is_dropped else self._buffer
+                size_bytes = files.take(ancillary, flags, size_bytes, buffer)
             except MalformedInput as error:
                 refusal = str(error)
         self._left_bytes -= size_bytes + 1  # an empty one counts too

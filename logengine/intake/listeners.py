@@ -16,7 +16,6 @@ from logengine.intake.credentials import ask_for_senders
 from logengine.intake.network import Network
 from logengine.intake.router import Router
 from logengine.protocols.wire import Transport, WireProtocol
-from logengine.socket_address import tcp_address_of
 
 log = structlog.get_logger()
 
@@ -201,26 +200,6 @@ def bind_listener(path: Path, mode: int, transport: Transport = "stream") -> soc
     except OSError as error:
         listener.close()
         raise ConfigError(f"cannot listen at {path}: {error.strerror or error}") from error
-    return listener
-
-
-def bind_tcp_listener(address: str) -> socket.socket:
-    """Returns a listening socket of TCP at `address`, such as `127.0.0.1:4318`.
-
-    Raises `ConfigError` if it cannot be bound.
-    """
-    where = tcp_address_of(address)
-    assert where is not None, "the configuration was checked"
-    family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # A connection of the last daemon may be in TIME_WAIT.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen at {address}: {error.strerror or error}") from error
     return listener
 
 

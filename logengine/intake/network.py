@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from logengine.format.record import Peer
+
 # No process has this uid: setuid(2) takes it for "no change". The kernel reports it, too, as the
 # uid of whoever is at the other end of a network socket.
 NETWORK_UID = 2**32 - 1
@@ -52,6 +54,16 @@ def address_text(address: object) -> str:
     return host if mapped is None else str(mapped)
 
 
+def log_fields(peer: Peer) -> dict[str, object]:
+    """Returns what the daemon's log says of a sender: its process, or its address in the network.
+
+    Always with a user, by which lines are limited: what else they name may be up to the sender.
+    """
+    if peer.address is not None:
+        return {"addr": peer.address, "uid": NETWORK_UID}
+    return {"pid": peer.pid, "uid": peer.uid}
+
+
 def peer_address(connection: socket.socket) -> str | None:
     """Returns the address at the other end; None if the connection is gone."""
     try:
@@ -87,8 +99,7 @@ class NetworkConnections:
         self._connections[connection] = (network, address)
         self._of_address[network, address] = self._of_address.get((network, address), 0) + 1
         self._of_socket[network] = self._of_socket.get(network, 0) + 1
-        if self._timer is None:
-            self._look_later()
+        self._look_within(network.idle_timeout_s / _IDLE_LOOKS)
 
     def remove(self, connection: Idling) -> None:
         """Notes that a connection has ended, if it is one of these."""
@@ -105,9 +116,13 @@ class NetworkConnections:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look_later(self) -> None:
-        shortest_s = min(network.idle_timeout_s for network, _ in self._connections.values())
-        self._timer = self._loop.call_later(shortest_s / _IDLE_LOOKS, self._look)
+    def _look_within(self, time_s: float) -> None:
+        due_s = self._loop.time() + time_s
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due_s, self._look)
 
     def _look(self) -> None:
         self._timer = None
@@ -115,5 +130,6 @@ class NetworkConnections:
         for connection, (network, _) in list(self._connections.items()):
             if now_s - connection.heard_s >= network.idle_timeout_s:
                 connection.end_idle()
-        if self._connections:
-            self._look_later()
+        timeouts_s = {network.idle_timeout_s for network, _ in self._connections.values()}
+        if timeouts_s:
+            self._look_within(min(timeouts_s) / _IDLE_LOOKS)

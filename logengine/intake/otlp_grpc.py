@@ -22,6 +22,7 @@ from typing import Any, cast
 import structlog
 
 from logengine.intake.context import IntakeContext
+from logengine.intake.network import log_fields
 from logengine.intake.requests import Refused, RequestConnection, Requests, RequestSender
 from logengine.protocols.http2_streams import Http2Streams
 from logengine.protocols.otlp import Encoding
@@ -271,6 +272,7 @@ class GrpcConnection(RequestConnection):
             side.transport.abort()
 
     def _from_client(self, data: bytes) -> None:
+        self.heard_s = time.monotonic()
         if not self._streams.has_begun:
             self._hello_timeout.begins(self)
         if self._streams.sent_by_client(data, self._loop.time()):
@@ -281,9 +283,8 @@ class GrpcConnection(RequestConnection):
             log.warning(
                 "request_refused",
                 stream=self.sender.stream,
-                pid=self.sender.peer.pid,
-                uid=self.sender.uid,
                 reason="too much waits to be written, or is not complete",
+                **log_fields(self.sender.peer),
             )
             self.close()
             return
@@ -295,6 +296,7 @@ class GrpcConnection(RequestConnection):
             self._client.transport.pause_reading()
 
     def _from_server(self, data: bytes) -> None:
+        self.heard_s = time.monotonic()
         self._streams.sent_by_server(data)
         self._account()
         if self._client.transport is not None:
@@ -330,7 +332,7 @@ class GrpcConnection(RequestConnection):
         self._timer = None
         since_s = self._streams.incomplete_since_s
         if since_s is not None and since_s + self._requests.timeout_s <= self._loop.time():
-            log.warning("stalled_sender_closed", pid=self.sender.peer.pid, uid=self.sender.uid)
+            log.warning("stalled_sender_closed", **log_fields(self.sender.peer))
             self.close()
         else:
             self._watch()

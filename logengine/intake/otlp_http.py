@@ -6,6 +6,7 @@ Implements the daemon's side of `docs/otlp.md`. Imported only if there is such a
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import cast
@@ -130,6 +131,7 @@ class HttpConnection(RequestConnection, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Passes on what was received."""
+        self.heard_s = time.monotonic()
         if not self._is_busy:
             self._has_begun = True
             self._hello_timeout.begins(self)
@@ -168,6 +170,7 @@ class HttpConnection(RequestConnection, asyncio.Protocol):
             response = web.Response(status=HTTPStatus.INTERNAL_SERVER_ERROR)
         finally:
             self._is_busy, self._content = False, None
+            self.heard_s = time.monotonic()
         if self._is_stopping or self._sends_no_more or not request.content.at_eof():
             response.force_close()
         response.headers["Server"] = "logengine"

@@ -1,7 +1,6 @@
 """The servers of requests, each imported and begun for the first listener that needs it."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -61,9 +60,9 @@ class RequestServers:
         self, guest: Guest, on_closed: Callable[[RequestConnection], None]
     ) -> RequestConnection:
         """Returns the connection of a guest. Its `run` serves it."""
-        is_known = guest.connection.family == socket.AF_UNIX
-        peer = peer_of(guest.connection) if is_known else Peer()
-        sender = RequestSender(peer, guest.stream)
+        is_of_network = guest.address is not None
+        peer = Peer(address=guest.address) if is_of_network else peer_of(guest.connection)
+        sender = RequestSender(peer, guest.uid, guest.stream, guest.router)
         if guest.protocol.served_by == "grpc":
             assert self._grpc is not None
             return self._new_grpc(self._around, self._grpc, guest.connection, sender, on_closed)

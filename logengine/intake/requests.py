@@ -8,7 +8,7 @@ sender that must wait is refused, is told when to come again, and does that by i
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from typing import NamedTuple
@@ -18,8 +18,11 @@ import structlog
 
 from logengine.errors import MalformedInput
 from logengine.format.record import Peer, peer_fields
+from logengine.intake.arrivals import Arrivals, Arrived
 from logengine.intake.context import IntakeContext
-from logengine.intake.credentials import OVERFLOW_UID
+from logengine.intake.in_order import InOrder
+from logengine.intake.network import log_fields
+from logengine.intake.router import Router
 from logengine.intake.shares import Shares
 from logengine.protocols.otlp import Encoding, Records, decode, reason
 from logengine.protocols.otlp_answers import Code
@@ -60,17 +63,29 @@ class Refused(NamedTuple):
 
 
 class RequestSender:
-    """Who sends the requests of a connection. Admission knows it as a reader that never pauses."""
+    """Who sends the requests of a connection. Admission knows it as a reader that never pauses.
+
+    With a `router`, `stream` is for records that name none.
+    """
 
     holds_parts = False
-    is_routed = False
 
-    def __init__(self, peer: Peer, stream: str) -> None:
+    def __init__(self, peer: Peer, uid: int, stream: str, router: Router | None = None) -> None:
         self.peer = peer
         self.peer_fields = peer_fields(peer)
-        self.uid = OVERFLOW_UID if peer.uid is None else peer.uid
+        self.uid = uid
         self.stream = stream
+        self.router = router
         self.held_bytes = 0
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether its records go to several streams."""
+        return self.router is not None
+
+    def to(self, stream: str) -> "RequestSender":
+        """Returns the same sender, of records for one stream alone."""
+        return RequestSender(self.peer, self.uid, stream)
 
     def resume(self) -> None:
         """Does nothing: it is not paused."""
@@ -100,18 +115,29 @@ class Held:
 
 
 class _Commit:
-    """The sender of a request's entries. `done` is set once all of them are durable."""
+    """The entries of a request. `done` is set once all of them are durable."""
 
     def __init__(self, uid: int) -> None:
-        self.uid = uid
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.last: int | None = None  # its last number, once all are queued
         self.queued = 0
         self._durable = 0
+        self._in_order = InOrder(uid, self._durable_up_to)
 
-    def durable(self, number: int) -> None:
-        """All entries up to `number` are on disk."""
-        self._durable = max(self._durable, number)
+    def queue(self, arrivals: Arrivals, parts: Mapping[str, Arrived]) -> None:
+        """Queues records for each of several streams."""
+        parts = {stream: arrived for stream, arrived in parts.items() if arrived.records}
+        if not parts:
+            return
+        self.queued += sum(arrived.records for arrived in parts.values())
+        sender = self._in_order.expect(self.queued)
+        sender.entries = len(parts)
+        for stream, arrived in parts.items():
+            entry = Entry(arrived.body, arrived.records, arrived.timestamp, self.queued, sender)
+            arrivals.add(stream, entry)
+
+    def _durable_up_to(self, number: int) -> None:
+        self._durable = number
         self.check()
 
     def check(self) -> None:
@@ -177,14 +203,13 @@ class Requests:
             log.warning(
                 "malformed_input",
                 stream=sender.stream,
-                pid=sender.peer.pid,
-                uid=sender.uid,
                 reason=str(error),
+                **log_fields(sender.peer),
             )
             self._arrivals.discard(sender, 1, len(body))
             return Refused(Code.INVALID_ARGUMENT, f"the request {error}")
         held.change(len(records.lines) - len(body))
-        if refused := self.pressure(sender):
+        if refused := await self._pressure_of_streams(sender, records.lines):
             return refused
         commit = _Commit(sender.uid)
         rejected, over = await self._queue(sender, records.lines, commit, held)
@@ -224,33 +249,53 @@ class Requests:
                 self._decoding, decode, body, encoding, *limits, _give_turn
             )
 
+    async def _pressure_of_streams(self, sender: RequestSender, lines: bytes) -> Refused | None:
+        """Returns why lines may not be queued now, in one of their streams; None if they may."""
+        if sender.router is None or not self._admission.may_lack_room:
+            return self.pressure(sender)
+        # If one of them fails, the request is sent again, with what is for the others too. So
+        # nothing may be queued by then.
+        streams: set[str] = set()
+        async for piece in _pieces(lines):
+            self._arrivals.read_clock()
+            streams |= self._arrivals.streams_of(sender.router, sender.peer_fields, piece)
+        refusals = (self.pressure(sender.to(stream)) for stream in streams)
+        return next(filter(None, refusals), None)
+
     async def _queue(
         self, sender: RequestSender, lines: bytes, commit: _Commit, held: Held
     ) -> tuple[int, str | None]:
         """Queues `lines`. Returns how many records a quota dropped, and which."""
-        dropped, over = 0, None
-        start = 0
-        while start < len(lines):
-            stop = lines.find(b"\n", start + _PIECE_BYTES) + 1 or len(lines)
+        numbers, over = 0, None
+        async for piece in _pieces(lines):
             self._arrivals.read_clock()
-            arrived = self._arrivals.stamp(sender, sender.peer_fields, lines[start:stop])
-            dropped += arrived.numbers - arrived.records
-            over = arrived.over or over
-            if arrived.records:
-                commit.queued += arrived.records
-                entry = Entry(
-                    arrived.body, arrived.records, arrived.timestamp, commit.queued, commit
-                )
-                self._arrivals.add(sender.stream, entry)
-            held.change(start - stop)  # now the committer counts them
-            start = stop
-            if start < len(lines):
-                await asyncio.sleep(0)
+            if sender.router is None:
+                arrived = self._arrivals.stamp(sender, sender.peer_fields, piece)
+                numbers, over = numbers + arrived.numbers, arrived.over or over
+                commit.queue(self._arrivals, {sender.stream: arrived})
+            else:
+                with self._arrivals.routed(
+                    sender.router, sender, sender.peer_fields, piece
+                ) as routed:
+                    numbers, over = numbers + routed.numbers, routed.over or over
+                    commit.queue(self._arrivals, routed.parts)
+            held.change(-len(piece))  # now the committer counts them
         commit.last = commit.queued
         commit.check()
         if commit.queued:
             self._arrivals.commit_now()
-        return dropped, over
+        return numbers - commit.queued, over
+
+
+async def _pieces(lines: bytes) -> AsyncIterator[bytes]:
+    """Yields some lines at a time, and lets others run in between."""
+    start = 0
+    while start < len(lines):
+        if start:
+            await asyncio.sleep(0)
+        stop = lines.find(b"\n", start + _PIECE_BYTES) + 1 or len(lines)
+        yield lines[start:stop]
+        start = stop
 
 
 class RequestConnection:
@@ -271,6 +316,7 @@ class RequestConnection:
         self._on_closed = on_closed
         self._is_closed = False
         self._is_stopping = False
+        self.heard_s = time.monotonic()  # when it was read last, or had an answer
 
     @property
     def has_unread(self) -> bool:
@@ -282,15 +328,22 @@ class RequestConnection:
         log.warning(
             "connection_gave_way",
             stream=self.sender.stream,
-            pid=self.sender.peer.pid,
-            uid=self.sender.uid,
             has_unread=self.has_unread,
+            **log_fields(self.sender.peer),
         )
         self.close()
 
+    def end_idle(self) -> None:
+        """Ends it, unless a request is under way: it has sent nothing for too long."""
+        if not self.has_unread:
+            log.info(
+                "idle_connection_closed", stream=self.sender.stream, **log_fields(self.sender.peer)
+            )
+            self.close()
+
     def end_hello(self) -> bool:
         """Ends it because the head of a request took too long."""
-        log.warning("hello_timeout", pid=self.sender.peer.pid, uid=self.sender.uid)
+        log.warning("hello_timeout", **log_fields(self.sender.peer))
         self.close()
         return True
 

@@ -109,6 +109,11 @@ class Router:
         finally:
             places.give_back()
 
+    def streams_of(self, body: bytes, count: int) -> set[str]:
+        """Returns the streams that the `count` stored lines in `body` name, one too many or not."""
+        lines = body.split(b"\n", 1 if self._routes.are_of_sender else -1)[:-1]
+        return {self._stream_of(line) for line in lines} if count else set()
+
     def stream_of_chunk(self, lines: bytes, uid_fields: bytes) -> str:
         """Returns the stream that the first record of a chunk names, for the whole chunk.
 

@@ -16,7 +16,7 @@ from logengine.intake.arrivals import Arrivals
 from logengine.intake.chunks import Chunks
 from logengine.intake.connection import Connection
 from logengine.intake.context import IntakeContext
-from logengine.intake.credentials import OVERFLOW_UID, uid_of
+from logengine.intake.credentials import uid_of
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.hello_timeout import HelloTimeout
 from logengine.intake.listeners import Entrance, Listeners
@@ -276,11 +276,12 @@ class Server:
         for guest in self._waiting_room.take_all():
             self._take(guest)  # it may have sent records already
         self._quotas.keep_nobody_waiting()
-        self._request_servers.stop()
         await self._tls.stop()
+        self._request_servers.stop()
         for each in self._open():
             each.stop()
         await self._all_closed.wait()
+        await self._tls.answered()
         self._pressure_drops.report(is_last=True)
         self._quotas.report()
         await self._committer.drained()
@@ -307,8 +308,7 @@ class Server:
         address, network = None, entrance.network
         if network is not None:
             address = peer_address(accepted)
-            if address is None or not self._network_connections.admits(network, address):
-                log.warning("too_many_network_connections", stream=entrance.stream, addr=address)
+            if address is None or self._is_one_too_many(network, address, entrance.stream):
                 accepted.close()
                 return
             if network.tls is not None:
@@ -317,8 +317,7 @@ class Server:
                 )
             uid = NETWORK_UID
         else:
-            # Over TCP nothing is known of a sender.
-            uid = uid_of(accepted) if accepted.family == socket.AF_UNIX else OVERFLOW_UID
+            uid = uid_of(accepted)
         guest = Guest(
             accepted,
             uid,
@@ -362,6 +361,10 @@ class Server:
 
     def _take(self, guest: Guest) -> None:
         """Starts serving a connection."""
+        # Others of its address may have come in while it waited.
+        if self._is_one_too_many(guest.network, guest.address, guest.stream):
+            guest.connection.close()
+            return
         if guest.protocol.served_by != "connection":
             self._take_requests(guest)
             return
@@ -374,8 +377,7 @@ class Server:
             guest.router,
             guest.address,
         )
-        if guest.network is not None and guest.address is not None:
-            self._network_connections.add(connection, guest.network, guest.address)
+        self._count(connection, guest)
         self._seats.add(connection, guest.uid, self._loop.time())
         self._connections.add(connection)
         self._all_closed.clear()
@@ -384,11 +386,23 @@ class Server:
 
     def _take_requests(self, guest: Guest) -> None:
         connection = self._request_servers.connection(guest, self._requests_closed)
+        self._count(connection, guest)
         self._seats.add(connection, guest.uid, self._loop.time())
         self._request_connections.add(connection)
         self._all_closed.clear()
         self._connections_taken += 1
         self._tasks.create_task(connection.run())
+
+    def _is_one_too_many(self, network: Network | None, address: str | None, stream: str) -> bool:
+        if network is None or address is None or self._network_connections.admits(network, address):
+            return False
+        log.warning("too_many_network_connections", stream=stream, addr=address)
+        return True
+
+    def _count(self, connection: Connection | RequestConnection, guest: Guest) -> None:
+        """Counts a connection as one of its address, if it is of the network."""
+        if guest.network is not None and guest.address is not None:
+            self._network_connections.add(connection, guest.network, guest.address)
 
     def _closed(self, connection: Connection) -> None:
         """Removes a closed connection."""
@@ -401,6 +415,7 @@ class Server:
 
     def _requests_closed(self, connection: RequestConnection) -> None:
         self._request_connections.discard(connection)
+        self._network_connections.remove(connection)
         self._hello_timeout.ends(connection)
         self._has_left(connection, connection.sender)
 

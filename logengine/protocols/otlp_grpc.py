@@ -18,7 +18,8 @@ PROTOCOL = WireProtocol(
     LinesReceiver,
     NoAnswers(),
     served_by="grpc",
-    is_over_tcp=True,
     packages=PACKAGES,
     extra="otlp",
+    over_network=True,
+    tls_names=("h2",),
 )

@@ -75,7 +75,8 @@ PROTOCOL = WireProtocol(
     LinesReceiver,
     HttpAnswers(),
     served_by="http",
-    is_over_tcp=True,
     packages=PACKAGES,
     extra="otlp",
+    over_network=True,
+    tls_names=("http/1.1",),
 )

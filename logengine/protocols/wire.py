@@ -213,10 +213,10 @@ class WireProtocol:
     what is too large for a datagram may come in a sealed memory file (memfd_create(2)), whose
     descriptor is passed along with an empty datagram. If a server of requests reads the connections
     (`served_by`), the receiver only classifies openings too. `packages`, as they are imported, are
-    those of `extra`, which the protocol needs. Over TCP nobody knows who sends, so a protocol is
-    spoken there only if its clients have no other way. `names_streams`: a sender may name its
-    stream in a hello, so records are not routed by their fields. `has_chunks`: there are events
-    `Chunk`. `over_network`: it needs no user of the sender, and may be spoken by other hosts.
+    those of `extra`, which the protocol needs. `names_streams`: a sender may name its stream in a
+    hello, so records are not routed by their fields. `has_chunks`: there are events `Chunk`.
+    `over_network`: it needs no user of the sender, and may be spoken by other hosts; over TLS,
+    `tls_names` are what a client asks for with it (ALPN).
     """
 
     name: str
@@ -226,12 +226,12 @@ class WireProtocol:
     receiver_on: Callable[[int, Transport, Clock], Receiver] | None = None
     takes_memory_files: bool = False
     served_by: Served = "connection"
-    is_over_tcp: bool = False
     packages: tuple[str, ...] = ()
     extra: str = ""
     names_streams: bool = False
     has_chunks: bool = False
     over_network: bool = False
+    tls_names: tuple[str, ...] = ()
 
     def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
         """Returns the receiver for one connection, or for the datagrams to one socket."""

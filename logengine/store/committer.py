@@ -198,6 +198,10 @@ class Committer:
         pending = self._pending.get(stream)
         return pending is None or (not pending.attempts and pending.bytes < pending_max)
 
+    def has_room_everywhere(self, pending_max: int) -> bool:
+        """Whether each stream has room. O(streams for which something waits)."""
+        return all(self.has_room(stream, pending_max) for stream in self._pending)
+
     def is_waiting(self, stream: str) -> bool:
         """Whether something waits to be committed to `stream`, or the stream to be recovered."""
         return stream in self._pending

@@ -326,3 +326,29 @@ def test_a_replaced_data_directory_gets_all_lines(follow: Callable[..., Followed
     files.daemon.data.mkdir()
     files.append(b"two\n")
     files.has("one", "two")
+
+
+def test_each_file_goes_whole_to_the_stream_that_its_path_names_also_over_kills(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow("stream = 'of-{directory}'\nformat = 'json'", name="*/*.log")
+    expected: dict[str, list[Any]] = {}
+    for kills in range(3):
+        for app in ("Web", "db"):
+            (files.logs / app).mkdir(exist_ok=True)
+            for name in ("a", "b"):
+                with (files.logs / app / f"{name}.log").open("a") as file:
+                    file.writelines(
+                        f'{{"message":"{name}{kills}{number}","app":"other{number}"}}\n'
+                        for number in range(3)
+                    )
+                    said = [f"{name}{kills}{number}" for number in range(3)]
+                    expected.setdefault(f"of-{app.lower()}", []).extend(said)
+        files.daemon.start()
+        for stream, messages in expected.items():
+            eventually(lambda: len(files.messages(stream)) >= len(messages))  # noqa: B023
+        files.daemon.kill()
+    assert {stream: sorted(files.messages(stream)) for stream in expected} == {
+        stream: sorted(messages) for stream, messages in expected.items()
+    }
+    assert not any(each.name.startswith("other") for each in files.daemon.data.iterdir())

@@ -34,7 +34,7 @@ LISTEN = """
 path = "{root}/grpc"
 protocol = "otlp-grpc"
 stream = "otel"
-[[listen]]
+[[network]]
 address = "127.0.0.1:{port}"
 protocol = "otlp-grpc"
 stream = "otel"
@@ -55,6 +55,7 @@ class Otlp:
     def start(self, config: str = "") -> "Otlp":
         self.daemon.config.write_text(config + LISTEN.format(root=self.root, port=self.port))
         self.daemon.start()
+        eventually(lambda: "listening" in self.daemon.events())
         return self
 
     def export(self, *texts: str, target: str = "", **options: Any) -> ExportLogsServiceResponse:
@@ -106,6 +107,7 @@ def test_what_is_answered_is_on_disk_and_says_who_sent_it(otlp: Otlp, *, over_tc
     otlp.daemon.kill()
     records = otlp.daemon.records("otel")
     assert [record["message"] for record in records] == ["a", "b"]
+    assert {record.get("_addr") for record in records} == {"127.0.0.1" if over_tcp else None}
     assert {record.get("_pid") for record in records} == {None if over_tcp else os.getpid()}
 
 
@@ -338,7 +340,7 @@ def test_the_exporters_for_node_are_served_in_each_encoding(otlp: Otlp, root: Pa
     path.write_text(NODE)
     port = free_port()
     otlp.start(f"""
-[[listen]]
+[[network]]
 address = "127.0.0.1:{port}"
 protocol = "otlp"
 stream = "otel"

@@ -30,7 +30,7 @@ LISTEN = """
 path = "{root}/otlp"
 protocol = "otlp"
 stream = "otel"
-[[listen]]
+[[network]]
 address = "127.0.0.1:{port}"
 protocol = "otlp"
 stream = "otel"
@@ -81,6 +81,7 @@ class Otlp:
         listen = LISTEN.format(root=self.root, port=self.port)
         self.daemon.config.write_text(config + listen)
         self.daemon.start()
+        eventually(lambda: "listening" in self.daemon.events())
         return self
 
     def post(
@@ -156,6 +157,7 @@ def test_what_is_answered_with_200_is_on_disk_in_both_encodings(
     records = otlp.daemon.records("otel")
     assert [record["message"] for record in records] == ["a", "b", "c"]
     for record in records:
+        assert record.get("_addr") == ("127.0.0.1" if over_tcp else None)
         assert record.get("_pid") == (None if over_tcp else os.getpid())
         assert record.get("_uid") == (None if over_tcp else os.geteuid())
 

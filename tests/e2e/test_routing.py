@@ -1,6 +1,7 @@
 """Routing by fields with a real daemon and real clients."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import pytest
 
 from tests.daemon import PATIENCE_S, Daemon, eventually
 from tests.e2e.test_forward import Persistent, acknowledged, chunk
+from tests.e2e.test_journal import ALL_SEALS
 from tests.e2e.test_syslog import LOGGER, needs_logger
 from tests.users import acting_as
 
@@ -193,3 +195,57 @@ def test_a_user_who_invents_names_leaves_some_to_others(
     assert all(f"{number}" in fallback for number in range(60, 100))
     assert b"fallback stream" in daemon.cli("status").stdout
     assert "too_many_streams" in daemon.events()
+
+
+JOURNAL = """
+[[listen]]
+path = "{root}/journal"
+protocol = "journal"
+type = "datagram"
+stream = "{{app}}"
+fallback = "journal"
+
+[[listen]]
+path = "{root}/stdout"
+protocol = "journal-stdout"
+stream = "{{app}}-{{uid}}"
+fallback = "output"
+
+[[route]]
+where = "level >= error"
+stream = "errors"
+"""
+
+
+def test_what_is_for_journald_goes_to_the_stream_of_its_program(root: Path) -> None:
+    with contextlib.closing(Daemon(root, JOURNAL.format(root=root)).start()) as daemon:
+        eventually(lambda: "listening" in daemon.events())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(str(root / "journal"))
+            sender.send(
+                b"MESSAGE=one\nSYSLOG_IDENTIFIER=Web\nPRIORITY=6\n\n"
+                b"MESSAGE=two\nSYSLOG_IDENTIFIER=db\nPRIORITY=6\n\n"
+                b"MESSAGE=three\nSYSLOG_IDENTIFIER=db\nPRIORITY=3\n\n"
+                b"MESSAGE=four\n"
+            )
+            # What is too long for a datagram comes in a memory file.
+            memory = os.memfd_create("entry", os.MFD_ALLOW_SEALING)
+            try:
+                os.write(memory, b"SYSLOG_IDENTIFIER=web\nMESSAGE=" + b"x" * 300_000 + b"\n")
+                fcntl.fcntl(memory, fcntl.F_ADD_SEALS, ALL_SEALS)
+                socket.send_fds(sender, [b""], [memory])
+            finally:
+                os.close(memory)
+        with socket.socket(socket.AF_UNIX) as stdout:
+            stdout.connect(str(root / "stdout"))
+            stdout.sendall(b"job\n\n6\n1\n0\n0\n0\nfive\n<3>six\nseven\n")
+        output = f"job-{os.getuid()}"
+        has(
+            daemon,
+            web=["one", "x" * 300_000],
+            db=["two"],
+            errors=["three", "six"],
+            journal=["four"],
+            **{output: ["five", "seven"]},
+        )
+        daemon.cli("verify")

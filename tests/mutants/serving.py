@@ -519,6 +519,31 @@ MUTANTS = (
         "            ",
         tests("unit/test_network.py", "e2e/test_network.py"),
     ),
+    mutant(
+        "idle_as_long_as_another",
+        "a connection may idle as long as one of another socket",
+        "intake/network.py",
+        "            if self._timer.when() <= due_s:\n                return\n",
+        "            return\n",
+        tests("unit/test_network.py"),
+    ),
+    # Requests.
+    mutant(
+        "answered_when_one_stream_has_it",
+        "a request is answered when one of its streams has its records",
+        "intake/requests.py",
+        "        sender.entries = len(parts)\n",
+        "        sender.entries = 1\n",
+        tests("e2e/test_routing_of_requests.py"),
+    ),
+    mutant(
+        "streams_not_asked",
+        "a request whose stream fails is stored in the others each time that it is sent",
+        "intake/requests.py",
+        "        if sender.router is None or not self._admission.may_lack_room:\n",
+        "        if True:\n",
+        tests("e2e/test_routing_of_requests.py"),
+    ),
     # What quotas drop.
     mutant(
         "dropped_without_an_answer",

@@ -20,7 +20,7 @@ from logengine.intake.context import RECEIVE_BYTES
 from logengine.intake.memory_files import CLOSING_MAX, MemoryFiles
 from logengine.intake.quota import QuotaConfig, Quotas
 from logengine.protocols.journal import PROTOCOL
-from tests.server.test_datagrams import Receiving, receiving
+from tests.server.test_datagrams import STREAM, Receiving, receiving, status_of
 
 SEALS = {
     "F_SEAL_SEAL": fcntl.F_SEAL_SEAL,
@@ -71,6 +71,32 @@ async def test_a_sealed_memory_file_is_read_whatever_its_size(root: Path, size_b
         assert (record["message"], record["level"]) == (text, "error")
         assert (record["_pid"], record["_uid"]) == (os.getpid(), os.getuid())
         assert there.served.server.totals.refused == 0
+
+
+async def test_a_memory_file_that_there_is_no_room_for_is_dropped_with_its_size_and_not_read(
+    root: Path,
+) -> None:
+    content = b"MESSAGE=" + b"x" * 500_000 + b"\n"
+    async with receiving(root, protocol=PROTOCOL, drops=True, report_dropped_every=0.05) as there:
+        await is_taken(there)
+        there.served.disk.failing = STREAM
+        there.sender.send(b"MESSAGE=waits\n")
+        await there.served.until(there.served.committer.failing)
+        before = open_descriptors()
+        with patch.object(os, "preadv") as read:
+            for _ in range(3):
+                pass_along(there.sender, [memory_file(content)])
+            await there.served.until(lambda: status_of(there).totals.dropped_datagrams == 3)
+        read.assert_not_called()
+        # A commit that is tried again has some open for a moment.
+        await there.served.until(lambda: open_descriptors() <= before)
+        there.served.disk.failing = ""
+        await there.stored(3)
+        assert there.records()[1]["message"] == "waits"
+        assert (there.records()[2]["datagrams"], there.records()[2]["bytes"]) == (
+            3,
+            3 * len(content),
+        )
 
 
 async def test_more_seals_than_needed_are_no_fault(root: Path) -> None:

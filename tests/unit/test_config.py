@@ -209,6 +209,7 @@ def test_values_have_the_types_that_code_works_with(tmp_path: Path) -> None:
 
 
 NETWORK = "[[network]]\naddress = '{}'\n"
+FILE = "[[file]]\npath = '/var/log/*.log'\n"
 LISTEN = '[[listen]]\npath = "/run/a"\n'
 PATH_108 = "/" + "a" * 107
 
@@ -257,7 +258,15 @@ PATH_108 = "/" + "a" * 107
         (LISTEN + "protocol = 'forward'\nstream = '{unit}'", "so not _unit, _user_unit)"),
         (NETWORK.format("localhost:514"), "'localhost:514'; expected an address and a port"),
         (NETWORK.format("[::1]:1") * 2, "expected an address that no other [[network]] has"),
-        (NETWORK.format("[::1]:1") + "protocol = 'ndjson'", "'ndjson'; expected 'syslog'"),
+        (NETWORK.format("[::1]:1") + "protocol = 'ndjson'", "'ndjson'; expected 'otlp' or"),
+        (
+            NETWORK.format("[::1]:1") + "protocol = 'otlp-grpc'\ntype = 'datagram'",
+            "network[0].type: 'datagram'; expected 'stream' (otlp-grpc needs a connection",
+        ),
+        (FILE + "stream = '{app}'", "file[0].stream: '{app}'; expected [a-z0-9]["),
+        (FILE + "stream = '{app}'", "or with {name}, {directory}, {container}, {pod}, {namespace}"),
+        (FILE + "stream = '{name}}'", "file[0].stream: '{name}}'; expected [a-z0-9]["),
+        (LISTEN + "protocol = 'otlp'\naddress = '[::1]:1'", "unknown key 'listen[0].address'"),
         (NETWORK.format("[::1]:1") + "key = '/k'", "a certificate and a key, or neither"),
         (NETWORK.format("[::1]:1") + "client_ca = '/k'", "a certificate and a key, or neither"),
         (NETWORK.format("[::1]:1") + "key = 'k'", "network[0].key: 'k'; expected an absolute"),
@@ -340,38 +349,6 @@ PATH_108 = "/" + "a" * 107
         (
             "[stream.app.retention]\nmax_age = 5",
             "stream.app.retention.max_age: 5; expected a duration such as",
-        ),
-        (
-            "[[listen]]\nprotocol = 'otlp'",
-            "listen[0].path: missing; expected an absolute path without NUL; or an address",
-        ),
-        (
-            "[[listen]]\nprotocol = 'otlp'\naddress = 'localhost:4318'",
-            "listen[0].address: 'localhost:4318'; expected an IP address and a port, such as",
-        ),
-        (
-            "[[listen]]\nprotocol = 'otlp'\naddress = '127.0.0.1:65536'",
-            "listen[0].address: '127.0.0.1:65536'; expected an IP address and a port",
-        ),
-        (
-            "[[listen]]\naddress = '127.0.0.1:4318'",
-            "listen[0].address: '127.0.0.1:4318'; expected a path: only otlp and otlp-grpc may",
-        ),
-        (
-            LISTEN + "address = '127.0.0.1:4318'\nprotocol = 'otlp'",
-            "listen[0].address: '127.0.0.1:4318'; expected none besides a path",
-        ),
-        (
-            ("[[listen]]\nprotocol = 'otlp'\naddress = '[::1]:4318'\n" * 2),
-            "listen[1].address: '[::1]:4318'; expected an address that no other listener has",
-        ),
-        (
-            "[[listen]]\nprotocol = 'otlp'\naddress = '::1:4318'",
-            """expected an IP address and a port, such as "127.0.0.1:4318" or "[::1]:4318\"""",
-        ),
-        (
-            "[[listen]]\nprotocol = 'otlp'\naddress = '[::1]:4318'\nmode = '0600'",
-            "listen[0].mode: '0600'; expected none besides an address: whoever reaches it may send",
         ),
         (
             "[limits]\nmax_request = '17MiB'",

@@ -128,6 +128,37 @@ def test_the_name_made_from_a_path_is_a_stream_name(path: str) -> None:
     assert is_stream_name(stream_of(path))
 
 
+ID = "0123456789abcdef" * 4
+OF_POD = f"/var/log/containers/web-7d4_shop_nginx-{ID}.log"
+IN_POD = "/var/log/pods/shop_web-7d4_8d1a-77/nginx/0.log"
+OF_DOCKER = f"/var/lib/docker/containers/{ID}/{ID}-json.log"
+
+
+@pytest.mark.parametrize(
+    ("path", "template", "stream"),
+    [
+        ("/var/log/App/Web Server.LOG", "", "web-server"),
+        ("/var/log/App/web.log", "all", "all"),
+        ("/var/log/App/web.log", "{directory}-{name}", "app-web"),
+        ("/var/log/App/web.log.txt", "{name}", "web.log.txt"),
+        (OF_POD, "{namespace}-{container}", "shop-nginx"),
+        (IN_POD, "{namespace}-{container}", "shop-nginx"),
+        (IN_POD, "{pod}.{directory}.{name}", "web-7d4.nginx.0"),
+        (OF_DOCKER, "{container}", ID),
+        # Without such a field, and without anything that can be in a name.
+        (OF_DOCKER, "{namespace}-{container}", stream_of(OF_DOCKER)),
+        ("/var/log/App/web.log", "{pod}", "web"),
+        ("/var/log/日本/web.log", "{directory}", "web"),
+        ("/日本.log", "{name}{directory}", "default"),
+    ],
+)
+def test_a_file_goes_to_the_stream_that_its_path_names(
+    path: str, template: str, stream: str
+) -> None:
+    assert stream_of(path, template) == stream
+    assert is_stream_name(stream)
+
+
 def test_generations_that_a_pattern_matches_are_not_files_of_their_own(tmp_path: Path) -> None:
     for name in ("app.log", "app.log.1", "app.log.2.gz", "web-01.log"):
         (tmp_path / name).touch()

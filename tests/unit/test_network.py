@@ -1,5 +1,8 @@
 """Addresses of the network, and how many connections each may have."""
 
+import asyncio
+import time
+
 import pytest
 
 from logengine.intake.network import Network, NetworkConnections, address_text
@@ -60,4 +63,24 @@ async def test_an_address_and_a_socket_have_so_many_connections_and_no_more() ->
     for _ in range(2):
         connections.remove(mine[0])
     assert connections.admits(network, "192.0.2.1")
+    connections.close()
+
+
+class Idle(Connection):
+    def __init__(self) -> None:
+        self.heard_s = time.monotonic()
+        self.is_ended = asyncio.Event()
+
+    def end_idle(self) -> None:
+        self.is_ended.set()
+
+
+async def test_each_socket_ends_what_idles_after_a_time_of_its_own() -> None:
+    connections = NetworkConnections()
+    patient, impatient = Idle(), Idle()
+    connections.add(patient, Network(1, 1, 3600, 10), "192.0.2.1")
+    connections.add(impatient, Network(1, 1, 0.02, 10), "192.0.2.1")
+    async with asyncio.timeout(60):
+        await impatient.is_ended.wait()
+    assert not patient.is_ended.is_set()
     connections.close()
