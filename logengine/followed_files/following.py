@@ -21,7 +21,7 @@ from logengine.followed_files.changes import Changes
 from logengine.followed_files.contents import Content
 from logengine.followed_files.generations import Found, Step, plan_reading
 from logengine.followed_files.identity import Identity, Inode, parse_name, path_hash
-from logengine.followed_files.settings import FileConfig, stream_of
+from logengine.followed_files.settings import FileConfig, plain_path, stream_of
 from logengine.followed_files.source import Source
 from logengine.followed_files.survey import Family, Survey, changed_ns, survey
 from logengine.followed_files.text import TextRules
@@ -62,6 +62,7 @@ class _Path:
     skips_what_is_there: bool = False
     sources: list[Source] = field(default_factory=list)
     finished: set[Identity] = field(default_factory=set)  # of which nothing more is expected
+    overwritten: set[Identity] = field(default_factory=set)  # what their files had is gone
     problem: str = ""
     is_gone: bool = False  # the file that was closed last had no name any more
 
@@ -215,7 +216,7 @@ class FollowedFiles:
     async def _survey(self) -> None:
         followed = [(each.path, each.pattern) for each in self._paths.values()]
         found: Survey = await self._in_thread(
-            survey, [rule.path for rule in self._rules], followed, self._is_stored
+            survey, [plain_path(rule.path) for rule in self._rules], followed, self._is_stored
         )
         self._survey_due_s = self._loop.time() + _SURVEY_EVERY_S
         self._changes.watch(found.directories)
@@ -276,7 +277,9 @@ class FollowedFiles:
         path.needs_plan = False
         current = next((each for each in contents if each.path == path.path), None)
         rotated = [each.found for each in contents if each is not current]
-        steps = plan_reading(path.known, rotated, current.found if current else None)
+        steps = plan_reading(
+            path.known, rotated, current.found if current else None, path.overwritten
+        )
         older = [*path.sources]
         newer = self._take(path, steps, contents, rotated[:1])
         for source in older:
@@ -289,7 +292,10 @@ class FollowedFiles:
         path.sources = [*(each for each in older if each not in newer), *newer]
         in_use = {each.identity for each in path.sources} | {step.identity for step in steps}
         spare = [each for each in path.known if each not in in_use]
-        self._forget(path, spare[: max(0, len(path.known) - _GENERATIONS_MAX)])
+        old = spare[: max(0, len(path.known) - _GENERATIONS_MAX)]
+        # Another daemon could take one that was overwritten for the file that is there now.
+        gone = [] if problem else [each for each in spare if each in path.overwritten]
+        self._forget(path, [*old, *(each for each in gone if each not in old)])
         self._again.update(path.sources)
 
     def _take(
@@ -449,8 +455,11 @@ class FollowedFiles:
             read_bytes=source.position,
             size_bytes=source.size,
         )
+        if source.identity is not None:
+            path.overwritten.add(source.identity)
         self._close(path, source)
         path.needs_plan = self._has_work = True
+        self._survey_due_s = 0.0  # what it had may be in a copy
 
     async def _serve(self, path: _Path) -> None:
         """Reads a piece of the first file of a path that has something to read."""
@@ -499,6 +508,7 @@ class FollowedFiles:
         name = source.identity.name
         path.known.pop(source.identity, None)
         path.known[source.identity] = position
+        path.overwritten.discard(source.identity)
         self._names.setdefault(path.stream, {})[name] = None
         self._arrivals.renew_time()
         arrived = self._arrivals.stamp(source, _FIELDS, lines)
@@ -506,6 +516,9 @@ class FollowedFiles:
         self._under_way[source] = len(arrived.body)
         entry = Entry(arrived.body, arrived.records, arrived.timestamp, position, source, name)
         self._arrivals.add(path.stream, entry, is_awaited=position < source.size)
+        if source.outgrown is not None:
+            self._forget(path, [source.outgrown])
+            source.outgrown = None
 
     def _is_durable(self, source: Source) -> None:
         self._under_way.pop(source, None)
@@ -528,7 +541,8 @@ class FollowedFiles:
         """Whether the stream can remember the file; forgets another one if need be."""
         names = self._names.setdefault(path.stream, {})
         assert source.identity is not None
-        if source.identity.name in names or len(names) < FILES_PER_STREAM_MAX:
+        its = {each.name for each in (source.identity, source.outgrown) if each is not None}
+        if not its.isdisjoint(names) or len(names) < FILES_PER_STREAM_MAX:
             return True
         spare = self._spare_name(path.stream)
         if spare is not None:

@@ -3,7 +3,7 @@
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from logengine.resume.rotation import COMPRESSIONS, rotated_from, rotated_names
@@ -60,7 +60,8 @@ def survey(
     wanted: dict[str, int] = {}
     directories: dict[str, tuple[int, int]] = {}
     for number, pattern in enumerate(patterns):
-        _note_directory(os.path.dirname(pattern), directories)
+        for directory in _where_names_may_appear(pattern):
+            _note_directory(directory, directories)
         for path in sorted(glob.glob(pattern, recursive=True)):
             wanted.setdefault(path, number)
             directory = os.path.dirname(path)
@@ -78,6 +79,18 @@ def survey(
         if directory in directories:
             families += _families(directory, names, is_stored)
     return Survey(families, directories, changed)
+
+
+def _where_names_may_appear(pattern: str) -> Iterator[str]:
+    """Yields the directories in which a name may come that makes a path match.
+
+    Of `/var/log/*/app.log` these are `/var/log` and the directories in it.
+    """
+    before = os.path.dirname(pattern)
+    while glob.has_magic(before):
+        yield from (each.rstrip("/") for each in glob.glob(f"{before}/", recursive=True))
+        before = os.path.dirname(before)
+    yield before
 
 
 def _note_directory(path: str, directories: dict[str, tuple[int, int]]) -> None:

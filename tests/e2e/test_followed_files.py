@@ -326,3 +326,40 @@ def test_a_replaced_data_directory_gets_all_lines(follow: Callable[..., Followed
     files.daemon.data.mkdir()
     files.append(b"two\n")
     files.has("one", "two")
+
+
+def test_a_program_that_begins_its_file_again_with_the_same_words_loses_nothing(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.append(b"begin\n")
+    files.daemon.start()
+    files.has("begin")
+    files.append(b"one\n")
+    files.has("begin", "one")
+    files.log.write_bytes(b"begin\ntwo\n")  # as long as before
+    files.has("begin", "one", "begin", "two")
+    files.log.write_bytes(b"begin\nthree\nfour\n")
+    files.has("begin", "one", "begin", "two", "begin", "three", "four")
+    files.daemon.kill()
+    files.log.write_bytes(b"begin\nfive\nsix\nseven\n")
+    files.daemon.start()
+    files.has(
+        *("begin", "one", "begin", "two", "begin", "three", "four"),
+        *("begin", "five", "six", "seven"),
+    )
+
+
+def test_a_file_that_was_copied_and_is_longer_again_at_the_next_look_is_read_from_both(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow("format = 'lines'")
+    head = b"the same long beginning\n" * 100
+    files.append(head + b"one\n")
+    files.daemon.start()
+    eventually(lambda: files.messages()[-1:] == ["one"], "the first lines")
+    files.append(b"two\n")
+    (files.logs / "app.log.1").write_bytes(files.log.read_bytes() + b"three\n")
+    files.log.write_bytes(head + b"four\n" * 100)
+    texts = [*["the same long beginning"] * 100, "one", "two", "three"]
+    files.has(*texts, *["the same long beginning"] * 100, *["four"] * 100)
