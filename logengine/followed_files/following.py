@@ -25,7 +25,7 @@ from logengine.followed_files.settings import FileConfig, plain_path, stream_of
 from logengine.followed_files.source import Source
 from logengine.followed_files.survey import Family, Survey, changed_ns, survey
 from logengine.followed_files.text import TextRules
-from logengine.format.record import Peer, peer_fields
+from logengine.format.record import Peer, peer_fields, readable_text
 from logengine.intake.context import IntakeContext
 from logengine.protocols.status import FileStatus
 from logengine.store.committer import Committer
@@ -46,7 +46,6 @@ _SURVEY_EVERY_S = 5.0
 _PAUSE_MIN_S = 0.05
 _PAUSE_PER_LOOK = 20
 _UNDER_WAY_BYTES_MAX = 8 * 1024 * 1024
-_FIELDS = peer_fields(Peer(uid=os.geteuid(), gid=os.getegid()))
 
 
 @dataclass(eq=False)
@@ -57,6 +56,7 @@ class _Path:
     pattern: int
     stream: str
     known: dict[Identity, int]
+    fields: bytes  # of the envelope
     family: Family | None = None
     needs_plan: bool = True
     skips_what_is_there: bool = False
@@ -245,7 +245,10 @@ class FollowedFiles:
     def _begin(self, family: Family) -> _Path:
         rule = self._rules[family.pattern]
         known = self._stored.setdefault(path_hash(family.path), {})
-        path = _Path(family.path, family.pattern, rule.stream or stream_of(family.path), known)
+        stream = rule.stream or stream_of(family.path)
+        name = readable_text(os.fsencode(family.path))
+        fields = peer_fields(Peer(uid=os.geteuid(), gid=os.getegid(), file=name))
+        path = _Path(family.path, family.pattern, stream, known, fields)
         self._paths[family.path] = path
         return path
 
@@ -511,7 +514,7 @@ class FollowedFiles:
         path.overwritten.discard(source.identity)
         self._names.setdefault(path.stream, {})[name] = None
         self._arrivals.renew_time()
-        arrived = self._arrivals.stamp(source, _FIELDS, lines)
+        arrived = self._arrivals.stamp(source, path.fields, lines)
         source.is_waiting = True
         self._under_way[source] = len(arrived.body)
         entry = Entry(arrived.body, arrived.records, arrived.timestamp, position, source, name)

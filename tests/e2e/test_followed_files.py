@@ -76,6 +76,7 @@ def test_lines_are_stored_in_a_stream_with_the_name_of_their_file(
     assert files.daemon.values("app")[2]["level"] == "info"
     (record, *_) = files.daemon.records("app")
     assert record["_uid"] == os.geteuid()
+    assert record["_file"] == str(files.log)
     assert "_pid" not in record
     assert files.positions() == [files.log.stat().st_size]
 
