@@ -74,7 +74,9 @@ def plan_reading(
     return [
         matches.get(found) or Step(found, None, 0)
         for found in files[oldest:]
-        if found in matches or not _is_copy(found, files[files.index(found) + 1 :])
+        if found in matches
+        or found is current
+        or not _is_copy(found, files[files.index(found) + 1 :])
     ]
 
 

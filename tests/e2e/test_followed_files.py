@@ -351,6 +351,19 @@ def test_a_program_that_begins_its_file_again_with_the_same_words_loses_nothing(
     )
 
 
+def test_a_file_that_is_empty_for_a_while_is_read_when_it_has_lines(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.append(b"one\n")
+    files.daemon.start()
+    files.has("one")
+    os.truncate(files.log, 0)
+    eventually(lambda: [each["size"] for each in files.status()] == [0], "the empty file")
+    files.append(b"one\ntwo\n")
+    files.has("one", "one", "two")
+
+
 def test_a_file_that_was_copied_and_is_longer_again_at_the_next_look_is_read_from_both(
     follow: Callable[..., Followed],
 ) -> None:
