@@ -1,7 +1,7 @@
 """Follows the files of all patterns: finds them, reads them in turn, has what it reads stored.
 
-One task reads one file at a time, a piece of it, in a thread. It reads on in a file only when the
-piece before is durable, and only when there is room, as for the senders of sockets: a file waits
+One task reads one file at a time, a piece of it, in a thread. It is at most a few pieces ahead of
+what is durable, and reads only when there is room, as for the senders of sockets: a file waits
 without any harm. If the daemon is killed, the next one asks the segments how far each file is
 stored, and nothing that was read but not stored counts.
 """
@@ -46,6 +46,8 @@ _SURVEY_EVERY_S = 5.0
 _PAUSE_MIN_S = 0.05
 _PAUSE_PER_LOOK = 20
 _UNDER_WAY_BYTES_MAX = 8 * 1024 * 1024
+# So many pieces of a file may be on their way: one is converted while others are committed.
+_PIECES_MAX = 4
 
 
 @dataclass(eq=False)
@@ -468,10 +470,12 @@ class FollowedFiles:
         """Reads a piece of the first file of a path that has something to read."""
         now_s = self._loop.time()
         for source in path.sources:
-            if source.is_waiting or source.waits_for_room:
+            if source.waits_for_room or source.pieces_under_way >= _PIECES_MAX:
                 return
             if source.has_work(now_s):
                 await self._read(path, source, now_s)
+                return
+            if source.pieces_under_way:
                 return
 
     async def _read(self, path: _Path, source: Source, now_s: float) -> None:
@@ -502,6 +506,9 @@ class FollowedFiles:
             return
         if reading.lines:
             self._add(path, source, reading.lines, reading.position)
+            if source.pieces_under_way < _PIECES_MAX and source.has_work(now_s):
+                self._active[path] = None
+                self._has_work = True
         elif reading.position > position or source.may_close(now_s):
             self._look_again(source)
 
@@ -515,8 +522,8 @@ class FollowedFiles:
         self._names.setdefault(path.stream, {})[name] = None
         self._arrivals.renew_time()
         arrived = self._arrivals.stamp(source, path.fields, lines)
-        source.is_waiting = True
-        self._under_way[source] = len(arrived.body)
+        source.wait_for(position, len(arrived.body))
+        self._under_way[source] = source.under_way_bytes
         entry = Entry(arrived.body, arrived.records, arrived.timestamp, position, source, name)
         self._arrivals.add(path.stream, entry, is_awaited=position < source.size)
         if source.outgrown is not None:
@@ -525,6 +532,8 @@ class FollowedFiles:
 
     def _is_durable(self, source: Source) -> None:
         self._under_way.pop(source, None)
+        if source.pieces_under_way:
+            self._under_way[source] = source.under_way_bytes
         self._look_again(source)
 
     def _look_again(self, source: Source) -> None:

@@ -1,6 +1,7 @@
 """An open file that is followed: what is read of it, and how far it is stored."""
 
 import os
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
@@ -66,7 +67,7 @@ class Source:
         self._rules = rules
         self._on_durable = on_durable
         self._on_room = on_room
-        self.is_waiting = False  # for an entry to become durable
+        self._under_way: deque[tuple[int, int]] = deque()  # positions and bytes, not durable yet
         self.waits_for_room = False
         self.problem = ""
         self._seen = (-1, -1)
@@ -80,9 +81,24 @@ class Source:
         self.is_gone = False  # it has no name any more
 
     def durable(self, number: int) -> None:
-        """What was read is stored."""
-        self.is_waiting = False
+        """What was read up to byte `number` is stored."""
+        while self._under_way and self._under_way[0][0] <= number:
+            self._under_way.popleft()
         self._on_durable(self)
+
+    def wait_for(self, position: int, size_bytes: int) -> None:
+        """Notes that what was read up to `position` is being stored, in `size_bytes`."""
+        self._under_way.append((position, size_bytes))
+
+    @property
+    def pieces_under_way(self) -> int:
+        """How many pieces were read and are not stored yet."""
+        return len(self._under_way)
+
+    @property
+    def under_way_bytes(self) -> int:
+        """How many bytes of records are not stored yet."""
+        return sum(size_bytes for _, size_bytes in self._under_way)
 
     def resume(self) -> None:
         """There is room to read more."""
@@ -138,7 +154,7 @@ class Source:
 
     def may_close(self, now_s: float) -> bool:
         """Whether it was rotated, is stored, and nothing more is expected."""
-        if self.is_current or self.is_waiting:
+        if self.is_current or self._under_way:
             return False
         if self._is_complete:
             return self._has_ended or (
