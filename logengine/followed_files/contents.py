@@ -115,7 +115,8 @@ class Content:
         place = position
         with contextlib.suppress(OSError):
             place = os.lseek(self._descriptor, position, os.SEEK_DATA)
-        while place - position < _NULS_BYTES_MAX:
+        start = place  # a hole may have any size
+        while place - start < _NULS_BYTES_MAX:
             data = self.read(place, _NULS_READ_BYTES)
             if data.strip(b"\0"):
                 return place + len(data) - len(data.lstrip(b"\0"))

@@ -73,7 +73,7 @@ class Source:
         self._seen = (-1, -1)
         self._changed_s = 0.0
         self._has_ended = False  # all of a compressed file was read
-        self._read_in_vain: tuple[int, int, Ending] | None = None
+        self._read_in_vain: tuple[int, tuple[int, int], Ending] | None = None
         self._is_cut: bool | None = None  # whether the position is within a line
         self._tail = b""  # the bytes before the position, as they were read
         self.size = 0
@@ -149,7 +149,8 @@ class Source:
         """Whether there may be a record to read."""
         if self.content.is_compressed:
             return not self._has_ended
-        state = (self.position, self.size, self._ending(now_s))
+        # In room that a program has made for its lines, they do not change the size.
+        state = (self.position, self._seen, self._ending(now_s))
         return self.position < self.size and state != self._read_in_vain
 
     def may_close(self, now_s: float) -> bool:
@@ -178,6 +179,10 @@ class Source:
                 if after > self.position:
                     self.position, self._is_cut, self._tail = after, False, b""
                     continue
+            is_open = not is_all and ending is not Ending.NOTHING
+            if is_open and self._ends_in_room(data):
+                data, is_all = data.rstrip(b"\0"), True
+                ending = Ending.MORE
             found = convert(
                 data, self._rules, now, ending if is_all else Ending.MORE, is_cut=self._begins_cut()
             )
@@ -195,9 +200,17 @@ class Source:
         if found.size:
             self._is_cut = data[found.size - 1 : found.size] != b"\n"
         elif is_all:
-            self._read_in_vain = (self.position, self.size, ending)
+            self._read_in_vain = (self.position, self._seen, ending)
         self._has_ended = is_all and self._is_complete
         return Reading(found.lines, self.position)
+
+    def _ends_in_room(self, data: bytes) -> bool:
+        """Whether the last line is cut off by NULs up to the end of the file: room for its rest."""
+        text_bytes = len(data.rstrip(b"\0"))
+        if text_bytes in (0, len(data)) or data[text_bytes - 1 : text_bytes] == b"\n":
+            return False
+        place = self.position + text_bytes
+        return self.content.end_of_nuls(place) == place
 
     def go_back(self, position: int) -> None:
         """Reads from `position` on again, and forgets which file it is."""

@@ -126,6 +126,32 @@ def test_what_a_program_writes_after_a_hole_is_stored(follow: Callable[..., Foll
         assert len(files.messages()) == 5001
 
 
+def test_lines_in_room_that_a_program_has_made_are_stored_when_they_are_complete(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow("max_line = '1KiB'")
+    with files.log.open("wb", buffering=0) as file:
+        file.truncate(1024 * 1024)
+        files.daemon.start()
+        file.write(b"one\ntw")
+        files.has("one")
+        file.write(b"o\n")
+        files.has("one", "two")
+        files.daemon.kill()
+        files.daemon.start()
+        file.write(b"three\n")
+        files.has("one", "two", "three")
+
+
+def test_what_comes_after_a_hole_of_any_size_is_stored(follow: Callable[..., Followed]) -> None:
+    files = follow()
+    files.daemon.start()
+    with files.log.open("wb") as file:
+        file.seek(3 * 1024**3)
+        file.write(b"one\n")
+    files.has("one")
+
+
 def test_long_and_binary_lines_are_stored_whole(follow: Callable[..., Followed]) -> None:
     files = follow("max_line = '4KiB'\nformat = 'lines'")
     files.daemon.start()
