@@ -1,6 +1,7 @@
 """Finds the files of patterns on disk, and which of them are older generations of others."""
 
 import contextlib
+import fnmatch
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ def survey(
             directory = os.path.dirname(path)
             if directory not in directories:
                 _note_directory(directory, directories)
+        for path in _only_rotated(pattern, is_stored):
+            wanted.setdefault(path, number)
     for path, _ in followed:
         _note_directory(os.path.dirname(path), directories)
     changed = changed_ns(directories)  # before they are listed, so that no change is missed
@@ -91,6 +94,24 @@ def _where_names_may_appear(pattern: str) -> Iterator[str]:
         yield from (each.rstrip("/") for each in glob.glob(f"{before}/", recursive=True))
         before = os.path.dirname(before)
     yield before
+
+
+def _only_rotated(pattern: str, is_stored: Callable[[str], bool]) -> Iterator[str]:
+    """Yields paths of which something is stored, and only older generations are there.
+
+    A program may write to a renamed file for long, until it makes a new one.
+    """
+    before, wanted = os.path.split(pattern)
+    places = glob.glob(f"{before}/", recursive=True) if glob.has_magic(before) else [before]
+    for place in places:
+        try:
+            names = set(os.listdir(place))
+        except OSError:
+            continue
+        for base in {base for name in names for base in rotated_from(name)} - names:
+            path = os.path.join(place.rstrip("/"), base)
+            if fnmatch.fnmatchcase(base, wanted) and is_stored(path):
+                yield path
 
 
 def _note_directory(path: str, directories: dict[str, tuple[int, int]]) -> None:

@@ -377,6 +377,26 @@ def test_a_program_that_begins_its_file_again_with_the_same_words_loses_nothing(
     )
 
 
+def test_a_renamed_file_is_read_on_before_there_is_a_new_one(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.append(b"one\n")
+    files.daemon.start()
+    files.has("one")
+    files.daemon.kill()
+    rotated = files.log.rename(files.logs / "app.log.1")
+    with rotated.open("ab") as file:
+        file.write(b"two\n")
+    files.daemon.start()
+    files.has("one", "two")
+    with rotated.open("ab") as file:
+        file.write(b"three\n")
+    files.has("one", "two", "three")
+    files.append(b"four\n")
+    files.has("one", "two", "three", "four")
+
+
 def test_a_file_that_is_empty_for_a_while_is_read_when_it_has_lines(
     follow: Callable[..., Followed],
 ) -> None:
