@@ -169,7 +169,7 @@ class Daemon:
         ]
 
 
-ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit")
+ENVELOPE = ("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit", "_file")
 
 
 class Producer:

@@ -14,7 +14,7 @@ that. Bytes in, bytes out, no files and no clock.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ import msgspec
 
 from logengine.exchange.line_fields import fields_of_line
 from logengine.format.json_object import object_fields
-from logengine.format.record import BLANK, split_lines
+from logengine.format.record import BLANK, readable_text, split_lines
 from logengine.format.severity import severity_of
 from logengine.format.text_time import leading_time
 from logengine.format.timestamp import format_moment
@@ -45,6 +45,8 @@ _TIME_KEYS = {
     "__REALTIME_TIMESTAMP": 1_000_000,
 }
 _PRIORITY_KEY = "PRIORITY"
+_encoder = msgspec.json.Encoder()
+_Record = dict[str, Any] | msgspec.Raw
 _JOURNAL_TIME_KEYS = ("_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP")
 
 
@@ -75,15 +77,15 @@ def begins_journal(start: bytes) -> bool:
 
 def line_converter(form: str, now: datetime) -> "LineConverter":
     """Returns the converter for lines of text, or of NDJSON and text; `now` as in `converter`."""
-    convert = _LINES.get(form, recognized_line)
-    return LineConverter(lambda line: convert(line, now))
+    return LineConverter(form, now)
 
 
 class LineConverter:
-    """Converts line by line. Blank lines are dropped."""
+    """Converts lines of a form of `convert_lines`. Blank lines are dropped."""
 
-    def __init__(self, convert: Callable[[bytes], bytes]) -> None:
-        self._convert = convert
+    def __init__(self, form: str, now: datetime) -> None:
+        self._form = form
+        self._now = now
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> bytes:
@@ -103,7 +105,7 @@ class LineConverter:
         return self._converted(chunk)
 
     def _converted(self, chunk: bytes) -> bytes:
-        return b"".join(self._convert(line) + b"\n" for line in split_lines(chunk))
+        return convert_lines(self._form, split_lines(chunk), self._now)
 
 
 class JournalConverter:
@@ -121,53 +123,65 @@ class JournalConverter:
         return _joined(self._parser.end())
 
 
-def text_line(line: bytes, now: datetime) -> bytes:
+def convert_lines(form: str, lines: Iterable[bytes], now: datetime) -> bytes:
+    """Returns the records of lines that are not blank, as lines of JSON, one of each.
+
+    `form` is `text`, `ndjson` or `auto`; `now` as in `converter`. O(bytes).
+    """
+    record_of = _RECORDS[form]
+    return _encoder.encode_lines([record_of(line, now) for line in lines])
+
+
+def _text_record(line: bytes, now: datetime) -> _Record:
     r"""Returns the record of a line of text. Each byte that is not UTF-8 becomes like `\xff`."""
-    line, nul_bytes = _stripped(line)
-    text = line.rstrip(b"\r").decode("utf-8", "backslashreplace")
-    record = {"message": text}
+    rest, nul_bytes = _stripped(line)
+    return _with_nul_bytes(_message_record(readable_text(rest.rstrip(b"\r")), now), nul_bytes)
+
+
+def _message_record(text: str, now: datetime) -> _Record:
     time = leading_time(text, now)
-    return _with_nul_bytes(
-        msgspec.json.encode(record if time is None else {"time": time} | record), nul_bytes
-    )
+    return {"message": text} if time is None else {"time": time, "message": text}
 
 
-def ndjson_line(line: bytes, now: datetime) -> bytes:
+def _ndjson_record(line: bytes, now: datetime) -> _Record:
     """Returns the line, with `time` in front if a field is a time; as text if not an object."""
     rest, nul_bytes = _stripped(line)
     stripped = rest.strip(BLANK)
     fields = object_fields(stripped)
     if fields is None:
-        return text_line(line, now)
+        return _text_record(line, now)
     if "level" not in fields and (level := _level_of(fields)) is not None:
         stripped = b'{"level":"%s",%s' % (level.encode(), stripped[1:])
     time = None if "time" in fields else _time_of(fields, now)
     if time is not None:
         stripped = b'{"time":"%s",%s' % (time.encode(), stripped[1:])
-    return _with_nul_bytes(stripped, nul_bytes)
+    return _with_nul_bytes(msgspec.Raw(stripped), nul_bytes)
 
 
-def recognized_line(line: bytes, now: datetime) -> bytes:
-    """Like `ndjson_line`, but the fields of lines in a form of `line_fields` are recognized."""
+def _recognized_record(line: bytes, now: datetime) -> _Record:
+    """Like `_ndjson_record`, but the fields of lines in a form of `line_fields` are recognized."""
     rest, nul_bytes = _stripped(line)
-    if not rest.lstrip(BLANK).startswith(b"{"):
-        text = rest.rstrip(b"\r").decode("utf-8", "backslashreplace")
-        if (fields := fields_of_line(text, now)) is not None:
-            if "time" not in fields:
-                time = leading_time(text, now)
-                if time is None:
-                    time = _time_of({key: _raw(fields[key]) for key in fields}, now)
-                if time is not None:
-                    fields = {"time": time} | fields
-            return _with_nul_bytes(msgspec.json.encode(fields), nul_bytes)
-    return ndjson_line(line, now)
+    if rest.lstrip(BLANK).startswith(b"{"):
+        return _ndjson_record(line, now)
+    text = readable_text(rest.rstrip(b"\r"))
+    fields = fields_of_line(text, now)
+    if fields is None:
+        return _with_nul_bytes(_message_record(text, now), nul_bytes)
+    if "time" not in fields:
+        time = leading_time(text, now)
+        if time is None:
+            said = {key: _raw(fields[key]) for key in _TIME_KEYS if key in fields}
+            time = _time_of(said, now)
+        if time is not None:
+            fields = {"time": time} | fields
+    return _with_nul_bytes(fields, nul_bytes)
 
 
 def _raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-_LINES = {"text": text_line, "ndjson": ndjson_line}
+_RECORDS = {"text": _text_record, "ndjson": _ndjson_record, "auto": _recognized_record}
 
 
 def _stripped(line: bytes) -> tuple[bytes, int]:
@@ -181,11 +195,12 @@ def _stripped(line: bytes) -> tuple[bytes, int]:
     return rest.removeprefix(_BYTE_ORDER_MARK), len(line) - len(rest)
 
 
-def _with_nul_bytes(record: bytes, count: int) -> bytes:
+def _with_nul_bytes(record: _Record, count: int) -> _Record:
     if not count:
         return record
-    inside = record[1:].lstrip()
-    return b'{"_nul_bytes":%d%s%s' % (count, b"" if inside == b"}" else b",", inside)
+    inside = msgspec.json.encode(record)[1:].lstrip()
+    comma = b"" if inside == b"}" else b","
+    return msgspec.Raw(b'{"_nul_bytes":%d%s%s' % (count, comma, inside))
 
 
 def journal_entry(entry: JournalEntry) -> bytes:

@@ -14,24 +14,29 @@ from datetime import datetime
 from typing import Any
 
 from logengine.format.text_time import leading_time
-from logengine.protocols.syslog_message import parse_message
+from logengine.protocols.syslog_message import parse_message, parse_relayed
 
+_QUOTED = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _ACCESS = re.compile(
-    r'(?P<client>\S{1,255}) \S+ (?P<user>\S{1,255}) \[[^\]]{20,40}\] "(?P<request>(?:[^"\\]|\\.)*)"'
+    r"(?P<client>\S{1,255}) \S+ (?P<user>\S{1,255}) \[[^\]]{20,40}\]"
+    rf' "(?P<request>{_QUOTED})"'
     r" (?P<status>\d{3}) (?P<bytes>\d{1,18}|-)"
-    r'(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?(?: .*)?',
+    rf'(?: "(?P<referer>{_QUOTED})" "(?P<agent>{_QUOTED})")?(?: .*)?',
     re.ASCII,
 )
 _REQUEST = re.compile(r"(?P<method>[A-Z]{1,20}) (?P<path>\S+)(?: (?P<protocol>[A-Z]+/[\d.]+))?")
 _PAIR = re.compile(
-    r'(?P<key>[A-Za-z_][\w.@/-]{0,127})=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s"=]*))(?:\s+|\Z)',
+    r'(?P<key>[A-Za-z_][\w.@/-]{0,127})=(?:"(?P<quoted>'
+    rf'{_QUOTED})"|(?P<bare>[^\s"=]*))(?:\s+|\Z)',
     re.ASCII,
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 # What is printed again as it was read, so that nothing is lost by storing a number.
+_NUMBER_STARTS = "-0123456789"
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{0,14}[1-9])?", re.ASCII)
 _PAIRS_MIN = 2
+_ABSENT = (None, "-")
 Fields = dict[str, Any]
 
 
@@ -44,26 +49,40 @@ def fields_of_line(line: str, now: datetime) -> Fields | None:
 
 
 def _of_syslog(line: str, now: datetime) -> Fields | None:
-    found = parse_message(line, lambda text: leading_time(text, now))
     # Without these, it is rather a line that begins with a time.
-    if found.time is None or found.app is None or (found.host, found.priority) == (None, None):
-        return None
+    if not line.startswith("<"):
+        found = parse_relayed(line, lambda text: leading_time(text, now))
+        if found is None:
+            return None
+    else:
+        found = parse_message(line, lambda text: leading_time(text, now))
+        if found.time is None or found.app is None or (found.host, found.priority) == (None, None):
+            return None
     return {"time": found.time} | found.header_fields() | {"message": found.message}
 
 
 def _of_access_log(line: str) -> Fields | None:
-    found = _ACCESS.fullmatch(line)
+    # Most lines are of other forms, and have no such thing.
+    found = _ACCESS.fullmatch(line) if '] "' in line else None
     if found is None:
         return None
     fields: Fields = {"message": line}
-    for key in ("client", "user", "referer", "agent"):
-        if found[key] not in (None, "-"):
-            fields[key] = found[key]
-    if request := _REQUEST.fullmatch(found["request"]):
-        fields |= {key: value for key, value in request.groupdict().items() if value is not None}
-    fields["status"] = int(found["status"])
-    if found["bytes"] != "-":
-        fields["bytes"] = int(found["bytes"])
+    client, user, request, status, size_bytes, referer, agent = found.groups()
+    if client != "-":
+        fields["client"] = client
+    if user != "-":
+        fields["user"] = user
+    if referer not in _ABSENT:
+        fields["referer"] = referer
+    if agent not in _ABSENT:
+        fields["agent"] = agent
+    if parts := _REQUEST.fullmatch(request):
+        fields["method"], fields["path"], protocol = parts.groups()
+        if protocol is not None:
+            fields["protocol"] = protocol
+    fields["status"] = int(status)
+    if size_bytes != "-":
+        fields["bytes"] = int(size_bytes)
     return fields
 
 
@@ -73,10 +92,12 @@ def _of_logfmt(line: str) -> Fields | None:
     place = 0
     while place < len(text):
         found = _PAIR.match(text, place)
-        if found is None or found["key"] in fields:
+        if found is None:
             return None
-        quoted = found["quoted"]
-        fields[found["key"]] = plain_value(found["bare"]) if quoted is None else _unescaped(quoted)
+        key, quoted, bare = found.groups()
+        if key in fields:
+            return None
+        fields[key] = plain_value(bare) if quoted is None else _unescaped(quoted)
         place = found.end()
     if len(fields) < _PAIRS_MIN:
         return None
@@ -92,11 +113,13 @@ def plain_value(bare: str) -> str | int | float | bool:
     """
     if bare in ("true", "false"):
         return bare == "true"
-    if _NUMBER.fullmatch(bare) is None:
+    if bare[:1] not in _NUMBER_STARTS or _NUMBER.fullmatch(bare) is None:
         return bare
     number = float(bare) if "." in bare else int(bare)
     return number if str(number) == bare else bare
 
 
 def _unescaped(quoted: str) -> str:
+    if "\\" not in quoted:
+        return quoted
     return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), quoted)

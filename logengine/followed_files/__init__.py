@@ -9,6 +9,7 @@ asks the segments.
     identity        what a file is recognized by, and its name as a producer
     text            bytes to records: lines, groups of lines, the parts of CRI and Docker
     generations     which files of a path to read, and in what order
+    birth           when a file was made
     contents        the files on disk
     changes         wakes whoever waits for a change of a directory
     source          an open file, and how far it is read

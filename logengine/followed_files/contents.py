@@ -16,6 +16,7 @@ from typing import IO
 
 from logengine.disk.regular_file import kind_of
 from logengine.errors import UnexpectedFile
+from logengine.followed_files.birth import made_ns
 from logengine.followed_files.generations import Found
 from logengine.followed_files.identity import HEAD_BYTES_MAX, Inode
 from logengine.resume.log_file import opened, skip_to
@@ -58,7 +59,14 @@ class Content:
             status = self.status()
             size = None if self.is_compressed else max(status.st_size, len(head))
             inode = Inode(status.st_ino, _generation_of(self._descriptor))
-            self.found = Found(os.path.basename(path), inode, head, size)
+            self.found = Found(
+                os.path.basename(path),
+                inode,
+                head,
+                size,
+                status.st_mtime_ns,
+                made_ns(self._descriptor),
+            )
             self._stack.push(stack.pop_all())
 
     @property
@@ -107,7 +115,8 @@ class Content:
         place = position
         with contextlib.suppress(OSError):
             place = os.lseek(self._descriptor, position, os.SEEK_DATA)
-        while place - position < _NULS_BYTES_MAX:
+        start = place  # a hole may have any size
+        while place - start < _NULS_BYTES_MAX:
             data = self.read(place, _NULS_READ_BYTES)
             if data.strip(b"\0"):
                 return place + len(data) - len(data.lstrip(b"\0"))

@@ -1,7 +1,7 @@
 """Follows the files of all patterns: finds them, reads them in turn, has what it reads stored.
 
-One task reads one file at a time, a piece of it, in a thread. It reads on in a file only when the
-piece before is durable, and only when there is room, as for the senders of sockets: a file waits
+One task reads one file at a time, a piece of it, in a thread. It is at most a few pieces ahead of
+what is durable, and reads only when there is room, as for the senders of sockets: a file waits
 without any harm. If the daemon is killed, the next one asks the segments how far each file is
 stored, and nothing that was read but not stored counts.
 """
@@ -21,11 +21,11 @@ from logengine.followed_files.changes import Changes
 from logengine.followed_files.contents import Content
 from logengine.followed_files.generations import Found, Step, plan_reading
 from logengine.followed_files.identity import Identity, Inode, parse_name, path_hash
-from logengine.followed_files.settings import FileConfig, stream_of
+from logengine.followed_files.settings import FileConfig, plain_path, stream_of
 from logengine.followed_files.source import Source
 from logengine.followed_files.survey import Family, Survey, changed_ns, survey
 from logengine.followed_files.text import TextRules
-from logengine.format.record import Peer, peer_fields
+from logengine.format.record import Peer, peer_fields, readable_text
 from logengine.intake.context import IntakeContext
 from logengine.protocols.status import FileStatus
 from logengine.store.committer import Committer
@@ -46,7 +46,8 @@ _SURVEY_EVERY_S = 5.0
 _PAUSE_MIN_S = 0.05
 _PAUSE_PER_LOOK = 20
 _UNDER_WAY_BYTES_MAX = 8 * 1024 * 1024
-_FIELDS = peer_fields(Peer(uid=os.geteuid(), gid=os.getegid()))
+# So many pieces of a file may be on their way: one is converted while others are committed.
+_PIECES_MAX = 4
 
 
 @dataclass(eq=False)
@@ -57,11 +58,13 @@ class _Path:
     pattern: int
     stream: str
     known: dict[Identity, int]
+    fields: bytes  # of the envelope
     family: Family | None = None
     needs_plan: bool = True
     skips_what_is_there: bool = False
     sources: list[Source] = field(default_factory=list)
     finished: set[Identity] = field(default_factory=set)  # of which nothing more is expected
+    overwritten: set[Identity] = field(default_factory=set)  # what their files had is gone
     problem: str = ""
     is_gone: bool = False  # the file that was closed last had no name any more
 
@@ -215,7 +218,7 @@ class FollowedFiles:
     async def _survey(self) -> None:
         followed = [(each.path, each.pattern) for each in self._paths.values()]
         found: Survey = await self._in_thread(
-            survey, [rule.path for rule in self._rules], followed, self._is_stored
+            survey, [plain_path(rule.path) for rule in self._rules], followed, self._is_stored
         )
         self._survey_due_s = self._loop.time() + _SURVEY_EVERY_S
         self._changes.watch(found.directories)
@@ -244,7 +247,10 @@ class FollowedFiles:
     def _begin(self, family: Family) -> _Path:
         rule = self._rules[family.pattern]
         known = self._stored.setdefault(path_hash(family.path), {})
-        path = _Path(family.path, family.pattern, stream_of(family.path, rule.stream), known)
+        stream = stream_of(family.path, rule.stream)
+        name = readable_text(os.fsencode(family.path))
+        fields = peer_fields(Peer(uid=os.geteuid(), gid=os.getegid(), file=name))
+        path = _Path(family.path, family.pattern, stream, known, fields)
         self._paths[family.path] = path
         return path
 
@@ -276,7 +282,9 @@ class FollowedFiles:
         path.needs_plan = False
         current = next((each for each in contents if each.path == path.path), None)
         rotated = [each.found for each in contents if each is not current]
-        steps = plan_reading(path.known, rotated, current.found if current else None)
+        steps = plan_reading(
+            path.known, rotated, current.found if current else None, path.overwritten
+        )
         older = [*path.sources]
         newer = self._take(path, steps, contents, rotated[:1])
         for source in older:
@@ -289,7 +297,10 @@ class FollowedFiles:
         path.sources = [*(each for each in older if each not in newer), *newer]
         in_use = {each.identity for each in path.sources} | {step.identity for step in steps}
         spare = [each for each in path.known if each not in in_use]
-        self._forget(path, spare[: max(0, len(path.known) - _GENERATIONS_MAX)])
+        old = spare[: max(0, len(path.known) - _GENERATIONS_MAX)]
+        # Another daemon could take one that was overwritten for the file that is there now.
+        gone = [] if problem else [each for each in spare if each in path.overwritten]
+        self._forget(path, [*old, *(each for each in gone if each not in old)])
         self._again.update(path.sources)
 
     def _take(
@@ -449,17 +460,22 @@ class FollowedFiles:
             read_bytes=source.position,
             size_bytes=source.size,
         )
+        if source.identity is not None:
+            path.overwritten.add(source.identity)
         self._close(path, source)
         path.needs_plan = self._has_work = True
+        self._survey_due_s = 0.0  # what it had may be in a copy
 
     async def _serve(self, path: _Path) -> None:
         """Reads a piece of the first file of a path that has something to read."""
         now_s = self._loop.time()
         for source in path.sources:
-            if source.is_waiting or source.waits_for_room:
+            if source.waits_for_room or source.pieces_under_way >= _PIECES_MAX:
                 return
             if source.has_work(now_s):
                 await self._read(path, source, now_s)
+                return
+            if source.pieces_under_way:
                 return
 
     async def _read(self, path: _Path, source: Source, now_s: float) -> None:
@@ -490,6 +506,9 @@ class FollowedFiles:
             return
         if reading.lines:
             self._add(path, source, reading.lines, reading.position)
+            if source.pieces_under_way < _PIECES_MAX and source.has_work(now_s):
+                self._active[path] = None
+                self._has_work = True
         elif reading.position > position or source.may_close(now_s):
             self._look_again(source)
 
@@ -499,16 +518,22 @@ class FollowedFiles:
         name = source.identity.name
         path.known.pop(source.identity, None)
         path.known[source.identity] = position
+        path.overwritten.discard(source.identity)
         self._names.setdefault(path.stream, {})[name] = None
         self._arrivals.renew_time()
-        arrived = self._arrivals.stamp(source, _FIELDS, lines)
-        source.is_waiting = True
-        self._under_way[source] = len(arrived.body)
+        arrived = self._arrivals.stamp(source, path.fields, lines)
+        source.wait_for(position, len(arrived.body))
+        self._under_way[source] = source.under_way_bytes
         entry = Entry(arrived.body, arrived.records, arrived.timestamp, position, source, name)
         self._arrivals.add(path.stream, entry, is_awaited=position < source.size)
+        if source.outgrown is not None:
+            self._forget(path, [source.outgrown])
+            source.outgrown = None
 
     def _is_durable(self, source: Source) -> None:
         self._under_way.pop(source, None)
+        if source.pieces_under_way:
+            self._under_way[source] = source.under_way_bytes
         self._look_again(source)
 
     def _look_again(self, source: Source) -> None:
@@ -528,7 +553,8 @@ class FollowedFiles:
         """Whether the stream can remember the file; forgets another one if need be."""
         names = self._names.setdefault(path.stream, {})
         assert source.identity is not None
-        if source.identity.name in names or len(names) < FILES_PER_STREAM_MAX:
+        its = {each.name for each in (source.identity, source.outgrown) if each is not None}
+        if not its.isdisjoint(names) or len(names) < FILES_PER_STREAM_MAX:
             return True
         spare = self._spare_name(path.stream)
         if spare is not None:

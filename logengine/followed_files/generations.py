@@ -6,7 +6,7 @@ first bytes, among the names that a rotation gives. What is newer than a known f
 was missed, and is read from its start. What is older is not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from logengine.followed_files.identity import Identity, Inode
@@ -16,13 +16,16 @@ class Found(NamedTuple):
     """A file next to its path, or at it.
 
     `head` has its first bytes, up to `HEAD_BYTES_MAX`, decompressed. `size` is in bytes, None if
-    it is compressed.
+    it is compressed. `written_ns` is when it was changed last, `made_ns` when it was made, if the
+    file system knows that.
     """
 
     name: str
     inode: Inode
     head: bytes
     size: int | None
+    written_ns: int = 0
+    made_ns: int | None = None
 
 
 class Step(NamedTuple):
@@ -35,26 +38,35 @@ class Step(NamedTuple):
 
 
 def plan_reading(
-    known: Mapping[Identity, int], rotated: Sequence[Found], current: Found | None
+    known: Mapping[Identity, int],
+    rotated: Sequence[Found],
+    current: Found | None,
+    overwritten: Collection[Identity] = (),
 ) -> list[Step]:
     """Returns the files to read, the oldest first; those at whose end the reader is, too.
 
     `known` has how many bytes of each file are stored, the least recently active first. `rotated`
-    are the older generations, the newest first. O(files * known files).
+    are the older generations, the newest first. Of the `overwritten` files, only a copy may be
+    left. O(files * known files).
     """
     files = [*reversed(rotated), *([current] if current else [])]
     matches: dict[Found, Step] = {}
     unmatched = dict(reversed(list(known.items())))
     for found in files:
         for identity, position in list(unmatched.items()):
-            if identity.inode == found.inode and _continues(found, identity, position):
+            if identity.inode != found.inode or identity in overwritten:
+                continue
+            if _continues(found, identity, position):
                 matches[found] = Step(found, identity, position)
-                del unmatched[identity]
+                unmatched = _without(identity, found, unmatched)
                 break
-    for identity, position in unmatched.items():
+    while unmatched:
+        identity, position = next(iter(unmatched.items()))
+        del unmatched[identity]
         for found in rotated:
             if found not in matches and _continues(found, identity, position):
                 matches[found] = Step(found, identity, position, is_copy=True)
+                unmatched = _without(identity, found, unmatched)
                 break
     if not known:
         return [Step(current, None, 0)] if current else []
@@ -62,7 +74,9 @@ def plan_reading(
     return [
         matches.get(found) or Step(found, None, 0)
         for found in files[oldest:]
-        if found in matches or found is current or not _is_copy(found, files)
+        if found in matches
+        or found is current
+        or not _is_copy(found, files[files.index(found) + 1 :])
     ]
 
 
@@ -71,9 +85,30 @@ def _continues(found: Found, identity: Identity, position: int) -> bool:
     return is_long_enough and identity.begins(found.head)
 
 
-def _is_copy(found: Found, files: Sequence[Found]) -> bool:
-    """Whether a rotated file is the beginning of another file, as with logrotate's `copy`.
+def _without(
+    identity: Identity, found: Found, known: Mapping[Identity, int]
+) -> dict[Identity, int]:
+    """Returns the other known files, without what a kill left of `found` when less was read."""
+    return {
+        each: position
+        for each, position in known.items()
+        if each != identity
+        and not (
+            each.inode == identity.inode
+            and each.head_bytes < identity.head_bytes
+            and each.begins(found.head)
+        )
+    }
 
-    The other one may have grown since. An empty file has nothing to read.
+
+def _is_copy(found: Found, newer: Sequence[Found]) -> bool:
+    """Whether a rotated file is the beginning of a `newer` one, as with logrotate's `copy`.
+
+    The newer one may have grown since, but is older than its copy. A file that was complete when
+    the newer one was made only begins with the same words. An empty file has nothing to read.
     """
-    return any(other is not found and other.head.startswith(found.head) for other in files)
+    return not found.head or any(
+        other.head.startswith(found.head)
+        and (other.made_ns is None or found.written_ns >= other.made_ns)
+        for other in newer
+    )

@@ -41,6 +41,11 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     follow_links: bool = False
 
 
+def plain_path(path: str) -> str:
+    """Returns the path without empty and `.` components: a file has the same path in all runs."""
+    return "/" + "/".join(each for each in path.split("/") if each not in ("", "."))
+
+
 def stream_of(path: str, template: str = "") -> str:
     """Returns the stream for the file at `path`: `app` for `/var/log/app.log`.
 

@@ -1,9 +1,10 @@
 """Finds the files of patterns on disk, and which of them are older generations of others."""
 
 import contextlib
+import fnmatch
 import glob
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from logengine.resume.rotation import COMPRESSIONS, rotated_from, rotated_names
@@ -60,12 +61,15 @@ def survey(
     wanted: dict[str, int] = {}
     directories: dict[str, tuple[int, int]] = {}
     for number, pattern in enumerate(patterns):
-        _note_directory(os.path.dirname(pattern), directories)
+        for directory in _where_names_may_appear(pattern):
+            _note_directory(directory, directories)
         for path in sorted(glob.glob(pattern, recursive=True)):
             wanted.setdefault(path, number)
             directory = os.path.dirname(path)
             if directory not in directories:
                 _note_directory(directory, directories)
+        for path in _only_rotated(pattern, is_stored):
+            wanted.setdefault(path, number)
     for path, _ in followed:
         _note_directory(os.path.dirname(path), directories)
     changed = changed_ns(directories)  # before they are listed, so that no change is missed
@@ -78,6 +82,36 @@ def survey(
         if directory in directories:
             families += _families(directory, names, is_stored)
     return Survey(families, directories, changed)
+
+
+def _where_names_may_appear(pattern: str) -> Iterator[str]:
+    """Yields the directories in which a name may come that makes a path match.
+
+    Of `/var/log/*/app.log` these are `/var/log` and the directories in it.
+    """
+    before = os.path.dirname(pattern)
+    while glob.has_magic(before):
+        yield from (each.rstrip("/") for each in glob.glob(f"{before}/", recursive=True))
+        before = os.path.dirname(before)
+    yield before
+
+
+def _only_rotated(pattern: str, is_stored: Callable[[str], bool]) -> Iterator[str]:
+    """Yields paths of which something is stored, and only older generations are there.
+
+    A program may write to a renamed file for long, until it makes a new one.
+    """
+    before, wanted = os.path.split(pattern)
+    places = glob.glob(f"{before}/", recursive=True) if glob.has_magic(before) else [before]
+    for place in places:
+        try:
+            names = set(os.listdir(place))
+        except OSError:
+            continue
+        for base in {base for name in names for base in rotated_from(name)} - names:
+            path = os.path.join(place.rstrip("/"), base)
+            if fnmatch.fnmatchcase(base, wanted) and is_stored(path):
+                yield path
 
 
 def _note_directory(path: str, directories: dict[str, tuple[int, int]]) -> None:

@@ -12,7 +12,7 @@ for the start of a record, further lines belong to the record of the line before
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from logengine.exchange.importing import ndjson_line, recognized_line, text_line
+from logengine.exchange.importing import convert_lines
 from logengine.followed_files.settings import FileFormat
 from logengine.format.json_object import object_fields
 from logengine.format.record import BLANK, between_characters, readable_text
@@ -30,11 +30,7 @@ from logengine.format.text_time import leading_time
 # without O_APPEND. Fewer are what a power cut left, and the record has their number.
 _HOLE_BYTES_MIN = 512
 _CRI = re.compile(rb"(\S+) (stdout|stderr) ([PF])(?::\S*)? ?")
-_CONVERT: dict[FileFormat, Callable[[bytes, datetime], bytes]] = {
-    "auto": recognized_line,
-    "lines": text_line,
-    "json": ndjson_line,
-}
+_IMPORT_FORMS: dict[FileFormat, str] = {"auto": "auto", "lines": "text", "json": "ndjson"}
 
 
 class _DockerLine(msgspec.Struct, gc=False):
@@ -122,14 +118,21 @@ def _separate(
     lines: Sequence[bytes], rules: TextRules, now: datetime, *, is_cut: bool
 ) -> Converted:
     """Returns a record of each line; `is_cut`: the first one is the rest of a line."""
-    convert_line = _CONVERT[rules.format]
     records: list[bytes] = []
+    ordinary: list[bytes] = []
     for number, line in enumerate(lines):
         if len(line) > rules.max_line or (is_cut and not number):
-            records += _pieces(line, rules.max_line)
+            records.append(_converted(ordinary, rules, now))
+            ordinary.clear()
+            records += (piece + b"\n" for piece in _pieces(line, rules.max_line))
         elif line.strip(BLANK):
-            records.append(convert_line(line, now))
-    return Converted(_as_lines(records), sum(map(len, lines)) + len(lines))
+            ordinary.append(line)
+    records.append(_converted(ordinary, rules, now))
+    return Converted(b"".join(records), sum(map(len, lines)) + len(lines))
+
+
+def _converted(lines: Sequence[bytes], rules: TextRules, now: datetime) -> bytes:
+    return convert_lines(_IMPORT_FORMS[rules.format], lines, now)
 
 
 def _joined(
@@ -283,11 +286,11 @@ class _Joiner:
 
     def _record_of_lines(self, text: bytes) -> bytes:
         """Returns the record of one or more lines; what the first one says counts."""
-        convert_line = _CONVERT[self._rules.format]
-        if b"\n" not in text:
-            return convert_line(text, self._now)
-        first, _, rest = text.partition(b"\n")
-        fields = msgspec.json.decode(convert_line(first, self._now), type=dict[str, msgspec.Raw])
+        first, newline, rest = text.partition(b"\n")
+        record = _converted([first], self._rules, self._now)[:-1]
+        if not newline:
+            return record
+        fields = msgspec.json.decode(record, type=dict[str, msgspec.Raw])
         whole = readable_text(text)
         if "message" in fields and object_fields(first.strip(BLANK)) is None:
             message = msgspec.json.decode(fields["message"])

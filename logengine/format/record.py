@@ -27,7 +27,8 @@ from logengine.format.json_object import (
 # Set by the engine, never by a sender. `_erased` replaces the content of an erased record;
 # `_stream`, `_seq` and `_gaps` are added on output only.
 ENVELOPE_NAMES = (
-    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit", "_addr", "_erased"),
+    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit", "_addr", "_file"),
+    "_erased",
     *("_stream", "_seq", "_gaps"),
 )
 
@@ -92,7 +93,10 @@ _ESCAPED_ASCII = b"\\u00"
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """The sending process, as the kernel reports it; None for what the kernel does not know."""
+    """The sending process, as the kernel reports it; None for what the kernel does not know.
+
+    `file` is the path of a followed file, which no process is known for.
+    """
 
     pid: int | None = None
     uid: int | None = None
@@ -101,6 +105,7 @@ class Peer(msgspec.Struct, frozen=True):
     unit: str | None = None
     user_unit: str | None = None
     address: str | None = None  # of a sender that is not on this host
+    file: str | None = None
 
 
 class Stamped(NamedTuple):
@@ -125,9 +130,10 @@ def peer_fields(peer: Peer) -> bytes:
         "_unit": peer.unit,
         "_user_unit": peer.user_unit,
         "_addr": peer.address,
+        "_file": peer.file,
     }
     fields = {name: value for name, value in known.items() if value is not None}
-    # A process chooses its own name, and may put control characters into it.
+    # A process chooses its own name, and that of a file, and may put control characters into it.
     return b"," + without_controls(msgspec.json.encode(fields))[1:-1] if fields else b""
 
 

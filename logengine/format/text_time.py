@@ -9,34 +9,31 @@
 
 import re
 from datetime import datetime, timedelta, tzinfo
+from functools import lru_cache
 
 from logengine.format.timestamp import format_moment, zone_of
 
 # Only this many characters at the start of a line are searched.
 _SEARCHED_CHARACTERS = 512
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH = f"({'|'.join(_MONTHS)})"
-_CLOCK = r"(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
+_NAME = f"(?:{'|'.join(_MONTHS)})"
+_CLOCK = r"(\d\d:\d\d):(\d\d)(?:[.,](\d{1,9}))?"
 _OFFSET = r"(?:\s?(Z(?!\w)|[+-]\d\d:?\d\d(?!\d)))?"
+_SECOND = slice(17, 19)  # of a timestamp
+_LAST_SECOND = "59"
 _PRIORITY = r"(?:<\d{1,3}>(?:\d )?)?"
 
-_ISO = re.compile(
-    rf"{_PRIORITY}\[?(\d{{4}})[-/](\d\d)[-/](\d\d)[T ]{_CLOCK}{_OFFSET}", re.IGNORECASE
-)
-_SYSLOG = re.compile(rf"{_PRIORITY}{_MONTH} +(\d{{1,2}}) {_CLOCK}(?!\d)", re.IGNORECASE)
-_ACCESS = re.compile(rf"[^\[]*\[(\d\d)/{_MONTH}/(\d{{4}}):{_CLOCK}{_OFFSET}\]", re.IGNORECASE)
-_WITH_OFFSET = (
-    re.compile(
-        r"(\d{4})-(\d\d)-(\d\d)[T ]([01]\d|2[0-3]):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
-        r" ?(Z|[+-]\d\d:?\d\d)",
-        re.ASCII | re.IGNORECASE,
-    ),
-    re.compile(
-        rf"(\d\d)/{_MONTH}/(\d{{4}}):{_CLOCK} ?(Z|[+-]\d\d:?\d\d)", re.ASCII | re.IGNORECASE
-    ),
+_ISO = re.compile(rf"{_PRIORITY}\[?(\d{{4}}[-/]\d\d[-/]\d\d)[T ]{_CLOCK}{_OFFSET}", re.IGNORECASE)
+_SYSLOG = re.compile(rf"{_PRIORITY}({_NAME}) +(\d{{1,2}}) {_CLOCK}(?!\d)", re.IGNORECASE)
+_ACCESS = re.compile(rf"[^\[]*\[(\d\d/{_NAME}/\d{{4}}):{_CLOCK}{_OFFSET}\]", re.IGNORECASE)
+_WITH_OFFSET = tuple(
+    re.compile(rf"{date}{_CLOCK} ?(Z|[+-]\d\d:?\d\d)", re.ASCII | re.IGNORECASE)
+    for date in (r"(\d{4}-\d\d-\d\d)[T ]", rf"(\d\d/{_NAME}/\d{{4}}):")
 )
 # A time without a year may be up to this far ahead of `now`: some clock was fast.
 _AHEAD_MAX = timedelta(days=1)
+# Lines next to each other often have the same minute.
+_MINUTES_CACHED = 1024
 
 
 def leading_time(line: str, now: datetime) -> str | None:
@@ -47,14 +44,17 @@ def leading_time(line: str, now: datetime) -> str | None:
     """
     start = line[:_SEARCHED_CHARACTERS]
     if found := _ISO.match(start):
-        year, month, day, *rest = found.groups()
-        return _timestamp(int(year), int(month), int(day), rest, now.tzinfo)
+        date, clock, second, fraction, offset = found.groups()
+        return _timestamp(date, clock, second, fraction, offset, now)
     if found := _SYSLOG.match(start):
-        name, day, *rest = found.groups()
-        return _of_last_year_possible(_month(name), int(day), [*rest, None], now)
+        name, day, clock, second, fraction = found.groups()
+        date = _date_of_minute(name, day, clock, now)
+        if date is not None:
+            return _timestamp(date, clock, second, fraction, None, now)
+        return _of_last_year_possible(name, day, clock, second, fraction, now)
     if found := _ACCESS.match(start):
-        day, name, year, *rest = found.groups()
-        return _timestamp(int(year), _month(name), int(day), rest, now.tzinfo)
+        date, clock, second, fraction, offset = found.groups()
+        return _timestamp(date, clock, second, fraction, offset, now)
     return None
 
 
@@ -64,54 +64,105 @@ def time_with_offset(text: str) -> str | None:
     That is RFC 3339, also with a space or a comma, or the form of access logs. Returns None for
     any other text: what a time without an offset means depends on who reads it.
     """
-    iso, access = _WITH_OFFSET
-    if found := iso.fullmatch(text):
-        try:  # takes a third of the time of the exact way
-            return format_moment(datetime.fromisoformat(text))
-        except (ValueError, OverflowError):
-            pass  # a leap second, a space before the offset
-        year, month, day, *rest = found.groups()
-        return _timestamp(int(year), int(month), int(day), rest, None)
-    if found := access.fullmatch(text):
-        day, name, year, *rest = found.groups()
-        return _timestamp(int(year), _month(name), int(day), rest, None)
+    for pattern in _WITH_OFFSET:
+        if found := pattern.fullmatch(text):
+            date, clock, second, fraction, offset = found.groups()
+            return _timestamp(date, clock, second, fraction, offset, None)
     return None
 
 
-def _month(name: str) -> int:
-    return _MONTHS.index(name.lower()) + 1
-
-
 def _of_last_year_possible(
-    month: int, day: int, rest: list[str | None], now: datetime
+    name: str, day: str, clock: str, second: str, fraction: str | None, now: datetime
 ) -> str | None:
-    latest = now + _AHEAD_MAX
-    last_timestamp = format_moment(latest)
+    _, last_year, last_timestamp = _around(now)
     # The last 29th of February may be up to eight years ago.
-    for year in range(latest.year, latest.year - 10, -1):
-        timestamp = _timestamp(year, month, day, rest, now.tzinfo)
+    for year in range(last_year, last_year - 10, -1):
+        timestamp = _timestamp(_date(name, day, year), clock, second, fraction, None, now)
         if timestamp is not None and timestamp <= last_timestamp:
             return timestamp
     return None
 
 
+@lru_cache(_MINUTES_CACHED)
+def _date_of_minute(name: str, day: str, clock: str, now: datetime) -> str | None:
+    """Returns the date of a minute without a year; None if not all of it has the same."""
+    first = _of_last_year_possible(name, day, clock, "00", None, now)
+    last = _of_last_year_possible(name, day, clock, "59", "999999", now)
+    if first is None or last is None or first[: _SECOND.start] != last[: _SECOND.start]:
+        return None
+    _, last_year, _ = _around(now)
+    dates = (_date(name, day, year) for year in range(last_year, last_year - 10, -1))
+    return next(
+        (each for each in dates if _timestamp(each, clock, "00", None, None, now) == first), None
+    )
+
+
+@lru_cache(maxsize=8)
+def _around(now: datetime) -> tuple[timedelta | None, int, str]:
+    """Returns the offset of the zone, and the year and timestamp that a time may have at most."""
+    latest = now + _AHEAD_MAX
+    return now.utcoffset(), latest.year, format_moment(latest)
+
+
+def _date(name: str, day: str, year: int) -> str:
+    return f"{int(day):02d}/{name}/{year:04d}"
+
+
 def _timestamp(
-    year: int, month: int, day: int, rest: list[str | None], zone: tzinfo | None
+    date: str,
+    clock: str,
+    second: str,
+    fraction: str | None,
+    offset: str | None,
+    now: datetime | None,
 ) -> str | None:
-    hour, minute, second, fraction, offset = rest
+    """Returns the timestamp; None if there is no such time. `now` is for one without an offset."""
+    zone = None if now is None else now.tzinfo
     try:
-        if offset is not None:
-            zone = zone_of(offset)
-        moment = datetime(
-            year,
-            month,
-            day,
-            int(hour or 0),
-            int(minute or 0),
-            min(int(second or 0), 59),  # a leap second becomes second 59
-            int((fraction or "0").ljust(6, "0")[:6]),
-            tzinfo=zone,
-        )
-        return format_moment(moment)
+        if offset is None:
+            assert now is not None
+            # The system's zone is one object, whatever its offset is at the moment.
+            start = _start_of_minute(date, clock, None, zone, _around(now)[0])
+        else:
+            start = _start_of_minute(date, clock, offset, None, None)
+        # Digits of other scripts sort after these. A leap second becomes second 59.
+        seconds = second if second <= _LAST_SECOND else f"{min(int(second), 59):02d}"
+        if fraction is None:
+            microseconds = "000000"
+        else:
+            microseconds = fraction[:6].ljust(6, "0")
+            if not microseconds.isascii():
+                microseconds = f"{int(microseconds):06d}"
+        if start is not None:
+            return f"{start}{seconds}.{microseconds}Z"
+        moment = _moment(date, clock, offset, zone)
+        return format_moment(moment.replace(second=int(seconds), microsecond=int(microseconds)))
     except (ValueError, OverflowError):
         return None
+
+
+@lru_cache(_MINUTES_CACHED)
+def _start_of_minute(
+    date: str,
+    clock: str,
+    offset: str | None,
+    zone: tzinfo | None,
+    _offset_now: timedelta | None,
+) -> str | None:
+    """Returns what the timestamps of a minute begin with; None if they do not begin alike.
+
+    Raises `ValueError` and `OverflowError` if there is no such minute.
+    """
+    timestamp = format_moment(_moment(date, clock, offset, zone))
+    # Offsets from the time before time zones have seconds.
+    return timestamp[: _SECOND.start] if timestamp[_SECOND] == "00" else None
+
+
+def _moment(date: str, clock: str, offset: str | None, zone: tzinfo | None) -> datetime:
+    """Returns the minute of a date such as `2026-11-28` or `28/Nov/2026`."""
+    if date[2] == "/":
+        year, month, day = int(date[7:]), _MONTHS.index(date[3:6].lower()) + 1, int(date[:2])
+    else:
+        year, month, day = int(date[:4]), int(date[5:7]), int(date[8:])
+    zone = zone if offset is None else zone_of(offset)
+    return datetime(year, month, day, int(clock[:2]), int(clock[3:]), tzinfo=zone)

@@ -113,6 +113,25 @@ def parse_message(text: str, read_time: Callable[[str], str | None]) -> SyslogMe
     return _of_rest(rest, priority, (*_TIMED, _UNTIMED), read_time)
 
 
+def parse_relayed(text: str, read_time: Callable[[str], str | None]) -> SyslogMessage | None:
+    """Returns the parts of a line that names its time, host and app and has no priority.
+
+    Returns None if `parse_message` finds none of these three, or a priority. O(characters).
+    """
+    local, relayed, _ = _TIMED
+    found = relayed.match(text)
+    if found is None or _is_level(found["host"]) or _is_level(found["app"]):
+        return None
+    without_host = local.match(text)
+    if without_host is not None and not _is_level(without_host["app"]):
+        return None
+    time = read_time(found["time"])
+    if time is None:
+        return None
+    host, app, procid, message = found.group("host", "app", "procid", "message")
+    return SyslogMessage(message, None, time, host, app, procid)
+
+
 def _of_rest(
     rest: str,
     priority: int | None,

@@ -76,6 +76,7 @@ def test_lines_are_stored_in_a_stream_with_the_name_of_their_file(
     assert files.daemon.values("app")[2]["level"] == "info"
     (record, *_) = files.daemon.records("app")
     assert record["_uid"] == os.geteuid()
+    assert record["_file"] == str(files.log)
     assert "_pid" not in record
     assert files.positions() == [files.log.stat().st_size]
 
@@ -123,6 +124,32 @@ def test_what_a_program_writes_after_a_hole_is_stored(follow: Callable[..., Foll
         file.write(b"two\n")
         eventually(lambda: files.messages()[-1] == "two", "the line after the hole")
         assert len(files.messages()) == 5001
+
+
+def test_lines_in_room_that_a_program_has_made_are_stored_when_they_are_complete(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow("max_line = '1KiB'")
+    with files.log.open("wb", buffering=0) as file:
+        file.truncate(1024 * 1024)
+        files.daemon.start()
+        file.write(b"one\ntw")
+        files.has("one")
+        file.write(b"o\n")
+        files.has("one", "two")
+        files.daemon.kill()
+        files.daemon.start()
+        file.write(b"three\n")
+        files.has("one", "two", "three")
+
+
+def test_what_comes_after_a_hole_of_any_size_is_stored(follow: Callable[..., Followed]) -> None:
+    files = follow()
+    files.daemon.start()
+    with files.log.open("wb") as file:
+        file.seek(3 * 1024**3)
+        file.write(b"one\n")
+    files.has("one")
 
 
 def test_long_and_binary_lines_are_stored_whole(follow: Callable[..., Followed]) -> None:
@@ -352,3 +379,73 @@ def test_each_file_goes_whole_to_the_stream_that_its_path_names_also_over_kills(
         stream: sorted(messages) for stream, messages in expected.items()
     }
     assert not any(each.name.startswith("other") for each in files.daemon.data.iterdir())
+
+
+def test_a_program_that_begins_its_file_again_with_the_same_words_loses_nothing(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.append(b"begin\n")
+    files.daemon.start()
+    files.has("begin")
+    files.append(b"one\n")
+    files.has("begin", "one")
+    files.log.write_bytes(b"begin\ntwo\n")  # as long as before
+    files.has("begin", "one", "begin", "two")
+    files.log.write_bytes(b"begin\nthree\nfour\n")
+    files.has("begin", "one", "begin", "two", "begin", "three", "four")
+    files.daemon.kill()
+    files.log.write_bytes(b"begin\nfive\nsix\nseven\n")
+    files.daemon.start()
+    files.has(
+        *("begin", "one", "begin", "two", "begin", "three", "four"),
+        *("begin", "five", "six", "seven"),
+    )
+
+
+def test_a_renamed_file_is_read_on_before_there_is_a_new_one(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.append(b"one\n")
+    files.daemon.start()
+    files.has("one")
+    files.daemon.kill()
+    rotated = files.log.rename(files.logs / "app.log.1")
+    with rotated.open("ab") as file:
+        file.write(b"two\n")
+    files.daemon.start()
+    files.has("one", "two")
+    with rotated.open("ab") as file:
+        file.write(b"three\n")
+    files.has("one", "two", "three")
+    files.append(b"four\n")
+    files.has("one", "two", "three", "four")
+
+
+def test_a_file_that_is_empty_for_a_while_is_read_when_it_has_lines(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.append(b"one\n")
+    files.daemon.start()
+    files.has("one")
+    os.truncate(files.log, 0)
+    eventually(lambda: [each["size"] for each in files.status()] == [0], "the empty file")
+    files.append(b"one\ntwo\n")
+    files.has("one", "one", "two")
+
+
+def test_a_file_that_was_copied_and_is_longer_again_at_the_next_look_is_read_from_both(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow("format = 'lines'")
+    head = b"the same long beginning\n" * 100
+    files.append(head + b"one\n")
+    files.daemon.start()
+    eventually(lambda: files.messages()[-1:] == ["one"], "the first lines")
+    files.append(b"two\n")
+    (files.logs / "app.log.1").write_bytes(files.log.read_bytes() + b"three\n")
+    files.log.write_bytes(head + b"four\n" * 100)
+    texts = [*["the same long beginning"] * 100, "one", "two", "three"]
+    files.has(*texts, *["the same long beginning"] * 100, *["four"] * 100)

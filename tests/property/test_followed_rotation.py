@@ -97,11 +97,14 @@ class Model:
                         return
                 self.read.append(int(line))
                 position += len(line)
-                identity = identity or identify(
-                    NAME, Inode(file.inode, 0), file.data[:position][:HEAD_BYTES_MAX]
-                )
+                inode = identity.inode if identity else Inode(file.inode, 0)
+                before = identity
+                identity = identify(NAME, inode, file.data[:position][:HEAD_BYTES_MAX])
                 self.known.pop(identity, None)
                 self.known[identity] = position
+                # The one before is forgotten after that. A kill may come between the two.
+                if before is not None and before != identity and lines_max != 0:
+                    self.known.pop(before, None)
 
 
 WAYS = ["rename", "create", "compress", "copytruncate", "copy"]

@@ -10,7 +10,7 @@ from logengine.errors import UnexpectedFile
 from logengine.followed_files.contents import Content
 from logengine.followed_files.generations import Found, plan_reading
 from logengine.followed_files.identity import Identity, Inode, identify, parse_name
-from logengine.followed_files.settings import stream_of
+from logengine.followed_files.settings import plain_path, stream_of
 from logengine.followed_files.survey import survey
 from logengine.format.producers import Producer, Room, advance
 from logengine.format.segment import is_stream_name
@@ -92,6 +92,30 @@ def test_a_copy_of_the_file_that_is_read_is_not_read_too() -> None:
     ]
 
 
+def test_a_file_that_was_complete_when_its_successor_was_made_is_no_copy_of_it() -> None:
+    stored = {known(1, b"OK\n"): 3}
+    oldest, newer = found("app.log.2", 1, b"OK\n"), found("app.log.1", 2, b"OK\n")
+    current = found("app.log", 3, b"OK\nOK\n")._replace(made_ns=20)
+    read = [("app.log.2", 3), ("app.log.1", 0), ("app.log", 0)]
+    assert steps(stored, [newer._replace(written_ns=10), oldest], current) == read
+    assert steps(stored, [newer._replace(written_ns=30), oldest], current) == [read[0], read[2]]
+
+
+def test_of_two_files_with_the_same_content_one_is_read() -> None:
+    rotated = [found("app.log.1", 3, b"2\n"), found("app.log.2", 2, b"2\n")]
+    oldest = found("app.log.3", 1, b"1\n")
+    assert steps({known(1, b"1\n"): 2}, [*rotated, oldest], None) == [
+        ("app.log.3", 2),
+        ("app.log.1", 0),
+    ]
+
+
+def test_what_a_kill_left_of_a_file_that_was_read_on_is_not_taken_for_another_one() -> None:
+    stored = {known(1, b"1\n"): 2, known(1, b"1\n2\n"): 4}
+    rotated = [found("app.log.1", 3, b"1\n2\n"), found("app.log.2", 2, b"1\n2\n")]
+    assert [step for step in steps(stored, rotated, None) if step[1] < 4] == []
+
+
 def test_another_file_with_the_same_inode_is_another_file() -> None:
     stored = {known(1, b"one\n"): 4}
     reused = found("app.log", 1, b"one\ntwo\n")._replace(inode=Inode(1, 8))
@@ -157,6 +181,18 @@ def test_a_file_goes_to_the_stream_that_its_path_names(
 ) -> None:
     assert stream_of(path, template) == stream
     assert is_stream_name(stream)
+
+
+def test_a_directory_in_which_a_name_may_come_is_watched(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    found_now = survey([f"{tmp_path}/*/*/x.log"], [])
+    assert found_now.directories.keys() == {
+        *(str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b"))
+    }
+
+
+def test_a_path_is_the_same_however_it_is_written() -> None:
+    assert plain_path("//var/./log//app.log") == "/var/log/app.log"
 
 
 def test_generations_that_a_pattern_matches_are_not_files_of_their_own(tmp_path: Path) -> None:

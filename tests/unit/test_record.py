@@ -93,6 +93,11 @@ def test_the_envelope_holds_what_the_kernel_knows() -> None:
     }
 
 
+def test_the_envelope_of_a_followed_file_names_the_file() -> None:
+    fields = peer_fields(Peer(uid=0, gid=0, file="/var/log/a\x9bb.log"))
+    assert fields == b',"_uid":0,"_gid":0,"_file":"/var/log/a\\u009bb.log"'
+
+
 def test_what_the_kernel_does_not_know_is_left_out() -> None:
     assert peer_fields(Peer(uid=0)) == b',"_uid":0'
     assert peer_fields(Peer()) == b""
