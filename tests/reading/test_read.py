@@ -20,6 +20,7 @@ from logengine.errors import (
 )
 from logengine.format.segment import segment_name
 from logengine.reading import Filter
+from tests.compressed import sealed
 from tests.reading.streams import at, damage, line, write_stream
 
 
@@ -190,6 +191,70 @@ def test_damage_is_reported_backwards_too(data: Path) -> None:
     reading = logengine.read("app", data=data, on_problem=problems.append)
     assert backwards(reading) == ["app:9", "app:8", "app:7", "app:3", "app:2", "app:1"]
     assert any(problem.gone == logengine.Gone(4, 6, "damaged") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"where": "n > 1"}, {"since": at(2)}, {"after": "app:1"}, {"last": 8, "where": "n > 1"}],
+)
+def test_a_missing_segment_is_reported_backwards_too(data: Path, options: Any) -> None:
+    (data / "app" / segment_name(4)).unlink()
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, on_problem=problems.append, **options)
+    found = backwards(reading)
+    assert found[:4] == ["app:9", "app:8", "app:7", "app:3"]
+    assert [problem.gone for problem in problems] == [logengine.Gone(4, 6, "missing")]
+
+
+def test_only_what_is_missing_after_the_cursor_is_reported_backwards(data: Path) -> None:
+    (data / "app" / segment_name(4)).unlink()
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, after="app:4", on_problem=problems.append)
+    assert backwards(reading) == ["app:9", "app:8", "app:7"]
+    assert [problem.gone for problem in problems] == [logengine.Gone(5, 6, "missing")]
+
+
+def test_a_damaged_header_is_reported_backwards_with_the_records_it_had(data: Path) -> None:
+    (data / "app" / segment_name(4)).write_bytes(b"")
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, on_problem=problems.append)
+    assert backwards(reading) == ["app:9", "app:8", "app:7", "app:3", "app:2", "app:1"]
+    assert logengine.Gone(4, 6, "damaged") in [problem.gone for problem in problems]
+
+
+@pytest.mark.parametrize("last", [None, 9])
+def test_what_was_removed_after_a_cursor_is_reported_backwards_too(
+    data: Path, last: int | None
+) -> None:
+    (data / "app" / segment_name(1)).unlink()
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, after="app:1", last=last, on_problem=problems.append)
+    assert len(backwards(reading)) == 6
+    assert [problem.gone for problem in problems] == [logengine.Gone(2, 3, "removed")]
+    assert backwards(logengine.read("app", data=data, last=last)) == backwards(reading)
+
+
+@pytest.mark.parametrize("last", [None, 9])
+def test_a_missing_segment_before_a_time_is_reported(data: Path, last: int | None) -> None:
+    (data / "app" / segment_name(4)).unlink()
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, until=at(7), last=last, on_problem=problems.append)
+    assert numbers(reading) == [1, 2, 3]
+    assert [problem.gone for problem in problems] == [logengine.Gone(4, 6, "missing")]
+
+
+@pytest.mark.parametrize("last", [None, 9])
+def test_a_missing_segment_after_a_time_in_a_sealed_one_is_not_reported(
+    data: Path, last: int | None
+) -> None:
+    plain = data / "app" / segment_name(1)
+    (data / "app" / segment_name(1, compressed=True)).write_bytes(
+        sealed({1: plain.read_bytes()})[1]
+    )
+    plain.unlink()
+    (data / "app" / segment_name(4)).unlink()
+    reading = logengine.read("app", data=data, until=at(3), last=last)
+    assert numbers(reading) == [1, 2]
 
 
 def shown(
