@@ -15,7 +15,7 @@ from logengine.cli.selection import CursorOption, erased_range_options
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.block import runs
 from logengine.format.cursor import Cursor
-from logengine.format.time_range import ALL_TIMES, TimeRange
+from logengine.format.time_range import ALL_TIMES, TimeRange, checked
 from logengine.format.timestamp import format_timestamp
 from logengine.reading import Filter, stream_names
 from logengine.upkeep.erase import Affected, Erasure, Wanted
@@ -81,7 +81,7 @@ def command(
     wanted = Wanted(
         max((_seq_of(cursor, stream) for cursor in cursors), default=0),
         None if up_to is None else _seq_of(up_to, stream),
-        TimeRange(since, until),
+        checked(TimeRange(since, until)),
         chosen,
     )
     if chosen.chooses_all and wanted[:3] == (0, None, ALL_TIMES):

@@ -12,7 +12,7 @@ from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
 from logengine.format.cursor import Cursor
 from logengine.format.segment import SEQ_MAX
-from logengine.format.time_range import TimeRange
+from logengine.format.time_range import TimeRange, checked
 from logengine.format.timestamp import format_moment, parse_time
 from logengine.local_zone import local_now
 from logengine.reading.batch import Batch, PendingGaps
@@ -75,7 +75,7 @@ def read(
         directory,
         names,
         cursors,
-        TimeRange(timestamp_in("since", since), timestamp_in("until", until)),
+        checked(TimeRange(timestamp_in("since", since), timestamp_in("until", until))),
         checked_last(last),
         Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
         on_problem or raise_or_warn,
