@@ -18,8 +18,9 @@ _BETWEEN = 2
 
 
 def table_format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--format`: the command gets `form`."""
+    """Adds `-o` and `--format`: the command gets `form`."""
     return click.option(
+        "-o",
         "--format",
         "form",
         type=click.Choice(["table", "json", "csv"]),
