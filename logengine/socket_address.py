@@ -1,4 +1,4 @@
-"""Where a Unix socket is: at a path, or at `@NAME`, which is an abstract socket without a file.
+"""Where a socket is: at a path, at `@NAME` (an abstract socket without a file), or in the network.
 
 Anybody may connect to an abstract socket, and take its name while nobody has it. Source: unix(7).
 A socket of TCP has an IP address and a port.
@@ -7,6 +7,9 @@ A socket of TCP has an IP address and a port.
 import ipaddress
 import os
 from pathlib import Path
+
+_PORT_MAX = 65535
+_IPV6 = 6
 
 Where = str | os.PathLike[str]
 
@@ -31,6 +34,26 @@ def name_of(address: str | bytes) -> str:
 def absolute(where: Where, directory: Path) -> Path:
     """Returns a path that keeps its meaning in another directory; `@NAME` has no directory."""
     return Path(where) if is_abstract(where) else directory / where
+
+
+def network_address(text: str) -> tuple[str, int]:
+    """Returns the host and port in `127.0.0.1:514` or `[::1]:514`.
+
+    Raises `ValueError` for anything else: a name might mean another address tomorrow.
+    """
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdecimal() and int(port) <= _PORT_MAX):
+        raise ValueError(f"{text!r} has no port")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    found = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
+    if is_bracketed != (found.version == _IPV6):
+        raise ValueError(f"{text!r} needs brackets around an address of IPv6, and no other")
+    return str(found), int(port)
+
+
+def network_text(host: str, port: int) -> str:
+    """Returns the inverse of `network_address`, in one spelling."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def one_spelling(where: Where) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.crash.rig.walker import decompressed
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 PROGRAM = ("-m", "logengine")  # what Python is to run
 
 

@@ -16,6 +16,11 @@ from tests.daemon import PATIENCE_S, eventually
 _ROWS, _COLUMNS = 50, 200  # so that no row is wrapped
 
 
+def _without_size(environ: Mapping[str, str]) -> dict[str, str]:
+    """The terminal says how large it is; pytest's workers have variables of another one."""
+    return {name: each for name, each in environ.items() if name not in ("COLUMNS", "LINES")}
+
+
 class Terminal:
     """What `shown` has is what the program wrote, as a terminal gets it."""
 
@@ -29,7 +34,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            env={"TERM": "xterm", **environ},
+            env=_without_size({"TERM": "xterm", **environ}),
             cwd=cwd,
         )
         os.close(slave)

@@ -24,6 +24,7 @@ from logengine.filtering.syntax import field_text, parse_field
 from logengine.filtering.tree import Each, Name, Path, last_name
 from logengine.format.block import Block
 from logengine.format.json_object import decode_string
+from logengine.format.own_time import record_times
 
 GROUPS_MAX = 100_000
 GROUP_BYTES_MAX = 64 * 1024 * 1024  # of the values of all groups
@@ -66,16 +67,25 @@ def parse_by(texts: Sequence[str]) -> list[Path]:
 
 
 class Counting:
-    """Counts the records of blocks, by the fields `by` and by `buckets` of `_ts`.
+    """Counts the records of blocks, by the fields `by` and by `buckets` of their times.
+
+    A time is `_ts`; unless `by_arrival`, that of `format.own_time`.
 
     A record is in one group for each element of a field with `[*]`, and otherwise in one alone.
     """
 
-    def __init__(self, by: Sequence[Path] = (), buckets: TimeBuckets | None = None) -> None:
+    def __init__(
+        self,
+        by: Sequence[Path] = (),
+        buckets: TimeBuckets | None = None,
+        *,
+        by_arrival: bool = True,
+    ) -> None:
         self.by = tuple(by)
         self.records = 0
         self.is_limited = False
         self._buckets = buckets
+        self._by_arrival = by_arrival
         self._counts: dict[tuple[Any, ...], int] = {}
         self._others: Counter[str | None] = Counter()
         self._bytes = 0
@@ -120,7 +130,11 @@ class Counting:
         """Returns the group of each record: the part of its time, and its values."""
         lines = block.body[:-1].split(b"\n")
         columns: list[Iterable[Any]] = []
-        if self._buckets:
+        if self._buckets and not self._by_arrival:
+            part = self._buckets.part_of_timestamp
+            times = record_times(block.body, lines)
+            columns.append([time[part].encode() for time in times])
+        elif self._buckets:
             part = self._buckets.part
             columns.append([line[part] for line in lines])
         else:

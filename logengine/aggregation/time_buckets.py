@@ -33,6 +33,7 @@ class TimeBuckets:
             characters = _TO_SECOND
         else:
             characters = _TO_MICROSECOND
+        self.part_of_timestamp = slice(characters)
         self.part = slice(_TIMESTAMP_START, _TIMESTAMP_START + characters)
 
     def start(self, time: bytes) -> str:

@@ -37,6 +37,7 @@ _COMMANDS = {
     "web": "serve a page with the records, for a browser on this machine",
     "ls": "list the streams with their sizes and times",
     "status": "show the daemon's health: failures, pending records, totals",
+    "top": "show streams, senders and records on a live screen",
     "verify": "read and check every byte of the streams",
     "seals": "print the newest seal of each stream, to be kept elsewhere",
     "repair": "move damaged files aside and record which records are gone",

@@ -1,6 +1,7 @@
 """`logengine count`"""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from logengine.cli.histogram import print_histogram
 from logengine.cli.messages import note, say
 from logengine.cli.options import Duration, complete_fields, data_option
 from logengine.cli.output import Output
-from logengine.cli.selection import Select, selection_options
+from logengine.cli.selection import ONLY_RANGE_BY, Select, selection_options
 from logengine.cli.table import (
     OTHER,
     cell,
@@ -48,7 +49,7 @@ Examples:
   logengine count app --since today --every 5m --by level
 """
 )
-@selection_options
+@partial(selection_options, range_by_names=ONLY_RANGE_BY)
 @click.option(
     "--by",
     "fields",
@@ -62,7 +63,7 @@ Examples:
     "--every",
     type=Duration(),
     metavar="DURATION",
-    help="Count for each 5m, 1h or 1d of the time at which records arrived.",
+    help="Count for each 5m, 1h or 1d of the time that --range-by says.",
 )
 @click.option(
     "--top",
@@ -94,9 +95,11 @@ def command(
     if top is not None and not fields:
         raise click.UsageError("--top needs --by FIELD: it says how many values are shown")
     buckets = None if every is None else TimeBuckets(every, LOCAL_ZONE)
-    counting = Counting(parse_by(fields), buckets)
+    by = parse_by(fields)
     output = Output("json")
-    for block in select(output.report).blocks():
+    reading = select(output.report)
+    counting = Counting(by, buckets, by_arrival=reading.by_arrival)
+    for block in reading.blocks():
         counting.add(block)
     groups = counting.groups()
     if top is not None:

@@ -15,9 +15,9 @@ from logengine.cli.selection import CursorOption, erased_range_options
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.block import runs
 from logengine.format.cursor import Cursor
-from logengine.format.time_range import ALL_TIMES, TimeRange, checked
+from logengine.format.time_range import TimeRange, checked
 from logengine.format.timestamp import format_timestamp
-from logengine.reading import Filter, stream_names
+from logengine.reading import Filter, RangeBy, stream_names
 from logengine.upkeep.erase import Affected, Erasure, Wanted
 from logengine.upkeep.erase_plan import Mark
 from logengine.upkeep.exclusive_access import exclusive_access
@@ -63,6 +63,7 @@ def command(
     cursors: tuple[Cursor, ...],
     since: str | None,
     until: str | None,
+    range_by: RangeBy,
     up_to: Cursor | None,
     chosen: Filter,
     reason: str | None,
@@ -78,13 +79,14 @@ def command(
     """
     if reason is not None and len(reason) > _REASON_CHARACTERS_MAX:
         raise click.UsageError(f"--reason may have at most {_REASON_CHARACTERS_MAX} characters")
+    times = checked(TimeRange(since, until, by_arrival=range_by == "arrival"))
     wanted = Wanted(
         max((_seq_of(cursor, stream) for cursor in cursors), default=0),
         None if up_to is None else _seq_of(up_to, stream),
-        checked(TimeRange(since, until)),
+        times,
         chosen,
     )
-    if chosen.chooses_all and wanted[:3] == (0, None, ALL_TIMES):
+    if chosen.chooses_all and wanted[:2] == (0, None) and times.holds_every_time:
         raise click.UsageError(
             "say which records: --where, --grep, --after, --up-to, --since or --until"
         )

@@ -1,9 +1,9 @@
 """The options that select the records a command reads: streams, cursors, times, content."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -14,7 +14,7 @@ from logengine.errors import InvalidCursor
 from logengine.format.cursor import Cursor
 from logengine.format.timestamp import parse_time
 from logengine.local_zone import local_now
-from logengine.reading import ChosenStreams, Filter, Reading, Report, read
+from logengine.reading import ChosenStreams, Filter, RangeBy, Reading, Report, read
 
 Select = Callable[[Report], Reading]
 
@@ -57,6 +57,10 @@ class CursorOption(click.ParamType[Cursor]):
             self.fail(str(error), param, ctx)
 
 
+_RANGE_BY_NAMES = ("--by", "--range-by")
+# For commands in which `--by` is something else.
+ONLY_RANGE_BY = _RANGE_BY_NAMES[1:]
+
 _AFTER = click.option(
     "--after",
     "cursors",
@@ -67,27 +71,52 @@ _AFTER = click.option(
 )
 
 
-def range_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--after`, `--since` and `--until`: the command gets `cursors`, `since` and `until`."""
-    return _AFTER(time_options(command))
+def range_options(
+    command: Callable[..., Any], *, range_by_names: Sequence[str] = _RANGE_BY_NAMES
+) -> Callable[..., Any]:
+    """Adds `--after` and `time_options`: the command also gets `cursors`."""
+    return _AFTER(time_options(command, range_by_names=range_by_names))
 
 
 def erased_range_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the same for a command that destroys: `23:00` must not mean another day than meant."""
-    return _AFTER(_with_times(command, needs_day=True))
+    """Adds the same for a command that destroys: `23:00` must not mean another day than meant.
+
+    A time is that of arrival, which no sender chooses, unless the other is asked for.
+    """
+    return _AFTER(_with_times(command, needs_day=True, default_by="arrival"))
 
 
-def time_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--since` and `--until`: the command gets `since` and `until`, as timestamps."""
-    return _with_times(command, needs_day=False)
+def time_options(
+    command: Callable[..., Any], *, range_by_names: Sequence[str] = _RANGE_BY_NAMES
+) -> Callable[..., Any]:
+    """Adds `--since`, `--until` and `--by`.
+
+    The command gets `since` and `until`, as timestamps, and `range_by`.
+    """
+    return _with_times(command, range_by_names=range_by_names)
 
 
-def _with_times(command: Callable[..., Any], *, needs_day: bool) -> Callable[..., Any]:
+def _with_times(
+    command: Callable[..., Any],
+    *,
+    needs_day: bool = False,
+    default_by: RangeBy = "time",
+    range_by_names: Sequence[str] = _RANGE_BY_NAMES,
+) -> Callable[..., Any]:
+    with_by = click.option(
+        *range_by_names,
+        "range_by",
+        type=click.Choice(get_args(RangeBy)),
+        default=default_by,
+        show_default=True,
+        help="Which time --since and --until mean. time: the record's own, in its field time, or "
+        "that of its arrival if it has none that is known. arrival: always that of its arrival.",
+    )(command)
     with_until = click.option(
         "--until",
         type=Time(is_end=True, needs_day=needs_day),
         help="Only records before this time, in the same forms.",
-    )(command)
+    )(with_by)
     return click.option(
         "--since",
         type=Time(needs_day=needs_day),
@@ -97,7 +126,9 @@ def _with_times(command: Callable[..., Any], *, needs_day: bool) -> Callable[...
     )(with_until)
 
 
-def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def selection_options(
+    command: Callable[..., Any], *, range_by_names: Sequence[str] = _RANGE_BY_NAMES
+) -> Callable[..., Any]:
     """Adds the streams argument, `range_options` and `filter_options`.
 
     The command gets `select` instead of these, a function that returns their `Reading`. The
@@ -112,6 +143,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         cursors: tuple[Cursor, ...],
         since: str | None,
         until: str | None,
+        range_by: RangeBy,
         chosen: Filter,
         **others: Any,
     ) -> Any:
@@ -130,10 +162,12 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 after=cursors,
                 since=since,
                 until=until,
+                by=range_by,
                 where=chosen,
                 on_problem=report,
             )
 
         return command(*arguments, select=select, **others)
 
-    return streams_argument(range_options(filter_options(with_selection)))
+    with_range = range_options(filter_options(with_selection), range_by_names=range_by_names)
+    return streams_argument(with_range)

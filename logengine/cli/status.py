@@ -50,10 +50,10 @@ def command(ctx: click.Context, socket: Path | None, as_json: bool) -> None:  # 
     ctx.exit(0 if status.ok else 1)
 
 
-def ask_status(path: Socket) -> bytes:
+def ask_status(path: Socket, patience_s: float = _PATIENCE_S) -> bytes:
     """Returns the daemon's answer, one line. Raises `DaemonUnavailable`."""
     try:
-        with connect(path, _PATIENCE_S) as connection:
+        with connect(path, patience_s) as connection:
             connection.sendall(b'{"_status":1}\n')
             with connection.makefile("rb") as answers:
                 return answers.readline()
@@ -110,13 +110,18 @@ def _lines_of(status: Status) -> Iterator[str]:
         f"{totals.batches:,} batches, to {status.streams:,} streams"
     )
     lost = {
-        "too large": totals.refused_records,
-        "over a quota": totals.over_quota_records,
-        "oldest dropped for space": totals.dropped_records,
+        "too large": (totals.refused_records, "records"),
+        "over a quota": (totals.over_quota_records, "records"),
+        "oldest dropped for space": (totals.dropped_records, "records"),
+        "dropped for want of room": (totals.dropped_datagrams, "datagrams"),
+        "in a fallback stream, since there are too many streams": (
+            totals.fallback_records,
+            "records",
+        ),
     }
-    for what, count in lost.items():
+    for what, (count, unit) in lost.items():
         if count:
-            yield f"  {what}: {count:,} records"
+            yield f"  {what}: {count:,} {unit}"
     if 0 < status.datagram_queue < DATAGRAM_QUEUE_MIN:
         yield (
             f"  only {status.datagram_queue:,} datagrams wait for a socket in the kernel; raise "

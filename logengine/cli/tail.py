@@ -28,6 +28,7 @@ from logengine.reading import (
     ChosenStreams,
     Filter,
     Following,
+    RangeBy,
     Reading,
     newest_seq,
     read,
@@ -96,6 +97,7 @@ def command(
     cursor_path: Path | None,
     since: str | None,
     until: str | None,
+    range_by: RangeBy,
     chosen: Filter,
     arrangement: Arrangement,
     output: Output,
@@ -119,7 +121,7 @@ def command(
     if timeout is not None and not follows:
         raise click.UsageError("--timeout needs -f or --until-match: it ends the following")
     cursors = CursorFile.open(cursor_path)
-    last = _Last(streams, data, since, until, count, chosen)
+    last = _Last(streams, data, since, until, range_by, count, chosen)
     if not follows:
         with output:
             _print_last(last, arrangement, output, cursors)
@@ -130,6 +132,7 @@ def command(
         *streams,
         data=data,
         since=since,
+        by=range_by,
         last=count,
         where=chosen,
         timeout_s=timeout,
@@ -157,6 +160,7 @@ class _Last:
     data: Path
     since: str | None
     until: str | None
+    range_by: RangeBy
     count: int | None
     chosen: Filter
 
@@ -166,6 +170,7 @@ class _Last:
             data=self.data,
             since=self.since,
             until=self.until,
+            by=self.range_by,
             last=self.count,
             where=self.chosen,
             on_problem=output.report,
@@ -187,6 +192,7 @@ def _print_last(
             after=[Cursor(*each) for each in after.items()],
             since=last.since,
             until=last.until,
+            by=last.range_by,
             where=last.chosen,
             on_problem=output.report,
         )

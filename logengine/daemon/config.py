@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import msgspec
 import tomli_w
 
+from logengine.daemon.config_routes import problems
 from logengine.daemon.config_sections import (
     Config,
     ListenConfig,
@@ -30,7 +31,7 @@ from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 from logengine.intake.quota import QuotaConfig
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
-from logengine.socket_address import is_abstract, tcp_address_of
+from logengine.socket_address import is_abstract, network_address, tcp_address_of
 from logengine.store.settings import COUNT_MAX
 from logengine.units import (
     Duration,
@@ -55,6 +56,7 @@ _WHY_NOT: dict[Transport, str] = {
     "datagram": "needs a connection",
     "stream": "is sent in datagrams",
 }
+_NETWORK_ADDRESS = "an address and a port, such as '127.0.0.1:514' or '[::1]:514'"
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
 _LINE_BYTES_MIN = 64
 _SOCKET_PATH_BYTES_MAX = 107  # the kernel's sockaddr_un has room for this and a NUL
@@ -81,7 +83,13 @@ _EXPECTED_TYPES = {
     "int": f"a whole number from 1 to {COUNT_MAX}",
     "str": "text, in quotes",
     "object": "a table",
-    "array": "an array of tables, [[listen]]",
+    "array": "an array of tables, [[{}]]",
+}
+_EXPECTED_KEYS = {
+    "path": _ABSOLUTE,
+    "address": _NETWORK_ADDRESS,
+    "where": "an expression, such as 'level >= error'",
+    "stream": "the name of a stream",
 }
 
 
@@ -193,7 +201,7 @@ def _readable(message: str, said: Any) -> str:
     what, _, where = message.partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
-        return f"{where}.{missing[1]}: missing; expected {_ABSOLUTE}"
+        return f"{where}.{missing[1]}: missing; expected {_EXPECTED_KEYS[missing[1]]}"
     if wrong := re.match(r"Expected `(\w+)`", what):
         for name, index in re.findall(r"(\w+)(?:\[(\d+)\])?", where):
             said = said[name]
@@ -201,7 +209,7 @@ def _readable(message: str, said: Any) -> str:
         found = repr(said)
         if isinstance(said, dict | list):
             found = "a table" if isinstance(said, dict) else "an array"
-        return f"{where}: {found}; expected {_EXPECTED_TYPES[wrong[1]]}"
+        return f"{where}: {found}; expected {_EXPECTED_TYPES[wrong[1]].format(where)}"
     return f"{where}: {what}"
 
 
@@ -340,6 +348,9 @@ def _rules(config: Config) -> Iterator[_Rule]:
     if key_path := config.compaction.seal_key:
         yield "compaction.seal_key", repr(key_path), _ABSOLUTE, _is_absolute(key_path)
     yield from _file_rules(config)
+    yield from _network_rules(config)
+    for key, found, expected in problems(config):
+        yield key, found, expected, False
     seen: set[str] = set()
     for number, listen in enumerate(config.listen):
         where = f"listen[{number}]"
@@ -349,8 +360,6 @@ def _rules(config: Config) -> Iterator[_Rule]:
         right = _normal(listen.where) not in seen
         yield f"{where}.{kind}", repr(listen.where), expected, right
         seen.add(_normal(listen.where))
-        right = is_stream_name(listen.stream)
-        yield f"listen[{number}].stream", repr(listen.stream), STREAM_NAME_RULE, right
         yield from _protocol_rules(f"listen[{number}]", listen)
 
 
@@ -403,11 +412,46 @@ def _is_pattern(text: str) -> bool:
     return True
 
 
+def _network_rules(config: Config) -> Iterator[_Rule]:
+    """Yields the rules for sockets of the network."""
+    expected = " or ".join(repr(each.name) for each in protocols().values() if each.over_network)
+    seen: set[tuple[str, int, Transport]] = set()
+    for number, each in enumerate(config.network):
+        where = f"network[{number}]"
+        key = f"{where}.address"
+        try:
+            place = (*network_address(each.address), each.type)
+        except ValueError:
+            yield key, repr(each.address), _NETWORK_ADDRESS, False
+            continue
+        yield key, repr(each.address), "an address that no other [[network]] has", place not in seen
+        seen.add(place)
+        protocol = protocols().get(each.protocol)
+        right = protocol is not None and protocol.over_network
+        yield f"{where}.protocol", repr(each.protocol), expected, right
+        for name in ("certificate", "key", "client_ca"):
+            path = getattr(each, name)
+            yield f"{where}.{name}", repr(path), _ABSOLUTE, not path or _is_absolute(path)
+        right = bool(each.certificate) == bool(each.key) and (
+            bool(each.certificate) or not each.client_ca
+        )
+        found = repr(each.certificate)
+        yield f"{where}.certificate", found, "both a certificate and a key, or neither", right
+        right = not each.certificate or each.type == "stream"
+        yield f"{where}.certificate", found, "none for datagrams: TLS needs a connection", right
+        for name in ("idle_timeout", "handshake_timeout"):
+            duration = getattr(each, name)
+            yield f"{where}.{name}", format_duration(duration), "more than 0ms", duration > 0
+
+
 def _protocol_rules(where: str, listen: ListenConfig) -> Iterator[_Rule]:
     """Yields the rules that the protocol exists and works over this type of socket."""
     protocol = protocols().get(listen.protocol)
     expected = " or ".join(map(repr, protocols()))
     yield f"{where}.protocol", repr(listen.protocol), expected, protocol is not None
+    right = listen.on_pressure == "block" or listen.type == "datagram"
+    why = "'block' for a stream: its sender waits, and loses nothing"
+    yield f"{where}.on_pressure", repr(listen.on_pressure), why, right
     if protocol is not None:
         expected = " or ".join(map(repr, protocol.transports))
         why = f"{protocol.name} {_WHY_NOT[listen.type]}: {listen.type} is not for it"

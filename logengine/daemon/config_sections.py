@@ -30,12 +30,39 @@ class ListenConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     protocol: str = DEFAULT_PROTOCOL
     type: Transport = "stream"
     stream: str = "default"
+    fallback: str = "default"
+    on_pressure: Literal["block", "drop"] = "block"
     mode: Mode = Mode(0o666)
 
     @property
     def where(self) -> str:
         """The path or the address, whichever it has."""
         return self.path or self.address
+
+
+class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[network]]`: one socket that other hosts may reach. With a `certificate`, it has TLS."""
+
+    address: str
+    protocol: str = "syslog"
+    type: Transport = "stream"
+    stream: str = "network"
+    fallback: str = "default"
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    max_connections: Count = 256
+    max_per_address: Count = 32
+    idle_timeout: Duration = Duration(3600)
+    handshake_timeout: Duration = Duration(10)
+
+
+class RouteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[[route]]`: records for which `where` holds go to `stream`; empty `path`: from anywhere."""
+
+    where: str
+    stream: str
+    path: str = ""
 
 
 class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,6 +114,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     uid: dict[str, UidConfig] = {}
     listen: tuple[ListenConfig, ...] = ()
     file: tuple[FileConfig, ...] = ()
+    network: tuple[NetworkConfig, ...] = ()
+    route: tuple[RouteConfig, ...] = ()
     compaction: CompactionConfig = CompactionConfig()
     retention: RetentionConfig = RetentionConfig()
     log: LogConfig = LogConfig()

@@ -6,7 +6,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import uvloop
 
 from logengine.daemon.allocator import keep_freed_memory
 from logengine.daemon.config_sections import Config
+from logengine.daemon.network_sockets import NetworkListening
 from logengine.daemon.open_files import allow_open_files
 from logengine.daemon.open_store import opened_store
 from logengine.daemon.service import Service
@@ -65,7 +66,7 @@ async def serve(
     store: Store,
     compacting: ThreadPoolExecutor,
     sign: Sign | None,
-    sockets: list[Listening],
+    sockets: Sequence[Listening | NetworkListening],
     *,
     stops_with_terminal: bool = False,
 ) -> None:
@@ -77,7 +78,7 @@ async def serve(
             service = Service(config, environ, store, compacting, sign, tasks)
             await service.begin(sockets)
             gc.freeze()  # objects that live as long as the process need no further collection
-            log.info("listening", sockets=[each.config.where for each in sockets])
+            log.info("listening", sockets=[each.name for each in sockets])
             notify("READY=1\nSTATUS=Serving", environ)
             log.info("stopping", signal=(await stopping).name)
             notify("STOPPING=1\nSTATUS=Committing what was received", environ)

@@ -77,9 +77,21 @@ def followed_files_max(config: Config) -> int:
 
 def _own_files(config: Config) -> int:
     followed = followed_files_max(config) if config.file else 0
-    return _OWN + _OF_A_COMMIT_THREAD * config.commit.threads + len(config.listen) + followed
+    return (
+        _OWN
+        + _OF_A_COMMIT_THREAD * config.commit.threads
+        + len(config.listen)
+        + _of_network(config)
+        + followed
+    )
 
 
 def _files_per_connection(config: Config) -> int:
     served = {protocols()[listen.protocol].served_by for listen in config.listen}
     return _FILES_PER_GRPC_CONNECTION if "grpc" in served else _FILES_PER_CONNECTION
+
+
+def _of_network(config: Config) -> int:
+    """Returns how many files the sockets of the network take, besides one for each connection."""
+    of_tls = sum(each.max_connections for each in config.network if each.certificate)
+    return len(config.network) + 2 * of_tls

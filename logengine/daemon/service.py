@@ -19,8 +19,10 @@ import msgspec
 import structlog
 
 from logengine.daemon.announcement import Announcement
+from logengine.daemon.config_routes import all_routes, stream_for_others
 from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
+from logengine.daemon.network_sockets import NetworkListening
 from logengine.daemon.open_files import connections_and_guests, followed_files_max
 from logengine.daemon.open_store import report_opened
 from logengine.daemon.socket_watch import SocketWatch
@@ -33,6 +35,7 @@ from logengine.intake.quota import Quotas
 from logengine.intake.server import Server
 from logengine.intake.space_shares import SpaceShares
 from logengine.intake.usage_scan import UsageScan
+from logengine.local_zone import LOCAL_ZONE
 from logengine.protocols.registry import protocols
 from logengine.protocols.status import serving_state
 from logengine.store.committer import Committer
@@ -56,6 +59,7 @@ class Service:
         self._config = config
         self._store = store
         self._tasks = tasks
+        self._routes = all_routes(config, LOCAL_ZONE)
         self._is_stopping = False
         self._socket_watch: asyncio.Task[None] | None = None
         quotas = _quotas(config)
@@ -125,7 +129,7 @@ class Service:
             report=lambda found: report_opened(store, found),
         )
 
-    async def begin(self, sockets: Sequence[Listening]) -> None:
+    async def begin(self, sockets: Sequence[Listening | NetworkListening]) -> None:
         """Starts serving on `sockets`."""
         if self._store.is_open:
             self._committer.recover(self._store.not_recovered())
@@ -133,18 +137,22 @@ class Service:
         self._tasks.create_task(self._watch.run())
         for each in sockets:
             self._listen(each)
-        self._socket_watch = self._tasks.create_task(SocketWatch(sockets, self._listen_again).run())
+        watched = [each for each in sockets if isinstance(each, Listening)]
+        self._socket_watch = self._tasks.create_task(SocketWatch(watched, self._listen_again).run())
 
         if self._files is not None:
             self._following = self._tasks.create_task(self._files.run())
 
-    def _listen(self, on: Listening) -> None:
+    def _listen(self, on: Listening | NetworkListening) -> None:
         self._server.listen(
             on.listener,
-            on.config.stream,
+            stream_for_others(on.config),
             protocols()[on.config.protocol],
             on.config.type,
             inherited=on.inherited,
+            drops=isinstance(on, Listening) and on.config.on_pressure == "drop",
+            network=on.network if isinstance(on, NetworkListening) else None,
+            routes=self._routes[on.config],
         )
 
     def _listen_again(self, before: socket.socket, on: Listening) -> None:

@@ -3,16 +3,24 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from logengine.daemon.config_sections import Config, ListenConfig
+from logengine.daemon.network_sockets import NetworkListening, bind_network, name_in_network
 from logengine.daemon.systemd import passed_listeners
 from logengine.errors import ConfigError
 from logengine.intake.listeners import bind_listener, bind_tcp_listener, is_of
-from logengine.socket_address import is_abstract, name_of, one_spelling
+from logengine.protocols.wire import Transport
+from logengine.socket_address import (
+    is_abstract,
+    name_of,
+    network_address,
+    network_text,
+    one_spelling,
+)
 
 log = structlog.get_logger()
 
@@ -29,6 +37,7 @@ class Listening:
         self.config = config
         self.inherited = inherited
         self.path = Path(config.where)
+        self.name = config.where
         self._has_no_file = is_abstract(config.path) or not config.path
         self._identity = _identity(self.path)
 
@@ -79,13 +88,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Listening]]:
+def listening(
+    config: Config, environ: Mapping[str, str]
+) -> Iterator[list[Listening | NetworkListening]]:
     """Opens the configured sockets until the block ends. Raises `ConfigError`."""
     passed = {
-        one_spelling(name_of(listener.getsockname())): listener
-        for listener in passed_listeners(environ, os.getpid())
+        _passed_name(listener): listener for listener in passed_listeners(environ, os.getpid())
     }
-    sockets: list[Listening] = []
+    sockets: list[Listening | NetworkListening] = []
     try:
         for listen in config.listen:
             inherited = passed.pop(one_spelling(listen.path), None) if listen.path else None
@@ -103,10 +113,19 @@ def listening(config: Config, environ: Mapping[str, str]) -> Iterator[list[Liste
                     f"{listen.type!r}, as its [[listen]] says; change that, or the socket unit "
                     "(ListenStream, ListenDatagram)"
                 )
+        for network in config.network:
+            address = network_text(*network_address(network.address))
+            inherited = passed.pop(_passed_as(address, network.type), None)
+            listener = inherited or bind_network(network)
+            try:
+                sockets.append(NetworkListening(listener, network, inherited=inherited is not None))
+            except ConfigError:
+                listener.close()
+                raise
         if passed:
             raise ConfigError(
-                f"systemd passed a socket at {', '.join(passed)}, which no [[listen]] names; "
-                "add one with that path, or change the socket unit"
+                f"systemd passed a socket at {', '.join(passed)}, which no [[listen]] or "
+                "[[network]] names; add one with that path or address, or change the socket unit"
             )
         yield sockets
     finally:
@@ -121,7 +140,20 @@ def _bound(listen: ListenConfig) -> socket.socket:
     return bind_listener(Path(listen.path), listen.mode, listen.type)
 
 
-def remove_paths(sockets: list[Listening]) -> None:
+def _passed_name(listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return one_spelling(name_of(listener.getsockname()))
+    is_stream = listener.type == socket.SOCK_STREAM
+    return _passed_as(name_in_network(listener), "stream" if is_stream else "datagram")
+
+
+def _passed_as(address: str, transport: Transport) -> str:
+    """Returns the name of a network socket; TCP and UDP may have the same address."""
+    return f"{address} ({'TCP' if transport == 'stream' else 'UDP'})"
+
+
+def remove_paths(sockets: Sequence[Listening | NetworkListening]) -> None:
     """Removes the files of the daemon's own sockets, so that no sender connects any more."""
     for each in sockets:
-        each.remove_path()
+        if isinstance(each, Listening):
+            each.remove_path()

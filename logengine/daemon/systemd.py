@@ -48,9 +48,9 @@ def _listener(descriptor: int) -> socket.socket:
             f"systemd passed descriptor {descriptor}, which is not a socket ({error.strerror}); "
             "the socket unit may have only ListenStream and ListenDatagram"
         ) from None
-    if listener.family != socket.AF_UNIX:
+    if listener.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
         raise ConfigError(
-            f"systemd passed a socket at {listener.getsockname()}; expected a Unix socket: a path "
-            "or @NAME in ListenStream or ListenDatagram of the socket unit"
+            f"systemd passed a socket at {listener.getsockname()}; expected a path, @NAME, or an "
+            "address with a port in ListenStream or ListenDatagram of the socket unit"
         )
     return listener

@@ -12,6 +12,7 @@ _NETWORK = {
 }
 _IN_MEMORY = {"tmpfs", "ramfs", "rootfs"}
 _NO_JOURNAL = {"ext2", "vfat", "msdos", "exfat", "hfs", "hfsplus", "minix", "udf", "ufs"}
+_ASYNC_COMMIT = "journal_async_commit"  # of ext4
 _NO_BARRIERS = {"nobarrier", "barrier=0", "fsync_mode=nobarrier"}
 _MAY_HAVE_JOURNAL = {"ext3", "ext4"}
 _OVERLAYS_MAX = 16  # stacked; the kernel allows fewer
@@ -99,6 +100,11 @@ def risks_of(mounts: Sequence[Mount], mount: Mount, *, has_journal: bool | None)
         )
     if "volatile" in mount.options and mount.kind == "overlay":
         risks.append("the overlay is mounted with `volatile`: a sync does nothing")
+    if _ASYNC_COMMIT in base.options:
+        risks.append(
+            f"it is mounted with `{_ASYNC_COMMIT}`: a power cut may leave it so that it cannot be "
+            "mounted, and files may be gone after e2fsck"
+        )
     if barriers := sorted(base.options & _NO_BARRIERS):
         risks.append(
             f"it is mounted with `{barriers[0]}`: synced data may still be in the disk's cache"

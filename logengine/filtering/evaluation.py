@@ -18,11 +18,15 @@ Test = Callable[[Anything], bool | None]
 
 
 class Evaluation:
-    """An expression that is ready for lines. Times without an offset are in `zone`."""
+    """An expression that is ready for lines. Times without an offset are in `zone`.
 
-    def __init__(self, expression: Expression, zone: tzinfo) -> None:
+    `fields` is for lines that are decoded once for several expressions; it must have the paths of
+    this one.
+    """
+
+    def __init__(self, expression: Expression, zone: tzinfo, fields: Fields | None = None) -> None:
         self._zone = zone
-        self._fields = Fields(paths_of(expression))
+        self._fields = fields or Fields(paths_of(expression))
         self._decode = self._fields.decode
         self._test = self._compiled(expression)
 
@@ -31,7 +35,10 @@ class Evaluation:
 
         No expression holds for what is not a record.
         """
-        record = self._decode(line)
+        return self.holds_for(self._decode(line))
+
+    def holds_for(self, record: Anything) -> bool:
+        """Returns the same for what `Fields.decode` returned for the line."""
         return record is not None and self._test(record) is True
 
     def _compiled(self, expression: Expression) -> Test:

@@ -34,6 +34,7 @@ class Source:
     """
 
     holds_parts = False  # only the file has what is not in an entry
+    is_routed = False
     held_bytes = 0
     uid = os.geteuid()
 

@@ -27,7 +27,7 @@ from logengine.format.json_object import (
 # Set by the engine, never by a sender. `_erased` replaces the content of an erased record;
 # `_stream`, `_seq` and `_gaps` are added on output only.
 ENVELOPE_NAMES = (
-    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit", "_erased"),
+    *("_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit", "_addr", "_erased"),
     *("_stream", "_seq", "_gaps"),
 )
 
@@ -100,6 +100,7 @@ class Peer(msgspec.Struct, frozen=True):
     comm: str | None = None
     unit: str | None = None
     user_unit: str | None = None
+    address: str | None = None  # of a sender that is not on this host
 
 
 class Stamped(NamedTuple):
@@ -123,6 +124,7 @@ def peer_fields(peer: Peer) -> bytes:
         "_comm": peer.comm,
         "_unit": peer.unit,
         "_user_unit": peer.user_unit,
+        "_addr": peer.address,
     }
     fields = {name: value for name, value in known.items() if value is not None}
     # A process chooses its own name, and may put control characters into it.

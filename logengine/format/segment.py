@@ -32,12 +32,15 @@ BODY_BYTES_MAX = 1024 * 1024 * 1024
 FRAME_BODY_BYTES_MAX = 256 * 1024 * 1024
 HEADER_START = b'{"_segment":'
 STREAM_NAME_RULE = "[a-z0-9][a-z0-9._-]{0,63}"
+STREAM_NAME_MAX = 64
 
 # No writer gives a name with a higher number, and no header can contain one.
 SEQ_MAX = 2**63 - 1
 _UID_MAX = 2**32 - 1
 
 _STREAM_NAME = re.compile(STREAM_NAME_RULE)
+_NOT_OF_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_MARKS = "._-"  # with which no name begins
 _SEGMENT_NAME = re.compile(r"(\d{20})\.ndjson(?:\.zst)?")
 
 
@@ -204,6 +207,17 @@ _KEYS = frozenset(Header.__struct_encode_fields__)
 def is_stream_name(name: str) -> bool:
     """Returns whether `name` is a valid stream name. As a path, no such name leaves its parent."""
     return _STREAM_NAME.fullmatch(name) is not None
+
+
+def stream_name_from(text: str) -> str | None:
+    """Returns the stream name that `text` becomes; None if nothing of it can be in a name.
+
+    A to Z become lower case, and each run of other characters that no name has becomes one `-`.
+    What is then left of the first letter or digit, and right of the last, is removed. No more than
+    `STREAM_NAME_MAX` characters are kept. O(characters). Never raises.
+    """
+    name = _NOT_OF_NAME.sub("-", text).lower()
+    return name.lstrip(_MARKS)[:STREAM_NAME_MAX].rstrip(_MARKS) or None
 
 
 def segment_name(first: int, *, compressed: bool = False) -> str:

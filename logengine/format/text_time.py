@@ -25,6 +25,16 @@ _ISO = re.compile(
 )
 _SYSLOG = re.compile(rf"{_PRIORITY}{_MONTH} +(\d{{1,2}}) {_CLOCK}(?!\d)", re.IGNORECASE)
 _ACCESS = re.compile(rf"[^\[]*\[(\d\d)/{_MONTH}/(\d{{4}}):{_CLOCK}{_OFFSET}\]", re.IGNORECASE)
+_WITH_OFFSET = (
+    re.compile(
+        r"(\d{4})-(\d\d)-(\d\d)[T ]([01]\d|2[0-3]):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
+        r" ?(Z|[+-]\d\d:?\d\d)",
+        re.ASCII | re.IGNORECASE,
+    ),
+    re.compile(
+        rf"(\d\d)/{_MONTH}/(\d{{4}}):{_CLOCK} ?(Z|[+-]\d\d:?\d\d)", re.ASCII | re.IGNORECASE
+    ),
+)
 # A time without a year may be up to this far ahead of `now`: some clock was fast.
 _AHEAD_MAX = timedelta(days=1)
 
@@ -45,6 +55,26 @@ def leading_time(line: str, now: datetime) -> str | None:
     if found := _ACCESS.match(start):
         day, name, year, *rest = found.groups()
         return _timestamp(int(year), _month(name), int(day), rest, now.tzinfo)
+    return None
+
+
+def time_with_offset(text: str) -> str | None:
+    """Returns the timestamp of a text that is a time with an offset, and nothing else.
+
+    That is RFC 3339, also with a space or a comma, or the form of access logs. Returns None for
+    any other text: what a time without an offset means depends on who reads it.
+    """
+    iso, access = _WITH_OFFSET
+    if found := iso.fullmatch(text):
+        try:  # takes a third of the time of the exact way
+            return format_moment(datetime.fromisoformat(text))
+        except (ValueError, OverflowError):
+            pass  # a leap second, a space before the offset
+        year, month, day, *rest = found.groups()
+        return _timestamp(int(year), int(month), int(day), rest, None)
+    if found := access.fullmatch(text):
+        day, name, year, *rest = found.groups()
+        return _timestamp(int(year), _month(name), int(day), rest, None)
     return None
 
 

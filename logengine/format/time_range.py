@@ -1,11 +1,13 @@
 """A time range, and which segments, frames and lines are within it. No I/O."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from msgspec import UNSET
 
 from logengine.errors import InvalidOption
+from logengine.format.own_time import record_times
 from logengine.format.segment import Header, timestamp_of
 
 
@@ -23,29 +25,47 @@ class Times(Protocol):
 
 @dataclass(frozen=True)
 class TimeRange:
-    """Timestamps from `since`, inclusive, to `until`, exclusive; None if that side is open."""
+    """Timestamps from `since`, inclusive, to `until`, exclusive; None if that side is open.
+
+    They are those of arrival, `_ts`; unless `by_arrival`, those of `format.own_time`, of which
+    headers say nothing.
+    """
 
     since: str | None = None
     until: str | None = None
+    by_arrival: bool = True
+
+    @property
+    def holds_every_time(self) -> bool:
+        """Whether both sides are open."""
+        return self.since is None and self.until is None
 
     def may_hold(self, times: Times) -> bool:
-        """Returns whether some of the records can be in the range."""
-        return (self.since is None or times.until >= self.since) and (
-            self.until is None or times.since < self.until
-        )
+        """Returns whether some of the records, with these `_ts`, can be in the range."""
+        return not self.by_arrival or self.overlaps(times.since, times.until)
 
     def holds_all(self, times: Times) -> bool:
-        """Returns whether all of the records are in the range."""
-        return (self.since is None or times.since >= self.since) and (
-            self.until is None or times.until < self.until
+        """Returns whether all of the records, with these `_ts`, are known to be in the range."""
+        if not self.by_arrival:
+            return self.holds_every_time
+        return self.encloses(times.since, times.until)
+
+    def overlaps(self, least: str, greatest: str) -> bool:
+        """Returns whether a time from `least` to `greatest` can be in the range."""
+        return (self.since is None or greatest >= self.since) and (
+            self.until is None or least < self.until
         )
 
-    def holds(self, line: bytes) -> bool:
-        """Returns whether a stored line is in the range."""
-        timestamp = timestamp_of(line)
-        return (self.since is None or timestamp >= self.since) and (
-            self.until is None or timestamp < self.until
+    def encloses(self, least: str, greatest: str) -> bool:
+        """Returns whether all times from `least` to `greatest` are in the range."""
+        return (self.since is None or least >= self.since) and (
+            self.until is None or greatest < self.until
         )
+
+    def holds_each(self, body: bytes, lines: Sequence[bytes]) -> Iterable[bool]:
+        """Returns for each of the `lines` of `body` whether it is in the range."""
+        times = map(timestamp_of, lines) if self.by_arrival else record_times(body, lines)
+        return (self.encloses(time, time) for time in times)
 
 
 ALL_TIMES = TimeRange()

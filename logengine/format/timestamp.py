@@ -187,8 +187,8 @@ def _duration_s(text: str) -> float | None:
 
 def format_moment(moment: datetime) -> str:
     """Formats an aware time as a timestamp. Raises `OverflowError` if UTC has no such year."""
-    moment = moment.astimezone(UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z".rjust(TIMESTAMP_CHARACTERS, "0")
+    text = moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return f"{text[: TIMESTAMP_CHARACTERS - 1]}Z"
 
 
 def zone_of(offset: str) -> timezone:

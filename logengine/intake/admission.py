@@ -31,6 +31,10 @@ class Reader(Protocol):
     uid: int
 
     @property
+    def is_routed(self) -> bool:
+        """Whether its records go to several streams; `stream` is then the one with least room."""
+
+    @property
     def holds_parts(self) -> bool:
         """Whether it may hold part of a record, which only further reading can complete."""
 
@@ -43,6 +47,13 @@ class Reader(Protocol):
 
     def stall(self) -> None:
         """Ends the sender: it was elected, and did not finish its record in time."""
+
+
+class _ForStream(NamedTuple):
+    """A sender of records for one of several streams."""
+
+    stream: str
+    uid: int
 
 
 class Room(NamedTuple):
@@ -117,7 +128,7 @@ class Admission:
 
     def room_for(self, reader: Reader) -> Room | None:
         """Returns how much `reader` may read; None for nothing."""
-        if not self._stream_has_room(reader.stream):
+        if not self._stream_has_room(reader):
             return None
         if self._is_elected(reader):
             return UNLIMITED
@@ -128,6 +139,18 @@ class Admission:
     def tokens_in_s(self, reader: Reader) -> float:
         """Returns after how many seconds `reader` has tokens of its blocking quotas; 0 for now."""
         return self._quotas.wait_s(reader)
+
+    def narrowest(self, streams: Collection[str], uid: int) -> str:
+        """Returns in which of these streams, one at least, a user has the least room.
+
+        Its room decides whether a reader whose records go to all of them is read.
+        """
+        for stream in streams:
+            if self._committer.bytes_waiting(stream) >= self._max_pending_stream:
+                return stream
+        if not self._quotas.are_set:
+            return next(iter(streams))
+        return max(streams, key=lambda each: self._quotas.wait_s(_ForStream(each, uid)))
 
     def may_read_opening(self, reader: Reader, opening: Opening) -> bool:
         """Whether the first record of a new sender, and only that, may be read.
@@ -145,17 +168,17 @@ class Admission:
         """Whether `reader` may read up to the end of a record, but no further."""
         return (
             self._is_held_up(self._holder(reader.uid))
-            and self._stream_has_room(reader.stream)
+            and self._stream_has_room(reader)
             and not self._quotas.wait_s(reader)
         )
 
     def pause(self, reader: Reader) -> None:
         """Notes a reader that had to stop, to resume it when there is room."""
         self._paused[reader] = None
-        if self._is_elected(reader) and not self._stream_has_room(reader.stream):
+        if self._is_elected(reader) and not self._stream_has_room(reader):
             self._end_election(reader)  # its stream stops it, not its sender
         self._elect()
-        if self._has_no_memory(reader) or not self._stream_has_room(reader.stream):
+        if self._has_no_memory(reader) or not self._stream_has_room(reader):
             self._committer.commit_now()  # it waits for the room that commits make
         wait_s = self._quotas.wait_s(reader)
         if wait_s or (self._quotas.are_set and self.room_for(reader) is not None):
@@ -198,8 +221,11 @@ class Admission:
         if self._paused:
             self.let_go_on()
 
-    def _stream_has_room(self, stream: str) -> bool:
-        return self._committer.has_room(stream, self._max_pending_stream)
+    def _stream_has_room(self, reader: Reader) -> bool:
+        if reader.is_routed:
+            # A failing stream stops the others of the same sender only once it is full.
+            return self._committer.bytes_waiting(reader.stream) < self._max_pending_stream
+        return self._committer.has_room(reader.stream, self._max_pending_stream)
 
     def _holder(self, uid: int) -> int:
         return PRIVILEGED if uid in self._privileged else uid
@@ -261,7 +287,7 @@ class Admission:
             # A reader stopped by its quota or its stream would only be closed by the timeout.
             if (
                 held_up[holder]
-                and self._stream_has_room(paused.stream)
+                and self._stream_has_room(paused)
                 and not self._quotas.wait_s(paused)
                 and (holder not in largest or paused.held_bytes > largest[holder].held_bytes)
             ):

@@ -1,7 +1,8 @@
 """Turns received lines into entries: stamps them, applies the dropping quotas, queues them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from logengine.format.record import Peer, envelope, stamp
 from logengine.format.timestamp import format_timestamp
 from logengine.intake.poller import Poller
 from logengine.intake.quota_gate import QuotaGate, QuotaSender
+from logengine.intake.router import Router
 from logengine.local_zone import LOCAL_ZONE
 from logengine.store.committer import Committer
 from logengine.store.pending import Entry
@@ -29,6 +31,20 @@ class Arrived(NamedTuple):
     numbers: int
     timestamp: str
     over: str | None
+
+
+class Routed(NamedTuple):
+    """What became of `numbers` received lines: those that are stored, by their stream."""
+
+    parts: dict[str, Arrived]
+    numbers: int
+
+
+class _OfStream(NamedTuple):
+    """A sender, as quotas see it, of records for one of several streams."""
+
+    stream: str
+    uid: int
 
 
 class Arrivals:
@@ -84,14 +100,36 @@ class Arrivals:
         timestamp = self.timestamp()
         body, count = stamp(chunk, envelope(timestamp, peer_fields))
         passed = self._quotas.admit(sender, body, count) if count else None
+        self._charge_for_blank(sender, chunk, body, count)
+        if passed is None:
+            return Arrived(b"", 0, 0, timestamp, None)
+        return Arrived(passed.body, passed.records, count, timestamp, passed.over)
+
+    @contextmanager
+    def routed(
+        self, router: Router, sender: QuotaSender, peer_fields: bytes, chunk: bytes
+    ) -> Iterator[Routed]:
+        """Stamps `chunk` as `stamp` does. Inside the block, its parts may be added to streams."""
+        timestamp = self.timestamp()
+        body, count = stamp(chunk, envelope(timestamp, peer_fields))
+        with router.split(body, count, sender, sender.uid) as bodies:
+            parts: dict[str, Arrived] = {}
+            for stream, part in bodies.items():
+                records = count if len(bodies) == 1 else part.count(b"\n")
+                passed = self._quotas.admit(_OfStream(stream, sender.uid), part, records)
+                if passed.records:
+                    parts[stream] = Arrived(
+                        passed.body, passed.records, records, timestamp, passed.over
+                    )
+            self._charge_for_blank(sender, chunk, body, count)
+            yield Routed(parts, count)
+
+    def _charge_for_blank(self, sender: QuotaSender, chunk: bytes, body: bytes, count: int) -> None:
         if self._quotas.are_set:
             # After the records, which come first. A blank line for each record is free: it may ask
             # for a commit.
             blank = chunk.count(b"\n") - count
             self._quotas.charge(sender, max(0, blank - count), len(chunk) - len(body))
-        if passed is None:
-            return Arrived(b"", 0, 0, timestamp, None)
-        return Arrived(passed.body, passed.records, count, timestamp, passed.over)
 
     def add(self, stream: str, entry: Entry, *, is_awaited: bool = False) -> None:
         """Queues an entry. Its sender is notified once it is durable, soon if it waits for that."""

@@ -6,6 +6,7 @@ transport that fails to write an ack closes the connection and loses the bytes n
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -14,13 +15,16 @@ import structlog
 
 from logengine.errors import TooManyStreams
 from logengine.format.producers import Producer, chunk_name
-from logengine.format.record import peer_fields
+from logengine.format.record import Peer, peer_fields
 from logengine.intake.admission import UNLIMITED, Room
 from logengine.intake.answer_writer import AnswerWriter
 from logengine.intake.connection_state import Happening, State, state_after
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, peer_of
+from logengine.intake.in_order import InOrder, Outstanding
+from logengine.intake.network import NETWORK_UID, bytes_waiting
 from logengine.intake.patience import Patience
+from logengine.intake.router import Router
 from logengine.intake.turns import ReadSize
 from logengine.intake.waiting_room import SEND_AGAIN, TOO_MANY, sends_record
 from logengine.protocols.wire import (
@@ -35,7 +39,7 @@ from logengine.protocols.wire import (
     TooLarge,
     WireProtocol,
 )
-from logengine.store.pending import Entry
+from logengine.store.pending import Entry, Sender
 
 log = structlog.get_logger()
 
@@ -44,7 +48,9 @@ class Connection:
     """A sender: a `Sender` for the committer, and a `Reader` of its socket for admission.
 
     Speaks `protocol`. The numbers are the sender's: that of the last record that arrived, and that
-    of the last durable one. `on_closed` is called once, when the connection has ended.
+    of the last durable one. `on_closed` is called once, when the connection has ended. With a
+    `router`, `stream` is the one whose room decides whether it is read. With an `address`, the
+    sender is not on this host, and the kernel knows no user of it.
     """
 
     holds_parts = True
@@ -56,6 +62,8 @@ class Connection:
         stream: str,
         protocol: WireProtocol,
         on_closed: Callable[["Connection"], None],
+        router: Router | None = None,
+        address: str | None = None,
     ) -> None:
         self._poller = around.poller
         self._admission = around.admission
@@ -74,12 +82,19 @@ class Connection:
         self._answers = AnswerWriter(connection, self._encode.ack, self._on_answers_written)
         self._state = State.OPEN
         self._is_opened = False  # it has said a complete line
-        self.peer = peer_of(connection)
+        self.peer = peer_of(connection) if address is None else Peer(address=address)
         self._peer_fields = peer_fields(self.peer)
         self.uid = OVERFLOW_UID if self.peer.uid is None else self.peer.uid
+        self.is_of_network = address is not None
+        if self.is_of_network:
+            self.uid = NETWORK_UID
+        self.heard_s = time.monotonic()  # when it was read last
+        self._left_bytes = inf  # that a stop still reads
         self.flow = self.uid
         self.read_size = ReadSize()
         self.stream = stream
+        self._router = router
+        self._in_order = None if router is None else InOrder(self.uid, self._durable_up_to)
         self.producer: str | None = None
         self._arrived = 0
         self._durable = 0
@@ -90,6 +105,11 @@ class Connection:
         self._chunks_queued = 0
         self._accounted_bytes = 0  # the held bytes that admission knows about
         self._poller.enter(self.flow)
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether its records go to several streams."""
+        return self._router is not None
 
     @property
     def held_bytes(self) -> int:
@@ -113,6 +133,9 @@ class Connection:
 
     def durable(self, number: int) -> None:
         """All records up to `number` are on disk: acknowledges them, if the sender wants acks."""
+        self._durable_up_to(number)
+
+    def _durable_up_to(self, number: int) -> None:
         if self._state.is_closed:
             return
         self._durable = max(self._durable, number)  # lines and chunks of a batch come in any order
@@ -189,6 +212,12 @@ class Connection:
         )
         return True
 
+    def end_idle(self) -> None:
+        """Ends it, unless it was kept from sending: it has sent nothing for too long."""
+        if self._poller.watches(self._socket):
+            log.info("idle_connection_closed", stream=self.stream, addr=self.peer.address)
+            self._on_end()
+
     def stop(self) -> None:
         """Reads what the sender has sent so far and nothing more; ends when that is durable."""
         if self._state.is_stopping or self._state.is_closed:
@@ -198,6 +227,8 @@ class Connection:
         # the sender is already gone.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
+            if self.is_of_network and self._socket.family != socket.AF_UNIX:
+                self._left_bytes = bytes_waiting(self._socket)  # TCP lets a sender go on
         if self._admission.room_for(self) is not None:
             self.resume()
         self._close_if_through()
@@ -226,6 +257,7 @@ class Connection:
         self._answers.close()
         self._held_back = ()
         self._chunks.give_up(self)
+        self._in_order = None
         self._receiver.drop_unfinished()
         self._account_for_held(finished=True)
         self._socket.close()
@@ -255,7 +287,10 @@ class Connection:
                 self.pause()
                 self._admission.pause(self)
                 return 0
-            data = self._socket.recv(room_bytes)
+            data = self._socket.recv(int(min(room_bytes, self._left_bytes)))
+            self._left_bytes -= len(data)
+            if self.is_of_network:
+                self.heard_s = time.monotonic()
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:
@@ -393,6 +428,9 @@ class Connection:
         return self._encode.status(status)
 
     def _take_lines(self, chunk: bytes) -> None:
+        if self._router is not None:
+            self._take_routed(self._router, chunk)
+            return
         arrived = self._arrivals.stamp(self, self._peer_fields, chunk)
         if self._admission.asks_who_sends:
             blank = chunk.count(b"\n") - arrived.numbers
@@ -403,6 +441,30 @@ class Connection:
         if arrived.over is not None and self._answers.are_wanted:
             first = self._arrived - (arrived.numbers - arrived.records) + 1
             self._answers.say(self._encode.over_quota(first, self._arrived, arrived.over))
+
+    def _take_routed(self, router: Router, chunk: bytes) -> None:
+        with self._arrivals.routed(router, self, self._peer_fields, chunk) as routed:
+            if self._admission.asks_who_sends:
+                blank = chunk.count(b"\n") - routed.numbers
+                self._free_lines += max(0, routed.numbers - blank)
+            if not routed.numbers:
+                return
+            if not routed.parts:
+                self._add(b"", 0, routed.numbers, "")
+                return
+            self._arrived += routed.numbers
+            sender = self._expect()
+            for stream, arrived in routed.parts.items():
+                sender.entries += 1
+                entry = Entry(
+                    arrived.body, arrived.records, arrived.timestamp, self._arrived, sender
+                )
+                self._arrivals.add(stream, entry)
+        self.stream = self._admission.narrowest(routed.parts, self.uid)
+
+    def _expect(self) -> Outstanding:
+        assert self._in_order is not None, "a connection with a router that is open"
+        return self._in_order.expect(self._arrived)
 
     def _refuse_record(self) -> None:
         self._arrivals.refuse(self, self.peer, self._max_record)
@@ -429,11 +491,11 @@ class Connection:
 
     def _take_chunk(self, chunk: Chunk, held_back: Sequence[Event]) -> bool:
         """Queues a chunk, unless it is known. Returns False if it, and `held_back`, must wait."""
-        if not self._chunks.may_queue(self):
+        producer = Producer(self.uid, chunk_name(self.peer.pid or 0, chunk.digest))
+        if not self._find_stream(chunk, producer):
             self.pause()
             self._held_back = held_back
             return False
-        producer = Producer(self.uid, chunk_name(self.peer.pid or 0, chunk.digest))
         is_known = self._chunks.is_known(self.stream, producer)
         # Also if nothing of it is stored: without an answer it would be sent for ever.
         self._answers.are_wanted = True
@@ -449,22 +511,52 @@ class Connection:
                 self._arrivals.refuse(self, self.peer, self._max_record)
         self._arrived += max(1, numbers)
         self._chunks_queued += 1
+        outstanding = None
+        if self._router is not None:
+            outstanding = self._expect()
+            outstanding.entries += 1
         queued = self._chunks.queue(
-            self.stream, producer, partial(self._chunk_durable, self._arrived, chunk.answer)
+            self.stream,
+            producer,
+            partial(self._chunk_durable, self._arrived, chunk.answer, outstanding),
         )
         name = producer.name if numbers else None
         entry = Entry(body, count, timestamp if numbers else "", numbers, queued, name)
         self._arrivals.add(self.stream, entry, is_awaited=True)
+        if self._router is not None:
+            self._router.give_back(self)
         return True
 
-    def _chunk_durable(self, number: int, answer: bytes) -> None:
+    def _find_stream(self, chunk: Chunk, producer: Producer) -> bool:
+        """Sets `stream` to that of a chunk. Returns False if it may not be queued there now."""
+        if self._router is None:
+            return self._chunks.may_queue(self)
+        # A chunk whose stream was one too many is in the fallback stream. If it is sent again
+        # after a restart, there may be room for its stream.
+        self.stream = fallback = self._router.fallback
+        if not self._chunks.may_queue(self):
+            return False
+        if self._chunks.is_known(fallback, producer):
+            return True
+        wanted = self._router.stream_of_chunk(chunk.lines, peer_fields(Peer(uid=self.uid)))
+        records = chunk.lines.count(b"\n")
+        # The name is given back once the chunk is queued: until then, nothing else keeps it.
+        if wanted == fallback or not self._router.take(self, wanted, self.uid, records):
+            return True
+        self.stream = wanted
+        return self._chunks.may_queue(self)
+
+    def _chunk_durable(self, number: int, answer: bytes, outstanding: Outstanding | None) -> None:
         """A chunk, and all records up to `number`, are on disk: answers the chunk."""
         self._chunks_queued -= 1
         if self._state.is_closed:
             return
         if self._answers.are_wanted:
             self._answers.say(answer)
-        self.durable(number)
+        if outstanding is None:
+            self.durable(number)
+        else:
+            outstanding.durable(number)
 
     def _end_malformed(self, reason: str) -> None:
         log.warning(
@@ -483,9 +575,15 @@ class Connection:
             commit_s=self._arrivals.commit_s,
         )
         self._arrived += numbers
+        sender: Sender = self
+        stream = self.stream
+        if self._router is not None:
+            sender = self._expect()
+            sender.entries += 1
+            stream = self._router.fallback
         self._arrivals.add(
-            self.stream,
-            Entry(body, count, timestamp, self._arrived, self, self.producer),
+            stream,
+            Entry(body, count, timestamp, self._arrived, sender, self.producer),
             is_awaited=is_awaited,
         )
 

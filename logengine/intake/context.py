@@ -9,6 +9,7 @@ from logengine.intake.arrivals import Arrivals
 from logengine.intake.chunks import Chunks
 from logengine.intake.hello_timeout import HelloTimeout
 from logengine.intake.poller import Poller
+from logengine.intake.pressure_drops import PressureDrops
 from logengine.intake.producers import Producers
 from logengine.intake.seats import Seats
 from logengine.intake.stream_names import StreamNames
@@ -34,5 +35,6 @@ class IntakeContext:
     seats: Seats
     hello_timeout: HelloTimeout
     stream_names: StreamNames
+    pressure_drops: PressureDrops
     max_record: int
     status: Callable[[Peer], Status | None]

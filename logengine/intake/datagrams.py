@@ -1,8 +1,9 @@
 """Reads a datagram socket. Each datagram is complete, and the kernel names its sender.
 
 A datagram cannot be held back once it is read. So the socket is not read while there is no room;
-the kernel's queue then fills up, and senders block or get EAGAIN. A datagram that was read is
-dropped only for a quota that drops, or if it is too long.
+the kernel's queue then fills up, and senders block or get EAGAIN. If the socket is to drop, it is
+read, and what there is no room for is dropped. Else a datagram that was read is dropped only for a
+quota that drops, or if it is too long.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import structlog
 
@@ -26,6 +28,8 @@ from logengine.intake.credentials import (
 )
 from logengine.intake.listeners import datagram_queue_max
 from logengine.intake.memory_files import MemoryFiles
+from logengine.intake.network import NETWORK_UID, address_text
+from logengine.intake.router import Router
 from logengine.intake.turns import ReadSize
 from logengine.protocols.wire import Lines, Receiver, TooLarge, WireProtocol
 from logengine.store.pending import Entry
@@ -57,7 +61,9 @@ class DatagramSocket:
     """Reads the datagrams of all senders to one socket; a `Reader` for admission.
 
     Refuses a datagram, or a memory file, that is longer than both `max_record` and `RECEIVE_BYTES`.
-    `on_closed` is called once, when the socket is closed.
+    `on_closed` is called once, when the socket is closed. If it `drops`, a datagram that there is
+    no room for is dropped, and not left in the queue. With a `router`, `stream` is the one whose
+    room decides whether it is read.
     """
 
     holds_parts = False  # each datagram is read whole
@@ -71,12 +77,17 @@ class DatagramSocket:
         on_closed: Callable[["DatagramSocket"], None],
         *,
         inherited: bool,
+        drops: bool = False,
+        router: Router | None = None,
     ) -> None:
         self._poller = around.poller
         self._admission = around.admission
         self._arrivals = around.arrivals
         self._max_record = around.max_record
         self._socket = receiving
+        self._drops = drops
+        self._pressure_drops = around.pressure_drops
+        self._router = router
         self._protocol = protocol
         self._receiver = self._new_receiver()
         self._on_closed = on_closed
@@ -86,6 +97,7 @@ class DatagramSocket:
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
         self._senders: dict[tuple[int, int, int], _Sender] = {}
+        self._senders_at: dict[str, _Sender] = {}  # in the network
         self._senders_until_s = 0.0
         self._gathered: list[bytes] = []  # lines of one sender, to be stamped together
         self._gathered_of: _Sender | None = None
@@ -95,13 +107,25 @@ class DatagramSocket:
         self._is_closed = False
         self.flow = self  # its next datagram may be any user's
         self.read_size = ReadSize()
-        self.stream = stream
+        self.stream = self._own_stream = stream
         self.uid = OVERFLOW_UID  # of the next datagram's sender, if there are quotas
         self.held_bytes = 0
         self._memory_files = MemoryFiles(receiving) if protocol.takes_memory_files else None
+        # The network knows no users, only addresses.
+        self._is_of_network = receiving.family != socket.AF_UNIX
+        self._left_bytes = inf  # that a stop still reads
         receiving.setblocking(False)
-        ask_for_senders(receiving)
+        if self._is_of_network:
+            self.queue_max = None
+            self.uid = NETWORK_UID
+        else:
+            ask_for_senders(receiving)
         self._poller.enter(self.flow)
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether its records go to several streams."""
+        return self._router is not None
 
     def is_of(self, receiving: socket.socket) -> bool:
         """Whether it reads from this socket."""
@@ -126,6 +150,8 @@ class DatagramSocket:
         self._is_stopping = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)  # later senders get EPIPE
+        if self._is_of_network:  # others may go on sending
+            self._left_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self.resume()
         self.on_readable()
 
@@ -174,19 +200,25 @@ class DatagramSocket:
         for _ in range(_DATAGRAMS_PER_READ):
             if self._taken_bytes >= self.read_size.size_bytes:
                 return
+            if self._left_bytes <= 0:
+                raise BlockingIOError  # what is here now came after the stop
             if self._is_stopping or self._admission.asks_who_sends:
                 self._look_at_next()
+            is_dropped = False
             if not self._may_read():
-                self._pause()
-                self._admission.pause(self)
-                return
-            self._receive()
+                # At a stop, nobody sends any more: what is in the queue can wait for room.
+                is_dropped = self._drops and not self._is_stopping
+                if not is_dropped:
+                    self._pause()
+                    self._admission.pause(self)
+                    return
+            self._receive(is_dropped=is_dropped)
 
-    def _receive(self) -> None:
-        """Reads one datagram. Raises `BlockingIOError` if there is none."""
+    def _receive(self, *, is_dropped: bool) -> None:
+        """Reads one datagram, or drops it. Raises `BlockingIOError` if there is none."""
         files = self._memory_files
         # MSG_TRUNC returns the size that was sent, even if the buffer is shorter.
-        size_bytes, ancillary, flags, _ = self._socket.recvmsg_into(
+        size_bytes, ancillary, flags, address = self._socket.recvmsg_into(
             [self._buffer],
             ANCILLARY_BYTES + (files.ancillary_bytes if files else 0),
             socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC,
@@ -197,7 +229,17 @@ class DatagramSocket:
                 size_bytes = files.take(ancillary, flags, size_bytes, self._buffer)
             except MalformedInput as error:
                 refusal = str(error)
-        sender = self._sender_of(ancillary)
+        self._left_bytes -= size_bytes + 1  # an empty one counts too
+        if is_dropped:
+            self._taken_bytes += size_bytes
+            uid = NETWORK_UID if self._is_of_network else credentials_in(ancillary).uid
+            self._pressure_drops.add(self._own_stream, uid, size_bytes)
+            return
+        sender = (
+            self._sender_at(address_text(address))
+            if self._is_of_network
+            else self._sender_of(ancillary)
+        )
         if refusal:
             self._arrivals.datagrams += 1
             self._arrivals.refuse_file(sender, sender.peer, refusal)
@@ -216,7 +258,8 @@ class DatagramSocket:
     def _look_at_next(self) -> None:
         """Notes the sender of the next datagram, which stays in the queue."""
         _, ancillary, _, _ = self._socket.recvmsg(0, ANCILLARY_BYTES, socket.MSG_PEEK)
-        self.uid = credentials_in(ancillary).uid
+        if not self._is_of_network:
+            self.uid = credentials_in(ancillary).uid
 
     def _take(self, sender: _Sender, size_bytes: int) -> None:
         """Processes a datagram of `size_bytes`, which is in the buffer unless it is too long."""
@@ -249,11 +292,32 @@ class DatagramSocket:
         self._gathered_of, self._gathered = None, []
         if sender is None:
             return
+        if self._router is not None:
+            self._add_routed(self._router, sender, b"".join(chunks))
+            return
         arrived = self._arrivals.stamp(sender, sender.peer_fields, b"".join(chunks))
         if arrived.records:
             self._arrivals.add(
                 self.stream, Entry(arrived.body, arrived.records, arrived.timestamp, 0, sender)
             )
+
+    def _add_routed(self, router: Router, sender: _Sender, chunk: bytes) -> None:
+        with self._arrivals.routed(router, sender, sender.peer_fields, chunk) as routed:
+            for stream, arrived in routed.parts.items():
+                entry = Entry(arrived.body, arrived.records, arrived.timestamp, 0, sender)
+                self._arrivals.add(stream, entry)
+        if routed.parts:
+            self.stream = self._admission.narrowest(routed.parts, sender.uid)
+
+    def _sender_at(self, address: str) -> _Sender:
+        sender = self._senders_at.get(address)
+        if sender is None:
+            if len(self._senders_at) >= _SENDERS_KEPT_MAX:
+                self._senders_at.clear()
+            peer = Peer(address=address)
+            sender = _Sender(self._own_stream, NETWORK_UID, peer, peer_fields(peer))
+            self._senders_at[address] = sender
+        return sender
 
     def _sender_of(self, ancillary: Ancillary) -> _Sender:
         credentials = credentials_in(ancillary)
@@ -266,6 +330,6 @@ class DatagramSocket:
             if len(self._senders) >= _SENDERS_KEPT_MAX:
                 self._senders.clear()
             peer = sender_of(ancillary)
-            sender = _Sender(self.stream, credentials.uid, peer, peer_fields(peer))
+            sender = _Sender(self._own_stream, credentials.uid, peer, peer_fields(peer))
             self._senders[credentials] = sender
         return sender

@@ -6,12 +6,15 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from logengine.errors import ConfigError
 from logengine.intake.credentials import ask_for_senders
+from logengine.intake.network import Network
+from logengine.intake.router import Router
 from logengine.protocols.wire import Transport, WireProtocol
 from logengine.socket_address import tcp_address_of
 
@@ -24,38 +27,50 @@ _ACCEPT_PAUSE_S = 0.5
 _NOBODY_TO_ACCEPT = {errno.EAGAIN, errno.ECONNABORTED, errno.EINTR}
 
 
+@dataclass(frozen=True)
+class Entrance:
+    """What a listener is for: its records go to `stream`, unless a hello or the router says else.
+
+    `network` has the limits of a socket of the network.
+    """
+
+    stream: str
+    protocol: WireProtocol
+    router: Router | None = None
+    network: Network | None = None
+
+
 class Listeners:
     """The stream sockets at which senders connect.
 
-    `take` is called with each accepted connection, which is non-blocking, and the stream and
-    protocol of its listener. `room_in_s` makes room for one connection, and returns 0, or after how
-    many seconds to try again. Meanwhile nothing is accepted; `accept_again` resumes sooner.
+    `take` is called with each accepted connection, which is non-blocking, and what its listener is
+    for. `room_in_s` makes room for one connection, and returns
+    0, or after how many seconds to try again. Meanwhile nothing is accepted; `accept_again` resumes
+    sooner.
     """
 
     def __init__(
         self,
-        take: Callable[[socket.socket, str, WireProtocol], None],
+        take: Callable[[socket.socket, Entrance], None],
         room_in_s: Callable[[], float],
     ) -> None:
         self._take = take
         self._room_in_s = room_in_s
         self._loop = asyncio.get_running_loop()
-        self._listeners: dict[socket.socket, tuple[str, WireProtocol]] = {}
+        self._listeners: dict[socket.socket, Entrance] = {}
         self._inherited: set[socket.socket] = set()
         self._accepting = True
         self._resuming: asyncio.TimerHandle | None = None
         self._is_failing = False
 
-    def add(
-        self, listener: socket.socket, stream: str, protocol: WireProtocol, *, inherited: bool
-    ) -> None:
+    def add(self, listener: socket.socket, entrance: Entrance, *, inherited: bool) -> None:
         """Starts accepting on a listening socket.
 
         An inherited socket outlives this process: connections that wait there at a stop are left to
         the next daemon.
         """
         listener.setblocking(False)
-        self._listeners[listener] = (stream, protocol)
+        self._listeners[listener] = entrance
         if inherited:
             self._inherited.add(listener)
         self._loop.add_reader(listener, self._accept, listener)
@@ -120,7 +135,7 @@ class Listeners:
                 self._is_failing = False
                 log.warning("accepting_again")
             accepted.setblocking(False)
-            self._take(accepted, *self._listeners[listener])
+            self._take(accepted, self._listeners[listener])
         return True
 
     def _resume_in(self, pause_s: float) -> None:

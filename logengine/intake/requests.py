@@ -63,6 +63,7 @@ class RequestSender:
     """Who sends the requests of a connection. Admission knows it as a reader that never pauses."""
 
     holds_parts = False
+    is_routed = False
 
     def __init__(self, peer: Peer, stream: str) -> None:
         self.peer = peer

@@ -19,17 +19,22 @@ from logengine.intake.context import IntakeContext
 from logengine.intake.credentials import OVERFLOW_UID, uid_of
 from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.hello_timeout import HelloTimeout
-from logengine.intake.listeners import Listeners
+from logengine.intake.listeners import Entrance, Listeners
+from logengine.intake.network import NETWORK_UID, Network, NetworkConnections, peer_address
 from logengine.intake.poller import Poller
+from logengine.intake.pressure_drops import PressureDrops
 from logengine.intake.producers import Producers
 from logengine.intake.quota import Quotas, QuotasConfig
 from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.request_servers import RequestServers
 from logengine.intake.requests import REQUESTS_MAX, RequestConnection
+from logengine.intake.router import Router, StreamTexts
+from logengine.intake.routes import Routes
 from logengine.intake.seats import Occupant, Seats
 from logengine.intake.shares import Rule, Shares
 from logengine.intake.space_shares import SpaceShares
 from logengine.intake.stream_names import StreamNames
+from logengine.intake.tls import TlsSockets
 from logengine.intake.waiting_room import GUESTS_MAX, Guest, WaitingRoom
 from logengine.protocols.status import (
     FAILING_STREAMS_MAX,
@@ -133,6 +138,7 @@ class Server:
         self._stream_names = StreamNames(
             store, committer, Shares(streams, privileged), limits.max_streams
         )
+        self._pressure_drops = PressureDrops(report_dropped_every_s, self._has_room, self._write)
         self._surroundings = IntakeContext(
             self._poller,
             self.admission,
@@ -142,9 +148,12 @@ class Server:
             self._seats,
             self._hello_timeout,
             self._stream_names,
+            self._pressure_drops,
             limits.max_record,
             self._status,
         )
+        self._stream_texts = StreamTexts()
+        self._routers: dict[Routes, Router] = {}
         self._listeners = Listeners(self._receive, self._waiting_room.room_in_s)
         self._tasks = tasks
         self._request_servers = RequestServers(
@@ -160,6 +169,8 @@ class Server:
             ),
             tasks,
         )
+        self._network_connections = NetworkConnections()
+        self._tls = TlsSockets()
         self._connections: set[Connection] = set()
         self._request_connections: set[RequestConnection] = set()
         self._datagram_sockets: set[DatagramSocket] = set()
@@ -191,17 +202,24 @@ class Server:
         transport: Transport = "stream",
         *,
         inherited: bool = False,
+        drops: bool = False,
+        routes: Routes | None = None,
+        network: Network | None = None,
     ) -> None:
         """Serves a socket. Its records go to `stream` unless a hello names another one.
 
-        An inherited socket outlives this process: at a stop, what waits there is left to the next
-        daemon.
+        A datagram socket that `drops` drops what there is no room for. With `routes`, records go
+        to the streams that these name; `stream` is for the others. An inherited socket outlives
+        this process: at a stop, what waits there is left to the next daemon. `network` has the
+        limits of a socket of the network.
         """
         self._stream_names.keep(stream)
         if protocol.served_by != "connection":
             self._request_servers.prepare(protocol.served_by)
+        router = None if routes is None else self.router(routes, stream)
         if transport == "stream":
-            self._listeners.add(listener, stream, protocol, inherited=inherited)
+            entrance = Entrance(stream, protocol, router, network)
+            self._listeners.add(listener, entrance, inherited=inherited)
             return
         datagrams = DatagramSocket(
             self._surroundings,
@@ -210,10 +228,23 @@ class Server:
             protocol,
             self._datagrams_closed,
             inherited=inherited,
+            drops=drops,
+            router=router,
         )
         self._datagram_sockets.add(datagrams)
         self._all_closed.clear()
         datagrams.resume()
+
+    def router(self, routes: Routes, fallback: str) -> Router:
+        """Returns the router by `routes`. Their streams count as those of their first sender.
+
+        `fallback` is a stream for records that name none, or one too many.
+        """
+        if routes not in self._routers:
+            for stream in (fallback, *routes.fixed_streams):
+                self._stream_names.keep(stream)
+            self._routers[routes] = Router(routes, self._stream_names, self._stream_texts, fallback)
+        return self._routers[routes]
 
     def listen_no_more(self, listener: socket.socket) -> None:
         """Reads what has reached a socket by now, and closes it."""
@@ -246,9 +277,11 @@ class Server:
             self._take(guest)  # it may have sent records already
         self._quotas.keep_nobody_waiting()
         self._request_servers.stop()
+        await self._tls.stop()
         for each in self._open():
             each.stop()
         await self._all_closed.wait()
+        self._pressure_drops.report(is_last=True)
         self._quotas.report()
         await self._committer.drained()
 
@@ -262,14 +295,40 @@ class Server:
         if self._guests_timer is not None:
             self._guests_timer.cancel()
         self._quotas.report()  # after a stop that timed out, the report is at least in the log
+        self._pressure_drops.report(is_last=True)
         self._quotas.close()
+        self._pressure_drops.close()
+        self._network_connections.close()
+        self._tls.close()
         self._poller.close()
 
-    def _receive(self, accepted: socket.socket, stream: str, protocol: WireProtocol) -> None:
+    def _receive(self, accepted: socket.socket, entrance: Entrance) -> None:
         """Serves an accepted connection, in place of another one if necessary, or lets it wait."""
-        # Over TCP nothing is known of a sender.
-        uid = uid_of(accepted) if accepted.family == socket.AF_UNIX else OVERFLOW_UID
-        guest = Guest(accepted, uid, stream, protocol, self._loop.time())
+        address, network = None, entrance.network
+        if network is not None:
+            address = peer_address(accepted)
+            if address is None or not self._network_connections.admits(network, address):
+                log.warning("too_many_network_connections", stream=entrance.stream, addr=address)
+                accepted.close()
+                return
+            if network.tls is not None:
+                accepted = self._tls.decrypted(
+                    accepted, network.tls, network.handshake_timeout_s, address
+                )
+            uid = NETWORK_UID
+        else:
+            # Over TCP nothing is known of a sender.
+            uid = uid_of(accepted) if accepted.family == socket.AF_UNIX else OVERFLOW_UID
+        guest = Guest(
+            accepted,
+            uid,
+            entrance.stream,
+            entrance.protocol,
+            self._loop.time(),
+            entrance.router,
+            network,
+            address,
+        )
         if self._seats.has_room(guest.uid):
             self._take(guest)
             return
@@ -307,8 +366,16 @@ class Server:
             self._take_requests(guest)
             return
         connection = Connection(
-            self._surroundings, guest.connection, guest.stream, guest.protocol, self._closed
+            self._surroundings,
+            guest.connection,
+            guest.stream,
+            guest.protocol,
+            self._closed,
+            guest.router,
+            guest.address,
         )
+        if guest.network is not None and guest.address is not None:
+            self._network_connections.add(connection, guest.network, guest.address)
         self._seats.add(connection, guest.uid, self._loop.time())
         self._connections.add(connection)
         self._all_closed.clear()
@@ -326,6 +393,7 @@ class Server:
     def _closed(self, connection: Connection) -> None:
         """Removes a closed connection."""
         self._connections.discard(connection)
+        self._network_connections.remove(connection)
         self._hello_timeout.ends(connection)
         self._stream_names.give_back(connection)
         self.producers.forget(connection)
@@ -356,6 +424,9 @@ class Server:
     def _note_if_all_closed(self) -> None:
         if not (self._connections or self._request_connections or self._datagram_sockets):
             self._all_closed.set()
+
+    def _has_room(self, stream: str) -> bool:
+        return self._committer.has_room(stream, self._limits.max_pending_stream)
 
     def _write(self, stream: str, record: bytes) -> None:
         """Adds a record of the daemon's own to `stream`."""
@@ -398,6 +469,8 @@ class Server:
                 over_quota_records=self._quotas.dropped_records,
                 dropped_records=committer.totals.dropped_records,
                 datagrams=self.arrivals.datagrams,
+                dropped_datagrams=self._pressure_drops.datagrams,
+                fallback_records=sum(router.overflowed for router in self._routers.values()),
             ),
             streams_at_max_bytes=full_streams[:FULL_MAX],
             uids_at_max_bytes=full_uids[:FULL_MAX],

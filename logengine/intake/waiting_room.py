@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from logengine.intake.network import Network
+from logengine.intake.router import Router
 from logengine.intake.shares import PRIVILEGED, Shares
 from logengine.protocols.wire import Opening, Receiver, WireProtocol
 
@@ -41,6 +43,9 @@ class Guest:
     stream: str
     protocol: WireProtocol
     since_s: float
+    router: Router | None = None
+    network: Network | None = None
+    address: str | None = None  # in the network
 
 
 class WaitingRoom:

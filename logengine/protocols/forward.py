@@ -514,4 +514,4 @@ def _record(time: object, tag: bytes, metadata: object, fields: dict[str, object
     return start + (b"," if fields else b"") + encoded[1:]
 
 
-PROTOCOL = WireProtocol("forward", ("stream",), ForwardReceiver, NoAnswers())
+PROTOCOL = WireProtocol("forward", ("stream",), ForwardReceiver, NoAnswers(), has_chunks=True)

@@ -324,4 +324,4 @@ class NdjsonAnswers:
     status = staticmethod(status_answer)
 
 
-PROTOCOL = WireProtocol("ndjson", ("stream",), NdjsonReceiver, NdjsonAnswers())
+PROTOCOL = WireProtocol("ndjson", ("stream",), NdjsonReceiver, NdjsonAnswers(), names_streams=True)

@@ -42,6 +42,8 @@ class TotalsStatus(msgspec.Struct, frozen=True):
     over_quota_records: int
     dropped_records: int
     datagrams: int = 0
+    fallback_records: int = 0
+    dropped_datagrams: int = 0
 
 
 class FileStatus(msgspec.Struct, frozen=True):

@@ -304,5 +304,10 @@ def _record(message: SyslogMessage) -> bytes:
 
 
 PROTOCOL = WireProtocol(
-    "syslog", ("stream", "datagram"), SyslogReceiver, NoAnswers(), SyslogReceiver
+    "syslog",
+    ("stream", "datagram"),
+    SyslogReceiver,
+    NoAnswers(),
+    SyslogReceiver,
+    over_network=True,
 )

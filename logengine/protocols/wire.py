@@ -214,7 +214,9 @@ class WireProtocol:
     descriptor is passed along with an empty datagram. If a server of requests reads the connections
     (`served_by`), the receiver only classifies openings too. `packages`, as they are imported, are
     those of `extra`, which the protocol needs. Over TCP nobody knows who sends, so a protocol is
-    spoken there only if its clients have no other way.
+    spoken there only if its clients have no other way. `names_streams`: a sender may name its
+    stream in a hello, so records are not routed by their fields. `has_chunks`: there are events
+    `Chunk`. `over_network`: it needs no user of the sender, and may be spoken by other hosts.
     """
 
     name: str
@@ -227,6 +229,9 @@ class WireProtocol:
     is_over_tcp: bool = False
     packages: tuple[str, ...] = ()
     extra: str = ""
+    names_streams: bool = False
+    has_chunks: bool = False
+    over_network: bool = False
 
     def new_receiver(self, max_record: int, transport: Transport, now: Clock) -> Receiver:
         """Returns the receiver for one connection, or for the datagrams to one socket."""

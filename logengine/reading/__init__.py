@@ -19,6 +19,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logengine.reading.adjacent import (
+        blocks_after,
+        records_after,
+        records_before,
+        records_since,
+    )
     from logengine.reading.batch import Batch
     from logengine.reading.filter import Filter
     from logengine.reading.follow_records import Following, follow
@@ -30,8 +36,13 @@ if TYPE_CHECKING:
     )
     from logengine.reading.pages import Limit, Page, Pages
     from logengine.reading.problem import Gone, IncompleteRead, Problem, RecordsGone, Report
-    from logengine.reading.read_records import Reading, read
-    from logengine.reading.stream_summary import StreamSummary, newest_seq, streams
+    from logengine.reading.read_records import RangeBy, Reading, read
+    from logengine.reading.stream_summary import (
+        StreamSummary,
+        newest_seq,
+        streams,
+        summary_of,
+    )
 
 __all__ = [
     "Batch",
@@ -44,16 +55,22 @@ __all__ = [
     "Page",
     "Pages",
     "Problem",
+    "RangeBy",
     "Reading",
     "RecordsGone",
     "Report",
     "StreamSummary",
+    "blocks_after",
     "check_stream_names",
     "follow",
     "newest_seq",
     "read",
+    "records_after",
+    "records_before",
+    "records_since",
     "stream_names",
     "streams",
+    "summary_of",
     "unmatched",
 ]
 
@@ -69,16 +86,22 @@ _MODULES = {
     "Page": "logengine.reading.pages",
     "Pages": "logengine.reading.pages",
     "Problem": "logengine.reading.problem",
+    "RangeBy": "logengine.reading.read_records",
     "Reading": "logengine.reading.read_records",
     "RecordsGone": "logengine.reading.problem",
     "Report": "logengine.reading.problem",
     "StreamSummary": "logengine.reading.stream_summary",
+    "blocks_after": "logengine.reading.adjacent",
     "check_stream_names": "logengine.reading.listing",
     "follow": "logengine.reading.follow_records",
     "newest_seq": "logengine.reading.stream_summary",
     "read": "logengine.reading.read_records",
+    "records_after": "logengine.reading.adjacent",
+    "records_before": "logengine.reading.adjacent",
+    "records_since": "logengine.reading.adjacent",
     "stream_names": "logengine.reading.listing",
     "streams": "logengine.reading.stream_summary",
+    "summary_of": "logengine.reading.stream_summary",
     "unmatched": "logengine.reading.listing",
 }
 

@@ -33,13 +33,14 @@ from logengine.reading.read_ahead import begun_before_fork
 from logengine.reading.read_records import (
     BATCH_RECORDS,
     Cursors,
+    RangeBy,
     check_cursors,
     checked_last,
     context_start,
     ignore,
     last_merged,
     parse_cursors,
-    timestamp_in,
+    time_range,
 )
 from logengine.reading.reader import ALL_RECORDS, StreamReader, merge_by_time
 
@@ -56,6 +57,7 @@ def follow(
     data: AnyPath | None = None,
     after: Cursors = (),
     since: str | datetime | None = None,
+    by: RangeBy = "time",
     last: int | None = None,
     where: Filter | str | Iterable[str] = (),
     grep: Patterns = None,
@@ -90,7 +92,7 @@ def follow(
         data_directory(data).absolute(),
         tuple(streams or cursors) or None,
         cursors,
-        timestamp_in("since", since),
+        time_range(since, None, by),
         last,
         Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
         timeout_s,
@@ -110,7 +112,7 @@ class Following:
         data: Path,
         streams: Sequence[str] | None,
         after: Mapping[str, int],
-        since: str | None,
+        times: TimeRange,
         last: int | None,
         chosen: Filter,
         timeout_s: float | None,
@@ -120,7 +122,7 @@ class Following:
         self.streams = streams
         self._chosen_streams = None if streams is None else ChosenStreams(streams)
         self._after = after
-        self._since = since
+        self._times = times
         self._last = last
         self._chosen = chosen
         self._timeout_s = timeout_s
@@ -279,8 +281,8 @@ class Following:
             stream: StreamReader(self.data, stream, report, seq + 1, reports_removed=True)
             for stream, seq in self._after.items()
         }
-        if self._since is not None and self._last is None:
-            for records in self._records_since(self._since, readers, report, chosen):
+        if not self._times.holds_every_time and self._last is None:
+            for records in self._records_in_range(readers, report, chosen):
                 yield records
             self.began_after = {stream: reader.next_seq - 1 for stream, reader in readers.items()}
         elif not self._after:
@@ -340,26 +342,25 @@ class Following:
         from logengine.reading.follower import last_durable_records
 
         count = self._last or 0
-        times = TimeRange(self._since)
         last = []
         for stream in self._existing():
             with _absent_is_empty():
                 readers[stream], records = last_durable_records(
-                    self.data, stream, count, self._chosen, report, times
+                    self.data, stream, count, self._chosen, report, self._times
                 )
                 last.append(records)
         return last_merged(last, count)
 
-    def _records_since(
-        self, since: str, readers: dict[str, StreamReader], report: Report, chosen: Filter
+    def _records_in_range(
+        self, readers: dict[str, StreamReader], report: Report, chosen: Filter
     ) -> Iterator[Sequence[Record]]:
-        """The durable records from `since` on, merged by time; adds readers as `_last_records`."""
-        from logengine.reading.follower import durable_records_since
+        """The durable records since `since`, merged by time; adds readers as `_last_records`."""
+        from logengine.reading.follower import durable_records_in
 
         found = []
         for stream in self._existing():
             with _absent_is_empty():
-                readers[stream], blocks = durable_records_since(self.data, stream, since, report)
+                readers[stream], blocks = durable_records_in(self.data, stream, self._times, report)
                 found.append(_chosen_of(blocks, chosen))
         merged = merge_by_time(found)
         while records := list(islice(merged, BATCH_RECORDS)):

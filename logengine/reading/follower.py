@@ -411,10 +411,10 @@ def last_durable_records(
         return reader, records
 
 
-def durable_records_since(
-    data: Path, stream: str, since: str, report: Report
+def durable_records_in(
+    data: Path, stream: str, times: TimeRange, report: Report
 ) -> tuple[StreamReader, Iterator[Block]]:
-    """The durable records from a time on, read as they are taken; then the reader is at their end.
+    """The durable records in `times`, read as they are taken; then the reader is at their end.
 
     Raises `OSError`, `FileNotFoundError` if the stream does not exist.
     """
@@ -427,8 +427,8 @@ def durable_records_since(
             if marks.read(stream) is not None:
                 continue  # a daemon has started since, and may have written some of them
             sync_directory(data / stream)
-        reader.seek_time(since)
-        return reader, _until_end(reader, TimeRange(since), stop)
+        reader.seek_start_of(times)
+        return reader, _until_end(reader, times, stop)
 
 
 def _until_end(reader: StreamReader, times: TimeRange, stop: int) -> Iterator[Block]:

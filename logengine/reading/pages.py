@@ -365,10 +365,9 @@ class _SpansForward(_Spans):
     def _first_span(self) -> int:
         times = self._reader.times
         reader = self._reader.silent(self._next)
-        if times.since is not None:
-            reader.seek_time(times.since)
-            self._next = reader.next_seq
-        stop = None if times.until is None else reader.end_of_time(times.until)
+        reader.seek_start_of(times)
+        self._next = reader.next_seq
+        stop = reader.end_of(times)
         return _end(reader, self._reader.directory) if stop is None else stop
 
 
@@ -447,13 +446,11 @@ class _SpansBack(_Spans):
         times = self._reader.times
         oldest = next(iter(list_segments(self._reader.directory)), 1)
         reader = self._reader.silent()
-        if times.until is not None and (stop := reader.end_of_time(times.until)) is not None:
+        if (stop := reader.end_of(times)) is not None:
             self._next = min(self._next, stop)
         self._next = min(self._next, _end(reader, self._reader.directory))
-        if times.since is not None:
-            reader.seek_time(times.since)
-            oldest = max(oldest, reader.next_seq)
-        return oldest
+        reader.seek_start_of(times)
+        return max(oldest, reader.next_seq)
 
 
 def _merged(spans: Sequence[_SpansForward] | Sequence[_SpansBack], limit: Limit) -> list[Item]:

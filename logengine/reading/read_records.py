@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import Literal, get_args
 
 from logengine.boot_time import booted_at
 from logengine.errors import InvalidOption
@@ -33,6 +34,8 @@ from logengine.reading.reader import (
 BATCH_RECORDS = 1024
 
 Cursors = Cursor | str | Iterable[Cursor | str]
+# What a range of times is compared with.
+RangeBy = Literal["time", "arrival"]
 
 
 def read(
@@ -41,6 +44,7 @@ def read(
     after: Cursors = (),
     since: str | datetime | None = None,
     until: str | datetime | None = None,
+    by: RangeBy = "time",
     last: int | None = None,
     where: Filter | str | Iterable[str] = (),
     grep: Patterns = None,
@@ -55,8 +59,10 @@ def read(
     the system's keeps it.
     `after`: one or more cursors, such as `"app:5120"`: only records of its stream after it. Without
     `streams`, only streams with a cursor are read.
-    `since`, `until`: only records from this time on, and before this time, by `_ts`: a `datetime`
-    (one without a zone is local), or what the command line takes, such as `"10m"`.
+    `since`, `until`: only records from this time on, and before this time: a `datetime` (one
+    without a zone is local), or what the command line takes, such as `"10m"`.
+    `by`: these are compared with a record's own `time`, or with `_ts` if that is not a known time;
+    with `"arrival"`, always with `_ts`.
     `last`: only the last records, at most this many.
     `where`: an expression such as `"level >= warning and status == 500"`, or several that must all
     hold; `grep`: a regular expression that the stored line must match, or must not match with
@@ -75,7 +81,7 @@ def read(
         directory,
         names,
         cursors,
-        checked(TimeRange(timestamp_in("since", since), timestamp_in("until", until))),
+        time_range(since, until, by),
         checked_last(last),
         Filter.of(where, grep, fixed=fixed, ignore_case=ignore_case, invert=invert),
         on_problem or raise_or_warn,
@@ -118,6 +124,11 @@ class Reading:
     def chooses_all(self) -> bool:
         """Whether no filter is given: every record in the range is returned."""
         return self._chosen.chooses_all
+
+    @property
+    def by_arrival(self) -> bool:
+        """Whether times are those of arrival, and not the records' own where these are known."""
+        return self._times.by_arrival
 
     def batches(self) -> Iterator[Batch]:
         """The records in batches, for callers that want many at a time, as bytes."""
@@ -240,8 +251,7 @@ class Reading:
     def _blocks(self, reader: StreamReader) -> Iterator[Block]:
         begin = reader.next_seq
         try:
-            if self._times.since is not None:
-                reader.seek_time(self._times.since)
+            reader.seek_start_of(self._times)
             begin = reader.next_seq
             for block in reader.read(self._times):
                 yield from self._chosen.choose(block)
@@ -317,7 +327,17 @@ def _each_once(report: Report) -> Report:
     return report_new
 
 
-def timestamp_in(name: str, given: str | datetime | None) -> str | None:
+def time_range(
+    since: str | datetime | None, until: str | datetime | None, by: RangeBy
+) -> TimeRange:
+    """The range that the arguments `since`, `until` and `by` mean. Raises `InvalidOption`."""
+    if by not in get_args(RangeBy):
+        raise InvalidOption(f"by is {by!r}; expected 'time' or 'arrival'")
+    given = _timestamp_in("since", since), _timestamp_in("until", until)
+    return checked(TimeRange(*given, by_arrival=by == "arrival"))
+
+
+def _timestamp_in(name: str, given: str | datetime | None) -> str | None:
     """The timestamp that the argument `name` means. Raises `InvalidOption`."""
     if given is None:
         return None

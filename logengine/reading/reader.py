@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from msgspec import UNSET
 
-from logengine.disk.search_filters import FrameSearch
+from logengine.disk.search_filters import FrameSearch, FrameTimes
 from logengine.disk.segment_file import (
     DamagedRecords,
     MayMatch,
@@ -94,6 +94,7 @@ class StreamReader:
         self._messages: deque[str] = deque()
         search = Search(literals)
         self._frames: FrameSearch | None = None
+        self._frame_times: FrameTimes | None = None
         if search.can_skip:
             self._frames = FrameSearch(data, stream, search, self._messages.append)
 
@@ -113,8 +114,8 @@ class StreamReader:
         With `stop`, only those before that number. Raises `OSError`, `FileNotFoundError`
         if the stream does not exist.
         """
-        if times.until is not None and stop is None:
-            stop = self.end_of_time(times.until)
+        if stop is None:
+            stop = self.end_of(times)
         looks = 0
         while True:
             before = self.next_seq
@@ -144,8 +145,22 @@ class StreamReader:
                 return
         yield from self.read(stop=stop)
 
+    def seek_start_of(self, times: TimeRange) -> None:
+        """Moves forward, but past no record in `times`. Raises `OSError`."""
+        if times.by_arrival and times.since is not None:
+            self.seek_time(times.since)
+
+    def end_of(self, times: TimeRange) -> int | None:
+        """A number from which on no record is in `times`; None if none is known.
+
+        Raises `OSError`.
+        """
+        if times.by_arrival and times.until is not None:
+            return self.end_of_time(times.until)
+        return None
+
     def seek_time(self, since: str) -> None:
-        """Moves forward, but past no record at or after `since`.
+        """Moves forward, but past no record that arrived at `since` or later.
 
         Bisects the headers by `latest`, which never decreases. Raises `OSError`.
         """
@@ -194,7 +209,7 @@ class StreamReader:
         return self._look(self._end)
 
     def end_of_time(self, until: str) -> int | None:
-        """A number from which on every record is at or after `until`; None if none is known.
+        """A number from which on every record arrived at `until` or later; None if none is known.
 
         Raises `OSError`.
         """
@@ -291,7 +306,7 @@ class StreamReader:
         def wanted(header: Header) -> range:
             return wanted_frames(header, self.next_seq, times, stop)
 
-        may_match = None if self._frames is None else self._frames.may_match
+        may_match = self._may_match(times)
 
         def read(first: int) -> Segment:
             return self._read(first, wanted, may_match)
@@ -313,6 +328,22 @@ class StreamReader:
                     continue
                 yield from self._read_whole(header, parts, times, stop)
 
+    def _may_match(self, times: TimeRange) -> MayMatch | None:
+        """What tells which frames to omit; None if nothing does."""
+        searches = [] if self._frames is None else [self._frames.may_match]
+        self._frame_times = None
+        if not times.by_arrival and not times.holds_every_time:
+            self._frame_times = FrameTimes(
+                self._directory.parent, self.stream, times, self._messages.append
+            )
+            searches.append(self._frame_times.may_match)
+        return _all_of(searches)
+
+    def _holds_all(self, header: Header, times: TimeRange) -> bool:
+        return times.holds_all(header) or (
+            self._frame_times is not None and self._frame_times.encloses(header.first)
+        )
+
     def _read_whole(
         self, header: Header, parts: Parts, times: TimeRange, stop: int | None
     ) -> Iterator[Block]:
@@ -326,7 +357,7 @@ class StreamReader:
         for block in _blocks(parts):
             rest = block.begin_at(start).end_before(self.next_seq)
             if rest.count:
-                yield from [rest] if times.holds_all(header) else in_range(rest, times)
+                yield from [rest] if self._holds_all(header, times) else in_range(rest, times)
 
     def _read_damaged(
         self,
@@ -411,7 +442,8 @@ class StreamReader:
             return header, parts
 
     def _report_recorded(self, header: Header, gap: Gap, times: TimeRange) -> None:
-        if times.may_hold(header):
+        # Of records that are gone, only the times of arrival are known.
+        if times.overlaps(header.since, header.until):
             gone = Gone(header.first, gap.last, "recorded", gap.why)
             self._problem(describe_gap(header.first, gap), expected=True, gone=gone)
 
@@ -525,6 +557,21 @@ def _body_bytes(segment: Segment) -> int:
     return sum(len(block.body) for block in _blocks(parts))
 
 
+def _all_of(searches: Sequence[MayMatch]) -> MayMatch | None:
+    """What tells which frames may match all searches; None without any."""
+    if len(searches) < 2:  # noqa: PLR2004
+        return next(iter(searches), None)
+
+    def may_match(first: int, segment: str) -> Sequence[bool] | None:
+        found = [each(first, segment) for each in searches]
+        known = [each for each in found if each is not None]
+        if len({len(each) for each in known}) != 1:
+            return None
+        return [all(frame) for frame in zip(*known, strict=True)]
+
+    return may_match
+
+
 def _blocks(parts: Parts) -> Iterator[Block]:
     return (part for part in parts if isinstance(part, Block))
 
@@ -534,8 +581,9 @@ def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
 
     def ranges() -> Iterator[tuple[int, int]]:
         start = stop = 0
-        for line in block.lines():
-            if not times.holds(line):
+        lines = block.lines()
+        for line, is_held in zip(lines, times.holds_each(block.body, lines), strict=True):
+            if not is_held:
                 yield start, stop
                 start = stop + len(line) + 1
             stop += len(line) + 1
@@ -557,7 +605,7 @@ def last_records(
     `stop` or at the end of `times`. Keeps at most `count` records in memory. A filter that chooses
     few records may cause a read of the whole range.
     """
-    if not count or (chosen.chooses_all and times == ALL_TIMES):
+    if not count or (chosen.chooses_all and times.holds_every_time):
         reader.seek_last(count, stop)
         return _last_of(reader.read(stop=stop), count, chosen)
     begin, stop = _bounds(reader, times, stop)
@@ -594,15 +642,14 @@ def records_back(reader: StreamReader, chosen: Filter, times: TimeRange) -> Iter
 
 def _bounds(reader: StreamReader, times: TimeRange, stop: int | None) -> tuple[int, int | None]:
     """Moves a reader to the start of `times`. Returns that, and `stop` or the end of `times`."""
-    if times.since is not None:
-        reader.seek_time(times.since)
-    if times.until is not None and (end := reader.end_of_time(times.until)) is not None:
+    reader.seek_start_of(times)
+    if (end := reader.end_of(times)) is not None:
         stop = end if stop is None else min(stop, end)
     return reader.next_seq, stop
 
 
 def _chosen_in(block: Block, chosen: Filter, times: TimeRange) -> Iterator[Block]:
-    for part in [block] if times == ALL_TIMES else in_range(block, times):
+    for part in [block] if times.holds_every_time else in_range(block, times):
         yield from chosen.choose(part)
 
 

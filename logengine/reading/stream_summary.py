@@ -51,7 +51,7 @@ def streams(*names: str, data: AnyPath | None = None) -> list[StreamSummary]:
     or the system's keeps it. Raises `InvalidStreamName`, `UnknownStream` and `OSError`.
     """
     directory = data_directory(data)
-    return [_summarize(directory / name, name) for name in stream_names(*names, data=directory)]
+    return [summary_of(name, data=directory) for name in stream_names(*names, data=directory)]
 
 
 def newest_seq(
@@ -69,12 +69,13 @@ def newest_seq(
     return StreamReader(directory, stream, on_problem or raise_or_warn).end() - 1
 
 
-def _summarize(directory: Path, stream: str) -> StreamSummary:
-    """The summary of a stream, from the names and the headers at its two ends.
+def summary_of(stream: str, *, data: Path) -> StreamSummary:
+    """The summary of one stream, from the names and the headers at its two ends.
 
-    A directory that no longer exists counts as empty: it is being recreated for the first record,
-    or was removed.
+    A directory that does not exist counts as empty: it is being recreated for the first record, or
+    was removed. Raises `OSError`.
     """
+    directory = data / stream
     gone: set[int] = set()
     while True:
         try:

@@ -126,6 +126,7 @@ class Pretty:
         message = fields.pop(name) if name else ""
         if type(comm) is not str or type(pid) is not int or type(message) is not str:
             return None
+        message = message.rstrip(" ")
         place = self._places[stream, comm, pid]
         begin, end = self._bold if message else PLAIN
         try:
@@ -176,13 +177,13 @@ class Pretty:
         below: list[str] = []
         if look.is_short:
             message = message_of(fields)
-            parts.append(self._bold(escape(message)))
+            parts.append(self._bold(escape(message).rstrip(" ")))
             shows_fields = not message or bool(look.fields.only)
         else:
             shows_fields = True
             comm, pid = (text_of(fields.get(name, "")) for name in ("_comm", "_pid"))
             first, *more = message_of(fields).rstrip("\n").split("\n")
-            parts += [self._places[stream, comm, pid], self._bold(escape(first))]
+            parts += [self._places[stream, comm, pid], self._bold(escape(first).rstrip(" "))]
             below += map(_indented, more)
         shown_fields = []
         for path, value in look.fields.chosen(fields) if shows_fields else ():

@@ -19,7 +19,14 @@ from typing import NamedTuple
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import Directory, create_directory, sync_directory
 from logengine.disk.durable_names import DurableNames
-from logengine.disk.search_filters import FILE_BYTES_MAX, filters_directory, filters_name
+from logengine.disk.search_filters import (
+    FILE_BYTES_MAX,
+    TIMES_SUFFIX,
+    filters_directory,
+    filters_name,
+    segment_of_name,
+    times_name,
+)
 from logengine.disk.segment_file import (
     SEGMENT_BYTES_MAX,
     Content,
@@ -36,6 +43,7 @@ from logengine.errors import (
     UnexpectedFile,
 )
 from logengine.format.block import Block
+from logengine.format.frame_times import decode_frame_times
 from logengine.format.search_filter import decode_filters
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
@@ -260,18 +268,19 @@ def _destroy(data: Path, patience_s: float) -> None:
 
 
 def _destroy_filters(data: Path, stream: str, name: str, patience_s: float) -> None:
-    """Overwrites and removes the search filters of a segment's file, and unfinished ones.
+    """Overwrites and removes search filters and frame times of a segment, and unfinished ones.
 
     This is done before the segment is replaced, so an erasure that is killed leaves none.
     """
     first = first_of_name(name)
     with filters_directory(data, stream) as filters:
         if filters is not None and first is not None:
-            _destroy_filters_among(filters, [filters_name(first)], patience_s)
+            names = (filters_name(first), times_name(first))
+            _destroy_filters_among(filters, names, patience_s)
 
 
 def _destroy_outdated_filters(data: Path, directory: Directory, patience_s: float) -> None:
-    """Overwrites and removes the search filters that are of no segment as it is now.
+    """Overwrites and removes search filters and frame times of no segment as it is now.
 
     The segment was removed, or a repair divided it: its records may be in another segment, and
     the filters of that one say nothing of these.
@@ -282,7 +291,7 @@ def _destroy_outdated_filters(data: Path, directory: Directory, patience_s: floa
         outdated = [
             name
             for name in filters.names()
-            if name.isdigit()
+            if segment_of_name(name) is not None
             and filters.is_file(name)
             and not _is_current(directory, filters, name)
         ]
@@ -292,9 +301,10 @@ def _destroy_outdated_filters(data: Path, directory: Directory, patience_s: floa
 
 def _is_current(directory: Directory, filters: Directory, name: str) -> bool:
     try:
-        _, line = read_header_line(directory, int(name))
+        _, line = read_header_line(directory, segment_of_name(name) or 0)
         content = filters.read_file(name, FILE_BYTES_MAX)
-        return decode_filters(content, header_sha256(line), filters.path_of(name)) is not None
+        decode = decode_frame_times if name.endswith(TIMES_SUFFIX) else decode_filters
+        return decode(content, header_sha256(line), filters.path_of(name)) is not None
     except (FileNotFoundError, UnexpectedFile, DamagedSegment, DamagedSearchFilters):
         return False
 

@@ -1,6 +1,6 @@
-"""Makes the search filters of sealed segments, and removes those of segments that are gone.
+"""Makes search filters and frame times of sealed segments; removes those of segments that are gone.
 
-A step builds the filter of one frame, so that whoever calls can pause between two steps. Blocking
+A step examines one frame, so that whoever calls can pause between two steps. Blocking
 calls.
 """
 
@@ -18,11 +18,15 @@ from logengine.disk.search_filters import (
     FILTERS_NAME,
     filters_directory,
     filters_name,
-    write_filters,
+    segment_of_name,
+    times_name,
+    write_file,
 )
 from logengine.disk.segment_file import list_streams, read_header_line, read_wanted
 from logengine.errors import DamagedSegment
 from logengine.format.block import Block
+from logengine.format.frame_times import Bounds, encode_frame_times
+from logengine.format.own_time import time_bounds
 from logengine.format.search_filter import encode_filters, frame_filter
 from logengine.format.segment import (
     COMPRESSED_SUFFIX,
@@ -36,13 +40,16 @@ from logengine.format.segment import (
 
 @dataclass
 class _UnderWay:
-    """A segment, and the filters of its first frames."""
+    """A segment, which of its files are missing, and what they say of its first frames."""
 
     stream: str
     first: int
     header: Header
     segment: str
+    missing: Collection[str]
     filters: list[bytes] = field(default_factory=list)
+    times: list[Bounds] = field(default_factory=list)
+    frames: int = 0  # that were examined
 
 
 class SearchFilterBuilder:
@@ -58,7 +65,7 @@ class SearchFilterBuilder:
         self._is_begun = False
         self._changed: dict[str, None] = {}
         self._looked_at: set[str] = set()
-        self._missing: list[tuple[str, int]] = []
+        self._missing: list[tuple[str, int, Collection[str]]] = []  # and which files
         self._under_way: _UnderWay | None = None
         self._damaged: set[tuple[str, int]] = set()
 
@@ -72,7 +79,7 @@ class SearchFilterBuilder:
         self._changed[stream] = None
 
     def step(self, pace: Callable[[int], None]) -> None:
-        """Does one thing: at most, it builds the filter of one frame.
+        """Does one thing: at most, it examines one frame.
 
         `pace` is called with the number of bytes after every piece, and may sleep. Raises what
         `pace` raises, and `OSError`: what is missing is then left until a stream changes.
@@ -122,20 +129,33 @@ class SearchFilterBuilder:
                 names = segments.names()
             filters = stack.enter_context(filters_directory(self._data, stream))
             firsts = {first_of_name(name) for name in names if name.endswith(COMPRESSED_SUFFIX)}
-            wanted = {filters_name(first): first for first in firsts if first is not None}
+            wanted = {
+                name(first)
+                for first in firsts
+                if first is not None
+                for name in (filters_name, times_name)
+            }
             existing = set[str]() if filters is None else set(filters.names())
             if filters is not None:
-                gone = {name for name in existing if is_temp_name(name) or name.isdigit()}
-                _remove(filters, gone - wanted.keys())
+                ours = {
+                    name
+                    for name in existing
+                    if is_temp_name(name) or segment_of_name(name) is not None
+                }
+                _remove(filters, ours - wanted)
             if filters is not None and segments is not None and stream not in self._looked_at:
-                existing -= _outdated(segments, filters, wanted.keys() & existing)
+                existing -= _outdated(segments, filters, wanted & existing)
             self._looked_at.add(stream)
-        missing = sorted(wanted[name] for name in wanted.keys() - existing)
+        missing: dict[int, list[str]] = {}
+        for name in sorted(wanted - existing):
+            missing.setdefault(segment_of_name(name) or 0, []).append(name)
         self._missing = [
-            (stream, first) for first in missing if (stream, first) not in self._damaged
+            (stream, first, names)
+            for first, names in missing.items()
+            if (stream, first) not in self._damaged
         ]
 
-    def _begin(self, stream: str, first: int) -> None:
+    def _begin(self, stream: str, first: int, missing: Collection[str]) -> None:
         with self._data.subdirectory(stream) as directory:
             try:
                 header, line = read_header_line(directory, first)
@@ -143,26 +163,34 @@ class SearchFilterBuilder:
                 self._damaged.add((stream, first))
                 return
         if header.frames is not UNSET and header.index is not UNSET:
-            self._under_way = _UnderWay(stream, first, header, header_sha256(line))
+            self._under_way = _UnderWay(stream, first, header, header_sha256(line), missing)
 
     def _build(self, at: _UnderWay, pace: Callable[[int], None]) -> None:
         assert at.header.frames is not UNSET
-        frame = len(at.filters)
-        if frame < len(at.header.frames):
+        if at.frames < len(at.header.frames):
+            frames = range(at.frames, at.frames + 1)
             with self._data.subdirectory(at.stream) as directory:
-                _, parts = read_wanted(directory, at.first, lambda _: range(frame, frame + 1))
+                _, parts = read_wanted(directory, at.first, lambda _: frames)
             for part in parts:
                 if not isinstance(part, Block):
                     raise part.damage
-                at.filters.append(frame_filter(part.body, pace))
-        if len(at.filters) == len(at.header.frames):
+                if filters_name(at.first) in at.missing:
+                    at.filters.append(frame_filter(part.body, pace))
+                if times_name(at.first) in at.missing:
+                    at.times.append(time_bounds(part.body, pace))
+            at.frames += 1
+        if at.frames == len(at.header.frames):
             self._write(at)
             self._under_way = None
 
     def _write(self, at: _UnderWay) -> None:
-        content = encode_filters(at.segment, at.filters)
+        files = {
+            filters_name(at.first): encode_filters(at.segment, at.filters),
+            times_name(at.first): encode_frame_times(at.segment, at.times),
+        }
+        files = {name: files[name] for name in at.missing}
         free = os.fstatvfs(self._data.descriptor)
-        if free.f_bavail * free.f_frsize < len(content) + self._reserve():
+        if free.f_bavail * free.f_frsize < sum(map(len, files.values())) + self._reserve():
             raise OSError(
                 errno.ENOSPC,
                 "too little is free for a search filter; the rest is left to records",
@@ -171,7 +199,8 @@ class SearchFilterBuilder:
         with self._data.subdirectory(at.stream) as directory:
             _, line = read_header_line(directory, at.first)
         if header_sha256(line) == at.segment:
-            write_filters(self._data, at.stream, at.first, content)
+            for name, content in files.items():
+                write_file(self._data, at.stream, name, content)
 
 
 def _remove(directory: Directory, names: Collection[str]) -> None:
@@ -186,7 +215,8 @@ def _outdated(segments: Directory, filters: Directory, names: Collection[str]) -
     outdated = set()
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            segment = segments.stat(segment_name(int(name), compressed=True), follow_links=False)
+            first = segment_of_name(name) or 0
+            segment = segments.stat(segment_name(first, compressed=True), follow_links=False)
             if filters.stat(name, follow_links=False).st_mtime_ns < segment.st_mtime_ns:
                 outdated.add(name)
     return outdated

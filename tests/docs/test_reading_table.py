@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, eventually
+from tests.daemon import PATIENCE_S, Daemon, eventually
 from tests.reading.streams import damage, write_stream
 from tests.terminal import Terminal
 
@@ -248,7 +249,7 @@ def matches_names(host: Host, command: str) -> None:
 
 def highlights(host: Host, command: str) -> None:
     shown = host.terminal(command, PAGER="cat").read_to_end()
-    assert shown.count(b"card \x1b[7mdeclined\x1b[27m") == 1
+    assert shown.count(b"card \x1b[7mdeclined\x1b[27m") == 1, shown
     assert b"placed" not in shown
 
 
@@ -263,6 +264,18 @@ def shows_times_of_the_clock(host: Host, command: str) -> None:
     lines = host.run(command).splitlines()
     assert len(lines) == 8
     assert lines[-1].startswith(expected)
+
+
+def of_yesterday(*numbers: int) -> Check:
+    """The command prints these of some records of yesterday and today that arrive now."""
+
+    def check(host: Host, command: str) -> None:
+        times = [(1, "13:59"), (1, "14:00"), (1, "15:29"), (1, "15:30"), (0, "14:30")]
+        host.daemon.start()
+        host.send("nginx", *[{"time": local(host, *each)} for each in times])
+        assert [each["_seq"] for each in host.records(command)] == list(numbers)
+
+    return check
 
 
 def pages(host: Host, command: str) -> None:
@@ -326,6 +339,24 @@ def lists_fields(host: Host, command: str) -> None:
     assert rows["user"][:3] == ["6", "75.0%", "string"]
     assert rows["http.method"][0] == "2"
     assert rows["tags[*]"][2] == "string"
+
+
+def shows_a_screen(host: Host, command: str) -> None:
+    host.daemon.start()
+    terminal = host.terminal(command, TERM="xterm-256color")
+    terminal.wait_for(b"shop")
+    terminal.type("q")
+    terminal.read_to_end()
+    assert terminal.process.returncode == 0
+
+
+def serves_a_page(host: Host, command: str) -> None:
+    lines = host.start(command)
+    eventually(lambda: any("http://" in line for line in lines()), "the address of the page")
+    (url,) = (found[0] for line in lines() if (found := re.search(r"http://\S+", line)))
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with opener.open(url, timeout=PATIENCE_S) as answer:
+        assert b"<html" in answer.read()
 
 
 def shows_a_rate(host: Host, command: str) -> None:
@@ -454,6 +485,10 @@ CHECKS: dict[str, Check] = {
         *[rf" *\S+ ago {level} .*" for level in (*["INFO"] * 4, "DEBUG", "WARN", "ERROR", "INFO")]
     ),
     "logengine cat shop --since 'yesterday 14:00' --until 'yesterday 15:30'": selects(2),
+    "logengine cat nginx --since 'yesterday 14:00' --until 'yesterday 15:30'": of_yesterday(2, 3),
+    "logengine cat nginx --since 'yesterday 14:00' --until 'yesterday 15:30' --by arrival": (
+        of_yesterday()
+    ),
     "logengine tail shop --since 10m": selects(4, 5, 6, 7, 8),
     "logengine tail -f shop --since 10m": follows(*range(4, 9), new=SENT, shown=(9, 10)),
     "logengine cat shop": pages,
@@ -500,6 +535,8 @@ CHECKS: dict[str, Check] = {
         prints(r"level +n", r"info +5", r"debug +1", r"error +1", r"warning +1")
     ),
     "logengine rate shop --by level": shows_a_rate,
+    "logengine top shop": shows_a_screen,
+    "logengine web --port 0": serves_a_page,
     'eval "$(logengine completion bash)"': completes,
     "man logengine-tail": shows_the_manual,
     'logengine cat --where "_pid == $(cat shop.pid) and _uid == $(id -u)"': of_a_process,

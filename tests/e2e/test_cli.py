@@ -325,6 +325,9 @@ def test_every_command_has_help_with_examples(root: Path) -> None:
     assert set(commands) == {
         "run",
         "web",
+        "top",
+        "rate",
+        "completion",
         "send",
         "exec",
         "tail",

@@ -1,6 +1,7 @@
 """`logengine.Client` against a real daemon."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from logengine import Client, ClientClosed, ClientFull, NotDurable, ProducerFenced, RecordTooLarge
+from logengine.client import delivery_thread
 from logengine.client.delivery_thread import DeliveryThread
 from logengine.errors import (
     DaemonUnavailable,
@@ -218,9 +220,17 @@ def test_what_is_taken_while_a_client_ends_by_an_error_is_spooled_too(
         real(thread)
         thread.handover.take(b'{"n":2}\n')  # its sender saw the client before it ended
 
+    is_taken = threading.Event()
+
+    def connect(*_: object) -> socket.socket:
+        assert is_taken.wait(PATIENCE_S)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
     monkeypatch.setattr(DeliveryThread, "_finish", finish)
+    monkeypatch.setattr(delivery_thread, "connect", connect)
     client = Client("app", socket=root / "socket", spool=root / "spool", away_max=0)
     client.send({"n": 1})
+    is_taken.set()
     with pytest.raises(DaemonUnavailable):
         client.flush(PATIENCE_S)
     with pytest.raises(DaemonUnavailable):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -326,95 +325,3 @@ def test_whatever_is_acknowledged_is_stored_once_however_often_the_daemon_is_kil
     wanted = Counter(f"{name}{part}" for each in senders for name in each.sent for part in "ab")
     assert Counter(stored(daemon)) == wanted
     daemon.cli("verify")
-
-
-def test_pypis_fluent_logger_sends_to_it(root: Path, daemon: Daemon) -> None:
-    program = (
-        "import sys; from fluent.sender import FluentSender; "
-        "s = FluentSender('app', host='unix://' + sys.argv[1], nanosecond_precision=True); "
-        "assert s.emit('follow', {'n': 1, 'text': 'grün'}); s.close()"
-    )
-    python = _environment(root, "fluent-logger==0.11.1")
-    subprocess.run([python, "-c", program, str(root / "forward")], check=True, timeout=PATIENCE_S)
-    (record,) = eventually(lambda: daemon.records("fluent"))
-    assert (record["tag"], record["n"], record["text"]) == ("app.follow", 1, "grün")
-    assert record["time"] < record["_ts"]
-
-
-def _environment(root: Path, package: str) -> Path:
-    """Returns the Python of a new virtual environment that has `package`."""
-    python = root / "environment" / "bin" / "python"
-    made = subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=False)
-    installed = made.returncode == 0 and subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--no-deps", "--retries=1", package, "msgpack"],
-        check=False,
-        timeout=120,
-    )
-    if not installed or installed.returncode:
-        pytest.skip(f"{package} cannot be installed here")
-    return python
-
-
-MODES = ["Message", "Forward", "PackedForward", "CompressedPackedForward"]
-OLD_MODES = ["Message", "PackedForward", "CompressedPackedForward"]
-
-
-def test_nodes_clients_send_to_it_in_each_mode_and_get_their_acks(
-    root: Path, daemon: Daemon
-) -> None:
-    modules = _node_modules(root, "@fluent-org/logger@1.0.10", "fluent-logger@3.4.1")
-    (modules / "send.js").write_text(NODE)
-    subprocess.run(
-        ["node", "send.js", str(root / "forward"), *MODES],
-        cwd=modules,
-        check=True,
-        timeout=2 * PATIENCE_S,
-    )
-    assert Counter(record["n"] for record in daemon.records("fluent")) == Counter(
-        [*(f"new {mode}" for mode in MODES), *(f"old {mode}" for mode in OLD_MODES)]
-    )
-
-
-NODE = """
-const [path, ...modes] = process.argv.slice(2);
-const { FluentClient } = require("@fluent-org/logger");
-const old = require("fluent-logger");
-(async () => {
-  for (const mode of modes) {
-    const client = new FluentClient("app", {
-      socket: { path }, eventMode: mode, ack: { ackTimeout: 20000 },
-    });
-    await client.emit({ n: "new " + mode });
-    await client.disconnect();
-    if (mode === "Forward") continue;  // the old client does not have it
-    const sender = old.createFluentSender("app", {
-      path, eventMode: mode, requireAckResponse: true, ackResponseTimeout: 20000,
-    });
-    await new Promise((done, failed) => {
-      sender.on("error", failed);
-      sender.emit("label", { n: "old " + mode }, (error) => (error ? failed(error) : done()));
-    });
-    sender.end();
-  }
-})().catch((error) => { console.error(error); process.exit(1); });
-"""
-
-
-def _node_modules(root: Path, *packages: str) -> Path:
-    """Returns a directory from which programs for Node find `packages`."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("needs node and npm")
-    modules = root / "node"
-    modules.mkdir()
-    (modules / "package.json").write_text("{}")
-    installed = subprocess.run(
-        [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", *packages],
-        cwd=modules,
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    if installed.returncode:
-        pytest.skip(f"{' and '.join(packages)} cannot be installed here")
-    return modules

@@ -20,6 +20,7 @@ import pytest
 from logging_journald import JournaldLogHandler  # type: ignore[import-untyped]
 
 from tests.daemon import ENVELOPE, PATIENCE_S, PROGRAM, Daemon, eventually
+from tests.namespaces import run_with
 
 LISTEN = """
 [[listen]]
@@ -73,32 +74,8 @@ class Receiver:
 
         Skips the test if that is not possible here.
         """
-        unshare = shutil.which("unshare")
-        if os.getuid() or unshare is None:
-            pytest.skip("a mount namespace needs root, and unshare(1)")
-        with subprocess.Popen(
-            [unshare, "--mount", sys.executable, "-c", IN_NAMESPACE, str(self.directory), *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            _, said = process.communicate(stdin, PATIENCE_S)
-        if process.returncode and "mount" in said:
-            pytest.skip(f"no mount namespace here: {said.splitlines()[-1]}")
-        assert process.returncode == 0, said
-        return process.pid
-
-
-# A file system of its own over /run, which may have no directory of systemd's.
-IN_NAMESPACE = """
-import os, subprocess, sys
-subprocess.run(["mount", "--bind", sys.argv[1], "/mnt"], check=True)  # it may be below /run
-subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
-os.makedirs("/run/systemd/journal")
-subprocess.run(["mount", "--bind", "/mnt", "/run/systemd/journal"], check=True)
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
+        pid, _ = run_with(self.directory, "/run/systemd/journal", *command, stdin=stdin)
+        return pid
 
 
 def value_of(record: dict[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
 from tests.daemon import PATIENCE_S, Daemon, eventually
-from tests.e2e.test_forward import _node_modules
 from tests.e2e.test_otlp_http import free_port, of, rest
+from tests.integrations.programs import needs_node_modules, program, run_in_node
 from tests.unit.test_otlp import in_protobuf
 
 LISTEN = """
@@ -316,12 +316,10 @@ provider.forceFlush().then(() => provider.shutdown());
 EXPORTERS = ("http", "proto", "grpc")
 
 
+@needs_node_modules()
 def test_the_exporters_for_node_are_served_in_each_encoding(otlp: Otlp, root: Path) -> None:
-    packages = [f"@opentelemetry/exporter-logs-otlp-{name}@0.223.1" for name in EXPORTERS]
-    modules = _node_modules(
-        root, "@opentelemetry/api-logs@0.223.1", "@opentelemetry/sdk-logs@0.223.1", *packages
-    )
-    (modules / "send.js").write_text(NODE)
+    path = root / "send.js"
+    path.write_text(NODE)
     port = free_port()
     otlp.start(f"""
 [[listen]]
@@ -332,13 +330,12 @@ stream = "otel"
     web = f"http://127.0.0.1:{port}/v1/logs"
     for name, url in zip(EXPORTERS, (web, web, f"unix://{root}/grpc"), strict=True):
         done = subprocess.run(
-            ["node", "send.js", name, url],
-            cwd=modules,
+            [program("node"), path, name, url],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
-            env=os.environ | {"OTEL_EXPORTER_OTLP_INSECURE": "true"},
+            env=os.environ | run_in_node() | {"OTEL_EXPORTER_OTLP_INSECURE": "true"},
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from logengine.disk.search_filters import FILTERS_NAME
+from logengine.disk.search_filters import FILTERS_NAME, TIMES_SUFFIX
 from tests.daemon import Daemon, eventually
 
 SEALING = """
@@ -33,7 +33,8 @@ def sealed(daemon: Daemon) -> list[Path]:
 
 def have_filters(daemon: Daemon) -> bool:
     names = [path.name.partition(".")[0] for path in sealed(daemon)]
-    return bool(names) and [path.name for path in filters(daemon)] == names
+    files = sorted([*names, *[name + TIMES_SUFFIX for name in names]])
+    return bool(names) and [path.name for path in filters(daemon)] == files
 
 
 def test_a_daemon_makes_filters_for_what_it_seals_and_for_what_is_there(root: Path) -> None:
@@ -76,9 +77,11 @@ def test_an_erasure_destroys_the_filters_of_what_it_changes(root: Path, left: st
         filled(daemon)
         eventually(lambda: have_filters(daemon), "search filters")
         assert daemon.stop() == 0
-        first, *others = [path.name for path in filters(daemon)]
+        before = [path.name for path in filters(daemon)]
+        of_first, others = before[:2], before[2:]
+        assert of_first == [f"{1:020d}", f"{1:020d}{TIMES_SUFFIX}"]
         daemon.cli("erase", "app", "--where", "message=record 0 of bob")
-        assert [path.name for path in filters(daemon)] == [first, *others]
+        assert [path.name for path in filters(daemon)] == before
         if left:
             (daemon.data / FILTERS_NAME / "app" / left).write_bytes(b"half")
         daemon.cli("erase", "app", "--grep", "record 0 of ann")
@@ -101,6 +104,8 @@ def test_an_erasure_leaves_no_filters_of_segments_that_are_gone(root: Path) -> N
         gone = current[0].with_name(f"{10**6:020d}")
         gone.write_bytes(current[0].read_bytes())
         gone.with_name(f"{10**7:020d}").write_bytes(b"damaged")
+        for suffix, content in (("", current[1].read_bytes()), ("0", b"damaged")):
+            gone.with_name(f"{f'{10**6}{suffix}':0>20}{TIMES_SUFFIX}").write_bytes(content)
         daemon.cli("erase", "app", "--where", "message=record 0 of bob")
         assert filters(daemon) == current
     finally:

@@ -105,7 +105,7 @@ class Small:
             parts_bytes = len(status["uids_at_share"]) * len(CHUNK) / RECORDS_PER_CHUNK
             return uid in status["uids_at_share"] and status["pending_bytes"] < parts_bytes
 
-        eventually(is_stopped, "the user to be stopped", patience_s=20)
+        eventually(is_stopped, "the user to be stopped")
         sender.socket.settimeout(PATIENCE_S)
         return sent_bytes // len(CHUNK) * RECORDS_PER_CHUNK
 
@@ -196,7 +196,7 @@ def test_compaction_leaves_the_last_space_to_records(make: MakeDaemon) -> None:
                 sender.socket.send(CHUNK)
         return bool(small.told("space_share_used_up"))
 
-    eventually(is_low, "the user to be stopped", patience_s=20)
+    eventually(is_low, "the user to be stopped")
     for _ in range(20):
         small.goes_on(BOB, "pay")
     assert not small.told("commit_failed")
@@ -346,5 +346,5 @@ def test_without_keep_free_one_may_fill_the_disk(make: MakeDaemon) -> None:
                 sender.socket.send(CHUNK)
         return bool(small.status()["failing"])
 
-    eventually(fails, "the disk to be full", patience_s=20)
+    eventually(fails, "the disk to be full")
     assert not small.told("space_low")

@@ -88,15 +88,22 @@ def test_an_abstract_socket_that_no_listener_names_is_refused(root: Path, name: 
         listener.listen()
         arguments = ("--data", str(root / "data"), "--socket", str(root / "socket"))
         line = error_of(run_with(listener.fileno(), *arguments))
-    assert f"systemd passed a socket at {name}, which no [[listen]] names" in line
+    assert f"systemd passed a socket at {name}, which no [[listen]] or [[network]] names" in line
 
 
-def test_a_socket_of_another_family_is_refused(root: Path) -> None:
+def test_a_socket_of_the_network_that_nothing_names_is_refused(root: Path) -> None:
     with socket.socket(socket.AF_INET) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
+        port = listener.getsockname()[1]
         line = error_of(run_with(listener.fileno(), "--data", str(root / "data")))
-    assert "expected a Unix socket" in line
+    assert f"at 127.0.0.1:{port} (TCP), which no [[listen]] or [[network]] names" in line
+
+
+def test_a_socket_of_another_family_is_refused(root: Path) -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as listener:
+        line = error_of(run_with(listener.fileno(), "--data", str(root / "data")))
+    assert "expected a path, @NAME, or an address with a port" in line
 
 
 def test_what_systemd_passes_and_is_no_socket_is_refused(root: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from logengine.protocols.status import DATAGRAM_QUEUE_MIN
 from tests.daemon import ENVELOPE, PATIENCE_S, Daemon, eventually
+from tests.namespaces import run_with
 
 LISTEN = """
 [[listen]]
@@ -196,16 +197,11 @@ def test_a_traceback_of_pythons_handler_is_one_record(
     assert {record["_pid"] for record in (first, second, third)} == {os.getpid()}
 
 
-# Mounts over /dev in a namespace of its own; then calls syslog(3) of the C library.
 SYSLOG_3 = """
-import os, subprocess, sys, syslog
-subprocess.run(["mount", "--bind", sys.argv[1], "/mnt"], check=True)  # it may be below /dev
-subprocess.run(["mount", "-t", "tmpfs", "none", "/dev"], check=True)
-os.symlink("/mnt/" + sys.argv[2], "/dev/log")
+import syslog
 syslog.openlog("capp", syslog.LOG_PID, syslog.LOG_LOCAL2)
 syslog.syslog(syslog.LOG_WARNING, "hello\\nsecond")
 syslog.syslog(syslog.LOG_ERR, "last")
-print(os.getpid())
 """
 
 
@@ -213,21 +209,8 @@ print(os.getpid())
 def test_syslog_of_the_c_library_is_understood_at_dev_log(
     receiver: Receiver, transport: str
 ) -> None:
-    unshare = shutil.which("unshare")
-    if os.getuid() or unshare is None:
-        pytest.skip("a mount namespace needs root, and unshare(1)")
     path = receiver.datagrams_path if transport == "datagram" else receiver.stream_path
-    done = subprocess.run(
-        [unshare, "--mount", sys.executable, "-c", SYSLOG_3, str(path.parent), path.name],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    if done.returncode and "mount" in done.stderr:
-        pytest.skip(f"no mount namespace here: {done.stderr.splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-    pid = int(done.stdout)
+    pid, _ = run_with(path, "/dev/log", sys.executable, "-c", SYSLOG_3)
     first, last = receiver.records(2)
     told = {"facility": "local2", "app": "capp", "procid": str(pid)}
     assert value_of(first) == told | {"level": "warning", "message": "hello\nsecond"}
@@ -236,7 +219,7 @@ def test_syslog_of_the_c_library_is_understood_at_dev_log(
     assert first["time"][:13] <= first["_ts"][:13]
 
 
-# Docker's driver and nginx cannot be run here: what they were seen to send.
+# Docker's driver cannot be run here: what it was seen to send.
 def test_what_other_clients_send_is_understood_message_by_message(receiver: Receiver) -> None:
     with receiver.datagrams() as datagrams:
         datagrams.send(b"<30> 2026-11-23T20:45:16Z vm srtag[3391]: of Docker")

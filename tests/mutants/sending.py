@@ -280,8 +280,7 @@ MUTANTS = (
         "client/spool.py",
         "            self.release(self.last)  # it is durable, or what is between could not be",
         "            pass",
-        _OUTBOX,
-        _SPOOL,
+        tests("unit/test_spool.py"),
     ),
     mutant(
         "released_in_one_go",
@@ -314,7 +313,7 @@ MUTANTS = (
         "client/spool.py",
         "            sync_directory(self._directory)\n            sync_directory(self.path)\n",
         "            pass\n",
-        _SPOOL,
+        tests("unit/test_spool.py"),
     ),
     mutant(
         "numbering_for_all",

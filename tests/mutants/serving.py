@@ -6,6 +6,8 @@ from tests.mutants.mutant import Simulation, tests
 _SERVER = tests("server/test_server.py", "e2e/test_protocol.py")
 _FENCING = tests("e2e/test_fencing.py", "server/test_server.py")
 _DATAGRAMS = tests("server/test_datagrams.py")
+_ROUTING = tests("server/test_routing.py")
+_NETWORK = tests("server/test_network.py", "e2e/test_network.py")
 _CHUNKS = tests("server/test_chunks.py", "e2e/test_forward.py")
 _QUOTAS = tests("e2e/test_quotas.py")
 
@@ -337,7 +339,7 @@ MUTANTS = (
         "read_without_room_in_the_stream",
         "a sender is read although its stream has no room",
         "intake/admission.py",
-        "        if not self._stream_has_room(reader.stream):\n            return None\n        if self._is_elected(reader)",
+        "        if not self._stream_has_room(reader):\n            return None\n        if self._is_elected(reader)",
         "        if self._is_elected(reader)",
         Simulation(),
         _SERVER,
@@ -450,6 +452,72 @@ MUTANTS = (
         "        if size_bytes > len(self._buffer):",
         "        if False:",
         _DATAGRAMS,
+    ),
+    mutant(
+        "datagrams_dropped_at_a_stop",
+        "a socket that drops does so at a stop, although nobody would have to wait",
+        "intake/datagrams.py",
+        "                is_dropped = self._drops and not self._is_stopping",
+        "                is_dropped = self._drops",
+        _DATAGRAMS,
+    ),
+    # Routing.
+    mutant(
+        "routed_numbers_out_of_order",
+        "what is on disk of the last stream counts for all streams before it",
+        "intake/in_order.py",
+        "        self.entries -= 1\n        self._in_order.look()",
+        "        self.entries -= 1\n        self._in_order._on_durable(self.number)",
+        _ROUTING,
+    ),
+    mutant(
+        "chunk_of_the_fallback_forgotten",
+        "a chunk in the fallback stream is stored again once there is room for its own",
+        "intake/connection.py",
+        "        if self._chunks.is_known(fallback, producer):\n            return True",
+        "        if False:\n            return True",
+        _ROUTING,
+    ),
+    mutant(
+        "routed_names_are_free",
+        "records may name any number of streams",
+        "intake/router.py",
+        "            self._names.take(user, stream, uid)",
+        "            pass",
+        _ROUTING,
+    ),
+    mutant(
+        "failing_stream_stops_its_socket",
+        "a stream that fails stops all others of its socket at once",
+        "intake/admission.py",
+        "        if reader.is_routed:",
+        "        if False:",
+        _ROUTING,
+    ),
+    # The network.
+    mutant(
+        "tcp_read_for_ever_at_a_stop",
+        "a stop reads as long as a sender in the network goes on sending",
+        "intake/connection.py",
+        "                self._left_bytes = bytes_waiting(self._socket)  # TCP lets a sender go on",
+        "                pass",
+        _NETWORK,
+    ),
+    mutant(
+        "tls_stopped_at_once",
+        "a stop loses what was sent over TLS and is not decrypted yet",
+        "intake/server.py",
+        "        await self._tls.stop()\n",
+        "",
+        _NETWORK,
+    ),
+    mutant(
+        "network_without_limit",
+        "one address may take all connections of the network",
+        "intake/network.py",
+        "            self._of_address.get((network, address), 0) < network.max_per_address\n            and ",
+        "            ",
+        tests("unit/test_network.py", "e2e/test_network.py"),
     ),
     # What quotas drop.
     mutant(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logengine.format.block import Block, Rows
@@ -104,6 +104,7 @@ def test_a_row_is_the_same_on_the_fast_path(
 
 
 @given(RECORDS, st.integers(COLUMNS_MIN, 90), st.sampled_from(["a", "[a-b]+", ".", "e.e|="]))
+@example([{"event": " "}, {"event": "a  "}, {"event": "a  ", "b": 1}, {"event": " \n "}], 40, "a")
 def test_rows_fit_a_terminal_and_are_the_same_text(
     records: list[dict[str, Any]], width: int, pattern: str
 ) -> None:

@@ -260,7 +260,7 @@ def test_a_missing_segment_after_a_time_in_a_sealed_one_is_not_reported(
     )
     plain.unlink()
     (data / "app" / segment_name(4)).unlink()
-    reading = logengine.read("app", data=data, until=at(3), last=last)
+    reading = logengine.read("app", data=data, until=at(3), by="arrival", last=last)
     assert numbers(reading) == [1, 2]
 
 

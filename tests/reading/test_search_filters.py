@@ -48,7 +48,7 @@ def build(data: Path) -> None:
 
 
 def filters(data: Path) -> list[Path]:
-    return sorted((data / FILTERS_NAME / "app").iterdir())
+    return sorted(path for path in (data / FILTERS_NAME / "app").iterdir() if path.name.isdigit())
 
 
 def found(data: Path, **options: object) -> tuple[list[int], list[str]]:

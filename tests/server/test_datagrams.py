@@ -24,6 +24,7 @@ import pytest
 from logengine.disk.segment_file import list_segments, read_header, read_segment
 from logengine.errors import ConfigError
 from logengine.format.producers import numbers_in
+from logengine.format.record import Peer
 from logengine.intake import datagrams
 from logengine.intake.context import RECEIVE_BYTES
 from logengine.intake.credentials import sender_of
@@ -31,7 +32,9 @@ from logengine.intake.datagrams import DatagramSocket
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import QuotaConfig, Quotas
 from logengine.protocols.ndjson import NdjsonReceiver
+from logengine.protocols.status import Status
 from logengine.protocols.wire import NoAnswers, WireProtocol
+from logengine.units import Duration, RecordsPerSecond
 from tests.server.test_server import A_MOMENT_S, PATIENCE_S, Served, numbered, serving
 
 BARE = WireProtocol("bare", ("datagram",), NdjsonReceiver, NoAnswers())
@@ -42,12 +45,20 @@ class Receiving:
     """A server that has a datagram socket, too, and a sender to it."""
 
     def __init__(
-        self, served: Served, path: Path, protocol: WireProtocol, *, inherited: bool
+        self,
+        served: Served,
+        path: Path,
+        protocol: WireProtocol,
+        *,
+        inherited: bool,
+        drops: bool,
     ) -> None:
         self.served = served
         self.path = path
         self.listener = bind_listener(path, 0o666, "datagram")
-        served.server.listen(self.listener, STREAM, protocol, "datagram", inherited=inherited)
+        served.server.listen(
+            self.listener, STREAM, protocol, "datagram", inherited=inherited, drops=drops
+        )
         self.sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sender.setblocking(False)
         self.sender.connect(os.fspath(path))
@@ -79,6 +90,12 @@ class Receiving:
         return number - 1
 
 
+def status_of(there: Receiving) -> Status:
+    status = there.served.server._status(Peer(uid=os.geteuid()))
+    assert status is not None
+    return status
+
+
 @asynccontextmanager
 async def receiving(
     root: Path,
@@ -86,10 +103,11 @@ async def receiving(
     quotas: Quotas | None = None,
     inherited: bool = False,
     protocol: WireProtocol = BARE,
+    drops: bool = False,
     **limits: Any,
 ) -> AsyncIterator[Receiving]:
     async with serving(root, limits, quotas) as served, asyncio.timeout(PATIENCE_S):
-        there = Receiving(served, root / "datagrams", protocol, inherited=inherited)
+        there = Receiving(served, root / "datagrams", protocol, inherited=inherited, drops=drops)
         with contextlib.closing(there.sender):
             yield there
 
@@ -371,3 +389,63 @@ def test_a_datagram_socket_is_replaced_where_nobody_reads_it_and_else_left_alone
         pytest.raises(ConfigError, match="listens there already"),
     ):
         bind_listener(path, 0o600, "datagram")
+
+
+async def test_a_socket_that_drops_holds_up_nobody_and_reports_what_is_missing(root: Path) -> None:
+    async with receiving(root, drops=True, report_dropped_every=0.05) as there:
+        there.sender.send(b'{"n":1}')
+        await there.stored(1)
+        disk, totals = there.served.disk, there.served.server
+        disk.failing = STREAM
+        there.sender.send(b'{"n":2}')
+        await there.served.until(there.served.committer.failing)
+        sent = 0
+        while sent < 200:
+            with contextlib.suppress(BlockingIOError):
+                there.sender.send(b'{"n":3}')
+                sent += 1
+            await asyncio.sleep(0)
+        await there.served.until(lambda: status_of(there).totals.dropped_datagrams == 200)
+        assert totals.admission.paused == 0
+        disk.failing = ""
+        await there.stored(3)
+        assert there.numbers() == [1, 2]
+        report = there.records()[-1]
+        assert {key: report[key] for key in ("event", "reason", "uid", "datagrams", "bytes")} == {
+            "event": "datagrams_dropped",
+            "reason": "no_room",
+            "uid": os.getuid(),
+            "datagrams": 200,
+            "bytes": 1400,
+        }
+        there.sender.send(b'{"n":4}')
+        await there.stored(4)
+
+
+async def test_a_socket_that_drops_drops_nothing_at_a_stop(root: Path) -> None:
+    async with receiving(root, drops=True) as there:
+        there.sender.send(b'{"n":1}')
+        await there.stored(1)
+        there.served.disk.failing = STREAM
+        there.sender.send(b'{"n":2}')
+        await there.served.until(there.served.committer.failing)
+        there.sender.send(b'{"n":3}')
+        stopping = asyncio.create_task(there.served.server.stop())
+        await asyncio.sleep(0)
+        there.served.disk.failing = ""
+        await stopping
+        assert there.numbers() == [1, 2, 3]
+
+
+async def test_a_socket_that_drops_drops_only_what_its_user_may_not_send(root: Path) -> None:
+    blocks = QuotaConfig(records_per_s=RecordsPerSecond(1), burst=Duration(2))
+    quotas = Quotas(QuotaConfig(), blocks, {}, {})
+    async with receiving(root, quotas=quotas, drops=True) as there:
+        for number in range(1, 6):
+            there.sender.send(numbered(number, number))
+        await there.served.until(lambda: there.served.server.arrivals.datagrams >= 2)
+        await there.served.until(lambda: status_of(there).totals.dropped_datagrams)
+        await there.served.server.stop()
+        stored = there.numbers()
+        assert stored[:2] == [1, 2]
+        assert len(stored) + status_of(there).totals.dropped_datagrams == 5

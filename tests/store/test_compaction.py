@@ -35,7 +35,7 @@ from logengine.upkeep import compaction
 from logengine.upkeep.compaction import Compactor
 from logengine.upkeep.compaction_plan import CompactionConfig
 from logengine.upkeep.retention import Retainer
-from logengine.upkeep.retention_plan import RetentionRule, RetentionRules
+from logengine.upkeep.retention_plan import Removal, RetentionRule, RetentionRules
 from logengine.upkeep.rewrite import CompactionStopped, Pace, Rewriter
 from logengine.upkeep.survey import Survey, survey
 from logengine.upkeep.verify import verify_stream
@@ -536,6 +536,64 @@ async def test_retention_passes_over_what_a_drop_took(data: Path) -> None:
         following = retainer.next_removal()
         assert following is not None
         assert following.oldest.last > removal.oldest.last
+
+
+async def test_retention_leaves_what_is_not_sealed(data: Path) -> None:
+    async with running(data) as at:
+        await at.commit(records=50)
+        plain = (data / "app" / segment_name(1)).read_bytes()
+        await at.pass_time(101)
+        for _ in range(2):
+            await at.commit(records=50)
+            await at.pass_time(101)
+        retainer = Retainer(
+            data, RetentionRules(default=RetentionRule(max_age=1.0)), names=at.store.names
+        )
+        retainer.look()
+        assert retainer.next_removal() is not None
+        # As somebody left it who unsealed it.
+        (data / "app" / segment_name(1)).write_bytes(plain)
+        (data / "app" / segment_name(1, compressed=True)).unlink()
+        retainer.look()
+        assert retainer.next_removal() is None
+
+
+async def test_retention_removes_while_no_commit_touches_the_stream(data: Path) -> None:
+    async with running(data) as at:
+        for _ in range(3):
+            await at.commit(records=9)
+            await at.pass_time(2000)
+        retainer = Retainer(
+            data, RetentionRules(default=RetentionRule(max_age=1.0)), names=at.store.names
+        )
+        remove = retainer.remove
+        held: list[bool] = []
+
+        def remove_and_note(removal: Removal) -> bool:
+            held.append(at.committer._stream_locks.is_held("app"))
+            return remove(removal)
+
+        with patch.object(retainer, "remove", remove_and_note):
+            await at.compactor._retain(retainer)
+        assert held
+        assert all(held)
+
+
+async def test_nothing_is_sealed_after_a_seal_that_is_damaged(data: Path) -> None:
+    async with running(data) as at:
+        for _ in range(2):
+            await at.commit(records=50)
+            await at.pass_time(101)
+        await at.commit(records=50)
+    names = [segment_name(1, compressed=True), segment_name(51, compressed=True), segment_name(101)]
+    assert at.names() == names
+    damaged = data / "app" / names[1]
+    damaged.write_bytes(b"{" + damaged.read_bytes()[1:].replace(b'"', b"'", 1))
+    async with running(data) as at:
+        await at.commit(records=5)
+        for _ in range(3):
+            await at.pass_time(2000)
+        assert not [name for name in at.names() if name.endswith(".zst") and name > names[1]]
 
 
 async def test_a_compaction_whose_sync_fails_keeps_what_it_covers_from_being_dropped(

@@ -42,6 +42,7 @@ class Sender:
     uid: int = 0
     held_bytes: int = 0
     holds_parts: bool = True
+    is_routed: bool = False
     is_read: bool = True
     is_stalled: bool = False
 

@@ -316,3 +316,15 @@ def test_a_pause_doubles_up_to_a_limit_and_differs() -> None:
     pause.reset()
     assert pause.take() == MIN_S
     assert Backoff(lambda: 0.0).take() == MIN_S / 2
+
+
+def test_all_that_is_not_durable_goes_to_the_spool() -> None:
+    box = outbox(2)
+    welcomed(box)
+    assert sent(box) == b"1\n2\n"
+    box.try_take(b"3\n")
+    box.acknowledge(1)
+    assert [(chunk.first, chunk.last, chunk.lines) for chunk in box.to_spool()] == [
+        (2, 2, b"2\n"),
+        (3, 3, b"3\n"),
+    ]

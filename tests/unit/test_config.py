@@ -208,6 +208,7 @@ def test_values_have_the_types_that_code_works_with(tmp_path: Path) -> None:
     assert config.listen[0].mode == 0o660
 
 
+NETWORK = "[[network]]\naddress = '{}'\n"
 LISTEN = '[[listen]]\npath = "/run/a"\n'
 PATH_108 = "/" + "a" * 107
 
@@ -248,6 +249,30 @@ PATH_108 = "/" + "a" * 107
         (LISTEN + LISTEN, "listen[1].path: '/run/a'; expected a path that no other listener has"),
         (LISTEN + "[[listen]]\npath = '//run/./a'", "listen[1].path: '//run/./a'; expected a path"),
         (LISTEN + "stream = '../etc'", "listen[0].stream: '../etc'; expected [a-z0-9]["),
+        (LISTEN + "on_pressure = 'drop'", "listen[0].on_pressure: 'drop'; expected 'block' for"),
+        (LISTEN + "on_pressure = 'wait'", "listen[0].on_pressure: 'wait'; expected 'block' or"),
+        (LISTEN + "fallback = '{app}'", "listen[0].fallback: '{app}'; expected [a-z0-9]["),
+        (LISTEN + "stream = '{app}'", "(a sender of ndjson names another one itself)"),
+        (LISTEN + "protocol = 'lines'\nstream = '{app'", "listen[0].stream: '{app'; expected ["),
+        (LISTEN + "protocol = 'forward'\nstream = '{unit}'", "so not _unit, _user_unit)"),
+        (NETWORK.format("localhost:514"), "'localhost:514'; expected an address and a port"),
+        (NETWORK.format("[::1]:1") * 2, "expected an address that no other [[network]] has"),
+        (NETWORK.format("[::1]:1") + "protocol = 'ndjson'", "'ndjson'; expected 'syslog'"),
+        (NETWORK.format("[::1]:1") + "key = '/k'", "a certificate and a key, or neither"),
+        (NETWORK.format("[::1]:1") + "client_ca = '/k'", "a certificate and a key, or neither"),
+        (NETWORK.format("[::1]:1") + "key = 'k'", "network[0].key: 'k'; expected an absolute"),
+        (NETWORK.format("[::1]:1") + "idle_timeout = '0s'", "expected more than 0ms"),
+        (
+            NETWORK.format("[::1]:1") + "type='datagram'\nkey='/k'\ncertificate='/c'",
+            "expected none for datagrams: TLS needs a connection",
+        ),
+        ("[[network]]", "network[0].address: missing; expected an address and a port"),
+        ("[[route]]\nstream = 'a'", "route[0].where: missing; expected an expression"),
+        ("[[route]]\nwhere = 'a ='\nstream = 'a'", "route[0].where: 'a ='; expected an expr"),
+        ("[[route]]\nwhere = 'a=1'\nstream = 'A'", "route[0].stream: 'A'; expected [a-z0-9]["),
+        ("[[route]]\nwhere='a=1'\nstream='{a[}'", "route[0].stream: '{a[}'; expected [a-z0-9]["),
+        ("[[route]]\nwhere = 'a=1'\nstream = 'a'\npath = '/no'", "expected the path of a [["),
+        ("[route]\nwhere = 'a=1'", "route: a table; expected an array of tables, [[route]]"),
         (
             "[limits]\nmax_record = '32MiB'",
             "limits.max_pending: 64MiB; expected at least 128MiB (4 times limits.max_record)",

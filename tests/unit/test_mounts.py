@@ -24,8 +24,9 @@ MOUNTINFO = r"""
 48 27 0:44 / /user rw - fuse.sshfs host: rw
 49 43 7:3 / /data/inner rw - xfs /dev/loop3 rw
 50 43 7:4 / /data/inner rw - vfat /dev/loop4 rw
+51 27 7:5 / /async rw - ext4 /dev/loop5 rw,journal_checksum,journal_async_commit
 not a line of it
-51 27 - ext4
+52 27 - ext4
 """
 MOUNTS = parse_mounts(MOUNTINFO)
 
@@ -39,7 +40,7 @@ def risks(point: str, *, has_journal: bool | None = None) -> str:
 
 
 def test_lines_of_another_shape_are_left_out() -> None:
-    assert [mount.mount_id for mount in MOUNTS] == [22, 27, 30, *range(42, 51)]
+    assert [mount.mount_id for mount in MOUNTS] == [22, 27, 30, *range(42, 52)]
     assert mount_called(MOUNTS, 43) == at("/data")
     assert mount_called(MOUNTS, 99) is None
 
@@ -67,6 +68,7 @@ def test_the_mount_of_a_path_is_the_nearest_and_the_last(path: str, mount_id: in
         ("/fast", "volatile"),
         ("/user", "FUSE"),
         ("/with space", "nobarrier"),
+        ("/async", "journal_async_commit"),
         ("/data/inner", "no journal"),
     ],
 )

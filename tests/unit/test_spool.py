@@ -53,3 +53,25 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_again(
     with pytest.raises(SpoolInUse):
         Spool.open(tmp_path, "app", "web")
     opened.close()
+
+
+def test_what_is_found_is_durable_before_it_is_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Spool.open(tmp_path, "app", "web")
+    left.add([Chunk(1, 1, b'{"n":1}\n')], NEVER_SENT)
+    left.close()
+    synced: list[Path] = []
+    monkeypatch.setattr(spool, "sync_directory", synced.append)
+    found = Spool.open(tmp_path, "app", "web")
+    assert synced == [found.path / "app", found.path]
+    assert found.last == 1
+    found.close()
+
+
+def test_what_is_there_goes_before_what_comes_after_a_gap(tmp_path: Path) -> None:
+    opened = Spool.open(tmp_path, "app", "web")
+    opened.add([Chunk(1, 2, b'{"n":1}\n{"n":2}\n')], NEVER_SENT)
+    opened.add([Chunk(4, 4, b'{"n":4}\n')], NEVER_SENT)
+    assert list_segments(opened.path / "app") == [4]
+    opened.close()

@@ -89,11 +89,7 @@ class Image:
 
     def cut_off(self) -> None:
         """Cuts the power: what is not on the disk, the open journal too, never gets there."""
-        descriptor = os.open(self.directory, os.O_RDONLY)
-        try:
-            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_LOG_FLUSH))
-        finally:
-            os.close(descriptor)
+        shut_down(self.directory)
 
     def repair(self) -> None:
         """Checks the unmounted file system, so that it may be written again."""
@@ -154,6 +150,15 @@ class Image:
             time.sleep(0.01)
         yield
         _run("mount", "-o", "remount,rw", str(self.directory))
+
+
+def shut_down(directory: Path) -> None:
+    """Cuts off the file system that is mounted there. Raises `OSError`."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_LOG_FLUSH))
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
