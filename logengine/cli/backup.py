@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from logengine.cli.messages import say, tell
-from logengine.cli.options import data_option, resolve_data
+from logengine.cli.options import complete_streams, data_option, resolve_data
 from logengine.reading import stream_names
 from logengine.units import format_size_rounded
 
@@ -25,6 +25,7 @@ Examples:
     "streams",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete_streams,
     help="Back up only this stream; may be repeated. Default: all.",
 )
 @click.option(

@@ -15,7 +15,7 @@ from logengine.cli.selection import CursorOption, erased_range_options
 from logengine.errors import DamagedSegment, UnreadableSegment
 from logengine.format.block import runs
 from logengine.format.cursor import Cursor
-from logengine.format.time_range import TimeRange
+from logengine.format.time_range import TimeRange, checked
 from logengine.format.timestamp import format_timestamp
 from logengine.reading import Filter, RangeBy, stream_names
 from logengine.upkeep.erase import Affected, Erasure, Wanted
@@ -79,7 +79,7 @@ def command(
     """
     if reason is not None and len(reason) > _REASON_CHARACTERS_MAX:
         raise click.UsageError(f"--reason may have at most {_REASON_CHARACTERS_MAX} characters")
-    times = TimeRange(since, until, by_arrival=range_by == "arrival")
+    times = checked(TimeRange(since, until, by_arrival=range_by == "arrival"))
     wanted = Wanted(
         max((_seq_of(cursor, stream) for cursor in cursors), default=0),
         None if up_to is None else _seq_of(up_to, stream),

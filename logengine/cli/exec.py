@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from logengine.cli.messages import tell
-from logengine.cli.options import Duration, socket_option
+from logengine.cli.options import Duration, complete_streams, socket_option
 
 _STATUS_OWN_FAILURE = 125  # the same as env and timeout
 _STATUS_SIGNAL = 128
@@ -21,7 +21,14 @@ Examples:
   logengine exec -s report -- sh -c 'produce | sort'
 """,
 )
-@click.option("-s", "--stream", default="default", show_default=True, help="Send to this stream.")
+@click.option(
+    "-s",
+    "--stream",
+    default="default",
+    show_default=True,
+    shell_complete=complete_streams,
+    help="Send to this stream.",
+)
 @socket_option
 @click.option(
     "--producer",

@@ -12,7 +12,7 @@ from logengine.cli.delivering import (
     resume_option,
     timeout_option,
 )
-from logengine.cli.options import resolve_socket, socket_option
+from logengine.cli.options import complete_streams, resolve_socket, socket_option
 from logengine.exchange.importing import FORMATS, line_converter
 from logengine.exchange.input import read_converted, written_at
 
@@ -28,7 +28,9 @@ Examples:
 @click.argument(
     "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(allow_dash=True)
 )
-@click.option("-s", "--stream", required=True, help="Send to this stream.")
+@click.option(
+    "-s", "--stream", required=True, shell_complete=complete_streams, help="Send to this stream."
+)
 @click.option(
     "--format",
     "form",

@@ -160,7 +160,12 @@ class Output:
             if kind is None:
                 self.flush()
             return False
-        self._pager.wait()
+        if not self._pager.wait():
+            self.problems += 1
+            tell(
+                f"the pager {self.pager_command!r} cannot be run; "
+                "set PAGER, or print with --no-pager"
+            )
         for text in self._held:
             tell(text)
         if self._unheld:

@@ -66,6 +66,7 @@ Examples:
 @click.option("--timeout", type=Duration(), metavar="DURATION", help="End after this time.")
 @filter_options
 @click.option(
+    "-o",
     "--format",
     "form",
     type=click.Choice(["table", "json"]),

@@ -17,7 +17,7 @@ from logengine.cli.delivering import (
     timeout_option,
 )
 from logengine.cli.message_arguments import is_message, message_record
-from logengine.cli.options import resolve_socket, socket_option
+from logengine.cli.options import complete_streams, resolve_socket, socket_option
 from logengine.exchange.input import read_inputs
 from logengine.format.decompression import COMPRESSION_BYTES, compression_of
 
@@ -33,7 +33,14 @@ Examples:
   logengine send 'disk is nearly full' level=warning percent=91
 """
 )
-@click.option("-s", "--stream", default="default", show_default=True, help="Send to this stream.")
+@click.option(
+    "-s",
+    "--stream",
+    default="default",
+    show_default=True,
+    shell_complete=complete_streams,
+    help="Send to this stream.",
+)
 @resume_option
 @resume_anew_option
 @timeout_option

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from logengine.format.json_object import decode_string, without_controls
-from logengine.printable import columns, escape
+from logengine.printable import columns, cut, escape
 
 CELL_COLUMNS_MAX = 60
 OTHER = "(other)"  # the row of what is counted together
@@ -18,8 +18,9 @@ _BETWEEN = 2
 
 
 def table_format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--format`: the command gets `form`."""
+    """Adds `-o` and `--format`: the command gets `form`."""
     return click.option(
+        "-o",
         "--format",
         "form",
         type=click.Choice(["table", "json", "csv"]),
@@ -45,9 +46,7 @@ def cell(text: str, columns_max: int = CELL_COLUMNS_MAX) -> str:
     shown = escape(text[: 4 * columns_max])
     if columns(shown) <= columns_max and len(text) <= 4 * columns_max:
         return shown
-    while columns(shown) > columns_max - 1:
-        shown = shown[:-1]
-    return shown + "…"
+    return cut(shown, columns_max - 1) + "…"
 
 
 def share(count: int, total: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import IO
 
 _PAGER = "less"
+_NOT_RUN = (126, 127)  # the shell's status for a command that it cannot run, or not find
 # Ends at once if all fits on the screen, passes colours on, leaves the text on the screen.
 _LESS_OPTIONS = "FRX"
 
@@ -70,13 +71,16 @@ class Pager:
         assert self._process.stdin is not None
         self.input: IO[bytes] = self._process.stdin
 
-    def wait(self) -> None:
-        """Ends the input, and waits until the user leaves the pager."""
+    def wait(self) -> bool:
+        """Ends the input, and waits until the user leaves the pager.
+
+        Returns whether there was one: the shell may not have found it.
+        """
         # ^C is for the pager, which is on the same terminal.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             with contextlib.suppress(BrokenPipeError):  # the user has left it
                 self.input.close()
-            self._process.wait()
+            return self._process.wait() not in _NOT_RUN
         finally:
             signal.signal(signal.SIGINT, before)

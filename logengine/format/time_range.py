@@ -6,6 +6,7 @@ from typing import Protocol
 
 from msgspec import UNSET
 
+from logengine.errors import InvalidOption
 from logengine.format.own_time import record_times
 from logengine.format.segment import Header, timestamp_of
 
@@ -68,6 +69,19 @@ class TimeRange:
 
 
 ALL_TIMES = TimeRange()
+
+
+def checked(times: TimeRange) -> TimeRange:
+    """Returns a range that somebody asked for.
+
+    Raises `InvalidOption` if it ends before it begins.
+    """
+    if times.since is not None and times.until is not None and times.until < times.since:
+        raise InvalidOption(
+            f"until is {times.until}, before since, {times.since}: no record can be between; "
+            "exchange them"
+        )
+    return times
 
 
 def wanted_frames(

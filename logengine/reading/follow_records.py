@@ -230,13 +230,13 @@ class Following:
                 yield item
 
     def _run(self, current: "_Pass") -> None:
-        import asyncio
-
         async def hand_over() -> None:
             async for chunk in self._until_stopped(current, current.put):
                 current.put(chunk)
 
         try:
+            import asyncio
+
             asyncio.run(hand_over())
         except _Stopped:
             pass

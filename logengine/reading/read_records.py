@@ -13,7 +13,7 @@ from logengine.errors import InvalidOption
 from logengine.format.block import Block, Record
 from logengine.format.cursor import Cursor
 from logengine.format.segment import SEQ_MAX
-from logengine.format.time_range import TimeRange
+from logengine.format.time_range import TimeRange, checked
 from logengine.format.timestamp import format_moment, parse_time
 from logengine.local_zone import local_now
 from logengine.reading.batch import Batch, PendingGaps
@@ -333,9 +333,8 @@ def time_range(
     """The range that the arguments `since`, `until` and `by` mean. Raises `InvalidOption`."""
     if by not in get_args(RangeBy):
         raise InvalidOption(f"by is {by!r}; expected 'time' or 'arrival'")
-    return TimeRange(
-        _timestamp_in("since", since), _timestamp_in("until", until), by_arrival=by == "arrival"
-    )
+    given = _timestamp_in("since", since), _timestamp_in("until", until)
+    return checked(TimeRange(*given, by_arrival=by == "arrival"))
 
 
 def _timestamp_in(name: str, given: str | datetime | None) -> str | None:

@@ -177,17 +177,21 @@ class StreamReader:
     def read_back(
         self, stop: int | None = None, span_segments_max: int = _SPAN_SEGMENTS_MAX
     ) -> Generator[Iterator[Block], None, None]:
-        """The records in spans, from the last span to the first. Each is read forward.
+        """The records from `next_seq` on in spans, from the last span to the first.
 
-        Read a span before requesting the next. The first one returned ends at the end of the
-        stream, or at `stop`; after this is closed, `next_seq` is there. Raises `OSError`.
+        Each is read forward; read it before requesting the next. The first one returned ends at the
+        end of the stream, or at `stop`; after this is closed, `next_seq` is there. Raises
+        `OSError`.
         """
+        begin, from_begin = self.next_seq, self.reports_removed
         firsts = _before(list_segments(self._directory), stop)
         is_last = True
         count = 1
         while firsts or is_last:
-            span = firsts[-count:] or [1]
-            end, self.next_seq = self.next_seq, span[0]
+            span = firsts[-count:] or [begin]
+            is_oldest = len(span) == len(firsts)
+            start = begin if is_oldest and from_begin else max(begin, span[0])
+            end, self.next_seq = self.next_seq, start
             try:
                 yield self.read(stop=stop)
             finally:
@@ -253,6 +257,10 @@ class StreamReader:
         while index >= 0:
             header = self._header(firsts[index])
             if header is None or header.since < until:
+                if header is not None and header.is_sealed and header.latest >= until:
+                    # Nothing covers it, so it is not an earlier segment that has what follows.
+                    # Records that are missing after it arrived after `until` too.
+                    end = None if end is None else min(end, header.last + 1)
                 break
             if end is not None and header.last + 1 < end:
                 break  # it is covered: an earlier segment has the records after it
@@ -289,11 +297,11 @@ class StreamReader:
         return end if end is not None else firsts[-1] if firsts else 1
 
     def _read_listed(
-        self, firsts: Sequence[int], times: TimeRange, stop: int | None
+        self, listed: Sequence[int], times: TimeRange, stop: int | None
     ) -> Iterator[Block]:
-        if firsts and self.next_seq < firsts[0]:
-            self._pass_removed(firsts[0])
-        firsts = _before(firsts, stop)
+        if listed and self.next_seq < listed[0]:
+            self._pass_removed(listed[0])
+        firsts = _before(listed, stop)
 
         def wanted(header: Header) -> range:
             return wanted_frames(header, self.next_seq, times, stop)
@@ -307,6 +315,9 @@ class StreamReader:
             while stop is None or self.next_seq < stop:
                 holding = self._holding(firsts, ahead.take)
                 if holding is None:
+                    if stop is not None and len(firsts) < len(listed):
+                        # There are records after `stop`, so there were some before it.
+                        self._gap(firsts[-1], stop)
                     return
                 self._report_removed()
                 while self._messages:

@@ -69,7 +69,7 @@ class Look(Struct, frozen=True, kw_only=True):
 
     `columns`: the width of the terminal, at which rows are wrapped; None for any.
     `highlighted`: what is shown reversed wherever it occurs.
-    `is_short`: without stream and fields, and in one line each.
+    `is_short`: without the stream, in one line each, with fields only if there is no message.
     """
 
     clock: Clock
@@ -176,16 +176,17 @@ class Pretty:
         parts = [look.clock(escape(timestamp_of(line))), self._level_cell(fields)]
         below: list[str] = []
         if look.is_short:
-            parts.append(self._bold(escape(message_of(fields)).rstrip(" ")))
+            message = message_of(fields)
+            parts.append(self._bold(escape(message).rstrip(" ")))
+            shows_fields = not message or bool(look.fields.only)
         else:
+            shows_fields = True
             comm, pid = (text_of(fields.get(name, "")) for name in ("_comm", "_pid"))
             first, *more = message_of(fields).rstrip("\n").split("\n")
             parts += [self._places[stream, comm, pid], self._bold(escape(first).rstrip(" "))]
             below += map(_indented, more)
         shown_fields = []
-        for path, value in (
-            look.fields.chosen(fields) if look.fields.only or not look.is_short else ()
-        ):
+        for path, value in look.fields.chosen(fields) if shows_fields else ():
             prefix = self._names[path]
             if not prefix:
                 continue

@@ -24,6 +24,7 @@ from logengine.reading import (
     stream_names,
     streams,
 )
+from logengine.web.filtering import FilterProcesses
 from logengine.web.query import STREAMS_MAX, Query, place_text
 from logengine.web.rows import rows_of, whole_record
 
@@ -56,6 +57,7 @@ class Answers:
 
     def __init__(self, data: Path) -> None:
         self._data = data
+        self._processes = FilterProcesses()
 
     def streams(self, _query: Query, cancelled: threading.Event) -> Answer:
         """The streams, with what is in them; of one that cannot be read, why."""
@@ -143,9 +145,11 @@ class Answers:
 
     def filter(self, query: Query) -> Filter:
         """The filter of `query`. Raises `InvalidFilter`."""
-        if query.text is None:
-            return Filter.of(query.where)
-        return Filter.of(query.where, query.text, fixed=True, ignore_case=True)
+        return self._processes.filter(query.where, query.text)
+
+    def close(self) -> None:
+        """Ends the processes that filter."""
+        self._processes.close()
 
     def _pages_and_place(self, query: Query) -> tuple[Pages, Mapping[str, int]]:
         chosen = self.filter(query)

@@ -226,6 +226,7 @@ class Page:
 
     async def _close(self, _application: web.Application) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._answers.close()
 
 
 def _encoded(answer: AnswerTo, query: Query, cancelled: threading.Event) -> bytes:

@@ -22,7 +22,7 @@ import msgspec
 
 from logengine.errors import InvalidOption
 from logengine.format.cursor import Cursor
-from logengine.format.time_range import TimeRange
+from logengine.format.time_range import TimeRange, checked
 from logengine.format.timestamp import parse_time
 
 RECORDS_MAX = 1000
@@ -60,7 +60,9 @@ def parse_query(pairs: Iterable[tuple[str, str]], now: datetime) -> Query:
     single: dict[str, str] = {}
     for name, value in pairs:
         if name not in _NAMES:
-            raise InvalidOption(f"{name!r} is not known; expected one of {', '.join(_NAMES)}")
+            raise InvalidOption(
+                f"{name!r} is not known; expected one of {', '.join(sorted(_NAMES))}"
+            )
         if not value:
             continue
         if name in lists:
@@ -79,7 +81,7 @@ def parse_query(pairs: Iterable[tuple[str, str]], now: datetime) -> Query:
         streams=tuple(lists["stream"]),
         where=tuple(lists["where"]),
         text=single.get("text"),
-        times=TimeRange(_time(single, "since", now), _time(single, "until", now)),
+        times=checked(TimeRange(_time(single, "since", now), _time(single, "until", now))),
         place=parse_place(single["from"]) if "from" in single else None,
         at=Cursor.parse(single["at"]) if "at" in single else None,
         time=_time(single, "time", now),

@@ -74,7 +74,7 @@ def test_json_and_csv_have_every_group(data: Path) -> None:
 
 
 def test_others_are_counted_together(data: Path) -> None:
-    shown = run(data, "count", "--by", "level", "--top", "1", "--format", "json").stdout
+    shown = run(data, "count", "--by", "level", "--top", "1", "-o", "json").stdout
     assert [json.loads(each) for each in shown.splitlines()] == [
         {"by": {"level": "warning"}, "count": 4},
         {"other": True, "count": 4},

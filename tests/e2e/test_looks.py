@@ -255,6 +255,12 @@ def test_there_are_terminals_without_a_pager(
     assert len(shown.splitlines()) == 20
 
 
+def test_a_pager_that_cannot_be_run_is_an_error(data: Path) -> None:
+    terminal = Terminal(data, "cat", "app", PAGER="no-such-pager")
+    assert b"the pager 'no-such-pager' cannot be run" in terminal.read_to_end()
+    assert terminal.process.returncode == 1
+
+
 def test_leaving_the_pager_ends_the_command_quietly(data: Path) -> None:
     many = [line(n % 60, n % 60) for n in range(50_000)]
     write_stream(data, "many", sorted(many))

@@ -3,6 +3,8 @@
 import asyncio
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -395,3 +397,20 @@ async def test_records_around_the_chosen_ones_come_too_also_those_before_the_beg
     await task
     await asyncio.get_running_loop().shutdown_default_executor()
     assert shown == expected
+
+
+def test_a_loop_ends_if_its_thread_cannot_start_to_follow(data: Path) -> None:
+    program = (
+        "import sys, threading, logengine\n"
+        f"records = iter(logengine.follow('app', data={str(data)!r}))\n"
+        "import logengine.reading\n"
+        "for name in [each for each in sys.modules if each.startswith('asyncio')]:\n"
+        "    del sys.modules[name]\n"
+        "sys.modules['asyncio'] = None\n"
+        "try:\n    next(records)\n"
+        "except ImportError as error:\n    print(type(error).__name__)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.stdout.split() == ["ModuleNotFoundError"], ran.stderr

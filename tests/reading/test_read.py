@@ -20,6 +20,7 @@ from logengine.errors import (
 )
 from logengine.format.segment import segment_name
 from logengine.reading import Filter
+from tests.compressed import sealed
 from tests.reading.streams import at, damage, line, write_stream
 
 
@@ -134,8 +135,15 @@ def test_a_pattern_stands_for_the_streams_that_match_it(
     assert [each.stream for each in logengine.streams(*patterns, data=data)] == streams
 
 
-@pytest.mark.parametrize("since", [0, 1, 4, 5, 9, 12])
-@pytest.mark.parametrize("until", [0, 3, 7, 9, 20])
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        (since, until)
+        for since in (0, 1, 4, 5, 9, 12)
+        for until in (0, 3, 5, 7, 9, 20)
+        if since <= until
+    ],
+)
 @pytest.mark.parametrize("last", [0, 1, 3, 100])
 @pytest.mark.parametrize("where", [(), "n == 4 or n == 2 or n == 7"])
 def test_the_last_of_a_time_are_the_last_of_all_in_it(
@@ -190,6 +198,70 @@ def test_damage_is_reported_backwards_too(data: Path) -> None:
     reading = logengine.read("app", data=data, on_problem=problems.append)
     assert backwards(reading) == ["app:9", "app:8", "app:7", "app:3", "app:2", "app:1"]
     assert any(problem.gone == logengine.Gone(4, 6, "damaged") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"where": "n > 1"}, {"since": at(2)}, {"after": "app:1"}, {"last": 8, "where": "n > 1"}],
+)
+def test_a_missing_segment_is_reported_backwards_too(data: Path, options: Any) -> None:
+    (data / "app" / segment_name(4)).unlink()
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, on_problem=problems.append, **options)
+    found = backwards(reading)
+    assert found[:4] == ["app:9", "app:8", "app:7", "app:3"]
+    assert [problem.gone for problem in problems] == [logengine.Gone(4, 6, "missing")]
+
+
+def test_only_what_is_missing_after_the_cursor_is_reported_backwards(data: Path) -> None:
+    (data / "app" / segment_name(4)).unlink()
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, after="app:4", on_problem=problems.append)
+    assert backwards(reading) == ["app:9", "app:8", "app:7"]
+    assert [problem.gone for problem in problems] == [logengine.Gone(5, 6, "missing")]
+
+
+def test_a_damaged_header_is_reported_backwards_with_the_records_it_had(data: Path) -> None:
+    (data / "app" / segment_name(4)).write_bytes(b"")
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, on_problem=problems.append)
+    assert backwards(reading) == ["app:9", "app:8", "app:7", "app:3", "app:2", "app:1"]
+    assert logengine.Gone(4, 6, "damaged") in [problem.gone for problem in problems]
+
+
+@pytest.mark.parametrize("last", [None, 9])
+def test_what_was_removed_after_a_cursor_is_reported_backwards_too(
+    data: Path, last: int | None
+) -> None:
+    (data / "app" / segment_name(1)).unlink()
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, after="app:1", last=last, on_problem=problems.append)
+    assert len(backwards(reading)) == 6
+    assert [problem.gone for problem in problems] == [logengine.Gone(2, 3, "removed")]
+    assert backwards(logengine.read("app", data=data, last=last)) == backwards(reading)
+
+
+@pytest.mark.parametrize("last", [None, 9])
+def test_a_missing_segment_before_a_time_is_reported(data: Path, last: int | None) -> None:
+    (data / "app" / segment_name(4)).unlink()
+    problems: list[logengine.Problem] = []
+    reading = logengine.read("app", data=data, until=at(7), last=last, on_problem=problems.append)
+    assert numbers(reading) == [1, 2, 3]
+    assert [problem.gone for problem in problems] == [logengine.Gone(4, 6, "missing")]
+
+
+@pytest.mark.parametrize("last", [None, 9])
+def test_a_missing_segment_after_a_time_in_a_sealed_one_is_not_reported(
+    data: Path, last: int | None
+) -> None:
+    plain = data / "app" / segment_name(1)
+    (data / "app" / segment_name(1, compressed=True)).write_bytes(
+        sealed({1: plain.read_bytes()})[1]
+    )
+    plain.unlink()
+    (data / "app" / segment_name(4)).unlink()
+    reading = logengine.read("app", data=data, until=at(3), by="arrival", last=last)
+    assert numbers(reading) == [1, 2]
 
 
 def shown(
@@ -284,6 +356,7 @@ def test_the_data_directory_may_be_said_by_the_environment(
         ((), {"after": "app"}, InvalidCursor, "app"),
         (("app",), {"after": "web:1"}, InvalidOption, "web"),
         (("app",), {"last": -1}, InvalidOption, "last"),
+        (("app",), {"since": at(5), "until": at(4)}, InvalidOption, "no record can be between"),
         (("app",), {"since": "soon"}, InvalidOption, "since: 'soon' is not a time"),
         (("app",), {"where": "level"}, InvalidFilter, "expected an operator"),
         (("app",), {"grep": "("}, InvalidFilter, "not a regular expression"),

@@ -176,6 +176,12 @@ def test_short_rows_have_no_fields_and_no_second_line() -> None:
     assert row == "20:00:00.123 INFO  a  n=1"
 
 
+def test_a_short_row_without_a_message_has_the_fields() -> None:
+    clock = WallClock(UTC, time_only=True)
+    row = pretty('"level":"info","a":"b\\nc","n":1', clock, is_short=True)
+    assert row == '20:00:00.123 INFO  a="b\\nc" n=1'
+
+
 def test_what_is_searched_is_shown_reversed_across_colours() -> None:
     row = pretty(
         '"event":"one two","user":"ann"', colours=True, highlighted=re.compile("two|user=ann")

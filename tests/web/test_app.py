@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from aiohttp import CookieJar, web
@@ -18,6 +19,7 @@ from logengine.web import answers, app
 from logengine.web.access import Access
 from logengine.web.answers import Answer, Answers, Cancelled
 from logengine.web.app import Page
+from logengine.web.filtering import FilterProcesses
 from logengine.web.query import Query, parse_query
 from tests.daemon import PATIENCE_S, Daemon
 from tests.reading.streams import at, damage, line, write_stream
@@ -371,3 +373,50 @@ async def test_hostile_records_are_plain_text(connect: Connect, tmp_path: Path) 
         record = (await ask(page, f"/api/record?at=app:{seq}"))["record"]
         text = json.dumps(record, ensure_ascii=False)
         assert re.search("[\x1b\x07\u202e\u2066\u2028]", text) is None
+
+
+# Of ninety letters, this would try every way to part them.
+EXPONENTIAL = urlencode({"stream": "slow", "where": "m ~ '^(a+)+$'"})
+
+
+@pytest.fixture
+async def slow_page(connect: Connect, data: Path) -> Any:
+    """The page of a directory with a record for which an expression takes forever."""
+    write_stream(data, "slow", [line(1, 1, f',"m":"{"a" * 90}!"')])
+    return await connect(data)
+
+
+async def test_an_expression_that_takes_forever_is_refused_and_holds_up_nobody(
+    slow_page: Any,
+) -> None:
+    asking = asyncio.create_task(ask(slow_page, f"/api/records?{EXPONENTIAL}", 400))
+    others = urlencode({"stream": "app", "where": "level ~ '^err'"})
+    assert len(seqs(await ask(slow_page, f"/api/records?{others}"))) == 4
+    assert not asking.done()
+    assert "exponential time" in (await asking)["error"]
+    again = urlencode({"stream": "slow", "where": "m ~ '!$'"})
+    assert seqs(await ask(slow_page, f"/api/records?{again}")) == [("slow", 1)]
+
+
+async def test_a_live_page_is_told_of_an_expression_that_takes_forever(slow_page: Any) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        path = f"/api/live?{EXPONENTIAL}&from=slow:1"
+        response = await slow_page.get(path, headers=HEADERS)
+        assert "exponential time" in await response.text()
+
+
+@pytest.mark.parametrize("where", ["level ~ '^err'", "not n !~ '^1'", "level ~ x or n == 2"])
+async def test_regular_expressions_choose_as_on_the_command_line(
+    page: Any, data: Path, where: str
+) -> None:
+    found = seqs(await ask(page, f"/api/records?{urlencode({'where': where, 'text': 'N'})}"))
+    assert found == [(each.stream, each.seq) for each in logengine.read(where=where, data=data)]
+
+
+async def test_processes_that_filter_end_with_the_page() -> None:
+    processes = FilterProcesses()
+    chosen = processes.filter(["m ~ '!$'"], None)
+    assert list(chosen.ranges(b'{"m":"a!"}\n{"m":"b"}\n')) == [(0, 11)]
+    (process,) = processes._idle
+    processes.close()
+    assert process.returncode is not None
