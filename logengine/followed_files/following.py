@@ -295,8 +295,8 @@ class FollowedFiles:
                 await self._skip(path, source)
         path.skips_what_is_there = False
         path.sources = [*(each for each in older if each not in newer), *newer]
-        users = (*path.sources, *steps)
-        in_use = {each.identity for each in users if each.identity is not None}
+        named = [*(each.identity for each in path.sources), *(each.identity for each in steps)]
+        in_use = {each for each in named if each is not None}
         self._forget(path, outlived(path.known, in_use, _GENERATIONS_MAX))
         # Another daemon could take one that was overwritten for the file that is there now.
         gone = [each for each in path.overwritten & path.known.keys() if each not in in_use]
