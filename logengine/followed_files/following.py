@@ -19,7 +19,7 @@ import structlog
 from logengine.errors import TooManyStreams
 from logengine.followed_files.changes import Changes
 from logengine.followed_files.contents import Content
-from logengine.followed_files.generations import Found, Step, plan_reading
+from logengine.followed_files.generations import Found, Step, outlived, plan_reading
 from logengine.followed_files.identity import Identity, Inode, parse_name, path_hash
 from logengine.followed_files.settings import FileConfig, plain_path, stream_of
 from logengine.followed_files.source import Source
@@ -295,12 +295,12 @@ class FollowedFiles:
                 await self._skip(path, source)
         path.skips_what_is_there = False
         path.sources = [*(each for each in older if each not in newer), *newer]
-        in_use = {each.identity for each in path.sources} | {step.identity for step in steps}
-        spare = [each for each in path.known if each not in in_use]
-        old = spare[: max(0, len(path.known) - _GENERATIONS_MAX)]
+        named = [*(each.identity for each in path.sources), *(each.identity for each in steps)]
+        in_use = {each for each in named if each is not None}
+        self._forget(path, outlived(path.known, in_use, _GENERATIONS_MAX))
         # Another daemon could take one that was overwritten for the file that is there now.
-        gone = [] if problem else [each for each in spare if each in path.overwritten]
-        self._forget(path, [*old, *(each for each in gone if each not in old)])
+        gone = [each for each in path.overwritten & path.known.keys() if each not in in_use]
+        self._forget(path, [] if problem else gone)
         self._again.update(path.sources)
 
     def _take(

@@ -6,6 +6,7 @@ first bytes, among the names that a rotation gives. What is newer than a known f
 was missed, and is read from its start. What is older is not.
 """
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -78,6 +79,18 @@ def plan_reading(
         or found is current
         or not _is_copy(found, files[files.index(found) + 1 :])
     ]
+
+
+def outlived(
+    known: Mapping[Identity, int], in_use: Collection[Identity], count_max: int
+) -> list[Identity]:
+    """Returns the files to forget, so that no more than `count_max` are known, if possible.
+
+    Only those that are older than all in use: what is newer than a known file, and not known, would
+    be read again. A file may be missing for a moment, while it is renamed or compressed.
+    """
+    older = itertools.takewhile(lambda each: each not in in_use, known)
+    return list(itertools.islice(older, max(0, len(known) - count_max)))
 
 
 def _continues(found: Found, identity: Identity, position: int) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from logengine.errors import UnexpectedFile
 from logengine.followed_files.contents import Content
-from logengine.followed_files.generations import Found, plan_reading
+from logengine.followed_files.generations import Found, outlived, plan_reading
 from logengine.followed_files.identity import Identity, Inode, identify, parse_name
 from logengine.followed_files.settings import plain_path, stream_of
 from logengine.followed_files.survey import survey
@@ -114,6 +114,14 @@ def test_what_a_kill_left_of_a_file_that_was_read_on_is_not_taken_for_another_on
     stored = {known(1, b"1\n"): 2, known(1, b"1\n2\n"): 4}
     rotated = [found("app.log.1", 3, b"1\n2\n"), found("app.log.2", 2, b"1\n2\n")]
     assert [step for step in steps(stored, rotated, None) if step[1] < 4] == []
+
+
+def test_a_file_that_is_missing_for_a_moment_is_not_forgotten() -> None:
+    stored = {known(number, b"%d\n" % number): 2 for number in range(1, 6)}
+    one, two, three, four, five = stored
+    assert outlived(stored, {two, four, five}, 3) == [one]
+    assert outlived(stored, {three, five}, 4) == [one]
+    assert outlived(stored, {one, two, four, five}, 1) == []
 
 
 def test_another_file_with_the_same_inode_is_another_file() -> None:
