@@ -70,7 +70,7 @@ def meaning(value: Any, field: str) -> Any:
         if rank is not None:
             return str, LEVEL_NAMES[rank]
     if isinstance(value, list | dict):
-        return json.dumps(value, default=str)
+        return json.dumps(value, default=lambda number: {"number": str(number)})
     return type(value), value
 
 

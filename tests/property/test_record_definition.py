@@ -552,6 +552,17 @@ def same(one: Any, other: Any) -> bool:
     return bool(as_double(one) == as_double(other))
 
 
+def same_to_jq(one: Any, other: Any) -> bool:
+    """Like `same`: jq rounds a number to 17 digits first, and so may read the double beside it."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_to_jq(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_to_jq, one, other))
+    if isinstance(one, float) and isinstance(other, float) and math.isfinite(other):
+        return math.isclose(one, other, rel_tol=2 * sys.float_info.epsilon)
+    return same(one, other)
+
+
 def by_jq_program(content: bytes, where: Path) -> list[Any]:
     assert JQ is not None
     found = subprocess.run([JQ, "-c", "."], input=content, capture_output=True, check=True)
@@ -600,6 +611,7 @@ READERS = [
 @given(st.lists(lines, min_size=1, max_size=12))
 @example([nested(NESTING_MAX), nested(NESTING_MAX + 1), nested(900), b'{"after":1}'])
 @example([b'{"n":' + b"9" * 4301 + b"}", b'{"n":1e999,"m":-1E-999}', b'{"after":1}'])
+@example([b'{"n":10000000000000.0006}'])
 @example([b'{"a\\u0000b":"\\u0000","\\u0000":1}', b'{"":{"":[{}]}}', b'{"after":1}'])
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_programs_of_others_read_every_record_and_the_same_values(
@@ -608,12 +620,13 @@ def test_programs_of_others_read_every_record_and_the_same_values(
     found = stored(*sent)
     if not found:
         return
+    is_same = same_to_jq if reader in (by_jq_program, by_jq_library) else same
     placed = b"".join(Block("app", 1, len(found), b"\n".join([*found, b""])).with_places())
     for content in (b"\n".join([*found, b""]), placed, segment(found)):
         read = reader(content, tmp_path)
         assert len(read) == content.count(b"\n")
         for value, line in zip(read, content.split(b"\n")[:-1], strict=True):
-            assert same(value, json.loads(line))
+            assert is_same(value, json.loads(line))
 
 
 @pytest.mark.parametrize("reader", READERS)
