@@ -100,8 +100,13 @@ def numbers(daemon: Daemon) -> list[int]:
 
 @pytest.mark.parametrize(
     "ways",
-    [["rename"], ["rename", "compress"], ["copytruncate"], ["rename", "compress", "copytruncate"]],
-    ids="+".join,
+    [
+        pytest.param(["rename"], id="rename"),
+        pytest.param(["copytruncate"], id="copytruncate"),
+        # `docs/files.md` says what these may find: one generation twice, in about one of 30 runs.
+        pytest.param(["rename", "compress"], id="rename+compress", marks=pytest.mark.campaign),
+        pytest.param(["rename", "compress", "copytruncate"], id="all", marks=pytest.mark.campaign),
+    ],
 )
 @pytest.mark.disk
 def test_each_line_of_a_rotated_file_is_stored_once_however_often_the_daemon_is_killed(

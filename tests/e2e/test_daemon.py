@@ -219,7 +219,7 @@ def test_a_damaged_newest_segment_stops_nothing_and_stays(daemon: Daemon, damage
     daemon.start()
     daemon.cli("send", stdin=b"two\n")
     assert broken.read_bytes() == damage
-    assert "segment_damaged" in daemon.events()
+    eventually(lambda: "segment_damaged" in daemon.events(), "segment_damaged")
     done = daemon.cli("cat", "--format", "raw", status=1)
     assert json.loads(done.stdout)["message"] == "two"
     assert str(broken).encode() in done.stderr
@@ -241,7 +241,7 @@ def test_a_stream_that_fails_holds_up_no_other_and_goes_on_by_itself(daemon: Dae
     daemon.data.joinpath("bad").unlink()
     bad.wait_for_ack(1)
     assert daemon.values("bad") == [{"message": "waits"}]
-    assert "stream_recovered" in daemon.events()
+    eventually(lambda: "stream_recovered" in daemon.events(), "stream_recovered")
 
 
 def test_a_stream_that_cannot_be_recovered_is_named_and_tried_again(daemon: Daemon) -> None:
@@ -291,7 +291,7 @@ def test_end_of_file_is_no_ack_where_a_stop_ran_out_of_time(
     senders[1].send(b"half a li")
     eventually(lambda: "data_directory_unusable" in daemon.events())
     daemon.stop()
-    assert "records_dropped" in daemon.events()
+    eventually(lambda: "records_dropped" in daemon.events(), "records_dropped")
     for sender in senders:
         assert sender.answer()["error"] == "not_durable"
         assert sender.answer() == {}

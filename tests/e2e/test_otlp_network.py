@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 
 from logengine.intake.network import NETWORK_UID
-from tests.daemon import PATIENCE_S
+from tests.daemon import PATIENCE_S, eventually
 from tests.e2e.test_network import HOST, Authority, Make, Receiver, authority, ended, make, tls
 from tests.e2e.test_otlp_http import HEAD, JSON, Answer, in_json, of, rest
 from tests.unit.test_otlp import in_protobuf
@@ -97,7 +97,10 @@ def test_one_address_has_no_more_connections_of_requests_than_it_may(
     with receiver.connect() as mine:
         with receiver.connect() as one_more:
             assert ended(one_more)
-        assert "too_many_network_connections" in receiver.daemon.events()
+        eventually(
+            lambda: "too_many_network_connections" in receiver.daemon.events(),
+            "the log, which a thread writes",
+        )
         mine.settimeout(PATIENCE_S)
         if protocol == HTTP:
             mine.sendall(HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}")

@@ -174,7 +174,7 @@ def test_what_was_dropped_before_a_stop_that_runs_out_of_time_is_in_the_log(
     stuck.send(b"lost, and not acked\n")
     eventually(lambda: "commit_failed" in daemon.events())
     assert daemon.stop() == 0
-    assert "stop_timeout" in daemon.events()
+    eventually(lambda: "stop_timeout" in daemon.events(), "stop_timeout")
     (told,) = [line for line in daemon.log() if line["event"] == "over_quota"]
     assert (told["stream"], told["records"]) == ("tight", dropped)
 

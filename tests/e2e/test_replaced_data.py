@@ -148,7 +148,7 @@ def test_a_directory_that_comes_back_is_gone_on_with(daemon: Daemon) -> None:
     old.rename(daemon.data)
     producer.wait_for_ack(2)
     assert numbers(daemon.data) == [1, 2]
-    assert "data_directory_is_back" in daemon.events()
+    eventually(lambda: "data_directory_is_back" in daemon.events(), "data_directory_is_back")
 
 
 def test_of_two_daemons_the_one_whose_directory_was_removed_writes_nothing(
@@ -176,7 +176,7 @@ def test_a_lock_that_was_removed_is_taken_again_before_anything_is_committed(
     daemon.cli("send", "-s", "app", stdin=b'{"n":2}\n')
     assert numbers(daemon.data) == [1, 2]
     assert (daemon.data / ".lock").exists()
-    assert "data_directory_replaced" in daemon.events()
+    eventually(lambda: "data_directory_replaced" in daemon.events(), "data_directory_replaced")
 
 
 def test_a_stream_whose_directory_was_removed_goes_on_with_the_next_number(

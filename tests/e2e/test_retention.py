@@ -183,7 +183,7 @@ def test_a_look_ahead_removes_nothing_and_does_not_stop_retention(root: Path) ->
             send(daemon, 4)
             eventually(partial(has_seals, daemon, before + 2), "some seals")
         assert daemon.stop() == 0
-        assert "clock_doubted" in daemon.events()
+        eventually(lambda: "clock_doubted" in daemon.events(), "clock_doubted")
         assert "segment_removed" not in daemon.events()
         assert sequence_numbers(daemon)[0] == 1
 

@@ -106,7 +106,7 @@ def test_loggers_messages_go_to_the_stream_of_their_tag(
         syslog=["six"],
         **{"x" * 40: ["five"]},
     )
-    assert "stream_of_several_names" in daemon.events()
+    eventually(lambda: "stream_of_several_names" in daemon.events(), "stream_of_several_names")
     daemon.cli("verify")
 
 
@@ -194,7 +194,7 @@ def test_a_user_who_invents_names_leaves_some_to_others(
     assert status["totals"]["fallback_records"] == len(fallback) > 50
     assert all(f"{number}" in fallback for number in range(60, 100))
     assert b"fallback stream" in daemon.cli("status").stdout
-    assert "too_many_streams" in daemon.events()
+    eventually(lambda: "too_many_streams" in daemon.events(), "too_many_streams")
 
 
 JOURNAL = """

@@ -92,7 +92,7 @@ def test_a_stream_of_which_nothing_is_removed_is_named(root: Path) -> None:
         assert asked(daemon, 0)["unsynced_streams"] == ["app"]
         said = daemon.cli("status").stdout.decode()
         assert "no file of app is removed until the next boot" in said
-        assert "removals_ended" in daemon.events()
+        eventually(lambda: "removals_ended" in daemon.events(), "removals_ended")
         daemon.stop()
         daemon.start()
         assert "no file of app is removed" in daemon.cli("status").stdout.decode()
