@@ -38,7 +38,7 @@ class Listening:
         self.inherited = inherited
         self.path = Path(config.path)
         self.name = config.path
-        self._has_no_file = is_abstract(config.path)
+        self._is_abstract = is_abstract(config.path)
         self._identity = _identity(self.path)
 
     @property
@@ -48,7 +48,7 @@ class Listening:
         An open socket keeps the inode of its file. Once it is closed, the file of the next daemon
         may get the same number.
         """
-        if self._has_no_file:
+        if self._is_abstract:
             return True
         if self._identity is None:
             return self.inherited  # systemd may see a file that this process cannot see
@@ -69,7 +69,7 @@ class Listening:
 
         While the socket is open, no other daemon takes its path. A failure does not abort the stop.
         """
-        if self.inherited or self._has_no_file or not self.is_named:
+        if self.inherited or self._is_abstract or not self.is_named:
             return
         self._identity = None  # from now on, the path is the next daemon's
         try:
