@@ -72,6 +72,9 @@ def tls_context(config: NetworkConfig) -> ssl.SSLContext:
     """Returns the context for connections to a socket. Raises `ConfigError`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Many senders never read. At a close with tickets unread, a kernel resets the connection and
+    # discards what it has yet to send (RFC 2525, 2.17).
+    context.num_tickets = 0
     path = config.key
     try:
         if os.stat(path).st_mode & _OTHERS_MAY_READ:
