@@ -25,7 +25,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench screenshots crash soak sim sim-slice mutants test-systemd install uninstall lock clean
+.PHONY: help run test test-again lint format bench screenshots crash soak sim sim-slice mutants test-systemd test-integrations install uninstall lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ run: $(INSTALLED) ## start the daemon on ./var
 
 test: $(INSTALLED_DEV) ## run all tests except the long campaigns
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-again: $(INSTALLED_DEV) ## run once more, alone, the few tests that have just failed
+	$(BIN)/python -m tests.again
 
 lint: $(INSTALLED_DEV) ## check format, lint, types and import contracts
 	$(BIN)/ruff format --check
