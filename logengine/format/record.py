@@ -267,8 +267,8 @@ def count_lines(chunk: bytes) -> int:
 def _stamp_line(line: bytes, opening: bytes) -> bytes:
     inside = _inside_of_object(line.strip(BLANK))
     if inside is None:
-        text = readable_text(line.removesuffix(b"\r"))
-        inside = b'"message":' + msgspec.json.encode(text)
+        message = msgspec.json.encode(readable_text(line.removesuffix(b"\r")))
+        return b'%s,"message":%s}\n' % (opening, without_controls(message))
     return b"%s,%s}\n" % (opening, without_controls(inside)) if inside else b"%s}\n" % opening
 
 
@@ -343,8 +343,10 @@ def _with_renamed_keys(fields: Mapping[str, Raw]) -> bytes:
             while free in fields:
                 free = f"_{free}"
             free_names[name] = free
-    renamed = {free_names.get(name, name): value for name, value in fields.items()}
-    return msgspec.json.encode(renamed)[1:-1]
+    names = list(fields)
+    for name, free in free_names.items():
+        names[names.index(name)] = free
+    return msgspec.json.encode(dict(zip(names, fields.values(), strict=True)))[1:-1]
 
 
 def between_characters(text: bytes, stop: int) -> int:

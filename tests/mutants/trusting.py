@@ -478,6 +478,14 @@ MUTANTS = (
         _RECORDS,
     ),
     mutant(
+        "digits_after_a_long_fraction",
+        "a record with a long fraction before an integer that is too long is stored",
+        "format/json_object.py",
+        "        start = zeros.find(_TOO_LONG, found.end())\n",
+        "        break\n",
+        _RECORDS,
+    ),
+    mutant(
         "deepest_seen_last",
         "a record that is deep, and wide as well, is taken for a flat one",
         "format/json_object.py",
