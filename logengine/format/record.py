@@ -39,6 +39,8 @@ BLANK = b" \t\r"  # a line of nothing else is not a record
 _CHARACTER_BITS = 0b11
 _CONTINUATION_BITS = 0b10
 _CONTINUATION_BYTES_MAX = 3
+# All bytes with which no character of several bytes begins (Unicode 15.0, table 3-7).
+_NO_FIRST_BYTES = bytes(set(range(256)) - set(range(0xC2, 0xF5)))
 TIMESTAMP_START = len(OPENING)
 # Ordinary lines of so many bytes together have fewer brackets than one that is nested too deep.
 _PIECE_BYTES = 16 * 1024
@@ -236,7 +238,10 @@ def _stamp_messages(chunk: bytes, opening: bytes) -> Stamped | None:
     """
     if len(chunk) > _SHORT_LINE_BYTES * chunk.count(b"\n") or _PERHAPS_OBJECT.search(chunk):
         return None
-    lines = _BLANK_LINE.sub(b"", chunk)
+    lines = chunk
+    while b"\n\n" in lines:  # leaves half of many empty lines each time, and fewer to the pattern
+        lines = lines.replace(b"\n\n", b"\n")
+    lines = _BLANK_LINE.sub(b"", lines)
     count = lines.count(b"\n")
     if not count:
         return Stamped(b"", 0)
@@ -280,9 +285,12 @@ def readable_text(text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError:
-        escaped = text.decode("utf-8", "surrogateescape")
-    if len(escaped) == len(text):  # it has no character of several bytes
-        return text.decode("latin-1").encode("ascii", "backslashreplace").decode("ascii")
+        pass
+    if not text.translate(None, _NO_FIRST_BYTES):  # it has no character of several bytes
+        return _readable_bytes(text)
+    escaped = text.decode("utf-8", "surrogateescape")
+    if len(escaped) == len(text):  # nor has this
+        return _readable_bytes(text)
     # The codec writes `\udcff` for such a byte. A `Z` marks those that are part of the text.
     marked = escaped.replace(r"\udc", r"\udcZ")
     encoded = marked.encode("utf-8", "backslashreplace")
@@ -291,6 +299,11 @@ def readable_text(text: bytes) -> str:
     for digit in b"89abcdef":
         encoded = encoded.replace(rb"\udc%c" % digit, rb"\x%c" % digit)
     return encoded.replace(rb"\udcZ", rb"\udc").decode()
+
+
+def _readable_bytes(text: bytes) -> str:
+    """Does what `readable_text` does for text without a character of several bytes."""
+    return text.decode("latin-1").encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _inside_of_object(text: bytes) -> bytes | None:
