@@ -38,6 +38,9 @@ _TO_ZERO = bytes.maketrans(_DIGITS, b"0" * len(_DIGITS))
 _SAMPLE_BYTES = 64
 _SAMPLED_ZEROS = b"0" * ((INTEGER_DIGITS_MAX + 1) // _SAMPLE_BYTES)
 _NUMBER = re.compile(rb"[-+.eE0-9]++")
+_OF_NUMBERS = b"-+.eE0123456789"
+_NUMBERS_TO_ZERO = bytes.maketrans(_OF_NUMBERS, b"0" * len(_OF_NUMBERS))
+_TOO_LONG = b"0" * (INTEGER_DIGITS_MAX + 1)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _TO_SQUARE = bytes.maketrans(b"{}", b"[]")
 _STEPS = [{ord("["): 1, ord("]"): -1}.get(byte, 0) for byte in range(256)]
@@ -108,6 +111,7 @@ def may_exceed_limits(text: bytes) -> bool:
     return _count_openings(text) > NESTING_MAX or (
         len(text) > INTEGER_DIGITS_MAX
         and _SAMPLED_ZEROS in text[::_SAMPLE_BYTES].translate(_TO_ZERO)
+        and _TOO_LONG in text.translate(_TO_ZERO)
     )
 
 
@@ -137,10 +141,16 @@ def _is_too_deep(structure: bytes) -> bool:
 
 
 def _is_too_long(structure: bytes) -> bool:
-    return any(
-        len(number := found[0].removeprefix(b"-")) > INTEGER_DIGITS_MAX and number.isdigit()
-        for found in _NUMBER.finditer(structure)
-    )
+    # A search for so many zeros finds where the next long number begins, however many short ones
+    # come before it.
+    zeros = structure.translate(_NUMBERS_TO_ZERO)
+    start = zeros.find(_TOO_LONG)
+    while start >= 0 and (found := _NUMBER.match(structure, start)):
+        number = found[0].removeprefix(b"-")
+        if len(number) > INTEGER_DIGITS_MAX and number.isdigit():
+            return True
+        start = zeros.find(_TOO_LONG, found.end())
+    return False
 
 
 def has_controls(json: bytes) -> bool:

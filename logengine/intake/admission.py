@@ -114,6 +114,11 @@ class Admission:
         return self._committer.pending_bytes + self.held_bytes
 
     @property
+    def has_elected(self) -> bool:
+        """Whether a reader is elected."""
+        return bool(self._elected)
+
+    @property
     def elected(self) -> Reader | None:
         """The reader that was elected first of those that are; None if none is."""
         return next((reader for reader, _ in self._elected.values()), None)
@@ -137,11 +142,13 @@ class Admission:
         """Returns how much `reader` may read; None for nothing."""
         if not self._stream_has_room(reader):
             return None
-        if self._is_elected(reader):
+        if self._elected and self._is_elected(reader):
             return UNLIMITED
-        if self._has_no_memory(reader) or self._quotas.wait_s(reader):
+        if self._has_no_memory(reader):
             return None
-        return Room(*self._quotas.room(reader)) if self._quotas.are_set else UNLIMITED
+        if not self._quotas.are_set:
+            return UNLIMITED
+        return None if self._quotas.wait_s(reader) else Room(*self._quotas.room(reader))
 
     def tokens_in_s(self, reader: Reader) -> float:
         """Returns after how many seconds `reader` has tokens of its blocking quotas; 0 for now."""
@@ -308,8 +315,6 @@ class Admission:
             elected.resume()
 
     def _is_elected(self, reader: Reader) -> bool:
-        if not self._elected:
-            return False
         found = self._elected.get(self._holder(reader.uid))
         return found is not None and found[0] is reader
 

@@ -39,7 +39,8 @@ class AnswerWriter:
     def ack(self, number: int) -> None:
         """Acknowledges all records up to `number` as durable."""
         self._ack_due = number
-        self._write()
+        if not self.is_blocked:
+            self._write()
 
     def say(self, answer: bytes) -> None:
         """Adds an answer."""

@@ -67,6 +67,7 @@ class Arrivals:
         self._poller = poller
         self._clock_ns = clock_ns
         self._timestamp = ""
+        self._opening = b""  # of the envelopes with that timestamp
         self._timestamp_turn = -1
         self._now = datetime.fromtimestamp(0, LOCAL_ZONE)
         self._now_turn = -1
@@ -83,6 +84,7 @@ class Arrivals:
         if self._timestamp_turn != self._poller.turns:
             self._timestamp_turn = self._poller.turns
             self._timestamp = format_timestamp(self._clock_ns())
+            self._opening = envelope(self._timestamp, b"")
         return self._timestamp
 
     def renew_time(self) -> None:
@@ -103,9 +105,10 @@ class Arrivals:
     def stamp(self, sender: QuotaSender, peer_fields: bytes, chunk: bytes) -> Arrived:
         """Stamps `chunk`, complete lines of one sender. Returns those that the quotas let pass."""
         timestamp = self.timestamp()
-        body, count = stamp(chunk, envelope(timestamp, peer_fields))
+        body, count = stamp(chunk, self._opening + peer_fields)
         passed = self._quotas.admit(sender, body, count) if count else None
-        self._charge_for_blank(sender, chunk, body, count)
+        if self._quotas.are_set:
+            self._charge_for_blank(sender, chunk, body, count)
         if passed is None:
             return Arrived(b"", 0, 0, timestamp, None)
         return Arrived(passed.body, passed.records, count, timestamp, passed.over)
@@ -116,7 +119,7 @@ class Arrivals:
     ) -> Iterator[Routed]:
         """Stamps `chunk` as `stamp` does. Inside the block, its parts may be added to streams."""
         timestamp = self.timestamp()
-        body, count = stamp(chunk, envelope(timestamp, peer_fields))
+        body, count = stamp(chunk, self._opening + peer_fields)
         with router.split(body, count, sender, sender.uid) as bodies:
             parts: dict[str, Arrived] = {}
             over = None
@@ -128,7 +131,8 @@ class Arrivals:
                     parts[stream] = Arrived(
                         passed.body, passed.records, records, timestamp, passed.over
                     )
-            self._charge_for_blank(sender, chunk, body, count)
+            if self._quotas.are_set:
+                self._charge_for_blank(sender, chunk, body, count)
             yield Routed(parts, count, over)
 
     def streams_of(self, router: Router, peer_fields: bytes, chunk: bytes) -> set[str]:
@@ -137,11 +141,10 @@ class Arrivals:
         return router.streams_of(body, count)
 
     def _charge_for_blank(self, sender: QuotaSender, chunk: bytes, body: bytes, count: int) -> None:
-        if self._quotas.are_set:
-            # After the records, which come first. A blank line for each record is free: it may ask
-            # for a commit.
-            blank = chunk.count(b"\n") - count
-            self._quotas.charge(sender, max(0, blank - count), len(chunk) - len(body))
+        # After the records, which come first. A blank line for each record is free: it may ask
+        # for a commit.
+        blank = chunk.count(b"\n") - count
+        self._quotas.charge(sender, max(0, blank - count), len(chunk) - len(body))
 
     def add(self, stream: str, entry: Entry, *, is_awaited: bool = False) -> None:
         """Queues an entry. Its sender is notified once it is durable, soon if it waits for that."""

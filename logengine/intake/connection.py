@@ -89,12 +89,13 @@ class Connection:
         if self.is_of_network:
             self.uid = NETWORK_UID
         self.heard_s = time.monotonic()  # when it was read last
-        self._left_bytes = inf  # that a stop still reads
+        self._left_bytes: int | None = None  # that a stop still reads; None for all
         self.flow = self.uid
         self.read_size = ReadSize()
         self.stream = stream
         self._router = router
-        self._in_order = None if router is None else InOrder(self.uid, self._durable_up_to)
+        self.is_routed = router is not None
+        self._in_order = None if router is None else InOrder(self.uid, self.durable)
         self.producer: str | None = None
         self._arrived = 0
         self._durable = 0
@@ -105,11 +106,6 @@ class Connection:
         self._chunks_queued = 0
         self._accounted_bytes = 0  # the held bytes that admission knows about
         self._poller.enter(self.flow)
-
-    @property
-    def is_routed(self) -> bool:
-        """Whether its records go to several streams."""
-        return self._router is not None
 
     @property
     def held_bytes(self) -> int:
@@ -133,9 +129,6 @@ class Connection:
 
     def durable(self, number: int) -> None:
         """All records up to `number` are on disk: acknowledges them, if the sender wants acks."""
-        self._durable_up_to(number)
-
-    def _durable_up_to(self, number: int) -> None:
         if self._state.is_closed:
             return
         self._durable = max(self._durable, number)  # lines and chunks of a batch come in any order
@@ -263,7 +256,7 @@ class Connection:
 
     def _account_for_held(self, *, finished: bool) -> None:
         change_bytes = self.held_bytes - self._accounted_bytes
-        if change_bytes or finished:
+        if change_bytes or (finished and self._admission.has_elected):
             self._accounted_bytes += change_bytes
             self._admission.hold(self, change_bytes, finished=finished)
 
@@ -284,8 +277,11 @@ class Connection:
                 self.pause()
                 self._admission.pause(self)
                 return 0
-            data = self._socket.recv(int(min(room_bytes, self._left_bytes)))
-            self._left_bytes -= len(data)
+            if self._left_bytes is not None:
+                room_bytes = min(room_bytes, self._left_bytes)
+            data = self._socket.recv(room_bytes)
+            if self._left_bytes is not None:
+                self._left_bytes -= len(data)
             if self.is_of_network:
                 self.heard_s = time.monotonic()
         except (BlockingIOError, InterruptedError):
@@ -299,12 +295,16 @@ class Connection:
         if data:
             if self._admission.asks_who_sends:
                 self._charge_for_ignored(data, events, unfinished_bytes)
-            self._handle(events)
+            if len(events) == 1 and isinstance(only := events[0], Lines):
+                self._take_lines(only.chunk)  # almost always
+            else:
+                self._handle(events)
         else:
             self._on_end()
-        self._account_for_held(finished=bool(events))
-        self._note_progress(finished=bool(events))
-        return worked_bytes if events else len(data)
+        has_finished = bool(events)
+        self._account_for_held(finished=has_finished)
+        self._note_progress(finished=has_finished)
+        return worked_bytes if has_finished else len(data)
 
     def _note_progress(self, *, finished: bool) -> None:
         """Notes whether it has said something complete, or is still inside its hello."""

@@ -115,7 +115,10 @@ class SpaceShares:
             size += _NEW_STREAM_BYTES
         self._arrived += size
         self.until_look -= size + _CHUNK_BYTES
-        if not self.is_scarce and not self._is_below(self._kept):
+        # As `_is_below` finds out; a call of it for each chunk would be dear.
+        kept, measured = self._kept, self._measured
+        is_below = kept > 0 and measured is not None and measured - self._arrived < kept
+        if not (is_below or self.is_scarce):
             return
         self.is_scarce = True
         if charged and uid not in self._privileged:

@@ -118,6 +118,8 @@ class NdjsonReceiver(NewlineFraming):
         return [TooLarge()]
 
     def _complete(self, chunk: bytes) -> list[Event]:
+        if self._state is _State.LINES:
+            return self._lines(chunk)
         if self._state is _State.CLOSED:
             return []
         if self._state is _State.INSIDE_TOO_LARGE:
@@ -161,11 +163,12 @@ class NdjsonReceiver(NewlineFraming):
             return []
         # An empty line asks for a commit of all lines before it; the lines of this chunk after it
         # may be in it too.
-        flush: list[Event] = []
-        if chunk.startswith(b"\n") or b"\n\n" in chunk:
-            flush = [Flush()]
+        has_empty = chunk.startswith(b"\n") or b"\n\n" in chunk
         if len(chunk) <= self._max_record:
-            return [*([Lines(chunk)] if chunk != b"\n" else ()), *flush]
+            if not has_empty:
+                return [Lines(chunk)]
+            return [Lines(chunk), Flush()] if chunk != b"\n" else [Flush()]
+        flush: list[Event] = [Flush()] if has_empty else []
         events: list[Event] = []
         start = stop = 0
         # Only a chunk longer than max_record can contain such a line.

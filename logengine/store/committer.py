@@ -142,6 +142,8 @@ class Committer:
         self._idle.clear()
         if is_awaited:
             self.commit_now()
+        elif self._pump_due:
+            pass  # it is taken with what was queued before it
         elif self._is_due(self._loop.time()):
             self._pump_soon()
         else:

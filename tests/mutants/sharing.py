@@ -463,6 +463,14 @@ MUTANTS = (
         _POLLER,
     ),
     mutant(
+        "commits_of_others_unknown",
+        "the poller is not told that a small commit is under way",
+        "intake/server.py",
+        "Poller(others_commit=lambda: committer.commits_small)",
+        "Poller()",
+        tests("server/test_server.py"),
+    ),
+    mutant(
         "reading_is_the_senders_time",
         "a sender that waits is taken for one that does not, because the daemon reads others",
         "intake/poller.py",

@@ -12,6 +12,7 @@ from logengine.format.record import (
     ENVELOPE_NAMES,
     _stamp_fast,
     _stamp_messages,
+    _stamp_one,
     count_lines,
     envelope,
     readable_text,
@@ -79,6 +80,12 @@ def strictly(line: bytes) -> Any:
 def test_fast_path_equals_exact_path(chunk: bytes) -> None:
     fast = _stamp_fast(chunk, OPENING)
     assert fast is None or fast == stamp_exactly(chunk, OPENING)
+
+
+@given(lines)
+def test_the_fast_path_of_one_line_equals_the_exact_path(line: bytes) -> None:
+    fast = _stamp_one(line + b"\n", OPENING)
+    assert fast is None or fast == stamp_exactly(line + b"\n", OPENING)
 
 
 @given(chunks)

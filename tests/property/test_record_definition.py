@@ -171,6 +171,7 @@ odd = one_of(
     b'{"n":' + b"9" * (INTEGER_DIGITS_MAX + 1) + b"}",
     b'{"n":[-' + b"9" * (INTEGER_DIGITS_MAX + 1) + b"]}",
     b'{"n":"' + b"9" * (INTEGER_DIGITS_MAX + 1) + b'"}',
+    b'{"n":[0.' + b"9" * 5000 + b",1,-" + b"9" * (INTEGER_DIGITS_MAX + 1) + b"]}",
     b'{"a":NaN}',
     b'{"a":-Infinity}',
     b'{"a":1}{"b":2}',

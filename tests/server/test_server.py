@@ -316,6 +316,35 @@ async def test_ack_waits_for_directory_sync(served: Served) -> None:
 
 
 @serve()
+async def test_a_costly_turn_of_several_users_asks_whether_a_small_commit_is_under_way(
+    served: Served,
+) -> None:
+    commits_small = cast("property", Committer.__dict__["commits_small"])
+    answers: list[bool] = []
+
+    def asked(committer: Committer) -> bool:
+        assert commits_small.fget is not None
+        answers.append(commits_small.fget(committer))
+        return answers[-1]
+
+    poller = served.server.around.poller
+    poller.enter("another user")  # with one alone, no turn is followed by a rest
+    small, costly = await served.connect(), await served.connect()
+    with patch.object(Committer, "commits_small", property(asked)):
+        await costly.hello(stream="costly")
+        await small.hello(stream="small")
+        served.disk.hold()
+        await small.send(numbered(1, 1))
+        await served.until(served.disk.held.is_set)
+        await costly.send(b"\xff" * 1_000_000 + b"\n")  # several milliseconds of work
+        await served.until(lambda: True in answers)
+        served.disk.go_on()
+        await small.acked(1)
+        await costly.acked(1)
+    poller.leave("another user")
+
+
+@serve()
 async def test_end_of_file_waits_for_directory_sync(served: Served) -> None:
     await served.plain(numbered(1, 1))
     served.disk.hold(directories_only=True)

@@ -3,6 +3,8 @@
 import pytest
 
 from logengine.format.json_object import (
+    INTEGER_DIGITS_MAX,
+    exceeds_limits,
     fault_of_line,
     has_controls,
     object_fields,
@@ -60,3 +62,28 @@ def test_an_object_with_something_around_it_is_admitted_only_without_that(text: 
 def test_a_stored_record_begins_with_its_time(line: bytes, is_sound: bool) -> None:
     fault = fault_of_line(line)
     assert fault == (None if is_sound else "does not begin with the _ts of the envelope")
+
+
+_LONGEST = b"9" * INTEGER_DIGITS_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "exceeds"),
+    [
+        (b'{"a":' + _LONGEST + b"}", False),
+        (b'{"a":-' + _LONGEST + b"}", False),
+        (b'{"a":' + _LONGEST + b"9}", True),
+        (b'{"a":-' + _LONGEST + b"9}", True),
+        (b'{"a":[' + b"1.5," * 9000 + _LONGEST + b"9]}", True),
+        (b'{"a":[' + _LONGEST + b"9," + b"1.5," * 9000 + b"1]}", True),
+        (b'{"a":[' + _LONGEST + b"," + _LONGEST + b"]}", False),
+        (b'{"a":0.' + _LONGEST + b"9}", False),
+        (b'{"a":' + _LONGEST + b"9e1}", False),
+        (b'{"a":[0.' + _LONGEST + b"9," + _LONGEST + b"9]}", True),
+        (b'{"a":[0.' + _LONGEST + b"9,-1e" + _LONGEST + b"9]}", False),
+        (b'{"a":"' + _LONGEST + b'9"}', False),
+        (b'{"a":"' + _LONGEST + b'9","b":' + _LONGEST + b"9}", True),
+    ],
+)
+def test_an_integer_too_long_exceeds_the_limits_wherever_it_is(text: bytes, exceeds: bool) -> None:
+    assert exceeds_limits(text) is exceeds

@@ -9,6 +9,7 @@ from logengine.format.record import (
     Peer,
     Stamped,
     _stamp_fast,
+    _stamp_one,
     count_lines,
     envelope,
     peer_fields,
@@ -204,3 +205,42 @@ def test_what_is_not_plainly_ndjson_is_left_to_the_exact_path(chunk: bytes) -> N
 )
 def test_plain_ndjson_takes_the_fast_path(chunk: bytes) -> None:
     assert _stamp_fast(chunk, OPENING) == stamp_exactly(chunk, OPENING)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        PLAIN,
+        b"{}\n",
+        b'{"":{}}\n',
+        '{"grüße":"\u2028😀"}\n'.encode(),
+        b'{"a":\t1,"b":"\x7f\xc2\x9b"}\n',
+        b'{"a":"' + b"x" * 1000 + b'"}\n',
+        b'{"a":{"_ts":1}}\n',
+    ],
+)
+def test_one_ordinary_line_is_stamped_at_once(line: bytes) -> None:
+    assert _stamp_one(line, OPENING) == stamp_exactly(line, OPENING)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"x\n",
+        b"{ }\n",
+        b"{}{}\n",
+        b'{"a":1} \n',
+        b'{"a":1}\r\n',
+        b'{"a":1}{"b":2}\n',
+        b'{"a":1,}\n',
+        b'{"_ts":1}\n',
+        b'{"a":"\xff"}\n',
+        b'{"a":"\\ud800"}\n',
+        b'{"a":' + b"[" * 255 + b"]" * 255 + b"}\n",
+        b'{"a":' + b"1" * 4301 + b"}\n",
+    ],
+)
+def test_one_odd_line_is_left_to_the_exact_path(line: bytes) -> None:
+    assert _stamp_one(line, OPENING) is None
+    assert stamp(line, OPENING) == stamp_exactly(line, OPENING)
