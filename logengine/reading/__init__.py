@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from logengine.reading.follow_records import Following, follow
     from logengine.reading.listing import (
         ChosenStreams,
+        check_data_directory,
         check_stream_names,
         stream_names,
         unmatched,
@@ -59,8 +60,10 @@ __all__ = [
     "Reading",
     "RecordsGone",
     "Report",
+    "SealedFrame",
     "StreamSummary",
     "blocks_after",
+    "check_data_directory",
     "check_stream_names",
     "follow",
     "newest_seq",

@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from logengine.default_paths import find_data
-from logengine.disk.segment_file import list_streams, not_streams
+from logengine.disk.data_directory import LOCK_NAME
+from logengine.disk.segment_file import list_segments, list_streams, not_streams
 from logengine.errors import InvalidStreamName, UnknownStream
 from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
 
@@ -21,6 +22,7 @@ _LOOK_AGAIN_S = 0.01
 
 _PATTERN = re.compile(r"[]a-z0-9._*?![-]{1,256}")
 _WILDCARDS = "*?["
+_OF_FILE_SYSTEM = "lost+found"
 
 AnyPath = str | os.PathLike[str]
 
@@ -41,6 +43,34 @@ class ChosenStreams(Container[str]):
         return stream in self._asked or any(
             fnmatchcase(str(stream), pattern) for pattern in self._patterns
         )
+
+
+def check_data_directory(directory: Path) -> None:
+    """Raises `UnknownStream` if this is another directory: one with content, and no records.
+
+    One that is missing or still empty may become a data directory. Raises `OSError`.
+    """
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    is_empty = all(name.startswith(".") or name == _OF_FILE_SYSTEM for name in names)
+    if is_empty or LOCK_NAME in names:
+        return
+    # A backup has no lock.
+    if any(_may_have_records(directory / stream) for stream in list_streams(directory)):
+        return
+    raise UnknownStream(
+        f"{directory} is not a data directory: it has neither a {LOCK_NAME} nor a stream with "
+        "records; name the daemon's with --data"
+    )
+
+
+def _may_have_records(stream: Path) -> bool:
+    try:
+        return bool(list_segments(stream))
+    except OSError:
+        return True
 
 
 def unmatched(asked: Iterable[str], there: Sequence[str]) -> list[str]:
@@ -68,6 +98,7 @@ def stream_names(
     """
     check_stream_names(asked, allow_patterns=allow_patterns)
     directory = data_directory(data)
+    check_data_directory(directory)
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
