@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from aiohttp import CookieJar, web
 from aiohttp.test_utils import TestClient, TestServer
 
 import logengine
+from logengine.format.block import Block
 from logengine.format.segment import segment_name
 from logengine.web import answers, app
 from logengine.web.access import Access
 from logengine.web.answers import Answer, Answers, Cancelled
 from logengine.web.app import Page
 from logengine.web.filtering import FilterProcesses
+from logengine.web.level_counts import LevelCounts
 from logengine.web.query import Query, parse_query
 from tests.daemon import PATIENCE_S, Daemon
-from tests.reading.streams import at, damage, line, write_stream
+from tests.reading.streams import at, damage, line, seal, write_stream
 
 TOKEN = "s3cret-token"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -234,6 +237,67 @@ async def test_the_histogram_counts_by_time_and_level(page: Any) -> None:
     assert counts[at(0), 5] == 3  # errors 2, 5 and 8
     answer = await ask(page, f"/api/histogram?every=10&since={at(4)}&until={at(7)}")
     assert sum(count for _, _, count in answer["counts"]) == 3 + 2
+
+
+@pytest.fixture
+async def sealed_page(connect: Connect, data: Path) -> Any:
+    seal(data, "app", 120)
+    return await connect(data)
+
+
+async def test_a_first_histogram_counts_what_is_in_one_bar_without_reading_it(
+    sealed_page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    add = LevelCounts.add
+
+    def counted(counts: LevelCounts, block: Block) -> None:
+        read.append(block.first)
+        add(counts, block)
+
+    monkeypatch.setattr(LevelCounts, "add", counted)
+    first = await ask(sealed_page, "/api/histogram?every=10&stream=app&levels=later")
+    assert first["is_last"]
+    assert sum(count for start, _, count in first["counts"] if start == at(0)) == 9
+    assert any(level == -2 for _, level, _ in first["counts"])
+    assert len(read) == 1  # the frame that is in two bars
+    whole = await ask(sealed_page, "/api/histogram?every=10&stream=app")
+    assert len(read) > 1
+    assert {(start, level): count for start, level, count in whole["counts"]} == {
+        (at(0), 2): 3,
+        (at(0), 4): 3,
+        (at(0), 5): 3,
+        (at(10), 2): 1,
+        (at(10), 4): 1,
+        (at(10), 5): 1,
+    }
+    del read[:]
+    for more in ("", "&levels=later"):  # by now all levels are known
+        assert await ask(sealed_page, f"/api/histogram?every=10&stream=app{more}") == whole
+    assert not read
+
+
+@pytest.mark.parametrize("every", [1, 2, 5, 10, 60])
+@pytest.mark.parametrize("times", ["", f"&since={at(3)}&until={at(10)}"])
+async def test_what_is_remembered_of_levels_is_what_is_read(
+    connect: Connect, data: Path, every: int, times: str
+) -> None:
+    query = f"/api/histogram?stream=app&every={every}{times}"
+    plain = await ask(await connect(data), query)
+    seal(data, "app", 120)
+    page = await connect(data)
+    totals = Counter[str]()
+    for start, _, count in (await ask(page, f"{query}&levels=later"))["counts"]:
+        totals[start] += count
+    for _ in range(2):
+        found = await ask(page, query)
+        assert found["counts"] == plain["counts"]
+        for start, _, count in found["counts"]:
+            totals[start] -= count
+        assert not any(totals.values())
+        totals.clear()
+        for start, _, count in found["counts"]:
+            totals[start] += count
 
 
 async def test_a_long_search_answers_in_time_and_says_where_to_go_on(
