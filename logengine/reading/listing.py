@@ -12,9 +12,9 @@ from pathlib import Path
 
 from logengine.default_paths import find_data
 from logengine.disk.data_directory import LOCK_NAME
-from logengine.disk.segment_file import list_segments, list_streams, not_streams
+from logengine.disk.segment_file import list_streams, not_streams
 from logengine.errors import InvalidStreamName, UnknownStream
-from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
+from logengine.format.segment import STREAM_NAME_RULE, first_of_name, is_stream_name
 
 # A stream may be missing for this long while its directory is recreated.
 _PATIENCE_S = 0.3
@@ -46,31 +46,35 @@ class ChosenStreams(Container[str]):
 
 
 def check_data_directory(directory: Path) -> None:
-    """Raises `UnknownStream` if this is another directory: one with content, and no records.
+    """Raises `UnknownStream` if this is another directory: with other content, and no records.
 
     One that is missing or still empty may become a data directory. Raises `OSError`.
     """
     try:
         names = os.listdir(directory)
+        if LOCK_NAME in names:
+            return
+        streams = list_streams(directory)
     except FileNotFoundError:
         return
-    is_empty = all(name.startswith(".") or name == _OF_FILE_SYSTEM for name in names)
-    if is_empty or LOCK_NAME in names:
-        return
+    others = set(names) - {*streams, _OF_FILE_SYSTEM}
+    is_other = any(not name.startswith(".") for name in others)
     # A backup has no lock.
-    if any(_may_have_records(directory / stream) for stream in list_streams(directory)):
-        return
-    raise UnknownStream(
-        f"{directory} is not a data directory: it has neither a {LOCK_NAME} nor a stream with "
-        "records; name the daemon's with --data"
-    )
-
-
-def _may_have_records(stream: Path) -> bool:
-    try:
-        return bool(list_segments(stream))
-    except OSError:
-        return True
+    for stream in streams:
+        try:
+            within = os.listdir(directory / stream)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return
+        if any(map(first_of_name, within)):
+            return
+        is_other = is_other or bool(within)
+    if is_other:
+        raise UnknownStream(
+            f"{directory} is not a data directory: it has neither a {LOCK_NAME} nor a stream with "
+            "records; name the daemon's with --data"
+        )
 
 
 def unmatched(asked: Iterable[str], there: Sequence[str]) -> list[str]:

@@ -63,3 +63,11 @@ def test_one_without_records_yet_has_the_lock_of_its_daemon(other: Path) -> None
 def test_a_copy_of_streams_is_one_without_a_lock(other: Path) -> None:
     write_stream(other, "web", [line(1)])
     assert [record.seq for record in logengine.read("web", data=other)] == [1]
+
+
+def test_one_without_a_lock_has_streams_that_are_still_empty(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    assert [each.stream for each in logengine.streams(data=tmp_path)] == ["app"]
+    (tmp_path / "app" / "passwd").touch()
+    with pytest.raises(UnknownStream, match="is not a data directory"):
+        logengine.streams(data=tmp_path)
