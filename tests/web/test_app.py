@@ -125,10 +125,18 @@ async def test_names_of_this_machine_are_let_in(page: Any, host: str) -> None:
     assert response.status == 200
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site"])
-async def test_other_pages_are_refused(page: Any, site: str) -> None:
-    headers = {"Sec-Fetch-Site": site, "Cookie": f"logengine-0={TOKEN}"}
-    assert (await page.get("/api/records", headers=headers)).status == 403
+@pytest.mark.parametrize(
+    "header",
+    [
+        *({"Sec-Fetch-Site": site} for site in ("cross-site", "same-site")),
+        *({"Origin": origin} for origin in ("http://evil.example", "http://localhost:1", "null")),
+    ],
+)
+async def test_other_pages_are_refused(page: Any, header: dict[str, str]) -> None:
+    headers = {"Host": "localhost:8514", "Cookie": f"logengine-0={TOKEN}"}
+    assert (await page.get("/api/records", headers=headers | header)).status == 403
+    headers["Origin"] = "http://localhost:8514"
+    assert (await page.get("/api/records", headers=headers)).status == 200
 
 
 @pytest.mark.parametrize("path", [*ADDRESSES[:5], "/nothing", "/api/records?where=%3D%3D"])
@@ -400,6 +408,34 @@ async def test_only_so_many_pages_are_live(
     async with page.get("/api/live", headers=HEADERS) as response:
         assert response.status == 200
         await ask(page, "/api/live", 503)
+
+
+async def test_only_so_many_pages_become_live_at_once(
+    connect: Connect, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "LIVE_PAGES_MAX", 2)
+    page = await connect(data)
+    responses = await asyncio.gather(*[page.get("/api/live", headers=HEADERS) for _ in range(6)])
+    assert sorted(response.status for response in responses) == [200, 200, 503, 503, 503, 503]
+    for response in responses:
+        response.close()
+
+
+async def test_bytes_that_are_not_http_are_not_logged(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = Page(Answers(data), Access(TOKEN, "logengine-0")).runner()
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        for junk in (b"\x16\x03\x01\x02\r\n\r\n", b"GET /%s HTTP/1.1\r\n" % (b"a" * 70_000)):
+            reader, writer = await asyncio.open_connection(*runner.addresses[0])
+            writer.write(junk)
+            assert b" 400 " in await reader.readline()
+            writer.close()
+    finally:
+        await runner.cleanup()
+    assert caplog.text == ""
 
 
 def hostile(number: int) -> bytes:
