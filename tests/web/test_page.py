@@ -175,6 +175,21 @@ def test_a_link_shows_its_record_in_its_place(page: Any, url: str) -> None:
     assert {"event 1230", "event 1234", "event 1240"} <= set(visible)
 
 
+def test_a_link_to_a_record_that_is_not_there_says_so(page: Any, url: str) -> None:
+    page.goto(f"{base(url)}?at=app:99999")
+    until(page, "document.querySelector('#status').textContent.includes('no record app:99999')")
+
+
+def test_a_page_that_cannot_follow_is_not_called_live(page: Any, url: str) -> None:
+    until(page, "document.querySelector('#live').textContent === 'Live'")
+    page.goto(f"{base(url)}?where=level+%3E%3E+3")
+    until(page, "document.querySelector('#mistake').textContent.includes('>> is not')")
+    assert page.locator("#live").text_content() == "Not live"
+    page.locator("#where").fill("")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#live').textContent === 'Live'")
+
+
 def test_scrolling_up_reaches_the_first_record_with_few_rows_in_the_document(page: Any) -> None:
     page.evaluate(
         """() => new Promise((done) => {

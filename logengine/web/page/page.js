@@ -155,6 +155,8 @@ async function showAround(current, at) {
   if (row) {
     select(row);
     log.scrollTop = row.element.offsetTop - log.clientHeight / 3;
+  } else if (at.at) {
+    tell(`There is no record ${at.at} here: it is gone, not there yet, or the filter leaves it out.`);
   }
   if (current.isAtEnd) openLive(current);
 }
@@ -378,6 +380,7 @@ function openLive(current) {
   if (search.until || current.source || current !== view) return;
   const source = new EventSource(`api/live?${queryOf({ from: textOfPlace(current.end) })}`);
   current.source = source;
+  source.onopen = drawLive;
   source.onmessage = (event) => arrived(current, JSON.parse(event.data));
   source.onerror = () => {
     closeLive(current);
@@ -400,6 +403,7 @@ async function reopenLive(current) {
 function closeLive(current) {
   current.source?.close();
   current.source = null;
+  drawLive();
 }
 
 function arrived(current, event) {
@@ -449,8 +453,15 @@ function setLive(isOn) {
   isLive = isOn;
   if (isOn) isHeldByScrolling = false;
   $("live").ariaPressed = String(isOn);
-  $("live").textContent = isOn ? "Live" : "Paused";
+  drawLive();
   if (isOn) $("newer").hidden = true;
+}
+
+// Whoever waits for records must see that none can come.
+function drawLive() {
+  const isConnected = view.source?.readyState === EventSource.OPEN;
+  $("live").textContent = !isLive ? "Paused" : isConnected ? "Live" : "Not live";
+  $("live").classList.toggle("lost", isLive && !isConnected);
 }
 
 function hold(byScrolling = false) {
