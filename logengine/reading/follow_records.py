@@ -91,7 +91,8 @@ def follow(
         named = "last" if last else "since"
         raise InvalidOption(f"{named} and after both set the start; give only one of them")
     directory = data_directory(data).absolute()
-    check_data_directory(directory)
+    with contextlib.suppress(OSError):  # it may become readable
+        check_data_directory(directory)
     return Following(
         directory,
         tuple(streams or cursors) or None,

@@ -55,6 +55,11 @@ def test_a_directory_that_may_become_one_has_no_streams_yet(tmp_path: Path) -> N
     logengine.follow(data=tmp_path / "missing")
 
 
+def test_one_that_is_not_there_as_a_directory_yet_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    logengine.follow(data=tmp_path / "file")
+
+
 def test_one_without_records_yet_has_the_lock_of_its_daemon(other: Path) -> None:
     (other / ".lock").touch()
     assert [each.stream for each in logengine.streams(data=other)] == ["apt"]
