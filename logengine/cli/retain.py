@@ -10,6 +10,7 @@ from logengine.cli.messages import note, say
 from logengine.cli.options import config_option, data_option
 from logengine.errors import UnknownStream
 from logengine.format.timestamp import format_timestamp
+from logengine.reading import check_data_directory
 from logengine.units import format_duration, format_size_rounded
 
 _ADVICE = "it does this by itself; --dry-run shows what it would remove"
@@ -54,6 +55,7 @@ def command(
     where = Path(config.data)
     if not where.is_dir():
         raise UnknownStream(f"there is no data directory {where}; name the daemon's with --data")
+    check_data_directory(where)
     looking = DurableNames(note=lambda _: None)
     with nullcontext(looking) if dry_run else exclusive_access(where, _ADVICE) as names:
         for stream in sorted(names.unsynced):

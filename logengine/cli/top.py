@@ -19,7 +19,7 @@ from logengine.cli.status import ask_status
 from logengine.client.daemon_socket import Socket
 from logengine.errors import DaemonUnavailable, LogEngineError
 from logengine.protocols.status import Status
-from logengine.reading import Filter, check_stream_names
+from logengine.reading import Filter, check_data_directory, check_stream_names
 from logengine.top.figures import DaemonFigures
 
 # A daemon that hangs must not keep the figures of the disk from being shown.
@@ -72,6 +72,7 @@ def command(
             "top needs textual, which is not installed: pip install 'logengine[top]'"
         ) from None
     data = resolve_data(data).absolute()
+    check_data_directory(data)
     path = resolve_socket(socket)
     problems = ProblemQueue()
     source = RecordSource(data, streams, wheres, problems.add)

@@ -6,6 +6,7 @@ import click
 
 from logengine.cli.messages import say
 from logengine.cli.options import data_option, resolve_data
+from logengine.reading import check_data_directory
 from logengine.web.server import Options, serve
 
 _PORT = 8514
@@ -59,7 +60,7 @@ def command(
         raise click.UsageError(
             "--no-token needs --unix PATH: any user of this machine may connect to a port"
         )
-    options = Options(
-        data=resolve_data(data), port=port, unix=unix, has_token=not no_token, hosts=hosts
-    )
+    data = resolve_data(data)
+    check_data_directory(data)
+    options = Options(data=data, port=port, unix=unix, has_token=not no_token, hosts=hosts)
     serve(options, say)

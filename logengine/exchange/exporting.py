@@ -47,6 +47,8 @@ _QUERY = """
             json->>'$._comm' AS _comm,
             json->>'$._unit' AS _unit,
             json->>'$._user_unit' AS _user_unit,
+            json->>'$._addr' AS _addr,
+            json->>'$._file' AS _file,
             json AS record
         FROM read_ndjson_objects($lines, compression = 'zstd', maximum_object_size = $bytes_max)
     ) TO {target} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)

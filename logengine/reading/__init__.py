@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from logengine.reading.follow_records import Following, follow
     from logengine.reading.listing import (
         ChosenStreams,
+        check_data_directory,
         check_stream_names,
         stream_names,
         unmatched,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from logengine.reading.pages import Limit, Page, Pages
     from logengine.reading.problem import Gone, IncompleteRead, Problem, RecordsGone, Report
     from logengine.reading.read_records import RangeBy, Reading, read
+    from logengine.reading.sealed_frames import SealedFrame
     from logengine.reading.stream_summary import (
         StreamSummary,
         newest_seq,
@@ -59,8 +61,10 @@ __all__ = [
     "Reading",
     "RecordsGone",
     "Report",
+    "SealedFrame",
     "StreamSummary",
     "blocks_after",
+    "check_data_directory",
     "check_stream_names",
     "follow",
     "newest_seq",
@@ -90,8 +94,10 @@ _MODULES = {
     "Reading": "logengine.reading.read_records",
     "RecordsGone": "logengine.reading.problem",
     "Report": "logengine.reading.problem",
+    "SealedFrame": "logengine.reading.sealed_frames",
     "StreamSummary": "logengine.reading.stream_summary",
     "blocks_after": "logengine.reading.adjacent",
+    "check_data_directory": "logengine.reading.listing",
     "check_stream_names": "logengine.reading.listing",
     "follow": "logengine.reading.follow_records",
     "newest_seq": "logengine.reading.stream_summary",

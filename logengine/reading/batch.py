@@ -1,6 +1,8 @@
 """Batches of records: one by one, or as bytes, which is much faster. No I/O."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
 
 import msgspec
 
@@ -76,8 +78,18 @@ class Batch:
         chunk = self._chunk
         if not isinstance(chunk, Block):
             return Batch(chunk[start:stop], self.gaps)
-        part = chunk.end_before(chunk.first + stop).begin_at(chunk.first + start)
+        stop = min(stop, chunk.count)
+        places = self._line_places
+        body = chunk.body[places[start] : places[stop]]
+        part = Block(chunk.stream, chunk.first + start, stop - start, body)
         return Batch(part, {} if start else self.gaps)
+
+    @cached_property
+    def _line_places(self) -> Sequence[int]:
+        """Where each line of the block begins, and the last one ends: a batch has many parts."""
+        assert isinstance(self._chunk, Block)
+        lengths = [len(line) + 1 for line in self._chunk.lines()]
+        return list(accumulate(lengths, initial=0))
 
     def place_of(self, cursor: Cursor) -> int | None:
         """The index of the record with this stream and number; None if it is not here."""

@@ -145,12 +145,12 @@ def _level(comparison: Comparison) -> bytes:
     numbers = [n for n in range(NUMBERS_STOP) if rank_of_number(n, field) in ranks]
     names = names_of_ranks(ranks)
     values = [rb'"?-?[0-9.]+[eE]', *([rb'"?-?0'] if 0 in numbers else [])]
+    first = "".join(sorted({name[0] + name[0].upper() for name in names}))
     if names:
-        # Most lines have another level, and its first letter is enough to see that.
-        first = "".join({name[0] + name[0].upper() for name in names})
-        values.append(f'"(?=[{first}])(?i:{"|".join(names)})"'.encode())
+        values.append(f'"(?i:{"|".join(names)})"'.encode())
     by_tens: dict[str, str] = {}
     for number in numbers:
         by_tens[str(number)[:-1]] = by_tens.get(str(number)[:-1], "") + str(number)[-1]
     values += [f'"?{tens}[{units}](?![0-9])'.encode() for tens, units in by_tens.items()]
-    return b"|".join(values)
+    # Most lines have another level, and its first letter is enough to see that.
+    return rb'(?="?[-0-9.%s])(?:%s)' % (first.encode(), b"|".join(values))

@@ -25,6 +25,7 @@ from logengine.reading.filter import Filter, Patterns
 from logengine.reading.listing import (
     AnyPath,
     ChosenStreams,
+    check_data_directory,
     check_stream_names,
     data_directory,
 )
@@ -78,7 +79,8 @@ def follow(
     `timeout_s`: ends after this many seconds; without it, only `stop` ends it.
     Everything else is as for `read`.
 
-    Raises `InvalidStreamName`, `InvalidCursor`, `InvalidFilter`, `InvalidOption`.
+    Raises `InvalidStreamName`, `InvalidCursor`, `InvalidFilter`, `InvalidOption`, and
+    `UnknownStream` for a directory that is no data directory.
     """
     cursors = parse_cursors(after)
     check_stream_names(streams)
@@ -88,8 +90,11 @@ def follow(
     if (last or since is not None) and cursors:
         named = "last" if last else "since"
         raise InvalidOption(f"{named} and after both set the start; give only one of them")
+    directory = data_directory(data).absolute()
+    with contextlib.suppress(OSError):  # it may become readable
+        check_data_directory(directory)
     return Following(
-        data_directory(data).absolute(),
+        directory,
         tuple(streams or cursors) or None,
         cursors,
         time_range(since, None, by),

@@ -11,9 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from logengine.default_paths import find_data
+from logengine.disk.data_directory import LOCK_NAME
 from logengine.disk.segment_file import list_streams, not_streams
 from logengine.errors import InvalidStreamName, UnknownStream
-from logengine.format.segment import STREAM_NAME_RULE, is_stream_name
+from logengine.format.segment import STREAM_NAME_RULE, first_of_name, is_stream_name
 
 # A stream may be missing for this long while its directory is recreated.
 _PATIENCE_S = 0.3
@@ -21,6 +22,7 @@ _LOOK_AGAIN_S = 0.01
 
 _PATTERN = re.compile(r"[]a-z0-9._*?![-]{1,256}")
 _WILDCARDS = "*?["
+_OF_FILE_SYSTEM = "lost+found"
 
 AnyPath = str | os.PathLike[str]
 
@@ -40,6 +42,38 @@ class ChosenStreams(Container[str]):
     def __contains__(self, stream: object) -> bool:
         return stream in self._asked or any(
             fnmatchcase(str(stream), pattern) for pattern in self._patterns
+        )
+
+
+def check_data_directory(directory: Path) -> None:
+    """Raises `UnknownStream` if this is another directory: with other content, and no records.
+
+    One that is missing or still empty may become a data directory. Raises `OSError`.
+    """
+    try:
+        names = os.listdir(directory)
+        if LOCK_NAME in names:
+            return
+        streams = list_streams(directory)
+    except FileNotFoundError:
+        return
+    others = set(names) - {*streams, _OF_FILE_SYSTEM}
+    is_other = any(not name.startswith(".") for name in others)
+    # A backup has no lock.
+    for stream in streams:
+        try:
+            within = os.listdir(directory / stream)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return
+        if any(map(first_of_name, within)):
+            return
+        is_other = is_other or bool(within)
+    if is_other:
+        raise UnknownStream(
+            f"{directory} is not a data directory: it has neither a {LOCK_NAME} nor a stream with "
+            "records; name the daemon's with --data"
         )
 
 
@@ -68,6 +102,7 @@ def stream_names(
     """
     check_stream_names(asked, allow_patterns=allow_patterns)
     directory = data_directory(data)
+    check_data_directory(directory)
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:

@@ -25,6 +25,7 @@ from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.reading.filter import Filter
 from logengine.reading.problem import Gone, Problem
 from logengine.reading.reader import ALL_RECORDS, StreamReader
+from logengine.reading.sealed_frames import Passes, SealedFrames
 
 # A stream is read in spans of so many records. A span grows while it is read fast.
 _SPAN_RECORDS_MIN = 256
@@ -130,18 +131,25 @@ class Pages:
         return Page(items, begin, place, all(each.is_empty for each in spans))
 
     def each_block_before(
-        self, place: Place, add: Callable[[Block], None], is_over: Callable[[], bool]
+        self,
+        place: Place,
+        add: Callable[[Block], None],
+        is_over: Callable[[], bool],
+        passes: Passes | None = None,
     ) -> tuple[Place, bool]:
         """Calls `add` with the records before `place`, those of the latest times first.
 
+        If all records are chosen, `passes` is asked about each sealed frame: one that it passes is
+        not read, and the records of another one are all in the next block, unless it is damaged.
         Returns up to which place that was done, and whether that was all.
         """
+        passes = passes if self._chosen.chooses_all else None
         spans = [_SpansBack(self._span_reader(each), place.get(each, 1)) for each in self.streams]
         while reading := [each for each in spans if not each.is_ended]:
             newest = max(reading, key=lambda each: each.time)
             if is_over() and newest.has_read:
                 break
-            newest.read_blocks(add)
+            newest.read_blocks(add, passes)
         return {each.stream: each.place for each in spans}, not reading
 
     def _span_reader(self, stream: str) -> "_SpanReader":
@@ -375,6 +383,7 @@ class _SpansBack(_Spans):
     def __init__(self, reader: _SpanReader, place: int) -> None:
         super().__init__(reader, place, _AFTER_ALL_TIMES)
         self._oldest: int | None = None
+        self._frames = SealedFrames(reader.directory)
 
     @property
     def place(self) -> int:
@@ -392,11 +401,13 @@ class _SpansBack(_Spans):
     def _pop(self) -> _Found:
         return self._found.pop()
 
-    def read_blocks(self, add: Callable[[Block], None]) -> None:
-        """Reads a span, and passes what it has on."""
+    def read_blocks(self, add: Callable[[Block], None], passes: Passes | None) -> None:
+        """Reads a span, and passes what it has on; not frames that `passes` does not need."""
         self.has_read = True
         try:
             start = self._start()
+            if passes is not None:
+                start = self._start_after_frames(start, passes)
             if start < self._next:
                 for part in self._reader.read(start, self._next):
                     if isinstance(part, Block):
@@ -406,6 +417,28 @@ class _SpansBack(_Spans):
             self.is_ended = start <= (self._oldest or 1)
         except OSError:
             self.is_ended = True
+
+    def _start_after_frames(self, start: int, passes: Passes) -> int:
+        """Goes over the frames of a segment that are passed. Returns where the next span begins.
+
+        That is at `start`, or where a frame begins that is to be read.
+        """
+        segment = None
+        while (
+            start < self._next
+            and (frame := self._frames.with_record(self._next - 1)) is not None
+            and segment in (None, frame.segment)
+        ):
+            segment = frame.segment
+            begin = max(frame.first, self._oldest or 1)
+            is_whole = (begin, self._next) == (frame.first, frame.last + 1)
+            is_in_range = self._reader.times.holds_all(frame)
+            if not (is_whole and is_in_range and passes(frame)):
+                return begin
+            self._next = begin
+            self.time = frame.since
+            start = self._start()
+        return start if segment is None else self._next
 
     def _start(self) -> int:
         if self._oldest is None:

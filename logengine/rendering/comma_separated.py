@@ -34,7 +34,7 @@ _OF_THE_RECORD = ("_stream", "_seq", "_ts", "_comm", "_pid", "level")
 COLUMNS = (*_OF_THE_RECORD, "message", "fields")
 _EXPORTED = (
     *("_stream", "_seq", "_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit"),
-    *("time", "level"),
+    *("_addr", "_file", "time", "level"),
 )
 
 

@@ -34,7 +34,11 @@ class Access:
 
     def allows_site(self, headers: Mapping[str, str]) -> bool:
         """Returns whether the request is not one that another page makes."""
-        return headers.get("Sec-Fetch-Site", "") in _OWN_SITES
+        if headers.get("Sec-Fetch-Site", "") not in _OWN_SITES:
+            return False
+        # Older browsers only say this, and not with each request.
+        origin = headers.get("Origin")
+        return origin is None or origin.partition("://")[2] == headers.get("Host")
 
     def is_token(self, given: str | None) -> bool:
         """Returns whether this is the token; takes the same time for every wrong one."""

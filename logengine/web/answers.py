@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from logengine.aggregation.counting import Counting, parse_by, rank_in
 from logengine.aggregation.time_buckets import TimeBuckets
 from logengine.errors import InvalidOption, LogEngineError, UnknownStream
 from logengine.format.cursor import Cursor
@@ -25,6 +24,7 @@ from logengine.reading import (
     streams,
 )
 from logengine.web.filtering import FilterProcesses
+from logengine.web.level_counts import LevelCounts, RememberedLevels
 from logengine.web.query import STREAMS_MAX, Query, place_text
 from logengine.web.rows import rows_of, whole_record
 
@@ -58,6 +58,7 @@ class Answers:
     def __init__(self, data: Path) -> None:
         self._data = data
         self._processes = FilterProcesses()
+        self._levels = RememberedLevels()
 
     def streams(self, _query: Query, cancelled: threading.Event) -> Answer:
         """The streams, with what is in them; of one that cannot be read, why."""
@@ -105,7 +106,10 @@ class Answers:
         raise UnknownStream(f"there is no record {query.at}{why}")
 
     def histogram(self, query: Query, cancelled: threading.Event) -> Answer:
-        """How many records there are of each level over time, those of the latest times first."""
+        """How many records there are of each level over time, those of the latest times first.
+
+        With `levels_later`, records need not be read of which the level is then `UNREAD`.
+        """
         pages, place = self._pages_and_place(query)
         since, until = self._bounds(query, pages.streams)
         answer: Answer = {"since": since, "until": until, "levels": [], "is_last": True}
@@ -115,15 +119,16 @@ class Answers:
         every_s = query.every_s or _bucket_length_s(length_s)
         if length_s / every_s > _BUCKETS_MAX:
             raise InvalidOption(f"every is {every_s} s; expected at most {_BUCKETS_MAX} buckets")
-        counting = Counting(parse_by(["level"]), TimeBuckets(every_s, LOCAL_ZONE))
+        counting = LevelCounts(
+            TimeBuckets(every_s, LOCAL_ZONE),
+            every_s,
+            self._levels,
+            may_count_unread=query.levels_later,
+        )
         is_over = _time_is_over(_HISTOGRAM_S_MAX, cancelled)
-        place, is_last = pages.each_block_before(place, counting.add, is_over)
-        counts = []
-        for group in counting.groups():
-            rank = None if group.values is None else rank_in(group.values[0])
-            counts.append((group.start, -1 if rank is None else rank, group.count))
+        place, is_last = pages.each_block_before(place, counting.add, is_over, counting.passes)
         return answer | {
-            "counts": counts,
+            "counts": counting.counts(),
             "every": every_s,
             "from": place_text(place),
             "is_last": is_last,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from logengine.errors import (
     InvalidCursor,
@@ -63,13 +65,23 @@ AnswerTo = Callable[[Query, threading.Event], Answer]
 
 
 class Page:
-    """The page of a data directory: `application` serves it."""
+    """The page of a data directory: `application` serves it.
 
-    def __init__(self, answers: Answers, access: Access) -> None:
+    Calls `on_let_in` with the transport of each request that is let in.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        access: Access,
+        on_let_in: Callable[[asyncio.BaseTransport | None], None] = lambda _: None,
+    ) -> None:
         self._answers = answers
         self._access = access
+        self._on_let_in = on_let_in
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="web")
         self._waiting = 0
+        self._live_pages = 0
         self._feeds: set[LiveFeed] = set()
         self._is_closing = asyncio.Event()
 
@@ -79,6 +91,7 @@ class Page:
             self.application(),
             handler_cancellation=True,
             access_log=None,
+            logger=_logger(),
             shutdown_timeout=_END_S_MAX,
             max_line_size=_REQUEST_LINE_BYTES_MAX,
         )
@@ -116,6 +129,7 @@ class Page:
         is_own = request.path == "/" or access.allows_site(request.headers)
         if not is_own or not access.allows(request.cookies, request.headers):
             return web.Response(status=403, text=_REFUSED)
+        self._on_let_in(request.transport)
         return await handler(request)
 
     def _with_cookie(self, request: web.Request, token: str) -> web.Response:
@@ -155,8 +169,15 @@ class Page:
         return handle
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        if len(self._feeds) >= LIVE_PAGES_MAX:
+        if self._live_pages >= LIVE_PAGES_MAX:
             return _failed(503, f"{LIVE_PAGES_MAX} pages are live already; close one")
+        self._live_pages += 1
+        try:
+            return await self._follow(request)
+        finally:
+            self._live_pages -= 1
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 
@@ -227,6 +248,17 @@ class Page:
     async def _close(self, _application: web.Application) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._answers.close()
+
+
+def _logger() -> logging.Logger:
+    """The log of aiohttp, without what any stranger can make it write: bytes that are not HTTP."""
+    logger = logging.getLogger("logengine.web")
+    logger.addFilter(_is_own_mistake)
+    return logger
+
+
+def _is_own_mistake(entry: logging.LogRecord) -> bool:
+    return not (entry.exc_info and isinstance(entry.exc_info[1], HttpProcessingError))
 
 
 def _encoded(answer: AnswerTo, query: Query, cancelled: threading.Event) -> bytes:

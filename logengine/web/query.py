@@ -12,6 +12,7 @@
 | `direction` | `before` or `after` the place |
 | `limit` | how many records |
 | `every` | the length of a histogram's buckets in seconds |
+| `levels` | `later`: levels that are not known yet may be left out of a histogram |
 """
 
 import math
@@ -32,7 +33,19 @@ EVERY_S_MIN = 0.001
 _DIRECTIONS = ("before", "after")
 _LISTS = ("stream", "where")
 _NAMES = frozenset(
-    (*_LISTS, "text", "since", "until", "from", "at", "time", "direction", "limit", "every")
+    (
+        *_LISTS,
+        "text",
+        "since",
+        "until",
+        "from",
+        "at",
+        "time",
+        "direction",
+        "limit",
+        "every",
+        "levels",
+    )
 )
 
 
@@ -49,6 +62,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     is_after: bool = False
     limit: int = RECORDS_DEFAULT
     every_s: float | None = None
+    levels_later: bool = False
 
 
 def parse_query(pairs: Iterable[tuple[str, str]], now: datetime) -> Query:
@@ -74,6 +88,9 @@ def parse_query(pairs: Iterable[tuple[str, str]], now: datetime) -> Query:
     direction = single.get("direction", "before")
     if direction not in _DIRECTIONS:
         raise InvalidOption(f"direction is {direction!r}; expected before or after")
+    levels = single.get("levels")
+    if levels not in (None, "later"):
+        raise InvalidOption(f"levels is {levels[:20]!r}; expected later, or nothing")
     places = [name for name in ("from", "at", "time") if name in single]
     if len(places) > 1:
         raise InvalidOption(f"{' and '.join(places)} are all places; expected one")
@@ -88,6 +105,7 @@ def parse_query(pairs: Iterable[tuple[str, str]], now: datetime) -> Query:
         is_after=direction == "after",
         limit=_limit(single.get("limit")),
         every_s=_every_s(single.get("every")),
+        levels_later=levels is not None,
     )
 
 

@@ -69,10 +69,14 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    runner = Page(Answers(options.data), access).runner()
+    connections = Connections()
+    runner = Page(Answers(options.data), access, connections.let_in).runner()
     await runner.setup()
     try:
-        server = await loop.create_server(_limited(runner), sock=listener)
+        serve_one: Any = runner.server
+        server = await loop.create_server(
+            lambda: _Connection(connections, serve_one), sock=listener
+        )
         announce(_url(options, port, token))
         await ended.wait()
         server.close()
@@ -80,34 +84,64 @@ async def _serve(
         await runner.cleanup()
 
 
-def _limited(runner: Any) -> Callable[[], asyncio.Protocol]:
-    """The factory of connections, which refuses those above the limit."""
-    opened: set[_Connection] = set()
-    return lambda: _Connection(opened, runner.server)
+class Connections:
+    """The connections that there are. If there are too many, one of a stranger gives way.
+
+    A stranger is who has not had a request yet that was let in: any user may connect to a port.
+    """
+
+    def __init__(self) -> None:
+        self._strangers: dict[asyncio.BaseTransport, None] = {}
+        self._let_in: set[asyncio.BaseTransport] = set()
+
+    def add(self, transport: asyncio.WriteTransport) -> bool:
+        """Adds one; returns whether there was room, or the stranger who came first gave way."""
+        if len(self._strangers) + len(self._let_in) >= CONNECTIONS_MAX:
+            oldest = next(iter(self._strangers), None)
+            if oldest is None:
+                return False
+            del self._strangers[oldest]
+            assert isinstance(oldest, asyncio.WriteTransport)
+            oldest.abort()
+        self._strangers[transport] = None
+        return True
+
+    def let_in(self, transport: asyncio.BaseTransport | None) -> None:
+        """Keeps one, because it had a request that was let in."""
+        if transport in self._strangers:
+            del self._strangers[transport]
+            self._let_in.add(transport)
+
+    def remove(self, transport: asyncio.BaseTransport) -> None:
+        """Makes room for another one."""
+        self._strangers.pop(transport, None)
+        self._let_in.discard(transport)
 
 
 class _Connection(asyncio.Protocol):
     """A connection of aiohttp, if there are not too many."""
 
-    def __init__(self, opened: set["_Connection"], serve: Callable[[], asyncio.Protocol]) -> None:
-        self._opened = opened
+    def __init__(self, connections: Connections, serve: Callable[[], asyncio.Protocol]) -> None:
+        self._connections = connections
         self._serve = serve
         self._served: asyncio.Protocol | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`; so are the others."""
-        if len(self._opened) >= CONNECTIONS_MAX:
-            assert isinstance(transport, asyncio.WriteTransport)
+        assert isinstance(transport, asyncio.WriteTransport)
+        if not self._connections.add(transport):
             transport.write(_TOO_MANY)
             transport.close()
             return
-        self._opened.add(self)
+        self._transport = transport
         self._served = self._serve()
         self._served.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Makes room for another one."""
-        self._opened.discard(self)
+        if self._transport is not None:
+            self._connections.remove(self._transport)
         if self._served is not None:
             self._served.connection_lost(exc)
 

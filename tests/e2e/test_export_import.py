@@ -84,7 +84,8 @@ def test_parquet_has_the_envelope_as_columns_and_the_record(daemon: Daemon, root
     daemon.cli("export", "-o", str(path))
     with duckdb.connect() as connection:
         rows = connection.execute(
-            "SELECT _stream, _seq, epoch_us(_ts), _uid, record FROM read_parquet(?)", [str(path)]
+            "SELECT _stream, _seq, epoch_us(_ts), _uid, record, _file, _addr FROM read_parquet(?)",
+            [str(path)],
         ).fetchall()
     assert [(row[0], row[1]) for row in rows] == [("app", 1), ("app", 2), ("web", 1), ("app", 3)]
     assert {row[3] for row in rows} == {os.getuid()}

@@ -64,6 +64,8 @@ def test_each_stream_is_a_view_with_typed_columns(data: Path) -> None:
             "_uid": None,
             "_comm": None,
             "_unit": None,
+            "_addr": None,
+            "_file": None,
             "level": "warning",
             "message": "m4",
         }

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
-from logengine.format.segment import segment_name, timestamp_of
+from logengine.format import compression
+from logengine.format.segment import first_of_name, segment_name, timestamp_of
 from logengine.store.plan import Addition, StreamState, append
+from tests.compressed import sealed
 
 
 def at(second: int) -> str:
@@ -27,6 +30,16 @@ def write_stream(data: Path, stream: str, *segments: Sequence[bytes]) -> None:
         addition = Addition([each + b"\n" for each in lines], len(lines), min(times), max(times))
         plan, state = append(state, addition, rewrite_limit=0, max_producers=9)
         (data / stream / segment_name(plan.first)).write_bytes(b"".join(plan.render()))
+
+
+def seal(data: Path, stream: str, frame_bytes: int) -> None:
+    """Puts sealed segments, in frames of about this size, in the place of a stream's plain ones."""
+    paths = {first_of_name(path.name): path for path in (data / stream).iterdir()}
+    with patch.object(compression, "FRAME_BYTES", frame_bytes):
+        chain = sealed({first: path.read_bytes() for first, path in paths.items() if first})
+    for first, content in chain.items():
+        (data / stream / segment_name(first, compressed=True)).write_bytes(content)
+        (data / stream / segment_name(first)).unlink()
 
 
 def damage(data: Path, stream: str, first: int) -> None:

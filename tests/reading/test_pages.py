@@ -1,7 +1,7 @@
 """`reading.pages`: the same records in both directions, whatever the size and time of a page."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,8 @@ import logengine
 from logengine.format.cursor import Cursor
 from logengine.format.segment import segment_name
 from logengine.format.time_range import TimeRange
-from logengine.reading import Filter, Limit, Page, Pages, Problem
-from tests.reading.streams import at, damage, line, write_stream
+from logengine.reading import Filter, Limit, Page, Pages, Problem, SealedFrame
+from tests.reading.streams import at, damage, line, seal, write_stream
 
 Row = tuple[str, int]
 LIMIT = Limit(1000, 1 << 20, lambda: False)
@@ -161,3 +161,80 @@ def test_blocks_before_a_place_are_all_records(data: Path, is_over: bool) -> Non
     while not done:
         place, done = pages.each_block_before(place, add, lambda: is_over)
     assert found == 16 + 7 + 9
+
+
+@pytest.fixture
+def sealed(data: Path) -> Path:
+    """The same streams; `app` is sealed in frames of a few records but for its newest segment."""
+    newest = data / "app" / segment_name(13)
+    content = newest.read_bytes()
+    newest.unlink()
+    seal(data, "app", 90)
+    newest.write_bytes(content)
+    return data
+
+
+def numbers(pages: Pages, passed: Callable[[SealedFrame], bool], *, is_over: bool) -> list[int]:
+    """The numbers of the records of `app` that were passed or read, each as often as it was."""
+    found: list[int] = []
+
+    def passes(frame: SealedFrame) -> bool:
+        is_passed = passed(frame)
+        if is_passed:
+            found.extend(range(frame.first, frame.last + 1))
+        return is_passed
+
+    place, done = pages.end(), False
+    while not done:
+        place, done = pages.each_block_before(
+            place,
+            lambda block: found.extend(range(block.first, block.first + block.count)),
+            lambda: is_over,
+            passes,
+        )
+    return sorted(found)
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+@pytest.mark.parametrize("modulus", [1, 2, 3, 99])
+@pytest.mark.parametrize(
+    "times", [TimeRange(), TimeRange(at(4), at(11)), TimeRange(at(2), None), TimeRange(None, at(9))]
+)
+def test_records_are_passed_or_read_and_each_once(
+    sealed: Path, modulus: int, times: TimeRange, is_over: bool
+) -> None:
+    pages = Pages(["app"], data=sealed, times=times)
+    wanted = [record.seq for record in logengine.read("app", data=sealed, by="arrival")]
+    wanted = [seq for seq in wanted if times.encloses(at(seq), at(seq))]
+    assert numbers(pages, lambda frame: frame.first % modulus == 0, is_over=is_over) == wanted
+
+
+def test_a_frame_that_is_passed_is_not_read(sealed: Path) -> None:
+    (sealed / "app" / segment_name(13)).unlink()
+    with (sealed / "app" / segment_name(9, compressed=True)).open("r+b") as file:
+        file.seek(-20, os.SEEK_END)
+        file.write(bytes(20))
+    pages = Pages(["app"], data=sealed)
+    assert numbers(pages, lambda _: True, is_over=False) == [*range(1, 13)]
+    assert numbers(pages, lambda _: False, is_over=False) == [*range(1, 12)]
+
+
+def test_a_frame_that_is_not_passed_is_the_next_block(sealed: Path) -> None:
+    asked: list[SealedFrame] = []
+    read: list[tuple[int, int]] = []
+
+    def passes(frame: SealedFrame) -> bool:
+        asked.append(frame)
+        return False
+
+    Pages(["app"], data=sealed).each_block_before(
+        {"app": 13}, lambda block: read.append((block.first, block.count)), lambda: False, passes
+    )
+    assert [(frame.first, frame.count) for frame in asked] == read
+    assert read == [(12, 1), (9, 3), (8, 1), (5, 3), (4, 1), (1, 3)]
+    assert [(frame.since, frame.until) for frame in asked[-1:]] == [(at(1), at(3))]
+
+
+def test_a_filter_has_every_frame_read(sealed: Path) -> None:
+    pages = Pages(["app"], data=sealed, chosen=Filter.of("n <= 3"))
+    assert numbers(pages, lambda _: True, is_over=False) == [1, 2, 3]

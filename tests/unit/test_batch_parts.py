@@ -53,3 +53,34 @@ def test_a_marker_says_what_is_gone_and_why_and_acts_on_no_terminal() -> None:
     assert gap_marker("app", recorded) == (
         r"--- app: record 7: gone, as the stream records: bad\x1b[31m disk ---"
     )
+
+
+@pytest.mark.parametrize("chunk", [BLOCK, RECORDS])
+def test_parts_of_a_batch_are_its_records_and_keep_their_gap(chunk: Block | list[Record]) -> None:
+    batch = Batch(chunk, {("app", 11): [GONE]})
+    for start in range(5):
+        for stop in range(start, 7):
+            part = batch.part(start, stop)
+            assert list(part) == RECORDS[start:stop]
+            assert len(part) == len(RECORDS[start:stop])
+            if start < stop:
+                assert (b"_gaps" in b"".join(part.json())) is (start == 0)
+
+
+def test_a_block_is_split_into_lines_once_however_many_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The context of each of thousands of records in a block is a part of it.
+    splits: list[Block] = []
+    split = Block.lines
+
+    def counted(block: Block) -> list[bytes]:
+        splits.append(block)
+        return split(block)
+
+    monkeypatch.setattr(Block, "lines", counted)
+    monkeypatch.delattr(Block, "begin_at")
+    monkeypatch.delattr(Block, "end_before")
+    batch = Batch(BLOCK, {})
+    assert [len(batch.part(at, at + 2)) for at in range(5)] == [2, 2, 2, 2, 1]
+    assert splits == [BLOCK]

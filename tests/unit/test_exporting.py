@@ -87,6 +87,14 @@ def test_a_csv_row_has_what_most_records_have_and_the_whole_record() -> None:
     }
 
 
+def test_a_csv_row_says_from_which_file_or_host_a_record_is() -> None:
+    found = rows('{"_ts":"t","_file":"/var/log/web.log"}', '{"_ts":"t","_addr":"10.0.0.7"}')
+    assert [(row["_file"], row["_addr"]) for row in found] == [
+        ("/var/log/web.log", ""),
+        ("", "10.0.0.7"),
+    ]
+
+
 def test_a_csv_message_comes_from_the_key_that_people_see_and_acts_on_no_terminal() -> None:
     found = rows(
         '{"event":"e","message":"m"}', '{"msg":"a\\u001b[31mb\\ud800"}', '{"message":{"a":1}}'
@@ -96,5 +104,6 @@ def test_a_csv_message_comes_from_the_key_that_people_see_and_acts_on_no_termina
 
 def test_a_csv_of_no_record_has_the_names_of_its_columns() -> None:
     assert b"".join(exported_lines([])) == (
-        b"_stream,_seq,_ts,_pid,_uid,_gid,_comm,_unit,_user_unit,time,level,message,record\n"
+        b"_stream,_seq,_ts,_pid,_uid,_gid,_comm,_unit,_user_unit,_addr,_file,"
+        b"time,level,message,record\n"
     )

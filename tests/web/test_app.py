@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from aiohttp import CookieJar, web
 from aiohttp.test_utils import TestClient, TestServer
 
 import logengine
+from logengine.format.block import Block
 from logengine.format.segment import segment_name
 from logengine.web import answers, app
 from logengine.web.access import Access
 from logengine.web.answers import Answer, Answers, Cancelled
 from logengine.web.app import Page
 from logengine.web.filtering import FilterProcesses
+from logengine.web.level_counts import LevelCounts
 from logengine.web.query import Query, parse_query
 from tests.daemon import PATIENCE_S, Daemon
-from tests.reading.streams import at, damage, line, write_stream
+from tests.reading.streams import at, damage, line, seal, write_stream
 
 TOKEN = "s3cret-token"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -122,10 +125,18 @@ async def test_names_of_this_machine_are_let_in(page: Any, host: str) -> None:
     assert response.status == 200
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site"])
-async def test_other_pages_are_refused(page: Any, site: str) -> None:
-    headers = {"Sec-Fetch-Site": site, "Cookie": f"logengine-0={TOKEN}"}
-    assert (await page.get("/api/records", headers=headers)).status == 403
+@pytest.mark.parametrize(
+    "header",
+    [
+        *({"Sec-Fetch-Site": site} for site in ("cross-site", "same-site")),
+        *({"Origin": origin} for origin in ("http://evil.example", "http://localhost:1", "null")),
+    ],
+)
+async def test_other_pages_are_refused(page: Any, header: dict[str, str]) -> None:
+    headers = {"Host": "localhost:8514", "Cookie": f"logengine-0={TOKEN}"}
+    assert (await page.get("/api/records", headers=headers | header)).status == 403
+    headers["Origin"] = "http://localhost:8514"
+    assert (await page.get("/api/records", headers=headers)).status == 200
 
 
 @pytest.mark.parametrize("path", [*ADDRESSES[:5], "/nothing", "/api/records?where=%3D%3D"])
@@ -236,6 +247,67 @@ async def test_the_histogram_counts_by_time_and_level(page: Any) -> None:
     assert sum(count for _, _, count in answer["counts"]) == 3 + 2
 
 
+@pytest.fixture
+async def sealed_page(connect: Connect, data: Path) -> Any:
+    seal(data, "app", 120)
+    return await connect(data)
+
+
+async def test_a_first_histogram_counts_what_is_in_one_bar_without_reading_it(
+    sealed_page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    add = LevelCounts.add
+
+    def counted(counts: LevelCounts, block: Block) -> None:
+        read.append(block.first)
+        add(counts, block)
+
+    monkeypatch.setattr(LevelCounts, "add", counted)
+    first = await ask(sealed_page, "/api/histogram?every=10&stream=app&levels=later")
+    assert first["is_last"]
+    assert sum(count for start, _, count in first["counts"] if start == at(0)) == 9
+    assert any(level == -2 for _, level, _ in first["counts"])
+    assert len(read) == 1  # the frame that is in two bars
+    whole = await ask(sealed_page, "/api/histogram?every=10&stream=app")
+    assert len(read) > 1
+    assert {(start, level): count for start, level, count in whole["counts"]} == {
+        (at(0), 2): 3,
+        (at(0), 4): 3,
+        (at(0), 5): 3,
+        (at(10), 2): 1,
+        (at(10), 4): 1,
+        (at(10), 5): 1,
+    }
+    del read[:]
+    for more in ("", "&levels=later"):  # by now all levels are known
+        assert await ask(sealed_page, f"/api/histogram?every=10&stream=app{more}") == whole
+    assert not read
+
+
+@pytest.mark.parametrize("every", [1, 2, 5, 10, 60])
+@pytest.mark.parametrize("times", ["", f"&since={at(3)}&until={at(10)}"])
+async def test_what_is_remembered_of_levels_is_what_is_read(
+    connect: Connect, data: Path, every: int, times: str
+) -> None:
+    query = f"/api/histogram?stream=app&every={every}{times}"
+    plain = await ask(await connect(data), query)
+    seal(data, "app", 120)
+    page = await connect(data)
+    totals = Counter[str]()
+    for start, _, count in (await ask(page, f"{query}&levels=later"))["counts"]:
+        totals[start] += count
+    for _ in range(2):
+        found = await ask(page, query)
+        assert found["counts"] == plain["counts"]
+        for start, _, count in found["counts"]:
+            totals[start] -= count
+        assert not any(totals.values())
+        totals.clear()
+        for start, _, count in found["counts"]:
+            totals[start] += count
+
+
 async def test_a_long_search_answers_in_time_and_says_where_to_go_on(
     page: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +408,34 @@ async def test_only_so_many_pages_are_live(
     async with page.get("/api/live", headers=HEADERS) as response:
         assert response.status == 200
         await ask(page, "/api/live", 503)
+
+
+async def test_only_so_many_pages_become_live_at_once(
+    connect: Connect, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "LIVE_PAGES_MAX", 2)
+    page = await connect(data)
+    responses = await asyncio.gather(*[page.get("/api/live", headers=HEADERS) for _ in range(6)])
+    assert sorted(response.status for response in responses) == [200, 200, 503, 503, 503, 503]
+    for response in responses:
+        response.close()
+
+
+async def test_bytes_that_are_not_http_are_not_logged(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = Page(Answers(data), Access(TOKEN, "logengine-0")).runner()
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        for junk in (b"\x16\x03\x01\x02\r\n\r\n", b"GET /%s HTTP/1.1\r\n" % (b"a" * 70_000)):
+            reader, writer = await asyncio.open_connection(*runner.addresses[0])
+            writer.write(junk)
+            assert b" 400 " in await reader.readline()
+            writer.close()
+    finally:
+        await runner.cleanup()
+    assert caplog.text == ""
 
 
 def hostile(number: int) -> bytes:

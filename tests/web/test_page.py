@@ -1,7 +1,9 @@
 """The page in a real browser: what is shown, by mouse and by keys, of hostile records too."""
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,7 +11,7 @@ import pytest
 
 import logengine
 from tests.daemon import Daemon
-from tests.reading.streams import line, write_stream
+from tests.reading.streams import line, seal, write_stream
 from tests.web import chromium
 from tests.web.served import Served
 
@@ -173,6 +175,21 @@ def test_a_link_shows_its_record_in_its_place(page: Any, url: str) -> None:
     assert {"event 1230", "event 1234", "event 1240"} <= set(visible)
 
 
+def test_a_link_to_a_record_that_is_not_there_says_so(page: Any, url: str) -> None:
+    page.goto(f"{base(url)}?at=app:99999")
+    until(page, "document.querySelector('#status').textContent.includes('no record app:99999')")
+
+
+def test_a_page_that_cannot_follow_is_not_called_live(page: Any, url: str) -> None:
+    until(page, "document.querySelector('#live').textContent === 'Live'")
+    page.goto(f"{base(url)}?where=level+%3E%3E+3")
+    until(page, "document.querySelector('#mistake').textContent.includes('>> is not')")
+    assert page.locator("#live").text_content() == "Not live"
+    page.locator("#where").fill("")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#live').textContent === 'Live'")
+
+
 def test_scrolling_up_reaches_the_first_record_with_few_rows_in_the_document(page: Any) -> None:
     page.evaluate(
         """() => new Promise((done) => {
@@ -218,6 +235,19 @@ def test_a_range_of_the_histogram_is_chosen_by_dragging(page: Any) -> None:
     assert page.locator("#since").input_value().startswith("2026-11-23T20:00:")
     page.keyboard.press("Escape")
     until(page, "!location.search.includes('since=')")
+
+
+def test_bars_that_were_counted_by_headers_get_their_levels(browser: Any, tmp_path: Path) -> None:
+    write_stream(tmp_path, "app", [record(n) for n in range(1, COUNT + 1)])
+    seal(tmp_path, "app", 4000)
+    with Served(tmp_path) as served:
+        for page in opened(browser, served.url):
+            until(page, "histogram.isLast && histogram.counts.size && !histogram.totals")
+            assert "3,000 records ·" in page.locator("#bars-note").text_content()
+            page.locator("#bars").hover()
+            tip = page.locator("#bars-tip").text_content()
+            assert re.search(r"(debug|info) +[0-9]", tip)
+            assert "…" not in tip
 
 
 def test_a_value_narrows_the_filter(page: Any) -> None:

@@ -8,13 +8,14 @@ import socket
 import stat
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from logengine.web.server import CONNECTIONS_MAX
-from tests.daemon import eventually
+from tests.daemon import PATIENCE_S, eventually
 from tests.reading.streams import line, write_stream
 from tests.web.served import Served
 
@@ -34,9 +35,10 @@ def status_of(arguments: list[str]) -> tuple[int, str]:
 def over_unix(path: Path, request: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-        client.sendall(request)
         answer = b""
-        with contextlib.suppress(ConnectionResetError):  # what refuses it does not read it
+        # What refuses it does not read it.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            client.sendall(request)
             while piece := client.recv(65536):
                 answer += piece
     return answer
@@ -122,19 +124,36 @@ def test_a_file_in_the_place_of_the_socket_is_kept(data: Path, root: Path) -> No
 def test_there_are_only_so_many_connections(data: Path, root: Path) -> None:
     path = root / "web"
     with Served(data, "--unix", str(path), "--no-token"):
-        idle = [socket.socket(socket.AF_UNIX) for _ in range(CONNECTIONS_MAX)]
-        try:
-            for each in idle:
+        with contextlib.ExitStack() as opened:
+            for _ in range(CONNECTIONS_MAX):
+                each = opened.enter_context(socket.socket(socket.AF_UNIX))
                 each.connect(str(path))
+                each.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert each.recv(64).startswith(b"HTTP/1.1 200 ")
             answer = over_unix(path, REQUEST % b"localhost")
-        finally:
-            for each in idle:
-                each.close()
         assert b" 200 " not in answer
         eventually(
             lambda: over_unix(path, REQUEST % b"localhost").startswith(b"HTTP/1.1 200 "),
             "connections to be free again",
         )
+
+
+def test_strangers_who_hold_all_connections_give_way(data: Path, root: Path) -> None:
+    with Served(data) as served, contextlib.ExitStack() as opened:
+        url = urlsplit(served.url)
+        strangers = []
+        for _ in range(CONNECTIONS_MAX + 10):
+            each = opened.enter_context(socket.create_connection(("127.0.0.1", url.port)))
+            each.settimeout(PATIENCE_S)
+            each.sendall(b"GET /api/records HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            strangers.append(each)
+            assert each.recv(64).startswith(b"HTTP/1.1 403 ")
+        ask = urllib.request.Request(
+            f"http://127.0.0.1:{url.port}/api/records",
+            headers={"Authorization": f"Bearer {url.query.removeprefix('token=')}"},
+        )
+        with urllib.request.urlopen(ask, timeout=PATIENCE_S) as answer:
+            assert answer.status == 200
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

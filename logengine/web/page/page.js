@@ -8,7 +8,8 @@ const ERROR = LEVELS.indexOf("error");
 const PAGE_ROWS = 200;
 const ROWS_MAX = 800; // in the document; others are asked for again
 const WAITING_ROWS_MAX = 2000; // that arrived while the page is paused
-const HISTOGRAM_REQUESTS_MAX = 60;
+const HISTOGRAM_REQUESTS_MAX = 1000;
+const UNREAD = -2; // the level of records that are counted and not read yet
 const RECONNECT_MS = 2000;
 const $ = (id) => document.getElementById(id);
 const log = $("log");
@@ -154,6 +155,8 @@ async function showAround(current, at) {
   if (row) {
     select(row);
     log.scrollTop = row.element.offsetTop - log.clientHeight / 3;
+  } else if (at.at) {
+    tell(`There is no record ${at.at} here: it is gone, not there yet, or the filter leaves it out.`);
   }
   if (current.isAtEnd) openLive(current);
 }
@@ -377,6 +380,7 @@ function openLive(current) {
   if (search.until || current.source || current !== view) return;
   const source = new EventSource(`api/live?${queryOf({ from: textOfPlace(current.end) })}`);
   current.source = source;
+  source.onopen = drawLive;
   source.onmessage = (event) => arrived(current, JSON.parse(event.data));
   source.onerror = () => {
     closeLive(current);
@@ -399,6 +403,7 @@ async function reopenLive(current) {
 function closeLive(current) {
   current.source?.close();
   current.source = null;
+  drawLive();
 }
 
 function arrived(current, event) {
@@ -448,8 +453,15 @@ function setLive(isOn) {
   isLive = isOn;
   if (isOn) isHeldByScrolling = false;
   $("live").ariaPressed = String(isOn);
-  $("live").textContent = isOn ? "Live" : "Paused";
+  drawLive();
   if (isOn) $("newer").hidden = true;
+}
+
+// Whoever waits for records must see that none can come.
+function drawLive() {
+  const isConnected = view.source?.readyState === EventSource.OPEN;
+  $("live").textContent = !isLive ? "Paused" : isConnected ? "Live" : "Not live";
+  $("live").classList.toggle("lost", isLive && !isConnected);
 }
 
 function hold(byScrolling = false) {
@@ -578,48 +590,74 @@ function closeRecord() {
 
 // --- the histogram ---
 
+// First how many records there are, which the server mostly knows without reading them; then their
+// levels, bar by bar. A bar of which some levels are still missing has a part without a colour.
 async function askHistogram(current) {
-  histogram = { counts: new Map(), since: null, until: null, every: null, isLast: false, upTo: "" };
+  histogram = { counts: new Map(), totals: null, since: null, until: null, every: null, isLast: false };
   const own = histogram;
   drawHistogram();
-  let from = null;
   try {
-    for (let request = 0; request < HISTOGRAM_REQUESTS_MAX; request += 1) {
-      const parts = from === null ? {} : { from, every: own.every };
-      const query = queryOf(parts);
-      if (from !== null) {
-        query.set("since", own.since);
-        query.set("until", own.lastMoment);
-      }
-      const answer = await ask("histogram", query, current.stopped.signal);
-      if (own !== histogram) return;
-      if (!answer.counts) break;
-      own.since = answer.since;
-      own.until = own.until || answer.until;
-      // The last record is counted too.
-      own.lastMoment = own.lastMoment || (search.until ? answer.until : new Date(Date.parse(answer.until) + 1000).toISOString());
-      own.every = answer.every;
-      for (const [start, level, count] of answer.counts) {
-        const bucket = own.counts.get(start) || new Map();
-        bucket.set(level, (bucket.get(level) || 0) + count);
-        own.counts.set(start, bucket);
-      }
-      own.isLast = answer.is_last;
-      drawHistogram();
-      if (answer.is_last) break;
-      from = answer.from;
-    }
+    await countRecords(own, current, { levels: "later" });
+    if (own !== histogram || ![...own.counts.values()].some((levels) => levels.has(UNREAD))) return;
+    own.totals = new Map([...own.counts].map(([start, levels]) => [start, sumOf(levels)]));
+    own.counts = new Map();
+    await countRecords(own, current, {});
+    if (own !== histogram) return;
+    if (own.isLast) own.totals = null; // what could not be read does not count
+    drawHistogram();
   } catch (error) {
     failed(error);
   }
+}
+
+async function countRecords(own, current, asked) {
+  let from = null;
+  own.isLast = false;
+  for (let request = 0; request < HISTOGRAM_REQUESTS_MAX; request += 1) {
+    const query = queryOf({ ...asked, ...(from !== null && { from }), ...(own.every && { every: own.every }) });
+    if (own.since) {
+      query.set("since", own.since);
+      query.set("until", own.lastMoment);
+    }
+    const answer = await ask("histogram", query, current.stopped.signal);
+    if (own !== histogram || !answer.counts) return;
+    own.since = answer.since;
+    own.until = own.until || answer.until;
+    // The last record is counted too.
+    own.lastMoment = own.lastMoment || (search.until ? answer.until : new Date(Date.parse(answer.until) + 1000).toISOString());
+    own.every = answer.every;
+    for (const [start, level, count] of answer.counts) {
+      const bucket = own.counts.get(start) || new Map();
+      bucket.set(level, (bucket.get(level) || 0) + count);
+      own.counts.set(start, bucket);
+    }
+    own.isLast = answer.is_last;
+    drawHistogram();
+    if (answer.is_last) return;
+    from = answer.from;
+  }
+}
+
+const sumOf = (levels) => [...levels.values()].reduce((sum, count) => sum + count, 0);
+
+// The counts of each bar by level, with the records whose levels are not known yet.
+function barsOf({ counts, totals }) {
+  if (!totals) return counts;
+  return new Map([...new Set([...totals.keys(), ...counts.keys()])].map((start) => {
+    const levels = new Map(counts.get(start));
+    const unread = (totals.get(start) || 0) - sumOf(levels);
+    if (unread > 0) levels.set(UNREAD, unread);
+    return [start, levels];
+  }));
 }
 
 // Where the time is drawn that the histogram covers, in milliseconds.
 function span() {
   const start = Date.parse(histogram.since);
   const length = (histogram.every || 1) * 1000;
-  const first = Math.min(start, ...[...histogram.counts.keys()].map((each) => Date.parse(each)));
-  const stop = Math.max(Date.parse(histogram.until), ...[...histogram.counts.keys()].map((each) => Date.parse(each) + length));
+  const begins = [...barsOf(histogram).keys()].map((each) => Date.parse(each));
+  const first = Math.min(start, ...begins);
+  const stop = Math.max(Date.parse(histogram.until), ...begins.map((each) => each + length));
   return { start: first, stop: Math.max(stop, first + length) };
 }
 
@@ -637,15 +675,15 @@ function drawHistogram(drag) {
     return;
   }
   const colours = getComputedStyle(document.documentElement);
-  const colour = (level) => colours.getPropertyValue(level < 0 ? "--level-none" : `--level-${level}`);
+  const colour = (level) => colours.getPropertyValue(level === UNREAD ? "--level-unread" : level < 0 ? "--level-none" : `--level-${level}`);
   const { start, stop } = span();
   const scale = width / (stop - start);
   const bar = Math.max(1, histogram.every * 1000 * scale - 1);
-  const totals = [...histogram.counts.values()].map((each) => [...each.values()].reduce((sum, count) => sum + count, 0));
-  const greatest = Math.max(1, ...totals);
+  const bars = barsOf(histogram);
+  const greatest = Math.max(1, ...[...bars.values()].map(sumOf));
   const room = height - 14;
   let total = 0;
-  for (const [at, levels] of histogram.counts) {
+  for (const [at, levels] of bars) {
     const x = (Date.parse(at) - start) * scale;
     let y = height - 2;
     for (const [level, count] of [...levels].sort((one, other) => other[0] - one[0])) {
@@ -668,7 +706,7 @@ function drawHistogram(drag) {
     context.fillStyle = colours.getPropertyValue("--accent");
     context.fillRect(Math.min(width - 2, (Date.parse(seen.data.time) - start) * scale), 0, 2, height);
   }
-  const note = `${total.toLocaleString("en")} records${histogram.isLast ? "" : " so far"} · ${localTime(new Date(start).toISOString())} to ${localTime(new Date(stop).toISOString())}`;
+  const note = `${total.toLocaleString("en")} records${histogram.isLast || histogram.totals ? "" : " so far"} · ${localTime(new Date(start).toISOString())} to ${localTime(new Date(stop).toISOString())}`;
   $("bars-note").textContent = note;
   canvas.ariaLabel = `Over time: ${note}`;
 }
@@ -676,10 +714,10 @@ function drawHistogram(drag) {
 function bucketText(x) {
   const { start, stop } = span();
   const at = start + (x / $("bars").clientWidth) * (stop - start);
-  for (const [begin, levels] of histogram.counts) {
+  for (const [begin, levels] of barsOf(histogram)) {
     const from = Date.parse(begin);
     if (at < from || at >= from + histogram.every * 1000) continue;
-    const lines = [...levels].sort((one, other) => other[0] - one[0]).map(([level, count]) => `${(level < 0 ? "-" : LEVELS[level]).padEnd(10)}${count.toLocaleString("en").padStart(9)}`);
+    const lines = [...levels].sort((one, other) => other[0] - one[0]).map(([level, count]) => `${(level === UNREAD ? "…" : level < 0 ? "-" : LEVELS[level]).padEnd(10)}${count.toLocaleString("en").padStart(9)}`);
     return [localTime(begin), ...lines].join("\n");
   }
   return localTime(new Date(at).toISOString());
