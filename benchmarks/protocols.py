@@ -33,6 +33,7 @@ OURS = "logengine"
 EVERYDAY_PER_S = 1_000
 _EVERYDAY_S = 2.0
 _RECORDS = 200_000
+_WARM_UP_RECORDS = 100  # the first ones load modules, and make the stream
 _STATUS_POLL_S = 0.02  # an answer takes the daemon about half a millisecond
 _LISTEN = '[[listen]]\npath = "{root}/input"\nprotocol = "{protocol}"\ntype = "{kind}"\n'
 _FOLLOW = '[[file]]\npath = "{root}/input"\nstream = "followed"\n'
@@ -126,14 +127,16 @@ def take_turn(contender: Contender, way: Way, everyday_s: float) -> Turn:
     everyday = max(1, int(EVERYDAY_PER_S * everyday_s))
     with scratch() as root, contender.receiving(root, way.name) as receiving:
         path = str(receiving.path)
+        with sending(Work(way.name, path, _WARM_UP_RECORDS)):
+            receiving.wait_for(_WARM_UP_RECORDS)
         before = spent(receiving.pid, root)
         with sending(Work(way.name, path, everyday, EVERYDAY_PER_S)):
             pass
-        receiving.wait_for(everyday)
+        receiving.wait_for(_WARM_UP_RECORDS + everyday)
         paced = spent(receiving.pid, root).since(before)
         with sending(Work(way.name, path, way.records)):
             before = spent(receiving.pid, root)
-            receiving.wait_for(everyday + way.records)
+            receiving.wait_for(_WARM_UP_RECORDS + everyday + way.records)
             flooded = spent(receiving.pid, root).since(before)
     return Turn(
         everyday_cores=paced.cpu_s / everyday_s,

@@ -694,6 +694,22 @@ MUTANTS = (
         _SPLIT_LINES,
     ),
     mutant(
+        "any_header_remembered",
+        "a message gets the fields of an earlier one that only begins alike",
+        "protocols/syslog.py",
+        "        if parsed.app is None or not parsed.message or parsed.message != readable_text(text):\n",
+        "        if parsed.app is None or not parsed.message:\n",
+        tests("unit/test_syslog.py"),
+    ),
+    mutant(
+        "header_of_any_time",
+        "a remembered header keeps its time for ever",
+        "protocols/syslog.py",
+        "            self._headers.clear()\n            self._headers_at = now\n",
+        "            self._headers_at = now\n",
+        tests("unit/test_syslog.py"),
+    ),
+    mutant(
         "dropped_chunk_known",
         "a chunk that was dropped with the old directory counts as queued",
         "intake/chunks.py",
