@@ -19,6 +19,7 @@ import msgspec
 from logengine.format.json_object import object_fields
 from logengine.format.record import BLANK, between_characters, readable_text
 from logengine.format.text_time import leading_time
+from logengine.protocols.syslog_headers import Headers
 from logengine.protocols.syslog_message import SyslogMessage, parse_message
 from logengine.protocols.wire import Event, Lines, NoAnswers, Opening, Transport, WireProtocol
 
@@ -33,9 +34,6 @@ _END = re.compile(rb"\0|\n(?=<\d{1,3}>|[1-9]\d{0,8} <)")
 # A carriage return, LF and NUL after a message are not part of it.
 _ENDING_BYTES_MAX = 3
 _OTHER_NAME = "syslog_"
-_BEFORE_TEXT = b": "
-_HEADERS_REMEMBERED_MAX = 256
-_HEADER_BYTES_MAX = 256
 
 
 class _Framing:
@@ -133,8 +131,7 @@ class SyslogReceiver:
         self._searched = 0  # so many bytes of it have no end of a message
         self._cut: dict[str, Any] | None = None  # the header of a message with a piece returned
         self._last_time: tuple[str, datetime, str | None] | None = None
-        # What messages begin with, and what their records begin with at the time of `_headers_at`.
-        self._headers: dict[bytes, bytes] = {}
+        self._headers = Headers()  # at the time of `_headers_at`
         self._headers_at: datetime | None = None
 
     @property
@@ -274,30 +271,17 @@ class SyslogReceiver:
         """
         now = self._now() if self._now is not None else None
         if now is not self._headers_at:
-            self._headers.clear()
+            self._headers.forget()
             self._headers_at = now
-        start = message.find(_BEFORE_TEXT, 0, _HEADER_BYTES_MAX) + len(_BEFORE_TEXT)
-        beginning = self._headers.get(message[:start])
+        beginning, rest = self._headers.find(message)
         if beginning is not None:
-            text = readable_text(message[start:])
+            text = readable_text(rest)
             if not _may_be_object(text):
                 return beginning + msgspec.json.encode(text) + b"}\n"
         parsed = self._parsed(readable_text(message))
-        if beginning is None and start >= len(_BEFORE_TEXT):
-            self._remember(message[:start], message[start:], parsed)
+        if beginning is None:
+            self._headers.remember(message, _header(parsed) | {"message": parsed.message})
         return _record(parsed)
-
-    def _remember(self, header: bytes, text: bytes, parsed: SyslogMessage) -> None:
-        """Notes what is said by a header that ends with the first colon and space.
-
-        If the text of a message begins there, no form lets it decide about what is before it.
-        """
-        if parsed.app is None or not parsed.message or parsed.message != readable_text(text):
-            return
-        if len(self._headers) >= _HEADERS_REMEMBERED_MAX:
-            self._headers.clear()
-        # Its fields are never none: there is an app.
-        self._headers[header] = msgspec.json.encode(_header(parsed))[:-1] + b',"message":'
 
     def _piece_bytes(self, data: bytes | bytearray, start: int) -> int:
         beginning = bytes(data[start : start + self._max_record + 1])

@@ -14,9 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logengine.daemon.config import parse_config
+from logengine.exchange.importing import convert_lines
 from logengine.format.record import stamp
 from logengine.format.severity import FACILITIES, SEVERITIES
-from logengine.protocols.syslog import _HEADERS_REMEMBERED_MAX, PROTOCOL, SyslogReceiver
+from logengine.protocols.syslog import PROTOCOL, SyslogReceiver
+from logengine.protocols.syslog_headers import _REMEMBERED_MAX
 from logengine.protocols.wire import Event, Lines, Transport
 
 PAGE = Path(__file__).parents[2] / "docs" / "syslog.md"
@@ -427,6 +429,21 @@ def test_a_message_means_the_same_whatever_came_before_it(
     assert found == alone
 
 
+@given(
+    header=st.lists(_PIECES, max_size=7).map("".join),
+    texts=st.lists(st.lists(_PIECES, max_size=5).map("".join), min_size=2, max_size=6),
+)
+@example(header="Nov 23 20:41:32 host app[7]: ", texts=["one", "{}", "x: y", ""])
+@example(header="<13>Nov 23 20:41:32 app: ", texts=["one", '{"a":1}', "x\r"])
+@example(header="Nov 23 20:41:32 host: ", texts=["app: y", "one", "app: z"])
+def test_a_line_of_a_file_means_the_same_whatever_came_before_it(
+    header: str, texts: list[str]
+) -> None:
+    lines = [(header + text).encode() for text in texts]
+    alone = [convert_lines("auto", [line], berlin()) for line in lines]
+    assert convert_lines("auto", lines, berlin()) == b"".join(alone)
+
+
 def test_a_remembered_header_has_the_time_of_now() -> None:
     """The same text means another year in the next one."""
     moment = [datetime(2026, 12, 30, tzinfo=UTC)]
@@ -445,7 +462,7 @@ def test_what_is_remembered_of_headers_is_bounded() -> None:
     for number in range(10_000):
         receiver.receive(b"<13>Nov 23 20:41:32 app[%d]: text" % number)
         receiver.end()
-    assert len(receiver._headers) <= _HEADERS_REMEMBERED_MAX
+    assert len(receiver._headers) <= _REMEMBERED_MAX
 
 
 @given(
