@@ -157,6 +157,8 @@ class SyslogReceiver:
         self._unfinished.clear()
         if count := _COUNT.match(message):
             message = message[count.end() :]
+        if message.startswith(b"<") and len(message) <= self._max_record:
+            return [Lines(self._record(_without_ending(message)))]
         return _lines(self._records(message))
 
     def drop_unfinished(self) -> int:
@@ -209,7 +211,7 @@ class SyslogReceiver:
             if not framing.is_inside:
                 if data[place] == _PRIORITY_START and last_nul < 0 and framing.ends_with_lf:
                     whole = whole or bytes(data)
-                    place = yield from self._lines(whole, place)
+                    place = yield from self._whole_lines(whole, place)
                 place = self._searched = framing.begin(data, place, is_last=is_last)
                 if not framing.is_inside:
                     break
@@ -231,7 +233,7 @@ class SyslogReceiver:
         del data[:place]
         self._searched -= place
 
-    def _lines(self, data: bytes, place: int) -> Generator[bytes, None, int]:
+    def _whole_lines(self, data: bytes, place: int) -> Generator[bytes, None, int]:
         """Yields the records of messages from `place` on that begin with `<` and end with LF.
 
         There is no NUL in `data`. Returns where the first other one begins. Does what `_complete`
