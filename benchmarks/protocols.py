@@ -32,7 +32,8 @@ from benchmarks.spent import spent
 OURS = "logengine"
 EVERYDAY_PER_S = 1_000
 _EVERYDAY_S = 2.0
-_RECORDS = 200_000
+_RECORDS = 150_000
+_DATAGRAMS = 50_000  # each of them wakes a sender that waits for room in the queue
 _WARM_UP_RECORDS = 100  # the first ones load modules, and make the stream
 _STATUS_POLL_S = 0.02  # an answer takes the daemon about half a millisecond
 _LISTEN = '[[listen]]\npath = "{root}/input"\nprotocol = "{protocol}"\ntype = "{kind}"\n'
@@ -111,7 +112,11 @@ class EngineInput:
 
 def measure(bench: Bench) -> Found:
     """All contenders in turns, protocol by protocol."""
-    ways = [Way(name, bench.scaled(_RECORDS)) for name in WAYS if is_available(name)]
+    ways = [
+        Way(name, bench.scaled(_DATAGRAMS if name in (DATAGRAMS, JOURNAL) else _RECORDS))
+        for name in WAYS
+        if is_available(name)
+    ]
     for round_ in bench.each_round("protocols", bench.everyday_rounds):
         for way in ways:
             contenders: list[Contender] = [EngineInput(), *inputs(bench.software, way.name)]

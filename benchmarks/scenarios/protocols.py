@@ -15,24 +15,25 @@ _AIMS = {DATAGRAMS: 0.5, STREAM: 1.0, FILE: 1.0}
 _NOTE = (
     "Messages of about {record_bytes} bytes as a program sends them, from one process. First "
     "{everyday} records/s for some seconds, one by one; Forward and OTLP in ten batches a second. "
-    "Then {records} as fast as they are taken, until all are stored. Datagrams come over one "
-    "socket, lines and files in blocks of 64 KiB; Forward (PackedForward with `chunk`) and OTLP "
-    "(protobuf) in batches of 512 records over four connections, each of which waits for its "
-    "answer. logengine adds who sent a record, and stores its fields as JSON. rsyslog (`imuxsock`, "
-    "`imptcp`, `imfile`) and syslog-ng (`unix-dgram`, `unix-stream`, `file`) parse the messages "
-    "too, write a line of text for each, and sync. How many datagrams a wake-up finds is decided "
-    "by `net.unix.max_dgram_qlen`. A ratio is of the same round.{missing}\n"
+    "Then {records} as fast as they are taken, or {datagrams} datagrams, until all are stored. "
+    "Datagrams come over one socket, lines and files in blocks of 64 KiB; Forward (PackedForward "
+    "with `chunk`) and OTLP (protobuf) in batches of 512 records over four connections, each of "
+    "which waits for its answer. logengine adds who sent a record, and stores its fields as JSON. "
+    "rsyslog (`imuxsock`, `imptcp`, `imfile`) and syslog-ng (`unix-dgram`, `unix-stream`, `file`) "
+    "parse the messages too, write a line of text for each, and sync. How many datagrams a wake-up "
+    "finds is decided by `net.unix.max_dgram_qlen`. A ratio is of the same round.{missing}\n"
 )
 
 
 def render(found: Found, plots: Path) -> Section:
     """One table of rates and CPU per record, one of the cost of everyday rates, the aims."""
     absent = f" Could not be had here: {', '.join(found.missing)}." if found.missing else ""
-    records = max(way.records for way in found.ways)
+    counts = [way.records for way in found.ways]
     parts = [
         _NOTE.format(
             record_bytes=RECORD_BYTES,
-            records=f"{records:,}",
+            records=f"{max(counts):,}",
+            datagrams=f"{min(counts):,}",
             everyday=f"{EVERYDAY_PER_S:,}",
             missing=absent,
         ),
