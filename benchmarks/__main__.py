@@ -14,7 +14,7 @@ from benchmarks.software import unpacked
 
 _HERE = Path(__file__).parent
 _ROUNDS = 5
-_EVERYDAY_ROUNDS = 3  # the one with the most contenders and loads
+_EVERYDAY_ROUNDS = 3  # those with the most contenders and loads
 
 
 def main() -> None:
@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument(
         "--rounds",
         type=int,
-        help=f"how often each takes its turn: {_ROUNDS}, and {_EVERYDAY_ROUNDS} in `everyday`",
+        help=f"how often each takes its turn: {_ROUNDS}, and {_EVERYDAY_ROUNDS} in `everyday` and "
+        "`protocols`",
     )
     parser.add_argument(
         *("--sustained-rounds", "-S"),

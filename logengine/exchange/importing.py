@@ -20,13 +20,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from logengine.exchange.line_fields import fields_of_line
+from logengine.exchange.line_fields import fields_of_line, fields_of_syslog
 from logengine.format.json_object import object_fields
 from logengine.format.record import BLANK, readable_text, split_lines
 from logengine.format.severity import severity_of
 from logengine.format.text_time import leading_time
 from logengine.format.timestamp import format_moment
 from logengine.protocols.journal_export import JournalEntry, JournalExportParser
+from logengine.protocols.syslog_headers import Headers
 
 FORMATS = ("auto", "text", "ndjson", "journal")
 
@@ -128,6 +129,9 @@ def convert_lines(form: str, lines: Iterable[bytes], now: datetime) -> bytes:
 
     `form` is `text`, `ndjson` or `auto`; `now` as in `converter`. O(bytes).
     """
+    if form == "auto":
+        headers = Headers()
+        return _encoder.encode_lines([_recognized_record(line, now, headers) for line in lines])
     record_of = _RECORDS[form]
     return _encoder.encode_lines([record_of(line, now) for line in lines])
 
@@ -158,13 +162,25 @@ def _ndjson_record(line: bytes, now: datetime) -> _Record:
     return _with_nul_bytes(msgspec.Raw(stripped), nul_bytes)
 
 
-def _recognized_record(line: bytes, now: datetime) -> _Record:
-    """Like `_ndjson_record`, but the fields of lines in a form of `line_fields` are recognized."""
+def _recognized_record(line: bytes, now: datetime, headers: Headers) -> _Record:
+    """Like `_ndjson_record`, but the fields of lines in a form of `line_fields` are recognized.
+
+    `headers` are those of lines before it.
+    """
     rest, nul_bytes = _stripped(line)
     if rest.lstrip(BLANK).startswith(b"{"):
         return _ndjson_record(line, now)
-    text = readable_text(rest.rstrip(b"\r"))
-    fields = fields_of_line(text, now)
+    rest = rest.rstrip(b"\r")
+    beginning, after = headers.find(rest)
+    if beginning is not None:
+        whole = beginning + _encoder.encode(readable_text(after)) + b"}"
+        return _with_nul_bytes(msgspec.Raw(whole), nul_bytes)
+    text = readable_text(rest)
+    fields = fields_of_syslog(text, now)
+    if fields is not None:
+        headers.remember(rest, fields)
+    else:
+        fields = fields_of_line(text)
     if fields is None:
         return _with_nul_bytes(_message_record(text, now), nul_bytes)
     if "time" not in fields:
@@ -181,7 +197,7 @@ def _raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-_RECORDS = {"text": _text_record, "ndjson": _ndjson_record, "auto": _recognized_record}
+_RECORDS = {"text": _text_record, "ndjson": _ndjson_record}
 
 
 def _stripped(line: bytes) -> tuple[bytes, int]:

@@ -40,15 +40,16 @@ _ABSENT = (None, "-")
 Fields = dict[str, Any]
 
 
-def fields_of_line(line: str, now: datetime) -> Fields | None:
-    """Returns the fields of a line of a form that is known; None for another.
+def fields_of_line(line: str) -> Fields | None:
+    """Returns the fields of a line of another known form than syslog, without its time; or None."""
+    return _of_access_log(line) or _of_logfmt(line)
 
-    Only the fields of a line of syslog have its time. `now` is as in `leading_time`.
+
+def fields_of_syslog(line: str, now: datetime) -> Fields | None:
+    """Returns the fields of a line of syslog, `message` last; None for another line.
+
+    `now` is as in `leading_time`.
     """
-    return _of_syslog(line, now) or _of_access_log(line) or _of_logfmt(line)
-
-
-def _of_syslog(line: str, now: datetime) -> Fields | None:
     # Without these, it is rather a line that begins with a time.
     if not line.startswith("<"):
         found = parse_relayed(line, lambda text: leading_time(text, now))

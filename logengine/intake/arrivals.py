@@ -69,7 +69,8 @@ class Arrivals:
         self._timestamp = ""
         self._opening = b""  # of the envelopes with that timestamp
         self._timestamp_turn = -1
-        self._now = datetime.fromtimestamp(0, LOCAL_ZONE)
+        self._now_s = 0
+        self._now = datetime.fromtimestamp(self._now_s, LOCAL_ZONE)
         self._now_turn = -1
         self.refused = 0  # records and datagrams that were too long, and memory files
         self.datagrams = 0
@@ -92,10 +93,16 @@ class Arrivals:
         self._timestamp_turn = self._now_turn = -1
 
     def now(self) -> datetime:
-        """Returns the same time as `timestamp`, to the second, in the system's zone."""
+        """Returns the same time as `timestamp`, to the second, in the system's zone.
+
+        It is the same object until the second is over.
+        """
         if self._now_turn != self._poller.turns:
             self._now_turn = self._poller.turns
-            self._now = datetime.fromtimestamp(self._clock_ns() // 1_000_000_000, LOCAL_ZONE)
+            now_s = self._clock_ns() // 1_000_000_000
+            if now_s != self._now_s:
+                self._now_s = now_s
+                self._now = datetime.fromtimestamp(now_s, LOCAL_ZONE)
         return self._now
 
     def read_clock(self) -> None:

@@ -4,6 +4,7 @@ Uses a non-blocking socket with the poller and the loop's writers, not an asynci
 transport that fails to write an ack closes the connection and loses the bytes not read yet.
 """
 
+import asyncio
 import contextlib
 import socket
 import time
@@ -35,6 +36,7 @@ from logengine.protocols.wire import (
     Hello,
     Lines,
     Malformed,
+    PartsReceiver,
     StatusRequest,
     TooLarge,
     WireProtocol,
@@ -42,6 +44,9 @@ from logengine.protocols.wire import (
 from logengine.store.pending import Entry, Sender
 
 log = structlog.get_logger()
+
+# How long parts of a line wait for the others, at least; at most twice as long.
+_PARTS_WAIT_S = 5.0
 
 
 class Connection:
@@ -78,6 +83,10 @@ class Connection:
         self._on_closed = on_closed
         self._socket = connection
         self._receiver = protocol.new_receiver(around.max_record, "stream", around.arrivals.now)
+        self._parts: PartsReceiver | None = None
+        if isinstance(self._receiver, PartsReceiver):
+            self._parts = self._receiver
+        self._parts_timer: asyncio.TimerHandle | None = None
         self._encode = protocol.answers
         self._answers = AnswerWriter(connection, self._encode.ack, self._on_answers_written)
         self._state = State.OPEN
@@ -242,17 +251,41 @@ class Connection:
         self._release()
 
     def _release(self) -> None:
+        self._store_parts()
         self._happens(Happening.CLOSE)
         self.pause()
         self._answers.close()
         self._held_back = ()
         self._chunks.give_up(self)
         self._in_order = None
+        if self._parts_timer is not None:
+            self._parts_timer.cancel()
         self._receiver.drop_unfinished()
         self._account_for_held(finished=True)
         self._socket.close()
         self._poller.leave(self.flow)
         self._on_closed(self)
+
+    def _wait_for_parts(self) -> None:
+        if self._parts_timer is None and self._parts is not None and self._parts.has_parts:
+            loop = asyncio.get_running_loop()
+            self._parts_timer = loop.call_later(_PARTS_WAIT_S, self._on_parts_time)
+
+    def _on_parts_time(self) -> None:
+        self._parts_timer = None
+        self._store_parts(old=True)
+        self._wait_for_parts()
+
+    def _store_parts(self, *, old: bool = False) -> None:
+        """Takes parts of a line as they are: the others do not come, or have not come in time."""
+        if self._parts is None or not self._parts.has_parts:
+            return
+        try:
+            self._handle(self._parts.old_parts() if old else self._parts.parts())
+            self._account_for_held(finished=True)
+        except Exception:
+            # No failure caused by one sender may stop the daemon or keep it busy.
+            log.exception("connection_failed", stream=self.stream, pid=self.peer.pid)
 
     def _account_for_held(self, *, finished: bool) -> None:
         change_bytes = self.held_bytes - self._accounted_bytes
@@ -304,6 +337,7 @@ class Connection:
         has_finished = bool(events)
         self._account_for_held(finished=has_finished)
         self._note_progress(finished=has_finished)
+        self._wait_for_parts()
         return worked_bytes if has_finished else len(data)
 
     def _note_progress(self, *, finished: bool) -> None:
@@ -377,6 +411,7 @@ class Connection:
     def _on_end(self) -> None:
         self.pause()
         self._happens(Happening.END)
+        self._store_parts()
         if self.producer is not None or (self._state.is_stopping and self._answers.are_wanted):
             # A producer sends half a record again, whole and under the same number. A sender that
             # gets acks knows which records a stop cut off.

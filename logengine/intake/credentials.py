@@ -30,6 +30,8 @@ OVERFLOW_UID = 65534  # the uid that the kernel reports if it cannot tell the us
 # socket(7); `socket` has no names for these
 _SO_PEERPIDFD = 77
 _SO_TIMESTAMPNS = 35
+# Looked up for every datagram.
+_SOL_SOCKET, _SCM_CREDENTIALS = int(socket.SOL_SOCKET), int(socket.SCM_CREDENTIALS)
 _PIDFD = struct.Struct("i")
 _TIMESPEC = struct.Struct("ll")
 # No larger, so that the kernel closes descriptors that a sender passes along.
@@ -73,10 +75,16 @@ def credentials_in(ancillary: Ancillary) -> Credentials:
     Only root can send another process's credentials. Those of a datagram that was sent before
     `ask_for_senders` are unknown.
     """
+    packed = packed_credentials_in(ancillary)
+    return unpack(packed) if packed else _UNKNOWN
+
+
+def packed_credentials_in(ancillary: Ancillary) -> bytes:
+    """Returns the same as the kernel wrote it; empty if it is unknown."""
     for level, kind, packed in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-            return unpack(packed)
-    return _UNKNOWN
+        if kind == _SCM_CREDENTIALS and level == _SOL_SOCKET:
+            return packed
+    return b""
 
 
 def sender_of(ancillary: Ancillary) -> Peer:

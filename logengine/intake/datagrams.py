@@ -24,6 +24,7 @@ from logengine.intake.credentials import (
     Ancillary,
     ask_for_senders,
     credentials_in,
+    packed_credentials_in,
     sender_of,
 )
 from logengine.intake.listeners import datagram_queue_max
@@ -42,6 +43,8 @@ _RETRY_PAUSE_S = 0.5
 # are cached only briefly, because a new process may get the pid of one that exited.
 _SENDERS_KEPT_S = 0.1
 _SENDERS_KEPT_MAX = 1024
+# As a number: an `or` of the two for each datagram would take a third of the call's time.
+_RECEIVE_FLAGS = int(socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class DatagramSocket:
         self.queue_max = None if inherited else datagram_queue_max()
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(max(around.max_record, RECEIVE_BYTES)))
-        self._senders: dict[tuple[int, int, int], _Sender] = {}
+        self._senders: dict[bytes, _Sender] = {}  # by their credentials, as the kernel packs them
         self._senders_at: dict[str, _Sender] = {}  # in the network
         self._senders_until_s = 0.0
         self._gathered: list[bytes] = []  # lines of one sender, to be stamped together
@@ -221,7 +224,7 @@ class DatagramSocket:
         size_bytes, ancillary, flags, address = self._socket.recvmsg_into(
             [self._buffer],
             ANCILLARY_BYTES + (files.ancillary_bytes if files else 0),
-            socket.MSG_TRUNC | socket.MSG_CMSG_CLOEXEC,
+            _RECEIVE_FLAGS,
         )
         refusal = ""
         if files is not None:
@@ -270,15 +273,15 @@ class DatagramSocket:
             self._arrivals.refuse(sender, sender.peer, len(self._buffer))
             return
         data = bytes(self._buffer[:size_bytes])
-        events = (*self._receiver.receive(data), *self._receiver.end())
+        events = self._receiver.receive(data)
+        events += self._receiver.end()
         if not events:
             self._arrivals.discard(sender, 1, size_bytes)
         for event in events:
-            match event:
-                case Lines(chunk):
-                    self._gather(sender, chunk)
-                case TooLarge():
-                    self._arrivals.refuse(sender, sender.peer, self._max_record)
+            if isinstance(event, Lines):
+                self._gather(sender, event.chunk)
+            elif isinstance(event, TooLarge):
+                self._arrivals.refuse(sender, sender.peer, self._max_record)
 
     def _gather(self, sender: _Sender, chunk: bytes) -> None:
         """Collects consecutive lines of one sender; with quotas, queues them immediately."""
@@ -322,16 +325,17 @@ class DatagramSocket:
         return sender
 
     def _sender_of(self, ancillary: Ancillary) -> _Sender:
-        credentials = credentials_in(ancillary)
+        packed = packed_credentials_in(ancillary)
         now_s = self._loop.time()
         if now_s >= self._senders_until_s:
             self._senders_until_s = now_s + _SENDERS_KEPT_S
             self._senders.clear()
-        sender = self._senders.get(credentials)
+        sender = self._senders.get(packed)
         if sender is None:
             if len(self._senders) >= _SENDERS_KEPT_MAX:
                 self._senders.clear()
             peer = sender_of(ancillary)
-            sender = _Sender(self._own_stream, credentials.uid, peer, peer_fields(peer))
-            self._senders[credentials] = sender
+            uid = credentials_in(ancillary).uid
+            sender = _Sender(self._own_stream, uid, peer, peer_fields(peer))
+            self._senders[packed] = sender
         return sender

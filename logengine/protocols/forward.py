@@ -11,7 +11,7 @@ Protocol Specification v1, and what clients do instead of it.
 import copy
 import re
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -36,6 +36,7 @@ from logengine.protocols.messagepack import (
     split,
     times_and_json,
 )
+from logengine.protocols.split_lines import Part, SplitLines, part_of
 from logengine.protocols.wire import (
     Chunk,
     Event,
@@ -207,7 +208,9 @@ class ForwardReceiver:
     """Turns the bytes of one connection into records and chunks, wherever they were cut.
 
     A message with the option `chunk` is a `Chunk`, whose answer is its ack; the records of others
-    are `Lines`. Keeps at most one unfinished message, of at most `MESSAGE_BYTES_MAX`. O(bytes).
+    are `Lines`. Keeps at most one unfinished message, of at most `MESSAGE_BYTES_MAX`, and parts of
+    split lines (`SplitLines`). Those of a chunk are not kept: their ack says that they are on disk.
+    O(bytes).
     """
 
     awaits_opening = False  # there is no hello and no request in this protocol
@@ -216,12 +219,26 @@ class ForwardReceiver:
     def __init__(self, max_record: int) -> None:
         self._max_record = max_record
         self._framing = _Framing(max_record + _JSON_AROUND_RECORD_BYTES)
+        self._split_lines = SplitLines(max_record)
         self._is_closed = False
 
     @property
     def unfinished_bytes(self) -> int:
-        """The number of bytes received of a message that is not complete."""
-        return len(self._framing.unfinished)
+        """The number of bytes of a message that is not complete, and of parts of split lines."""
+        return len(self._framing.unfinished) + self._split_lines.held_bytes
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether it keeps parts of split lines."""
+        return self._split_lines.held_bytes > 0
+
+    def old_parts(self) -> list[Event]:
+        """Returns the parts that were there at the previous call too, and keeps them no more."""
+        return _lines(self._split_lines.give_up_old())
+
+    def parts(self) -> list[Event]:
+        """Returns all parts, and keeps none."""
+        return _lines(self._split_lines.give_up())
 
     def opening(self, waiting: bytes) -> Opening:
         """Returns `Opening.RECORD`: every message is of records."""
@@ -242,7 +259,7 @@ class ForwardReceiver:
                 if message.chunk is None:
                     lines += found
                 if lines and (message.chunk is not None or too_large):
-                    events.append(Lines(b"".join(lines)))
+                    events += _lines(lines)
                     lines = []
                 if message.chunk is not None:
                     answer = _ack(message.chunk, is_json=encoded[0] == _JSON_ARRAY)
@@ -253,18 +270,17 @@ class ForwardReceiver:
         except MalformedInput as error:
             self._is_closed = True
             self.drop_unfinished()
-            events += [Lines(b"".join(lines))] if lines else []
-            return [*events, Malformed(str(error))]
-        return [*events, Lines(b"".join(lines))] if lines else events
+            return [*events, *_lines(lines), *self.parts(), Malformed(str(error))]
+        return events + _lines(lines)
 
     def end(self) -> list[Event]:
-        """Returns no event: a message that is cut off is sent again, on another connection."""
+        """Returns the parts; a message that is cut off is sent again, on another connection."""
         self.drop_unfinished()
-        return []
+        return self.parts()
 
     def drop_unfinished(self) -> int:
         """Discards an unfinished message. Returns how many bytes it had."""
-        dropped = self.unfinished_bytes
+        dropped = len(self._framing.unfinished)
         self._framing = _Framing(self._max_record + _JSON_AROUND_RECORD_BYTES)
         return dropped
 
@@ -282,6 +298,7 @@ class ForwardReceiver:
     def _lines_of(self, message: "_Message") -> tuple[list[bytes], int]:
         """Returns the lines of a message's records, and how many others are too large."""
         lines: list[bytes] = []
+        parts: dict[int, Part] = {}  # of `lines`, by index
         too_large = size_bytes = 0
         tag = _encode(message.tag)
         for count, entry in enumerate(message.entries, 1):
@@ -291,7 +308,7 @@ class ForwardReceiver:
             if isinstance(entry, bytes) and len(entry) > self._max_record:
                 too_large += 1
                 continue
-            line = _line_of(entry, tag)
+            line, part = _line_of(entry, tag)
             size_bytes += len(line)
             if size_bytes > RECORDS_BYTES_MAX:
                 raise MalformedInput(
@@ -300,8 +317,22 @@ class ForwardReceiver:
             if len(line) > self._max_record:
                 too_large += 1
             else:
+                if part is not None:
+                    parts[len(lines)] = part
                 lines.append(line + b"\n")
-        return lines, too_large
+        return self._joined(lines, parts, message) if parts else lines, too_large
+
+    def _joined(
+        self, lines: Sequence[bytes], parts: Mapping[int, Part], message: "_Message"
+    ) -> list[bytes]:
+        """Returns the lines of a message without those parts that are kept for later."""
+        is_chunk = message.chunk is not None
+        split_lines = SplitLines(self._max_record) if is_chunk else self._split_lines
+        joined: list[bytes] = []
+        for index, line in enumerate(lines):
+            part = parts.get(index)
+            joined += [line] if part is None else split_lines.take(part, line)
+        return joined + split_lines.give_up() if is_chunk else joined
 
 
 class _Message(NamedTuple):
@@ -448,19 +479,24 @@ def _ack(chunk: str, *, is_json: bool) -> bytes:
     return msgspec.json.encode(answer) if is_json else msgspec.msgpack.encode(answer)
 
 
-def _line_of(entry: object, tag: bytes) -> bytes:
-    """Returns the record of an entry as a line of JSON; `tag` is JSON too."""
+def _lines(lines: Sequence[bytes]) -> list[Event]:
+    return [Lines(b"".join(lines))] if lines else []
+
+
+def _line_of(entry: object, tag: bytes) -> tuple[bytes, Part | None]:
+    """Returns the record of an entry as a line of JSON, and which part it is; `tag` is JSON too."""
     parts = _decoded(entry) if isinstance(entry, bytes) else entry
-    line = b""
+    line, part = b"", None
     if isinstance(parts, list) and len(parts) > 1 and isinstance(parts[1], dict):
         time, metadata = parts[0], None
         if isinstance(time, list):
             time, metadata = (*time, None, None)[:2]
         line = _record(_time_text(time), tag, metadata, parts[1])
+        part = part_of(parts[1], tag)
     if not line or exceeds_limits(line):
         raw = entry if isinstance(entry, bytes) else _encode(entry)
-        line = _record(None, tag, None, {_RAW_ENTRY: b64encode(raw).decode()})
-    return line
+        return _record(None, tag, None, {_RAW_ENTRY: b64encode(raw).decode()}), None
+    return line, part
 
 
 def _decoded(entry: bytes) -> object:

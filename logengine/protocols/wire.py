@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -135,6 +135,24 @@ class Receiver(Protocol):
 
     def bytes_of(self, waiting: bytes, records: int) -> int:
         """Returns the size of the first `records` records in `waiting`; all of it if fewer."""
+
+
+@runtime_checkable
+class PartsReceiver(Receiver, Protocol):
+    """A receiver that keeps complete records: parts of a line whose other parts are to come.
+
+    They are in `unfinished_bytes`. `end` returns them too; `drop_unfinished` leaves them.
+    """
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether it keeps some."""
+
+    def old_parts(self) -> list[Event]:
+        """Returns those that were there at the previous call too, and keeps them no more."""
+
+    def parts(self) -> list[Event]:
+        """Returns all of them, and keeps none."""
 
 
 class Answers(Protocol):

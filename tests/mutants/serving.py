@@ -9,6 +9,9 @@ _DATAGRAMS = tests("server/test_datagrams.py")
 _ROUTING = tests("server/test_routing.py")
 _NETWORK = tests("server/test_network.py", "e2e/test_network.py")
 _CHUNKS = tests("server/test_chunks.py", "e2e/test_forward.py")
+_SPLIT_LINES = tests(
+    "unit/test_split_lines.py", "server/test_split_lines.py", "e2e/test_split_lines.py"
+)
 _QUOTAS = tests("e2e/test_quotas.py")
 
 MUTANTS = (
@@ -657,6 +660,54 @@ MUTANTS = (
         "        is_queued = (stream, producer) in self._names\n",
         "        is_queued = False\n",
         _CHUNKS,
+    ),
+    mutant(
+        "chunk_waits_for_parts",
+        "a part of a chunk is acknowledged while it is only in memory",
+        "protocols/forward.py",
+        "        split_lines = SplitLines(self._max_record) if is_chunk else self._split_lines\n",
+        "        split_lines = self._split_lines\n        is_chunk = False\n",
+        _SPLIT_LINES,
+    ),
+    mutant(
+        "parts_lost_at_the_end",
+        "parts whose others do not come are dropped with their connection",
+        "intake/connection.py",
+        "    def _release(self) -> None:\n        self._store_parts()\n",
+        "    def _release(self) -> None:\n",
+        _SPLIT_LINES,
+    ),
+    mutant(
+        "parts_wait_for_ever",
+        "parts whose others do not come wait for the end of their connection",
+        "intake/connection.py",
+        "        self._note_progress(finished=bool(events))\n        self._wait_for_parts()\n",
+        "        self._note_progress(finished=bool(events))\n",
+        _SPLIT_LINES,
+    ),
+    mutant(
+        "parts_in_any_order",
+        "a part is joined to its line whichever comes next",
+        "protocols/split_lines.py",
+        "        if part.ordinal != (len(line.parts) + 1 if line else 1):\n",
+        "        if not line and part.ordinal != 1:\n",
+        _SPLIT_LINES,
+    ),
+    mutant(
+        "any_header_remembered",
+        "a message gets the fields of an earlier one that only begins alike",
+        "protocols/syslog_headers.py",
+        " or not text or text != readable_text(message[start:]):\n",
+        " or not text:\n",
+        tests("unit/test_syslog.py"),
+    ),
+    mutant(
+        "header_of_any_time",
+        "a remembered header keeps its time for ever",
+        "protocols/syslog.py",
+        "            self._headers.forget()\n            self._headers_at = now\n",
+        "            self._headers_at = now\n",
+        tests("unit/test_syslog.py"),
     ),
     mutant(
         "dropped_chunk_known",

@@ -3,20 +3,22 @@
 import json
 import re
 import tracemalloc
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logengine.daemon.config import parse_config
+from logengine.exchange.importing import convert_lines
 from logengine.format.record import stamp
 from logengine.format.severity import FACILITIES, SEVERITIES
 from logengine.protocols.syslog import PROTOCOL, SyslogReceiver
+from logengine.protocols.syslog_headers import _REMEMBERED_MAX
 from logengine.protocols.wire import Event, Lines, Transport
 
 PAGE = Path(__file__).parents[2] / "docs" / "syslog.md"
@@ -358,6 +360,109 @@ def test_any_bytes_without_nul_become_the_same_records_wherever_they_were_cut(
     data: bytes, cuts: list[int]
 ) -> None:
     assert received(data, cuts, SMALL) == received(data, None, SMALL)
+
+
+# What headers and texts may be made of, so that one form of message may look like another.
+_PIECES = st.sampled_from(
+    [
+        *("<13>", "<191>", "<999>", "<>", "1 ", "- ", "-", " ", "  ", ": ", ":", "[7]", "[", "]"),
+        *("Nov 23 20:41:32", "Nov 23 20:41:32.5", "Feb 30 25:00:00", "2026-11-23T20:00:00Z"),
+        *("2026-11-23T20:00:00", "app", "host", "ERROR", "info", "a.b:c", "2001:db8::1", "ä"),
+        *(
+            '{"a":1}',
+            '{"message":"x"',
+            "{",
+            "\r",
+            "\ufeff",
+            '[ex@1 k="v"]',
+            "1",
+            "x: y",
+            "\t",
+            "\\",
+        ),
+    ]
+)
+
+
+@given(
+    headers=st.lists(st.lists(_PIECES, max_size=7).map("".join), min_size=1, max_size=3),
+    texts=st.lists(st.lists(_PIECES, max_size=5).map("".join), min_size=1, max_size=8),
+    order=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 7)), min_size=2, max_size=12),
+    transport=st.sampled_from(["stream", "datagram"]),
+)
+@example(
+    headers=["<13>Nov 23 20:41:32 app[7]: "],
+    texts=["one", "{}", "x: y"],
+    order=[(0, 0), (0, 1), (0, 2), (0, 0)],
+    transport="datagram",
+)
+@example(
+    headers=["<13>Nov 23 20:41:32 ERROR: "],
+    texts=["one", "app: y"],
+    order=[(0, 1), (0, 0), (0, 1)],
+    transport="stream",
+)
+@example(
+    headers=["<13>1 2026-11-23T20:00:00Z host: "],
+    texts=["app 7 - - x", "one", ""],
+    order=[(0, 0), (0, 1), (0, 2), (0, 0)],
+    transport="datagram",
+)
+def test_a_message_means_the_same_whatever_came_before_it(
+    headers: list[str], texts: list[str], order: list[tuple[int, int]], transport: Transport
+) -> None:
+    """What is remembered of headers changes nothing."""
+    now = berlin()
+    sent = [
+        b"<" + (headers[header % len(headers)] + texts[text % len(texts)]).encode().lstrip(b"<")
+        for header, text in order
+    ]
+    together = SyslogReceiver(MAX_RECORD, transport, lambda: now)
+    found: list[dict[str, Any]] = []
+    alone: list[dict[str, Any]] = []
+    for message in sent:
+        found += records([*together.receive(message + b"\n")])
+        if transport == "datagram":
+            found += records(together.end())
+        fresh = SyslogReceiver(MAX_RECORD, transport, lambda: now)
+        alone += records([*fresh.receive(message + b"\n"), *fresh.end()])
+    assert found == alone
+
+
+@given(
+    header=st.lists(_PIECES, max_size=7).map("".join),
+    texts=st.lists(st.lists(_PIECES, max_size=5).map("".join), min_size=2, max_size=6),
+)
+@example(header="Nov 23 20:41:32 host app[7]: ", texts=["one", "{}", "x: y", ""])
+@example(header="<13>Nov 23 20:41:32 app: ", texts=["one", '{"a":1}', "x\r"])
+@example(header="Nov 23 20:41:32 host: ", texts=["app: y", "one", "app: z"])
+def test_a_line_of_a_file_means_the_same_whatever_came_before_it(
+    header: str, texts: list[str]
+) -> None:
+    lines = [(header + text).encode() for text in texts]
+    alone = [convert_lines("auto", [line], berlin()) for line in lines]
+    assert convert_lines("auto", lines, berlin()) == b"".join(alone)
+
+
+def test_a_remembered_header_has_the_time_of_now() -> None:
+    """The same text means another year in the next one."""
+    moment = [datetime(2026, 12, 30, tzinfo=UTC)]
+    receiver = SyslogReceiver(MAX_RECORD, "datagram", lambda: moment[0])
+    years = []
+    for _ in range(2):
+        receiver.receive(b"<13>Nov 23 20:41:32 app: text")
+        years.append(records(receiver.end())[0]["time"][:4])
+        moment[0] = datetime(2027, 12, 30, tzinfo=UTC)
+    assert years == ["2026", "2027"]
+
+
+def test_what_is_remembered_of_headers_is_bounded() -> None:
+    now = berlin()
+    receiver = SyslogReceiver(MAX_RECORD, "datagram", lambda: now)
+    for number in range(10_000):
+        receiver.receive(b"<13>Nov 23 20:41:32 app[%d]: text" % number)
+        receiver.end()
+    assert len(receiver._headers) <= _REMEMBERED_MAX
 
 
 @given(
