@@ -33,6 +33,15 @@ def refused(daemon: Daemon) -> str:
     return line
 
 
+def test_a_daemon_imports_nothing_that_only_a_screen_needs(root: Path) -> None:
+    daemon = Daemon(root, program=("-X", "importtime", "-m", "logengine")).start()
+    daemon.close()
+    said = daemon.log_path.read_text().splitlines()
+    imported = {each.rpartition("|")[2].strip() for each in said if each.startswith("import time:")}
+    assert "structlog.dev" in imported
+    assert not {each for each in imported if each.startswith(("rich.", "textual"))}
+
+
 def test_a_second_daemon_on_the_same_data_is_refused(daemon: Daemon) -> None:
     assert refused(daemon).startswith(f"logengine: {daemon.data} is in use by another")
 
