@@ -98,27 +98,6 @@ def pass_along(sender: socket.socket, *descriptors: int, payload: bytes = b"") -
         os.close(descriptor)
 
 
-@pytest.fixture
-def receiver(root: Path) -> Iterator[Receiver]:
-    made = Receiver(root)
-    with contextlib.closing(made.daemon):
-        made.daemon.start()
-        yield made
-
-
-@pytest.fixture
-def make_receiver(root: Path) -> Iterator[Callable[[str], Receiver]]:
-    with contextlib.ExitStack() as stack:
-
-        def make(config: str) -> Receiver:
-            made = Receiver(root, config)
-            stack.callback(made.daemon.close)
-            made.daemon.start()
-            return made
-
-        yield make
-
-
 @contextlib.contextmanager
 def logger_to(receiver: Receiver) -> Iterator[logging.Logger]:
     handler = JournaldLogHandler("app", socket_path=receiver.datagrams_path)

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,27 +54,6 @@ class Receiver:
         """Returns when these are on disk, and nothing else."""
         expected = list(messages)
         eventually(lambda: self.messages() == expected, f"{expected}, and not {self.messages()}")
-
-
-@pytest.fixture
-def receiver(root: Path) -> Iterator[Receiver]:
-    made = Receiver(root)
-    with contextlib.closing(made.daemon):
-        made.daemon.start()
-        yield made
-
-
-@pytest.fixture
-def make_receiver(root: Path) -> Iterator[Callable[[str], Receiver]]:
-    with contextlib.ExitStack() as stack:
-
-        def make(config: str) -> Receiver:
-            made = Receiver(root, config)
-            stack.callback(made.daemon.close)
-            made.daemon.start()
-            return made
-
-        yield make
 
 
 def test_over_a_stream_each_line_is_a_message_and_the_end_comes_when_all_is_on_disk(
