@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.command_server import CommandServer
 from tests.crash.rig.walker import decompressed
 
 PATIENCE_S = 60
+COMMANDS = CommandServer()
 PROGRAM = ("-m", "logengine")  # what Python is to run
 
 
@@ -116,16 +118,23 @@ class Daemon:
     def cli(
         self, *arguments: str, stdin: bytes = b"", status: int = 0, **environ: str
     ) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(
-            [sys.executable, "-m", "logengine", *arguments],
-            input=stdin,
-            capture_output=True,
-            check=False,
-            timeout=60,
-            env=os.environ
-            | {"LOGENGINE_DATA": str(self.data), "LOGENGINE_SOCKET": str(self.socket)}
-            | environ,
-        )
+        environment = {
+            **os.environ,
+            "LOGENGINE_DATA": str(self.data),
+            "LOGENGINE_SOCKET": str(self.socket),
+            **environ,
+        }
+        if COMMANDS.serves(environment):
+            done = COMMANDS.run(arguments, stdin, environment, PATIENCE_S)
+        else:
+            done = subprocess.run(
+                [sys.executable, "-m", "logengine", *arguments],
+                input=stdin,
+                capture_output=True,
+                check=False,
+                timeout=PATIENCE_S,
+                env=environment,
+            )
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
 
