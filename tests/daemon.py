@@ -99,7 +99,18 @@ class Daemon:
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        """The lines that are whole: it may be writing one."""
+        whole, _, _ = self.log_path.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def logged(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """The lines of an event, when there are so many: a thread writes them, after an ack too."""
+
+        def lines() -> list[dict[str, Any]]:
+            return [line for line in self.log() if line["event"] == event]
+
+        eventually(lambda: len(lines()) >= count, f"{event} in the log")
+        return lines()
 
     def events(self) -> list[str]:
         return [entry["event"] for entry in self.log()]

@@ -241,8 +241,7 @@ def test_a_header_that_is_none_closes_the_connection_and_is_logged(receiver: Rec
             sender.sendall(data)
             sender.shutdown(socket.SHUT_WR)
             assert sender.recv(1) == b""
-    lines = [line for line in receiver.daemon.log() if line["event"] == "malformed_input"]
-    assert len(lines) == 3
+    assert len(receiver.daemon.logged("malformed_input", 3)) == 3
     with receiver.stdout() as sender:
         sender.sendall(HEADER + b"still there\n")
         receiver.records(1, "output")

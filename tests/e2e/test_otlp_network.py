@@ -138,12 +138,7 @@ def test_a_channel_that_idled_connects_again(make: Make) -> None:
         assert idle.wait(PATIENCE_S)
         export(channel, "two")
     receiver.has("one", "two")
-    lines = eventually(
-        lambda: [
-            each for each in receiver.daemon.log() if each["event"] == "idle_connection_closed"
-        ],
-        "the log, which a thread writes",
-    )
+    lines = receiver.daemon.logged("idle_connection_closed")
     assert {(each["addr"], each["uid"]) for each in lines} == {(HOST, NETWORK_UID)}
 
 

@@ -191,7 +191,7 @@ def test_a_stream_whose_directory_was_removed_goes_on_with_the_next_number(
     producer.wait_for_ack(3)
     assert numbers(daemon.data) == [3]
     assert [path.name for path in daemon.segments("app")] == ["00000000000000000003.ndjson"]
-    (gone,) = (entry for entry in daemon.log() if entry["event"] == "stream_directory_removed")
+    (gone,) = daemon.logged("stream_directory_removed")
     assert (gone["stream"], gone["goes_on_at"]) == ("app", 3)
     daemon.cli("verify")
     assert daemon.stop() == 0
@@ -313,7 +313,7 @@ def test_the_file_system_is_told_of_where_it_is_not_safe(root: Path) -> None:
         (risk,) = status(daemon, 0)["risks"]
         assert "loses everything" in risk
         assert risk in daemon.cli("status").stdout.decode()
-        (warned,) = (each for each in daemon.log() if each["event"] == "file_system_not_safe")
+        (warned,) = daemon.logged("file_system_not_safe")
         assert warned["reason"] == risk
 
 
