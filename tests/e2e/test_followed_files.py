@@ -38,9 +38,15 @@ class Followed:
 
     def positions(self, stream: str = "app") -> list[int]:
         """How many bytes of each file are stored, by the newest segment."""
-        eventually(lambda: self.daemon.segments(stream), "a segment")
-        with self.daemon.segments(stream)[-1].open("rb") as segment:
-            header = json.loads(segment.readline())
+
+        def header_line() -> bytes:
+            try:
+                with self.daemon.segments(stream)[-1].open("rb") as segment:
+                    return segment.readline()
+            except (IndexError, FileNotFoundError):  # none yet, or merged since it was listed
+                return b""
+
+        header = json.loads(eventually(header_line, "a segment"))
         return list(header.get("producers_of", {}).get(str(os.geteuid()), {}).values())
 
     def status(self) -> list[dict[str, Any]]:
