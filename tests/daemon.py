@@ -149,6 +149,19 @@ class Daemon:
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
 
+    def status(self, code: int) -> dict[str, Any]:
+        """What `logengine status` says, once it exits with `code`: 0 if all is well, else 1."""
+
+        def answer() -> dict[str, Any] | None:
+            try:
+                said: dict[str, Any] = json.loads(self.cli("status", "--json", status=code).stdout)
+            except AssertionError:
+                return None  # a failure, or its end, is on its way
+            return said
+
+        found: dict[str, Any] = eventually(answer, f"a status with {code}")
+        return found
+
     def records(self, stream: str = "default") -> list[dict[str, Any]]:
         """What is on disk, read without logengine's own reader; again, if it changes meanwhile."""
         while True:

@@ -59,8 +59,7 @@ def moved_away(daemon: Daemon) -> Path:
 
 
 def status(daemon: Daemon, code: int) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(daemon.cli("status", "--json", status=code).stdout)
-    return answer
+    return daemon.status(code)
 
 
 def named(daemon: Daemon, **said: Any) -> tuple[Producer, int]:

@@ -22,8 +22,7 @@ max_pending_stream = "256KiB"
 
 
 def asked(daemon: Daemon, status: int) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(daemon.cli("status", "--json", status=status).stdout)
-    return answer
+    return daemon.status(status)
 
 
 @contextlib.contextmanager
