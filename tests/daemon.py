@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.command_server import CommandServer
 from tests.crash.rig.walker import decompressed
 
 PATIENCE_S = 60
+COMMANDS = CommandServer()
 PROGRAM = ("-m", "logengine")  # what Python is to run
 
 
@@ -97,7 +99,18 @@ class Daemon:
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        """The lines that are whole: it may be writing one."""
+        whole, _, _ = self.log_path.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def logged(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """The lines of an event, when there are so many: a thread writes them, after an ack too."""
+
+        def lines() -> list[dict[str, Any]]:
+            return [line for line in self.log() if line["event"] == event]
+
+        eventually(lambda: len(lines()) >= count, f"{event} in the log")
+        return lines()
 
     def events(self) -> list[str]:
         return [entry["event"] for entry in self.log()]
@@ -116,18 +129,38 @@ class Daemon:
     def cli(
         self, *arguments: str, stdin: bytes = b"", status: int = 0, **environ: str
     ) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(
-            [sys.executable, "-m", "logengine", *arguments],
-            input=stdin,
-            capture_output=True,
-            check=False,
-            timeout=60,
-            env=os.environ
-            | {"LOGENGINE_DATA": str(self.data), "LOGENGINE_SOCKET": str(self.socket)}
-            | environ,
-        )
+        environment = {
+            **os.environ,
+            "LOGENGINE_DATA": str(self.data),
+            "LOGENGINE_SOCKET": str(self.socket),
+            **environ,
+        }
+        if COMMANDS.serves(environment):
+            done = COMMANDS.run(arguments, stdin, environment, PATIENCE_S)
+        else:
+            done = subprocess.run(
+                [sys.executable, "-m", "logengine", *arguments],
+                input=stdin,
+                capture_output=True,
+                check=False,
+                timeout=PATIENCE_S,
+                env=environment,
+            )
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
+
+    def status(self, code: int) -> dict[str, Any]:
+        """What `logengine status` says, once it exits with `code`: 0 if all is well, else 1."""
+
+        def answer() -> dict[str, Any] | None:
+            try:
+                said: dict[str, Any] = json.loads(self.cli("status", "--json", status=code).stdout)
+            except AssertionError:
+                return None  # a failure, or its end, is on its way
+            return said
+
+        found: dict[str, Any] = eventually(answer, f"a status with {code}")
+        return found
 
     def records(self, stream: str = "default") -> list[dict[str, Any]]:
         """What is on disk, read without logengine's own reader; again, if it changes meanwhile."""

@@ -12,9 +12,10 @@ from logengine.format.block import Block, Record
 from logengine.format.time_range import TimeRange
 from logengine.format.timestamp import format_timestamp, parse_timestamp
 from logengine.reading.filter import Filter
+from logengine.reading.merging import last_merged, merge_by_time
+from logengine.reading.newest_records import last_records
 from logengine.reading.problem import Report
-from logengine.reading.read_records import last_merged
-from logengine.reading.reader import StreamReader, last_records, merge_by_time
+from logengine.reading.reader import StreamReader
 
 _TICK_NS = 1000  # timestamps are exact to the microsecond
 

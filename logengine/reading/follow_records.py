@@ -29,6 +29,7 @@ from logengine.reading.listing import (
     check_stream_names,
     data_directory,
 )
+from logengine.reading.merging import last_merged, merge_by_time
 from logengine.reading.problem import Problem, Report, raise_or_warn
 from logengine.reading.read_ahead import begun_before_fork
 from logengine.reading.read_records import (
@@ -39,11 +40,10 @@ from logengine.reading.read_records import (
     checked_last,
     context_start,
     ignore,
-    last_merged,
     parse_cursors,
     time_range,
 )
-from logengine.reading.reader import ALL_RECORDS, StreamReader, merge_by_time
+from logengine.reading.reader import ALL_RECORDS, StreamReader
 
 if TYPE_CHECKING:
     import asyncio

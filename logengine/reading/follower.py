@@ -24,6 +24,7 @@ from logengine.format.block import Block, Record
 from logengine.format.segment import first_of_name
 from logengine.format.time_range import ALL_TIMES, TimeRange
 from logengine.reading.filter import Filter
+from logengine.reading.newest_records import last_records
 from logengine.reading.polled_watches import (
     LOOK_EVERY_S,
     PolledEvent,
@@ -31,7 +32,7 @@ from logengine.reading.polled_watches import (
     PolledWatches,
 )
 from logengine.reading.problem import Problem, Report
-from logengine.reading.reader import StreamReader, last_records
+from logengine.reading.reader import StreamReader
 
 _MARK_MOVED = Mask.MODIFY | Mask.MOVED_TO
 _NEW_SEGMENT = Mask.MOVED_TO | Mask.ONLYDIR

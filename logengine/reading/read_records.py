@@ -20,15 +20,10 @@ from logengine.reading.batch import Batch, PendingGaps
 from logengine.reading.context import with_context
 from logengine.reading.filter import Filter, Patterns
 from logengine.reading.listing import AnyPath, data_directory, stream_names
+from logengine.reading.merging import last_merged, merge_back, merge_by_time
+from logengine.reading.newest_records import last_records, records_back
 from logengine.reading.problem import Problem, Report, raise_or_warn
-from logengine.reading.reader import (
-    ALL_RECORDS,
-    StreamReader,
-    last_records,
-    merge_back,
-    merge_by_time,
-    records_back,
-)
+from logengine.reading.reader import ALL_RECORDS, StreamReader
 
 # Records merged by time are returned in batches of at most this many.
 BATCH_RECORDS = 1024
@@ -291,12 +286,6 @@ def checked_last(last: int | None) -> int | None:
     if last is not None and last < 0:
         raise InvalidOption(f"last is {last}; expected a number of records, 0 or more")
     return None if last is None else min(last, SEQ_MAX)
-
-
-def last_merged(streams: Iterable[Iterable[Record]], count: int) -> list[Record]:
-    """The last `count` records of several streams, merged by time."""
-    merged = list(merge_by_time(streams))
-    return merged[max(0, len(merged) - count) :]
 
 
 def context_start(data: Path, stream: str, record: Record, before: int) -> int:

@@ -7,11 +7,10 @@ has changed each time. Every returned record was read whole and matched a hash: 
 or, if the segment is damaged, that of its frame.
 """
 
-import heapq
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +27,7 @@ from logengine.disk.segment_file import (
     read_wanted_plain,
 )
 from logengine.errors import DamagedSegment
-from logengine.format.block import Block, Record
+from logengine.format.block import Block
 from logengine.format.cover import COVER_SEGMENTS_MAX
 from logengine.format.search_filter import Literals, Search
 from logengine.format.segment import (
@@ -36,7 +35,6 @@ from logengine.format.segment import (
     Header,
     describe_gap,
     segment_name,
-    timestamp_of,
 )
 from logengine.format.time_range import ALL_TIMES, TimeRange, wanted_frames
 from logengine.reading.filter import Filter
@@ -590,88 +588,3 @@ def in_range(block: Block, times: TimeRange) -> Iterator[Block]:
         yield start, stop
 
     return block.parts(ranges())
-
-
-def last_records(
-    reader: StreamReader,
-    count: int,
-    chosen: Filter = ALL_RECORDS,
-    stop: int | None = None,
-    times: TimeRange = ALL_TIMES,
-) -> list[Record]:
-    """The last `count` chosen records of a stream in `times`, or all if there are fewer.
-
-    With `stop`, only those before it. `reader` is then after the last of them, at the end, at
-    `stop` or at the end of `times`. Keeps at most `count` records in memory. A filter that chooses
-    few records may cause a read of the whole range.
-    """
-    if not count or (chosen.chooses_all and times.holds_every_time):
-        reader.seek_last(count, stop)
-        return _last_of(reader.read(stop=stop), count, chosen)
-    begin, stop = _bounds(reader, times, stop)
-    last: list[Record] = []
-    with closing(reader.read_back(stop)) as spans:
-        for blocks in spans:
-            is_first = reader.next_seq <= begin
-            last = _last_of(blocks, count - len(last), chosen, times) + last
-            if len(last) == count or is_first:
-                break
-    return last
-
-
-def records_back(reader: StreamReader, chosen: Filter, times: TimeRange) -> Iterator[Record]:
-    """The chosen records of a stream in `times`, from `next_seq` on, the newest first.
-
-    Keeps the chosen records of one segment in memory.
-    """
-    begin, stop = _bounds(reader, times, None)
-    with closing(reader.read_back(stop, 1)) as spans:
-        for blocks in spans:
-            is_first = reader.next_seq <= begin
-            parts = [
-                part
-                for block in blocks
-                if block.first + block.count > begin
-                for part in _chosen_in(block.begin_at(begin), chosen, times)
-            ]
-            for part in reversed(parts):
-                yield from reversed(list(part.records()))
-            if is_first:
-                return
-
-
-def _bounds(reader: StreamReader, times: TimeRange, stop: int | None) -> tuple[int, int | None]:
-    """Moves a reader to the start of `times`. Returns that, and `stop` or the end of `times`."""
-    reader.seek_start_of(times)
-    if (end := reader.end_of(times)) is not None:
-        stop = end if stop is None else min(stop, end)
-    return reader.next_seq, stop
-
-
-def _chosen_in(block: Block, chosen: Filter, times: TimeRange) -> Iterator[Block]:
-    for part in [block] if times.holds_every_time else in_range(block, times):
-        yield from chosen.choose(part)
-
-
-def _last_of(
-    blocks: Iterable[Block], count: int, chosen: Filter, times: TimeRange = ALL_TIMES
-) -> list[Record]:
-    last: deque[Record] = deque(maxlen=count)
-    for block in blocks:
-        for part in _chosen_in(block, chosen, times):
-            last.extend(part.records())
-    return list(last)
-
-
-def merge_by_time(streams: Iterable[Iterable[Record]]) -> Iterator[Record]:
-    """Records of several streams, merged by time. Each stream stays in its own order."""
-    return heapq.merge(*streams, key=_record_time)
-
-
-def merge_back(streams: Sequence[Iterable[Record]]) -> Iterator[Record]:
-    """Records of several streams, each the newest first: `merge_by_time` in reverse."""
-    return heapq.merge(*streams[::-1], key=_record_time, reverse=True)
-
-
-def _record_time(record: Record) -> str:
-    return timestamp_of(record.line)

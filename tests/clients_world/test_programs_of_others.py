@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import Daemon, eventually
+from tests.ports import free_port
 
 PATIENCE_S = 180.0  # they import much, on a machine that has other things to do
 BIN = Path(sys.executable).parent
@@ -79,13 +80,6 @@ def server(daemon: Daemon, root: Path, *command: str, port: int) -> Iterator[Non
 def is_answering(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def ask(port: int, n: int) -> None:

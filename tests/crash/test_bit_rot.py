@@ -208,6 +208,7 @@ def test_the_commands_name_what_has_rotted(root: Path, which: int) -> None:
         daemon.cli("send", "-s", STREAM, stdin=b"after\n")
         assert b'"message":"after"' in daemon.cli("cat", STREAM, status=1).stdout
         assert path.read_bytes() == content
+        assert daemon.stop() == 0  # which writes the rest of the log
         assert ("segment_damaged" in daemon.events()) == (which == -1)
     finally:
         daemon.close()

@@ -169,7 +169,7 @@ def test_a_disk_that_takes_no_more_loses_nothing(
         sender.send(rest)
         sender.wait_for_ack(len(lines))
         assert [value["n"] for value in daemon.values("app")] == list(range(len(lines)))
-        assert "stream_recovered" in daemon.events()
+        assert daemon.logged("stream_recovered")
         daemon.cli("verify")
         assert daemon.stop() == 0
 

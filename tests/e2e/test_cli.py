@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from logengine.cli import cli
 from tests.compressed import compress_file
-from tests.daemon import Daemon, eventually
+from tests.daemon import PATIENCE_S, Daemon, eventually
 
 LOGENGINE = [sys.executable, "-m", "logengine"]
 
@@ -48,7 +48,10 @@ def test_pretty_is_the_default_on_a_terminal_and_coloured(daemon: Daemon) -> Non
     daemon.cli("send", stdin=b'{"event":"hi"}\n')
     master, slave = pty.openpty()
     subprocess.run(
-        [*LOGENGINE, "tail", "--data", str(daemon.data)], stdout=slave, check=True, timeout=30
+        [*LOGENGINE, "tail", "--data", str(daemon.data)],
+        stdout=slave,
+        check=True,
+        timeout=PATIENCE_S,
     )
     os.close(slave)
     shown = os.read(master, 65536)
@@ -92,13 +95,13 @@ def test_send_waits_for_a_daemon_that_is_away(root: Path) -> None:
     sending.stdin.write(b"early\n")
     sending.stdin.close()
     daemon.start()
-    assert sending.wait(20) == 0
+    assert sending.wait(PATIENCE_S) == 0
     assert daemon.values() == [{"message": "early"}]
     daemon.stop()
 
 
 def test_send_gives_up_after_its_timeout(root: Path) -> None:
-    done = Daemon(root).cli("send", "--timeout", "200ms", stdin=b"x\n", status=1)
+    done = Daemon(root).cli("send", "--timeout", "3s", stdin=b"x\n", status=1)
     assert b"no daemon at" in done.stderr
     assert b"Traceback" not in done.stderr
 
@@ -123,7 +126,7 @@ def test_follow_prints_what_comes_in_streams_old_and_new(daemon: Daemon) -> None
         daemon.cli("send", "-s", "new", stdin=b"new 1\nnew 2\n")
         assert [next_message(), next_message()] == ["new 1", "new 2"]
         tail.send_signal(signal.SIGINT)
-        assert tail.wait(20) == 130
+        assert tail.wait(PATIENCE_S) == 130
         assert tail.stderr.read().strip() == b""
 
 
@@ -147,7 +150,7 @@ def test_head_ends_cat_quietly(daemon: Daemon) -> None:
         shell=True,
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == b""

@@ -26,11 +26,20 @@ def refused(daemon: Daemon) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     return line
+
+
+def test_a_daemon_imports_nothing_that_only_a_screen_needs(root: Path) -> None:
+    daemon = Daemon(root, program=("-X", "importtime", "-m", "logengine")).start()
+    daemon.close()
+    said = daemon.log_path.read_text().splitlines()
+    imported = {each.rpartition("|")[2].strip() for each in said if each.startswith("import time:")}
+    assert "structlog.dev" in imported
+    assert not {each for each in imported if each.startswith(("rich.", "textual"))}
 
 
 def test_a_second_daemon_on_the_same_data_is_refused(daemon: Daemon) -> None:
@@ -65,8 +74,8 @@ def test_a_socket_that_is_removed_is_made_again(daemon: Daemon) -> None:
     producer.send(b"1\n")
     producer.wait_for_ack(1)  # who was connected still is
     daemon.cli("send", "-s", "app", stdin=b"2\n")
-    assert daemon.events().count("socket_removed") == 1
     assert daemon.stop() == 0
+    assert daemon.events().count("socket_removed") == 1
     assert not daemon.socket.exists()
 
 
@@ -81,15 +90,20 @@ def test_a_directory_of_the_socket_that_is_removed_is_made_again(root: Path) -> 
         daemon.cli("send", stdin=b"1\n")
 
 
+def put_in_the_way(path: Path) -> None:
+    """In one step: the daemon puts a socket in its place again as soon as there is none."""
+    other = path.with_name("other")
+    other.write_text("in the way")
+    other.rename(path)
+
+
 def test_what_took_the_place_of_the_socket_is_left_alone_and_said_once(daemon: Daemon) -> None:
-    daemon.socket.unlink()
-    daemon.socket.write_text("in the way")
+    put_in_the_way(daemon.socket)
     eventually(lambda: "socket_gone" in daemon.events(), "it to be said")
     daemon.socket.rename(daemon.socket.with_name("elsewhere"))
     eventually(daemon.listens, "the socket to be there again")
     assert daemon.events().count("socket_gone") == 1
-    daemon.socket.unlink()
-    daemon.socket.write_text("in the way")
+    put_in_the_way(daemon.socket)
     assert daemon.stop() == 0
     assert daemon.socket.read_text() == "in the way"
 
@@ -319,7 +333,7 @@ def test_a_socket_of_systemd_is_used_and_left_alone(root: Path) -> None:
         listener.bind(str(path))
         listener.listen()
         notified.bind(str(root / "notify"))
-        notified.settimeout(20)
+        notified.settimeout(PATIENCE_S)
         # Without pass_fds' renumbering: descriptor 3 is what systemd passes first.
         script = (
             "import os, sys; os.dup2(int(sys.argv[1]), 3); os.set_inheritable(3, True);"
@@ -341,7 +355,7 @@ def test_a_socket_of_systemd_is_used_and_left_alone(root: Path) -> None:
             assert sender.recv(1) == b""
         process.terminate()
         assert notified.recv(100).startswith(b"STOPPING=1")
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert path.exists()
     assert (root / "data" / "default" / "00000000000000000001.ndjson").exists()
 

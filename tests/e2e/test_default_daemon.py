@@ -163,7 +163,7 @@ def test_a_named_socket_is_used_whoever_listens_there(
 
 def test_a_client_sends_nothing_to_another_users_socket(paths: list[Path], serve: Serve) -> None:
     foreign = serve(paths[0], listener=OTHER)
-    client = logengine.Client("app", close_timeout=20)
+    client = logengine.Client("app", close_timeout=60)
     client.send({"secret": 1})
     with pytest.raises(logengine.NotDurable, match="is not trusted: its directory belongs to user"):
         client.flush(2)
@@ -179,7 +179,7 @@ def test_an_async_client_sends_nothing_to_another_users_socket(
     foreign = serve(paths[0], listener=OTHER, directory=0, file=0)
 
     async def run() -> FakeServer:
-        async with logengine.AsyncClient("app", close_timeout=20) as client:
+        async with logengine.AsyncClient("app", close_timeout=60) as client:
             await client.send({"secret": 1})
             with pytest.raises(logengine.NotDurable, match="that listens there belongs to user"):
                 await client.flush(2)

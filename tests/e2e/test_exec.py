@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from logengine.command.child_process import OutputPipe
-from tests.daemon import Daemon, eventually
+from tests.daemon import PATIENCE_S, Daemon, eventually
 
 EXEC = [sys.executable, "-m", "logengine", "exec"]
 
@@ -182,7 +182,7 @@ def test_signals_are_passed_on(daemon: Daemon) -> None:
             expected.append(name)
             eventually(lambda: messages(daemon) == expected, name)
         process.terminate()
-        assert process.wait(20) == 7
+        assert process.wait(PATIENCE_S) == 7
     assert messages(daemon) == [*expected, "SIGTERM"]
 
 
@@ -201,7 +201,7 @@ def test_a_ctrl_c_of_the_terminal_comes_to_the_command_once(daemon: Daemon) -> N
             os.write(master, b"\x03")
             eventually(lambda: messages(daemon) == ["ready", "SIGINT"])
             process.terminate()
-            assert process.wait(20) == 7
+            assert process.wait(PATIENCE_S) == 7
         finally:
             process.kill()
             os.close(master)
@@ -223,7 +223,7 @@ def test_it_stops_and_goes_on_with_the_command(daemon: Daemon) -> None:
         process.send_signal(signal.SIGCONT)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert messages(daemon) == [pid, "on"]
 
 
@@ -314,7 +314,7 @@ def test_a_ctrl_c_ends_the_waiting_for_a_daemon_that_is_away(root: Path) -> None
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         eventually(lambda: not children.read_text(), "the command to end")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
     assert b"1 records of stream 'default' are not durable" in said
 
@@ -330,7 +330,7 @@ def test_a_command_that_closes_its_output_is_waited_for(daemon: Daemon) -> None:
     with running(daemon, "sh", "-c", script) as process:
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(20) == 4
+        assert process.wait(PATIENCE_S) == 4
     assert exits(daemon)[0]["status"] == 4
 
 
@@ -345,7 +345,7 @@ def test_a_sender_that_lost_its_name_says_so_and_the_command_goes_on(daemon: Dae
     with running(daemon, "--producer", "p", "sh", "-c", "echo 1; read line; echo 2; exit 3") as one:
         eventually(lambda: messages(daemon) == ["1"])
         daemon.cli("exec", "--producer", "p", "echo", "other")
-        _, said = one.communicate(b"\n", timeout=20)
+        _, said = one.communicate(b"\n", timeout=PATIENCE_S)
         assert one.returncode == 3
     assert b"took over the name 'p'" in said
     assert b"Traceback" not in said

@@ -193,6 +193,7 @@ def test_a_chunk_with_a_record_that_is_too_large_is_acknowledged_once(
             sender.send(chunk("mixed", 1, "x" * 2000), chunk("refused", "y" * 2000))
             assert sender.acks(2) == ["mixed", "refused"]
         assert stored(daemon) == [1]
+        assert daemon.stop() == 0  # which writes the rest of the log
         assert daemon.events().count("record_too_large") == 2
     finally:
         daemon.close()

@@ -98,27 +98,6 @@ def pass_along(sender: socket.socket, *descriptors: int, payload: bytes = b"") -
         os.close(descriptor)
 
 
-@pytest.fixture
-def receiver(root: Path) -> Iterator[Receiver]:
-    made = Receiver(root)
-    with contextlib.closing(made.daemon):
-        made.daemon.start()
-        yield made
-
-
-@pytest.fixture
-def make_receiver(root: Path) -> Iterator[Callable[[str], Receiver]]:
-    with contextlib.ExitStack() as stack:
-
-        def make(config: str) -> Receiver:
-            made = Receiver(root, config)
-            stack.callback(made.daemon.close)
-            made.daemon.start()
-            return made
-
-        yield make
-
-
 @contextlib.contextmanager
 def logger_to(receiver: Receiver) -> Iterator[logging.Logger]:
     handler = JournaldLogHandler("app", socket_path=receiver.datagrams_path)
@@ -262,8 +241,7 @@ def test_a_header_that_is_none_closes_the_connection_and_is_logged(receiver: Rec
             sender.sendall(data)
             sender.shutdown(socket.SHUT_WR)
             assert sender.recv(1) == b""
-    lines = [line for line in receiver.daemon.log() if line["event"] == "malformed_input"]
-    assert len(lines) == 3
+    assert len(receiver.daemon.logged("malformed_input", 3)) == 3
     with receiver.stdout() as sender:
         sender.sendall(HEADER + b"still there\n")
         receiver.records(1, "output")

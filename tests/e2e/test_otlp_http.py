@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import gzip
 import http.client
+import itertools
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
 from tests.daemon import PATIENCE_S, Daemon, eventually
+from tests.ports import free_port
 from tests.unit.test_otlp import in_protobuf, request, value_of
 
 LISTEN = """
@@ -59,13 +61,6 @@ class Answer:
     @property
     def said(self) -> Any:
         return json.loads(self.body)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Otlp:
@@ -233,7 +228,9 @@ def test_a_quota_that_drops_is_a_partial_success(otlp: Otlp) -> None:
     otlp.start("[stream.otel.quota]\nrecords_per_s = 1\nburst = '2s'\nover = 'drop'\n")
     answer = otlp.post(in_json(*map(str, range(10))))
     assert answer.status == 200
-    assert answer.said["partialSuccess"]["rejectedLogRecords"] == "8"
+    refused = int(answer.said["partialSuccess"]["rejectedLogRecords"])
+    assert 0 < refused <= 8  # fewer on a machine so slow that a second passes meanwhile
+    assert len(otlp.messages()) == 10 - refused
     assert otlp.messages()[:2] == ["0", "1"]
 
 
@@ -257,8 +254,10 @@ def test_a_stream_that_fails_is_answered_with_503_until_it_works_again(otlp: Otl
     answer = otlp.post(in_json("b"))
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     in_the_way.unlink()
-    eventually(lambda: otlp.post(in_json("c")).status == 200, "the stream to work")
-    assert otlp.messages() == ["a", "c"]  # the first one was queued, and says so
+    tries = map(str, itertools.count())  # an unanswered one may be stored too
+    eventually(lambda: otlp.post(in_json(next(tries))).status == 200, "the stream to work")
+    assert otlp.messages()[0] == "a"  # it was queued, and says so
+    assert "b" not in otlp.messages()
 
 
 def test_memory_that_is_full_is_answered_with_503(otlp: Otlp) -> None:
@@ -281,7 +280,7 @@ def test_memory_that_is_full_is_answered_with_503(otlp: Otlp) -> None:
 
 
 def test_a_body_that_takes_too_long_is_ended_and_harms_nobody(otlp: Otlp) -> None:
-    otlp.start("[limits]\nstall_timeout = '500ms'\n")
+    otlp.start("[limits]\nstall_timeout = '3s'\n")
     with otlp.raw(HEAD + b"Content-Length: 100\r\n\r\n{") as slow:
         assert otlp.post(in_json("a")).status == 200
         assert rest(slow).startswith(b"HTTP/1.1 408 ")
@@ -464,8 +463,7 @@ def test_all_that_was_answered_with_200_survives_kills_under_load(otlp: Otlp) ->
         each.start()
     try:
         for kills in range(1, 6):
-            while len(accepted) < 30 * kills:
-                time.sleep(0.005)
+            eventually(lambda: len(accepted) >= 30 * kills, "answers")  # noqa: B023
             otlp.daemon.kill()
             otlp.daemon.start()
     finally:

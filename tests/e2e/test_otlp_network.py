@@ -16,8 +16,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServ
 
 from logengine.intake.network import NETWORK_UID
 from tests.daemon import PATIENCE_S, eventually
-from tests.e2e.test_network import HOST, Authority, Make, Receiver, authority, ended, make, tls
+from tests.e2e.test_network import Authority, Make, Receiver, authority, ended, make, tls
 from tests.e2e.test_otlp_http import HEAD, JSON, Answer, in_json, of, rest
+from tests.ports import HOST
 from tests.unit.test_otlp import in_protobuf
 
 __all__ = ["authority", "make"]  # fixtures
@@ -111,7 +112,7 @@ def test_one_address_has_no_more_connections_of_requests_than_it_may(
 
 
 def test_a_connection_that_idles_is_ended_but_none_with_a_request_under_way(make: Make) -> None:
-    receiver = make(said=f"{HTTP}idle_timeout = '300ms'")
+    receiver = make(said=f"{HTTP}idle_timeout = '3s'")
     with receiver.connect() as busy, receiver.connect() as idle:
         body = in_json("slow")
         busy.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:5])
@@ -122,7 +123,7 @@ def test_a_connection_that_idles_is_ended_but_none_with_a_request_under_way(make
 
 
 def test_a_channel_that_idled_connects_again(make: Make) -> None:
-    receiver = make(said=f"{GRPC}idle_timeout = '200ms'")
+    receiver = make(said=f"{GRPC}idle_timeout = '3s'")
     states: list[grpc.ChannelConnectivity] = []
     idle = threading.Event()
 
@@ -137,7 +138,7 @@ def test_a_channel_that_idled_connects_again(make: Make) -> None:
         assert idle.wait(PATIENCE_S)
         export(channel, "two")
     receiver.has("one", "two")
-    lines = [each for each in receiver.daemon.log() if each["event"] == "idle_connection_closed"]
+    lines = receiver.daemon.logged("idle_connection_closed")
     assert {(each["addr"], each["uid"]) for each in lines} == {(HOST, NETWORK_UID)}
 
 

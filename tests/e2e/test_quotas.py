@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +147,7 @@ def test_what_a_quota_drops_is_answered_counted_and_told_of(make_daemon: MakeDae
 
 def test_dropped_records_are_told_of_once_an_interval(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon("[quota]\nreport_every = '100ms'\n" + DROPS)
+    began_s = time.monotonic()
     sender = daemon.connect()
     sender.hello(stream="tight")
     dropped = 0
@@ -156,7 +158,7 @@ def test_dropped_records_are_told_of_once_an_interval(make_daemon: MakeDaemon) -
             lambda: sum(report["records"] for report in reports(daemon, "tight")) == dropped,  # noqa: B023
             "the report",
         )
-    assert len(reports(daemon, "tight")) <= 3
+    assert len(reports(daemon, "tight")) <= 1 + (time.monotonic() - began_s) / 0.1
 
 
 def test_what_was_dropped_before_a_stop_that_runs_out_of_time_is_in_the_log(

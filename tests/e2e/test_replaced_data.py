@@ -59,8 +59,7 @@ def moved_away(daemon: Daemon) -> Path:
 
 
 def status(daemon: Daemon, code: int) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(daemon.cli("status", "--json", status=code).stdout)
-    return answer
+    return daemon.status(code)
 
 
 def named(daemon: Daemon, **said: Any) -> tuple[Producer, int]:
@@ -77,8 +76,9 @@ def test_what_is_stored_in_another_directory_is_followed_and_not_written_over(
     daemon.cli("send", "-s", "app", stdin=b'{"n":101}\n')
     assert numbers(daemon.data) == list(range(1, 102))
     assert numbers(old) == [-1]
-    assert daemon.events().count("data_directory_replaced") == 1
     daemon.cli("verify")
+    assert daemon.stop() == 0  # which writes the rest of the log
+    assert daemon.events().count("data_directory_replaced") == 1
 
 
 def test_a_named_producer_is_sent_away_and_told_where_the_new_directory_goes_on(
@@ -190,7 +190,7 @@ def test_a_stream_whose_directory_was_removed_goes_on_with_the_next_number(
     producer.wait_for_ack(3)
     assert numbers(daemon.data) == [3]
     assert [path.name for path in daemon.segments("app")] == ["00000000000000000003.ndjson"]
-    (gone,) = (entry for entry in daemon.log() if entry["event"] == "stream_directory_removed")
+    (gone,) = daemon.logged("stream_directory_removed")
     assert (gone["stream"], gone["goes_on_at"]) == ("app", 3)
     daemon.cli("verify")
     assert daemon.stop() == 0
@@ -312,7 +312,7 @@ def test_the_file_system_is_told_of_where_it_is_not_safe(root: Path) -> None:
         (risk,) = status(daemon, 0)["risks"]
         assert "loses everything" in risk
         assert risk in daemon.cli("status").stdout.decode()
-        (warned,) = (each for each in daemon.log() if each["event"] == "file_system_not_safe")
+        (warned,) = daemon.logged("file_system_not_safe")
         assert warned["reason"] == risk
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from logengine.disk.crash_mark import CRASH_MARK_NAME, read_boot_id
-from tests.daemon import Daemon, Producer, eventually
+from tests.daemon import PATIENCE_S, Daemon, Producer, eventually
 
 SMALL = """
 [limits]
@@ -22,8 +22,7 @@ max_pending_stream = "256KiB"
 
 
 def asked(daemon: Daemon, status: int) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(daemon.cli("status", "--json", status=status).stdout)
-    return answer
+    return daemon.status(status)
 
 
 @contextlib.contextmanager
@@ -124,7 +123,7 @@ def test_the_status_is_for_root_and_the_daemons_user(daemon: Daemon, root: Path)
         os.setresuid(65534, 65534, 65534)
         with contextlib.suppress(BaseException):
             with socket.socket(socket.AF_UNIX) as asking:
-                asking.settimeout(20)
+                asking.settimeout(PATIENCE_S)
                 asking.connect(str(daemon.socket))
                 asking.sendall(b'{"_status":1}\n')
                 answer = json.loads(asking.makefile("rb").readline())
@@ -145,7 +144,7 @@ def test_the_service_manager_is_told_when_it_begins_and_when_it_ends(
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(root / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(PATIENCE_S)
         monkeypatch.setenv("NOTIFY_SOCKET", str(root / "notify"))
         daemon = Daemon(root)
         with contextlib.closing(daemon):

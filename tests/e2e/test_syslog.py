@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from logging.handlers import SysLogHandler
 from pathlib import Path
 from typing import Any
@@ -88,27 +88,6 @@ class Receiver:
 def value_of(record: dict[str, Any]) -> dict[str, Any]:
     """The sender's own part of a record, without the time."""
     return {key: record[key] for key in record if key not in (*ENVELOPE, "time")}
-
-
-@pytest.fixture
-def receiver(root: Path) -> Iterator[Receiver]:
-    made = Receiver(root)
-    with contextlib.closing(made.daemon):
-        made.daemon.start()
-        yield made
-
-
-@pytest.fixture
-def make_receiver(root: Path) -> Iterator[Callable[[str], Receiver]]:
-    with contextlib.ExitStack() as stack:
-
-        def make(config: str) -> Receiver:
-            made = Receiver(root, config)
-            stack.callback(made.daemon.close)
-            made.daemon.start()
-            return made
-
-        yield make
 
 
 @needs_logger

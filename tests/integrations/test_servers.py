@@ -13,12 +13,7 @@ import pytest
 from tests.daemon import PATIENCE_S, eventually
 from tests.integrations.conftest import Host
 from tests.integrations.programs import needs, program, unpacked
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 def is_answering(port: int) -> bool:

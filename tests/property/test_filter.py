@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from logengine.errors import InvalidFilter
 from logengine.format.block import Block
 from logengine.reading.filter import Filter, Grep, Where
-from logengine.reading.reader import StreamReader, last_records
+from logengine.reading.newest_records import last_records
+from logengine.reading.reader import StreamReader
 from logengine.reading.required_literal import required_literal
 from tests.property.test_reader import cuts, segments, stream
 

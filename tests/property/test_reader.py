@@ -21,8 +21,10 @@ from logengine.format.compression import encode_compressed_header
 from logengine.format.segment import Earlier, Header, segment_name, timestamp_of
 from logengine.format.time_range import TimeRange
 from logengine.reading import reader as reader_module
+from logengine.reading.merging import merge_by_time
+from logengine.reading.newest_records import last_records
 from logengine.reading.problem import Gone, Problem
-from logengine.reading.reader import StreamReader, last_records, merge_by_time
+from logengine.reading.reader import StreamReader
 from logengine.store.plan import Addition, StreamState, append
 from logengine.upkeep.verify import verify_stream
 from tests.compressed import compressed, sealed

@@ -84,7 +84,7 @@ async def test_what_arrives_during_a_commit_is_the_next_batch(
 
     def fsync(descriptor: int) -> None:
         in_fsync.set()
-        assert may_go_on.wait(20)
+        assert may_go_on.wait(60)
         real(descriptor)
 
     async with committing(tmp_path) as (committer, _):
@@ -370,7 +370,7 @@ async def pausing(
         await committer.barrier("web")
         committer.add("app", entry(1, Acks()))
         await committer.drained()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             yield committer
         committer.hurry()
 
@@ -442,7 +442,7 @@ async def test_at_a_stop_there_are_no_pauses(
 
 async def test_a_pause_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
-    async with committing(tmp_path, linger=0.05) as (committer, _), asyncio.timeout(20):
+    async with committing(tmp_path, linger=0.05) as (committer, _), asyncio.timeout(60):
         acks = Acks()
         for number in (1, 2, 3):
             committer.add("app", entry(number, acks), is_awaited=False)
@@ -454,7 +454,7 @@ async def test_a_pause_is_in_proportion_to_the_commit_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e-9)
-    async with committing(tmp_path, linger=3600) as (committer, _), asyncio.timeout(20):
+    async with committing(tmp_path, linger=3600) as (committer, _), asyncio.timeout(60):
         acks = Acks()
         for number in (1, 2, 3):
             committer.add("app", entry(number, acks), is_awaited=False)
@@ -466,7 +466,7 @@ async def test_what_arrived_during_a_commit_is_committed_after_the_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logengine.store.committer._PAUSE_PER_COMMIT", 1e12)
-    async with committing(tmp_path, linger=0.05) as (committer, _), asyncio.timeout(20):
+    async with committing(tmp_path, linger=0.05) as (committer, _), asyncio.timeout(60):
         gate = Gate(monkeypatch)
         acks = Acks()
         committer.add("app", entry(1, acks))
@@ -559,7 +559,7 @@ class Gate:
 
     def _fsync(self, descriptor: int) -> None:
         self.waiting += 1
-        assert self._open.wait(20)
+        assert self._open.wait(60)
         if self.failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._real(descriptor)

@@ -454,7 +454,7 @@ async def test_what_was_made_of_dropped_segments_is_given_up(
         def stop_there() -> None:
             if not made.is_set():
                 loop.call_soon_threadsafe(made.set)
-                assert go_on.wait(20)
+                assert go_on.wait(60)
 
         def rewritten(*arguments: Any) -> Any:
             if is_gone_when == "read":

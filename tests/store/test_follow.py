@@ -30,7 +30,7 @@ async def test_a_stream_that_was_made_anew_before_it_was_looked_at_is_shown_once
         async for block in Follower(data, None, {}, lambda _: None).blocks():
             await shown.put(block)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         following = tasks.create_task(follow())
         assert (await shown.get()).stream == "web"
         # As a commit does whose first attempt fails; the follower hears of it all afterwards.
@@ -74,7 +74,7 @@ async def test_what_goes_with_its_directory_before_it_is_shown_is_reported(
         async for block in Follower(data, None, {}, problems.append).blocks():
             await shown.put(block)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         following = tasks.create_task(show())
         await is_removed.wait()
         (tmp_path / "app").rename(data / "app")

@@ -232,7 +232,7 @@ class Beginning(ThreadPoolExecutor):
         self.asked_for += args[1]
 
         def create() -> Any:
-            assert self.may_go_on.wait(20)
+            assert self.may_go_on.wait(60)
             return call(*args, **kwargs)
 
         return super().submit(create)

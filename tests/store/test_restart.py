@@ -403,7 +403,7 @@ async def test_a_mark_that_a_start_could_not_take_over_is_moved_without_a_commit
     reader = MarkReader(tmp_path, BOOT)
     assert reader.read("app") == Mark(1, 1)
     store.tell_followers()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while reader.read("app") != Mark(2, 3):  # noqa: ASYNC110 - nothing tells of it but the file
             await asyncio.sleep(0.01)
     store.close()

@@ -166,7 +166,7 @@ async def test_whoever_gave_up_waiting_for_such_a_stream_is_forgotten(
         await asyncio.sleep(0)
         welcome.cancel()
         # A stop waits for nobody then, though the stream is as it was.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await committer.drained()
         assert [each.stream for each in committer.failing()] == ["app", "web"]
 

@@ -69,7 +69,7 @@ def on(quotas: Callable[[], Quotas]) -> Callable[[Test], Any]:
             with ThreadPoolExecutor(2) as executor:
                 store = Store(data, executor, CommitConfig(rewrite_limit=1))
                 store.open()
-                async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+                async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
                     engine = Engine(store, tasks, quotas())
                     await test(engine)
                     engine.scan.close()

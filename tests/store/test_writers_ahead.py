@@ -77,7 +77,7 @@ def numbers_in(data: Path, stream: str = "app") -> list[int]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what it waits for tells no event
             await asyncio.sleep(0.001)
 

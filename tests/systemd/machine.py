@@ -70,7 +70,7 @@ class Machine:
     def close(self) -> None:
         self.run("systemctl", "poweroff", check=False)
         try:
-            self._booted.wait(20)
+            self._booted.wait(60)
         except subprocess.TimeoutExpired:
             self._booted.kill()
             self._booted.wait()

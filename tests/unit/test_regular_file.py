@@ -53,7 +53,7 @@ def is_a_directory(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.timeout(30)  # a FIFO that is waited for would hold up the test
+@pytest.mark.timeout(120)  # a FIFO that is waited for would hold up the test
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY])
 @pytest.mark.parametrize(
     ("make", "kind"),

@@ -29,7 +29,7 @@ class Room:
         client, accepted = socket.socketpair()
         accepted.setblocking(False)
         client.send(said)
-        client.settimeout(5)
+        client.settimeout(60)
         guest = Guest(accepted, uid, "app", PROTOCOL, since_s)
         self.clients[guest] = client
         self.room.add(guest)
@@ -113,7 +113,7 @@ async def test_a_privileged_guest_that_asks_for_the_status_leaves_at_once(room: 
     asking = room.guest(ROOT, b'{"_status":1}\n')
     sending = room.guest(ROOT, b'{"_hello":1}\n')
     room.guest(ONE, b'{"_status":1}\n')
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not room.asked:  # noqa: ASYNC110 - the kernel says when it can be read
             await asyncio.sleep(0)
     assert room.asked == [asking]

@@ -55,7 +55,7 @@ def test_the_url_that_is_printed_opens_the_page_until_a_signal_ends_it(
         url = urlsplit(served.url)
         assert len(url.query) > len("token=") + 24
         assert url.hostname == "127.0.0.1"
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=20)
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
         connection.request("GET", f"/?{url.query}")
         assert connection.getresponse().status == 303
         connection.close()

@@ -83,7 +83,7 @@ def _erase_one(data: Path, seq: int) -> None:
     wanted = Wanted(seq - 1, seq, ALL_TIMES, Filter())
     mark = Mark(WHEN, "ann")
     for _ in Erasure(data, STREAM, wanted, lambda _: None, names=unnoted()).run(
-        mark, patience_s=10
+        mark, patience_s=60
     ):
         pass
 

@@ -55,7 +55,7 @@ class Load:
     def join(self) -> None:
         """Waits until all of them have seen that the daemon is gone."""
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()
         self._threads.clear()
 
