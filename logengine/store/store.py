@@ -603,11 +603,11 @@ class Store:
             return  # closed, or replaced
         self._move_mark()
         self.tell_followers()
-        if self._may_end(plan.stream) and self.names.may_remove_from(plan.stream):
-            loop = asyncio.get_running_loop()
-            opened.ahead.committed(plan.stream, plan.file_name, loop.time())
-            if self._dropping is None:
-                self._dropping = loop.call_later(KEPT_S, self._drop_idle)
+        # Where a sync failed meanwhile, the next commit lets go of it.
+        loop = asyncio.get_running_loop()
+        opened.ahead.committed(plan.stream, plan.file_name, loop.time())
+        if self._dropping is None:
+            self._dropping = loop.call_later(KEPT_S, self._drop_idle)
 
     def _move_mark(self) -> None:
         """Moves the mark of the last commit alone, if that was not done yet."""

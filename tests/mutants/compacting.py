@@ -291,7 +291,8 @@ MUTANTS = (
         "reading/follower.py",
         "                    sync_directory(self._data / reader.stream)\n",
         "                    pass\n",
-        Simulation(),
-        tests("crash/test_power_cut.py"),
+        tests(
+            "store/test_follow.py::test_without_a_daemon_a_record_is_shown_only_after_a_sync_of_its_directory"
+        ),
     ),
 )
