@@ -83,7 +83,7 @@ MUTANTS = (
         "format/frame_times.py",
         "    if hashlib.sha256(checked).digest() != digest:",
         "    if False:",
-        _TIMES,
+        tests("unit/test_frame_times.py"),
     ),
     mutant(
         "frames_at_the_edge_passed_over",
@@ -99,7 +99,7 @@ MUTANTS = (
         "disk/search_filters.py",
         "        if all(self.times.encloses(*bounds) for bounds in frames):",
         "        if any(self.times.encloses(*bounds) for bounds in frames):",
-        _TIMES,
+        tests("unit/test_frame_times.py"),
     ),
     mutant(
         "enclosed_for_ever",
@@ -115,7 +115,7 @@ MUTANTS = (
         "format/own_time.py",
         "    return min(bounds), max(bounds)",
         "    return bounds[0], bounds[-1]",
-        tests("property/test_own_time.py"),
+        tests("unit/test_frame_times.py"),
     ),
     # What is read ahead.
     mutant(

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from logengine.disk.directory import Directory
-from logengine.disk.search_filters import FrameTimes, times_name, write_file
+from logengine.disk.search_filters import FILTERS_NAME, FrameTimes, times_name, write_file
 from logengine.format.frame_times import Bounds, encode_frame_times
+from logengine.format.own_time import time_bounds
 from logengine.format.time_range import TimeRange
 
 RANGE = TimeRange("2026-11-25T00:00:00.000000Z", "2026-11-26T00:00:00.000000Z")
@@ -27,6 +28,26 @@ def test_a_frame_that_has_records_in_the_range_may_match(tmp_path: Path) -> None
     times = times_of(tmp_path)
     assert times.may_match(1, "a") == [True, True, False]
     assert not times.encloses(1)
+
+
+def test_the_bounds_of_a_large_frame_are_those_of_all_its_pieces() -> None:
+    times = ["2026-11-25T12:00:00.000000Z"] * 3600
+    times[1800], times[1200] = "2026-11-24T00:00:00.000000Z", "2026-11-26T00:00:00.000000Z"
+    body = b"".join(b'{"_ts":"%s","text":"%s"}\n' % (each.encode(), b"x" * 99) for each in times)
+    sizes: list[int] = []
+    assert time_bounds(body, sizes.append) == (times[1800], times[1200])
+    assert len(sizes) > 2, "it has one piece"
+
+
+def test_times_that_are_possible_and_damaged_are_not_believed(tmp_path: Path) -> None:
+    write(tmp_path, "a", INSIDE)
+    path = tmp_path / FILTERS_NAME / "app" / times_name(1)
+    path.write_bytes(path.read_bytes().replace(b"2026-11-25", b"2026-11-19"))
+    problems: list[str] = []
+    times = FrameTimes(tmp_path, "app", RANGE, problems.append)
+    assert times.may_match(1, "a") is None
+    (problem,) = problems
+    assert "sha256" in problem
 
 
 def test_a_segment_is_enclosed_only_as_it_was_read_last(tmp_path: Path) -> None:
