@@ -180,27 +180,6 @@ MUTANTS = (
     ),
     # Followed files.
     mutant(
-        "position_ahead_of_the_lines",
-        "the position stored with a piece of a file is after lines that were not read yet",
-        "followed_files/following.py",
-        "        entry = Entry(arrived.body, arrived.records, arrived.timestamp, position, source, name)",
-        "        entry = Entry(\n            arrived.body, arrived.records, arrived.timestamp,"
-        " max(position, source.size), source, name\n        )",
-        tests("crash/test_followed_files.py"),
-    ),
-    mutant(
-        "position_stored_before_the_lines",
-        "the position after a piece of a file is stored before the piece",
-        "followed_files/following.py",
-        "        self._arrivals.add(path.stream, entry, is_awaited=position < source.size)\n",
-        '        before = Entry(b"", 0, arrived.timestamp, position, source, name)\n'
-        "        self._arrivals.add(path.stream, before)\n"
-        "        self._loop.call_later(\n"
-        "            0.5, lambda: self._arrivals.add(path.stream, entry, is_awaited=True)\n"
-        "        )\n",
-        tests("crash/test_followed_files.py"),
-    ),
-    mutant(
         "skipped_and_not_stored",
         "what a new pattern skips is not stored, and read after the next start",
         "followed_files/following.py",
