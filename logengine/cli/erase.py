@@ -106,9 +106,17 @@ def command(
         erasure = Erasure(data, stream, wanted, damaged.append, sign, names=names)
         verb = "would erase" if dry_run else "erased"
         total = 0
-        for affected in erasure.affected() if dry_run else erasure.run(mark, _PATIENCE_S):
-            say(f"{affected.name}: {verb} {_numbers(affected)}")
-            total += len(affected.seqs)
+        try:
+            for affected in erasure.affected() if dry_run else erasure.run(mark, _PATIENCE_S):
+                say(f"{affected.name}: {verb} {_numbers(affected)}")
+                total += len(affected.seqs)
+        except BaseException:
+            if (left := erasure.unfinished) is not None:
+                tell(
+                    f"{left.name}: {_numbers(left)} are replaced by tombstones, but the "
+                    "old bytes may still be on the disk: run the command again"
+                )
+            raise
         say(f"{stream}: {verb} {total} records")
         if any((data / DAMAGED_DIRECTORY).glob(f"{stream}-*")):
             say(

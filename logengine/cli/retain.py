@@ -2,7 +2,9 @@
 
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +14,9 @@ from logengine.errors import UnknownStream
 from logengine.format.timestamp import format_timestamp
 from logengine.reading import check_data_directory
 from logengine.units import format_duration, format_size_rounded
+
+if TYPE_CHECKING:
+    from logengine.upkeep.retention_plan import Removal
 
 _ADVICE = "it does this by itself; --dry-run shows what it would remove"
 
@@ -80,16 +85,23 @@ def command(
         retainer.look()
         count = total = 0
         while (removal := retainer.next_removal()) is not None:
-            (retainer.suppose if dry_run else retainer.remove)(removal)
-            over = f", not yet read by {', '.join(removal.passed_over)}" * bool(removal.passed_over)
-            say(
-                f"{removal.stream}: {removal.oldest.name}, records up to {removal.oldest.last}, "
-                f"until {removal.oldest.until}: {removal.reason}{over}"
-            )
+            if dry_run:
+                retainer.suppose(removal)
+                _say(removal)
+            else:
+                retainer.remove(removal, partial(_say, removal))
             count += 1
             total += removal.oldest.bytes
     said = "to be removed" if dry_run else "removed"
     say(f"{count} segments {said}, {format_size_rounded(total)}")
+
+
+def _say(removal: "Removal") -> None:
+    over = f", not yet read by {', '.join(removal.passed_over)}" * bool(removal.passed_over)
+    say(
+        f"{removal.stream}: {removal.oldest.name}, records up to {removal.oldest.last}, "
+        f"until {removal.oldest.until}: {removal.reason}{over}"
+    )
 
 
 def _described(ahead_s: float) -> str:

@@ -77,18 +77,26 @@ class DurableNames:
                 self.note_failed_sync(stream)
             raise
 
-    def remove(self, directory: Directory, name: str) -> bool:
+    def remove(
+        self, directory: Directory, name: str, on_removed: Callable[[], None] = lambda: None
+    ) -> bool:
         """Removes one file durably. Returns False if it was already gone.
 
         The directory is synced even then: the earlier removal may not have been. One file at a
-        time, because a power cut may reorder unlinks without a sync between them. Raises `OSError`.
+        time, because a power cut may reorder unlinks without a sync between them. `on_removed` is
+        called before the sync: after a failed one, the file is gone all the same, and whatever
+        the removal is reported to must have it. Raises `OSError`.
         """
         is_removed = True
         try:
             directory.unlink(name)
         except FileNotFoundError:
             is_removed = False
-        self.sync(directory)
+        try:
+            if is_removed:
+                on_removed()
+        finally:
+            self.sync(directory)
         return is_removed
 
     def remove_together(self, directory: Directory, names: Iterable[str]) -> None:

@@ -35,10 +35,10 @@ from logengine.store.plan import PlannedSegment
 from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from logengine.store.stream_events import (
-    report_dropped,
     report_failure,
     report_recovery,
     report_success,
+    report_unread,
 )
 from logengine.store.stream_locks import StreamLocks
 
@@ -600,7 +600,7 @@ class Committer:
             dropped = await self._store.drop_oldest(stream, wanted_bytes)
         if dropped:
             self.totals.dropped_records += sum(segment.count for segment in dropped)
-            await report_dropped(self._store.data, stream, dropped)
+            await report_unread(self._store.data, stream, dropped)
         return sum(segment.disk_bytes for segment in dropped)
 
     def _retry_later(self, stream: str, pending: Pending, delay_s: float) -> None:

@@ -9,11 +9,11 @@ DATA/STREAM/    one directory per stream
 import asyncio
 import contextlib
 import errno
-import functools
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -36,6 +36,7 @@ from logengine.store.plan import Addition, PlannedSegment, SegmentPlan, StreamSt
 from logengine.store.publication import Publication, StreamCommit
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
+from logengine.store.stream_events import report_dropped, report_dropping
 from logengine.store.writers_ahead import KEPT_S, WriterAhead
 
 log = structlog.get_logger()
@@ -371,7 +372,9 @@ class Store:
         """Removes the oldest segments of a stream to free `wanted_bytes`; returns those removed.
 
         Keeps the newest durable segment. Removes nothing if `stream` is not ready or is in
-        `unsynced`. The caller needs exclusive access to the stream's directory. Raises `OSError`.
+        `unsynced`. Logs what is removed, from the thread that removes it: nothing that happens to
+        the caller can come between. The caller needs exclusive access to the stream's directory.
+        Raises `OSError`.
         """
         state = self._durable.get(stream)
         if state is None or state.next_seq == 1:
@@ -382,7 +385,11 @@ class Store:
 
         def drop() -> list[StoredSegment]:
             with data.subdirectory(stream) as directory:
-                return drop_oldest(directory, wanted_bytes, next_seq, names)
+                going = partial(report_dropping, stream)
+                dropped = drop_oldest(directory, wanted_bytes, next_seq, names, going)
+            if dropped:
+                report_dropped(stream, dropped)
+            return dropped
 
         try:
             return await self._in_thread(drop)
@@ -596,11 +603,11 @@ class Store:
             return  # closed, or replaced
         self._move_mark()
         self.tell_followers()
-        if self._may_end(plan.stream) and self.names.may_remove_from(plan.stream):
-            loop = asyncio.get_running_loop()
-            opened.ahead.committed(plan.stream, plan.file_name, loop.time())
-            if self._dropping is None:
-                self._dropping = loop.call_later(KEPT_S, self._drop_idle)
+        # Where a sync failed meanwhile, the next commit lets go of it.
+        loop = asyncio.get_running_loop()
+        opened.ahead.committed(plan.stream, plan.file_name, loop.time())
+        if self._dropping is None:
+            self._dropping = loop.call_later(KEPT_S, self._drop_idle)
 
     def _move_mark(self) -> None:
         """Moves the mark of the last commit alone, if that was not done yet."""
@@ -689,7 +696,7 @@ class Store:
             plan,
             names=self.names,
             direct_above=self._config.direct_above,
-            on_durable=functools.partial(marks.move, plan.stream, plan.last, plan.first),
+            on_durable=partial(marks.move, plan.stream, plan.last, plan.first),
         )
 
     async def _begin(self, commits: Sequence[StreamCommit]) -> None:

@@ -5,7 +5,7 @@ Blocking calls, made from the store's threads.
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -252,48 +252,65 @@ def _piece_of(descriptor: int, at: int, path: str) -> bytes:
 
 
 def drop_oldest(
-    directory: AnyDirectory, wanted_bytes: int, next_seq: int, names: DurableNames
+    directory: AnyDirectory,
+    wanted_bytes: int,
+    next_seq: int,
+    names: DurableNames,
+    on_chosen: Callable[[Sequence[StoredSegment]], None] = lambda _: None,
 ) -> list[StoredSegment]:
     """Removes the oldest segments to free `wanted_bytes`; returns those removed.
 
     Segments from `next_seq` on may not be durable and never justify a removal. Reads one header
-    more than it removes segments. Raises `OSError` if none could be removed; stops at a segment
-    that cannot be removed or that the disk cannot read now.
+    more than it removes segments. `on_chosen` is called with what will be removed before any of it
+    is. Raises `OSError` if none was removed; stops at a segment that cannot be removed or that the
+    disk cannot read now, and after one whose removal could not be synced: that one is gone, too.
     """
     with opened(directory) as within:
-        return _drop_oldest(within, wanted_bytes, next_seq, names)
+        return _drop_oldest(within, wanted_bytes, next_seq, names, on_chosen)
 
 
 def _drop_oldest(
-    directory: Directory, wanted_bytes: int, next_seq: int, names: DurableNames
+    directory: Directory,
+    wanted_bytes: int,
+    next_seq: int,
+    names: DurableNames,
+    on_chosen: Callable[[Sequence[StoredSegment]], None],
 ) -> list[StoredSegment]:
     dropped: list[StoredSegment] = []
     unread: list[OSError] = []
     going = oldest_to_drop(_stored(directory, unread), wanted_bytes, next_seq)
     if unread and not going:
         raise unread[0]
+    if going:
+        on_chosen(going)
     for segment in going:
         try:
             if not dropped:
                 # A compaction does not sync its removals. Sync them first: after a power cut,
                 # some would come back without the segment that covers them.
                 names.sync(directory)
-            _remove(directory, segment.first, names)
+            _remove(directory, segment.first, names, partial(dropped.append, segment))
         except OSError:
             if not dropped:
                 raise
             break
-        dropped.append(segment)
     return dropped
 
 
-def _remove(directory: Directory, first: int, names: DurableNames) -> None:
-    """Removes a segment durably. A compaction may remove covered segments concurrently."""
+def _remove(
+    directory: Directory, first: int, names: DurableNames, on_removed: Callable[[], None]
+) -> None:
+    """Removes a segment durably. A compaction may remove covered segments concurrently.
+
+    `on_removed` is called once no file has the records any more, even if that cannot be synced.
+    """
+    plain, compressed = segment_name(first), segment_name(first, compressed=True)
+    if not directory.has(compressed):
+        names.remove(directory, plain, on_removed)
+        return
     # The compressed file last: it may contain more than the plain one, and takes precedence.
-    names.remove(directory, segment_name(first))
-    compressed = segment_name(first, compressed=True)
-    if directory.has(compressed):
-        names.remove(directory, compressed)
+    names.remove(directory, plain)
+    names.remove(directory, compressed, on_removed)
 
 
 def _stored(directory: Directory, unread: list[OSError]) -> Iterator[StoredSegment]:

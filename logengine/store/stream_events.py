@@ -56,18 +56,33 @@ def report_success(stream: str, pending: Pending, now_s: float) -> None:
     )
 
 
-async def report_dropped(data: Directory, stream: str, dropped: Sequence[StoredSegment]) -> None:
-    """Logs the segments dropped for lack of space, and the cursors that had not read them."""
-    last = max(segment.last for segment in dropped)
+def report_dropping(stream: str, chosen: Sequence[StoredSegment]) -> None:
+    """Logs the segments about to be dropped: a daemon killed meanwhile cannot report them after."""
+    log.info("dropping_oldest_segments", stream=stream, **_described(chosen))
+
+
+def report_dropped(stream: str, dropped: Sequence[StoredSegment]) -> None:
+    """Logs the segments dropped for lack of space."""
     log.warning(
         "oldest_segments_dropped",
         stream=stream,
-        first=min(segment.first for segment in dropped),
-        last=last,
-        segments=len(dropped),
-        bytes=sum(segment.disk_bytes for segment in dropped),
+        **_described(dropped),
         reason="space is short, and on_full is drop_oldest",
     )
+
+
+def _described(segments: Sequence[StoredSegment]) -> dict[str, int]:
+    return {
+        "first": min(segment.first for segment in segments),
+        "last": max(segment.last for segment in segments),
+        "segments": len(segments),
+        "bytes": sum(segment.disk_bytes for segment in segments),
+    }
+
+
+async def report_unread(data: Directory, stream: str, dropped: Sequence[StoredSegment]) -> None:
+    """Logs the cursors that had not read what was dropped."""
+    last = max(segment.last for segment in dropped)
     try:
         cursors = await asyncio.to_thread(cursors_behind, data, stream, last)
     except (OSError, LogEngineError) as error:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -37,6 +38,7 @@ from logengine.upkeep.compaction_plan import (
     quiet_after,
 )
 from logengine.upkeep.retention import Retainer
+from logengine.upkeep.retention_plan import Removal
 from logengine.upkeep.rewrite import CompactionStopped, Rewriter
 from logengine.upkeep.search_filter_builder import SearchFilterBuilder
 from logengine.upkeep.survey import Leftover, Survey, survey
@@ -373,26 +375,12 @@ class Compactor:
                 removal = await self._in_thread(retainer.next_removal)
                 if removal is None:
                     break
-                async with self._committer.held(removal.stream):
-                    is_removed = await self._in_thread(retainer.remove, removal)
-                if not is_removed:
-                    continue
-                self.totals.removed += 1
-                self._changed(removal.stream)
-                if removal.passed_over:
-                    log.warning(
-                        "removed_before_it_was_read",
-                        stream=removal.stream,
-                        cursors=removal.passed_over,
-                        segment=removal.oldest.name,
-                    )
-                log.info(
-                    "segment_removed",
-                    stream=removal.stream,
-                    segment=removal.oldest.name,
-                    because=removal.reason,
-                    bytes=removal.oldest.bytes,
-                )
+                removed = partial(self._removed, removal)
+                try:
+                    async with self._committer.held(removal.stream):
+                        await self._in_thread(retainer.remove, removal, removed)
+                finally:
+                    self._changed(removal.stream)
         except Exception as error:
             self._retention_failures += 1
             if self._retention_failures == 1:
@@ -400,6 +388,24 @@ class Compactor:
                 log.error("retention_failed", error=str(error), exc_info=None if is_told else error)
             return
         self._retention_failures = 0
+
+    def _removed(self, removal: Removal) -> None:
+        """Counts and logs a removal, in the thread that removes, before a sync that may fail."""
+        self.totals.removed += 1
+        if removal.passed_over:
+            log.warning(
+                "removed_before_it_was_read",
+                stream=removal.stream,
+                cursors=removal.passed_over,
+                segment=removal.oldest.name,
+            )
+        log.info(
+            "segment_removed",
+            stream=removal.stream,
+            segment=removal.oldest.name,
+            because=removal.reason,
+            bytes=removal.oldest.bytes,
+        )
 
     async def _carry_out(self, stream: str, found: Survey, action: Merge | Seal) -> None:
         parts = action.parts

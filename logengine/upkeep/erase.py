@@ -120,6 +120,8 @@ class Erasure:
         self._wanted = wanted
         self._report = report
         self._sign = sign
+        # What has its tombstones, but was not yielded: its old bytes may still be there.
+        self.unfinished: Affected | None = None
 
     def affected(self) -> Iterator[Affected]:
         """Yields what will be erased, by file, including files a merge left. Raises `OSError`."""
@@ -131,7 +133,8 @@ class Erasure:
         """Erases file by file, and yields each once its old bytes are overwritten.
 
         Waits up to `patience_s` for the readers of each old file. Raises `OSError` and
-        `OldBytesRemain`; another run finishes what was left.
+        `OldBytesRemain`; another run finishes what was left. The records of a file whose
+        replacement readers see by then are in `unfinished`, since no other run finds them.
         """
         finish(self._data, patience_s, self._names)
         with self._opened() as directory:
@@ -155,9 +158,13 @@ class Erasure:
                 _destroy_filters(self._data, self._stream, affected.name, patience_s)
                 self._put_aside(directory, affected.name)
                 writer = _replacing(directory, affected.name)
-                with self._names.published_by(writer, self._stream):
-                    writer.write_buffers(pieces)
-                _destroy(self._data, patience_s)
+                try:
+                    with self._names.published_by(writer, self._stream):
+                        writer.write_buffers(pieces)
+                    _destroy(self._data, patience_s)
+                except BaseException:
+                    self.unfinished = affected if writer.published else None
+                    raise
                 yield affected
 
     @contextlib.contextmanager

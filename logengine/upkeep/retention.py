@@ -79,11 +79,12 @@ class Retainer:
         ]
         return next_removal(uses, self._rules, cutoffs, free_bytes, self._cursors)
 
-    def remove(self, removal: Removal) -> bool:
+    def remove(self, removal: Removal, on_removed: Callable[[], None] = lambda: None) -> bool:
         """Removes a segment durably. Raises `OSError`.
 
         Returns False if a full disk took it earlier, or nothing may be removed from the stream. If
-        the directory cannot be synced, the stream is left alone from then on.
+        the directory cannot be synced, the stream is left alone from then on. `on_removed` is
+        called as soon as the segment is gone, even if that cannot be synced.
         """
         if not self._names.may_remove_from(removal.stream):
             return False
@@ -91,7 +92,7 @@ class Retainer:
             # A compaction does not sync its removals. Without their cover, some of those segments
             # would come back after a power cut.
             self._names.sync(directory)
-            is_removed = self._names.remove(directory, removal.oldest.name)
+            is_removed = self._names.remove(directory, removal.oldest.name, on_removed)
         self._uses[removal.stream] = self._use_of(removal.stream)
         return is_removed
 

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import msgspec
 import pytest
@@ -183,6 +183,26 @@ def test_where_a_sync_failed_nothing_more_of_the_stream_goes(tmp_path: Path) -> 
     left = list_segments(tmp_path / "data" / "app")
     assert not on.remove(removal)
     assert list_segments(tmp_path / "data" / "app") == left
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_what_went_before_a_failing_sync_is_reported(tmp_path: Path, fails_at: int) -> None:
+    sealed_stream(tmp_path / "data")
+    on = Retainer(tmp_path / "data", RULES, names=unnoted())
+    on.look()
+    removal = on.next_removal()
+    assert removal is not None
+    told = Mock()
+    outcomes: list[Any] = [None, None]
+    outcomes[fails_at - 1] = AtomicWriteError(errno.EIO, "Input/output error", "app")
+    with (
+        patch.object(Directory, "sync", side_effect=outcomes),
+        pytest.raises(AtomicWriteError),
+    ):
+        on.remove(removal, told)
+    is_gone = not (tmp_path / "data" / "app" / removal.oldest.name).exists()
+    # The first sync comes before the removal.
+    assert is_gone == (fails_at == 2) == told.called
 
 
 def test_a_removal_is_durable_when_it_returns(tmp_path: Path) -> None:

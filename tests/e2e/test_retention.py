@@ -30,6 +30,23 @@ time.time = lambda: time.time_ns() / 1e9
 from logengine.cli import main
 main()
 """
+# A disk that fails the sync after the first removal.
+FAILING = """
+import errno
+from logengine.disk.directory import Directory
+from logengine.disk.durable_names import DurableNames
+unlink, sync, removed = Directory.unlink, DurableNames.sync, []
+def noted(self, name):
+    unlink(self, name)
+    removed.append(name)
+def failing(self, directory):
+    if removed:
+        raise OSError(errno.EIO, "injected", directory.name)
+    sync(self, directory)
+Directory.unlink, DurableNames.sync = noted, failing
+from logengine.cli import main
+main()
+"""
 HOUR_S = 3600
 YEAR_S = 365 * 24 * HOUR_S
 ONE_SEAL = "[stream.app.retention]\nmax_bytes = 1\n"
@@ -200,3 +217,22 @@ def test_a_look_ahead_removes_nothing_and_does_not_stop_retention(root: Path) ->
         daemon.cli("verify")
     finally:
         daemon.close()
+
+
+def test_a_removal_that_cannot_be_synced_is_named(make_daemon: Callable[[str], Daemon]) -> None:
+    daemon = stopped_with_seals(make_daemon)
+    before = sealed(daemon)
+    config = daemon.config.read_text()
+    daemon.config.write_text(config + ONE_SEAL)
+    arguments = ("retain", "--config", str(daemon.config), "--data", str(daemon.data))
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILING, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "injected" in ended.stderr
+    assert sealed(daemon) == before[1:]
+    assert before[0].name in ended.stdout

@@ -5,6 +5,8 @@ from tests.mutants import (
     compacting,
     patched,
     pausing,
+    reading,
+    routing,
     sending,
     serving,
     sharing,
@@ -24,5 +26,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *sharing.MUTANTS,
     *trusting.MUTANTS,
     *sending.MUTANTS,
+    *routing.MUTANTS,
+    *reading.MUTANTS,
     *patched.MUTANTS,
 )

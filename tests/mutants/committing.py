@@ -267,9 +267,9 @@ MUTANTS = then(
         mutant(
             "dropped_and_not_told",
             "the log does not report what a full disk removed",
-            "store/committer.py",
-            "            await report_dropped(self._store.data, stream, dropped)\n",
-            "            await asyncio.sleep(0)\n",
+            "store/store.py",
+            "            if dropped:\n                report_dropped(stream, dropped)\n",
+            "",
             Simulation(),
             tests("store/test_full_disk.py"),
         ),

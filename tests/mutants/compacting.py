@@ -116,9 +116,8 @@ MUTANTS = (
         "retention_without_a_hold",
         "retention removes while a commit is under way in its stream",
         "upkeep/compaction.py",
-        "                async with self._committer.held(removal.stream):\n"
-        "                    is_removed",
-        "                if True:\n                    is_removed",
+        "                    async with self._committer.held(removal.stream):\n",
+        "                    if True:\n",
         Simulation(),
         _COMPACTOR,
         tests("unit/test_retention.py"),
@@ -207,8 +206,9 @@ MUTANTS = (
         "removal_not_synced",
         "retention does not sync its removals",
         "upkeep/retention.py",
-        "            is_removed = self._names.remove(directory, removal.oldest.name)\n",
-        "            directory.unlink(removal.oldest.name)\n            is_removed = True\n",
+        "            is_removed = self._names.remove(directory, removal.oldest.name, on_removed)\n",
+        "            directory.unlink(removal.oldest.name)\n            is_removed = True\n"
+        "            on_removed()\n",
         Simulation(),
         _RETENTION,
     ),
@@ -279,8 +279,8 @@ MUTANTS = (
         "removed_and_not_told",
         "the log does not report what retention removed",
         "upkeep/compaction.py",
-        "                if not is_removed:\n                    continue\n",
-        "                if True:\n                    continue\n",
+        "retainer.remove, removal, removed)",
+        "retainer.remove, removal)",
         Simulation(),
         _RETENTION,
     ),
@@ -291,7 +291,8 @@ MUTANTS = (
         "reading/follower.py",
         "                    sync_directory(self._data / reader.stream)\n",
         "                    pass\n",
-        Simulation(),
-        tests("crash/test_power_cut.py"),
+        tests(
+            "store/test_follow.py::test_without_a_daemon_a_record_is_shown_only_after_a_sync_of_its_directory"
+        ),
     ),
 )

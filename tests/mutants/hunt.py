@@ -14,12 +14,14 @@ from tests.mutants.tree import ROOT, tree_with
 SIMULATION = "simulation"
 _TESTS_LIMIT_S = 900.0
 _TEST_LIMIT_S = 120
+# A test that makes its own mutant searches for as long as it takes.
+_RIG_LIMIT_S = 840
 # How much more wall time than processor time a search may take on a busy machine.
 _BUSY = 12.0
 _SHOWN = 100
 _PYTEST = (
     *("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"),
-    *("--hypothesis-seed=18", f"--timeout={_TEST_LIMIT_S}"),
+    "--hypothesis-seed=18",
 )
 # A test that is named runs even if it is a long campaign; a whole file runs without campaigns.
 _ALSO_CAMPAIGNS = ("-m", "campaign or not campaign")
@@ -70,7 +72,7 @@ def _ask(finder: Finder, mutant: Mutant, tree: Path, seconds: float | None) -> t
         case FailingTests(nodes):
             return _fail(tree, nodes)
         case Rig(node):
-            status, said = _pytest(tree, [node])
+            status, said = _pytest(tree, [node], _RIG_LIMIT_S)
             return status == 0, said
 
 
@@ -87,11 +89,14 @@ def _fail(tree: Path, nodes: tuple[str, ...]) -> tuple[bool, str]:
     return True, node.partition("::")[2][:_SHOWN]
 
 
-def _pytest(tree: Path, nodes: tuple[str, ...] | list[str]) -> tuple[int, str]:
-    """The status of pytest, and the first test that failed."""
+def _pytest(
+    tree: Path, nodes: tuple[str, ...] | list[str], limit_s: int = _TEST_LIMIT_S
+) -> tuple[int, str]:
+    """The status of pytest, and the first test that failed, or took longer than `limit_s`."""
     try:
         marks = _ALSO_CAMPAIGNS if all("::" in node for node in nodes) else ()
-        status, lines = _run(tree, ["pytest", *_PYTEST, *marks, *nodes], _TESTS_LIMIT_S)
+        arguments = ["pytest", *_PYTEST, f"--timeout={limit_s}", *marks, *nodes]
+        status, lines = _run(tree, arguments, _TESTS_LIMIT_S)
     except subprocess.TimeoutExpired:
         raise BrokenFinder(
             f"pytest {' '.join(nodes)}: not done in {_TESTS_LIMIT_S:.0f} s"

@@ -233,8 +233,7 @@ MUTANTS = (
         "intake/connection.py",
         "        if self._held_back:\n            held_bytes",
         "        if False:\n            held_bytes",
-        Simulation(),
-        _SERVER,
+        tests("server/test_server.py::test_what_waits_for_a_welcome_uses_memory"),
     ),
     mutant(
         "answers_without_limit",
@@ -252,8 +251,10 @@ MUTANTS = (
         "intake/connection.py",
         "        is_new = self._receiver.awaits_opening",
         "        is_new = False",
-        Simulation(),
-        _SERVER,
+        tests(
+            "server/test_server.py::"
+            "test_a_hello_is_read_where_only_the_stream_of_those_without_one_fails"
+        ),
     ),
     mutant(
         "end_waits_for_room",
@@ -261,8 +262,10 @@ MUTANTS = (
         "intake/connection.py",
         "            return 1  # that is the end, and may be read at any time",
         "            return 0",
-        Simulation(),
-        _SERVER,
+        tests(
+            "server/test_server.py::"
+            "test_who_hangs_up_before_its_hello_is_gone_where_its_stream_has_no_room"
+        ),
     ),
     mutant(
         "read_past_the_record",
@@ -380,8 +383,7 @@ MUTANTS = (
         "intake/admission.py",
         "        if self._is_elected(reader):\n            self._end_election(reader)\n        if self._paused:",
         "        if self._paused:",
-        Simulation(),
-        _SERVER,
+        tests("unit/test_admission.py::test_when_the_elected_one_goes_another_is_elected"),
     ),
     mutant(
         "not_resumed",
@@ -414,6 +416,7 @@ MUTANTS = (
         "intake/server.py",
         "        self._listeners.accept_again()\n",
         "",
+        tests("server/test_server.py::test_whoever_was_not_accepted_is_when_somebody_goes"),
     ),
     # Datagrams.
     mutant(

@@ -288,10 +288,10 @@ MUTANTS = then(
         ),
         mutant(
             "ahead_after_a_failed_sync",
-            "a temp file is made where a failed sync may have lost names",
+            "a temp file becomes a segment although a failed sync may have lost its name",
             "store/store.py",
-            "        if self._may_end(plan.stream) and self.names.may_remove_from(plan.stream):",
-            "        if True:",
+            "        if self.names.may_remove_from(plan.stream):\n            return opened.ahead",
+            "        if True:\n            return opened.ahead",
             tests("store/test_writers_ahead.py"),
         ),
         mutant(

@@ -382,8 +382,8 @@ MUTANTS = (
         "drop_not_synced",
         "the oldest segments are removed one after the other without a sync",
         "store/stream.py",
-        "    names.remove(directory, segment_name(first))\n",
-        "    if directory.has(segment_name(first)):\n        directory.unlink(segment_name(first))\n",
+        "        names.remove(directory, plain, on_removed)\n",
+        "        directory.unlink(plain)\n        on_removed()\n",
         Simulation(),
         tests("store/test_full_disk.py"),
     ),
@@ -391,13 +391,36 @@ MUTANTS = (
         "compressed_dropped_with_the_plain",
         "both files of a segment that exists twice are removed with one sync",
         "store/stream.py",
-        "    names.remove(directory, segment_name(first))\n"
-        "    compressed = segment_name(first, compressed=True)\n"
-        "    if directory.has(compressed):\n        names.remove(directory, compressed)\n",
-        "    both = (segment_name(first), segment_name(first, compressed=True))\n"
-        "    names.remove_together(directory, filter(directory.has, both))\n",
+        "    names.remove(directory, plain)\n    names.remove(directory, compressed, on_removed)\n",
+        "    names.remove_together(directory, filter(directory.has, (plain, compressed)))\n"
+        "    on_removed()\n",
         Simulation(),
         _DROPS,
+        _FULL_DISK,
+    ),
+    mutant(
+        "compressed_dropped_first",
+        "the compressed file of a segment that exists twice is removed before the plain one",
+        "store/stream.py",
+        "    names.remove(directory, plain)\n    names.remove(directory, compressed, on_removed)\n",
+        "    names.remove(directory, compressed)\n    names.remove(directory, plain, on_removed)\n",
+        _FULL_DISK,
+    ),
+    mutant(
+        "removed_and_told_after_the_sync",
+        "the log does not report a removal whose sync failed",
+        "disk/durable_names.py",
+        "        try:\n            if is_removed:\n                on_removed()\n"
+        "        finally:\n            self.sync(directory)\n",
+        "        self.sync(directory)\n        if is_removed:\n            on_removed()\n",
+        tests("unit/test_durable_names.py"),
+    ),
+    mutant(
+        "dropping_not_told",
+        "the log does not report what was dropped if the daemon is killed before the end of it",
+        "store/stream.py",
+        "    if going:\n        on_chosen(going)\n",
+        "",
         _FULL_DISK,
     ),
     mutant(

@@ -81,6 +81,15 @@ def test_what_is_not_there_is_passed_over(literal: bytes) -> None:
     assert Search([[b"other", literal]]).may_match(bits)
 
 
+@pytest.mark.parametrize("at", [0, 1500, 2999])
+def test_no_line_of_a_large_frame_is_passed_over(at: int) -> None:
+    lines = [b"line %d" % number for number in range(3000)]
+    lines[at] = b"a needle"
+    body = body_of(lines)
+    assert len(body) > 64 * 1024  # several pieces
+    assert Search([[b"needle"]]).may_match(frame_filter(body))
+
+
 @pytest.mark.parametrize("literal", [b"", b"ab", b"3", b"1234567", b"123456Z", "日本".encode()])
 def test_a_literal_without_words_is_in_every_frame(literal: bytes) -> None:
     search = Search([[literal]])

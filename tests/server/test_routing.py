@@ -169,8 +169,14 @@ async def test_names_beyond_max_streams_share_the_fallback_and_are_counted(root:
                 await client.send(message(f"app{number}", number))
             await there.has(app1=[1], app2=[2], app3=[3], rest=list(range(4, 11)))
             assert there.fallback_records() == 7
-            await client.send(message("app4", 11) + message("app1", 12) + message("app5", 13))
-            await there.has(app1=[1, 12], rest=[*range(4, 11), 11, 13])
+            await client.send(
+                message("app4", 11)
+                + message("app1", 12)
+                + message("app5", 13)
+                + message("app4", 14)
+            )
+            await there.has(app1=[1, 12], rest=[*range(4, 11), 11, 13, 14])
+            assert there.fallback_records() == 10
             assert set(there.streams) == {"app1", "app2", "app3", "rest"}
     told = [each for each in logs if each["event"] == "too_many_streams"]
     assert told[0]["wanted"] == "app4"

@@ -29,6 +29,7 @@ from msgspec import structs
 
 from logengine.disk.segment_file import list_segments, read_segment
 from logengine.errors import ConfigError
+from logengine.intake import waiting_room
 from logengine.intake.context import RECEIVE_BYTES
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import Admitted, QuotaConfig, Quotas, QuotasConfig
@@ -760,6 +761,20 @@ async def test_one_more_than_max_connections_waits_until_somebody_goes(served: S
     assert (await waiting.answer())["welcome"] == 1
 
 
+@serve(max_connections=3)
+async def test_whoever_was_not_accepted_is_when_somebody_goes(served: Served) -> None:
+    served.server._waiting_room._guests_max = 1
+    with patch.object(waiting_room, "_FULL_PAUSE_S", 10 * PATIENCE_S):
+        inside = [await served.connect() for _ in range(3)]
+        for client in inside:
+            await client.hello()
+        later = [await served.connect() for _ in range(2)]
+        await served.until(lambda: not served.server._listeners._accepting)
+        for client, goes in zip(later, inside, strict=False):
+            goes.close()
+            assert (await client.hello())["welcome"] == 1
+
+
 # Pressure.
 
 SMALL: dict[str, Any] = {"max_record": 4096, "max_pending": 400_000, "max_pending_stream": 300_000}
@@ -806,6 +821,67 @@ async def test_a_stream_that_fails_holds_up_its_own_senders_only(served: Served)
     await bad.acked(90_002)
     assert served.numbers("bad") == list(range(1, 90_003))
     assert served.numbers("good") == list(range(1, 50))
+
+
+async def has_a_failing_default_stream(served: Served) -> Client:
+    """Makes the stream fail that is a sender's until it says another; returns who waits for it."""
+    client = await served.connect()
+    await client.hello()
+    await client.send(numbered(1, 1))
+    await client.acked(1)
+    served.disk.failing = "/default"
+    await client.send(numbered(2, 2))
+    await served.until(lambda: not served.committer.has_room("default", 10**9))
+    return client
+
+
+@serve()
+async def test_a_hello_is_read_where_only_the_stream_of_those_without_one_fails(
+    served: Served,
+) -> None:
+    bad = await has_a_failing_default_stream(served)
+    good = await served.connect()
+    assert (await good.hello(stream="good"))["next"] == 1
+    await good.send(numbered(1, 1))
+    await good.acked(1)
+    served.disk.failing = ""
+    await bad.acked(2)
+
+
+@serve()
+async def test_who_hangs_up_before_its_hello_is_gone_where_its_stream_has_no_room(
+    served: Served,
+) -> None:
+    bad = await has_a_failing_default_stream(served)
+    before = served.server.totals.connections
+    client = await served.connect()
+    await served.until(lambda: served.server.totals.connections == before + 1)
+    client.close()
+    await served.until(lambda: served.server.connections == 1)
+    served.disk.failing = ""
+    await bad.acked(2)
+
+
+@serve()
+async def test_what_waits_for_a_welcome_uses_memory(served: Served) -> None:
+    first = await served.connect()
+    await first.hello(producer="p")
+    await first.send(numbered(1, 1))
+    await first.acked(1)
+    served.disk.hold()
+    await first.send(numbered(2, 2))
+    await served.until(served.disk.held.is_set)
+    first.close()
+    second = await served.connect()
+    after_hello = numbered(3, 99)
+    await second.send(b'{"_hello":1,"producer":"p"}\n' + after_hello)
+    held = served.server.admission
+    await served.until(lambda: held.held_bytes == len(after_hello))
+    served.disk.go_on()
+    assert (await second.answer())["next"] == 3
+    await second.acked(99)
+    assert held.held_bytes == 0
+    assert served.numbers() == list(range(1, 100))
 
 
 @serve()

@@ -37,6 +37,9 @@ ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _COMMIT_CALLS = ("create", "write", "fsync", "replace", "sync directory")
 _OTHER_CALLS = ("open", "read", "list", "stat", "statvfs", "unlink", "mkdir", "rmdir")
 _UNREAD_CHANCE = 0.2
+# Full disks on which segments are dropped, while syncs fail.
+_REMOVING_CHANCE = 0.05
+_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _UNREAD_ONCE_CHANCE = 0.5
 _HURRIED_CHANCE = 0.15
 _HURRIED_TURNS_MIN = 50  # the turns of a stop that has nothing left to do
@@ -184,7 +187,7 @@ class _Drawing:
             short_writes=source.choice((0.0, 0.0, 0.1, 0.5)),
             inherits_listener=self._is_on(),
         )
-        drawn = self._retaining(self._dropping(self._hurried(drawn)))
+        drawn = self._removing(self._retaining(self._dropping(self._hurried(drawn))))
         return replace(drawn, ends_s=self._ends_s(drawn))
 
     def _ends_s(self, drawn: Scenario) -> float:
@@ -442,6 +445,45 @@ class _Drawing:
             )
         return tuple(faults)
 
+    def _removing(self, drawn: Scenario) -> Scenario:
+        """Adds full disks on which the oldest segments are dropped, and syncs fail meanwhile.
+
+        Some end the daemon. Drawn separately, as the stops are.
+        """
+        source = random.Random(f"removing {self.seed}")
+        if source.random() > _REMOVING_CHANCE:
+            return drawn
+        faults, spaces = list(drawn.faults), list(drawn.spaces)
+        streams = dict(drawn.config.stream)
+        for stream in self.streams:
+            said = streams.get(stream, StreamConfig())
+            streams[stream] = structs.replace(said, on_full="drop_oldest")
+        for _ in range(source.randint(1, 4)):
+            start_s = source.random() * self.length_s
+            end_s = start_s + self.length_s * source.random()
+            left_bytes = source.randint(10, 2000)
+            spaces.append(Space(start_s, end_s, left_bytes, source.choice(_FULL_ERRORS)))
+            faults.append(
+                Fault(
+                    len(faults),
+                    frozenset([source.choice(("sync directory", "sync directory", "unlink"))]),
+                    source.choice([*self.streams, None]),
+                    start_s,
+                    end_s,
+                    errno=source.choice(ERRORS),
+                    once=True,
+                    skips=source.randint(0, 12),
+                    then=source.choice(("", "stop", "kill", "cut", "cut")),
+                    then_s=self.sync_s * math.exp(source.uniform(-3, 3)),
+                )
+            )
+        return replace(
+            drawn,
+            config=structs.replace(drawn.config, stream=streams),
+            faults=tuple(faults),
+            spaces=tuple(spaces),
+        )
+
     def _where(self) -> str | None:
         draw = self.source.random()
         if draw < 0.7:
@@ -458,7 +500,7 @@ class _Drawing:
                     start_s,
                     start_s + self.length_s * source.random(),
                     int(self._log(10, 20_000)),
-                    source.choice((errno.ENOSPC, errno.EDQUOT)),
+                    source.choice(_FULL_ERRORS),
                 )
             )
         return tuple(spaces)

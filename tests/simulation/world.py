@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -172,10 +172,13 @@ class Life:
         self.dropped: Counter[str] = Counter()  # records, by quotas
         self.told_over_quota: Counter[str] = Counter()
         self.ran_out = False  # its stop ran out of time
-        self.trimmed: list[tuple[str, str, int]] = []  # the removed segments: stream, name, last
+        # The removed segments: stream, name, first and last number.
+        self.trimmed: list[tuple[str, str, int, int]] = []
+        self.retention_removed: tuple[str, str] | None = None  # the last one
         self.told_removed: set[tuple[str, str]] = set()
-        self.told_dropped: Counter[str] = Counter()  # the number up to which, for each stream
-        self.trimming_failed = False
+        # From which number to which, for each stream: what a full disk removed, or was about to.
+        self.told_dropped: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        self.told_dropping: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         self.injected: Counter[str] = Counter()
         self.outcome: BaseException | str | None = None
         main = Thread(self.process, self._main)
@@ -226,11 +229,11 @@ class Life:
             case "segment_removed":
                 self.told_removed.add((fields["stream"], fields["segment"]))
             case "oldest_segments_dropped":
-                self.told_dropped[fields["stream"]] = fields["last"]
+                self.told_dropped[fields["stream"]].append((fields["first"], fields["last"]))
+            case "dropping_oldest_segments":
+                self.told_dropping[fields["stream"]].append((fields["first"], fields["last"]))
             case "over_quota":
                 self.told_over_quota[fields["stream"]] += fields["records"]
-            case "retention_failed" | "oldest_segments_not_dropped":
-                self.trimming_failed = True
 
     def _gone(self) -> None:
         """Drops everything that this daemon was about to do."""
@@ -433,6 +436,7 @@ class World:
                 if life is not None:
                     self.counts.kills += 1
                     self._end_life(life)
+                    self._hold_removed_until_killed(life)
                     self.oracle.look_at_all("after a kill")
                     self._restart_soon()
             case "cut":
@@ -471,8 +475,9 @@ class World:
 
     def _cut(self) -> None:
         self.counts.cuts += 1
-        if self.life is not None:
-            self._end_life(self.life)
+        if (life := self.life) is not None:
+            self._end_life(life)
+            self._hold_removed_until_killed(life)
         self._end_readers()
         self.calls.disk = self.calls.disk.after_cut(self._cuts)
         self.calls.boot_id = f"boot-{self.counts.cuts + 1}"
@@ -634,11 +639,17 @@ class World:
         if life.told_over_quota != life.dropped:
             what = f"{dict(life.dropped)} were, and the log has {dict(life.told_over_quota)}"
             raise Violation("dropped untold", what)
-        if life.trimming_failed:
-            return
-        for stream, name, last in life.trimmed:
-            if (stream, name) not in life.told_removed and last > life.told_dropped[stream]:
-                raise Violation("removed untold", f"{stream}/{name}")
+        for stream, name in _untold(life, life.told_dropped):
+            raise Violation("removed untold", f"{stream}/{name}")
+
+    def _hold_removed_until_killed(self, life: Life) -> None:
+        """Checks that the log has what a full disk removed from a daemon that ends just now.
+
+        It has what retention removed, too, but for the one that it was just removing.
+        """
+        for stream, name in _untold(life, life.told_dropping):
+            if (stream, name) != life.retention_removed:
+                raise Violation("removed untold", f"{stream}/{name}, and the daemon was killed")
 
     def _hold_nothing_left(self, life: Life) -> None:
         """Checks that no state is left when no sender waits."""
@@ -716,7 +727,10 @@ class World:
 
     def _on_trimmed(self, stream: str, name: str, segment: Segment) -> None:
         if self.life is not None:
-            self.life.trimmed.append((stream, name, segment.last))
+            self.life.trimmed.append((stream, name, segment.first, segment.last))
+            thread = current_thread()
+            if thread is not None and thread.role == "compact":
+                self.life.retention_removed = (stream, name)
 
     def _on_admitted(self, sender: Any, body: bytes, count: int, admitted: Admitted) -> None:
         """Notes how many of a connection's lines a quota admitted."""
@@ -981,6 +995,14 @@ def _peer_of(end: End) -> Peer:
 
 def _uid_of(end: End) -> int:
     return end.uid
+
+
+def _untold(life: Life, dropped: Mapping[str, list[tuple[int, int]]]) -> Iterator[tuple[str, str]]:
+    """The removed segments that the log has neither by name nor within what was `dropped`."""
+    for stream, name, first, last in life.trimmed:
+        is_dropped = any(low <= first and last <= high for low, high in dropped.get(stream, ()))
+        if not is_dropped and (stream, name) not in life.told_removed:
+            yield stream, name
 
 
 def _hash_of_connection(self: connection.Connection) -> int:

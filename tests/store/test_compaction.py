@@ -569,14 +569,38 @@ async def test_retention_removes_while_no_commit_touches_the_stream(data: Path) 
         remove = retainer.remove
         held: list[bool] = []
 
-        def remove_and_note(removal: Removal) -> bool:
+        def remove_and_note(removal: Removal, on_removed: Callable[[], None]) -> bool:
             held.append(at.committer._stream_locks.is_held("app"))
-            return remove(removal)
+            return remove(removal, on_removed)
 
         with patch.object(retainer, "remove", remove_and_note):
             await at.compactor._retain(retainer)
         assert held
         assert all(held)
+
+
+async def test_the_log_has_what_retention_removed_before_a_sync_failed(data: Path) -> None:
+    async with running(data) as at:
+        for _ in range(3):
+            await at.commit(records=9)
+            await at.pass_time(2000)
+        retainer = Retainer(
+            data, RetentionRules(default=RetentionRule(max_age=1.0)), names=at.store.names
+        )
+        before = at.names()
+        failed = AtomicWriteError(errno.EIO, "injected", "app")
+        with (
+            capture_logs() as lines,
+            # One sync before the removal, and one after it.
+            patch.object(Directory, "sync", side_effect=[None, failed]),
+        ):
+            await at.compactor._retain(retainer)
+        assert at.names() == before[1:]
+        assert [line.get("segment") for line in lines if line["event"] == "segment_removed"] == [
+            before[0]
+        ]
+        assert at.compactor.totals.removed == 1
+        assert "retention_failed" in [line["event"] for line in lines]
 
 
 async def test_nothing_is_sealed_after_a_seal_that_is_damaged(data: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -70,3 +71,26 @@ async def test_a_failed_sync_of_the_streams_directory_ends_removals(
             command(data, names)
         assert names.unsynced == ({"app"} if has_failed else set())
     assert fails_at >= 3
+
+
+async def test_what_was_erased_before_a_sync_failed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, compacts=False) as at:
+        await at.commit(records=12)
+    wanted = Wanted(0, None, ALL_TIMES, Filter([Grep(b'"n":7,', fixed=True)]))
+    erasure = Erasure(tmp_path, "app", wanted, lambda _: None, names=unnoted())
+    expected = list(erasure.affected())
+    assert expected
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="injected"):
+        replace = os.replace
+
+        def replace_and_fail_from_then_on(source: str, target: str, **directories: int) -> None:
+            replace(source, target, **directories)
+            patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.EIO, "injected")))
+
+        patch.setattr(os, "replace", replace_and_fail_from_then_on)
+        list(erasure.run(Mark(WHEN, "ann"), 0.0))
+    assert [erasure.unfinished] == expected
+    # Only now could it be named: nothing is left to erase.
+    assert not list(Erasure(tmp_path, "app", wanted, lambda _: None, names=unnoted()).affected())

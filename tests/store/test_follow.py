@@ -1,21 +1,25 @@
 """A follower beside a directory that changes faster than it is told."""
 
 import asyncio
+import errno
 import shutil
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from logengine.disk.directory import sync_directory
 from logengine.disk.segment_file import list_segments
+from logengine.errors import AtomicWriteError
+from logengine.format.block import Block
 from logengine.reading import follower, reader
 from logengine.reading.follower import Follower
 from logengine.reading.problem import Gone, Problem
 from logengine.store.store import Store
 from tests.crash.rig import oracle
-
-if TYPE_CHECKING:
-    from logengine.format.block import Block
 
 
 async def test_a_stream_that_was_made_anew_before_it_was_looked_at_is_shown_once(
@@ -81,6 +85,45 @@ async def test_what_goes_with_its_directory_before_it_is_shown_is_reported(
         assert (await shown.get()).first == 3
         following.cancel()
     assert [problem.gone for problem in problems] == [Gone(1, 2, "removed")]
+
+
+async def test_without_a_daemon_a_record_is_shown_only_after_a_sync_of_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(tmp_path, "app")
+    sync, happened = sync_directory, ["begun"]
+
+    def noted(directory: Path) -> None:
+        sync(directory)
+        happened.append(f"synced {directory.name}")
+
+    monkeypatch.setattr(follower, "sync_directory", noted)
+    async with asyncio.timeout(30), aclosing(blocks_of(tmp_path)) as blocks:
+        async for block in blocks:
+            happened.append(f"shown {block.stream}")
+            break
+    assert happened == ["begun", "synced app", "shown app"]
+
+
+async def test_without_a_daemon_nothing_is_shown_whose_directory_cannot_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(tmp_path, "app")
+    failed = AtomicWriteError(errno.EIO, "injected", str(tmp_path / "app"))
+    monkeypatch.setattr(follower, "sync_directory", Mock(side_effect=failed))
+    async with asyncio.timeout(30), aclosing(blocks_of(tmp_path)) as blocks:
+        with pytest.raises(AtomicWriteError, match="injected"):
+            await anext(blocks)
+
+
+def blocks_of(data: Path) -> AsyncGenerator[Block]:
+    """What a follower of all streams shows."""
+
+    async def follow() -> AsyncGenerator[Block]:
+        async for block in Follower(data, None, {}, lambda _: None).blocks():
+            yield block
+
+    return follow()
 
 
 def remove_before(stream: Path, first: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from tests.store.committed import numbers_in, until
 from tests.unnoted import unnoted
 
 TIME = "2026-11-23T20:00:00.000001Z"
+DROPPED = "oldest_segments_dropped"
 OLD = 40  # records there before the disk is full, each a segment of its own
 
 
@@ -336,9 +338,9 @@ async def test_what_went_before_a_failing_sync_is_counted(
     monkeypatch.setattr(os, "fsync", fails_at_the_fourth)
     names = unnoted()
     dropped = drop_oldest(tmp_path / "app", 10 * 4096, OLD + 1, names)
-    # One sync before the first, and one for each.
-    assert [segment.first for segment in dropped] == [1, 2]
-    assert list_segments(tmp_path / "app")[0] in (3, 4)
+    # One sync before the first, and one for each. The one whose sync failed is gone as well.
+    assert [segment.first for segment in dropped] == [1, 2, 3]
+    assert list_segments(tmp_path / "app")[0] == 4
     assert names.unsynced == {"app"}
     syncs = 3
     with pytest.raises(OSError, match="injected"):
@@ -388,6 +390,83 @@ async def test_where_a_sync_failed_nothing_more_is_dropped(tmp_path: Path) -> No
         assert numbers_in(tmp_path, "app") == list(range(1, OLD + 1))
 
 
+@pytest.mark.parametrize("fails_at", [2, 3, 6])
+async def test_the_log_has_what_was_dropped_before_a_sync_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    async with committing(tmp_path, lambda _: True) as committer:
+        await grow(committer, "app")
+        fsync, syncs = os.fsync, 0
+
+        def may_fail(descriptor: int) -> None:
+            nonlocal syncs
+            syncs += 1
+            if syncs == fails_at:
+                raise OSError(errno.EIO, "injected")
+            fsync(descriptor)
+
+        with capture_logs() as lines, monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", may_fail)
+            await committer.make_room("app", 10 * 4096)
+        last = list_segments(tmp_path / "app")[0] - 1
+        # The first sync comes before the first removal.
+        assert last == fails_at - 1
+        assert [(line["first"], line["last"]) for line in lines if line["event"] == DROPPED] == [
+            (1, last)
+        ]
+        assert committer.totals.dropped_records == last
+
+
+async def test_the_log_has_what_was_dropped_if_nobody_waits_for_the_end_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, lambda _: True) as committer:
+        await grow(committer, "app")
+        unlink, begun, go_on = os.unlink, threading.Event(), threading.Event()
+
+        def held_up(name: str, *, dir_fd: int) -> None:
+            begun.set()
+            assert go_on.wait(60)
+            unlink(name, dir_fd=dir_fd)
+
+        with capture_logs() as lines, monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", held_up)
+            drop = asyncio.create_task(committer.make_room("app", 1))
+            await until(begun.is_set)
+            drop.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await drop
+            go_on.set()
+            await until(lambda: DROPPED in [line["event"] for line in lines])
+        assert list_segments(tmp_path / "app")[0] == 2
+        assert [line["last"] for line in lines if line["event"] == DROPPED] == [1]
+
+
+async def test_a_segment_that_is_there_twice_is_dropped_only_with_its_second_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with committing(tmp_path, lambda _: True) as committer:
+        await grow(committer, "app")
+    plain = tmp_path / "app" / segment_name(1)
+    shutil.copy(plain, tmp_path / "app" / segment_name(1, compressed=True))
+    chosen = [StoredSegment(1, 1, 4096)]
+    monkeypatch.setattr("logengine.store.stream.oldest_to_drop", lambda *_: chosen)
+    fsync, syncs = os.fsync, 0
+
+    def fails_at_the_second(descriptor: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        if syncs == 2:
+            raise OSError(errno.EIO, "injected")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_at_the_second)
+    with pytest.raises(OSError, match="injected"):
+        drop_oldest(tmp_path / "app", 1, OLD + 1, unnoted())
+    assert not plain.exists()
+    assert plain.with_name(segment_name(1, compressed=True)).exists()
+
+
 class Killed(BaseException):
     """The process ends here."""
 
@@ -402,15 +481,18 @@ async def test_killed_at_any_call_what_is_left_is_the_newest_part_whole(tmp_path
     while was_killed:
         directory = tmp_path / str(calls_before_death) / "app"
         shutil.copytree(tmp_path / "grown" / "app", directory)
+        told: list[StoredSegment] = []
         with pytest.MonkeyPatch.context() as patch:
             die_after(patch, calls_before_death)
             try:
-                drop_oldest(directory, 5 * 4096, OLD + 1, unnoted())
+                drop_oldest(directory, 5 * 4096, OLD + 1, unnoted(), told.extend)
                 was_killed = False
             except Killed:
                 calls_before_death += 1
         firsts = list_segments(directory)
         assert firsts == segments_before[-len(firsts) :]
+        # Whatever is gone was reported before.
+        assert {segment.first for segment in told} >= {*segments_before} - {*firsts}
         recovery = recover(directory, names=unnoted(), rewrite_limit=1, active_bytes_max=1)
         assert not recovery.gaps
         assert not recovery.damaged

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -77,6 +78,22 @@ def test_covered_segments_go_from_the_newest_on_without_a_sync(
     assert calls == ["unlink gone", "unlink b", "unlink a"]
     assert directory.names() == ["c"]
     assert len(spent) == 3
+
+
+def test_a_removal_is_reported_before_a_sync_that_may_fail(
+    directory: Directory, calls: list[str]
+) -> None:
+    write(directory, "a", "b")
+    names = DurableNames(failing)
+    names.remove(directory, "a", lambda: calls.append("told"))
+    assert calls == ["unlink a", "told", "fsync"]
+    calls.clear()
+    assert not names.remove(directory, "a", lambda: calls.append("told"))
+    assert calls == ["unlink a", "fsync"]
+    calls.clear()
+    with pytest.raises(BrokenPipeError):
+        names.remove(directory, "b", Mock(side_effect=BrokenPipeError))
+    assert calls == ["unlink b", "fsync"]
 
 
 def test_each_stream_whose_sync_fails_is_noted_once(

@@ -87,6 +87,18 @@ def test_what_is_passed_by_is_let_go_of() -> None:
     ahead.close()
 
 
+def test_what_is_passed_by_takes_no_memory() -> None:
+    source = Source()
+    ahead = source.ahead(range(100, 200))
+    ahead.take(100)
+    eventually(lambda: len(ahead._items) == 8, "all that has room")
+    assert ahead.take(108) == 108
+    with ahead._changed:
+        assert all(100 + index > 108 for index in ahead._items)
+        assert ahead._bytes == len(ahead._items) * LARGE
+    ahead.close()
+
+
 def test_a_key_that_was_passed_is_read_anew() -> None:
     source = Source()
     ahead = source.ahead(range(100, 200, 2))

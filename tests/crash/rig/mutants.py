@@ -263,12 +263,12 @@ def previous_commit_not_awaited() -> Iterator[None]:
     commit = Store.commit
 
     async def hasty(
-        self: Store, planned: Any, before: Any = (), *, in_loop: bool = False
+        self: Store, planned: Any, before: Any = (), **options: bool
     ) -> dict[str, Exception]:
         # Of a stream without a directory it would only fail, and be tried again.
         if all(self._durable[name].next_seq > 1 for name in planned):
             before = ()
-        return await commit(self, planned, before, in_loop=in_loop)
+        return await commit(self, planned, before, **options)
 
     with patch.object(Store, "commit", hasty), patch.object(Store, "_outdated", nothing):
         yield
