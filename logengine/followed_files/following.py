@@ -19,7 +19,7 @@ import structlog
 from logengine.errors import TooManyStreams
 from logengine.followed_files.changes import Changes
 from logengine.followed_files.contents import Content
-from logengine.followed_files.generations import Found, Step, outlived, plan_reading
+from logengine.followed_files.generations import Found, Step, Unread, outlived, plan_reading
 from logengine.followed_files.identity import Identity, Inode, parse_name, path_hash
 from logengine.followed_files.settings import FileConfig, plain_path, stream_of
 from logengine.followed_files.source import Source
@@ -283,10 +283,19 @@ class FollowedFiles:
         current = next((each for each in contents if each.path == path.path), None)
         rotated = [each.found for each in contents if each is not current]
         steps = plan_reading(
-            path.known, rotated, current.found if current else None, path.overwritten
+            path.known,
+            rotated,
+            current.found if current else None,
+            path.overwritten,
+            [
+                Unread(each.content.found.inode, each.unread_head)
+                for each in path.sources
+                if each.identity is None
+            ],
         )
         older = [*path.sources]
-        newer = self._take(path, steps, contents, rotated[:1])
+        may_grow = [*rotated[:1], *([current.found] if current else [])]
+        newer = self._take(path, steps, contents, may_grow)
         for source in older:
             source.is_current = source.is_current and bool(problem)
         for source in newer:
@@ -297,7 +306,9 @@ class FollowedFiles:
         path.sources = [*(each for each in older if each not in newer), *newer]
         named = [*(each.identity for each in path.sources), *(each.identity for each in steps)]
         in_use = {each for each in named if each is not None}
-        self._forget(path, outlived(path.known, in_use, _GENERATIONS_MAX))
+        # One that could not be opened may be among them.
+        old = [] if problem else outlived(path.known, in_use, _GENERATIONS_MAX)
+        self._forget(path, old)
         # Another daemon could take one that was overwritten for the file that is there now.
         gone = [each for each in path.overwritten & path.known.keys() if each not in in_use]
         self._forget(path, [] if problem else gone)
@@ -308,9 +319,12 @@ class FollowedFiles:
         path: _Path,
         steps: Sequence[Step],
         contents: Sequence[Content],
-        last_rotated: Sequence[Found],
+        may_grow: Sequence[Found],
     ) -> list[Source]:
-        """Returns a source for each step, an open one if there is; closes the other contents."""
+        """Returns a source for each step, an open one if there is; closes the other contents.
+
+        The current file and the last rotated one `may_grow`.
+        """
         by_found = {each.found: each for each in contents}
         taken: list[Source] = []
         for step in steps:
@@ -321,18 +335,18 @@ class FollowedFiles:
             if source is not None:
                 source.content.rename(content)
                 taken.append(source)
-            elif not self._is_read(path, step, is_last=step.found in last_rotated):
+            elif not self._is_read(path, step, may_grow=step.found in may_grow):
                 taken.append(self._source(path, by_found.pop(step.found), step))
         for content in by_found.values():
             content.close()
         return taken
 
-    def _is_read(self, path: _Path, step: Step, *, is_last: bool) -> bool:
-        """Whether a file need not be opened. The last rotated one may still be written to."""
+    def _is_read(self, path: _Path, step: Step, *, may_grow: bool) -> bool:
+        """Whether a file need not be opened. One that may grow is, even if all of it was read."""
         if step.is_copy:
             is_open = any(each.identity == step.identity for each in path.sources)
             return is_open or step.identity in path.finished
-        return step.found.size == step.position and bool(step.position) and not is_last
+        return step.found.size == step.position and bool(step.position) and not may_grow
 
     def _source(self, path: _Path, content: Content, step: Step) -> Source:
         return Source(
@@ -402,6 +416,13 @@ class FollowedFiles:
             if content.found.inode.number != inode and not self._rules[path.pattern].follow_links:
                 _close_contents(contents)
                 return None
+        heads = {each.found.inode: each.found.head for each in contents}
+        for source in path.sources:
+            try:
+                # One that has no name any more is complete by now, as its copy is.
+                source.renew_head(heads.get(source.content.found.inode))
+            except OSError as error:
+                self._note_problem(source, error)
         return contents, problem
 
     async def _skip(self, path: _Path, source: Source) -> None:
@@ -519,16 +540,23 @@ class FollowedFiles:
         path.known.pop(source.identity, None)
         path.known[source.identity] = position
         path.overwritten.discard(source.identity)
-        self._names.setdefault(path.stream, {})[name] = None
+        names = self._names.setdefault(path.stream, {})
+        names[name] = None
+        # In one commit: a kill must not leave two beginnings of a file, one with less read.
+        outgrown, source.outgrown = source.outgrown, None
+        replaces = outgrown.name if outgrown is not None and outgrown.name in names else None
+        if replaces is not None:
+            del names[replaces]
         self._arrivals.renew_time()
         arrived = self._arrivals.stamp(source, path.fields, lines)
         source.wait_for(position, len(arrived.body))
         self._under_way[source] = source.under_way_bytes
-        entry = Entry(arrived.body, arrived.records, arrived.timestamp, position, source, name)
+        entry = Entry(
+            arrived.body, arrived.records, arrived.timestamp, position, source, name, replaces
+        )
         self._arrivals.add(path.stream, entry, is_awaited=position < source.size)
-        if source.outgrown is not None:
-            self._forget(path, [source.outgrown])
-            source.outgrown = None
+        if outgrown is not None:
+            self._forget(path, [outgrown])  # where its path was stored in another stream
 
     def _is_durable(self, source: Source) -> None:
         self._under_way.pop(source, None)

@@ -103,9 +103,8 @@ def numbers(daemon: Daemon) -> list[int]:
     [
         pytest.param(["rename"], id="rename"),
         pytest.param(["copytruncate"], id="copytruncate"),
-        # `docs/files.md` says what these may find: one generation twice, in about one of 30 runs.
-        pytest.param(["rename", "compress"], id="rename+compress", marks=pytest.mark.campaign),
-        pytest.param(["rename", "compress", "copytruncate"], id="all", marks=pytest.mark.campaign),
+        pytest.param(["rename", "compress"], id="rename+compress"),
+        pytest.param(["rename", "compress", "copytruncate"], id="all"),
     ],
 )
 @pytest.mark.disk

@@ -423,6 +423,21 @@ def test_a_renamed_file_is_read_on_before_there_is_a_new_one(
     files.has("one", "two", "three", "four")
 
 
+def test_a_file_that_was_read_to_its_end_is_followed_after_a_start(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.append(b"one\n")
+    files.daemon.start()
+    files.has("one")
+    files.daemon.kill()
+    files.daemon.start()
+    # Only what comes after it was found: at the start it has nothing to read.
+    eventually(lambda: [each["position"] for each in files.status()] == [4], "the file")
+    files.append(b"two\n")
+    files.has("one", "two")
+
+
 def test_a_file_that_is_empty_for_a_while_is_read_when_it_has_lines(
     follow: Callable[..., Followed],
 ) -> None:
