@@ -26,6 +26,7 @@ from logengine.followed_files.source import Source
 from logengine.followed_files.survey import Family, Survey, changed_ns, survey
 from logengine.followed_files.text import TextRules
 from logengine.format.record import Peer, peer_fields, readable_text
+from logengine.format.timestamp import parse_timestamp
 from logengine.intake.context import IntakeContext
 from logengine.protocols.status import FileStatus
 from logengine.store.committer import Committer
@@ -41,6 +42,8 @@ Result = TypeVar("Result")
 FILES_PER_STREAM_MAX = 256
 _GENERATIONS_MAX = 8
 _LOOK_EVERY_S = 1.0
+# What was written this long before the newest record may have been unread when the daemon ended.
+_UNREAD_BEFORE_NS = 5_000_000_000
 _SURVEY_EVERY_S = 5.0
 # Looks take at most about a twentieth of the time.
 _PAUSE_MIN_S = 0.05
@@ -62,6 +65,7 @@ class _Path:
     family: Family | None = None
     needs_plan: bool = True
     skips_what_is_there: bool = False
+    since_ns: int | None = None  # if nothing is known: what was written to later was missed
     sources: list[Source] = field(default_factory=list)
     finished: set[Identity] = field(default_factory=set)  # of which nothing more is expected
     overwritten: set[Identity] = field(default_factory=set)  # what their files had is gone
@@ -122,6 +126,10 @@ class FollowedFiles:
         self._under_way: dict[Source, int] = {}  # bytes that are not durable yet
         self._again: set[Source] = set()  # to be looked at before the next look at all of them
         self._fresh: set[int] = set()  # at the first survey: all patterns
+        # Until the paths that are there at the start are known.
+        self._missed_since_ns = (
+            parse_timestamp(store.latest) - _UNREAD_BEFORE_NS if store.latest else None
+        )
         self._survey_due_s = self._look_due_s = self._look_anyway_s = 0.0
         self._has_work = False  # without waiting for anything
         self._has_changed = False  # something, since the last look at all files
@@ -233,8 +241,12 @@ class FollowedFiles:
             if family.pattern in self._fresh - known_patterns:
                 begin = self._rules[family.pattern].begin
                 path.skips_what_is_there = path.family is None and begin == "end"
+            if path.family is None and not path.skips_what_is_there:
+                path.since_ns = self._missed_since_ns
             path.family = family
         self._fresh.clear()
+        if not self._not_recovered:
+            self._missed_since_ns = None
         there = {family.path for family in found.families if family.inodes}
         for path in list(self._paths.values()):
             if path.path not in there:
@@ -292,7 +304,9 @@ class FollowedFiles:
                 for each in path.sources
                 if each.identity is None
             ],
+            path.since_ns,
         )
+        path.since_ns = path.since_ns if problem else None
         older = [*path.sources]
         may_grow = [*rotated[:1], *([current.found] if current else [])]
         newer = self._take(path, steps, contents, may_grow)
@@ -395,7 +409,8 @@ class FollowedFiles:
             return [], ""
         contents: list[Content] = []
         problem = ""
-        wanted = family.inodes if path.known else family.inodes[: int(family.is_there)]
+        is_new = not path.known and not path.sources and path.since_ns is None
+        wanted = family.inodes[: int(family.is_there)] if is_new else family.inodes
         opened: set[int] = set()
         for name, inode in wanted:
             if inode in opened:

@@ -3,7 +3,8 @@
 A path's file is renamed, copied, truncated, compressed or replaced. Its known files are recognized
 by their inode and first bytes, whatever their names; one that was copied or compressed only by its
 first bytes, among the names that a rotation gives. What is newer than a known file and not known
-was missed, and is read from its start. What is older is not.
+was missed, and is read from its start. What is older is not. If none is known, only generations
+that were written to since a certain time were missed.
 
 A file that is open and of which nothing was read yet is recognized in the same way. Otherwise it
 would be read a second time from its compressed copy, which is not known either.
@@ -54,12 +55,14 @@ def plan_reading(
     current: Found | None,
     overwritten: Collection[Identity] = (),
     unread: Sequence[Unread] = (),
+    since_ns: int | None = None,
 ) -> list[Step]:
     """Returns the files to read, the oldest first; those at whose end the reader is, too.
 
     `known` has how many bytes of each file are stored, the least recently active first. `rotated`
     are the older generations, the newest first. Of the `overwritten` files, only a copy may be
-    left. `unread` files are open, the oldest first. O(files * known files).
+    left. `unread` files are open, the oldest first. Where no file is known, what was written to
+    after `since_ns`, in ns since the epoch, was missed. O(files * known files).
     """
     files = [*reversed(rotated), *([current] if current else [])]
     unread_inodes = {each.inode for each in unread}
@@ -86,9 +89,9 @@ def plan_reading(
             case None:
                 unmatched = {each: unmatched[each] for each in unmatched if each not in its}
     copies = _copies_of(unread, rotated, matches)
-    if not (known or unread):
-        return [Step(current, None, 0)] if current else []
     oldest = min((files.index(found) for found in (*matches, *copies)), default=0)
+    if not (known or unread):
+        oldest = len(rotated) - _missed(rotated, since_ns)
     return [
         matches.get(found) or Step(found, None, 0)
         for found in files[oldest:]
@@ -111,6 +114,14 @@ def outlived(
     """
     older = itertools.takewhile(lambda each: each not in in_use, known)
     return list(itertools.islice(older, max(0, len(known) - count_max)))
+
+
+def _missed(rotated: Sequence[Found], since_ns: int | None) -> int:
+    """Returns how many of the newest generations were written to after `since_ns`."""
+    if since_ns is None:
+        return 0
+    missed = itertools.takewhile(lambda found: found.written_ns > since_ns, rotated)
+    return sum(1 for _ in missed)
 
 
 def _longest(found: Found, identities: Mapping[Identity, int]) -> Identity | None:

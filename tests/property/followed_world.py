@@ -62,6 +62,7 @@ class World:
         store = SimpleNamespace(
             generation=0,
             is_open=True,
+            latest="",
             not_recovered=dict,
             is_known=lambda _: True,
             knows_producers=lambda _: True,

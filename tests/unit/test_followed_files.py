@@ -159,6 +159,19 @@ def test_what_is_newer_than_a_file_that_is_open_and_unread_is_read() -> None:
     ]
 
 
+def test_of_a_path_that_is_not_known_what_was_written_since_a_time_is_read() -> None:
+    rotated = [
+        found("app.log.1.gz", 3, b"three\n", None)._replace(written_ns=30),
+        found("app.log.2", 2, b"two\n")._replace(written_ns=20),
+        found("app.log.3", 1, b"one\n")._replace(written_ns=10),
+        found("app.log.4", 5, b"older, but touched\n")._replace(written_ns=40),
+    ]
+    current = found("app.log", 4, b"four\n")
+    names = [step.found.name for step in plan_reading({}, rotated, current, since_ns=10)]
+    assert names == ["app.log.2", "app.log.1.gz", "app.log"]
+    assert [step.found.name for step in plan_reading({}, rotated, None, since_ns=30)] == []
+
+
 def test_a_file_that_is_missing_for_a_moment_is_not_forgotten() -> None:
     stored = {known(number, b"%d\n" % number): 2 for number in range(1, 6)}
     one, two, three, four, five = stored
