@@ -68,13 +68,12 @@ class _Path:
     since_ns: int | None = None  # if nothing is known: what was written to later was missed
     sources: list[Source] = field(default_factory=list)
     finished: set[Identity] = field(default_factory=set)  # of which nothing more is expected
-    overwritten: set[Identity] = field(default_factory=set)  # what their files had is gone
     problem: str = ""
     is_gone: bool = False  # the file that was closed last had no name any more
 
 
 class _Forgetter:
-    """The sender of entries that only forget files."""
+    """The sender of entries that only forget files, or note which they are."""
 
     uid = os.geteuid()
 
@@ -298,7 +297,6 @@ class FollowedFiles:
             path.known,
             rotated,
             current.found if current else None,
-            path.overwritten,
             [
                 Unread(each.content.found.inode, each.unread_head)
                 for each in path.sources
@@ -323,9 +321,6 @@ class FollowedFiles:
         # One that could not be opened may be among them.
         old = [] if problem else outlived(path.known, in_use, _GENERATIONS_MAX)
         self._forget(path, old)
-        # Another daemon could take one that was overwritten for the file that is there now.
-        gone = [each for each in path.overwritten & path.known.keys() if each not in in_use]
-        self._forget(path, [] if problem else gone)
         self._again.update(path.sources)
 
     def _take(
@@ -497,7 +492,7 @@ class FollowedFiles:
             size_bytes=source.size,
         )
         if source.identity is not None:
-            path.overwritten.add(source.identity)
+            self._note_overwritten(path, source.identity)
         self._close(path, source)
         path.needs_plan = self._has_work = True
         self._survey_due_s = 0.0  # what it had may be in a copy
@@ -554,7 +549,6 @@ class FollowedFiles:
         name = source.identity.name
         path.known.pop(source.identity, None)
         path.known[source.identity] = position
-        path.overwritten.discard(source.identity)
         names = self._names.setdefault(path.stream, {})
         names[name] = None
         # In one commit: a kill must not leave two beginnings of a file, one with less read.
@@ -572,6 +566,24 @@ class FollowedFiles:
         self._arrivals.add(path.stream, entry, is_awaited=position < source.size)
         if outgrown is not None:
             self._forget(path, [outgrown])  # where its path was stored in another stream
+
+    def _note_overwritten(self, path: _Path, identity: Identity) -> None:
+        """Has the segments note that only a copy may be left, which may get its name later."""
+        position = path.known.get(identity)
+        if position is None or identity.is_overwritten:
+            return
+        path.known[identity.overwritten] = position
+        names = self._names.setdefault(path.stream, {})
+        replaces = identity.name if identity.name in names else None
+        if replaces is not None:
+            del names[replaces]
+        name = identity.overwritten.name
+        names[name] = None
+        self._arrivals.renew_time()
+        timestamp = self._arrivals.timestamp()
+        entry = Entry(b"", 0, timestamp, position, _Forgetter(), name, replaces)
+        self._arrivals.add(path.stream, entry)
+        self._forget(path, [identity])
 
     def _is_durable(self, source: Source) -> None:
         self._under_way.pop(source, None)

@@ -53,16 +53,15 @@ def plan_reading(
     known: Mapping[Identity, int],
     rotated: Sequence[Found],
     current: Found | None,
-    overwritten: Collection[Identity] = (),
     unread: Sequence[Unread] = (),
     since_ns: int | None = None,
 ) -> list[Step]:
     """Returns the files to read, the oldest first; those at whose end the reader is, too.
 
     `known` has how many bytes of each file are stored, the least recently active first. `rotated`
-    are the older generations, the newest first. Of the `overwritten` files, only a copy may be
-    left. `unread` files are open, the oldest first. Where no file is known, what was written to
-    after `since_ns`, in ns since the epoch, was missed. O(files * known files).
+    are the older generations, the newest first. `unread` files are open, the oldest first. Where no
+    file is known, what was written to after `since_ns`, in ns since the epoch, was missed.
+    O(files * known files).
     """
     files = [*reversed(rotated), *([current] if current else [])]
     unread_inodes = {each.inode for each in unread}
@@ -72,7 +71,7 @@ def plan_reading(
         its = {
             identity: position
             for identity, position in unmatched.items()
-            if identity.inode == found.inode and identity not in overwritten
+            if identity.inode == found.inode
         }
         identity = _longest(found, its)
         if identity is not None and found not in matches:
@@ -165,6 +164,7 @@ def _without(
         if each != identity
         and not (
             each.inode == identity.inode
+            and not each.is_overwritten
             and each.head_bytes < identity.head_bytes
             and each.begins(found.head)
         )

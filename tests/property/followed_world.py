@@ -162,7 +162,7 @@ class World:
     def is_busy(self) -> bool:
         """Whether the daemon has something to do at once."""
         assert self._files is not None
-        return self._files._has_work or bool(self._files._active)
+        return self._files._has_work or bool(self._files._active or self._files._again)
 
     def _followed_files(self) -> dict[str, dict[str, int]]:
         files = {each.name: count for each, count in self.numbers.items() if is_followed_file(each)}

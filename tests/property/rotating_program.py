@@ -137,3 +137,14 @@ class RotatingProgram:
     def _copytruncate_and_compress(self) -> Iterator[None]:
         yield from self._copytruncate()
         yield from self._pack(self._name(1))
+
+    def _pack_and_truncate(self) -> Iterator[None]:
+        """Gives the copy its name only when the file is truncated."""
+        aside = self.path.with_name("compressing")
+        aside.write_bytes(gzip.compress(self.path.read_bytes()))
+        yield
+        os.truncate(self.path, 0)
+        yield
+        yield from self._shift()
+        os.rename(aside, f"{self._name(1)}.gz")
+        yield

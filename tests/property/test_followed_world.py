@@ -16,10 +16,10 @@ from tests.property.rotating_program import RotatingProgram
 WAYS = {
     "rename": ["rename"],
     "compress": ["rename", "compress", "compress_aside", "delaycompress"],
-    "copytruncate": ["copytruncate", "copytruncate_and_compress"],
+    "copytruncate": ["copytruncate", "copytruncate_and_compress", "pack_and_truncate"],
     "all": [
         *["rename", "compress", "compress_aside", "delaycompress"],
-        *["copytruncate", "copytruncate_and_compress"],
+        *["copytruncate", "copytruncate_and_compress", "pack_and_truncate"],
     ],
 }
 
@@ -172,6 +172,30 @@ def test_a_generation_that_grew_before_a_kill_is_read_on_from_its_compressed_cop
     world.start()
     world.settle()
     assert world.lines == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_copy_that_gets_its_name_after_the_truncation_is_read_on(
+    followed: tuple[World, Path], is_killed: bool
+) -> None:
+    world, path = followed
+    rotate(path)
+    append(path, "two\n")
+    world.settle()
+    append(path, "three\n")
+    aside = path.with_name("aside")
+    aside.write_bytes(gzip.compress(path.read_bytes()))
+    os.truncate(path, 0)
+    world.settle()
+    if is_killed:
+        world.kill()
+        world.start()
+        world.settle()
+    path.with_name("app.log.1").rename(path.with_name("app.log.2"))
+    aside.rename(path.with_name("app.log.1.gz"))
+    append(path, "four\n")
+    world.settle()
+    assert sorted(world.lines) == sorted(["one", "two", "three", "four"])
 
 
 def test_a_file_that_is_truncated_between_its_opening_and_its_first_look_is_read_from_its_start(
