@@ -3,6 +3,7 @@
 from tests.mutants import (
     committing,
     compacting,
+    following,
     patched,
     pausing,
     sending,
@@ -24,5 +25,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *sharing.MUTANTS,
     *trusting.MUTANTS,
     *sending.MUTANTS,
+    *following.MUTANTS,
     *patched.MUTANTS,
 )

@@ -143,6 +143,18 @@ def test_a_generation_that_is_compressed_before_it_was_read_is_read_once(
     assert world.lines == ["one", "two", "three", "four", "late", "five"]
 
 
+def test_a_file_that_was_read_to_its_end_is_followed_after_a_start(
+    followed: tuple[World, Path],
+) -> None:
+    world, path = followed
+    world.kill()
+    world.start()
+    world.settle()
+    append(path, "two\n")
+    world.settle()
+    assert world.lines == ["one", "two"]
+
+
 def test_a_file_is_known_once_after_each_commit_of_a_growing_head(
     followed: tuple[World, Path],
 ) -> None:
