@@ -1,7 +1,6 @@
 """A followed file whose stream has no room: it waits, and nobody else does."""
 
 import contextlib
-import random
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,13 @@ class Following:
         self.log = root / "app.log"
         self._follow = f"[[file]]\npath = '{self.log}'\nformat = 'lines'\n"
         self.daemon = Daemon(root, self._follow + more)
-        self._random = random.Random(1)
         self._lines = 0
 
     def append(self, count: int) -> None:
         with self.log.open("ab") as file:
             for _ in range(count):
                 self._lines += 1
-                # So that a sealed segment takes no less.
-                file.write(b"%d %s\n" % (self._lines, self._random.randbytes(200).hex().encode()))
+                file.write(b"%d %s\n" % (self._lines, b"x" * 400))
 
     def rotate(self) -> None:
         self.log.rename(self.log.with_name("app.log.1"))
@@ -49,6 +46,10 @@ class Following:
         answer = asking.answer()
         asking.close()
         return answer
+
+    def failing_and_waiting(self) -> dict[str, Any] | None:
+        status = self.status()
+        return status if status["failing"] and status["waiting_senders"] else None
 
     def numbers(self) -> list[int]:
         return [int(value["message"].split()[0]) for value in self.daemon.values("app")]
@@ -92,8 +93,7 @@ def test_a_file_whose_stream_fails_takes_no_more_memory_and_each_line_is_stored_
         in_the_way = daemon.data / "app"
         in_the_way.write_text("not a directory")
         files.append(LINES)
-        eventually(lambda: files.status()["waiting_senders"], "the file to wait")
-        status = files.status()
+        status = eventually(files.failing_and_waiting, "the file to wait")
         # One piece may be read while there is room for less.
         assert status["pending_bytes"] < 2 * 128 * 1024 + 128 * 1024
         assert [each["stream"] for each in status["failing"]] == ["app"]
