@@ -19,13 +19,14 @@ import structlog
 from logengine.errors import TooManyStreams
 from logengine.followed_files.changes import Changes
 from logengine.followed_files.contents import Content
-from logengine.followed_files.generations import Found, Step, outlived, plan_reading
+from logengine.followed_files.generations import Found, Step, Unread, outlived, plan_reading
 from logengine.followed_files.identity import Identity, Inode, parse_name, path_hash
 from logengine.followed_files.settings import FileConfig, plain_path, stream_of
 from logengine.followed_files.source import Source
 from logengine.followed_files.survey import Family, Survey, changed_ns, survey
 from logengine.followed_files.text import TextRules
 from logengine.format.record import Peer, peer_fields, readable_text
+from logengine.format.timestamp import parse_timestamp
 from logengine.intake.context import IntakeContext
 from logengine.protocols.status import FileStatus
 from logengine.store.committer import Committer
@@ -41,6 +42,8 @@ Result = TypeVar("Result")
 FILES_PER_STREAM_MAX = 256
 _GENERATIONS_MAX = 8
 _LOOK_EVERY_S = 1.0
+# What was written this long before the newest record may have been unread when the daemon ended.
+_UNREAD_BEFORE_NS = 5_000_000_000
 _SURVEY_EVERY_S = 5.0
 # Looks take at most about a twentieth of the time.
 _PAUSE_MIN_S = 0.05
@@ -62,15 +65,15 @@ class _Path:
     family: Family | None = None
     needs_plan: bool = True
     skips_what_is_there: bool = False
+    since_ns: int | None = None  # if nothing is known: what was written to later was missed
     sources: list[Source] = field(default_factory=list)
     finished: set[Identity] = field(default_factory=set)  # of which nothing more is expected
-    overwritten: set[Identity] = field(default_factory=set)  # what their files had is gone
     problem: str = ""
     is_gone: bool = False  # the file that was closed last had no name any more
 
 
 class _Forgetter:
-    """The sender of entries that only forget files."""
+    """The sender of entries that only forget files, or note which they are."""
 
     uid = os.geteuid()
 
@@ -122,6 +125,10 @@ class FollowedFiles:
         self._under_way: dict[Source, int] = {}  # bytes that are not durable yet
         self._again: set[Source] = set()  # to be looked at before the next look at all of them
         self._fresh: set[int] = set()  # at the first survey: all patterns
+        # Until the paths that are there at the start are known.
+        self._missed_since_ns = (
+            parse_timestamp(store.latest) - _UNREAD_BEFORE_NS if store.latest else None
+        )
         self._survey_due_s = self._look_due_s = self._look_anyway_s = 0.0
         self._has_work = False  # without waiting for anything
         self._has_changed = False  # something, since the last look at all files
@@ -233,8 +240,12 @@ class FollowedFiles:
             if family.pattern in self._fresh - known_patterns:
                 begin = self._rules[family.pattern].begin
                 path.skips_what_is_there = path.family is None and begin == "end"
+            if path.family is None and not path.skips_what_is_there:
+                path.since_ns = self._missed_since_ns
             path.family = family
         self._fresh.clear()
+        if not self._not_recovered:
+            self._missed_since_ns = None
         there = {family.path for family in found.families if family.inodes}
         for path in list(self._paths.values()):
             if path.path not in there:
@@ -283,10 +294,20 @@ class FollowedFiles:
         current = next((each for each in contents if each.path == path.path), None)
         rotated = [each.found for each in contents if each is not current]
         steps = plan_reading(
-            path.known, rotated, current.found if current else None, path.overwritten
+            path.known,
+            rotated,
+            current.found if current else None,
+            [
+                Unread(each.content.found.inode, each.unread_head)
+                for each in path.sources
+                if each.identity is None
+            ],
+            path.since_ns,
         )
+        path.since_ns = path.since_ns if problem else None
         older = [*path.sources]
-        newer = self._take(path, steps, contents, rotated[:1])
+        may_grow = [*rotated[:1], *([current.found] if current else [])]
+        newer = self._take(path, steps, contents, may_grow)
         for source in older:
             source.is_current = source.is_current and bool(problem)
         for source in newer:
@@ -297,10 +318,9 @@ class FollowedFiles:
         path.sources = [*(each for each in older if each not in newer), *newer]
         named = [*(each.identity for each in path.sources), *(each.identity for each in steps)]
         in_use = {each for each in named if each is not None}
-        self._forget(path, outlived(path.known, in_use, _GENERATIONS_MAX))
-        # Another daemon could take one that was overwritten for the file that is there now.
-        gone = [each for each in path.overwritten & path.known.keys() if each not in in_use]
-        self._forget(path, [] if problem else gone)
+        # One that could not be opened may be among them.
+        old = [] if problem else outlived(path.known, in_use, _GENERATIONS_MAX)
+        self._forget(path, old)
         self._again.update(path.sources)
 
     def _take(
@@ -308,9 +328,12 @@ class FollowedFiles:
         path: _Path,
         steps: Sequence[Step],
         contents: Sequence[Content],
-        last_rotated: Sequence[Found],
+        may_grow: Sequence[Found],
     ) -> list[Source]:
-        """Returns a source for each step, an open one if there is; closes the other contents."""
+        """Returns a source for each step, an open one if there is; closes the other contents.
+
+        The current file and the last rotated one `may_grow`.
+        """
         by_found = {each.found: each for each in contents}
         taken: list[Source] = []
         for step in steps:
@@ -321,18 +344,18 @@ class FollowedFiles:
             if source is not None:
                 source.content.rename(content)
                 taken.append(source)
-            elif not self._is_read(path, step, is_last=step.found in last_rotated):
+            elif not self._is_read(path, step, may_grow=step.found in may_grow):
                 taken.append(self._source(path, by_found.pop(step.found), step))
         for content in by_found.values():
             content.close()
         return taken
 
-    def _is_read(self, path: _Path, step: Step, *, is_last: bool) -> bool:
-        """Whether a file need not be opened. The last rotated one may still be written to."""
+    def _is_read(self, path: _Path, step: Step, *, may_grow: bool) -> bool:
+        """Whether a file need not be opened. One that may grow is, even if all of it was read."""
         if step.is_copy:
             is_open = any(each.identity == step.identity for each in path.sources)
             return is_open or step.identity in path.finished
-        return step.found.size == step.position and bool(step.position) and not is_last
+        return step.found.size == step.position and bool(step.position) and not may_grow
 
     def _source(self, path: _Path, content: Content, step: Step) -> Source:
         return Source(
@@ -381,7 +404,8 @@ class FollowedFiles:
             return [], ""
         contents: list[Content] = []
         problem = ""
-        wanted = family.inodes if path.known else family.inodes[: int(family.is_there)]
+        is_new = not path.known and not path.sources and path.since_ns is None
+        wanted = family.inodes[: int(family.is_there)] if is_new else family.inodes
         opened: set[int] = set()
         for name, inode in wanted:
             if inode in opened:
@@ -402,6 +426,13 @@ class FollowedFiles:
             if content.found.inode.number != inode and not self._rules[path.pattern].follow_links:
                 _close_contents(contents)
                 return None
+        heads = {each.found.inode: each.found.head for each in contents}
+        for source in path.sources:
+            try:
+                # One that has no name any more is complete by now, as its copy is.
+                source.renew_head(heads.get(source.content.found.inode))
+            except OSError as error:
+                self._note_problem(source, error)
         return contents, problem
 
     async def _skip(self, path: _Path, source: Source) -> None:
@@ -461,7 +492,7 @@ class FollowedFiles:
             size_bytes=source.size,
         )
         if source.identity is not None:
-            path.overwritten.add(source.identity)
+            self._note_overwritten(path, source.identity)
         self._close(path, source)
         path.needs_plan = self._has_work = True
         self._survey_due_s = 0.0  # what it had may be in a copy
@@ -518,17 +549,41 @@ class FollowedFiles:
         name = source.identity.name
         path.known.pop(source.identity, None)
         path.known[source.identity] = position
-        path.overwritten.discard(source.identity)
-        self._names.setdefault(path.stream, {})[name] = None
+        names = self._names.setdefault(path.stream, {})
+        names[name] = None
+        # In one commit: a kill must not leave two beginnings of a file, one with less read.
+        outgrown, source.outgrown = source.outgrown, None
+        replaces = outgrown.name if outgrown is not None and outgrown.name in names else None
+        if replaces is not None:
+            del names[replaces]
         self._arrivals.renew_time()
         arrived = self._arrivals.stamp(source, path.fields, lines)
         source.wait_for(position, len(arrived.body))
         self._under_way[source] = source.under_way_bytes
-        entry = Entry(arrived.body, arrived.records, arrived.timestamp, position, source, name)
+        entry = Entry(
+            arrived.body, arrived.records, arrived.timestamp, position, source, name, replaces
+        )
         self._arrivals.add(path.stream, entry, is_awaited=position < source.size)
-        if source.outgrown is not None:
-            self._forget(path, [source.outgrown])
-            source.outgrown = None
+        if outgrown is not None:
+            self._forget(path, [outgrown])  # where its path was stored in another stream
+
+    def _note_overwritten(self, path: _Path, identity: Identity) -> None:
+        """Has the segments note that only a copy may be left, which may get its name later."""
+        position = path.known.get(identity)
+        if position is None or identity.is_overwritten:
+            return
+        path.known[identity.overwritten] = position
+        names = self._names.setdefault(path.stream, {})
+        replaces = identity.name if identity.name in names else None
+        if replaces is not None:
+            del names[replaces]
+        name = identity.overwritten.name
+        names[name] = None
+        self._arrivals.renew_time()
+        timestamp = self._arrivals.timestamp()
+        entry = Entry(b"", 0, timestamp, position, _Forgetter(), name, replaces)
+        self._arrivals.add(path.stream, entry)
+        self._forget(path, [identity])
 
     def _is_durable(self, source: Source) -> None:
         self._under_way.pop(source, None)

@@ -3,7 +3,11 @@
 A path's file is renamed, copied, truncated, compressed or replaced. Its known files are recognized
 by their inode and first bytes, whatever their names; one that was copied or compressed only by its
 first bytes, among the names that a rotation gives. What is newer than a known file and not known
-was missed, and is read from its start. What is older is not.
+was missed, and is read from its start. What is older is not. If none is known, only generations
+that were written to since a certain time were missed.
+
+A file that is open and of which nothing was read yet is recognized in the same way. Otherwise it
+would be read a second time from its compressed copy, which is not known either.
 """
 
 import itertools
@@ -38,46 +42,64 @@ class Step(NamedTuple):
     is_copy: bool = False
 
 
+class Unread(NamedTuple):
+    """An open file of which no record was read yet. `head` has its first bytes."""
+
+    inode: Inode
+    head: bytes
+
+
 def plan_reading(
     known: Mapping[Identity, int],
     rotated: Sequence[Found],
     current: Found | None,
-    overwritten: Collection[Identity] = (),
+    unread: Sequence[Unread] = (),
+    since_ns: int | None = None,
 ) -> list[Step]:
     """Returns the files to read, the oldest first; those at whose end the reader is, too.
 
     `known` has how many bytes of each file are stored, the least recently active first. `rotated`
-    are the older generations, the newest first. Of the `overwritten` files, only a copy may be
-    left. O(files * known files).
+    are the older generations, the newest first. `unread` files are open, the oldest first. Where no
+    file is known, what was written to after `since_ns`, in ns since the epoch, was missed.
+    O(files * known files).
     """
     files = [*reversed(rotated), *([current] if current else [])]
-    matches: dict[Found, Step] = {}
+    unread_inodes = {each.inode for each in unread}
+    matches = {found: Step(found, None, 0) for found in files if found.inode in unread_inodes}
     unmatched = dict(reversed(list(known.items())))
     for found in files:
-        for identity, position in list(unmatched.items()):
-            if identity.inode != found.inode or identity in overwritten:
-                continue
-            if _continues(found, identity, position):
-                matches[found] = Step(found, identity, position)
-                unmatched = _without(identity, found, unmatched)
-                break
+        its = {
+            identity: position
+            for identity, position in unmatched.items()
+            if identity.inode == found.inode
+        }
+        identity = _longest(found, its)
+        if identity is not None and found not in matches:
+            matches[found] = Step(found, identity, its[identity])
+            unmatched = _without(identity, found, unmatched)
     while unmatched:
-        identity, position = next(iter(unmatched.items()))
-        del unmatched[identity]
-        for found in rotated:
-            if found not in matches and _continues(found, identity, position):
-                matches[found] = Step(found, identity, position, is_copy=True)
+        inode = next(iter(unmatched)).inode
+        its = {each: position for each, position in unmatched.items() if each.inode == inode}
+        candidates = ((found, _longest(found, its)) for found in rotated if found not in matches)
+        match next(((found, each) for found, each in candidates if each is not None), None):
+            case found, identity:
+                matches[found] = Step(found, identity, its[identity], is_copy=True)
                 unmatched = _without(identity, found, unmatched)
-                break
-    if not known:
-        return [Step(current, None, 0)] if current else []
-    oldest = min((files.index(found) for found in matches), default=0)
+            case None:
+                unmatched = {each: unmatched[each] for each in unmatched if each not in its}
+    copies = _copies_of(unread, rotated, matches)
+    oldest = min((files.index(found) for found in (*matches, *copies)), default=0)
+    if not (known or unread):
+        oldest = len(rotated) - _missed(rotated, since_ns)
     return [
         matches.get(found) or Step(found, None, 0)
         for found in files[oldest:]
-        if found in matches
-        or found is current
-        or not _is_copy(found, files[files.index(found) + 1 :])
+        if found not in copies
+        and (
+            found in matches
+            or found is current
+            or not _is_copy(found, files[files.index(found) + 1 :])
+        )
     ]
 
 
@@ -91,6 +113,40 @@ def outlived(
     """
     older = itertools.takewhile(lambda each: each not in in_use, known)
     return list(itertools.islice(older, max(0, len(known) - count_max)))
+
+
+def _missed(rotated: Sequence[Found], since_ns: int | None) -> int:
+    """Returns how many of the newest generations were written to after `since_ns`."""
+    if since_ns is None:
+        return 0
+    missed = itertools.takewhile(lambda found: found.written_ns > since_ns, rotated)
+    return sum(1 for _ in missed)
+
+
+def _longest(found: Found, identities: Mapping[Identity, int]) -> Identity | None:
+    """Returns the one of these identities with their positions that says most about a file."""
+    fitting = [each for each in identities if _continues(found, each, identities[each])]
+    return max(fitting, key=lambda each: (each.head_bytes, identities[each]), default=None)
+
+
+def _copies_of(
+    unread: Sequence[Unread], rotated: Sequence[Found], others: Collection[Found]
+) -> set[Found]:
+    """Returns the copies of the unread files that have no name any more: those are open anyway.
+
+    The open file may have got more lines since it was copied.
+    """
+    named = {found.inode for found in (*rotated, *others)}
+    copies: set[Found] = set()
+    for each in reversed(unread):
+        if each.inode in named:
+            continue
+        for found in rotated:
+            head = found.head.rstrip(b"\0")
+            if found not in others and found not in copies and head and each.head.startswith(head):
+                copies.add(found)
+                break
+    return copies
 
 
 def _continues(found: Found, identity: Identity, position: int) -> bool:
@@ -108,6 +164,7 @@ def _without(
         if each != identity
         and not (
             each.inode == identity.inode
+            and not each.is_overwritten
             and each.head_bytes < identity.head_bytes
             and each.begins(found.head)
         )

@@ -5,7 +5,8 @@
 The path is the one that the file has before any rotation, as a hash. The generation is what the
 file system counts for each use of an inode (`FS_IOC_GETVERSION`), 0 if it does not count. The
 digest is that of the file's first bytes, up to 1 KiB. All of it stays the same while lines are
-appended and while the file is renamed next to its path; a copy has the same digest.
+appended and while the file is renamed next to its path; a copy has the same digest. Once a file was
+overwritten, inode and generation are 0: only a copy may be left of what was read.
 """
 
 import re
@@ -31,6 +32,9 @@ class Inode(NamedTuple):
     generation: int
 
 
+_NO_INODE = Inode(0, 0)
+
+
 class Identity(NamedTuple):
     """See the module's docstring. `head_bytes` is how many bytes the digest covers."""
 
@@ -47,6 +51,16 @@ class Identity(NamedTuple):
             f"{FILE_PREFIX}{self.path_hash}.{number:x}.{generation:x}.{self.head_bytes:x}."
             f"{self.digest}"
         )
+
+    @property
+    def overwritten(self) -> "Identity":
+        """What is known once the inode has other bytes."""
+        return self._replace(inode=_NO_INODE)
+
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether only a copy may be left."""
+        return self.inode == _NO_INODE
 
     def begins(self, head: bytes) -> bool:
         """Whether a file that begins with `head` begins like this one did."""

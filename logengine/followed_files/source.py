@@ -33,9 +33,9 @@ class Reading(NamedTuple):
 class Source:
     """A file of `path`, read from `position` on; the sender of its entries, and their reader.
 
-    `identity` is None until a record of it was read; it covers more of a short file the more of it
-    was read, and `outgrown` is the one before. `on_durable` is called when what was read is stored,
-    `on_room` when there is room to read more.
+    `identity` is None until a record of it was read, and `unread_head` has its first bytes until
+    then. It covers more of a short file the more of it was read, and `outgrown` is the one before.
+    `on_durable` is called when what was read is stored, `on_room` when there is room to read more.
     """
 
     holds_parts = False  # only the file has what is not in an entry
@@ -61,7 +61,9 @@ class Source:
         self.stream = stream
         self.content = content
         self.identity = identity
+        self._identity_before = identity  # the last reading
         self.outgrown: Identity | None = None
+        self.unread_head = b"" if identity else content.found.head.rstrip(b"\0")
         self.position = position
         self.is_current = is_current
         self._is_complete = is_complete  # a copy, to which nothing is appended
@@ -133,9 +135,20 @@ class Source:
         tail_start = self.position - len(self._tail)
         if self.content.read(tail_start, len(self._tail)) != self._tail:
             return False
-        if self.identity is None or tail_start == 0 < len(self._tail):
-            return True  # the tail is all of it
+        if self.identity is None:
+            return self.content.read(0, len(self.unread_head)) == self.unread_head
         return self.identity.begins(self.content.read(0, self.identity.head_bytes))
+
+    def renew_head(self, found: bytes | None) -> None:
+        """Notes the first bytes that were `found`, if no record of it was read; None: reads them.
+
+        If it does not begin as it did, the next look shall notice. Raises `OSError`. Blocks.
+        """
+        if self.identity is not None or self.content.is_compressed:
+            return
+        head = self.content.read(0, HEAD_BYTES_MAX) if found is None else found
+        if head.startswith(self.unread_head):
+            self.unread_head = head.rstrip(b"\0")  # they may be room for lines
 
     def skip(self) -> None:
         """Moves to the end, after the last complete line. Raises `OSError`. Blocks."""
@@ -170,6 +183,7 @@ class Source:
 
         Raises `OSError`. Blocks.
         """
+        self._identity_before = self.identity
         window = _READ_BYTES
         ending = self._ending(now_s)
         while True:
@@ -214,9 +228,9 @@ class Source:
         return self.content.end_of_nuls(place) == place
 
     def go_back(self, position: int) -> None:
-        """Reads from `position` on again, and forgets which file it is."""
-        self.position, self.identity, self._is_cut = position, None, None
-        self._tail = b""
+        """Takes the last reading back, and reads from `position` on again."""
+        self.position, self.identity, self._is_cut = position, self._identity_before, None
+        self.outgrown, self._tail = None, b""
 
     def _begins_cut(self) -> bool:
         if self._is_cut is None:

@@ -33,9 +33,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """Stored lines of one sender that arrived together.
 
     `number` is the sender's number of the last line; `producer` is the name, of the sender's user,
-    under which that number outlives the connection. If `count` is 0, the entry only marks a
-    number as used, or a place in the stream. An entry is in no reference cycle, so the collector
-    does not track it.
+    under which that number outlives the connection. The producer `replaces` is forgotten in the
+    same commit. If `count` is 0, the entry only marks a number as used, or a place in the stream.
+    An entry is in no reference cycle, so the collector does not track it.
     """
 
     body: bytes
@@ -44,6 +44,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     number: int
     sender: Sender
     producer: str | None = None
+    replaces: str | None = None
 
 
 @dataclass(eq=False)
@@ -201,9 +202,10 @@ def addition_of(entries: Sequence[Entry], *, counts_users: bool) -> Addition:
         since=min(times, default=""),
         until=max(times, default=""),
         producers={
-            Producer(entry.sender.uid, entry.producer): entry.number
+            Producer(entry.sender.uid, name): number
             for entry in entries
-            if entry.producer is not None
+            for name, number in ((entry.replaces, 0), (entry.producer, entry.number))
+            if name is not None
         },
         users=_bytes_of_users(entries) if counts_users else UNSET,
     )

@@ -445,6 +445,14 @@ class Store:
         state = self._durable.get(stream)
         return number_of(state.producers, producer) if state else 0
 
+    @property
+    def latest(self) -> str:
+        """When the newest durable record arrived, in any recovered stream; empty if there is none.
+
+        O(streams).
+        """
+        return max((state.latest for state in self._durable.values()), default="")
+
     def followed_files(self) -> dict[str, dict[str, int]]:
         """The durable number of each followed file, by name, in each stream that is recovered.
 

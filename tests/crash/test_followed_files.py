@@ -33,6 +33,10 @@ class Program:
         self._thread = threading.Thread(target=self._run)
         self.error: Exception | None = None
 
+    def append(self) -> None:
+        """Appends a line before it is started."""
+        self._append()
+
     def start(self) -> None:
         self._thread.start()
 
@@ -103,9 +107,8 @@ def numbers(daemon: Daemon) -> list[int]:
     [
         pytest.param(["rename"], id="rename"),
         pytest.param(["copytruncate"], id="copytruncate"),
-        # `docs/files.md` says what these may find: one generation twice, in about one of 30 runs.
-        pytest.param(["rename", "compress"], id="rename+compress", marks=pytest.mark.campaign),
-        pytest.param(["rename", "compress", "copytruncate"], id="all", marks=pytest.mark.campaign),
+        pytest.param(["rename", "compress"], id="rename+compress"),
+        pytest.param(["rename", "compress", "copytruncate"], id="all"),
     ],
 )
 @pytest.mark.disk
@@ -120,9 +123,10 @@ def test_each_line_of_a_rotated_file_is_stored_once_however_often_the_daemon_is_
     source = random.Random(seed)
     with contextlib.closing(daemon):
         daemon.start()
+        # Of a path of which nothing is known, older generations are not read.
+        program.append()
+        eventually(lambda: numbers(daemon) == [1], "the first line")
         program.start()
-        # Of a path that was never seen, older generations are not read.
-        eventually(lambda: numbers(daemon), "a first line")
         try:
             for _ in range(KILLS):
                 _pause(source.uniform(0.01, 0.3))

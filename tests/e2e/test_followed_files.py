@@ -1,6 +1,7 @@
 """Followed files with a real daemon."""
 
 import contextlib
+import gzip
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -428,6 +429,49 @@ def test_a_renamed_file_is_read_on_before_there_is_a_new_one(
     with rotated.open("ab") as file:
         file.write(b"three\n")
     files.has("one", "two", "three")
+    files.append(b"four\n")
+    files.has("one", "two", "three", "four")
+
+
+def test_a_file_that_was_read_to_its_end_is_followed_after_a_start(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.append(b"one\n")
+    files.daemon.start()
+    files.has("one")
+    files.daemon.kill()
+    files.daemon.start()
+    # Only what comes after it was found: at the start it has nothing to read.
+    eventually(lambda: [each["position"] for each in files.status()] == [4], "the file")
+    files.append(b"two\n")
+    files.has("one", "two")
+
+
+def test_a_generation_of_a_file_of_which_nothing_was_stored_is_read_if_it_is_newer_than_all_records(
+    follow: Callable[..., Followed],
+) -> None:
+    files = follow()
+    files.log.touch()
+    older = files.logs / "app.log.3"
+    older.write_bytes(b"from before it was followed\n")
+    os.utime(older, (0, 0))
+    files.daemon.start()
+    sender = files.daemon.connect()
+    sender.hello(stream="other", ack=True)
+    sender.send(b'{"n":1}\n')
+    sender.wait_for_ack(1)
+    files.daemon.kill()
+    files.append(b"one\n")
+    (files.logs / "app.log.2.gz").write_bytes(gzip.compress(files.log.read_bytes()))
+    files.log.unlink()
+    files.append(b"two\n")
+    files.log.rename(files.logs / "app.log.1")
+    files.append(b"three\n")
+    files.daemon.start()
+    files.has("one", "two", "three")
+    files.daemon.kill()
+    files.daemon.start()
     files.append(b"four\n")
     files.has("one", "two", "three", "four")
 

@@ -3,6 +3,7 @@
 from tests.mutants import (
     committing,
     compacting,
+    following,
     patched,
     pausing,
     reading,
@@ -28,5 +29,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *sending.MUTANTS,
     *routing.MUTANTS,
     *reading.MUTANTS,
+    *following.MUTANTS,
     *patched.MUTANTS,
 )

@@ -489,8 +489,8 @@ MUTANTS = then(
             "first_number_of_a_producer",
             "a segment records a producer's number at the first of its entries",
             "store/pending.py",
-            "            for entry in entries\n            if entry.producer is not None\n",
-            "            for entry in reversed(entries)\n            if entry.producer is not None\n",
+            "            for entry in entries\n            for name, number in",
+            "            for entry in reversed(entries)\n            for name, number in",
         ),
         mutant(
             "count_of_entries",

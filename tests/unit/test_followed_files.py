@@ -8,7 +8,7 @@ import pytest
 
 from logengine.errors import UnexpectedFile
 from logengine.followed_files.contents import Content
-from logengine.followed_files.generations import Found, outlived, plan_reading
+from logengine.followed_files.generations import Found, Unread, outlived, plan_reading
 from logengine.followed_files.identity import Identity, Inode, identify, parse_name
 from logengine.followed_files.settings import plain_path, stream_of
 from logengine.followed_files.survey import survey
@@ -114,6 +114,62 @@ def test_what_a_kill_left_of_a_file_that_was_read_on_is_not_taken_for_another_on
     stored = {known(1, b"1\n"): 2, known(1, b"1\n2\n"): 4}
     rotated = [found("app.log.1", 3, b"1\n2\n"), found("app.log.2", 2, b"1\n2\n")]
     assert [step for step in steps(stored, rotated, None) if step[1] < 4] == []
+
+
+def test_of_two_beginnings_of_a_file_the_longer_one_counts() -> None:
+    whole = b"one\ntwo\n"
+    for stored in (
+        {known(1, b"one\n"): 4, known(1, whole): 8},
+        {known(1, whole): 8, known(1, b"one\n"): 4},
+    ):
+        current = found("app.log", 2, b"three\n")
+        assert steps(stored, [], found("app.log", 1, whole)) == [("app.log", 8)]
+        for older in (found("app.log.1", 1, whole), found("app.log.1.gz", 9, whole, None)):
+            assert steps(stored, [older], current) == [(older.name, 8), ("app.log", 0)]
+
+
+def test_the_copy_of_a_file_that_is_open_and_unread_is_not_read_too() -> None:
+    unread = [Unread(Inode(2, 7), b"two\nlate\n")]
+    older = found("app.log.2", 1, b"one\n")
+    copy = found("app.log.1.gz", 9, b"two\n", None)
+    current = found("app.log", 3, b"three\n")
+    stored = {known(1, b"one\n"): 4}
+    planned = plan_reading(stored, [copy, older], current, unread=unread)
+    assert [step.found for step in planned] == [older, current]
+    # While it has a name, it is not what was compressed.
+    renamed = found("app.log.2", 2, b"two\nlate\n")
+    other = found("app.log.1.gz", 9, b"two\n", None)
+    planned = plan_reading({}, [other, renamed], current, unread=unread)
+    assert [step.found for step in planned] == [renamed, other, current]
+
+
+def test_what_is_newer_than_a_file_that_is_open_and_unread_is_read() -> None:
+    unread = [Unread(Inode(1, 7), b"one\n")]
+    rotated = [
+        found("app.log.1", 2, b"two\n"),
+        found("app.log.2", 1, b"one\n"),
+        found("app.log.3", 5, b"older\n"),
+    ]
+    current = found("app.log", 3, b"three\n")
+    planned = plan_reading({}, rotated, current, unread=unread)
+    assert [(step.found.name, step.position) for step in planned] == [
+        ("app.log.2", 0),
+        ("app.log.1", 0),
+        ("app.log", 0),
+    ]
+
+
+def test_of_a_path_that_is_not_known_what_was_written_since_a_time_is_read() -> None:
+    rotated = [
+        found("app.log.1.gz", 3, b"three\n", None)._replace(written_ns=30),
+        found("app.log.2", 2, b"two\n")._replace(written_ns=20),
+        found("app.log.3", 1, b"one\n")._replace(written_ns=10),
+        found("app.log.4", 5, b"older, but touched\n")._replace(written_ns=40),
+    ]
+    current = found("app.log", 4, b"four\n")
+    names = [step.found.name for step in plan_reading({}, rotated, current, since_ns=10)]
+    assert names == ["app.log.2", "app.log.1.gz", "app.log"]
+    assert [step.found.name for step in plan_reading({}, rotated, None, since_ns=30)] == []
 
 
 def test_a_file_that_is_missing_for_a_moment_is_not_forgotten() -> None:
