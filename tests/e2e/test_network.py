@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import signal
 import socket
 import ssl
 import subprocess
@@ -373,6 +374,69 @@ def test_a_stop_takes_what_was_sent_over_tls(make: Make, authority: Authority) -
         sender.sendall(b"".join(b"<14>a: %d\n" % number for number in range(5000)))
         assert receiver.daemon.stop() == 0
     assert receiver.messages() == ["first", *map(str, range(5000))]
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(make: Make, authority: Authority) -> None:
+    receiver = make(said=tls(authority))
+    with authority.client().wrap_socket(receiver.connect(), server_hostname=HOST) as before:
+        old = before.getpeercert(binary_form=True)
+        authority.issue("server")
+        hang_up(receiver, "certificate_read")
+        assert certificate_of(receiver, authority) != old
+        before.sendall(b"<14>a: still there\n")
+        receiver.has("still there")
+    assert "signal_ignored" not in receiver.daemon.events()
+
+
+def test_a_renewed_client_authority_is_that_of_new_clients(
+    make: Make, authority: Authority, root: Path
+) -> None:
+    trusted = root / "trusted.pem"
+    trusted.write_bytes(authority.path.read_bytes())
+    (root / "others").mkdir()
+    other = Authority(root / "others")
+    receiver = make(said=tls(authority, f"client_ca = '{trusted}'"))
+    trusted.write_bytes(other.path.read_bytes())
+    hang_up(receiver, "certificate_read")
+    context = authority.client()
+    context.load_cert_chain(*other.issue("client"))
+    with context.wrap_socket(receiver.connect(), server_hostname=HOST) as sender:
+        sender.sendall(b"<14>a: of the other\n")
+        receiver.has("of the other")
+
+
+@pytest.mark.parametrize("wrong", ["missing", "empty", "open", "other"])
+def test_a_new_certificate_that_cannot_be_used_leaves_the_old_one_and_is_reported(
+    make: Make, authority: Authority, wrong: str
+) -> None:
+    receiver = make(said=tls(authority))
+    old = certificate_of(receiver, authority)
+    certificate, key = authority.root / "server.pem", authority.root / "server.key"
+    if wrong == "missing":
+        certificate.unlink()
+    elif wrong == "empty":
+        certificate.write_bytes(b"")
+    elif wrong == "open":
+        key.chmod(0o644)
+    else:
+        authority.issue("other")[1].rename(key)
+    hang_up(receiver, "certificate_not_read")
+    assert certificate_of(receiver, authority) == old
+    (said,) = [each for each in receiver.daemon.log() if each["event"] == "certificate_not_read"]
+    assert said["level"] == "error"
+    assert str(key if wrong == "open" else certificate) in said["error"]
+
+
+def hang_up(receiver: Receiver, event: str) -> None:
+    """Sends the daemon what `systemctl reload` does, and waits for what its log says then."""
+    assert receiver.daemon.process is not None
+    receiver.daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: event in receiver.daemon.events(), event)
+
+
+def certificate_of(receiver: Receiver, authority: Authority) -> bytes | None:
+    with authority.client().wrap_socket(receiver.connect(), server_hostname=HOST) as sender:
+        return sender.getpeercert(binary_form=True)
 
 
 @pytest.mark.parametrize("wrong", ["missing", "open", "other"])
