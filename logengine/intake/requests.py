@@ -217,6 +217,11 @@ class Requests:
             self._arrivals.refuse(sender, sender.peer, self._max_record, records.too_large)
         if records.beyond:
             self._arrivals.discard(sender, records.beyond, 0)
+        if records.undecodable:
+            ignored_bytes = max(0, len(body) - len(records.lines))
+            self._arrivals.refuse_undecodable(
+                sender, sender.peer, records.why, records.undecodable, ignored_bytes
+            )
         if commit.queued:
             try:
                 async with asyncio.timeout(self.timeout_s):
@@ -227,9 +232,8 @@ class Requests:
         reasons = [reason(records, self._max_record)]
         if over is not None:
             reasons.append(f"{rejected} are over the quota of the {over}")
-        return Accepted(
-            rejected + records.too_large + records.beyond, "; ".join(filter(None, reasons))
-        )
+        rejected += records.too_large + records.beyond + records.undecodable
+        return Accepted(rejected, "; ".join(filter(None, reasons)))
 
     def close(self) -> None:
         """Ends the thread, if there is one."""
