@@ -77,6 +77,9 @@ class RequestSender:
         self.stream = stream
         self.router = router
         self.held_bytes = 0
+        # Until a request is decoded, nobody knows which streams it names: only what the user may
+        # do counts.
+        self.before_decoding = self if router is None else self.to("")
 
     @property
     def is_routed(self) -> bool:
@@ -171,9 +174,9 @@ class Requests:
         """Returns why a request that has begun may not go on; None if it may."""
         if self.is_stopping:
             return Refused(Code.UNAVAILABLE, "the daemon stops", RETRY_AFTER_S)
-        if wait_s := self._admission.tokens_in_s(sender):
+        if wait_s := self._admission.tokens_in_s(sender.before_decoding):
             return Refused(Code.RESOURCE_EXHAUSTED, "over the quota", max(1, ceil(wait_s)))
-        if self._admission.room_for(sender) is None:
+        if self._admission.room_for(sender.before_decoding) is None:
             why = "the stream cannot be written to now, or too much waits to be written"
             return Refused(Code.UNAVAILABLE, why, RETRY_AFTER_S)
         return None

@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from logengine.format.record import Peer
+from logengine.intake.chunks import QUEUED_MAX
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import QuotaConfig, Quotas
 from logengine.intake.routes import Routes, route
@@ -258,6 +259,24 @@ async def test_a_chunk_is_acknowledged_once_its_own_stream_is_on_disk(root: Path
         assert await acks.next(2) == ["one", "one"]
         assert await client.rest() == []
         assert there.served.numbers("bad") == there.served.numbers("good") == [0, 1]
+
+
+async def test_a_fallback_that_fails_holds_up_no_chunk_of_another_stream(root: Path) -> None:
+    async with routing(root, BY_TAG, FORWARD) as there:
+        client = await there.connect()
+        await client.send(chunk("a", "...", 0) + chunk("b", "good", 0))
+        await Acks(client).next(2)
+        there.served.disk.failing = "rest"
+        # As many of the fallback's as are queued at a time, and more.
+        await client.send(b"".join(chunk(f"f{n}", "...", n) for n in range(1, QUEUED_MAX + 9)))
+        await there.served.until(lambda: there.served.server.admission.pending_bytes > 0)
+        other = await there.connect()
+        await other.send(chunk("c", "good", 1) + chunk("c", "good", 1))
+        assert await Acks(other).next(2) == ["c", "c"]
+        assert there.served.numbers("good") == [0, 1]
+        there.served.disk.failing = ""
+        await Acks(client).next(QUEUED_MAX + 8)
+        assert there.served.numbers("rest") == list(range(QUEUED_MAX + 9))
 
 
 async def test_a_chunk_of_the_fallback_is_known_there_once_there_is_room_for_its_stream(
