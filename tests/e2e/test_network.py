@@ -1,13 +1,16 @@
 """Syslog from the network, with a real daemon and real clients: TCP, UDP and TLS."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -324,6 +327,25 @@ def test_a_slow_disk_holds_up_a_sender_over_tls(make: Make, authority: Authority
         sender.sendall(b"".join(b"<14>a: %d\n" % number for number in range(count)))
         eventually(lambda: len(receiver.messages()) == count, patience_s=60)
     assert receiver.messages() == [str(number) for number in range(count)]
+
+
+def test_what_arrived_over_tls_before_a_reset_is_stored(make: Make, authority: Authority) -> None:
+    limits = "[limits]\nmax_record = '1KiB'\nmax_pending = '64KiB'\nmax_pending_stream = '32KiB'\n"
+    receiver = make(said=tls(authority), config=f"{limits}[commit]\nretry_max = '50ms'\n")
+    in_the_way = receiver.daemon.data / "network"
+    in_the_way.write_text("not a directory")
+    texts = [f"{number:0100}" for number in range(1500)]
+    with authority.client().wrap_socket(receiver.connect(), server_hostname=HOST) as sender:
+        sender.sendall(b"".join(b"<14>a: %s\n" % text.encode() for text in texts))
+        eventually(lambda: unacknowledged_bytes(sender) == 0, "all to arrive")
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    in_the_way.unlink()
+    receiver.has(*texts)
+
+
+def unacknowledged_bytes(sender: socket.socket) -> int:
+    """What the kernel at the other end has not taken yet."""
+    return int.from_bytes(fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def test_only_a_client_with_a_certificate_is_served_if_one_is_asked_for(
