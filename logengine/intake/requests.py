@@ -18,6 +18,7 @@ import structlog
 
 from logengine.errors import MalformedInput
 from logengine.format.record import Peer, peer_fields
+from logengine.intake.admission import ANY_STREAM
 from logengine.intake.arrivals import Arrivals, Arrived
 from logengine.intake.context import IntakeContext
 from logengine.intake.in_order import InOrder
@@ -79,7 +80,7 @@ class RequestSender:
         self.held_bytes = 0
         # Until a request is decoded, nobody knows which streams it names: only what the user may
         # do counts.
-        self.before_decoding = self if router is None else self.to("")
+        self.before_decoding = self if router is None else self.to(ANY_STREAM)
 
     @property
     def is_routed(self) -> bool:

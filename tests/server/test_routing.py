@@ -20,6 +20,7 @@ from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import QuotaConfig, Quotas
 from logengine.intake.routes import Routes, route
 from logengine.protocols.forward import PROTOCOL as FORWARD
+from logengine.protocols.status import TotalsStatus
 from logengine.protocols.syslog import PROTOCOL as SYSLOG
 from logengine.protocols.wire import Transport, WireProtocol
 from logengine.units import Duration, RecordsPerSecond
@@ -42,12 +43,19 @@ class Routing:
     """A server with one more socket, whose records are routed."""
 
     def __init__(
-        self, served: Served, path: Path, routes: Routes, protocol: WireProtocol, kind: Transport
+        self,
+        served: Served,
+        path: Path,
+        routes: Routes,
+        protocol: WireProtocol,
+        kind: Transport,
+        *,
+        drops: bool,
     ) -> None:
         self.served = served
         self.path = path
         self.listener = bind_listener(path, 0o666, kind)
-        served.server.listen(self.listener, "rest", protocol, kind, routes=routes)
+        served.server.listen(self.listener, "rest", protocol, kind, routes=routes, drops=drops)
         self._senders: list[socket.socket] = []
 
     async def connect(self) -> Client:
@@ -78,9 +86,12 @@ class Routing:
         return sorted(each.name for each in self.served.data.iterdir() if each.name[0] != ".")
 
     def fallback_records(self) -> int:
+        return self.totals().fallback_records
+
+    def totals(self) -> TotalsStatus:
         status = self.served.server._status(Peer(uid=os.geteuid()))
         assert status is not None
-        return status.totals.fallback_records
+        return status.totals
 
 
 @asynccontextmanager
@@ -90,10 +101,12 @@ async def routing(
     protocol: WireProtocol = SYSLOG,
     kind: Transport = "stream",
     quotas: Quotas | None = None,
+    *,
+    drops: bool = False,
     **limits: Any,
 ) -> AsyncIterator[Routing]:
     async with serving(root, limits, quotas) as served, asyncio.timeout(PATIENCE_S):
-        there = Routing(served, root / "routed", routes, protocol, kind)
+        there = Routing(served, root / "routed", routes, protocol, kind, drops=drops)
         try:
             yield there
         finally:
@@ -160,6 +173,35 @@ async def test_a_failing_stream_stops_others_of_its_socket_only_once_it_is_full(
         assert there.served.numbers("good") == [1]
         there.served.disk.failing = ""
         await there.has(good=[1, 2], bad=list(range(number + 1)))
+
+
+async def test_of_a_socket_that_drops_only_what_is_for_a_full_stream_is_dropped(
+    root: Path,
+) -> None:
+    small: dict[str, Any] = {"max_record": 1024, "max_pending_stream": 4096}
+    async with routing(root, kind="datagram", drops=True, **small) as there:
+        sender = there.datagrams()
+
+        async def send(app: str, number: int) -> None:
+            await asyncio.get_running_loop().sock_sendall(sender, message(app, number))
+
+        await send("bad", 0)
+        await there.has(bad=[0])
+        there.served.disk.failing = "/bad"
+        sent = 1
+        while not there.totals().dropped_datagrams:
+            await send("bad", sent)
+            sent += 1
+        for number in range(20):  # one by one: no stream has room for many
+            await send("good", number)
+            await there.has(good=list(range(number + 1)))
+        there.served.disk.failing = ""
+        dropped = there.totals().dropped_datagrams
+        await there.served.until(lambda: len(there.served.numbers("bad")) == sent - dropped)
+        assert there.totals().datagrams == 20 + sent - dropped
+        await there.served.until(lambda: not there.served.server.admission.pending_bytes)
+        await send("bad", sent)
+        await there.served.until(lambda: there.served.numbers("bad")[-1] == sent)
 
 
 async def test_names_beyond_max_streams_share_the_fallback_and_are_counted(root: Path) -> None:
