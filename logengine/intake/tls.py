@@ -167,21 +167,43 @@ class _Connection:
         self._sending = asyncio.Lock()
 
     async def shakes_hands(self, context: ssl.SSLContext, timeout_s: float) -> bool:
-        """Returns whether the handshake succeeds; if not, both sockets are closed."""
+        """Returns whether the handshake succeeds; if not, both sockets are closed.
+
+        It ends at once if the server closes its end meanwhile, because there are too many.
+        """
         self._loop = asyncio.get_running_loop()
         self._tls = context.wrap_bio(self._arrived, self._leaving, server_side=True)
+        handshake = self._loop.create_task(self._shake_hands())
+        closed = self._loop.create_task(self._closed_by_server())
         succeeds = False
         try:
             async with asyncio.timeout(timeout_s):
-                await self._shake_hands()
-            succeeds = True
+                await asyncio.wait((handshake, closed), return_when=asyncio.FIRST_COMPLETED)
+            if handshake.done():
+                handshake.result()
+                succeeds = True
         except (TimeoutError, OSError) as error:
             self._failed(str(error) or "the handshake took too long")
         finally:
+            handshake.cancel()
+            closed.cancel()
+            await asyncio.wait((handshake, closed))
             if not succeeds:
                 self._accepted.close()
                 self._inner.close()
         return succeeds
+
+    async def _closed_by_server(self) -> None:
+        """Returns once the server has closed its end. What it wrote before that is still there."""
+        readable = asyncio.Event()
+        self._loop.add_reader(self._inner, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(self._inner)
+        with contextlib.suppress(OSError):
+            if self._inner.recv(1, socket.MSG_PEEK):
+                await self._loop.create_future()  # gRPC speaks first
 
     async def _shake_hands(self) -> None:
         while True:

@@ -388,6 +388,26 @@ def test_what_is_not_tls_and_whoever_says_nothing_is_ended_and_the_others_are_se
     )
 
 
+def test_connections_over_tls_leave_the_daemon_the_files_that_commits_need(
+    root: Path, authority: Authority
+) -> None:
+    port = free_port()
+    network = (
+        f"[[network]]\naddress = '{HOST}:{port}'\nhandshake_timeout = '1h'\n"
+        f"max_connections = 4000\nmax_per_address = 4000\n{tls(authority)}"
+    )
+    daemon = Daemon(root, network, open_files_max=256)
+    with contextlib.closing(daemon), contextlib.ExitStack() as stack:
+        daemon.start()
+        eventually(lambda: "listening" in daemon.events())
+        for _ in range(100):
+            stack.enter_context(socket.create_connection((HOST, port), PATIENCE_S))
+        eventually(lambda: "max_connections_reached" in daemon.events())
+        daemon.cli("send", "-s", "app", stdin=b"hello\n")
+        assert daemon.values("app") == [{"message": "hello"}]
+        assert not {"accept_failed", "commit_failed"} & set(daemon.events())
+
+
 def test_a_stop_takes_what_was_sent_over_tls(make: Make, authority: Authority) -> None:
     receiver = make(said=tls(authority))
     with authority.client().wrap_socket(receiver.connect(), server_hostname=HOST) as sender:
