@@ -12,7 +12,8 @@ from logengine.cli.options import config_option, data_option, socket_option
     epilog="""\b
 Signals:
   SIGTERM, SIGINT    stop: everything received is committed first
-  SIGHUP             stop, if the daemon's terminal closed; otherwise ignored
+  SIGHUP             stop, if the daemon's terminal closed; otherwise read the
+                     certificates of TLS again
   SIGUSR1, SIGUSR2   ignored
 
 \b

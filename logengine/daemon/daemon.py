@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -15,7 +16,7 @@ import uvloop
 
 from logengine.daemon.allocator import keep_freed_memory
 from logengine.daemon.config_sections import Config
-from logengine.daemon.network_sockets import NetworkListening
+from logengine.daemon.network_sockets import NetworkListening, read_certificates_again
 from logengine.daemon.open_files import allow_open_files
 from logengine.daemon.open_store import opened_store
 from logengine.daemon.service import Service
@@ -72,7 +73,9 @@ async def serve(
 ) -> None:
     """Serves on `sockets` until a signal stops it, and commits what was sent by then."""
     started = time.monotonic()
-    stopping = stop_signals(stops_with_terminal=stops_with_terminal)
+    stopping = stop_signals(
+        stops_with_terminal=stops_with_terminal, reload=partial(read_certificates_again, sockets)
+    )
     try:
         async with asyncio.TaskGroup() as tasks:
             service = Service(config, environ, store, compacting, sign, tasks)

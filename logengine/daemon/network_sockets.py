@@ -4,13 +4,18 @@ import os
 import socket
 import ssl
 import stat
+from collections.abc import Iterable
+
+import structlog
 
 from logengine.daemon.config_sections import NetworkConfig
 from logengine.errors import ConfigError
-from logengine.intake.network import Network
+from logengine.intake.network import Network, Tls
 from logengine.protocols.registry import protocols
 from logengine.protocols.wire import Transport
 from logengine.socket_address import network_address, network_text
+
+log = structlog.get_logger()
 
 _BACKLOG = 128
 _KINDS: dict[Transport, socket.SocketKind] = {
@@ -30,13 +35,45 @@ class NetworkListening:
         self.config = config
         self.inherited = inherited
         self.name = config.address
+        self._tls = Tls(tls_context(config)) if config.certificate else None
         self.network = Network(
             config.max_connections,
             config.max_per_address,
             config.idle_timeout,
             config.handshake_timeout,
-            tls_context(config) if config.certificate else None,
+            self._tls,
         )
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether its connections are encrypted."""
+        return self._tls is not None
+
+    def read_certificate_again(self) -> None:
+        """Uses the certificates that its files have now, for connections from now on.
+
+        If they cannot be used, it keeps those that it has. Connections that are there stay.
+        """
+        if self._tls is None:
+            return
+        try:
+            self._tls.context = tls_context(self.config)
+        except ConfigError as error:
+            log.error(
+                "certificate_not_read", address=self.name, error=str(error), kept="the one in use"
+            )
+        else:
+            log.info("certificate_read", address=self.name, certificate=self.config.certificate)
+
+
+def read_certificates_again(sockets: Iterable[object]) -> bool:
+    """Has all sockets with a certificate read it again. Returns whether there is one."""
+    encrypted = [
+        each for each in sockets if isinstance(each, NetworkListening) and each.has_certificate
+    ]
+    for each in encrypted:
+        each.read_certificate_again()
+    return bool(encrypted)
 
 
 def bind_network(config: NetworkConfig) -> socket.socket:
@@ -75,6 +112,7 @@ def tls_context(config: NetworkConfig) -> ssl.SSLContext:
     # Many senders never read. At a close with tickets unread, a kernel resets the connection and
     # discards what it has yet to send (RFC 2525, 2.17).
     context.num_tickets = 0
+    context.options |= ssl.OP_NO_RENEGOTIATION
     path = config.key
     try:
         if os.stat(path).st_mode & _OTHERS_MAY_READ:

@@ -24,6 +24,8 @@ _OF_A_COMMIT_THREAD = 2
 _CONNECTIONS_PER_GUEST = 8
 # A connection that is passed on to gRPC has two more, inside of the process.
 _FILES_PER_CONNECTION, _FILES_PER_GRPC_CONNECTION = 1, 3
+# One with TLS has the pair of sockets for what is decrypted, also while it waits for its turn.
+_FILES_OF_TLS = 2
 _FOLLOWED_MAX = 8192
 
 
@@ -34,7 +36,9 @@ def allow_open_files(config: Config) -> None:
     """
     followed = _FOLLOWED_MAX if config.file else 0
     of_connections = _files_per_connection(config) * config.limits.max_connections
-    wanted = _own_files(config) + followed + of_connections + GUESTS_MAX
+    wanted = (
+        _own_files(config) + followed + of_connections + _of_tls(config, GUESTS_MAX) + GUESTS_MAX
+    )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
@@ -56,7 +60,13 @@ def connections_and_guests(config: Config) -> tuple[int, int]:
         return configured, GUESTS_MAX
     room = limit - min(_own_files(config), limit // 2)
     guests = min(GUESTS_MAX, room // _CONNECTIONS_PER_GUEST)
-    connections = (room - guests) // _files_per_connection(config)
+    of_one, of_tls = _files_per_connection(config), _of_tls(config, guests)
+    # Either there are enough for all connections with TLS that there may be, or each may be one.
+    connections = max(
+        (room - guests - of_tls) // of_one,
+        (room - guests - _of_tls_guests(config, guests))
+        // (of_one + (_FILES_OF_TLS if of_tls else 0)),
+    )
     if connections < configured:
         log.warning(
             "max_connections_lowered",
@@ -81,7 +91,7 @@ def _own_files(config: Config) -> int:
         _OWN
         + _OF_A_COMMIT_THREAD * config.commit.threads
         + len(config.listen)
-        + _of_network(config)
+        + len(config.network)
         + followed
     )
 
@@ -92,7 +102,11 @@ def _files_per_connection(config: Config) -> int:
     return _FILES_PER_GRPC_CONNECTION if "grpc" in served else _FILES_PER_CONNECTION
 
 
-def _of_network(config: Config) -> int:
-    """Returns how many files the sockets of the network take, besides one for each connection."""
-    of_tls = sum(each.max_connections for each in config.network if each.certificate)
-    return len(config.network) + 2 * of_tls
+def _of_tls(config: Config, guests: int) -> int:
+    """Returns how many files all connections with TLS take, besides one for each."""
+    most = sum(each.max_connections for each in config.network if each.certificate)
+    return _FILES_OF_TLS * most + _of_tls_guests(config, guests)
+
+
+def _of_tls_guests(config: Config, guests: int) -> int:
+    return _FILES_OF_TLS * guests if any(each.certificate for each in config.network) else 0

@@ -1,5 +1,7 @@
 """What the daemon does with each signal; `README.md` has the table for users.
 
+SIGHUP has the daemon read its TLS certificates again, if it has any.
+
 Many scripts send SIGHUP, SIGUSR1 or SIGUSR2 to make a logging daemon open its files again. The
 default action of all three ends a process at once. This daemon has no file to open again, so it
 logs that the signal was ignored, and continues.
@@ -12,6 +14,7 @@ socket. Without a terminal, or under nohup, there is nothing to close.
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 
 import structlog
 
@@ -33,8 +36,13 @@ def ignore_until_served() -> bool:
     return not under_nohup and _has_terminal()
 
 
-def stop_signals(*, stops_with_terminal: bool) -> asyncio.Future[signal.Signals]:
-    """Handles the signals from now on. The future has the first one that stops the daemon."""
+def stop_signals(
+    *, stops_with_terminal: bool, reload: Callable[[], bool] = lambda: False
+) -> asyncio.Future[signal.Signals]:
+    """Handles the signals from now on. The future has the first one that stops the daemon.
+
+    A SIGHUP that does not stop it calls `reload`, which returns whether there was anything to do.
+    """
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -46,11 +54,13 @@ def stop_signals(*, stops_with_terminal: bool) -> asyncio.Future[signal.Signals]
         if received == signal.SIGHUP and stops_with_terminal and not _has_terminal():
             stop(received)
             return
+        if received == signal.SIGHUP and reload():
+            return
         log.warning(
             "signal_ignored",
             signal=received.name,
-            reason="the daemon has no file to open again, and reads its configuration only at its "
-            "start; SIGTERM stops it",
+            reason="the daemon has no file or certificate to read again, and reads its "
+            "configuration only at its start; SIGTERM stops it",
         )
 
     for number in _STOPS:

@@ -20,6 +20,9 @@ from logengine.intake.shares import PRIVILEGED, Rule
 from logengine.protocols.wire import Opening
 from logengine.store.committer import Committer
 
+# The stream of a reader whose next record may be for any: only what its user may do counts.
+ANY_STREAM = ""
+
 # Each elected sender may take up to a whole record beyond the memory for records.
 _ELECTED_MAX = 16
 
@@ -153,6 +156,12 @@ class Admission:
     def tokens_in_s(self, reader: Reader) -> float:
         """Returns after how many seconds `reader` has tokens of its blocking quotas; 0 for now."""
         return self._quotas.wait_s(reader)
+
+    def may_add(self, stream: str, uid: int) -> bool:
+        """Whether a user may add to one of the streams that a reader's records go to."""
+        if self._committer.bytes_waiting(stream) >= self._max_pending_stream:
+            return False
+        return not self._quotas.wait_s(_ForStream(stream, uid))
 
     def narrowest(self, streams: Collection[str], uid: int) -> str:
         """Returns in which of these streams, one at least, a user has the least room.

@@ -186,6 +186,20 @@ class Arrivals:
         self.refused += 1
         self._quotas.charge(sender, 1, 0)
 
+    def refuse_undecodable(
+        self, sender: QuotaSender, peer: Peer, reason: str, records: int, size_bytes: int
+    ) -> None:
+        """Counts and logs records of a request that cannot be decoded, while others can."""
+        log.warning(
+            "malformed_input",
+            stream=sender.stream,
+            reason=reason,
+            records=records,
+            **log_fields(peer),
+        )
+        self.refused += records
+        self._quotas.charge(sender, records, size_bytes)
+
     def discard(self, sender: QuotaSender, records: int, size_bytes: int) -> None:
         """Takes tokens for what a sender sent and its protocol ignores, such as blank lines."""
         self._quotas.charge(sender, records, size_bytes)

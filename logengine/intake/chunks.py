@@ -75,12 +75,20 @@ class Chunks:
 
         It may not while it is not known which chunks its stream has, or while there are too many.
         """
+        if not self.may_look(reader):
+            return False
         place = _Place(reader.stream, reader.uid)
-        is_recovered = self._store.knows_producers(reader.stream)
-        if is_recovered and len(self._queued.get(place, ())) < QUEUED_MAX:
+        if len(self._queued.get(place, ())) < QUEUED_MAX:
             return True
         self._waiting.setdefault(place, {})[reader] = None
-        if not is_recovered and reader.stream not in self._recovering:
+        return False
+
+    def may_look(self, reader: ChunkReader) -> bool:
+        """Whether it is known which chunks the stream has. If not, `go_on` is called once it is."""
+        if self._store.knows_producers(reader.stream):
+            return True
+        self._waiting.setdefault(_Place(reader.stream, reader.uid), {})[reader] = None
+        if reader.stream not in self._recovering:
             task = self._tasks.create_task(self._recover(reader.stream))
             self._recovering[reader.stream] = task
         return False

@@ -566,16 +566,15 @@ class Connection:
         # A chunk whose stream was one too many is in the fallback stream. If it is sent again
         # after a restart, there may be room for its stream.
         self.stream = fallback = self._router.fallback
-        if not self._chunks.may_queue(self):
+        if not self._chunks.may_look(self):
             return False
         if self._chunks.is_known(fallback, producer):
-            return True
+            return self._chunks.may_queue(self)
         wanted = self._router.stream_of_chunk(chunk.lines, peer_fields(Peer(uid=self.uid)))
         records = chunk.lines.count(b"\n")
         # The name is given back once the chunk is queued: until then, nothing else keeps it.
-        if wanted == fallback or not self._router.take(self, wanted, self.uid, records):
-            return True
-        self.stream = wanted
+        if wanted != fallback and self._router.take(self, wanted, self.uid, records):
+            self.stream = wanted
         return self._chunks.may_queue(self)
 
     def _chunk_durable(self, number: int, answer: bytes, outstanding: Outstanding | None) -> None:

@@ -9,7 +9,7 @@ quota that drops, or if it is too long.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -17,6 +17,7 @@ import structlog
 
 from logengine.errors import MalformedInput
 from logengine.format.record import Peer, peer_fields
+from logengine.intake.admission import ANY_STREAM
 from logengine.intake.context import RECEIVE_BYTES, IntakeContext
 from logengine.intake.credentials import (
     ANCILLARY_BYTES,
@@ -32,7 +33,7 @@ from logengine.intake.memory_files import MemoryFiles
 from logengine.intake.network import NETWORK_UID, address_text
 from logengine.intake.router import Router
 from logengine.intake.turns import ReadSize
-from logengine.protocols.wire import Lines, Receiver, TooLarge, WireProtocol
+from logengine.protocols.wire import Event, Lines, Receiver, TooLarge, WireProtocol
 from logengine.store.pending import Entry
 
 log = structlog.get_logger()
@@ -66,7 +67,7 @@ class DatagramSocket:
     Refuses a datagram, or a memory file, that is longer than both `max_record` and `RECEIVE_BYTES`.
     `on_closed` is called once, when the socket is closed. If it `drops`, a datagram that there is
     no room for is dropped, and not left in the queue. With a `router`, `stream` is the one whose
-    room decides whether it is read.
+    room decides whether it is read; if it also drops, each datagram's own streams decide.
     """
 
     holds_parts = False  # each datagram is read whole
@@ -110,7 +111,9 @@ class DatagramSocket:
         self._is_closed = False
         self.flow = self  # its next datagram may be any user's
         self.read_size = ReadSize()
-        self.stream = self._own_stream = stream
+        self._own_stream = stream
+        self._drops_by_stream = drops and router is not None
+        self.stream = ANY_STREAM if self._drops_by_stream else stream
         self.uid = OVERFLOW_UID  # of the next datagram's sender, if there are quotas
         self.held_bytes = 0
         self._memory_files = MemoryFiles(receiving) if protocol.takes_memory_files else None
@@ -188,13 +191,16 @@ class DatagramSocket:
         except OSError as error:
             # Possibly out of memory: what waits in the kernel's queue is read later.
             log.error(
-                "receive_failed", stream=self.stream, error=str(error), retry_in_s=_RETRY_PAUSE_S
+                "receive_failed",
+                stream=self._own_stream,
+                error=str(error),
+                retry_in_s=_RETRY_PAUSE_S,
             )
             self._pause()
             self._retry = self._loop.call_later(_RETRY_PAUSE_S, self.resume)
         except Exception:
             # No failure caused by one datagram may stop the daemon or keep it busy.
-            log.exception("datagram_failed", stream=self.stream)
+            log.exception("datagram_failed", stream=self._own_stream)
             self._receiver = self._new_receiver()
         return self._taken_bytes
 
@@ -268,13 +274,17 @@ class DatagramSocket:
 
     def _take(self, sender: _Sender, size_bytes: int) -> None:
         """Processes a datagram of `size_bytes`, which is in the buffer unless it is too long."""
-        self._arrivals.datagrams += 1
         if size_bytes > len(self._buffer):
+            self._arrivals.datagrams += 1
             self._arrivals.refuse(sender, sender.peer, len(self._buffer))
             return
         data = bytes(self._buffer[:size_bytes])
         events = self._receiver.receive(data)
         events += self._receiver.end()
+        if self._lacks_room(sender, events):
+            self._pressure_drops.add(self._own_stream, sender.uid, size_bytes)
+            return
+        self._arrivals.datagrams += 1
         if not events:
             self._arrivals.discard(sender, 1, size_bytes)
         for event in events:
@@ -282,6 +292,16 @@ class DatagramSocket:
                 self._gather(sender, event.chunk)
             elif isinstance(event, TooLarge):
                 self._arrivals.refuse(sender, sender.peer, self._max_record)
+
+    def _lacks_room(self, sender: _Sender, events: Sequence[Event]) -> bool:
+        """Whether to drop a datagram: one of the streams that it names has no room for it."""
+        if self._router is None or not self._drops_by_stream or self._is_stopping:
+            return False
+        if not self._admission.may_lack_room:
+            return False
+        lines = b"".join(event.chunk for event in events if isinstance(event, Lines))
+        streams = self._arrivals.streams_of(self._router, sender.peer_fields, lines)
+        return not all(self._admission.may_add(stream, sender.uid) for stream in streams)
 
     def _gather(self, sender: _Sender, chunk: bytes) -> None:
         """Collects consecutive lines of one sender; with quotas, queues them immediately."""
@@ -311,7 +331,7 @@ class DatagramSocket:
             for stream, arrived in routed.parts.items():
                 entry = Entry(arrived.body, arrived.records, arrived.timestamp, 0, sender)
                 self._arrivals.add(stream, entry)
-        if routed.parts:
+        if routed.parts and not self._drops_by_stream:
             self.stream = self._admission.narrowest(routed.parts, sender.uid)
 
     def _sender_at(self, address: str) -> _Sender:

@@ -23,6 +23,13 @@ NETWORK_UID = 2**32 - 1
 _IDLE_LOOKS = 4  # in the time that a connection may idle
 
 
+@dataclass(eq=False)
+class Tls:
+    """What new connections to a socket are encrypted with; a renewed certificate replaces it."""
+
+    context: ssl.SSLContext
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """The limits of one socket of the network. With `tls`, its connections are encrypted."""
@@ -31,7 +38,7 @@ class Network:
     max_per_address: int
     idle_timeout_s: float
     handshake_timeout_s: float
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
 
 
 class Idling(Protocol):

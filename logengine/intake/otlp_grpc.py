@@ -316,9 +316,10 @@ class GrpcConnection(RequestConnection):
     def _takes_too_much(self) -> bool:
         if self._accounted_bytes > 2 * self._requests.max_request:
             return True
+        sender = self.sender.before_decoding
         return (
-            self._admission.room_for(self.sender) is None
-            and not self._admission.tokens_in_s(self.sender)
+            self._admission.room_for(sender) is None
+            and not self._admission.tokens_in_s(sender)
             and not self._is_stopping
         )
 

@@ -18,6 +18,7 @@ import structlog
 
 from logengine.errors import MalformedInput
 from logengine.format.record import Peer, peer_fields
+from logengine.intake.admission import ANY_STREAM
 from logengine.intake.arrivals import Arrivals, Arrived
 from logengine.intake.context import IntakeContext
 from logengine.intake.in_order import InOrder
@@ -77,6 +78,9 @@ class RequestSender:
         self.stream = stream
         self.router = router
         self.held_bytes = 0
+        # Until a request is decoded, nobody knows which streams it names: only what the user may
+        # do counts.
+        self.before_decoding = self if router is None else self.to(ANY_STREAM)
 
     @property
     def is_routed(self) -> bool:
@@ -171,9 +175,9 @@ class Requests:
         """Returns why a request that has begun may not go on; None if it may."""
         if self.is_stopping:
             return Refused(Code.UNAVAILABLE, "the daemon stops", RETRY_AFTER_S)
-        if wait_s := self._admission.tokens_in_s(sender):
+        if wait_s := self._admission.tokens_in_s(sender.before_decoding):
             return Refused(Code.RESOURCE_EXHAUSTED, "over the quota", max(1, ceil(wait_s)))
-        if self._admission.room_for(sender) is None:
+        if self._admission.room_for(sender.before_decoding) is None:
             why = "the stream cannot be written to now, or too much waits to be written"
             return Refused(Code.UNAVAILABLE, why, RETRY_AFTER_S)
         return None
@@ -217,6 +221,11 @@ class Requests:
             self._arrivals.refuse(sender, sender.peer, self._max_record, records.too_large)
         if records.beyond:
             self._arrivals.discard(sender, records.beyond, 0)
+        if records.undecodable:
+            ignored_bytes = max(0, len(body) - len(records.lines))
+            self._arrivals.refuse_undecodable(
+                sender, sender.peer, records.why, records.undecodable, ignored_bytes
+            )
         if commit.queued:
             try:
                 async with asyncio.timeout(self.timeout_s):
@@ -227,9 +236,8 @@ class Requests:
         reasons = [reason(records, self._max_record)]
         if over is not None:
             reasons.append(f"{rejected} are over the quota of the {over}")
-        return Accepted(
-            rejected + records.too_large + records.beyond, "; ".join(filter(None, reasons))
-        )
+        rejected += records.too_large + records.beyond + records.undecodable
+        return Accepted(rejected, "; ".join(filter(None, reasons)))
 
     def close(self) -> None:
         """Ends the thread, if there is one."""

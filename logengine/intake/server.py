@@ -313,7 +313,7 @@ class Server:
                 return
             if network.tls is not None:
                 accepted = self._tls.decrypted(
-                    accepted, network.tls, network.handshake_timeout_s, address
+                    accepted, network.tls.context, network.handshake_timeout_s, address
                 )
             uid = NETWORK_UID
         else:

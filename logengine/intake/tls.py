@@ -13,17 +13,21 @@ import socket
 import ssl
 import threading
 from collections.abc import Coroutine
+from math import inf
 
 import structlog
 
+from logengine.intake.network import bytes_waiting
+
 log = structlog.get_logger()
 
-# What is passed on at a time, and at most kept here of each connection; TLS has records of 16 KiB.
+# What is read, and passed on, at a time, and so at most kept here of each connection; TLS has
+# records of 16 KiB.
+_RECEIVE_BYTES = 64 * 1024
 _PIECE_BYTES = 16 * 1024
 # What waits in the pair, so that many slow connections take little of the kernel's memory.
 _PAIR_BYTES = 64 * 1024
 _STOP_S = 2.0
-_ARRIVED_S = 0.05
 # How long the sender may take to read the last answers.
 _CLOSE_S = 2.0
 
@@ -141,63 +145,100 @@ class TlsSockets:
             return
         decrypting = asyncio.current_task()
         assert decrypting is not None
-        encrypting = self._start(connection.encrypt(), self._encrypting)
-        encrypting.add_done_callback(lambda _: decrypting.cancel())
+        self._start(connection.encrypt(decrypting), self._encrypting)
         await connection.decrypt(self._stopping)
 
 
 class _Connection:
-    """An encrypted connection, and the socket for what it says. Lives in the thread."""
+    """An encrypted connection, and the socket for what it says. Lives in the thread.
+
+    asyncio's own streams for TLS discard what has arrived and is not read yet when a connection is
+    reset.
+    """
 
     def __init__(self, accepted: socket.socket, inner: socket.socket, addr: str) -> None:
         self._accepted = accepted
         self._inner = inner
         self._addr = addr
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._loop: asyncio.AbstractEventLoop
+        self._arrived = ssl.MemoryBIO()
+        self._leaving = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject
+        self._sending = asyncio.Lock()
 
     async def shakes_hands(self, context: ssl.SSLContext, timeout_s: float) -> bool:
-        """Returns whether the handshake succeeds; if not, both sockets are closed."""
-        loop = asyncio.get_running_loop()
-        self._reader = asyncio.StreamReader(_PIECE_BYTES)
-        protocol = asyncio.StreamReaderProtocol(self._reader)
+        """Returns whether the handshake succeeds; if not, both sockets are closed.
+
+        It ends at once if the server closes its end meanwhile, because there are too many.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._tls = context.wrap_bio(self._arrived, self._leaving, server_side=True)
+        handshake = self._loop.create_task(self._shake_hands())
+        closed = self._loop.create_task(self._closed_by_server())
+        succeeds = False
         try:
             async with asyncio.timeout(timeout_s):
-                transport, _ = await loop.connect_accepted_socket(
-                    lambda: protocol, self._accepted, ssl=context, ssl_shutdown_timeout=_CLOSE_S
-                )
+                await asyncio.wait((handshake, closed), return_when=asyncio.FIRST_COMPLETED)
+            if handshake.done():
+                handshake.result()
+                succeeds = True
         except (TimeoutError, OSError) as error:
             self._failed(str(error) or "the handshake took too long")
-            self._inner.close()
-            return False
-        except asyncio.CancelledError:
-            self._inner.close()
-            raise
-        self._writer = asyncio.StreamWriter(transport, protocol, self._reader, loop)
-        return True
+        finally:
+            handshake.cancel()
+            closed.cancel()
+            await asyncio.wait((handshake, closed))
+            if not succeeds:
+                self._accepted.close()
+                self._inner.close()
+        return succeeds
+
+    async def _closed_by_server(self) -> None:
+        """Returns once the server has closed its end. What it wrote before that is still there."""
+        readable = asyncio.Event()
+        self._loop.add_reader(self._inner, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(self._inner)
+        with contextlib.suppress(OSError):
+            if self._inner.recv(1, socket.MSG_PEEK):
+                await self._loop.create_future()  # gRPC speaks first
+
+    async def _shake_hands(self) -> None:
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._send()
+                data = await self._loop.sock_recv(self._accepted, _RECEIVE_BYTES)
+                self._receive(data)
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):  # the client is gone
+                    await self._send()  # what is wrong
+                raise
+            else:
+                await self._send()
+                return
 
     async def decrypt(self, stopping: asyncio.Event) -> None:
         """Passes on what the sender says, until it ends; after a stop, what has arrived by then."""
-        loop = asyncio.get_running_loop()
-        stopped = loop.create_task(stopping.wait())
+        stopped = self._loop.create_task(stopping.wait())
+        left_bytes: float = inf  # that a stop still reads
         reading: asyncio.Task[bytes] | None = None
         try:
-            while True:
-                reading = loop.create_task(self._reader.read(_PIECE_BYTES))
+            while await self._pass_on_decrypted() and left_bytes > 0:
+                size_bytes = int(min(left_bytes, _RECEIVE_BYTES))
+                reading = self._loop.create_task(self._received(size_bytes))
                 await asyncio.wait((reading, stopped), return_when=asyncio.FIRST_COMPLETED)
-                if stopped.done():  # what has arrived is there after a turn or two
-                    await asyncio.wait((reading,), timeout=_ARRIVED_S)
-                    if not reading.done():
+                if stopped.done() and left_bytes == inf:
+                    left_bytes = bytes_waiting(self._accepted)
+                    if not (left_bytes or reading.done()):
                         return  # the server ends it, and may still answer
-                try:
-                    data = reading.result()
-                except OSError as error:
-                    self._failed(str(error))
-                    data = b""
-                if not data:
-                    self._inner.shutdown(socket.SHUT_WR)
-                    return
-                await loop.sock_sendall(self._inner, data)
+                    left_bytes += len(reading.result()) if reading.done() else 0
+                data = await reading
+                left_bytes -= len(data)
+                self._receive(data)
         except OSError:
             return  # the server has closed its end
         finally:
@@ -205,21 +246,70 @@ class _Connection:
             if reading is not None:
                 reading.cancel()
 
-    async def encrypt(self) -> None:
+    async def _received(self, size_bytes: int) -> bytes:
+        try:
+            return await self._loop.sock_recv(self._accepted, size_bytes)
+        except OSError as error:  # reset by the sender; everything it had sent was read before this
+            self._failed(str(error))
+            return b""
+
+    def _receive(self, data: bytes) -> None:
+        if data:
+            self._arrived.write(data)
+        else:
+            self._arrived.write_eof()
+
+    async def _pass_on_decrypted(self) -> bool:
+        """Passes on what can be decrypted. Returns whether more may come. Raises `OSError`."""
+        while True:
+            try:
+                data = self._tls.read(_PIECE_BYTES)
+            except ssl.SSLWantReadError:
+                await self._send()
+                return True
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                data = b""
+            except ssl.SSLError as error:
+                self._failed(str(error))
+                data = b""
+            if not data:
+                self._inner.shutdown(socket.SHUT_WR)
+                return False
+            await self._loop.sock_sendall(self._inner, data)
+
+    async def encrypt(self, decrypting: "asyncio.Task[None]") -> None:
         """Sends what the server writes, until it closes its end; then closes the connection."""
-        loop = asyncio.get_running_loop()
         try:
             with contextlib.suppress(OSError):  # either end is gone
-                while data := await loop.sock_recv(self._inner, _PIECE_BYTES):
-                    self._writer.write(data)
-                    await self._writer.drain()
-            self._writer.close()
+                while data := await self._loop.sock_recv(self._inner, _PIECE_BYTES):
+                    self._tls.write(data)
+                    await self._send()
+            decrypting.cancel()
+            await asyncio.wait((decrypting,))
             with contextlib.suppress(TimeoutError, OSError):
                 async with asyncio.timeout(_CLOSE_S):
-                    await self._writer.wait_closed()
+                    await self._end()
         finally:
-            self._writer.transport.abort()
+            decrypting.cancel()
+            self._accepted.close()
             self._inner.close()
+
+    async def _end(self) -> None:
+        """Ends what the sender may read, and discards what it still sends, until it has ended.
+
+        A close with something unread resets a connection, and discards answers under way.
+        """
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        await self._send()
+        self._accepted.shutdown(socket.SHUT_WR)
+        while await self._loop.sock_recv(self._accepted, _RECEIVE_BYTES):
+            pass
+
+    async def _send(self) -> None:
+        async with self._sending:
+            if data := self._leaving.read():
+                await self._loop.sock_sendall(self._accepted, data)
 
     def _failed(self, error: str) -> None:
         log.info("tls_failed", addr=self._addr, error=error)

@@ -7,7 +7,8 @@ in which a request arrives.
     request > resource (its attributes) > scope (name, version) > records
 
 A request in protobuf is taken apart here, and protobuf decodes one record at a time: an empty
-record is two bytes on the wire and a hundred in memory. One in JSON is decoded whole by msgspec:
+record is two bytes on the wire and a hundred in memory. One in JSON is decoded whole by msgspec, or
+record by record if something in it is wrong:
 protobuf's own module for JSON takes five to ten times as long as all that is done here, and
 reads ids as base64, which are in hex.
 """
@@ -71,12 +72,14 @@ class Records(NamedTuple):
 
     `lines` are as in `wire.Lines`, none of them blank. `too_large` is how many more records there
     were, longer than `max_record`, as JSON or as protobuf; `beyond` how many after the records
-    together were too long.
+    together were too long; `undecodable` how many cannot be decoded, and `why` the first of them.
     """
 
     lines: bytes
     too_large: int
     beyond: int
+    undecodable: int = 0
+    why: str = ""
 
 
 class _Value(Protocol):
@@ -157,7 +160,29 @@ class _Request(msgspec.Struct, rename="camel"):
     resource_logs: list[_ResourceLogs] | None = None
 
 
+# The same, if a part of it is wrong: each part is decoded alone.
+_NOTHING = msgspec.Raw(b"null")
+
+
+class _RawScopeLogs(msgspec.Struct, rename="camel"):
+    scope: msgspec.Raw = _NOTHING
+    log_records: list[msgspec.Raw] | None = None
+
+
+class _RawResourceLogs(msgspec.Struct, rename="camel"):
+    resource: msgspec.Raw = _NOTHING
+    scope_logs: list[_RawScopeLogs] | None = None
+
+
+class _RawRequest(msgspec.Struct, rename="camel"):
+    resource_logs: list[_RawResourceLogs] | None = None
+
+
 _json_decoder = msgspec.json.Decoder(_Request)
+_raw_json_decoder = msgspec.json.Decoder(_RawRequest)
+_record_decoder = msgspec.json.Decoder(_LogRecord)
+_resource_decoder = msgspec.json.Decoder(_Resource | None)
+_scope_decoder = msgspec.json.Decoder(_Scope | None)
 
 
 def decode(
@@ -171,20 +196,26 @@ def decode(
 
     `max_record` is in bytes, and so is `records_max`, for all records together: they repeat the
     resource and the scope, and so may be far longer than the request. `give_turn` is called now and
-    then. Raises `MalformedInput` if it is not a request, has more than `RECORDS_MAX` records or
-    `VALUES_MAX` values, or one inside more than `DEPTH_MAX` others. O(bytes of the request and of
-    the records).
+    then. A record that cannot be decoded, or has a value inside more than `DEPTH_MAX` others, is
+    counted, and so is each of a resource or scope that cannot. Raises `MalformedInput` if that is
+    all that there is, if it is not a request, or if it has more than `RECORDS_MAX` records or
+    `VALUES_MAX` values. O(bytes of the request and of the records).
     """
     is_json = encoding is Encoding.JSON
     reader = _JsonReader(give_turn) if is_json else _ProtobufReader(give_turn, max_record)
     room_bytes = max(records_max, max_record)
     kept: list[bytes] = []
-    too_large = beyond = 0
+    too_large = beyond = undecodable = 0
+    why = ""
     for number, record in enumerate(reader.records(body)):
         if not number % _RECORDS_PER_TURN:
             give_turn()
         if record is None:
             too_large += 1
+            continue
+        if isinstance(record, _Undecodable):
+            undecodable += 1
+            why = why or record.why
             continue
         own, common = record
         # Without the newline. A long resource is repeated only if there is room for it.
@@ -196,12 +227,41 @@ def decode(
         else:
             room_bytes -= size_bytes
             kept.append(b"{%s%s%s}\n" % (own, b"," if own and common else b"", common))
-    return Records(b"".join(kept), too_large, beyond)
+    if undecodable and not (kept or too_large or beyond):
+        raise MalformedInput(why)
+    return Records(b"".join(kept), too_large, beyond, undecodable, why)
+
+
+class _Undecodable(NamedTuple):
+    """What stands for a record, or for the fields of a resource and scope, that is wrong."""
+
+    why: str
+
+
+class _TooMany(MalformedInput):
+    """The request has more of something than any may have."""
 
 
 # A record's own fields, and those of its resource and scope: the insides of two objects. None if it
 # is too large to be decoded.
-_Parts = tuple[bytes, bytes] | None
+_Parts = tuple[bytes, bytes] | _Undecodable | None
+_Fields = bytes | _Undecodable
+
+
+def _tried(fields_of: Callable[..., bytes], *of: Any) -> _Fields:
+    """Returns what `fields_of` returns, or why it cannot. Raises `_TooMany`."""
+    try:
+        return fields_of(*of)
+    except _TooMany:
+        raise
+    except MalformedInput as error:
+        return _Undecodable(str(error))
+
+
+def _joined(own: _Fields, common: _Fields) -> _Parts:
+    if isinstance(common, _Undecodable):
+        return common
+    return own if isinstance(own, _Undecodable) else (own, common)
 
 
 class _Reader:
@@ -238,7 +298,7 @@ class _Reader:
     def _count_record(self) -> None:
         self._records_left -= 1
         if self._records_left < 0:
-            raise MalformedInput(f"has more than {RECORDS_MAX} records")
+            raise _TooMany(f"has more than {RECORDS_MAX} records")
 
     def _own(self, record: Any) -> bytes:
         return _encoded(self._fields(record))[1:-1]
@@ -292,7 +352,7 @@ class _Reader:
     def _value(self, value: Any, depth: int) -> Any:
         self._values_left -= 1
         if self._values_left < 0:
-            raise MalformedInput(f"has more than {VALUES_MAX} values")
+            raise _TooMany(f"has more than {VALUES_MAX} values")
         if not self._values_left % _VALUES_PER_TURN:
             self._give_turn()
         if depth > DEPTH_MAX:
@@ -316,15 +376,36 @@ class _JsonReader(_Reader):
             raise MalformedInput(f"has more than {VALUES_MAX} values")
         try:
             body.decode()
-            request = _json_decoder.decode(body)
+            try:
+                request = _json_decoder.decode(body)
+            except msgspec.ValidationError:
+                yield from self._records_one_by_one(_raw_json_decoder.decode(body))
+                return
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedInput(f"is not an ExportLogsServiceRequest in JSON: {error}") from None
         for of_resource in request.resource_logs or ():
             for of_scope in of_resource.scope_logs or ():
-                common = self._common(of_resource.resource, of_scope.scope)
+                common = _tried(self._common, of_resource.resource, of_scope.scope)
                 for record in of_scope.log_records or ():
                     self._count_record()
-                    yield self._own(record), common
+                    yield _joined(_tried(self._own, record), common)
+
+    def _records_one_by_one(self, request: _RawRequest) -> Iterator[_Parts]:
+        for of_resource in request.resource_logs or ():
+            for of_scope in of_resource.scope_logs or ():
+                common = _tried(self._raw_common, of_resource.resource, of_scope.scope)
+                for record in of_scope.log_records or ():
+                    self._count_record()
+                    yield _joined(_tried(self._raw_own, record), common)
+
+    def _raw_common(self, resource: msgspec.Raw, scope: msgspec.Raw) -> bytes:
+        return self._common(
+            _decoded("Resource", _resource_decoder, resource),
+            _decoded("InstrumentationScope", _scope_decoder, scope),
+        )
+
+    def _raw_own(self, record: msgspec.Raw) -> bytes:
+        return self._own(_decoded("LogRecord", _record_decoder, record))
 
     def _kind(self, value: _Value) -> str | None:
         return next((name for name in _KINDS if getattr(value, name) is not None), None)
@@ -336,6 +417,13 @@ class _JsonReader(_Reader):
         text = str(value or "")
         # Base64, as protobuf's own module for JSON writes, would be another value.
         return text.lower() if _HEX.fullmatch(text) else text
+
+
+def _decoded(kind: str, decoder: msgspec.json.Decoder[Any], raw: msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise MalformedInput(f"has a {kind} that is wrong: {error}") from None
 
 
 _KINDS = (
@@ -359,17 +447,21 @@ class _ProtobufReader(_Reader):
                 of_scope = _parts(scope_logs, {_SCOPE, _LOG_RECORDS})
                 scope = b"".join(of_scope[_SCOPE])
                 around_bytes = len(resource) + len(scope)
-                common = b""
+                common: _Fields = b""
                 if around_bytes <= self._max_record:
-                    common = self._common(
-                        _parsed(types.resource, resource), _parsed(types.scope, scope)
-                    )
+                    common = _tried(self._encoded_common, types, resource, scope)
                 for record in of_scope[_LOG_RECORDS]:
                     self._count_record()
                     if around_bytes + len(record) > self._max_record:
                         yield None
                     else:
-                        yield self._own(_parsed(types.record, record)), common
+                        yield _joined(_tried(self._encoded_own, types, record), common)
+
+    def _encoded_common(self, types: "_Types", resource: bytes, scope: bytes) -> bytes:
+        return self._common(_parsed(types.resource, resource), _parsed(types.scope, scope))
+
+    def _encoded_own(self, types: "_Types", record: bytes) -> bytes:
+        return self._own(_parsed(types.record, record))
 
     def _kind(self, value: Any) -> str | None:
         kind: str | None = value.WhichOneof("value")
@@ -515,4 +607,6 @@ def reason(records: Records, max_record: int) -> str:
             f"{records.beyond} of them, with the resource and scope that each repeats, are too "
             "long together; send fewer at a time"
         )
+    if records.undecodable:
+        reasons.append(f"{records.undecodable} cannot be decoded: the request {records.why}")
     return "; ".join(reasons)

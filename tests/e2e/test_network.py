@@ -1,12 +1,16 @@
 """Syslog from the network, with a real daemon and real clients: TCP, UDP and TLS."""
 
 import contextlib
+import fcntl
 import json
 import logging
+import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -319,6 +323,25 @@ def test_a_slow_disk_holds_up_a_sender_over_tls(make: Make, authority: Authority
     assert receiver.messages() == [str(number) for number in range(count)]
 
 
+def test_what_arrived_over_tls_before_a_reset_is_stored(make: Make, authority: Authority) -> None:
+    limits = "[limits]\nmax_record = '1KiB'\nmax_pending = '64KiB'\nmax_pending_stream = '32KiB'\n"
+    receiver = make(said=tls(authority), config=f"{limits}[commit]\nretry_max = '50ms'\n")
+    in_the_way = receiver.daemon.data / "network"
+    in_the_way.write_text("not a directory")
+    texts = [f"{number:0100}" for number in range(1500)]
+    with authority.client().wrap_socket(receiver.connect(), server_hostname=HOST) as sender:
+        sender.sendall(b"".join(b"<14>a: %s\n" % text.encode() for text in texts))
+        eventually(lambda: unacknowledged_bytes(sender) == 0, "all to arrive")
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    in_the_way.unlink()
+    receiver.has(*texts)
+
+
+def unacknowledged_bytes(sender: socket.socket) -> int:
+    """What the kernel at the other end has not taken yet."""
+    return int.from_bytes(fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 def test_only_a_client_with_a_certificate_is_served_if_one_is_asked_for(
     make: Make, authority: Authority, root: Path
 ) -> None:
@@ -367,6 +390,26 @@ def test_what_is_not_tls_and_whoever_says_nothing_is_ended_and_the_others_are_se
     )
 
 
+def test_connections_over_tls_leave_the_daemon_the_files_that_commits_need(
+    root: Path, authority: Authority
+) -> None:
+    port = free_port()
+    network = (
+        f"[[network]]\naddress = '{HOST}:{port}'\nhandshake_timeout = '1h'\n"
+        f"max_connections = 4000\nmax_per_address = 4000\n{tls(authority)}"
+    )
+    daemon = Daemon(root, network, open_files_max=256)
+    with contextlib.closing(daemon), contextlib.ExitStack() as stack:
+        daemon.start()
+        eventually(lambda: "listening" in daemon.events())
+        for _ in range(100):
+            stack.enter_context(socket.create_connection((HOST, port), PATIENCE_S))
+        eventually(lambda: "max_connections_reached" in daemon.events())
+        daemon.cli("send", "-s", "app", stdin=b"hello\n")
+        assert daemon.values("app") == [{"message": "hello"}]
+        assert not {"accept_failed", "commit_failed"} & set(daemon.events())
+
+
 def test_a_stop_takes_what_was_sent_over_tls(make: Make, authority: Authority) -> None:
     receiver = make(said=tls(authority))
     with authority.client().wrap_socket(receiver.connect(), server_hostname=HOST) as sender:
@@ -375,6 +418,69 @@ def test_a_stop_takes_what_was_sent_over_tls(make: Make, authority: Authority) -
         sender.sendall(b"".join(b"<14>a: %d\n" % number for number in range(5000)))
         assert receiver.daemon.stop() == 0
     assert receiver.messages() == ["first", *map(str, range(5000))]
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(make: Make, authority: Authority) -> None:
+    receiver = make(said=tls(authority))
+    with authority.client().wrap_socket(receiver.connect(), server_hostname=HOST) as before:
+        old = before.getpeercert(binary_form=True)
+        authority.issue("server")
+        hang_up(receiver, "certificate_read")
+        assert certificate_of(receiver, authority) != old
+        before.sendall(b"<14>a: still there\n")
+        receiver.has("still there")
+    assert "signal_ignored" not in receiver.daemon.events()
+
+
+def test_a_renewed_client_authority_is_that_of_new_clients(
+    make: Make, authority: Authority, root: Path
+) -> None:
+    trusted = root / "trusted.pem"
+    trusted.write_bytes(authority.path.read_bytes())
+    (root / "others").mkdir()
+    other = Authority(root / "others")
+    receiver = make(said=tls(authority, f"client_ca = '{trusted}'"))
+    trusted.write_bytes(other.path.read_bytes())
+    hang_up(receiver, "certificate_read")
+    context = authority.client()
+    context.load_cert_chain(*other.issue("client"))
+    with context.wrap_socket(receiver.connect(), server_hostname=HOST) as sender:
+        sender.sendall(b"<14>a: of the other\n")
+        receiver.has("of the other")
+
+
+@pytest.mark.parametrize("wrong", ["missing", "empty", "open", "other"])
+def test_a_new_certificate_that_cannot_be_used_leaves_the_old_one_and_is_reported(
+    make: Make, authority: Authority, wrong: str
+) -> None:
+    receiver = make(said=tls(authority))
+    old = certificate_of(receiver, authority)
+    certificate, key = authority.root / "server.pem", authority.root / "server.key"
+    if wrong == "missing":
+        certificate.unlink()
+    elif wrong == "empty":
+        certificate.write_bytes(b"")
+    elif wrong == "open":
+        key.chmod(0o644)
+    else:
+        authority.issue("other")[1].rename(key)
+    hang_up(receiver, "certificate_not_read")
+    assert certificate_of(receiver, authority) == old
+    (said,) = [each for each in receiver.daemon.log() if each["event"] == "certificate_not_read"]
+    assert said["level"] == "error"
+    assert str(key if wrong == "open" else certificate) in said["error"]
+
+
+def hang_up(receiver: Receiver, event: str) -> None:
+    """Sends the daemon what `systemctl reload` does, and waits for what its log says then."""
+    assert receiver.daemon.process is not None
+    receiver.daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: event in receiver.daemon.events(), event)
+
+
+def certificate_of(receiver: Receiver, authority: Authority) -> bytes | None:
+    with authority.client().wrap_socket(receiver.connect(), server_hostname=HOST) as sender:
+        return sender.getpeercert(binary_form=True)
 
 
 @pytest.mark.parametrize("wrong", ["missing", "open", "other"])

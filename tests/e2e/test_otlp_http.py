@@ -157,6 +157,22 @@ def test_what_is_answered_with_200_is_on_disk_in_both_encodings(
         assert record.get("_uid") == (None if over_tcp else os.geteuid())
 
 
+def test_a_record_that_cannot_be_decoded_is_rejected_and_the_others_are_on_disk(otlp: Otlp) -> None:
+    otlp.start()
+    said = request({"body": value_of("a")}, {"timeUnixNano": "soon"}, {"body": value_of("b")})
+    answer = otlp.post(json.dumps(said).encode())
+    assert answer.status == 200
+    partial = answer.said["partialSuccess"]
+    assert partial["rejectedLogRecords"] in (1, "1")
+    assert "1 cannot be decoded: the request has 'soon'" in partial["errorMessage"]
+    answer = otlp.post(in_protobuf(of("c", "bad", "d")).replace(b"bad", b"b\xffd"), PROTOBUF)
+    assert (answer.status, answer.body != b"") == (200, True)
+    otlp.daemon.kill()
+    assert otlp.messages() == ["a", "b", "c", "d"]
+    logged = [each for each in otlp.daemon.log() if each["event"] == "malformed_input"]
+    assert [each["records"] for each in logged] == [1, 1]
+
+
 def test_a_connection_serves_many_requests(otlp: Otlp) -> None:
     otlp.start()
     connection = UnixConnection(otlp.path)

@@ -176,6 +176,20 @@ def test_a_quota_of_one_stream_refuses_the_whole_request_and_no_other_one(
     assert "later" not in otlp.messages("x")
 
 
+def test_a_quota_of_the_fallback_refuses_no_request_for_other_streams(
+    start: Callable[..., Otlp],
+) -> None:
+    otlp = start("[stream.otel.quota]\nrecords_per_s = 1\nburst = '1s'\n")
+    nowhere = of_services(**{"...": [str(number) for number in range(1000)]})
+    assert otlp.post(nowhere).status == 200
+    assert otlp.post(nowhere).status == 429
+    assert otlp.post(of_services(y=["a"])).status == 200
+    otlp.export("y b")
+    assert otlp.messages("y") == ["a", "b"]
+    assert otlp.post(of_services(y=["c"], **{"...": ["later"]})).status == 429
+    assert otlp.messages("y") == ["a", "b"]
+
+
 def test_a_long_request_is_answered_once_all_of_its_pieces_are_on_disk(
     start: Callable[..., Otlp],
 ) -> None:

@@ -91,6 +91,19 @@ def test_fluent_logger_of_python_sends_later_what_it_could_not_send(host: Host) 
     assert sent == ["before", "meanwhile", "after"]
 
 
+def test_opentelemetry_of_python(host: Host) -> None:
+    shown = host.recipe("OpenTelemetry (Python)")
+    host.run(sys.executable, host.write("shop.py", shown.code("python")))
+    host.has("otel", shown)
+
+
+@needs("curl")
+def test_curl_of_otlp(host: Host) -> None:
+    shown = host.recipe("OTLP with curl")
+    assert host.run("bash", "-ec", shown.code("sh")) == "{}"
+    host.has("otel", shown)
+
+
 @needs("logger")
 def test_logger_cuts_what_is_longer_than_its_size(host: Host) -> None:
     send = ["logger", "--socket", str(host.sockets / "log"), "--tag", "a"]

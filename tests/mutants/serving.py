@@ -480,8 +480,8 @@ MUTANTS = (
         "chunk_of_the_fallback_forgotten",
         "a chunk in the fallback stream is stored again once there is room for its own",
         "intake/connection.py",
-        "        if self._chunks.is_known(fallback, producer):\n            return True",
-        "        if False:\n            return True",
+        "        if self._chunks.is_known(fallback, producer):\n            return self",
+        "        if False:\n            return self",
         _ROUTING,
     ),
     mutant(
@@ -724,8 +724,8 @@ MUTANTS = (
         "chunks_without_limit",
         "a commit may have more chunks than its header remembers",
         "intake/chunks.py",
-        "        if is_recovered and len(self._queued.get(place, ())) < QUEUED_MAX:\n",
-        "        if is_recovered:\n",
+        "        if len(self._queued.get(place, ())) < QUEUED_MAX:\n",
+        "        if True:\n",
         _CHUNKS,
     ),
     mutant(

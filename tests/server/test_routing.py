@@ -15,10 +15,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from logengine.format.record import Peer
+from logengine.intake.chunks import QUEUED_MAX
 from logengine.intake.listeners import bind_listener
 from logengine.intake.quota import QuotaConfig, Quotas
 from logengine.intake.routes import Routes, route
 from logengine.protocols.forward import PROTOCOL as FORWARD
+from logengine.protocols.status import TotalsStatus
 from logengine.protocols.syslog import PROTOCOL as SYSLOG
 from logengine.protocols.wire import Transport, WireProtocol
 from logengine.units import Duration, RecordsPerSecond
@@ -41,12 +43,19 @@ class Routing:
     """A server with one more socket, whose records are routed."""
 
     def __init__(
-        self, served: Served, path: Path, routes: Routes, protocol: WireProtocol, kind: Transport
+        self,
+        served: Served,
+        path: Path,
+        routes: Routes,
+        protocol: WireProtocol,
+        kind: Transport,
+        *,
+        drops: bool,
     ) -> None:
         self.served = served
         self.path = path
         self.listener = bind_listener(path, 0o666, kind)
-        served.server.listen(self.listener, "rest", protocol, kind, routes=routes)
+        served.server.listen(self.listener, "rest", protocol, kind, routes=routes, drops=drops)
         self._senders: list[socket.socket] = []
 
     async def connect(self) -> Client:
@@ -77,9 +86,12 @@ class Routing:
         return sorted(each.name for each in self.served.data.iterdir() if each.name[0] != ".")
 
     def fallback_records(self) -> int:
+        return self.totals().fallback_records
+
+    def totals(self) -> TotalsStatus:
         status = self.served.server._status(Peer(uid=os.geteuid()))
         assert status is not None
-        return status.totals.fallback_records
+        return status.totals
 
 
 @asynccontextmanager
@@ -89,10 +101,12 @@ async def routing(
     protocol: WireProtocol = SYSLOG,
     kind: Transport = "stream",
     quotas: Quotas | None = None,
+    *,
+    drops: bool = False,
     **limits: Any,
 ) -> AsyncIterator[Routing]:
     async with serving(root, limits, quotas) as served, asyncio.timeout(PATIENCE_S):
-        there = Routing(served, root / "routed", routes, protocol, kind)
+        there = Routing(served, root / "routed", routes, protocol, kind, drops=drops)
         try:
             yield there
         finally:
@@ -159,6 +173,35 @@ async def test_a_failing_stream_stops_others_of_its_socket_only_once_it_is_full(
         assert there.served.numbers("good") == [1]
         there.served.disk.failing = ""
         await there.has(good=[1, 2], bad=list(range(number + 1)))
+
+
+async def test_of_a_socket_that_drops_only_what_is_for_a_full_stream_is_dropped(
+    root: Path,
+) -> None:
+    small: dict[str, Any] = {"max_record": 1024, "max_pending_stream": 4096}
+    async with routing(root, kind="datagram", drops=True, **small) as there:
+        sender = there.datagrams()
+
+        async def send(app: str, number: int) -> None:
+            await asyncio.get_running_loop().sock_sendall(sender, message(app, number))
+
+        await send("bad", 0)
+        await there.has(bad=[0])
+        there.served.disk.failing = "/bad"
+        sent = 1
+        while not there.totals().dropped_datagrams:
+            await send("bad", sent)
+            sent += 1
+        for number in range(20):  # one by one: no stream has room for many
+            await send("good", number)
+            await there.has(good=list(range(number + 1)))
+        there.served.disk.failing = ""
+        dropped = there.totals().dropped_datagrams
+        await there.served.until(lambda: len(there.served.numbers("bad")) == sent - dropped)
+        assert there.totals().datagrams == 20 + sent - dropped
+        await there.served.until(lambda: not there.served.server.admission.pending_bytes)
+        await send("bad", sent)
+        await there.served.until(lambda: there.served.numbers("bad")[-1] == sent)
 
 
 async def test_names_beyond_max_streams_share_the_fallback_and_are_counted(root: Path) -> None:
@@ -264,6 +307,24 @@ async def test_a_chunk_is_acknowledged_once_its_own_stream_is_on_disk(root: Path
         assert await acks.next(2) == ["one", "one"]
         assert await client.rest() == []
         assert there.served.numbers("bad") == there.served.numbers("good") == [0, 1]
+
+
+async def test_a_fallback_that_fails_holds_up_no_chunk_of_another_stream(root: Path) -> None:
+    async with routing(root, BY_TAG, FORWARD) as there:
+        client = await there.connect()
+        await client.send(chunk("a", "...", 0) + chunk("b", "good", 0))
+        await Acks(client).next(2)
+        there.served.disk.failing = "rest"
+        # As many of the fallback's as are queued at a time, and more.
+        await client.send(b"".join(chunk(f"f{n}", "...", n) for n in range(1, QUEUED_MAX + 9)))
+        await there.served.until(lambda: there.served.server.admission.pending_bytes > 0)
+        other = await there.connect()
+        await other.send(chunk("c", "good", 1) + chunk("c", "good", 1))
+        assert await Acks(other).next(2) == ["c", "c"]
+        assert there.served.numbers("good") == [0, 1]
+        there.served.disk.failing = ""
+        await Acks(client).next(QUEUED_MAX + 8)
+        assert there.served.numbers("rest") == list(range(QUEUED_MAX + 9))
 
 
 async def test_a_chunk_of_the_fallback_is_known_there_once_there_is_room_for_its_stream(

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from logengine.daemon.config_sections import Config, ListenConfig
+from logengine.daemon.config_sections import Config, ListenConfig, NetworkConfig
 from logengine.daemon.open_files import allow_open_files, connections_and_guests
 from logengine.errors import ConfigError
 from logengine.intake.waiting_room import GUESTS_MAX
@@ -87,3 +87,17 @@ def test_a_connection_of_grpc_counts_for_the_two_that_it_has_inside(
     connections, guests = connections_and_guests(config)
     assert OWN + 1 + 3 * connections + guests <= 2000
     assert connections > 500
+
+
+@pytest.mark.parametrize("limit", [64, 100, 256, 1024, 16384])
+@pytest.mark.parametrize("most", [8, 256, 4000])
+def test_a_connection_with_tls_counts_for_the_two_that_it_has_inside(
+    monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+) -> None:
+    encrypted = NetworkConfig(address="127.0.0.1:6514", certificate="c", max_connections=most)
+    config = Config(network=(encrypted,))
+    Limit(monkeypatch, limit, limit)
+    connections, guests = connections_and_guests(config)
+    of_tls = 2 * (min(connections, most) + guests)
+    assert connections + guests + of_tls <= limit - min(OWN + 1, limit // 2)
+    assert connections > guests > 0

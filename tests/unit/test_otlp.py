@@ -142,9 +142,9 @@ def test_a_record_keeps_what_it_says_of_itself_and_where_it_comes_from() -> None
 
 
 def test_what_the_exporter_for_python_sends_is_read() -> None:
-    lines, too_large, beyond = decode(CAPTURED, Encoding.PROTOBUF, MAX_RECORD, ALL_MAX)
-    assert (too_large, beyond) == (0, 0)
-    assert json.loads(lines) == {
+    found = decode(CAPTURED, Encoding.PROTOBUF, MAX_RECORD, ALL_MAX)
+    assert found[1:] == (0, 0, 0, "")
+    assert json.loads(found.lines) == {
         "time": "2026-11-28T21:52:21.642052Z",
         "level": "warning",
         "message": "hello ann",
@@ -308,6 +308,58 @@ def test_what_is_no_request_is_malformed(encoding: Encoding, body: bytes) -> Non
 def test_a_number_in_json_that_is_none_is_malformed(record: dict[str, Any]) -> None:
     with pytest.raises(MalformedInput):
         decode(json.dumps(request(record)).encode(), Encoding.JSON, MAX_RECORD, ALL_MAX)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeUnixNano": "soon"},
+        {"severityNumber": []},
+        {"body": {"stringValue": 7}},
+        {"body": {"intValue": "1e400"}},
+        {"attributes": {}},
+        7,
+        None,
+    ],
+)
+def test_a_record_of_json_that_cannot_be_decoded_is_rejected_alone(wrong: Any) -> None:
+    said = request({"body": value_of("a")}, wrong, {"body": value_of("b")}, wrong)
+    found = decode(json.dumps(said).encode(), Encoding.JSON, MAX_RECORD, ALL_MAX)
+    assert found.lines == b'{"message":"a"}\n{"message":"b"}\n'
+    assert (found.undecodable, found.too_large, found.beyond) == (2, 0, 0)
+    assert "2 cannot be decoded: the request has " in reason(found, MAX_RECORD)
+
+
+def test_a_record_of_protobuf_that_cannot_be_decoded_is_rejected_alone() -> None:
+    body = in_protobuf(request(*({"body": value_of(text)} for text in ("one", "two", "three"))))
+    found = decode(body.replace(b"two", b"t\xffo"), Encoding.PROTOBUF, MAX_RECORD, ALL_MAX)
+    assert found.lines == b'{"message":"one"}\n{"message":"three"}\n'
+    assert found.undecodable == 1
+    assert "LogRecord" in reason(found, MAX_RECORD)
+
+
+def test_a_record_that_is_nested_too_deep_is_rejected_alone() -> None:
+    deep = nested(DEPTH_MAX + 1, in_maps=False)
+    deep["resourceLogs"] += request({"body": value_of("a")})["resourceLogs"]
+    for encoding, body in bodies(deep):
+        found = decode(body, encoding, MAX_RECORD, ALL_MAX)
+        assert (found.lines, found.undecodable) == (b'{"message":"a"}\n', 1)
+
+
+@pytest.mark.parametrize("part", ["resource", "scope"])
+def test_all_records_of_a_resource_or_scope_that_cannot_be_decoded_are_rejected(part: str) -> None:
+    said = request({"body": value_of("a")})
+    bad = request({"body": value_of("b")}, {"body": value_of("c")})["resourceLogs"][0]
+    attributes = [{"key": "k", "value": {"stringValue": "odd"}}]
+    (bad if part == "resource" else bad["scopeLogs"][0])[part] = {"attributes": attributes}
+    said["resourceLogs"].insert(0, bad)
+    in_json = json.dumps(said).encode().replace(b'"odd"', b"[]")
+    for encoding, body in (
+        (Encoding.JSON, in_json),
+        (Encoding.PROTOBUF, in_protobuf(said).replace(b"odd", b"o\xffd")),
+    ):
+        found = decode(body, encoding, MAX_RECORD, ALL_MAX)
+        assert (found.lines, found.undecodable) == (b'{"message":"a"}\n', 2)
 
 
 def test_too_many_records_or_values_are_malformed() -> None:
