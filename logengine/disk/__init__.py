@@ -9,7 +9,7 @@
     directory                             directories held open by descriptor
     durable_names                         removals and renames in streams; failed syncs
     data_directory                        the data directory and its lock
-    mounts, file_system                   file systems known to break durability
+    mounts, file_system, commit_way       file systems: known risks, how many flushes they need
     crash_mark                            whether the last process stopped cleanly
     durable_mark                          how far each stream is durable, for followers
     registered_cursors, reserve           cursors that retention respects; space for a stop
