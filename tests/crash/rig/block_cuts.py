@@ -1,6 +1,7 @@
 """Cuts the power of a real file system at the level of its blocks.
 
-A workload commits on a disk that records its writes (`recording_disk`). Then the disk is made as
+A workload commits on a disk that records its writes (`recording_disk`): files, in one of several
+ways (`whole_files`), or a server with its producers (`engine_work`). Then the disk is made as
 it may be after a cut at any event of that record, the kernel mounts it, with its journal, and the
 files are held against what was acknowledged before.
 
@@ -17,9 +18,10 @@ import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.crash.rig import image as image_file
 from tests.crash.rig.commit_ways import Way, two_flushes
@@ -102,17 +104,47 @@ def cut_runs(
 
     `options` are those of the mount, while the workload runs and after the cut.
     """
+
+    def work(mounted: Path, seed: int, position: Position) -> Done:
+        work = Work(mounted, way, seed, commits, position)
+        work.join()
+        assert not work.failures, work.failures
+        return Done(len(work.commits), functools.partial(_of_files, work.commits))
+
+    return cut_work(kind, work, seeds, cuts, options=options)
+
+
+# Gives the position in the disk's log now.
+Position = Callable[[], int]
+
+
+class Done(NamedTuple):
+    """What a workload did: how many commits, and what is wrong with a disk cut off at a position.
+
+    `violations` takes where the disk is mounted, and that position. It may write there.
+    """
+
+    commits: int
+    violations: Callable[[Path, int], Iterable[str]]
+
+
+# Works where a disk is mounted, under a seed, and returns when that is done.
+Workload = Callable[[Path, int, Position], Done]
+
+
+def cut_work(
+    kind: str, work: Workload, seeds: Sequence[int], cuts: int, *, options: str = ""
+) -> Report:
+    """As `cut_runs`, with any workload."""
     report = Report()
     for seed in seeds:
-        _cut_run(kind, way, seed, cuts, options, commits, report)
+        _cut_run(kind, work, seed, cuts, options, report)
         if report.violations:
             break
     return report
 
 
-def _cut_run(
-    kind: str, way: Way, seed: int, cuts: int, options: str, commits: int, report: Report
-) -> None:
+def _cut_run(kind: str, work: Workload, seed: int, cuts: int, options: str, report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="logengine-blocks-", dir=SCRATCH) as name:
         root = Path(name)
         before, image, log = _make_with_directories(root, kind), root / "recorded", root / "log"
@@ -124,11 +156,9 @@ def _cut_run(
             # Until it is flushed, ext4's superblock of two sectors may be torn by mounting alone.
             two_flushes(mounted / "mounted", b"")
             begin = log.stat().st_size
-            work = Work(mounted, way, seed, commits, lambda: log.stat().st_size)
-            work.join()
-            assert not work.failures, work.failures
+            done = work(mounted, seed, lambda: log.stat().st_size)
             end = log.stat().st_size
-        report.commits += len(work.commits)
+        report.commits += done.commits
         events = Events(log.read_bytes()[:end])
         disk, source = Disk(before, events), random.Random(seed)
         points = range(events.count(begin), len(events) + 1)
@@ -138,7 +168,7 @@ def _cut_run(
             report.cuts += 1
             report.pending_writes += len(disk.pending)
             position = events.position(point)
-            for wrong in _violations(root, kind, options, work.commits, position):
+            for wrong in _violations(root, kind, options, done.violations, position):
                 where = f"seed {seed}, cut after event {point} of {len(events)} ({what})"
                 report.violations.append(f"{where}: {wrong}")
             if report.violations:
@@ -163,15 +193,24 @@ def shut_down(kind: str, way: Way, seeds: Sequence[int]) -> Report:
             _copy(image, root / "cut")
             report.cuts += 1
             report.commits += sum(commit.acked is not None for commit in work.commits)
-            found = _violations(root, kind, "", work.commits, 0)
+            check = functools.partial(_of_files, work.commits)
+            found = _violations(root, kind, "", check, 0)
             report.violations += [f"seed {seed}: {each}" for each in found]
         if report.violations:
             break
     return report
 
 
+def _of_files(commits: list[Commit], mounted: Path, position: int) -> Iterator[str]:
+    return violations(mounted, commits, position)
+
+
 def _violations(
-    root: Path, kind: str, options: str, commits: list[Commit], position: int
+    root: Path,
+    kind: str,
+    options: str,
+    violations_at: Callable[[Path, int], Iterable[str]],
+    position: int,
 ) -> list[str]:
     """What is wrong with the disk in the file `cut`.
 
@@ -186,7 +225,7 @@ def _violations(
             loop_device(root / "cut") as device,
             _mounted(device, root, kind, options) as mounted,
         ):
-            return list(violations(mounted, commits, position))
+            return list(violations_at(mounted, position))
     except OSError as error:
         return [f"cannot be read: {error}"]
 
