@@ -7,6 +7,7 @@
     exclusive_rename, writes              rename without replacing; writes past the page cache
     regular_file                          the one way to open a file: no links, FIFOs, or others'
     directory                             directories held open by descriptor
+    one_flush                             a segment's file with one flush of the disk, not two
     durable_names                         removals and renames in streams; failed syncs
     data_directory                        the data directory and its lock
     mounts, file_system, commit_way       file systems: known risks, how many flushes they need
