@@ -61,6 +61,14 @@ def test_one_flush_is_not_enough_without_a_whole_journal_commit(unsafe: str, opt
     _assert_found(unsafe, commit_ways.one_flush, options)
 
 
+@pytest.mark.parametrize("way", GOOD, ids=lambda way: way.__name__)
+def test_a_flush_that_fails_loses_nothing_that_was_acknowledged(kind: str, way: Way) -> None:
+    report = cut_runs(kind, way, range(SEED, SEED + 4), 8, fails_a_flush=True)
+    print(kind, report)
+    assert not report.violations
+    assert report.failed_flushes
+
+
 @pytest.mark.parametrize("flushes", [1, 2])
 def test_what_a_server_acknowledged_outlives_a_cut_at_any_block(kind: str, flushes: int) -> None:
     seeds = range(SEED, SEED + 3)

@@ -30,6 +30,7 @@ from tests.crash.rig.recording_disk import (
     ARRIVED,
     COMPLETED,
     EVENT,
+    FLUSH_FAILED,
     FLUSHED,
     loop_device,
     mount,
@@ -50,6 +51,8 @@ _MKFS = {
 }
 _SECTORS_BYTES = (512, 4096)
 _COMMITS = 120  # of each run
+_FAILING_FLUSH = (20, 100)  # of one run with two flushes for each commit: more than 240
+_KEPT = 0.5  # of the writes that a failed flush was to cover
 _NEVER_ENDING = 1_000_000  # commits
 _SHUTDOWN_MAX_S = 0.1
 
@@ -61,6 +64,7 @@ class Report:
     cuts: int = 0
     commits: int = 0
     pending_writes: int = 0
+    failed_flushes: int = 0
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -99,19 +103,21 @@ def cut_runs(
     *,
     options: str = "",
     commits: int = _COMMITS,
+    fails_a_flush: bool = False,
 ) -> Report:
     """Runs the workload under each seed and cuts each run `cuts` times, until one is violated.
 
-    `options` are those of the mount, while the workload runs and after the cut.
+    `options` are those of the mount, while the workload runs and after the cut. With
+    `fails_a_flush`, one flush fails in each run, and what it was to cover is lost or not.
     """
 
     def work(mounted: Path, seed: int, position: Position) -> Done:
         work = Work(mounted, way, seed, commits, position)
         work.join()
-        assert not work.failures, work.failures
+        assert fails_a_flush or not work.failures, work.failures
         return Done(len(work.commits), functools.partial(_of_files, work.commits))
 
-    return cut_work(kind, work, seeds, cuts, options=options)
+    return cut_work(kind, work, seeds, cuts, options=options, fails_a_flush=fails_a_flush)
 
 
 # Gives the position in the disk's log now.
@@ -133,24 +139,39 @@ Workload = Callable[[Path, int, Position], Done]
 
 
 def cut_work(
-    kind: str, work: Workload, seeds: Sequence[int], cuts: int, *, options: str = ""
+    kind: str,
+    work: Workload,
+    seeds: Sequence[int],
+    cuts: int,
+    *,
+    options: str = "",
+    fails_a_flush: bool = False,
 ) -> Report:
     """As `cut_runs`, with any workload."""
     report = Report()
     for seed in seeds:
-        _cut_run(kind, work, seed, cuts, options, report)
+        failing_flush = random.Random(seed).randint(*_FAILING_FLUSH) if fails_a_flush else 0
+        _cut_run(kind, work, seed, cuts, options, report, failing_flush)
         if report.violations:
             break
     return report
 
 
-def _cut_run(kind: str, work: Workload, seed: int, cuts: int, options: str, report: Report) -> None:
+def _cut_run(
+    kind: str,
+    work: Workload,
+    seed: int,
+    cuts: int,
+    options: str,
+    report: Report,
+    failing_flush: int,
+) -> None:
     with tempfile.TemporaryDirectory(prefix="logengine-blocks-", dir=SCRATCH) as name:
         root = Path(name)
         before, image, log = _make_with_directories(root, kind), root / "recorded", root / "log"
         _copy(before, image)
         with (
-            recording_disk(image, log, seed) as device,
+            recording_disk(image, log, seed, failing_flush) as device,
             _mounted(device, root, kind, options) as mounted,
         ):
             # Until it is flushed, ext4's superblock of two sectors may be torn by mounting alone.
@@ -160,7 +181,8 @@ def _cut_run(kind: str, work: Workload, seed: int, cuts: int, options: str, repo
             end = log.stat().st_size
         report.commits += done.commits
         events = Events(log.read_bytes()[:end])
-        disk, source = Disk(before, events), random.Random(seed)
+        disk, source = Disk(before, events, seed), random.Random(seed)
+        report.failed_flushes += events.failed_flushes
         points = range(events.count(begin), len(events) + 1)
         for point in sorted(source.choices(points, k=cuts)):
             disk.advance(point)
@@ -258,6 +280,11 @@ class Events:
         """How many whole events the log has when it is `position` bytes long."""
         return bisect.bisect_right(self._ends, position)
 
+    @property
+    def failed_flushes(self) -> int:
+        """How many flushes failed."""
+        return sum(kind == FLUSH_FAILED for kind, *_ in self._events)
+
     def position(self, count: int) -> int:
         """The length of the log, in bytes, when it had `count` events."""
         return self._ends[count - 1]
@@ -273,7 +300,8 @@ class _Write:
 class Disk:
     """A disk that goes through its log; `pending` are the writes that no flush covers yet."""
 
-    def __init__(self, image: Path, events: Events) -> None:
+    def __init__(self, image: Path, events: Events, seed: int) -> None:
+        self._source = random.Random(f"disk {seed}")
         self._image = image
         self._events = events
         self._point = 0
@@ -288,10 +316,11 @@ class Disk:
                     self.pending[number] = _Write(offset, data)
                 elif kind == COMPLETED:
                     self.pending[number].is_complete = True
-                elif kind == FLUSHED:
+                elif kind in (FLUSHED, FLUSH_FAILED):
                     for covered in [n for n, each in self.pending.items() if each.is_complete]:
                         write = self.pending.pop(covered)
-                        os.pwrite(image.fileno(), write.data, write.offset)
+                        if kind == FLUSHED or self._source.random() < _KEPT:
+                            os.pwrite(image.fileno(), write.data, write.offset)
         self._point = max(self._point, point)
 
     def write(self, file: Path, source: random.Random) -> str:
