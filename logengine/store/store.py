@@ -38,7 +38,7 @@ from logengine.store.plan import Addition, PlannedSegment, SegmentPlan, StreamSt
 from logengine.store.publication import Publication, StreamCommit
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
-from logengine.store.writers_ahead import KEPT_S, WriterAhead
+from logengine.store.writers_ahead import KEPT_S, WriterAhead, has_files_to_spare
 
 log = structlog.get_logger()
 
@@ -104,6 +104,7 @@ class Store:
         self.risks: Sequence[str] = ()
         self._commit_way = CommitWay(2, "no data directory is open")
         self._one_flush: OneFlush | None = None
+        self._held_open_max = _HELD_OPEN_MAX if has_files_to_spare() else 1
         # Counts the directories opened: knowledge about one does not apply to the next.
         self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
@@ -543,7 +544,7 @@ class Store:
             publication = await stack.enter_async_context(
                 Publication(None if in_loop else executor, self._config.threads)
             )
-            has_few = len(planned) <= _HELD_OPEN_MAX
+            has_few = len(planned) <= self._held_open_max
             commits = [
                 await stack.enter_async_context(
                     StreamCommit(

@@ -103,7 +103,7 @@ MUTANTS = (
         "one_flush_of_many",
         "all files of a batch of thousands stay open",
         "store/store.py",
-        "has_few = len(planned) <= _HELD_OPEN_MAX",
+        "has_few = len(planned) <= self._held_open_max",
         "has_few = True",
         _ONE_FLUSH,
     ),

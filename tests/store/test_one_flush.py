@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,6 +95,19 @@ def test_a_batch_of_few_streams_takes_one(calls: SystemCalls, store: Store) -> N
     assert made.count(WrittenBack) == made.count(Synced) == 4
     # All are written before any has its name.
     assert made.index(Renamed) > len(made) - 1 - made[::-1].index(WrittenBack)
+
+
+def test_where_few_files_may_be_open_only_a_batch_of_one_stream_takes_one(
+    calls: SystemCalls,
+) -> None:
+    with patch.object(resource, "getrlimit", lambda _: (100, 100)):
+        store = Store(calls.data, AtOnce())
+    store.open()
+    for stream in MANY[:3]:
+        asyncio.run(store.recover_stream(stream))
+    assert committed(calls, store, *MANY[:2]).count(WrittenBack) == 0
+    assert committed(calls, store, MANY[2]).count(WrittenBack) == 1
+    store.close()
 
 
 def test_a_large_segment_takes_two_flushes(calls: SystemCalls, store: Store) -> None:
