@@ -26,13 +26,13 @@ XFS_GEOMETRY_BYTES = 112
 _XFS_GEOMETRY = struct.Struct("=40xQ8xQ")
 
 _HAS_JOURNAL, _FAST_COMMIT, _EXTENTS = 0x4, 0x400, 0x40
-# imagic_inodes, ext_attr, resize_inode, dir_index, dir_prealloc, sparse_super2, orphan_file
-_COMPAT_KNOWN = _HAS_JOURNAL | 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x200 | 0x1000
-# filetype, needs_recovery, meta_bg, 64bit, mmp, flex_bg, metadata_csum_seed, large_dir
-_INCOMPAT_KNOWN = _EXTENTS | 0x2 | 0x4 | 0x10 | 0x80 | 0x100 | 0x200 | 0x2000 | 0x4000
-# sparse_super, large_file, huge_file, uninit_bg, dir_nlink, extra_isize, quota, metadata_csum,
-# project, orphan_present
-_RO_COMPAT_KNOWN = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x400 | 0x2000 | 0x10000
+# ext_attr, resize_inode, dir_index, orphan_file
+_COMPAT_KNOWN = _HAS_JOURNAL | 0x8 | 0x10 | 0x20 | 0x1000
+# filetype, needs_recovery, 64bit, flex_bg, metadata_csum_seed
+_INCOMPAT_KNOWN = _EXTENTS | 0x2 | 0x4 | 0x80 | 0x200 | 0x2000
+# sparse_super, large_file, huge_file, uninit_bg, dir_nlink, extra_isize, metadata_csum,
+# orphan_present
+_RO_COMPAT_KNOWN = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x400 | 0x10000
 
 _OF_ANY_MOUNT = {
     *("rw", "noatime", "relatime", "strictatime", "nodiratime", "nosuid", "nodev", "noexec"),
@@ -45,8 +45,16 @@ _KNOWN_OF_EXT4 = {
     *("dioread_nolock", "dioread_lock", "discard", "nodiscard", "delalloc", "nodelalloc"),
     *("warn_on_error", "nowarn_on_error", "journal_checksum", "nojournal_checksum", "barrier"),
     *("auto_da_alloc", "noauto_da_alloc", "user_xattr", "nouser_xattr", "acl", "noacl"),
-    *("quota", "noquota", "usrquota", "grpquota", "prjquota", "usrjquota", "grpjquota", "jqfmt"),
-    *("resuid", "resgid", "errors", "commit", "min_batch_time", "max_batch_time", "i_version"),
+    *(
+        "noquota",
+        "resuid",
+        "resgid",
+        "errors",
+        "commit",
+        "min_batch_time",
+        "max_batch_time",
+        "i_version",
+    ),
     *("stripe", "data", "data_err", "inode_readahead_blks", "init_itable", "noinit_itable"),
     *("max_dir_size_kb", "prefetch_block_bitmaps", "no_prefetch_block_bitmaps", "nombcache"),
     *("mb_optimize_scan",),
@@ -56,8 +64,7 @@ _KNOWN_OF_XFS = {
     *("attr2", "noattr2", "inode64", "inode32", "logbufs", "logbsize", "sunit", "swidth"),
     *("allocsize", "largeio", "nolargeio", "ikeep", "noikeep", "filestreams", "nouuid", "barrier"),
     *("discard", "nodiscard", "wsync", "grpid", "nogrpid", "bsdgroups", "sysvgroups", "noquota"),
-    *("quota", "usrquota", "uquota", "grpquota", "gquota", "prjquota", "pquota", "uqnoenforce"),
-    *("gqnoenforce", "pqnoenforce", "qnoenforce", "lifetime", "nolifetime"),
+    *("lifetime", "nolifetime"),
 }
 _DATA_MODES = {"data=ordered", "data=writeback", "data=journal"}
 _UNKNOWN = "cannot be determined here"

@@ -92,6 +92,7 @@ def test_every_other_file_system_needs_two(kind: str) -> None:
         ({"options": EXT4_OPTIONS | {"unheard_of"}}, "unheard_of"),
         ({"mount": mounted("ext4", "barrier=0")}, "barrier=0"),
         ({"mount": mounted("ext4", "lazytime")}, "lazytime"),
+        ({"options": EXT4_OPTIONS | {"usrquota"}}, "usrquota"),
     ],
 )
 def test_an_ext4_that_was_not_tried_or_is_not_known_needs_two(
@@ -112,6 +113,7 @@ def test_an_ext4_that_was_not_tried_or_is_not_known_needs_two(
         ({"mount": mounted("xfs", "logdev=/dev/vdb")}, "logdev"),
         ({"mount": mounted("xfs", "rtdev=/dev/vdb")}, "rtdev"),
         ({"mount": mounted("xfs", "dax=always")}, "dax"),
+        ({"mount": mounted("xfs", "prjquota")}, "prjquota"),
     ],
 )
 def test_an_xfs_that_was_not_tried_or_is_not_known_needs_two(
