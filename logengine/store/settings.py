@@ -24,7 +24,7 @@ class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     pipeline_bytes: Size = Size(2 * MiB)
     in_loop_below: Duration = Duration(0.005)
     threads: Count = 8
-    one_flush: Literal["auto", "never"] = "auto"
+    one_flush: Literal["auto", "never"] = "never"
     retry_min: Duration = Duration(0.05)
     retry_max: Duration = Duration(5)
 

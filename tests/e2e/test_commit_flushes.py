@@ -10,10 +10,13 @@ import pytest
 
 from logengine.disk.directory import Directory
 from logengine.disk.file_system import commit_way_at
+from logengine.store.settings import CommitConfig
 from logengine.store.store import Store
 from tests.crash.rig.image import image, missing
 from tests.crash.rig.oracle import AtOnce
 from tests.daemon import Daemon
+
+AUTO = '[commit]\none_flush = "auto"\n'
 
 
 def asked(daemon: Daemon) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def test_status_and_log_say_how_many_flushes_a_commit_takes_and_why(
     with image(kind) as disk:
         with Directory.open(disk.directory) as directory:
             way = commit_way_at(directory)
-        daemon = Daemon(tmp_path, data=disk.directory / "data")
+        daemon = Daemon(tmp_path, AUTO, data=disk.directory / "data")
         daemon.start()
         daemon.cli("send", "-s", "app", stdin=b"one\n")
         daemon.cli("send", "-s", "app", stdin=b"two\n")
@@ -57,7 +60,7 @@ def test_a_remount_is_noticed(tmp_path: Path) -> None:
     if why := missing("ext4"):
         pytest.skip(why)
     with image("ext4") as disk:
-        store = Store(disk.directory / "data", AtOnce())
+        store = Store(disk.directory / "data", AtOnce(), CommitConfig(one_flush="auto"))
         store.open()
         if store.commit_way.flushes == 2:
             pytest.skip(store.commit_way.reason)

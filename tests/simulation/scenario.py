@@ -531,6 +531,7 @@ class _Drawing:
             stop_timeout=Duration(max(PATIENT_S, 100 * self.length_s)),
             reserve=Size(pick((0, 0, 2000))),
             commit=CommitConfig(
+                one_flush="auto",
                 linger=Duration(self.sync_s * self._log(0.5, 100) if self._is_on(0.6) else 0.0),
                 rewrite_limit=Size(pick((1, 200, 1000, 4000, 64 * 1024))),
                 direct_above=Size(pick((300, 2000, 256 * 1024))),

@@ -21,6 +21,7 @@ from logengine.store.store import Store
 from tests.crash.rig.oracle import AtOnce, addition
 from tests.crash.rig.system_calls import Made, Renamed, Synced, SystemCalls, Written, WrittenBack
 
+AUTO = CommitConfig(one_flush="auto")
 ONE = CommitWay(1, "the test says so")
 # More streams than a batch may have whose files stay open.
 MANY = [f"app{number}" for number in range(9)]
@@ -35,7 +36,7 @@ def calls(tmp_path: Path) -> Iterator[SystemCalls]:
 
 @pytest.fixture
 def store(calls: SystemCalls) -> Iterator[Store]:
-    store = Store(calls.data, AtOnce())
+    store = Store(calls.data, AtOnce(), AUTO)
     store.open()
     for stream in ["app", *MANY]:
         asyncio.run(store.recover_stream(stream))
@@ -101,7 +102,7 @@ def test_where_few_files_may_be_open_only_a_batch_of_one_stream_takes_one(
     calls: SystemCalls,
 ) -> None:
     with patch.object(resource, "getrlimit", lambda _: (100, 100)):
-        store = Store(calls.data, AtOnce())
+        store = Store(calls.data, AtOnce(), AUTO)
     store.open()
     for stream in MANY[:3]:
         asyncio.run(store.recover_stream(stream))
@@ -189,8 +190,8 @@ def test_a_system_without_the_call_takes_two_flushes_from_then_on(
     assert WrittenBack not in committed(calls, store, "app1")
 
 
-def test_the_setting_turns_it_off(calls: SystemCalls) -> None:
-    store = Store(calls.data, AtOnce(), CommitConfig(one_flush="never"))
+def test_it_is_off_unless_it_is_asked_for(calls: SystemCalls) -> None:
+    store = Store(calls.data, AtOnce())
     store.open()
     assert store.commit_way == CommitWay(2, "`commit.one_flush` is never")
     asyncio.run(store.recover_stream("app"))

@@ -292,7 +292,7 @@ async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> As
     """A server on `data`; its address."""
     # What is written past the page cache takes two flushes.
     direct_above = Size(_DIRECT_ABOVE if plan.one_flush else COMMIT.direct_above)
-    commit = msgspec.structs.replace(COMMIT, direct_above=direct_above)
+    commit = msgspec.structs.replace(COMMIT, direct_above=direct_above, one_flush="auto")
     store = Store(data, executor, commit, LIMITS)
     store.open()
     listener = socket.socket(socket.AF_UNIX)
