@@ -61,7 +61,7 @@ def test_one_flush_is_not_enough_without_a_whole_journal_commit(unsafe: str, opt
     _assert_found(unsafe, commit_ways.one_flush, options)
 
 
-# Broke a file on xfs once, with one flush, which is therefore off by default: durability.md.
+# xfs breaks a file in one of a thousand such cuts, with one flush or two: durability.md.
 @pytest.mark.campaign
 @pytest.mark.parametrize("way", GOOD, ids=lambda way: way.__name__)
 def test_a_flush_that_fails_loses_nothing_that_was_acknowledged(kind: str, way: Way) -> None:
