@@ -109,6 +109,9 @@ def _lines_of(status: Status) -> Iterator[str]:
         f"  committed  {totals.records:,} records, {format_size_rounded(totals.bytes)}, in "
         f"{totals.batches:,} batches, to {status.streams:,} streams"
     )
+    if status.commit_flushes:  # older daemons do not say
+        times = "once" if status.commit_flushes == 1 else "twice"
+        yield f"  flushes    {times} for each commit: {escape(status.commit_flushes_reason)}"
     lost = {
         "too large": (totals.refused_records, "records"),
         "over a quota": (totals.over_quota_records, "records"),

@@ -4,10 +4,13 @@ A volume may be mounted over the data directory or unmounted, or the directory m
 removed. Then nothing is committed. Received records wait in memory, and the directory that is there
 instead is recovered as at a start. Named producers are disconnected, because their numbers came
 from the old directory; when they reconnect, they continue after what is durable in the new one.
+
+The file system may be mounted again with other options: commits may then need more flushes.
 """
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -22,13 +25,15 @@ from logengine.store.stream import Recovery
 log = structlog.get_logger()
 
 _SCAN_EVERY_S = 1.0
+# Options that one flush does not withstand harm the way with two flushes as well.
+_LOOK_AT_FILE_SYSTEM_EVERY = 10  # scans
 
 
 class DataWatch:
     """Checks the path at intervals, and when a commit found that it is another directory.
 
-    `on_change` is called when the reason why nothing is committed changes, and `report` with what
-    recovery found.
+    `on_change` is called when the reason why nothing is committed changes, `report` with what
+    recovery found, and `report_way` when commits take another number of flushes.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class DataWatch:
         *,
         on_change: Callable[[], None],
         report: Callable[[Mapping[str, Recovery | OSError]], None],
+        report_way: Callable[[], None],
         look_every_s: float = _SCAN_EVERY_S,
     ) -> None:
         self._store = store
@@ -48,17 +54,28 @@ class DataWatch:
         self._upkeep = upkeep
         self._on_change = on_change
         self._report = report
+        self._report_way = report_way
+        self._told_way = store.commit_way
         self._look_every_s = look_every_s
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
         self._store.tell_followers()
-        while True:
+        for scan in itertools.count(1):
             if self._store.look() is not None:
                 await self._recover()
+                self._told_way = self._store.commit_way
+            elif scan % _LOOK_AT_FILE_SYSTEM_EVERY == 0:
+                self._look_at_file_system()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._look_every_s):
                     await self._store.until_unusable()
+
+    def _look_at_file_system(self) -> None:
+        self._store.look_at_file_system()
+        if self._store.commit_way != self._told_way:
+            self._told_way = self._store.commit_way
+            self._report_way()
 
     async def _recover(self) -> None:
         """Waits for a directory that can be committed to, and resumes the work in it."""

@@ -52,12 +52,19 @@ def opened_store(
         store.close()
 
 
+def report_commit_way(store: Store) -> None:
+    """Logs how many flushes a commit takes, and why."""
+    way = store.commit_way
+    log.info("commit_flushes", data=str(store.path), flushes=way.flushes, reason=way.reason)
+
+
 def report_opened(
     store: Store, found: Mapping[str, Recovery | OSError], took_s: float | None = None
 ) -> None:
     """Logs what recovery found in the directory that `store` has open."""
     for risk in store.risks:
         log.warning("file_system_not_safe", data=str(store.path), reason=risk)
+    report_commit_way(store)
     recovered = []
     for stream, recovery in found.items():
         if not isinstance(recovery, OSError):  # the committer reports and retries those

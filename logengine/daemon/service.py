@@ -24,7 +24,7 @@ from logengine.daemon.config_sections import Config
 from logengine.daemon.data_watch import DataWatch
 from logengine.daemon.network_sockets import NetworkListening
 from logengine.daemon.open_files import connections_and_guests, followed_files_max
-from logengine.daemon.open_store import report_opened
+from logengine.daemon.open_store import report_commit_way, report_opened
 from logengine.daemon.socket_watch import SocketWatch
 from logengine.daemon.sockets import Listening
 from logengine.daemon.upkeep import Upkeep, keeps_free
@@ -127,6 +127,7 @@ class Service:
             self._upkeep,
             on_change=self._announcement.renew,
             report=lambda found: report_opened(store, found),
+            report_way=partial(report_commit_way, store),
         )
 
     async def begin(self, sockets: Sequence[Listening | NetworkListening]) -> None:

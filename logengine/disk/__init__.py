@@ -7,9 +7,10 @@
     exclusive_rename, writes              rename without replacing; writes past the page cache
     regular_file                          the one way to open a file: no links, FIFOs, or others'
     directory                             directories held open by descriptor
+    one_flush                             a segment's file with one flush of the disk, not two
     durable_names                         removals and renames in streams; failed syncs
     data_directory                        the data directory and its lock
-    mounts, file_system                   file systems known to break durability
+    mounts, file_system, commit_way       file systems: known risks, how many flushes they need
     crash_mark                            whether the last process stopped cleanly
     durable_mark                          how far each stream is durable, for followers
     registered_cursors, reserve           cursors that retention respects; space for a stop

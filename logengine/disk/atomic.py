@@ -191,7 +191,7 @@ class AtomicWriter:
         if self._file is not None:
             raise ValueError(f"{self.path}: a writer can be used only once; make another one")
         self.process = os.getpid()
-        with _FailingStep(self, "make a temp file for"):
+        with FailingStep(self, "make a temp file for"):
             self._find_target()
             self._file = file = self._open_temp()
             if self._buffering != 0:
@@ -244,7 +244,7 @@ class AtomicWriter:
 
     def write(self, data: Any) -> int:
         """Writes all of `data`, text or bytes depending on `mode`; returns its length."""
-        with _FailingStep(self, "write"):
+        with FailingStep(self, "write"):
             if isinstance(self.file, RawIOBase):
                 return self.write_buffers([data])
             return int(self.file.write(data))
@@ -261,7 +261,7 @@ class AtomicWriter:
         For an unbuffered binary writer (`buffering=0`). `directly` is for a large file that is
         written in one call: it bypasses the page cache; for `pace` see `write_all_directly`.
         """
-        with _FailingStep(self, "write"):
+        with FailingStep(self, "write"):
             if directly:
                 return write_all_directly(self.file.fileno(), buffers, pace)
             return write_all(self.file.fileno(), buffers)
@@ -275,18 +275,18 @@ class AtomicWriter:
         if self._prepared:
             return
         if self._buffering != 0:
-            with _FailingStep(self, "write"):
+            with FailingStep(self, "write"):
                 self.file.flush()  # Python's own buffer, which fsync knows nothing of
         if self._replaced is not None:
             self._give(self.file.fileno(), self._replaced)
-        with _FailingStep(self, "fsync"):
+        with FailingStep(self, "fsync"):
             os.fsync(self.file.fileno())
             self.file.close()
         self._prepared = True
 
     def _give(self, descriptor: int, replaced: FileIdentity) -> None:
         permissions = self._permissions
-        with _FailingStep(self, "keep the owner and the mode of"):
+        with FailingStep(self, "keep the owner and the mode of"):
             give(descriptor, replaced, None if permissions is None else permissions & ~umask())
 
     def publish(self) -> None:
@@ -294,7 +294,7 @@ class AtomicWriter:
         if not self._prepared or self.temp_path is None:
             raise ValueError(f"{self.path}: call publish once, after prepare")
         temp_name = os.path.basename(self.temp_path)
-        with _FailingStep(self, "replace"):
+        with FailingStep(self, "replace"):
             self._is_publishing = True
             try:
                 if self._is_exclusive:
@@ -373,7 +373,7 @@ class AtomicWriter:
             os.unlink(temp_path)
 
 
-class _FailingStep(errors_name):
+class FailingStep(errors_name):
     """One step of a writer, in the process that opened it. A failure removes the temp file."""
 
     def __init__(self, writer: AtomicWriter, verb: str) -> None:

@@ -2,11 +2,11 @@
 
 import os
 
-from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import Directory
+from logengine.disk.one_flush import OneFlushWriter
 
 
-class EarlyWriter(AtomicWriter):
+class EarlyWriter(OneFlushWriter):
     """Writes bytes in `directory`, which its caller keeps open until the writer is done.
 
     `name` is the expected one of the file. `aim_at` chooses another. An existing file of that name

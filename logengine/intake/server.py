@@ -492,6 +492,8 @@ class Server:
             unsynced_streams=sorted(self._store.unsynced)[:FULL_MAX],
             unusable=str(self._store.unusable or ""),
             risks=self._store.risks,
+            commit_flushes=self._store.commit_way.flushes,
+            commit_flushes_reason=self._store.commit_way.reason,
             free_bytes=self._space.free,
             keep_free_bytes=self._space.kept,
             is_space_low=self._space.is_scarce,

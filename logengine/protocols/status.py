@@ -89,6 +89,8 @@ class Status(msgspec.Struct, frozen=True):
     datagram_queue: int = 0
     followed_files: int = 0
     files: Sequence[FileStatus] = ()
+    commit_flushes: int = 0
+    commit_flushes_reason: str = ""
 
 
 def serving_state(unusable: str, failing: Sequence[FailingStream]) -> str:

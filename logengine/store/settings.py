@@ -3,7 +3,7 @@
 `config/logengine.toml` explains each key. The parts that serve use these structs directly.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -24,6 +24,7 @@ class CommitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     pipeline_bytes: Size = Size(2 * MiB)
     in_loop_below: Duration = Duration(0.005)
     threads: Count = 8
+    one_flush: Literal["auto", "never"] = "never"
     retry_min: Duration = Duration(0.05)
     retry_max: Duration = Duration(5)
 

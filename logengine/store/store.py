@@ -20,13 +20,15 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from msgspec import UNSET, UnsetType
 
+from logengine.disk.commit_way import CommitWay
 from logengine.disk.crash_mark import read_boot_id
 from logengine.disk.data_directory import create_data_directory
 from logengine.disk.directory import Directory, create_directories
 from logengine.disk.durable_mark import DurableMarks
 from logengine.disk.durable_names import DurableNames
 from logengine.disk.early_writer import EarlyWriter
-from logengine.disk.file_system import risks_at
+from logengine.disk.file_system import commit_way_at, risks_at
+from logengine.disk.one_flush import OneFlush
 from logengine.errors import DataDirectoryUnseen, OutdatedPlan
 from logengine.format.producers import Producer, is_followed_file, number_of
 from logengine.format.user_bytes import Users
@@ -37,7 +39,7 @@ from logengine.store.publication import Publication, StreamCommit
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.stream import Recovery, SegmentWriter, drop_oldest
 from logengine.store.stream_events import report_dropped, report_dropping
-from logengine.store.writers_ahead import KEPT_S, WriterAhead
+from logengine.store.writers_ahead import KEPT_S, WriterAhead, has_files_to_spare
 
 log = structlog.get_logger()
 
@@ -49,6 +51,9 @@ _CATCH_UP_S_MAX = 5.0
 # this, a stream with more than a few remembers a new one only in place of another.
 _FULL_STREAMS = 16
 _FEW_PRODUCERS = 16
+# With one flush, each file of a batch stays open while it waits for its publication, and six
+# batches may be under way. A batch of more streams takes two flushes.
+_HELD_OPEN_MAX = 4
 
 
 class StoreObserver(Protocol):
@@ -98,6 +103,9 @@ class Store:
         self.unusable: Exception | None = None
         # What is known to break the durability promise on this file system, one reason each.
         self.risks: Sequence[str] = ()
+        self._commit_way = CommitWay(2, "no data directory is open")
+        self._one_flush: OneFlush | None = None
+        self._held_open_max = _HELD_OPEN_MAX if has_files_to_spare() else 1
         # Counts the directories opened: knowledge about one does not apply to the next.
         self.generation = 0
         self._boot_id = read_boot_id() if boot_id is None else boot_id
@@ -226,12 +234,38 @@ class Store:
     def _adopt_all(self, opened: OpenedData) -> dict[str, Recovery | OSError]:
         self._opened = opened
         self.risks = risks_at(opened.directory)
+        self._one_flush = None
+        self.look_at_file_system()
         self.generation += 1
         self._admitted.update(opened.recovered)
         for stream, found in opened.recovered.items():
             if not isinstance(found, OSError):
                 self._adopt(stream, found)
         return opened.recovered
+
+    @property
+    def commit_way(self) -> CommitWay:
+        """How many flushes a commit takes, and why."""
+        ruled_out = self._one_flush.ruled_out if self._one_flush is not None else None
+        return self._commit_way if ruled_out is None else CommitWay(2, ruled_out)
+
+    def look_at_file_system(self) -> None:
+        """Decides how many flushes a commit takes, in case the file system was mounted again."""
+        if self._opened is None:
+            return
+        if self._config.one_flush == "never":
+            self._commit_way = CommitWay(2, "`commit.one_flush` is never")
+            return
+        self._commit_way = commit_way_at(self._opened.directory)
+        if self._one_flush is None:
+            self._one_flush = OneFlush(self._opened.directory)
+
+    def _one_flush_of(self, stream: str) -> OneFlush | None:
+        """Set if one flush is enough for a commit to the stream."""
+        # After a failed sync of the stream, nothing is taken for granted in this boot.
+        if self._commit_way.is_short and self.names.may_remove_from(stream):
+            return self._one_flush
+        return None
 
     @property
     def data(self) -> Directory:
@@ -525,11 +559,17 @@ class Store:
             publication = await stack.enter_async_context(
                 Publication(None if in_loop else executor, self._config.threads)
             )
+            has_few = len(planned) <= self._held_open_max
             commits = [
                 await stack.enter_async_context(
-                    StreamCommit(self._writer(segment.plan), publication, segment, self._outdated)
+                    StreamCommit(
+                        self._writer(segment.plan, self._one_flush_of(stream) if has_few else None),
+                        publication,
+                        segment,
+                        self._outdated,
+                    )
                 )
-                for segment in planned.values()
+                for stream, segment in planned.items()
                 if segment.plan is not None
             ]
             # A single writer that waits for no other commit takes all its steps in one hop, later.
@@ -582,6 +622,7 @@ class Store:
                 names=self.names,
                 direct_above=self._config.direct_above,
                 ahead=ahead,
+                one_flush=self._one_flush_of(stream),
             )
             try:
                 writer.publish()
@@ -697,7 +738,7 @@ class Store:
             return error
         return None
 
-    def _writer(self, plan: SegmentPlan) -> SegmentWriter:
+    def _writer(self, plan: SegmentPlan, one_flush: OneFlush | None) -> SegmentWriter:
         marks = self._marks
         return SegmentWriter(
             self.data,
@@ -705,6 +746,7 @@ class Store:
             names=self.names,
             direct_above=self._config.direct_above,
             on_durable=partial(marks.move, plan.stream, plan.last, plan.first),
+            one_flush=one_flush,
         )
 
     async def _begin(self, commits: Sequence[StreamCommit]) -> None:

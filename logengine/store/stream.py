@@ -15,6 +15,7 @@ from msgspec import UNSET
 from logengine.disk.atomic import AtomicWriter, is_temp_name
 from logengine.disk.directory import AnyDirectory, Directory, opened
 from logengine.disk.durable_names import DurableNames
+from logengine.disk.one_flush import OneFlush, OneFlushWriter
 from logengine.disk.segment_file import (
     disk_bytes_of,
     list_segments,
@@ -364,8 +365,9 @@ class SegmentWriter:
     before it if needed, and none runs twice. A file of more than `direct_above` bytes is written
     past the page cache; `pace` is called after each piece with its size in bytes, and may sleep.
     `on_durable` is called once the segment is durable, and must not raise. `ahead` is a writer that
-    is open already, for the plan's file. Raises `AtomicWriteError`, and what `pace` raises; after
-    that, only `abort` may be called.
+    is open already, for the plan's file. `one_flush` is set if one flush of the disk is enough; a
+    file that is written past the page cache takes two nevertheless. Raises `AtomicWriteError`, and
+    what `pace` raises; after that, only `abort` may be called.
     """
 
     def __init__(
@@ -377,14 +379,16 @@ class SegmentWriter:
         direct_above: int,
         pace: Callable[[int], None] | None = None,
         on_durable: Callable[[], None] = lambda: None,
-        ahead: AtomicWriter | None = None,
+        ahead: OneFlushWriter | None = None,
+        one_flush: OneFlush | None = None,
     ) -> None:
         self.plan = plan
         self._on_durable = on_durable
         self._pace = pace
         self._names = names
         self._direct_above = direct_above
-        self._writer = ahead or AtomicWriter(
+        self._one_flush = one_flush
+        self._writer = ahead or OneFlushWriter(
             os.path.join(str(data), plan.stream, plan.file_name),
             "wb",
             buffering=0,
@@ -395,7 +399,11 @@ class SegmentWriter:
         self._is_written = False
 
     def prepare(self) -> None:
-        """Hashes, writes and fsyncs the temp file. Nothing is visible; no descriptor stays open."""
+        """Hashes, writes and fsyncs the temp file. Nothing is visible.
+
+        No descriptor stays open, except for the file's own if one flush is enough: then the data
+        may be in the disk's cache only.
+        """
         self._write()
         self._writer.close_directory()
 
@@ -408,6 +416,8 @@ class SegmentWriter:
             pieces = self.plan.render()
             directly = sum(map(len, pieces)) > self._direct_above
             self._writer.write_buffers(pieces, directly=directly, pace=self._pace)
+            # Writes past the cache were not tried with one flush.
+            self._writer.one_flush = None if directly else self._one_flush
             self._writer.prepare()
         except BaseException:
             self.abort()

@@ -25,6 +25,12 @@ _OPEN_FILES_MIN = 256
 KEPT_S = 1.0
 
 
+def has_files_to_spare() -> bool:
+    """Whether enough open files are allowed to keep some open that need not be."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit == resource.RLIM_INFINITY or limit >= _OPEN_FILES_MIN
+
+
 class WriterAhead:
     """What is open for a stream: nothing until its second commit within `KEPT_S`."""
 
@@ -95,9 +101,7 @@ class WritersAhead:
     def __init__(self, data: Directory) -> None:
         self._data = data
         self._streams: OrderedDict[str, WriterAhead] = OrderedDict()  # by last use
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        is_short = limit != resource.RLIM_INFINITY and limit < _OPEN_FILES_MIN
-        self._streams_max = 0 if is_short else WRITERS_AHEAD_MAX
+        self._streams_max = WRITERS_AHEAD_MAX if has_files_to_spare() else 0
 
     def take(self, stream: str, file_name: str) -> EarlyWriter | None:
         """An open writer for a file of this name; None if there is none.

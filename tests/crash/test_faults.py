@@ -27,12 +27,19 @@ def fail_runs(
     retains: bool = False,
     drops_oldest: bool = False,
     calls: Collection[str] = CHANGING | LOOKING,
+    one_flush: bool = False,
 ) -> Report:
     """Runs under a `share` of the faults of `calls`; a share `cut` of them is cut everywhere."""
     total = Report()
     for seed in seeds:
         plan = workload.Plan.drawn(
-            seed, records=records, follows=False, retains=retains, drops_oldest=drops_oldest
+            seed,
+            records=records,
+            follows=False,
+            retains=retains,
+            drops_oldest=drops_oldest,
+            one_flush=one_flush,
+            has_journal=one_flush,
         )
         source = random.Random(seed)
         with recorded(plan) as run:
@@ -51,6 +58,23 @@ def fail_runs(
 def test_no_failing_call_breaks_a_promise(part: int) -> None:
     seeds = range(SEED + 2 * part, SEED + 2 * (part + 1))
     report = fail_runs(seeds, share=0.04, cut=0.1, records=6)
+    print(report)
+    assert not report.violations
+    assert report.faults > 30
+
+
+def test_no_failing_call_breaks_a_promise_of_one_flush() -> None:
+    report = fail_runs(range(SEED, SEED + 2), share=0.04, cut=0.1, records=6, one_flush=True)
+    # What a failed sync lost is seen once the power is cut.
+    report += fail_runs(
+        range(SEED + 2, SEED + 4),
+        share=0.5,
+        cut=1,
+        records=6,
+        errors=[errno.EIO],
+        calls={"write back", "fsync"},
+        one_flush=True,
+    )
     print(report)
     assert not report.violations
     assert report.faults > 30

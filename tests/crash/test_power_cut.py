@@ -9,12 +9,22 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.crash.rig import cuts, workload
+from tests.crash.rig import cuts, journal, workload
 from tests.crash.rig.cuts import Report
 from tests.crash.rig.power_cut import SECTOR_BYTES, Disk, contents_after_cut
 from tests.crash.rig.recorded import recorded
 from tests.crash.rig.seed import SEED
-from tests.crash.rig.system_calls import ROOT, Made, Removed, Renamed, Synced, SyncFailed, Written
+from tests.crash.rig.system_calls import (
+    ROOT,
+    DataSynced,
+    Made,
+    Removed,
+    Renamed,
+    Synced,
+    SyncFailed,
+    Written,
+    WrittenBack,
+)
 
 KILLS = 0.02
 
@@ -26,11 +36,20 @@ def cut_runs(
     records: int,
     kills: float = KILLS,
     retains: bool = False,
+    one_flush: bool = False,
+    has_journal: bool = False,
 ) -> Report:
     """Records one run under each seed, and cuts it everywhere, until one is violated."""
     total = Report()
     for seed in seeds:
-        plan = workload.Plan.drawn(seed, streams=streams, records=records, retains=retains)
+        plan = workload.Plan.drawn(
+            seed,
+            streams=streams,
+            records=records,
+            retains=retains,
+            one_flush=one_flush,
+            has_journal=has_journal,
+        )
         try:
             with recorded(plan) as calls:
                 trace = calls.trace
@@ -38,7 +57,9 @@ def cut_runs(
             total.violations.append(f"seed {seed}: the run ended: {error.exceptions!r}")
             break
         with cuts.bench(plan.bursts, plan.make_retainer) as bench:
-            report = cuts.cut_everywhere(trace, bench, random.Random(seed), kills=kills)
+            report = cuts.cut_everywhere(
+                trace, bench, random.Random(seed), disk=plan.disk(), kills=kills
+            )
         report.violations = [f"seed {seed}: {each}" for each in report.violations]
         total += report
         if total.violations:
@@ -54,6 +75,31 @@ def test_no_cut_breaks_a_promise(part: int) -> None:
     print(report)
     assert not report.violations
     assert report.states > 500
+
+
+@pytest.mark.parametrize("one_flush", [False, True], ids=["two flushes", "one flush"])
+def test_no_cut_breaks_a_promise_on_a_file_system_with_a_journal(*, one_flush: bool) -> None:
+    seeds = range(SEED, SEED + 10)
+    report = cut_runs(seeds, streams=3, records=10, one_flush=one_flush, has_journal=True)
+    print(report)
+    assert not report.violations
+    assert report.states > 500
+
+
+def test_one_flush_is_not_enough_where_no_journal_orders_data_and_names() -> None:
+    assert cut_runs(range(SEED, SEED + 10), streams=3, records=10, one_flush=True).violations
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("kills", [0, KILLS, 0.3])
+def test_no_cut_of_many_breaks_a_promise_of_one_flush(kills: float) -> None:
+    seeds = range(SEED, SEED + 300)
+    report = cut_runs(seeds, streams=3, records=12, kills=kills, one_flush=True, has_journal=True)
+    report += cut_runs(
+        seeds[:50], streams=2, records=16, kills=0, retains=True, one_flush=True, has_journal=True
+    )
+    print(f"one flush, power cut: {report}")
+    assert not report.violations
 
 
 @pytest.mark.campaign
@@ -154,3 +200,51 @@ def test_of_a_large_file_the_telling_states_are_drawn() -> None:
     contents = contents_after_cut(b"", new)
     assert len(contents) < 100
     assert {b"", new, new[:-1], b"\0" * len(new)} <= set(contents)
+
+
+def journal_states_after(*events: object) -> list[dict[str, bytes | None]]:
+    disk = journal.Disk({"a": b"old"})
+    for event in [Made(ROOT, "t", 2, is_directory=False), Written(2, 0, b"new"), *events]:
+        disk.apply(event)
+    return [
+        {name: content for name, content in tree.items() if name != "t"}
+        for tree in disk.states(random.Random(1))
+    ]
+
+
+RENAMED = Renamed(ROOT, "t", "a")
+
+
+def test_a_journal_has_the_data_that_was_written_back_before_the_rename() -> None:
+    states = journal_states_after(WrittenBack(2), RENAMED)
+    assert {tree["a"] for tree in states} == {b"old", b"new"}
+
+
+def test_a_journal_may_have_a_name_without_the_data_that_was_written_back_after_it() -> None:
+    states = journal_states_after(RENAMED, WrittenBack(2))
+    assert {b"old", b"new", b""} <= {tree["a"] for tree in states}
+
+
+def test_a_file_that_is_synced_after_its_rename_has_its_name_in_a_journal() -> None:
+    assert journal_states_after(WrittenBack(2), RENAMED, Synced(2)) == [{"a": b"new"}]
+
+
+def test_fdatasync_leaves_the_rename_out_of_a_journal() -> None:
+    states = journal_states_after(WrittenBack(2), RENAMED, DataSynced(2))
+    assert {tree["a"] for tree in states} == {b"old", b"new"}
+
+
+def test_a_journal_keeps_the_order_of_names() -> None:
+    other = Made(ROOT, "b", 3, is_directory=False)
+    states = journal_states_after(WrittenBack(2), RENAMED, other)
+    assert all(tree["a"] == b"new" for tree in states if "b" in tree)
+
+
+def test_what_a_failed_sync_lost_no_later_one_brings_back_to_a_journal() -> None:
+    states = journal_states_after(WrittenBack(2), RENAMED, SyncFailed(2), Synced(2), Synced(ROOT))
+    assert {tree["a"] for tree in states} == {b"old", b"new"}
+
+
+def test_data_that_could_not_be_written_back_may_be_lost_in_a_journal() -> None:
+    states = journal_states_after(SyncFailed(2), RENAMED, Synced(2))
+    assert b"" in {tree["a"] for tree in states}

@@ -28,17 +28,25 @@ def restart_runs(
     records: int = 5,
     streams: int = 1,
     retains: bool = False,
+    one_flush: bool = False,
 ) -> Report:
     """Lets a `share` of such syncs fail in the runs of so many seeds, until one is violated."""
     total = Report()
     for seed in seeds:
         plan = workload.Plan.drawn(
-            seed, streams=streams, records=records, follows=False, retains=retains
+            seed,
+            streams=streams,
+            records=records,
+            follows=False,
+            retains=retains,
+            one_flush=one_flush,
+            has_journal=one_flush,
         )
         source = random.Random(seed)
         with recorded(plan) as run:
             attempts = run.attempts
-        for fault in faults.failing_syncs(attempts, source, share):
+        among = faults.sync_of_commit if one_flush else faults.sync_of_stream
+        for fault in faults.failing_syncs(attempts, source, share, among):
             report = faults.run_with(plan, fault, source, cut=1, kills=kills)
             report.violations = [f"seed {seed}: {each}" for each in report.violations]
             total += report
@@ -47,8 +55,9 @@ def restart_runs(
     return total
 
 
-def test_what_a_failed_sync_lost_is_written_again_after_a_kill() -> None:
-    report = restart_runs(SEEDS)
+@pytest.mark.parametrize("one_flush", [False, True], ids=["two flushes", "one flush"])
+def test_what_a_failed_sync_lost_is_written_again_after_a_kill(*, one_flush: bool) -> None:
+    report = restart_runs(SEEDS, one_flush=one_flush)
     print(report)
     assert not report.violations
     assert report.faults > 2

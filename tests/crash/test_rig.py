@@ -63,6 +63,13 @@ def test_power_cuts_catch(mutant: Mutant) -> None:
         assert cut_violations(), f"not caught: {mutant.__doc__}"
 
 
+@pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_CUTS_OF_ONE_FLUSH)
+def test_power_cuts_of_one_flush_catch(mutant: Mutant) -> None:
+    with mutant():
+        report = cut_runs(SEEDS, streams=3, records=10, one_flush=True, has_journal=True)
+    assert report.violations, f"not caught: {mutant.__doc__}"
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize("mutant", mutants.CAUGHT_BY_MANY_CUTS)
 def test_many_power_cuts_catch(mutant: Mutant) -> None:

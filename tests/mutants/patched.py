@@ -30,6 +30,10 @@ def _name(patch: mutants.Mutant) -> str:
 
 MUTANTS = (
     *_by(f"{_RIG}test_power_cuts_catch", mutants.CAUGHT_BY_CUTS),
+    *_by(
+        f"{_RIG}test_power_cuts_of_one_flush_catch",
+        mutants.CAUGHT_BY_CUTS_OF_ONE_FLUSH,
+    ),
     *_by(f"{_RIG}test_many_power_cuts_catch", mutants.CAUGHT_BY_MANY_CUTS),
     *_by(f"{_RIG}test_faults_catch", mutants.CAUGHT_BY_FAULTS),
     *_by(

@@ -14,8 +14,131 @@ _FULL_DISK = tests(
     "unit/test_drop_oldest.py", "store/test_full_disk.py", "property/test_drop_oldest.py"
 )
 _DROPS = tests("crash/test_drop_oldest.py")
+_ONE_FLUSH = tests("store/test_one_flush.py")
+_COMMIT_WAY = tests("unit/test_commit_way.py")
+_JOURNAL = tests(
+    "crash/test_power_cut.py::test_no_cut_breaks_a_promise_on_a_file_system_with_a_journal"
+)
 
 MUTANTS = (
+    # One flush instead of two.
+    mutant(
+        "one_flush_does_not_wait",
+        "the data is only on its way to the disk when the file gets its name",
+        "disk/one_flush.py",
+        "ctypes.c_uint(_WAIT_BEFORE | _WRITE | _WAIT_AFTER)",
+        "ctypes.c_uint(_WAIT_BEFORE | _WRITE)",
+        _ONE_FLUSH,
+    ),
+    mutant(
+        "one_flush_left_out",
+        "with one flush, a file gets its name without being written back",
+        "disk/one_flush.py",
+        "                write_back(descriptor)\n",
+        "                pass\n",
+        Simulation(),
+        _JOURNAL,
+    ),
+    mutant(
+        "one_flush_by_fdatasync",
+        "with one flush, the last sync may leave out the rename",
+        "disk/one_flush.py",
+        "                os.fsync(self.file.fileno())\n",
+        "                os.fdatasync(self.file.fileno())\n",
+        Simulation(),
+        _JOURNAL,
+    ),
+    mutant(
+        "one_flush_not_synced",
+        "with one flush, nothing is synced after the rename",
+        "disk/one_flush.py",
+        "                os.fsync(self.file.fileno())\n",
+        "",
+        Simulation(),
+        _JOURNAL,
+    ),
+    mutant(
+        "one_flush_not_checked",
+        "with one flush, the sync is believed of a file system that is gone",
+        "disk/one_flush.py",
+        "                os.fstat(self.file.fileno())\n",
+        "",
+        _ONE_FLUSH,
+    ),
+    mutant(
+        "one_flush_error_is_no_such_call",
+        "a write error, which is reported once, leads to an fsync that succeeds",
+        "disk/one_flush.py",
+        "                if error.errno not in _UNSUPPORTED:\n                    raise\n",
+        "",
+        Simulation(),
+        _ONE_FLUSH,
+    ),
+    mutant(
+        "one_flush_on_another_device",
+        "a stream's directory on another file system has the data directory's way",
+        "disk/one_flush.py",
+        "            if os.fstat(descriptor).st_dev != one_flush.device:\n"
+        "                return False\n",
+        "",
+        _ONE_FLUSH,
+    ),
+    mutant(
+        "one_flush_past_the_cache",
+        "what is written past the page cache takes one flush",
+        "store/stream.py",
+        "self._writer.one_flush = None if directly else self._one_flush",
+        "self._writer.one_flush = self._one_flush",
+        _ONE_FLUSH,
+    ),
+    mutant(
+        "one_flush_after_a_failed_sync",
+        "a stream whose sync failed goes on with one flush",
+        "store/store.py",
+        "if self._commit_way.is_short and self.names.may_remove_from(stream):",
+        "if self._commit_way.is_short:",
+        _ONE_FLUSH,
+    ),
+    mutant(
+        "one_flush_of_many",
+        "all files of a batch of thousands stay open",
+        "store/store.py",
+        "has_few = len(planned) <= self._held_open_max",
+        "has_few = True",
+        _ONE_FLUSH,
+    ),
+    mutant(
+        "one_flush_everywhere",
+        "every file system needs one flush only",
+        "disk/commit_way.py",
+        "    if why is not None:\n",
+        "    if False:\n",
+        _COMMIT_WAY,
+    ),
+    mutant(
+        "one_flush_with_fast_commits",
+        "an ext4 with fast commits needs one flush only",
+        "disk/commit_way.py",
+        "_why_not_features(facts.features)\n\n\n",
+        "None\n\n\n",
+        _COMMIT_WAY,
+    ),
+    mutant(
+        "one_flush_with_unknown_features",
+        "features that were not tried make no difference",
+        "disk/commit_way.py",
+        "    if any(untried):\n",
+        "    if False:\n",
+        _COMMIT_WAY,
+    ),
+    mutant(
+        "one_flush_with_unknown_options",
+        "options that were not tried make no difference",
+        "disk/commit_way.py",
+        'which was not tried" if untried else None',
+        'which was not tried" if False else None',
+        _COMMIT_WAY,
+    ),
     # Files and directories.
     mutant(
         "not_flushed_before_fsync",

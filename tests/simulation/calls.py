@@ -22,6 +22,7 @@ from unittest.mock import patch
 from asyncinotify import Mask
 from greenlet import getcurrent
 
+from logengine.disk import one_flush
 from logengine.disk.crash_mark import CRASH_MARK_NAME
 from logengine.format.segment import first_of_name
 from tests.simulation.clock import Kernel, Process, ProcessGone, Thread
@@ -243,9 +244,11 @@ class _File(io.RawIOBase):
 class SystemCalls:
     """The calls on one disk, in a kernel's time. `on_fault` gets each that fails or is slow."""
 
-    def __init__(self, kernel: Kernel, source: random.Random, latency: Latency) -> None:
+    def __init__(
+        self, kernel: Kernel, source: random.Random, latency: Latency, *, has_journal: bool = False
+    ) -> None:
         self.kernel = kernel
-        self.disk = Disk()
+        self.disk = Disk(has_journal=has_journal)
         self.latency = latency
         self.faults: list[Fault] = []
         self._by_call: dict[str, list[Fault]] = {}
@@ -479,27 +482,36 @@ class SystemCalls:
         if descriptor < _FIRST_DESCRIPTOR:
             self._real["fsync"](descriptor)
             return
-        opened = self._of(descriptor)
-        inode = opened.inode
-        base_s = self._of_device(opened.directory)
-        if isinstance(inode, Directory):
-            up_to = self.disk.changes
-            try:
-                self._begin("sync directory", opened.directory, base_s)
-            except OSError:
-                inode.fail_sync(up_to)
-                raise
-            inode.sync(up_to)
+        inode, content, up_to = self._synced(descriptor)
+        self.disk.sync(inode, content, up_to)
+
+    def fdatasync(self, descriptor: int) -> None:
+        if descriptor < _FIRST_DESCRIPTOR:
+            self._real["fdatasync"](descriptor)
             return
-        content = inode.content
+        inode, content, _ = self._synced(descriptor)
+        self.disk.sync_data(inode, content)
+
+    def write_back(self, descriptor: int) -> None:
+        """sync_file_range of a whole file, waited for."""
+        inode, _, _ = self._synced(descriptor)
+        self.disk.write_back(inode)
+
+    def _synced(self, descriptor: int) -> tuple[Inode, bytes, int]:
+        """Waits for the disk; what is synced, and its content and newest change at the start."""
+        opened = self._of(descriptor)
+        inode, disk = opened.inode, self.disk
+        is_directory = isinstance(inode, Directory)
+        content, up_to = inode.content, disk.changes
+        if disk.has_journal:
+            up_to = inode.newest_change
+        call = "sync directory" if is_directory else "fsync"
         try:
-            self._begin("fsync", opened.directory, base_s)
+            self._begin(call, opened.directory, self._of_device(opened.directory))
         except OSError:
-            if inode.durable != content:
-                inode.is_lost = True
+            disk.fail_sync(inode, content, up_to)
             raise
-        if not inode.is_lost:
-            inode.durable = content
+        return inode, content, up_to
 
     def fstat(self, descriptor: int) -> Any:
         if descriptor < _FIRST_DESCRIPTOR:
@@ -782,7 +794,7 @@ class SystemCalls:
             "open", "close", "read", "pread", "lseek", "write", "writev", "pwrite", "fsync",
             "fstat", "stat", "lstat", "replace", "link", "unlink", "mkdir", "rmdir", "listdir",
             "scandir", "statvfs", "posix_fallocate", "ftruncate", "fchmod", "fchown", "listxattr",
-            "removexattr", "dup",
+            "removexattr", "dup", "fdatasync",
         ]  # fmt: skip
         self._real = {name: getattr(os, name) for name in names}
         self._real["open file"] = builtins.open
@@ -791,12 +803,12 @@ class SystemCalls:
             for name in names:
                 stack.enter_context(patch.object(os, name, getattr(self, name)))
             for alias, name in {
-                "fdatasync": "fsync",
                 "fstatvfs": "statvfs",
                 "rename": "replace",
                 "remove": "unlink",
             }.items():
                 stack.enter_context(patch.object(os, alias, getattr(self, name)))
+            stack.enter_context(patch.object(one_flush, "write_back", self.write_back))
             stack.enter_context(patch.object(fcntl, "flock", self._flock))
             stack.enter_context(patch.object(fcntl, "fcntl", self._fcntl))
             stack.enter_context(patch.object(builtins, "open", self._open_file))

@@ -3,7 +3,8 @@
 The model is that of `tests.crash.rig.power_cut`. A change of names is durable once a sync of its
 directory has started after it and succeeded; a file's content is durable once a sync of the file
 has. Before that, any subset of the changes may survive a cut, in any combination. A failed sync
-leaves what it was to make durable in that state permanently. This module tracks the state call by
+leaves what it was to make durable in that state permanently. With a journal, the model is that of
+`tests.crash.rig.journal`. This module tracks the state call by
 call instead of deriving it from a trace: `sure` has the names of a directory that every cut
 leaves as they are.
 """
@@ -12,7 +13,7 @@ import errno
 import os
 import random
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.crash.rig.power_cut import contents_after_cut
@@ -44,6 +45,9 @@ class Inode:
     mtime_ns: int = 0
     seen: object = None  # what the oracle has read from it
     is_final: bool = False  # has, or had, the name of a segment
+    newest_change: int = 0  # of a directory, or of a file's names: the number of the last one
+    # With a journal: what was written back, and after how many changes.
+    written_back: list[tuple[int, bytes]] = field(default_factory=list)
 
     @property
     def is_directory(self) -> bool:
@@ -53,6 +57,12 @@ class Inode:
     def is_durable(self) -> bool:
         """Whether its whole current content survives a power cut."""
         return self.durable == self.content and not self.is_lost
+
+    @property
+    def survives_with_name(self) -> bool:
+        """Whether its whole current content survives if the name that it was given last does."""
+        is_written_back = self.written_back and self.written_back[-1][1] == self.content
+        return self.is_durable or bool(is_written_back and not self.is_lost)
 
 
 @dataclass(eq=False)
@@ -80,6 +90,9 @@ class Directory(Inode):
                 inode.links += 1
                 self.entries[name] = inode
             self.sure.pop(name, None)
+            if inode is not None:
+                inode.newest_change = change.number
+        self.newest_change = change.number
         self.pending.append(change)
         self.version += 1
 
@@ -117,6 +130,13 @@ class Directory(Inode):
                 change.is_lost = True
         self.version += 1
 
+    def lose(self, inode: Inode, up_to: int) -> None:
+        """Permanently, each change up to that number that names the file may survive or not."""
+        for change in self.pending:
+            if change.number <= up_to and inode in change.names.values():
+                change.is_lost = True
+        self.version += 1
+
 
 # Called for each name that is given or taken away: directory, name, the file that had it, the
 # one that has it.
@@ -126,7 +146,9 @@ OnName = Callable[[Directory, str, Inode | None, Inode | None], None]
 class Disk:
     """The file system below `ROOT`, without latency and device errors, which `calls` adds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_journal: bool = False) -> None:
+        self.has_journal = has_journal
+        self._written_back: list[Inode] = []
         self.inodes = 0
         self.changes = 0
         self.used_bytes = 0
@@ -238,18 +260,86 @@ class Disk:
             raise _error(errno.ENOTEMPTY, name)
         self._changed(directory, {name: None})
 
+    def write_back(self, inode: Inode) -> None:
+        """The disk has the data of a file, perhaps in its cache: sync_file_range, waited for."""
+        if self.has_journal and not inode.is_lost:
+            inode.written_back.append((self.changes, inode.content))
+            self._written_back.append(inode)
+
+    def sync(self, inode: Inode, content: bytes, up_to: int) -> None:
+        """A sync succeeded, which began when a file had this content, or a directory this change.
+
+        `up_to` is the file's or the directory's newest change then.
+        """
+        if isinstance(inode, Directory):
+            if not self.has_journal:
+                inode.sync(up_to)
+        elif not inode.is_lost:
+            inode.durable = content
+            inode.written_back.clear()
+        if self.has_journal:
+            self._commit(up_to)
+
+    def sync_data(self, inode: Inode, content: bytes) -> None:
+        """fdatasync succeeded: of the names, what the data needs is durable, and no more."""
+        back = inode.written_back[-1][0] if inode.written_back else 0
+        self.sync(inode, content, back)
+
+    def _commit(self, up_to: int) -> None:
+        """The journal commits all changes up to that one, after the disk's cache was flushed."""
+        for directory in self._directories(self.root):
+            directory.sync(up_to)
+        for inode in self._written_back:
+            if inode.written_back and not inode.is_lost:
+                inode.durable = inode.written_back[-1][1]
+            inode.written_back.clear()
+        self._written_back.clear()
+
+    def _directories(self, top: Directory) -> Iterator[Directory]:
+        yield top
+        for inode in {*top.entries.values(), *top.durable_entries.values()}:
+            if isinstance(inode, Directory):
+                yield from self._directories(inode)
+
+    def fail_sync(self, inode: Inode, content: bytes, up_to: int) -> None:
+        """A sync failed: permanently, what it was to make durable may survive or not."""
+        if isinstance(inode, Directory):
+            inode.fail_sync(up_to)
+            return
+        back = inode.written_back[-1][1] if inode.written_back else None
+        if content not in (inode.durable, back):
+            inode.is_lost = True
+        if self.has_journal:
+            for directory in self._directories(self.root):
+                directory.lose(inode, up_to)
+
     def after_cut(self, source: random.Random) -> "Disk":
         """A disk as a power cut may leave this one; which of those is drawn."""
-        disk = Disk()
+        disk = Disk(has_journal=self.has_journal)
         disk.on_name = self.on_name
         disk.inodes, disk.changes = self.inodes, self.changes
-        disk.root = disk._survivor(self.root, source)
+        chosen = None
+        if self.has_journal:
+            pending = [each for d in self._directories(self.root) for each in d.pending]
+            pending.sort(key=lambda each: each.number)
+            kept = [each for each in pending if not each.is_lost]
+            chosen = kept[: source.choice([0, len(kept), source.randint(0, len(kept))])]
+            chosen += [each for each in pending if each.is_lost and source.random() < 0.5]
+        disk.root = disk._survivor(self.root, source, chosen)
         disk.root.links = 1
         return disk
 
-    def _survivor(self, directory: Directory, source: random.Random) -> Directory:
+    def _survivor(
+        self, directory: Directory, source: random.Random, chosen: list[Change] | None
+    ) -> Directory:
+        """What is left of a directory. With a journal, exactly the `chosen` changes survive."""
         names = dict(directory.durable_entries)
-        for change in _drawn_changes(directory.pending, source):
+        newest = max((each.number for each in chosen or ()), default=0)
+        if chosen is None:
+            drawn = _drawn_changes(directory.pending, source)
+        else:
+            drawn = [each for each in directory.pending if each in chosen]
+        for change in drawn:
             for name, inode in change.names.items():
                 if inode is None:
                     names.pop(name, None)
@@ -258,9 +348,9 @@ class Disk:
         left = Directory(directory.number, directory.mode, name=directory.name)
         for name, inode in names.items():
             if isinstance(inode, Directory):
-                survivor: Inode = self._survivor(inode, source)
+                survivor: Inode = self._survivor(inode, source, chosen)
             else:
-                content = _drawn_content(inode, name, source)
+                content = _drawn_content(inode, name, source, newest)
                 survivor = Inode(inode.number, inode.mode, content, content)
                 survivor.is_final = inode.is_final
                 survivor.seen = inode.seen if content == inode.content else None
@@ -281,16 +371,19 @@ def _drawn_changes(pending: list[Change], source: random.Random) -> list[Change]
     return [change for change in pending if source.random() < 0.5]
 
 
-def _drawn_content(inode: Inode, name: str, source: random.Random) -> bytes:
-    if inode.is_durable:
+def _drawn_content(inode: Inode, name: str, source: random.Random, newest: int) -> bytes:
+    """What is left of a file if the change with number `newest` is the last one to survive."""
+    durable = inode.durable
+    for changes, content in inode.written_back:
+        if changes < newest:
+            durable = content
+    if durable == inode.content and not inode.is_lost:
         return inode.content
     if name.endswith(".tmp"):
         return b""
     if len(inode.content) > _MIXED_BYTES_MAX:
-        return source.choice(
-            [inode.durable, inode.content, inode.content[: len(inode.content) // 2]]
-        )
-    return source.choice(contents_after_cut(inode.durable, inode.content))
+        return source.choice([durable, inode.content, inode.content[: len(inode.content) // 2]])
+    return source.choice(contents_after_cut(durable, inode.content))
 
 
 def _error(number: int, path: str) -> OSError:

@@ -141,7 +141,7 @@ class Oracle:
     ) -> None:
         after.is_final = True
         segment = self.read(directory.name, name, after)
-        if not after.is_durable:
+        if not after.survives_with_name:
             raise Violation(
                 "visible before durable", f"{directory.name}/{name} is not fsynced and has its name"
             )
@@ -318,7 +318,9 @@ class Oracle:
         """What a name has after any cut, if it exists; this may be less than there really is."""
         shortest: Segment | None = None
         for inode in directory.possible(name):
-            if inode is None or not isinstance(inode.seen, Segment) or not inode.is_durable:
+            if inode is None or not isinstance(inode.seen, Segment):
+                return None
+            if not inode.survives_with_name:
                 return None
             if shortest is None or inode.seen.last < shortest.last:
                 shortest = inode.seen

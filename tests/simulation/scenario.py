@@ -45,6 +45,7 @@ _HURRIED_CHANCE = 0.15
 _HURRIED_TURNS_MIN = 50  # the turns of a stop that has nothing left to do
 _DROPPING_CHANCE = 0.15
 _RETAINING_CHANCE = 0.15
+_JOURNAL_CHANCE = 0.4
 _ENVELOPE_BYTES = 120  # approximate
 _PAYLOADS = {"tiny": (0, 20), "mixed": (0, 300), "large": (200, 1500)}
 
@@ -83,6 +84,7 @@ class Scenario:
     short_writes: float
     inherits_listener: bool
     loses_ordered: bool = False
+    has_journal: bool = False  # and commits take one flush
 
     @classmethod
     def drawn(cls, seed: int) -> "Scenario":
@@ -186,6 +188,8 @@ class _Drawing:
             buffer_bytes=buffer_bytes,
             short_writes=source.choice((0.0, 0.0, 0.1, 0.5)),
             inherits_listener=self._is_on(),
+            # Drawn separately, to leave the rest of a scenario as it was.
+            has_journal=random.Random(f"journal {self.seed}").random() < _JOURNAL_CHANCE,
         )
         drawn = self._removing(self._retaining(self._dropping(self._hurried(drawn))))
         return replace(drawn, ends_s=self._ends_s(drawn))
@@ -569,6 +573,7 @@ class _Drawing:
             stop_timeout=Duration(max(PATIENT_S, 100 * self.length_s)),
             reserve=Size(pick((0, 0, 2000))),
             commit=CommitConfig(
+                one_flush="auto",
                 linger=Duration(self.sync_s * self._log(0.5, 100) if self._is_on(0.6) else 0.0),
                 rewrite_limit=Size(pick((1, 200, 1000, 4000, 64 * 1024))),
                 direct_above=Size(pick((300, 2000, 256 * 1024))),

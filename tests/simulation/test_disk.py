@@ -1,23 +1,25 @@
-"""Compares the simulated disk with the crash campaign's model of power cuts."""
+"""Compares the simulated disk with the crash campaign's models of power cuts."""
 
 import random
 import stat
 
-from tests.crash.rig import power_cut, system_calls
+import pytest
+
+from tests.crash.rig import journal, power_cut, system_calls
 from tests.simulation.disk import Directory, Disk
 
 _NAMES = ("a", "b", "c.tmp")
-_CHANGES = 12
+_CHANGES = 16
 _CUTS = 20
 
 
 class Pair:
     """Makes the same calls on both."""
 
-    def __init__(self, source: random.Random) -> None:
+    def __init__(self, source: random.Random, *, has_journal: bool) -> None:
         self.source = source
-        self.disk = Disk()
-        self.model = power_cut.Disk()
+        self.disk = Disk(has_journal=has_journal)
+        self.model = journal.Disk() if has_journal else power_cut.Disk()
         self.inodes = {id(self.disk.root): system_calls.ROOT}
         self.next = 1
         self.directory = self._mkdir()
@@ -37,12 +39,8 @@ class Pair:
 
     def _sync(self, inode, *, fails: bool) -> None:
         number = self.inodes[id(inode)]
-        if isinstance(inode, Directory):
-            (inode.fail_sync if fails else inode.sync)(self.disk.changes)
-        elif fails:
-            inode.is_lost = inode.is_lost or inode.durable != inode.content
-        elif not inode.is_lost:
-            inode.durable = inode.content
+        up_to = inode.newest_change if self.disk.has_journal else self.disk.changes
+        (self.disk.fail_sync if fails else self.disk.sync)(inode, inode.content, up_to)
         event = system_calls.SyncFailed if fails else system_calls.Synced
         self.model.apply(event(number))
 
@@ -51,7 +49,7 @@ class Pair:
         source, directory = self.source, self.directory
         parent = self.inodes[id(directory)]
         name, other = source.sample(_NAMES, 2)
-        match source.randrange(6):
+        match source.randrange(8):
             case 0 if name not in directory.entries:
                 inode = self.disk.create(directory, name, stat.S_IRUSR)
                 self.model.apply(system_calls.Made(parent, name, self._new(inode), False))
@@ -68,7 +66,15 @@ class Pair:
                 self.model.apply(system_calls.Removed(parent, name))
             case 4 if name in directory.entries:
                 self._sync(directory.entries[name], fails=source.random() < 0.3)
-            case 5:
+            case 5 if name in directory.entries:
+                inode = directory.entries[name]
+                self.disk.write_back(inode)
+                self.model.apply(system_calls.WrittenBack(self.inodes[id(inode)]))
+            case 6 if name in directory.entries:
+                inode = directory.entries[name]
+                self.disk.sync_data(inode, inode.content)
+                self.model.apply(system_calls.DataSynced(self.inodes[id(inode)]))
+            case 7:
                 self._sync(directory, fails=source.random() < 0.3)
 
 
@@ -83,10 +89,11 @@ def tree_of(directory: Directory, path: str = "") -> dict[str, bytes | None]:
     return tree
 
 
-def test_whatever_a_cut_leaves_is_a_state_of_the_model():
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_whatever_a_cut_leaves_is_a_state_of_the_model(has_journal):
     for seed in range(150):
         source = random.Random(seed)
-        pair = Pair(source)
+        pair = Pair(source, has_journal=has_journal)
         for _ in range(_CHANGES):
             pair.step()
         states = [dict(state) for state in pair.model.states(random.Random(seed))]
@@ -95,9 +102,10 @@ def test_whatever_a_cut_leaves_is_a_state_of_the_model():
             assert tree_of(pair.disk.after_cut(source).root) in states
 
 
-def test_what_is_sure_is_in_every_state_of_the_model():
+@pytest.mark.parametrize("has_journal", [False, True])
+def test_what_is_sure_is_in_every_state_of_the_model(has_journal):
     for seed in range(150):
-        pair = Pair(random.Random(seed))
+        pair = Pair(random.Random(seed), has_journal=has_journal)
         for _ in range(_CHANGES):
             pair.step()
         states = list(pair.model.states(random.Random(seed)))

@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 from logengine.daemon import daemon, open_store, service, sockets, upkeep
 from logengine.disk import atomic, file_system, writes
+from logengine.disk.commit_way import CommitWay
 from logengine.disk.registered_cursors import CURSORS_NAME
 from logengine.errors import DataDirectoryReplaced, DataDirectoryUnseen, LogEngineError
 from logengine.format.record import Peer
@@ -30,6 +31,7 @@ from logengine.intake.quota import Admitted
 from logengine.intake.quota_gate import QuotaGate
 from logengine.intake.server import Server
 from logengine.reading import follower as follower_module
+from logengine.store import store as store_module
 from logengine.store.committer import Committer
 from logengine.store.writers_ahead import WriterAhead
 from logengine.upkeep import retention, rewrite
@@ -257,6 +259,7 @@ class World:
             self.kernel,
             random.Random(f"calls {seed}"),
             Latency(scenario.sync_s, scenario.call_s, scenario.spread, dict(scenario.slow_streams)),
+            has_journal=scenario.has_journal,
         )
         self.calls.set_faults(scenario.fresh_faults())
         self.calls.space = scenario.fresh_spaces()
@@ -941,6 +944,8 @@ class World:
             if self.scenario.drops:
                 enter(patch.object(QuotaGate, "admit", self._watched(QuotaGate.admit)))
             enter(patch.object(file_system, "_read", _nothing_to_read))
+            way = CommitWay(1 if self.scenario.has_journal else 2, "the scenario says so")
+            enter(patch.object(store_module, "commit_way_at", lambda _: way))
             enter(patch.object(sys, "unraisablehook", lambda _: None))
             level = logging.root.manager.disable
             logging.disable(logging.CRITICAL)

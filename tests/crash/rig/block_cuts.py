@@ -1,6 +1,7 @@
 """Cuts the power of a real file system at the level of its blocks.
 
-A workload commits on a disk that records its writes (`recording_disk`). Then the disk is made as
+A workload commits on a disk that records its writes (`recording_disk`): files, in one of several
+ways (`whole_files`), or a server with its producers (`engine_work`). Then the disk is made as
 it may be after a cut at any event of that record, the kernel mounts it, with its journal, and the
 files are held against what was acknowledged before.
 
@@ -17,9 +18,10 @@ import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.crash.rig import image as image_file
 from tests.crash.rig.commit_ways import Way, two_flushes
@@ -28,6 +30,7 @@ from tests.crash.rig.recording_disk import (
     ARRIVED,
     COMPLETED,
     EVENT,
+    FLUSH_FAILED,
     FLUSHED,
     loop_device,
     mount,
@@ -48,6 +51,8 @@ _MKFS = {
 }
 _SECTORS_BYTES = (512, 4096)
 _COMMITS = 120  # of each run
+_FAILING_FLUSH = (20, 100)  # of one run with two flushes for each commit: more than 240
+_KEPT = 0.5  # of the writes that a failed flush was to cover
 _NEVER_ENDING = 1_000_000  # commits
 _SHUTDOWN_MAX_S = 0.1
 
@@ -59,6 +64,7 @@ class Report:
     cuts: int = 0
     commits: int = 0
     pending_writes: int = 0
+    failed_flushes: int = 0
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -97,40 +103,86 @@ def cut_runs(
     *,
     options: str = "",
     commits: int = _COMMITS,
+    fails_a_flush: bool = False,
 ) -> Report:
     """Runs the workload under each seed and cuts each run `cuts` times, until one is violated.
 
-    `options` are those of the mount, while the workload runs and after the cut.
+    `options` are those of the mount, while the workload runs and after the cut. With
+    `fails_a_flush`, one flush fails in each run, and what it was to cover is lost or not.
     """
+
+    def work(mounted: Path, seed: int, position: Position) -> Done:
+        work = Work(mounted, way, seed, commits, position)
+        work.join()
+        assert fails_a_flush or not work.failures, work.failures
+        return Done(len(work.commits), functools.partial(_of_files, work.commits))
+
+    return cut_work(kind, work, seeds, cuts, options=options, fails_a_flush=fails_a_flush)
+
+
+# Gives the position in the disk's log now.
+Position = Callable[[], int]
+
+
+class Done(NamedTuple):
+    """What a workload did: how many commits, and what is wrong with a disk cut off at a position.
+
+    `violations` takes where the disk is mounted, and that position. It may write there.
+    """
+
+    commits: int
+    violations: Callable[[Path, int], Iterable[str]]
+
+
+# Works where a disk is mounted, under a seed, and returns when that is done.
+Workload = Callable[[Path, int, Position], Done]
+
+
+def cut_work(
+    kind: str,
+    work: Workload,
+    seeds: Sequence[int],
+    cuts: int,
+    *,
+    options: str = "",
+    fails_a_flush: bool = False,
+) -> Report:
+    """As `cut_runs`, with any workload."""
     report = Report()
     for seed in seeds:
-        _cut_run(kind, way, seed, cuts, options, commits, report)
+        failing_flush = random.Random(seed).randint(*_FAILING_FLUSH) if fails_a_flush else 0
+        _cut_run(kind, work, seed, cuts, options, report, failing_flush)
         if report.violations:
             break
     return report
 
 
 def _cut_run(
-    kind: str, way: Way, seed: int, cuts: int, options: str, commits: int, report: Report
+    kind: str,
+    work: Workload,
+    seed: int,
+    cuts: int,
+    options: str,
+    report: Report,
+    failing_flush: int,
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="logengine-blocks-", dir=SCRATCH) as name:
         root = Path(name)
         before, image, log = _make_with_directories(root, kind), root / "recorded", root / "log"
         _copy(before, image)
         with (
-            recording_disk(image, log, seed) as device,
+            recording_disk(image, log, seed, failing_flush) as device,
             _mounted(device, root, kind, options) as mounted,
         ):
             # Until it is flushed, ext4's superblock of two sectors may be torn by mounting alone.
             two_flushes(mounted / "mounted", b"")
             begin = log.stat().st_size
-            work = Work(mounted, way, seed, commits, lambda: log.stat().st_size)
-            work.join()
-            assert not work.failures, work.failures
+            done = work(mounted, seed, lambda: log.stat().st_size)
             end = log.stat().st_size
-        report.commits += len(work.commits)
+        report.commits += done.commits
         events = Events(log.read_bytes()[:end])
-        disk, source = Disk(before, events), random.Random(seed)
+        disk, source = Disk(before, events, seed), random.Random(seed)
+        report.failed_flushes += events.failed_flushes
         points = range(events.count(begin), len(events) + 1)
         for point in sorted(source.choices(points, k=cuts)):
             disk.advance(point)
@@ -138,7 +190,7 @@ def _cut_run(
             report.cuts += 1
             report.pending_writes += len(disk.pending)
             position = events.position(point)
-            for wrong in _violations(root, kind, options, work.commits, position):
+            for wrong in _violations(root, kind, options, done.violations, position):
                 where = f"seed {seed}, cut after event {point} of {len(events)} ({what})"
                 report.violations.append(f"{where}: {wrong}")
             if report.violations:
@@ -163,15 +215,24 @@ def shut_down(kind: str, way: Way, seeds: Sequence[int]) -> Report:
             _copy(image, root / "cut")
             report.cuts += 1
             report.commits += sum(commit.acked is not None for commit in work.commits)
-            found = _violations(root, kind, "", work.commits, 0)
+            check = functools.partial(_of_files, work.commits)
+            found = _violations(root, kind, "", check, 0)
             report.violations += [f"seed {seed}: {each}" for each in found]
         if report.violations:
             break
     return report
 
 
+def _of_files(commits: list[Commit], mounted: Path, position: int) -> Iterator[str]:
+    return violations(mounted, commits, position)
+
+
 def _violations(
-    root: Path, kind: str, options: str, commits: list[Commit], position: int
+    root: Path,
+    kind: str,
+    options: str,
+    violations_at: Callable[[Path, int], Iterable[str]],
+    position: int,
 ) -> list[str]:
     """What is wrong with the disk in the file `cut`.
 
@@ -186,7 +247,7 @@ def _violations(
             loop_device(root / "cut") as device,
             _mounted(device, root, kind, options) as mounted,
         ):
-            return list(violations(mounted, commits, position))
+            return list(violations_at(mounted, position))
     except OSError as error:
         return [f"cannot be read: {error}"]
 
@@ -219,6 +280,11 @@ class Events:
         """How many whole events the log has when it is `position` bytes long."""
         return bisect.bisect_right(self._ends, position)
 
+    @property
+    def failed_flushes(self) -> int:
+        """How many flushes failed."""
+        return sum(kind == FLUSH_FAILED for kind, *_ in self._events)
+
     def position(self, count: int) -> int:
         """The length of the log, in bytes, when it had `count` events."""
         return self._ends[count - 1]
@@ -234,7 +300,8 @@ class _Write:
 class Disk:
     """A disk that goes through its log; `pending` are the writes that no flush covers yet."""
 
-    def __init__(self, image: Path, events: Events) -> None:
+    def __init__(self, image: Path, events: Events, seed: int) -> None:
+        self._source = random.Random(f"disk {seed}")
         self._image = image
         self._events = events
         self._point = 0
@@ -249,10 +316,11 @@ class Disk:
                     self.pending[number] = _Write(offset, data)
                 elif kind == COMPLETED:
                     self.pending[number].is_complete = True
-                elif kind == FLUSHED:
+                elif kind in (FLUSHED, FLUSH_FAILED):
                     for covered in [n for n, each in self.pending.items() if each.is_complete]:
                         write = self.pending.pop(covered)
-                        os.pwrite(image.fileno(), write.data, write.offset)
+                        if kind == FLUSHED or self._source.random() < _KEPT:
+                            os.pwrite(image.fileno(), write.data, write.offset)
         self._point = max(self._point, point)
 
     def write(self, file: Path, source: random.Random) -> str:

@@ -39,6 +39,12 @@ def sync_of_stream(attempt: Attempt) -> bool:
     return attempt.call == "fsync" and attempt.path.count("/") == 1 and name[0] != "."
 
 
+def sync_of_commit(attempt: Attempt) -> bool:
+    """Whether a call syncs the directory of a stream, or a file in it."""
+    is_file = attempt.call == "fsync" and attempt.path.endswith(".tmp")
+    return sync_of_stream(attempt) or is_file
+
+
 @dataclass(frozen=True)
 class Fault:
     """The call with number `at` fails with `error`; if `lasting`, so do all such after it.
@@ -80,7 +86,16 @@ class _FaultyDisk:
         self.attempts += 1
         assert self.attempts < _ATTEMPTS_MAX, "it tries again and again"
         is_file = attempt.path.endswith((".tmp", ".ndjson", ".ndjson.zst"))
-        if is_file and attempt.inode in self.tainted and attempt.call in ("fsync", "rename"):
+        if (
+            is_file
+            and attempt.inode in self.tainted
+            and attempt.call
+            in (
+                "write back",
+                "fsync",
+                "rename",
+            )
+        ):
             self.wrong.append(f"{attempt.call} of a file whose write or sync had failed")
         if not self._fails(attempt):
             return None
@@ -89,7 +104,16 @@ class _FaultyDisk:
         if self.fault.error == SHORT:
             # A byte a call, for good, would be a run of thousands of calls.
             return None if attempt.call != "write" else 100 if self.fault.lasting else 1
-        if attempt.inode is not None and is_file and attempt.call in ("write", "fsync"):
+        if (
+            attempt.inode is not None
+            and is_file
+            and attempt.call
+            in (
+                "write",
+                "write back",
+                "fsync",
+            )
+        ):
             self.tainted.add(attempt.inode)
         raise OSError(self.fault.error, "injected", attempt.path)
 
@@ -141,12 +165,15 @@ def faults_of(
 
 
 def failing_syncs(
-    attempts: Sequence[Attempt], source: random.Random, share: float
+    attempts: Sequence[Attempt],
+    source: random.Random,
+    share: float,
+    among: Callable[[Attempt], bool] = sync_of_stream,
 ) -> Iterator[Fault]:
     """Every sync of a stream's directory, failing once; or a drawn share of those."""
-    for at in range(1, sum(map(sync_of_stream, attempts)) + 1):
+    for at in range(1, sum(map(among, attempts)) + 1):
         if source.random() < share:
-            yield Fault(at, errno.EIO, lasting=False, among=sync_of_stream)
+            yield Fault(at, errno.EIO, lasting=False, among=among)
 
 
 def run_with(
@@ -191,6 +218,7 @@ def run_with(
                 calls.trace,
                 bench,
                 source,
+                disk=plan.disk(),
                 kills=kills,
                 notes_failed_syncs=plan.retention is not None,
             )

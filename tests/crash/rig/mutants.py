@@ -16,6 +16,7 @@ from logengine.disk.atomic import AtomicWriter
 from logengine.disk.directory import Directory
 from logengine.disk.durable_mark import MarkReader
 from logengine.disk.durable_names import DurableNames, remove_covered
+from logengine.disk.one_flush import OneFlushWriter
 from logengine.disk.segment_file import list_segments, read_header
 from logengine.errors import AtomicWriteError, OutdatedPlan
 from logengine.reading import follower
@@ -475,6 +476,57 @@ def newest_dropped() -> Any:
     return patch.object(stream, "oldest_to_drop", drop)
 
 
+def _one_flush_synced_by(sync: Callable[[int], None]) -> Any:
+    two_flushes = OneFlushWriter.sync_directory
+
+    def sync_directory(self: OneFlushWriter) -> None:
+        if not self._is_unflushed:
+            two_flushes(self)
+            return
+        sync(self.file.fileno())
+        self.file.close()
+        self._let_go()
+
+    return patch.object(OneFlushWriter, "sync_directory", sync_directory)
+
+
+def one_flush_without_wait() -> Any:
+    """With one flush, the name is given before the disk has the data."""
+    return patch.object(OneFlushWriter, "_write_back", lambda *_: True)
+
+
+def one_flush_without_fsync() -> Any:
+    """With one flush, nothing is synced after the rename."""
+    return _one_flush_synced_by(nothing)
+
+
+def one_flush_with_fdatasync() -> Any:
+    """With one flush, the file is synced by fdatasync, which may leave the rename out."""
+
+    def sync(descriptor: int) -> None:
+        os.fdatasync(descriptor)  # the recorder's
+
+    return _one_flush_synced_by(sync)
+
+
+@contextlib.contextmanager
+def one_flush_before_rename() -> Iterator[None]:
+    """With one flush, the file is fsynced before the rename, and not after it."""
+
+    def fsync(self: OneFlushWriter, *_: object) -> bool:
+        os.fsync(self.file.fileno())
+        return True
+
+    with patch.object(OneFlushWriter, "_write_back", fsync), one_flush_without_fsync():
+        yield
+
+
+CAUGHT_BY_CUTS_OF_ONE_FLUSH: Sequence[Mutant] = (
+    one_flush_without_wait,
+    one_flush_without_fsync,
+    one_flush_with_fdatasync,
+    one_flush_before_rename,
+)
 CAUGHT_BY_CUTS: Sequence[Mutant] = (
     file_not_synced,
     directory_not_synced,

@@ -16,8 +16,10 @@ The model, from the calls that were made up to the cut (`system_calls`):
   al., "Can Applications Recover from fsync Failures?", ATC 2020).
 
 So the ordered modes of ext4, xfs and btrfs, which keep more order, leave a subset of these
-states. Of a file that only ever had a temp's name the content is left out: nobody opens it. So
-is all of what a process leaves for those of the same boot: after a cut it is another boot.
+states. `journal` has a
+model of ext4 with a journal and of xfs, in which more is durable. Of a file that only ever
+had a temp's name the content is left out: nobody opens it. So is all of what a process leaves
+for those of the same boot: after a cut it is another boot.
 
 References: Pillai et al., "All File Systems Are Not Created Equal" (ALICE), OSDI 2014;
 Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash Testing"
@@ -26,13 +28,14 @@ Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash Testi
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from logengine.disk.crash_mark import CRASH_MARK_NAME
 from logengine.disk.durable_mark import MARKS_NAME
 from tests.crash.rig.system_calls import (
     ROOT,
+    DataSynced,
     Emptied,
     Linked,
     Made,
@@ -41,6 +44,7 @@ from tests.crash.rig.system_calls import (
     Synced,
     SyncFailed,
     Written,
+    WrittenBack,
 )
 
 SECTOR_BYTES = 512
@@ -54,16 +58,17 @@ Tree = Mapping[str, bytes | None]
 
 
 @dataclass
-class _Change:
+class Change:
     """Names of one directory that change together; None for a name that goes."""
 
     parent: int
     names: dict[str, int | None]
+    number: int = 0  # of all changes, from 1 on
     lost: bool = False  # no later sync makes it durable
 
 
 @dataclass
-class _File:
+class File:
     durable: bytes = b""
     current: bytes = b""
     lost: bool = False  # a sync failed: `durable` does not grow any more
@@ -83,8 +88,9 @@ class Disk:
 
     def __init__(self, tree: Tree | None = None) -> None:
         self._durable_names: dict[tuple[int, str], int] = {}
-        self._pending: list[_Change] = []
-        self._files: dict[int, _File] = {}
+        self._pending: list[Change] = []
+        self._changes = 0
+        self._files: dict[int, File] = {}
         self._directories: set[int] = {ROOT}
         self._of_one_boot: set[int] = set()
         self._marks: set[int] = set()  # of those, what is in the directory of marks, and that
@@ -101,7 +107,7 @@ class Disk:
         if content is None:
             self._directories.add(inode)
         else:
-            self._files[inode] = _File(content, content)
+            self._files[inode] = File(content, content)
 
     def _note_of_one_boot(self, parent: int, name: str, inode: int) -> None:
         if name in _OF_ONE_BOOT or parent in self._of_one_boot:
@@ -116,7 +122,7 @@ class Disk:
                 if is_directory:
                     self._directories.add(inode)
                 else:
-                    self._files[inode] = _File()
+                    self._files[inode] = File()
                 self._note_of_one_boot(parent, name, inode)
                 self._change(parent, {name: inode})
                 self.next_inode = inode + 1
@@ -132,12 +138,12 @@ class Disk:
                 self._files[inode].current = b""
             case Synced(inode):
                 self._sync(inode)
+            case DataSynced(inode):
+                self._sync_data(inode)
+            case WrittenBack(inode):
+                self._write_back(inode)
             case SyncFailed(inode):
-                if inode in self._directories:
-                    for change in self._pending:
-                        change.lost = change.lost or change.parent == inode
-                elif self._files[inode].durable != self._files[inode].current:
-                    self._files[inode].lost = True
+                self._fail_sync(inode)
             case _:
                 return False
         return not self._is_of_marks(event)
@@ -155,7 +161,8 @@ class Disk:
 
     def _change(self, parent: int, names: dict[str, int | None]) -> None:
         if parent not in self._of_one_boot and not names.keys() & _OF_ONE_BOOT:
-            self._pending.append(_Change(parent, names))
+            self._changes += 1
+            self._pending.append(Change(parent, names, self._changes))
             return
         # No cut leaves any of it, so nothing is to be tried about when it would be durable.
         for name, inode in names.items():
@@ -177,31 +184,45 @@ class Disk:
 
     def states(self, source: random.Random) -> Iterator[Tree]:
         """The trees that a cut may leave now; all of them, or `STATES_PER_CUT_MAX` drawn."""
-        count = len(self._pending)
-        if 1 << count <= STATES_PER_CUT_MAX:
-            choices: Iterator[int] = iter(range(1 << count))
-        else:
-            drawn = {0, (1 << count) - 1}
-            drawn |= {(1 << length) - 1 for length in range(count)}  # what an ordered journal does
-            while len(drawn) < STATES_PER_CUT_MAX:
-                drawn.add(source.getrandbits(count))
-            choices = iter(sorted(drawn))
         seen = set()
-        for chosen in choices:
+        for chosen in self._choices(source):
             walked = self._walk(chosen, is_mask=True)
             reached = tuple(sorted(each for each in walked if each[1] not in self._of_one_boot))
-            if reached not in seen:
-                seen.add(reached)
-                yield from self._with_contents(reached)
+            files = {
+                inode: self._file_after(inode, chosen)
+                for _, inode in reached
+                if inode not in self._directories
+            }
+            key = (reached, tuple(each.durable for each in files.values()))
+            if key not in seen:
+                seen.add(key)
+                yield from self._with_contents(reached, files)
 
-    def _with_contents(self, reached: tuple[tuple[str, int], ...]) -> Iterator[Tree]:
+    def _choices(self, source: random.Random) -> Iterator[int]:
+        """The pending changes that a cut may leave, as masks."""
+        count = len(self._pending)
+        if 1 << count <= STATES_PER_CUT_MAX:
+            return iter(range(1 << count))
+        drawn = {0, (1 << count) - 1}
+        drawn |= {(1 << length) - 1 for length in range(count)}  # what an ordered journal does
+        while len(drawn) < STATES_PER_CUT_MAX:
+            drawn.add(source.getrandbits(count))
+        return iter(sorted(drawn))
+
+    def _file_after(self, inode: int, _chosen: int) -> File:
+        """A file as a cut finds it that leaves the chosen changes."""
+        return self._files[inode]
+
+    def _with_contents(
+        self, reached: tuple[tuple[str, int], ...], files: Mapping[int, File]
+    ) -> Iterator[Tree]:
         tree: dict[str, bytes | None] = {}
         uncertain: list[tuple[str, list[bytes]]] = []
         for path, inode in reached:
             if inode in self._directories:
                 tree[path] = None
                 continue
-            file = self._files[inode]
+            file = files[inode]
             if file.is_durable:
                 tree[path] = file.durable
             elif path.endswith(".tmp"):
@@ -217,22 +238,41 @@ class Disk:
 
     def _sync(self, inode: int) -> None:
         if inode not in self._directories:
-            file = self._files[inode]
-            if not file.lost:
-                file.durable = file.current
+            self._sync_data(inode)
             return
-        for position, change in enumerate(self._pending):
-            if change.parent != inode or change.lost:
+        self._commit([change for change in self._pending if change.parent == inode])
+
+    def _sync_data(self, inode: int) -> None:
+        file = self._files[inode]
+        if not file.lost:
+            file.durable = file.current
+
+    def _write_back(self, inode: int) -> None:
+        """Here, this makes nothing durable."""
+
+    def _fail_sync(self, inode: int) -> None:
+        if inode in self._directories:
+            for change in self._pending:
+                change.lost = change.lost or change.parent == inode
+        elif self._files[inode].durable != self._files[inode].current:
+            self._files[inode].lost = True
+
+    def _commit(self, changes: Iterable[Change]) -> None:
+        """Makes pending changes durable, but for those that were lost."""
+        for change in changes:
+            if change.lost:
                 continue
             for name, now in change.names.items():
                 # What a lost change before it said of the name is of no matter any more.
-                for before in self._pending[:position]:
-                    if before.parent == inode:
+                for before in self._pending:
+                    if before is change:
+                        break
+                    if before.parent == change.parent:
                         before.names.pop(name, None)
                 if now is None:
-                    self._durable_names.pop((inode, name), None)
+                    self._durable_names.pop((change.parent, name), None)
                 else:
-                    self._durable_names[inode, name] = now
+                    self._durable_names[change.parent, name] = now
             change.names = {}
         self._pending = [change for change in self._pending if change.names]
 

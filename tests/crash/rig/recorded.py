@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from structlog.testing import capture_logs
 
+from logengine.store import store
 from tests.crash.rig import workload
 from tests.crash.rig.cuts import SCRATCH
 from tests.crash.rig.system_calls import Gate, SystemCalls, let_through
@@ -41,6 +43,7 @@ def recorded(
             async with asyncio.timeout(PATIENCE_S):
                 await workload.run(Path(root, "data"), plan, executor, noted)
 
-        with calls.taken(), executor.locks_taken(), capture_logs():
+        way = patch.object(store, "commit_way_at", lambda _: plan.commit_way())
+        with way, calls.taken(), executor.locks_taken(), capture_logs():
             asyncio.run(run())
         yield calls

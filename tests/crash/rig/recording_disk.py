@@ -13,6 +13,7 @@ The log is a sequence of events, each `EVENT` and, for a write, its bytes:
     W  a write arrived: from now on it may be on the disk
     C  it is complete: the next flush that arrives covers it
     F  a flush is complete, as of when it arrived
+    X  a flush has failed: what it was to cover may be lost, or not
 
 Sources: include/uapi/linux/fuse.h and loop.h, Documentation/block/writeback_cache_control.rst.
 """
@@ -35,7 +36,7 @@ from pathlib import Path
 
 # Kind, identifier, offset in bytes, number of bytes.
 EVENT = struct.Struct("<cQQI")
-ARRIVED, COMPLETED, FLUSHED = b"W", b"C", b"F"
+ARRIVED, COMPLETED, FLUSHED, FLUSH_FAILED = b"W", b"C", b"F", b"X"
 
 _HELD = 0.3  # of all writes
 _HOLD_MAX_S = 0.004
@@ -88,11 +89,15 @@ def unmount(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def recording_disk(image: Path, log: Path, seed: int) -> Iterator[str]:
-    """The path of a loop device on `image`, whose writes and flushes go to `log` too."""
+def recording_disk(image: Path, log: Path, seed: int, failing_flush: int = 0) -> Iterator[str]:
+    """The path of a loop device on `image`, whose writes and flushes go to `log` too.
+
+    The flush of that number fails, if it is not 0; those after it succeed.
+    """
     mounted = image.with_suffix(".recorded")
     mounted.touch()
     command = [sys.executable, "-m", __name__, str(image), str(mounted), str(log), str(seed)]
+    command.append(str(failing_flush))
     server = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
@@ -150,7 +155,9 @@ def _free_loop_device(configuration: bytes) -> tuple[str, int]:
 class _Server:
     """Answers the kernel's requests for one file."""
 
-    def __init__(self, connection: int, image: int, log: int, seed: int) -> None:
+    def __init__(
+        self, connection: int, image: int, log: int, seed: int, failing_flush: int
+    ) -> None:
         self._connection = connection
         self._image = image
         self._log = log
@@ -159,6 +166,7 @@ class _Server:
         # When each held write is due, its number and the kernel's number of the request.
         self._held: list[tuple[float, int, int, int]] = []
         self._writes = 0
+        self._flushes_left = failing_flush
         self._goes_on = True
 
     def serve(self) -> None:
@@ -196,9 +204,11 @@ class _Server:
             else:
                 self._handle(operation, unique, memoryview(request)[_IN_HEADER.size :])
         if flushes:
-            self._note(EVENT.pack(FLUSHED, 0, 0, 0))
-        for unique in flushes:
-            self._answer(unique)
+            self._flushes_left -= 1
+            has_failed = self._flushes_left == 0
+            self._note(EVENT.pack(FLUSH_FAILED if has_failed else FLUSHED, 0, 0, 0))
+            for unique in flushes:
+                self._answer(unique, error=errno.EIO if has_failed else 0)
 
     def _handle(self, operation: int, unique: int, body: memoryview) -> None:
         if operation == _WRITE:
@@ -255,13 +265,14 @@ class _Server:
         )
 
 
-def _main(image: str, mounted: str, log: str, seed: str) -> None:
+def _main(image: str, mounted: str, log: str, seed: str, failing_flush: str) -> None:
     connection = os.open("/dev/fuse", os.O_RDWR | os.O_NONBLOCK)
     options = f"fd={connection},rootmode={stat.S_IFREG | 0o600:o},user_id=0,group_id=0"
     mount("recording-disk", Path(mounted), "fuse", options)
     print("ready", flush=True)
     log_descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    _Server(connection, os.open(image, os.O_RDWR), log_descriptor, int(seed)).serve()
+    image_descriptor = os.open(image, os.O_RDWR)
+    _Server(connection, image_descriptor, log_descriptor, int(seed), int(failing_flush)).serve()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from logengine.disk import directory, writes
+from logengine.disk import directory, one_flush, writes
 
 ROOT = 0  # the directory beneath which calls are recorded, as an inode
 
@@ -76,13 +76,28 @@ class Synced(NamedTuple):
     inode: int
 
 
+class DataSynced(NamedTuple):
+    """A file's data is durable, and what is needed to read it: fdatasync."""
+
+    inode: int
+
+
+class WrittenBack(NamedTuple):
+    """The disk has a file's data, perhaps in its cache only: sync_file_range, waited for."""
+
+    inode: int
+
+
 class SyncFailed(NamedTuple):
     """A sync that said no: what it was to make durable may be lost, whatever a later one says."""
 
     inode: int
 
 
-Event = Made | Written | Emptied | Linked | Renamed | Removed | Synced | SyncFailed
+Event = (
+    Made | Written | Emptied | Linked | Renamed | Removed
+    | Synced | DataSynced | WrittenBack | SyncFailed
+)  # fmt: skip
 
 
 class Attempt(NamedTuple):
@@ -97,7 +112,9 @@ class Attempt(NamedTuple):
 # Gives how many bytes a write may take, None for all. May raise OSError, or not return.
 Gate = Callable[[Attempt], int | None]
 
-CHANGING = frozenset({"create", "write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir"})
+CHANGING = frozenset(
+    {"create", "write", "write back", "fsync", "link", "rename", "unlink", "mkdir", "rmdir"}
+)
 LOOKING = frozenset({"open", "read", "list"})
 
 _NOT_MODELLED = (
@@ -168,7 +185,7 @@ class SystemCalls:
             "pread": self._pread,
             "pwrite": self._pwrite,
             "fsync": self._fsync,
-            "fdatasync": self._fsync,
+            "fdatasync": self._fdatasync,
             "link": self._link,
             "replace": self._rename,
             "rename": self._rename,
@@ -183,6 +200,8 @@ class SystemCalls:
             for name, call in ours.items():
                 stack.enter_context(patch.object(os, name, call))
             stack.enter_context(patch.object(directory, "_LISTINGS_MAX", 1))
+            self._real["write back"] = one_flush.write_back
+            stack.enter_context(patch.object(one_flush, "write_back", self._write_back))
             yield self
 
     def note(self, event: Any) -> None:
@@ -289,18 +308,28 @@ class SystemCalls:
             return bytes(self._real["pread"](descriptor, count, offset))
 
     def _fsync(self, descriptor: int) -> None:
+        self._sync(descriptor, "fsync", Synced)
+
+    def _fdatasync(self, descriptor: int) -> None:
+        self._sync(descriptor, "fdatasync", DataSynced)
+
+    def _write_back(self, descriptor: int) -> None:
+        self._sync(descriptor, "write back", WrittenBack)
+
+    def _sync(self, descriptor: int, call: str, event: Callable[[int], Any]) -> None:
         file = self._of_descriptor(descriptor)
         if file is None:
-            self._real["fsync"](descriptor)
+            self._real[call](descriptor)
             return
         size = self._sizes.get(file.inode)
         is_file = not os.path.isdir(os.path.join(self.root, file.path))
         if is_file and size is not None and os.fstat(descriptor).st_size != size:
             raise AssertionError(f"{file.path}: something was written around the recorder")
         try:
-            with self._attempt("fsync", file.path, file.inode):
-                self._real["fsync"](descriptor)
-                self._on_event(Synced(file.inode))
+            name = "write back" if event is WrittenBack else "fsync"
+            with self._attempt(name, file.path, file.inode):
+                self._real[call](descriptor)
+                self._on_event(event(file.inode))
         except OSError:
             self.note(SyncFailed(file.inode))
             raise

@@ -25,17 +25,19 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from logengine.disk import writes
+from logengine.disk.commit_way import CommitWay
 from logengine.intake.server import Server
 from logengine.protocols.ndjson import PROTOCOL as NDJSON
 from logengine.reading.follower import Follower
 from logengine.store.committer import Committer
 from logengine.store.settings import CommitConfig, LimitsConfig
 from logengine.store.store import Store
+from logengine.units import Size
 from logengine.upkeep.compaction import Compactor
 from logengine.upkeep.compaction_plan import CompactionConfig
 from logengine.upkeep.retention_plan import RetentionRules
 from logengine.upkeep.rewrite import Pace, Rewriter
-from tests.crash.rig import retaining
+from tests.crash.rig import journal, power_cut, retaining
 from tests.crash.rig.oracle import (
     COMMIT,
     LIMITS,
@@ -77,6 +79,7 @@ _COMMIT_CONFIGS = [
     )
     for in_loop_below in (0, math.inf)
 ]
+_DIRECT_ABOVE = 4096  # in runs with one flush
 _COUNTS_USERS_EVERY = 5  # of the seeds: headers say what is stored of each user
 _NAMELESS = 0.2  # of the senders
 _COMES_BACK = 0.1  # after a burst
@@ -100,6 +103,8 @@ class Plan:
     follows: bool = True
     retention: RetentionRules | None = None
     drops_oldest: bool = False  # on a full disk, in all streams
+    one_flush: bool = False  # commits take one flush
+    has_journal: bool = False  # so that this is enough
 
     @classmethod
     def drawn(
@@ -111,6 +116,8 @@ class Plan:
         follows: bool = True,
         retains: bool = False,
         drops_oldest: bool = False,
+        one_flush: bool = False,
+        has_journal: bool = False,
     ) -> "Plan":
         """A plan under `seed`, of up to `streams` streams and `records` records a producer."""
         source = random.Random(seed)
@@ -130,12 +137,20 @@ class Plan:
             drawn = random.Random(f"rules {seed}")
             rules = retaining.drawn_rules(drawn)
             follows = follows and drawn.random() < _FOLLOWED
-        return cls(bursts, seed, follows, rules, drops_oldest)
+        return cls(bursts, seed, follows, rules, drops_oldest, one_flush, has_journal)
 
     @property
     def streams(self) -> list[str]:
         """The streams that are sent to."""
         return sorted({stream for stream, _ in self.bursts})
+
+    def disk(self) -> power_cut.Disk:
+        """An empty disk, by the model of the file system that the plan is for."""
+        return journal.Disk() if self.has_journal else power_cut.Disk()
+
+    def commit_way(self) -> CommitWay:
+        """How many flushes a commit takes."""
+        return CommitWay(1 if self.one_flush else 2, "the plan says so")
 
     @property
     def make_retainer(self) -> MakeRetainer | None:
@@ -275,7 +290,10 @@ async def run(data: Path, plan: Plan, executor: Executor, note: Note) -> None:
 @contextlib.asynccontextmanager
 async def _serving(data: Path, executor: Executor, note: Note, plan: Plan) -> AsyncIterator[str]:
     """A server on `data`; its address."""
-    store = Store(data, executor, COMMIT, LIMITS)
+    # What is written past the page cache takes two flushes.
+    direct_above = Size(_DIRECT_ABOVE if plan.one_flush else COMMIT.direct_above)
+    commit = msgspec.structs.replace(COMMIT, direct_above=direct_above, one_flush="auto")
+    store = Store(data, executor, commit, LIMITS)
     store.open()
     listener = socket.socket(socket.AF_UNIX)
     address = "\0" + tempfile.mktemp(prefix="logengine-", dir="")
