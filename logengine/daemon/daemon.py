@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from signal import Signals
 
 import structlog
 import uvloop
@@ -20,7 +21,7 @@ from logengine.daemon.network_sockets import NetworkListening, read_certificates
 from logengine.daemon.open_files import allow_open_files
 from logengine.daemon.open_store import opened_store
 from logengine.daemon.service import Service
-from logengine.daemon.signals import ignore_until_served, stop_signals
+from logengine.daemon.signals import early_stops, ignore_until_served, stop_signals
 from logengine.daemon.sockets import Listening, listening, remove_paths
 from logengine.daemon.systemd import notify
 from logengine.format.segment import Sign
@@ -51,12 +52,14 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
         ThreadPoolExecutor(_SMALL_THREADS, "commit-small") as small_executor,
         ThreadPoolExecutor(1, "compact", _step_back) as compacting,
         opened_store(config, executor, small_executor) as store,
+        early_stops() as received,
         listening(config, environ) as sockets,
     ):
         uvloop.run(
             serve(
                 *(config, environ, store, compacting, sign, sockets),
                 stops_with_terminal=stops_with_terminal,
+                received=received,
             )
         )
 
@@ -70,11 +73,14 @@ async def serve(
     sockets: Sequence[Listening | NetworkListening],
     *,
     stops_with_terminal: bool = False,
+    received: Sequence[Signals] = (),
 ) -> None:
     """Serves on `sockets` until a signal stops it, and commits what was sent by then."""
     started = time.monotonic()
     stopping = stop_signals(
-        stops_with_terminal=stops_with_terminal, reload=partial(read_certificates_again, sockets)
+        stops_with_terminal=stops_with_terminal,
+        reload=partial(read_certificates_again, sockets),
+        received=received,
     )
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -12,9 +12,11 @@ socket. Without a terminal, or under nohup, there is nothing to close.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 import structlog
 
@@ -36,12 +38,35 @@ def ignore_until_served() -> bool:
     return not under_nohup and _has_terminal()
 
 
+@contextlib.contextmanager
+def early_stops() -> Iterator[list[signal.Signals]]:
+    """Collects the signals that stop the daemon, until `stop_signals` handles them.
+
+    Whoever can connect may take the daemon for started. Call this in the main thread.
+    """
+    received: list[signal.Signals] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+
+    before = {number: signal.signal(number, note) for number in _STOPS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def stop_signals(
-    *, stops_with_terminal: bool, reload: Callable[[], bool] = lambda: False
+    *,
+    stops_with_terminal: bool,
+    reload: Callable[[], bool] = lambda: False,
+    received: Sequence[signal.Signals] = (),
 ) -> asyncio.Future[signal.Signals]:
     """Handles the signals from now on. The future has the first one that stops the daemon.
 
-    A SIGHUP that does not stop it calls `reload`, which returns whether there was anything to do.
+    That is one of those `received` so far, if there are any. A SIGHUP that does not stop it calls
+    `reload`, which returns whether there was anything to do.
     """
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[signal.Signals] = loop.create_future()
@@ -67,6 +92,8 @@ def stop_signals(
         loop.add_signal_handler(number, stop, number)
     for number in _IGNORED:
         loop.add_signal_handler(number, ignore, number)
+    for number in received:
+        stop(number)
     if stops_with_terminal and not _has_terminal():
         stop(signal.SIGHUP)  # it was ignored during the start
     return stopping

@@ -102,6 +102,36 @@ def test_a_stop_commits_a_record_whose_sender_asked_for_no_answer(
         assert len(daemon.values()) == 1
 
 
+STOPPED_BEFORE_IT_SERVES = """
+import os, signal, sys, uvloop
+from logengine.__main__ import main
+
+run = uvloop.run
+
+def stopped(serving):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return run(serving)
+
+uvloop.run = stopped
+main()
+"""
+
+
+def test_a_stop_between_the_socket_and_the_first_record_is_a_stop(root: Path) -> None:
+    daemon = Daemon(root, program=("-c", STOPPED_BEFORE_IT_SERVES))
+    with daemon.log_path.open("ab") as log:
+        where = ["--config", daemon.config, "--data", daemon.data, "--socket", daemon.socket]
+        done = subprocess.run(
+            [sys.executable, *daemon.program, "run", *map(str, where)],
+            stderr=log,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert done.returncode == 0
+    assert daemon.events()[-1] == "stopped"
+    assert not daemon.socket.exists()
+
+
 def test_a_terminal_that_closes_stops_the_daemon_which_commits_first(root: Path) -> None:
     with on_terminal(root) as daemon, contextlib.closing(daemon.connect()) as sender:
         assert daemon.process is not None

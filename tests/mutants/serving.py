@@ -684,8 +684,8 @@ MUTANTS = (
         "parts_wait_for_ever",
         "parts whose others do not come wait for the end of their connection",
         "intake/connection.py",
-        "        self._note_progress(finished=bool(events))\n        self._wait_for_parts()\n",
-        "        self._note_progress(finished=bool(events))\n",
+        "        self._note_progress(finished=has_finished)\n        self._wait_for_parts()\n",
+        "        self._note_progress(finished=has_finished)\n",
         _SPLIT_LINES,
     ),
     mutant(

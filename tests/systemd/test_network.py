@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.daemon import PATIENCE_S, eventually
-from tests.e2e.test_network import HOST, Authority, authority, free_port
+from tests.e2e.test_network import Authority, authority
+from tests.ports import HOST, free_port
 from tests.systemd.machine import Machine
 from tests.systemd.recipe import CONFIG
 
