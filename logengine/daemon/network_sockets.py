@@ -113,6 +113,8 @@ def tls_context(config: NetworkConfig) -> ssl.SSLContext:
     # discards what it has yet to send (RFC 2525, 2.17).
     context.num_tickets = 0
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # Who ends its half by TCP alone may still read answers, which OpenSSL 3 would not send.
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     path = config.key
     try:
         if os.stat(path).st_mode & _OTHERS_MAY_READ:

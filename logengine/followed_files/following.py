@@ -404,10 +404,8 @@ class FollowedFiles:
             return [], ""
         contents: list[Content] = []
         problem = ""
-        is_new = not path.known and not path.sources and path.since_ns is None
-        wanted = family.inodes[: int(family.is_there)] if is_new else family.inodes
         opened: set[int] = set()
-        for name, inode in wanted:
+        for name, inode in self._wanted(path, family):
             if inode in opened:
                 continue  # another name of the same file
             opened.add(inode)
@@ -434,6 +432,18 @@ class FollowedFiles:
             except OSError as error:
                 self._note_problem(source, error)
         return contents, problem
+
+    def _wanted(self, path: _Path, family: Family) -> Sequence[tuple[str, int]]:
+        """Returns the names and inodes of the files that may have something to read."""
+        if path.known or path.sources:
+            return family.inodes
+        if path.since_ns is None:
+            return family.inodes[: int(family.is_there)]
+        # A generation of which something is stored was a path of its own, and was not missed.
+        directory = os.path.dirname(path.path)
+        return [
+            each for each in family.inodes if not self._is_stored(os.path.join(directory, each[0]))
+        ]
 
     async def _skip(self, path: _Path, source: Source) -> None:
         """Begins after the lines that a file has when its pattern is new, and has that stored."""

@@ -142,10 +142,10 @@ class Arrivals:
                 self._charge_for_blank(sender, chunk, body, count)
             yield Routed(parts, count, over)
 
-    def streams_of(self, router: Router, peer_fields: bytes, chunk: bytes) -> set[str]:
-        """Returns the streams that the lines of `chunk` name, and takes nothing."""
+    def streams_of(self, router: Router, peer_fields: bytes, chunk: bytes, uid: int) -> set[str]:
+        """Returns the streams that the lines of `chunk` would go to, and takes nothing."""
         body, count = stamp(chunk, envelope(self.timestamp(), peer_fields))
-        return router.streams_of(body, count)
+        return router.streams_of(body, count, uid)
 
     def _charge_for_blank(self, sender: QuotaSender, chunk: bytes, body: bytes, count: int) -> None:
         # After the records, which come first. A blank line for each record is free: it may ask

@@ -294,13 +294,13 @@ class DatagramSocket:
                 self._arrivals.refuse(sender, sender.peer, self._max_record)
 
     def _lacks_room(self, sender: _Sender, events: Sequence[Event]) -> bool:
-        """Whether to drop a datagram: one of the streams that it names has no room for it."""
+        """Whether to drop a datagram: one of the streams that it would go to has no room for it."""
         if self._router is None or not self._drops_by_stream or self._is_stopping:
             return False
         if not self._admission.may_lack_room:
             return False
         lines = b"".join(event.chunk for event in events if isinstance(event, Lines))
-        streams = self._arrivals.streams_of(self._router, sender.peer_fields, lines)
+        streams = self._arrivals.streams_of(self._router, sender.peer_fields, lines, sender.uid)
         return not all(self._admission.may_add(stream, sender.uid) for stream in streams)
 
     def _gather(self, sender: _Sender, chunk: bytes) -> None:

@@ -266,7 +266,9 @@ class Requests:
         streams: set[str] = set()
         async for piece in _pieces(lines):
             self._arrivals.read_clock()
-            streams |= self._arrivals.streams_of(sender.router, sender.peer_fields, piece)
+            streams |= self._arrivals.streams_of(
+                sender.router, sender.peer_fields, piece, sender.uid
+            )
         refusals = (self.pressure(sender.to(stream)) for stream in streams)
         return next(filter(None, refusals), None)
 

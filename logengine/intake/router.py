@@ -109,10 +109,11 @@ class Router:
         finally:
             places.give_back()
 
-    def streams_of(self, body: bytes, count: int) -> set[str]:
-        """Returns the streams that the `count` stored lines in `body` name, one too many or not."""
+    def streams_of(self, body: bytes, count: int, uid: int) -> set[str]:
+        """Returns the streams that the `count` stored lines of a user in `body` would go to."""
         lines = body.split(b"\n", 1 if self._routes.are_of_sender else -1)[:-1]
-        return {self._stream_of(line) for line in lines} if count else set()
+        named = {self._stream_of(line) for line in lines} if count else set()
+        return {each if self._names.may_take(each, uid) else self.fallback for each in named}
 
     def stream_of_chunk(self, lines: bytes, uid_fields: bytes) -> str:
         """Returns the stream that the first record of a chunk names, for the whole chunk.

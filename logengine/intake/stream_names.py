@@ -70,20 +70,25 @@ class StreamNames:
         Raises `TooManyStreams` if there is no room for one more of this user's.
         """
         if stream not in self._owners:
-            if self._store.is_known(stream) or stream in self._of_listeners:
+            if self._is_there(stream):
                 return
-            unowned = self._count_unowned()
-            if not self._shares.has_room(uid, unowned=unowned):
+            if not self.may_take(stream, uid):
                 raise TooManyStreams(
                     f"stream {stream!r} would be one more than there may be of user {uid}: "
-                    f"{self._shares.total + unowned} of max_streams ({self._streams_max}) are "
-                    "taken; use an existing stream, or raise [limits] max_streams"
+                    f"{self._shares.total + self._unowned} of max_streams ({self._streams_max}) "
+                    "are taken; use an existing stream, or raise [limits] max_streams"
                 )
             self._owners[stream] = uid
             self._shares.change(uid, 1)
         self._given_back.discard(stream)
         self._users.setdefault(stream, set()).add(user)
         self._taken[user] = stream
+
+    def may_take(self, stream: str, uid: int) -> bool:
+        """Whether there is a stream of this name, or room for one more of this user's."""
+        if stream in self._owners or self._is_there(stream):
+            return True
+        return self._shares.has_room(uid, unowned=self._count_unowned())
 
     def give_back(self, user: Hashable) -> None:
         """Gives back what `user` took; the name is free again once nobody uses it."""
@@ -101,6 +106,9 @@ class StreamNames:
         """Frees names for which records no longer wait."""
         for stream in list(self._given_back):
             self._forget_unused(stream)
+
+    def _is_there(self, stream: str) -> bool:
+        return self._store.is_known(stream) or stream in self._of_listeners
 
     def _forget_unused(self, stream: str) -> None:
         if self._queues.is_waiting(stream):

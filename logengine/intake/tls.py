@@ -9,6 +9,7 @@ but other such connections.
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -38,6 +39,7 @@ class TlsSockets:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._hangups: _Hangups
         # Of the thread's loop: what decrypts, and what encrypts the answers.
         self._decrypting: set[asyncio.Task[None]] = set()
         self._encrypting: set[asyncio.Task[None]] = set()
@@ -61,7 +63,7 @@ class TlsSockets:
         inner.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PAIR_BYTES)
         inner.setblocking(False)
         outer.setblocking(False)
-        connection = _Connection(accepted, inner, addr)
+        connection = _Connection(accepted, inner, addr, self._hangups)
         decrypting = self._serve(connection, context, handshake_timeout_s)
         loop.call_soon_threadsafe(self._start, decrypting, self._decrypting)
         return outer
@@ -93,6 +95,7 @@ class TlsSockets:
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+            self._hangups = _Hangups(self._loop)
             self._thread = threading.Thread(
                 target=self._run, args=(self._loop,), name="logengine-tls", daemon=True
             )
@@ -104,6 +107,7 @@ class TlsSockets:
         try:
             loop.run_forever()
         finally:
+            self._hangups.close()
             loop.close()
 
     def _start(
@@ -149,6 +153,43 @@ class TlsSockets:
         await connection.decrypt(self._stopping)
 
 
+class _Hangups:
+    """Notices that the other ends of sockets are closed, even if what they wrote is still unread.
+
+    For a loop, what is unread would hide it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        loop.add_reader(self._epoll.fileno(), self._look)
+
+    async def wait(self, of: socket.socket) -> None:
+        """Returns once the other end is closed. The socket must stay open until then."""
+        descriptor = of.fileno()
+        closed = self._waiting[descriptor] = self._loop.create_future()
+        # Without any event: that a socket is closed is always reported (epoll_ctl(2)).
+        self._epoll.register(descriptor, select.EPOLLONESHOT)
+        try:
+            await closed
+        finally:
+            del self._waiting[descriptor]
+            with contextlib.suppress(OSError):  # it is closed: the thread ends
+                self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Notices nothing more."""
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _look(self) -> None:
+        for descriptor, _ in self._epoll.poll(0):
+            closed = self._waiting.get(descriptor)
+            if closed is not None and not closed.done():
+                closed.set_result(None)
+
+
 class _Connection:
     """An encrypted connection, and the socket for what it says. Lives in the thread.
 
@@ -156,10 +197,13 @@ class _Connection:
     reset.
     """
 
-    def __init__(self, accepted: socket.socket, inner: socket.socket, addr: str) -> None:
+    def __init__(
+        self, accepted: socket.socket, inner: socket.socket, addr: str, hangups: _Hangups
+    ) -> None:
         self._accepted = accepted
         self._inner = inner
         self._addr = addr
+        self._hangups = hangups
         self._loop: asyncio.AbstractEventLoop
         self._arrived = ssl.MemoryBIO()
         self._leaving = ssl.MemoryBIO()
@@ -174,7 +218,7 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         self._tls = context.wrap_bio(self._arrived, self._leaving, server_side=True)
         handshake = self._loop.create_task(self._shake_hands())
-        closed = self._loop.create_task(self._closed_by_server())
+        closed = self._loop.create_task(self._hangups.wait(self._inner))
         succeeds = False
         try:
             async with asyncio.timeout(timeout_s):
@@ -187,23 +231,13 @@ class _Connection:
         finally:
             handshake.cancel()
             closed.cancel()
-            await asyncio.wait((handshake, closed))
-            if not succeeds:
-                self._accepted.close()
-                self._inner.close()
+            try:
+                await asyncio.wait((handshake, closed))
+            finally:
+                if not succeeds:
+                    self._accepted.close()
+                    self._inner.close()
         return succeeds
-
-    async def _closed_by_server(self) -> None:
-        """Returns once the server has closed its end. What it wrote before that is still there."""
-        readable = asyncio.Event()
-        self._loop.add_reader(self._inner, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            self._loop.remove_reader(self._inner)
-        with contextlib.suppress(OSError):
-            if self._inner.recv(1, socket.MSG_PEEK):
-                await self._loop.create_future()  # gRPC speaks first
 
     async def _shake_hands(self) -> None:
         while True:
@@ -265,7 +299,9 @@ class _Connection:
             try:
                 data = self._tls.read(_PIECE_BYTES)
             except ssl.SSLWantReadError:
-                await self._send()
+                if self._leaving.pending:  # otherwise, answers that wait would hold this up
+                    with contextlib.suppress(OSError):  # the next read finds out
+                        await self._send()
                 return True
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 data = b""
@@ -278,21 +314,44 @@ class _Connection:
             await self._loop.sock_sendall(self._inner, data)
 
     async def encrypt(self, decrypting: "asyncio.Task[None]") -> None:
-        """Sends what the server writes, until it closes its end; then closes the connection."""
+        """Sends what the server writes, until it closes its end; then closes the connection.
+
+        After that, the sender has two seconds to read the rest.
+        """
+        answering = self._loop.create_task(self._answer(decrypting))
+        closed = self._loop.create_task(self._hangups.wait(self._inner))
         try:
-            with contextlib.suppress(OSError):  # either end is gone
-                while data := await self._loop.sock_recv(self._inner, _PIECE_BYTES):
-                    self._tls.write(data)
-                    await self._send()
-            decrypting.cancel()
-            await asyncio.wait((decrypting,))
-            with contextlib.suppress(TimeoutError, OSError):
-                async with asyncio.timeout(_CLOSE_S):
-                    await self._end()
+            await asyncio.wait((answering, closed), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((answering,), timeout=_CLOSE_S)
         finally:
-            decrypting.cancel()
-            self._accepted.close()
-            self._inner.close()
+            for task in (answering, closed, decrypting):
+                task.cancel()
+            try:
+                await asyncio.wait((answering, closed))
+            finally:
+                self._accepted.close()
+                self._inner.close()
+
+    async def _answer(self, decrypting: "asyncio.Task[None]") -> None:
+        is_there = True
+        with contextlib.suppress(OSError):  # the server has closed its end
+            while data := await self._loop.sock_recv(self._inner, _PIECE_BYTES):
+                # What the sender has sent is decrypted even if it has gone.
+                is_there = is_there and await self._sends(data)
+        decrypting.cancel()
+        await asyncio.wait((decrypting,))
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._end()
+
+    async def _sends(self, data: bytes) -> bool:
+        """Sends an answer. Returns whether the sender is still there."""
+        try:
+            self._tls.write(data)
+            await self._send()
+        except OSError:
+            return False
+        return True
 
     async def _end(self) -> None:
         """Ends what the sender may read, and discards what it still sends, until it has ended.

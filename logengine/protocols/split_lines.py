@@ -26,7 +26,16 @@ _MARK, _ID, _ORDINAL, _LAST = "partial_message", "partial_id", "partial_ordinal"
 _OF_PARTS = frozenset({_MARK, _ID, _ORDINAL, _LAST})
 _TRUE = ("true", True)
 
+
+class _Log(msgspec.Struct):
+    """What a part has of its line. All other fields are skipped: they would take much memory."""
+
+    log: object = None
+    binary: object = msgspec.field(default=None, name=_LOG_BINARY)
+
+
 _decoder = msgspec.json.Decoder(dict[str, object])
+_log_decoder = msgspec.json.Decoder(_Log)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -124,9 +133,8 @@ class SplitLines:
 
 def _joined(parts: list[bytes]) -> bytes | None:
     """Returns one record with the fields of the first part; None if a part has no `log`."""
-    records = [_decoder.decode(part) for part in parts]
     # Docker cuts after so many bytes, which may be inside a character: such a part is binary.
-    pieces = [_log_of(record) for record in records]
+    pieces = [_log_of(_log_decoder.decode(part)) for part in parts]
     whole = b"".join(piece for piece in pieces if piece is not None)
     if None in pieces:
         return None
@@ -136,7 +144,7 @@ def _joined(parts: list[bytes]) -> bytes | None:
     except UnicodeDecodeError:
         log = _LOG_BINARY, b64encode(whole).decode()
     fields: dict[str, object] = {}
-    for name, value in records[0].items():
+    for name, value in _decoder.decode(parts[0]).items():
         if name in (_LOG, _LOG_BINARY):
             fields[log[0]] = log[1]
         elif name not in _OF_PARTS:
@@ -144,8 +152,8 @@ def _joined(parts: list[bytes]) -> bytes | None:
     return _encode(fields) + b"\n"
 
 
-def _log_of(record: Mapping[str, object]) -> bytes | None:
-    text, binary = record.get(_LOG), record.get(_LOG_BINARY)
+def _log_of(part: _Log) -> bytes | None:
+    text, binary = part.log, part.binary
     if isinstance(text, str) and binary is None:
         return text.encode()
     if isinstance(binary, str) and text is None:

@@ -476,6 +476,23 @@ def test_a_generation_of_a_file_of_which_nothing_was_stored_is_read_if_it_is_new
     files.has("one", "two", "three", "four")
 
 
+def test_a_file_that_had_a_path_of_its_own_is_not_read_again_as_a_generation_of_a_new_path(
+    follow: Callable[..., Followed],
+) -> None:
+    # PM2 writes app-0.log for each of several processes, and app.log for one alone.
+    files = follow()
+    (files.logs / "app-0.log").write_bytes(b"zero\n")
+    files.daemon.start()
+    files.has("zero", stream="app-0")
+    files.daemon.kill()
+    files.append(b"one\n")
+    files.daemon.start()
+    files.has("one")
+    files.append(b"two\n")
+    files.has("one", "two")
+    files.has("zero", stream="app-0")
+
+
 def test_a_file_that_is_empty_for_a_while_is_read_when_it_has_lines(
     follow: Callable[..., Followed],
 ) -> None:

@@ -500,6 +500,14 @@ MUTANTS = (
         "        if False:",
         _ROUTING,
     ),
+    mutant(
+        "fallback_without_limit",
+        "what is for one stream too many is not dropped, however much waits in the fallback",
+        "intake/router.py",
+        "        return {each if self._names.may_take(each, uid) else self.fallback for each in named}",
+        "        return named",
+        _ROUTING,
+    ),
     # The network.
     mutant(
         "tcp_read_for_ever_at_a_stop",

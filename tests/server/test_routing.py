@@ -204,6 +204,31 @@ async def test_of_a_socket_that_drops_only_what_is_for_a_full_stream_is_dropped(
         await there.served.until(lambda: there.served.numbers("bad")[-1] == sent)
 
 
+async def test_a_socket_that_drops_does_so_if_the_fallback_is_full_of_names_beyond_max_streams(
+    root: Path,
+) -> None:
+    small: dict[str, Any] = {"max_record": 1024, "max_pending_stream": 4096, "max_streams": 1}
+    small |= {"reserved_percent": 0, "uid_percent": 100}
+    async with routing(root, kind="datagram", drops=True, **small) as there:
+        sender = there.datagrams()
+        sender.send(message("app", 0))
+        sender.send(message("other", 0))
+        await there.has(app=[0], rest=[0])
+        there.served.disk.failing = "/rest"
+        for number in range(1, 101):
+            sender.send(message("other", number))
+            await there.served.until(
+                lambda: there.totals().datagrams + there.totals().dropped_datagrams == number + 2  # noqa: B023
+            )
+        assert there.served.committer.bytes_waiting("rest") < 4096 + 1024
+        for number in range(1, 21):
+            sender.send(message("app", number))
+            await there.has(app=list(range(number + 1)))
+        there.served.disk.failing = ""
+        kept = 101 - there.totals().dropped_datagrams
+        await there.has(rest=list(range(kept)))
+
+
 async def test_names_beyond_max_streams_share_the_fallback_and_are_counted(root: Path) -> None:
     with capture_logs() as logs:
         async with routing(root, max_streams=3, reserved_percent=0, uid_percent=100) as there:

@@ -1,6 +1,7 @@
 """Lines that Docker splits into parts: joined if all come in order, and otherwise as they came."""
 
 import json
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logengine.protocols.forward import ForwardReceiver
-from logengine.protocols.split_lines import UNDER_WAY_MAX
+from logengine.protocols.split_lines import UNDER_WAY_MAX, Part, SplitLines
 from logengine.protocols.wire import Chunk, Event, Lines, Malformed, TooLarge
 
 MAX_RECORD = 4096
@@ -302,3 +303,21 @@ def test_no_byte_is_lost_doubled_or_moved_within_its_line_whatever_is_missing(
             int(each["partial_ordinal"]) for each in found if each.get("partial_id") == str(line)
         ]
         assert ordinals == sorted(ordinals)
+
+
+def test_lines_are_joined_in_little_more_memory_than_their_parts_take() -> None:
+    limit = 64 * 1024
+    split_lines = SplitLines(limit)
+    record = b'{"log":"x",%s}\n' % b",".join(b'"%d":1' % number for number in range(1000))
+    *ordinals, last = range(1, 2 * limit // len(record))
+    for ordinal in ordinals:
+        assert split_lines.take(Part(("line",), ordinal, False), record) == []
+    held_bytes = split_lines.held_bytes
+    tracemalloc.start()
+    try:
+        joined = split_lines.take(Part(("line",), last, True), record)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [json.loads(each)["log"] for each in joined] == ["x" * last]
+    assert peak_bytes < 3 * held_bytes
