@@ -21,7 +21,7 @@ from logengine.daemon.network_sockets import NetworkListening, read_certificates
 from logengine.daemon.open_files import allow_open_files
 from logengine.daemon.open_store import opened_store
 from logengine.daemon.service import Service
-from logengine.daemon.signals import early_stops, ignore_until_served, stop_signals
+from logengine.daemon.signals import early_signals, ignore_until_served, stop_signals
 from logengine.daemon.sockets import Listening, listening, remove_paths
 from logengine.daemon.systemd import notify
 from logengine.format.segment import Sign
@@ -52,7 +52,7 @@ def run_daemon(config: Config, environ: Mapping[str, str]) -> None:
         ThreadPoolExecutor(_SMALL_THREADS, "commit-small") as small_executor,
         ThreadPoolExecutor(1, "compact", _step_back) as compacting,
         opened_store(config, executor, small_executor) as store,
-        early_stops() as received,
+        early_signals() as received,
         listening(config, environ) as sockets,
     ):
         uvloop.run(

@@ -39,17 +39,18 @@ def ignore_until_served() -> bool:
 
 
 @contextlib.contextmanager
-def early_stops() -> Iterator[list[signal.Signals]]:
-    """Collects the signals that stop the daemon, until `stop_signals` handles them.
+def early_signals() -> Iterator[list[signal.Signals]]:
+    """Collects the signals that the daemon acts on, until `stop_signals` handles them.
 
-    Whoever can connect may take the daemon for started. Call this in the main thread.
+    Whoever can connect may take the daemon for started, and a certificate may be renewed after it
+    was read. Call this in the main thread.
     """
     received: list[signal.Signals] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         received.append(signal.Signals(number))
 
-    before = {number: signal.signal(number, note) for number in _STOPS}
+    before = {number: signal.signal(number, note) for number in (*_STOPS, signal.SIGHUP)}
     try:
         yield received
     finally:
@@ -65,8 +66,8 @@ def stop_signals(
 ) -> asyncio.Future[signal.Signals]:
     """Handles the signals from now on. The future has the first one that stops the daemon.
 
-    That is one of those `received` so far, if there are any. A SIGHUP that does not stop it calls
-    `reload`, which returns whether there was anything to do.
+    Those `received` so far are handled first. A SIGHUP that does not stop it calls `reload`, which
+    returns whether there was anything to do.
     """
     loop = asyncio.get_running_loop()
     stopping: asyncio.Future[signal.Signals] = loop.create_future()
@@ -93,7 +94,7 @@ def stop_signals(
     for number in _IGNORED:
         loop.add_signal_handler(number, ignore, number)
     for number in received:
-        stop(number)
+        (stop if number in _STOPS else ignore)(number)
     if stops_with_terminal and not _has_terminal():
         stop(signal.SIGHUP)  # it was ignored during the start
     return stopping

@@ -126,9 +126,7 @@ class FollowedFiles:
         self._again: set[Source] = set()  # to be looked at before the next look at all of them
         self._fresh: set[int] = set()  # at the first survey: all patterns
         # Until the paths that are there at the start are known.
-        self._missed_since_ns = (
-            parse_timestamp(store.latest) - _UNREAD_BEFORE_NS if store.latest else None
-        )
+        self._missed_since_ns: int | None = None
         self._survey_due_s = self._look_due_s = self._look_anyway_s = 0.0
         self._has_work = False  # without waiting for anything
         self._has_changed = False  # something, since the last look at all files
@@ -209,6 +207,8 @@ class FollowedFiles:
         self._close_all()
         if self._generation == -1:
             self._fresh = set(range(len(self._rules)))
+            if latest := self._store.latest_found:  # the disk may have failed at the start
+                self._missed_since_ns = parse_timestamp(latest) - _UNREAD_BEFORE_NS
         self._generation = self._store.generation
         self._not_recovered = set(self._store.not_recovered())
         self._stored, self._names = {}, {}

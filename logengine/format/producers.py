@@ -136,7 +136,7 @@ def advance(
         return known
     numbers = {each: number for each, number in known.items() if each not in advanced}
     numbers |= advanced
-    _give_up_files(numbers, advanced)
+    _give_up_files(numbers, known, advanced)
     new = [each for each in advanced if not (each in known or is_followed_file(each))]
     if not new:
         return numbers
@@ -159,10 +159,17 @@ def advance(
     return numbers
 
 
-def _give_up_files(numbers: dict[Producer, int], advanced: Numbers) -> None:
+def _give_up_files(numbers: dict[Producer, int], known: Numbers, advanced: Numbers) -> None:
+    """Forgets files whose number is 0, and what the daemon knew of a file as another user.
+
+    A file with a number of each user could be read on from an older one.
+    """
     for each, number in advanced.items():
-        if not number and is_followed_file(each):
-            del numbers[each]
+        if not (number and each in known) and is_followed_file(each):
+            same = [other for other in numbers if other.name == each.name]
+            for other in same:
+                if not advanced.get(other):
+                    del numbers[other]
 
 
 def _forget_old_chunks(numbers: dict[Producer, int], uid: int | None) -> None:

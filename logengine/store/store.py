@@ -108,6 +108,8 @@ class Store:
         self._held_open_max = _HELD_OPEN_MAX if has_files_to_spare() else 1
         # Counts the directories opened: knowledge about one does not apply to the next.
         self.generation = 0
+        # When the newest record arrived that a recovered stream had as the directory was opened.
+        self.latest_found = ""
         self._boot_id = read_boot_id() if boot_id is None else boot_id
         self._executor = executor
         self._small_executor = small_executor or executor
@@ -241,6 +243,7 @@ class Store:
         for stream, found in opened.recovered.items():
             if not isinstance(found, OSError):
                 self._adopt(stream, found)
+        self.latest_found = max((state.latest for state in self._durable.values()), default="")
         return opened.recovered
 
     @property
@@ -478,14 +481,6 @@ class Store:
         assert is_known, f"stream {stream!r} was not recovered"
         state = self._durable.get(stream)
         return number_of(state.producers, producer) if state else 0
-
-    @property
-    def latest(self) -> str:
-        """When the newest durable record arrived, in any recovered stream; empty if there is none.
-
-        O(streams).
-        """
-        return max((state.latest for state in self._durable.values()), default="")
 
     def followed_files(self) -> dict[str, dict[str, int]]:
         """The durable number of each followed file, by name, in each stream that is recovered.

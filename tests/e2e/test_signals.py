@@ -59,7 +59,7 @@ def on_terminal(root: Path, *program: str) -> Iterator[DaemonOnTerminal]:
 
 
 def wait_until_served(daemon: Daemon) -> None:
-    """A signal before that is ignored without a line."""
+    """A signal before that may be ignored without a line."""
     eventually(lambda: "listening" in daemon.events(), "the daemon to serve")
 
 
@@ -150,6 +150,21 @@ async def test_a_terminal_that_closed_during_the_start_stops_the_daemon(
     monkeypatch.setattr(signals, "_has_terminal", lambda: False)
     assert await signals.stop_signals(stops_with_terminal=True) == signal.SIGHUP
     assert not signals.stop_signals(stops_with_terminal=False).done()
+
+
+async def test_a_hangup_signal_after_the_certificates_were_read_has_them_read_again() -> None:
+    read = []
+
+    def reload() -> bool:
+        read.append("again")
+        return True
+
+    signals.ignore_until_served()
+    with signals.early_signals() as received:
+        signal.raise_signal(signal.SIGHUP)
+        stopping = signals.stop_signals(stops_with_terminal=False, reload=reload, received=received)
+    assert read == ["again"]
+    assert not stopping.done()
 
 
 def test_a_hangup_signal_is_ignored_while_the_terminal_is_open(root: Path) -> None:

@@ -33,6 +33,7 @@ class World:
         self.numbers: Numbers = {}
         self.lines: list[str] = []  # durable
         self.has_room = True
+        self.is_open = True  # the store
         self.now_s = 1000.0
         self._rules = [FileConfig(path=pattern, format="lines", stream=STREAM)]
         self._interrupt = interrupt
@@ -61,8 +62,8 @@ class World:
         """Starts a daemon that knows what is durable."""
         store = SimpleNamespace(
             generation=0,
-            is_open=True,
-            latest="",
+            is_open=self.is_open,
+            latest_found="",
             not_recovered=dict,
             is_known=lambda _: True,
             knows_producers=lambda _: True,
@@ -86,6 +87,7 @@ class World:
         around = SimpleNamespace(
             admission=admission, arrivals=arrivals, stream_names=names, max_record=1 << 20
         )
+        self._store = store
         self._files = self._loop.run_until_complete(self._following(store, around))
 
     async def _following(self, store: object, around: object) -> FollowedFiles:
@@ -97,6 +99,10 @@ class World:
             data="/nonexistent/data",
             open_max=100,
         )
+
+    def open_store(self, latest_found: str) -> None:
+        """The store, whose disk failed at the start, is open now."""
+        self._store.is_open, self._store.latest_found = True, latest_found
 
     def kill(self) -> None:
         """Ends the daemon. What is not durable is gone."""

@@ -236,3 +236,19 @@ def test_a_file_that_is_truncated_between_its_opening_and_its_first_look_is_read
 def _replace(path: Path, text: str) -> None:
     os.truncate(path, 0)
     append(path, text)
+
+
+def test_a_generation_that_was_missed_is_read_although_the_disk_failed_at_the_start(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "app.log"
+    (tmp_path / "app.log.1").write_bytes(b"one\n")
+    path.write_bytes(b"two\n")
+    world = World(str(path))
+    world.is_open = False
+    with world:
+        world.step()
+        assert not world.lines
+        world.open_store("2020-01-01T00:00:00.000000Z")
+        world.settle()
+        assert world.lines == ["one", "two"]

@@ -332,3 +332,17 @@ def test_the_number_0_forgets_a_followed_file() -> None:
     numbers = advance({}, {FILE: 100}, ROOM)
     assert advance(numbers, {FILE: 0}, ROOM) == {}
     assert advance({}, {FILE: 0}, ROOM) == {}
+
+
+def test_a_followed_file_has_one_number_whoever_the_daemon_runs_as() -> None:
+    other_file, as_other_user = Producer(0, "file:def"), FILE._replace(uid=999)
+    numbers = advance({}, {other_file: 7, FILE: 100}, ROOM)
+    numbers = advance(numbers, {as_other_user: 150}, ROOM)
+    numbers = advance(numbers, {FILE: 200}, ROOM)
+    # A header has the numbers of each user together, so that the last one need not be the newest.
+    assert list(numbers.items()) == [(other_file, 7), (FILE, 200)]
+
+
+def test_a_followed_file_is_forgotten_whoever_the_daemon_ran_as() -> None:
+    numbers = advance({}, {FILE: 100, Producer(0, "app"): 3}, ROOM)
+    assert advance(numbers, {FILE._replace(uid=999): 0}, ROOM) == {Producer(0, "app"): 3}
