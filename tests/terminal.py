@@ -31,7 +31,7 @@ class Terminal:
     """A command with a controlling terminal. `shown` is all that it wrote, `text` what one reads.
 
     The terminal is read all the time, so that no command waits for it. By default it is so large
-    that no row is wrapped.
+    that no row is wrapped. One that `stands_still` takes what fits into the kernel's buffer.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Terminal:
         *,
         rows: int = 50,
         columns: int = 200,
+        stands_still: bool = False,
     ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -61,7 +62,8 @@ class Terminal:
         self.shown = b""
         self._is_over = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        if not stands_still:
+            self._reader.start()
 
     @property
     def text(self) -> str:
@@ -73,6 +75,10 @@ class Terminal:
         length = len(self.text)
         os.write(self._master, keys.encode())
         return length
+
+    def wait_for_anything(self) -> None:
+        """Waits until a terminal that stands still has got something."""
+        eventually(lambda: select.select([self._master], [], [], 0)[0], "any output")
 
     def wait_for(self, expected: str | bytes, after: int = 0) -> None:
         """Waits until this is in `text`, after its first so many characters; bytes, in `shown`."""
@@ -100,7 +106,8 @@ class Terminal:
         """Closes the terminal, as when its window is closed."""
         if not self._is_over.is_set():
             self._is_over.set()
-            self._reader.join()
+            if self._reader.ident is not None:  # it was started
+                self._reader.join()
             os.close(self._master)
 
     def close(self) -> None:

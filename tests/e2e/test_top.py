@@ -89,6 +89,27 @@ def test_it_ends_cleanly(
         eventually(lambda: b"\x1b[?1049l" in terminal.shown, "the usual screen")
 
 
+@pytest.mark.parametrize("ending", ["q", "\x03", signal.SIGTERM])
+def test_it_ends_though_its_terminal_stands_still(
+    daemon: Daemon, terminals: list[Terminal], ending: str | signal.Signals
+) -> None:
+    paths = ("--data", str(daemon.data), "--socket", str(daemon.socket))
+    terminal = Terminal(
+        [*LOGENGINE, "top", *paths],
+        environ_of_a_person(),
+        rows=400,
+        columns=1000,
+        stands_still=True,
+    )
+    terminals.append(terminal)
+    terminal.wait_for_anything()
+    if isinstance(ending, signal.Signals):
+        terminal.process.send_signal(ending)
+    else:
+        terminal.type(ending)
+    assert terminal.end() == 0
+
+
 def test_hostile_records_do_nothing_to_the_terminal(
     daemon: Daemon, terminals: list[Terminal]
 ) -> None:
