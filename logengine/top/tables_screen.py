@@ -113,7 +113,9 @@ class TablesScreen(ScreenWithKeys):
 
     def draw(self) -> None:
         """Shows the newest figures, unless it is paused."""
-        if self._paused_at is None:
+        if not self._figures.has_looked:
+            self._draw_title()
+        elif self._paused_at is None:
             text = self._find
             self._streams.show([row for row in self._figures.streams() if text in row.stream])
             self._senders.show(
@@ -127,16 +129,15 @@ class TablesScreen(ScreenWithKeys):
         self._draw_note()
         self.show_keys()
 
+    def _draw_title(self) -> None:
+        name = Text.assemble((" logengine top", "bold"), f"  {escape(str(self._source.data))}")
+        state = self._daemon_text() if self._figures.has_looked else Text()
+        self.query_one("#title", Bar).show(ends(name, state, self.size.width - 1))
+
     def _draw_head(self) -> None:
+        self._draw_title()
         width = self.size.width - 1
         totals = self._figures.totals()
-        self.query_one("#title", Bar).show(
-            ends(
-                Text.assemble((" logengine top", "bold"), f"  {escape(str(self._source.data))}"),
-                self._daemon_text(),
-                width,
-            )
-        )
         rates = _rates_of(totals)
         line = joined(rates, width - 1)
         line = Text(" ").append_text(line)
