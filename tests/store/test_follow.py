@@ -20,6 +20,7 @@ from logengine.reading.follower import Follower
 from logengine.reading.problem import Gone, Problem
 from logengine.store.store import Store
 from tests.crash.rig import oracle
+from tests.daemon import PATIENCE_S
 
 
 async def test_a_stream_that_was_made_anew_before_it_was_looked_at_is_shown_once(
@@ -98,7 +99,7 @@ async def test_without_a_daemon_a_record_is_shown_only_after_a_sync_of_its_direc
         happened.append(f"synced {directory.name}")
 
     monkeypatch.setattr(follower, "sync_directory", noted)
-    async with asyncio.timeout(30), aclosing(blocks_of(tmp_path)) as blocks:
+    async with asyncio.timeout(PATIENCE_S), aclosing(blocks_of(tmp_path)) as blocks:
         async for block in blocks:
             happened.append(f"shown {block.stream}")
             break
@@ -111,7 +112,7 @@ async def test_without_a_daemon_nothing_is_shown_whose_directory_cannot_be_synce
     await write(tmp_path, "app")
     failed = AtomicWriteError(errno.EIO, "injected", str(tmp_path / "app"))
     monkeypatch.setattr(follower, "sync_directory", Mock(side_effect=failed))
-    async with asyncio.timeout(30), aclosing(blocks_of(tmp_path)) as blocks:
+    async with asyncio.timeout(PATIENCE_S), aclosing(blocks_of(tmp_path)) as blocks:
         with pytest.raises(AtomicWriteError, match="injected"):
             await anext(blocks)
 
