@@ -19,6 +19,13 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(_escaped, text)
 
 
+def excerpt(text: str, place: int = 0, characters_max: int = 60) -> str:
+    """Returns the part of `text` around `place`, with an ellipsis for what is left out."""
+    start = max(0, min(place - characters_max // 2, len(text) - characters_max))
+    stop = start + characters_max
+    return f"{'…' if start else ''}{text[start:stop]}{'…' if stop < len(text) else ''}"
+
+
 def columns(text: str) -> int:
     """Returns how many columns of a terminal escaped `text` takes."""
     if text.isascii():

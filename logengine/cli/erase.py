@@ -113,8 +113,8 @@ def command(
         except BaseException:
             if (left := erasure.unfinished) is not None:
                 tell(
-                    f"{left.name}: {_numbers(left)} are replaced by tombstones, but the "
-                    "old bytes may still be on the disk: run the command again"
+                    f"{left.name}: tombstones have replaced records {_numbers(left)}, but the old "
+                    "bytes may still be on the disk: run the command again"
                 )
             raise
         say(f"{stream}: {verb} {total} records")

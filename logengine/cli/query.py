@@ -37,7 +37,7 @@ def command(ctx: click.Context, sql: str, select: Select, form: str) -> None:
     """Answer SQL about the records of STREAMs, by DuckDB.
 
     Each stream is a view with the columns _stream, _seq, _ts (in UTC), _pid, _uid, _comm, _unit,
-    _addr, _file, level, message and record (JSON); logengine.records has all. Without STREAM, only
+    level, message, record (JSON), _addr and _file; logengine.records has all. Without STREAM, only
     the streams that the query reads are loaded, into a temporary file. --since and --where load
     less. Works without the daemon.
     """

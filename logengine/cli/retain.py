@@ -64,7 +64,7 @@ def command(
     looking = DurableNames(note=lambda _: None)
     with nullcontext(looking) if dry_run else exclusive_access(where, _ADVICE) as names:
         for stream in sorted(names.unsynced):
-            say(f"{stream}: not changed until the next boot: a sync of its directory failed")
+            say(f"{stream}: not changed until the next boot: a sync of its files failed")
         clock = RetentionClock(where, notes=not dry_run)
         if trust_clock:
             clock.believe()

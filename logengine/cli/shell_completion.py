@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 
 def divided(line: str, breaks: str) -> Line:
-    """Divides a line as a shell does; `breaks` are the characters at which bash completes anew."""
+    """Divides a line as a shell does; `breaks` are the characters at which bash ends a word."""
     words: list[str] = []
     word: list[str] = []
     quote, kept, is_begun, is_escaped = "", 0, False, False

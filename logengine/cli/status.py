@@ -136,7 +136,7 @@ def _lines_of(status: Status) -> Iterator[str]:
         yield f"  not safe from a power cut: {risk}"
     yield from _space_of(status)
     for name in status.unsynced_streams:
-        yield f"  no file of {name} is removed until the next boot: a sync of its directory failed"
+        yield f"  no file of {name} is removed until the next boot: a sync of its files failed"
     yield from _files_of(status)
     for stream in status.failing:
         yield (

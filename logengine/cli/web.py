@@ -41,7 +41,8 @@ Examples:
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="Another name by which browsers reach the page, as that of a proxy. Repeatable.",
+    help="Another name by which browsers reach the page, as that of a proxy; without a port. "
+    "Repeatable.",
 )
 @data_option
 def command(

@@ -2,7 +2,7 @@
 
 The records of a spool are sent under the user of the process that finds them, and its files are
 created and removed with that user's rights. So the directory of spools must be the user's own or
-root's, and nobody else may write to it, except that anybody may make a directory of his own there
+root's, and nobody else may write to it, except that anybody may make a directory of their own there
 if the sticky bit is set, as in `/tmp`. The directory of a producer must be the user's own, and so
 must everything in it. Once that holds, nobody but the user and root can change it. What the user
 has put in place of a segment is damage, which the spool repairs.

@@ -35,7 +35,7 @@ class DurableNames:
         return frozenset(self._unsynced)
 
     def may_remove_from(self, stream: str) -> bool:
-        """Whether no sync of the stream's directory has failed."""
+        """Whether no sync that the stream's names need has failed."""
         return stream not in self._unsynced
 
     def take_over(self, streams: Iterable[str]) -> None:

@@ -34,7 +34,7 @@ TEMPORARY_LEVEL = 1
 LINE_BYTES_MAX = 128 * 1024 * 1024
 
 # Only the envelope's fields get columns. Senders' fields have no schema: a key may occur twice, or
-# be a number in one record and a string in another.
+# be a number in one record and a string in another. A new column is the last one, in every format.
 _QUERY = """
     COPY (
         SELECT
@@ -47,9 +47,9 @@ _QUERY = """
             json->>'$._comm' AS _comm,
             json->>'$._unit' AS _unit,
             json->>'$._user_unit' AS _user_unit,
+            json AS record,
             json->>'$._addr' AS _addr,
-            json->>'$._file' AS _file,
-            json AS record
+            json->>'$._file' AS _file
         FROM read_ndjson_objects($lines, compression = 'zstd', maximum_object_size = $bytes_max)
     ) TO {target} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)
 """

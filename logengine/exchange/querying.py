@@ -50,11 +50,11 @@ COLUMNS = {
     "_uid": "TRY_CAST(json->>'$._uid' AS BIGINT)",
     "_comm": "json->>'$._comm'",
     "_unit": "json->>'$._unit'",
-    "_addr": "json->>'$._addr'",
-    "_file": "json->>'$._file'",
     "level": _level_column(),
     "message": "coalesce(json->>'$.event', json->>'$.message', json->>'$.msg')",
     "record": "json",
+    "_addr": "json->>'$._addr'",
+    "_file": "json->>'$._file'",
 }
 _MEMORY_LIMIT = "1GB"
 _FETCHED_ROWS = 1000

@@ -32,6 +32,7 @@ from logengine.filtering.literals import (
 )
 from logengine.filtering.tree import Comparison, last_name
 from logengine.format.json_object import decode_string
+from logengine.printable import excerpt
 
 Compare = Callable[[bytes], bool | None]
 
@@ -44,6 +45,7 @@ _ORDERS: dict[str, _Order] = {
 }
 _REMEMBERED_VALUES_MAX = 4096
 _REMEMBERED_BYTES_MAX = 64
+_PROBLEM_CHARACTERS_MAX = 120
 
 
 class BadPattern(ValueError):
@@ -116,15 +118,15 @@ def _comparing(comparison: Comparison, zone: tzinfo) -> Compare:
 def _check_order(literal: Literal, field: str) -> None:
     if is_level_field(field) and literal.kind != "number":
         raise ValueError(
-            f"{literal.text!r} is not a level; expected a number, or one of "
+            f"{excerpt(literal.text)!r} is not a level; expected a number, or one of "
             f"{', '.join(LEVEL_NAMES)}"
         )
     if literal.kind == "constant":
         raise ValueError(f"{literal.text} has no order; compare it with == or !=")
     if literal.kind == "text" and not literal.is_quoted:
         raise ValueError(
-            f"{literal.text!r} is not a number, duration, size or time; to compare text by its "
-            "characters, put it in quotes"
+            f"{excerpt(literal.text)!r} is not a number, duration, size or time; to compare text "
+            "by its characters, put it in quotes"
         )
 
 
@@ -146,7 +148,9 @@ def _matching(literal: Literal) -> Compare:
             warnings.simplefilter("ignore")  # about what a pattern may mean in the future
             search = re.compile(literal.text).search
     except re.error as error:
-        raise BadPattern(f"this is not a regular expression: {error.msg}", error.pos) from None
+        # It may name a group of the pattern.
+        problem = excerpt(error.msg, characters_max=_PROBLEM_CHARACTERS_MAX)
+        raise BadPattern(f"this is not a regular expression: {problem}", error.pos) from None
     except (OverflowError, RecursionError) as error:
         raise BadPattern(f"this is not a regular expression: {error}", None) from None
 

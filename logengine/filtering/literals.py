@@ -17,6 +17,7 @@ from decimal import Context, Decimal, InvalidOperation
 from typing import Literal as Choice
 
 from logengine.format.timestamp import format_timestamp, parse_time
+from logengine.printable import excerpt
 from logengine.units import DURATION_US, SIZE_BYTES
 
 Kind = Choice["text", "number", "duration", "size", "time", "constant"]
@@ -90,8 +91,8 @@ def bare(word: str, zone: tzinfo) -> Literal:
         timestamp = time_of(word, zone)
         if timestamp is None:
             raise ValueError(
-                f"{word!r} is not a time; expected one such as 2026-11-20, 2026-11-20T14:00 or "
-                "2026-11-20T14:00:00Z; put a text in quotes"
+                f"{excerpt(word)!r} is not a time; expected one such as 2026-11-20, "
+                "2026-11-20T14:00 or 2026-11-20T14:00:00Z; put a text in quotes"
             )
         return Literal("time", word, timestamp)
     return Literal("text", word, word)

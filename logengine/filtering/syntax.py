@@ -29,6 +29,7 @@ from logengine.filtering.tree import (
     Step,
 )
 from logengine.format.json_object import decode_string
+from logengine.printable import excerpt
 
 CHARACTERS_MAX = 100_000
 NESTING_MAX = 50
@@ -141,8 +142,8 @@ def _escaped(character: str) -> str:
 def _check_text(text: str) -> None:
     try:
         text.encode()
-    except UnicodeEncodeError:
-        raise InvalidFilter(f"{text!r} is not UTF-8") from None
+    except UnicodeEncodeError as error:
+        raise InvalidFilter(f"{excerpt(text, error.start)!r} is not UTF-8") from None
     if len(text) > CHARACTERS_MAX:
         raise InvalidFilter(
             f"the expression has {len(text)} characters; expected at most {CHARACTERS_MAX}"
@@ -219,7 +220,7 @@ class _Parser:
         start = self._skip_space()
         found = _OPERATOR.match(self._text, start)
         if not found:
-            field = self._text[self._field_start : start].strip()
+            field = excerpt(self._text[self._field_start : start].strip())
             self._fail_instead_of(
                 f"expected an operator after the field {field}: {', '.join(_OPERATORS)} or in; "
                 "or has before it",
@@ -230,7 +231,7 @@ class _Parser:
         if symbol not in _OPERATORS:
             meant = _MEANT.get(symbol)
             advice = f"write {meant}" if meant else f"expected one of {', '.join(_OPERATORS)} or in"
-            self._fail(f"{symbol} is not an operator; {advice}", start, found.end())
+            self._fail(f"{excerpt(symbol)} is not an operator; {advice}", start, found.end())
         operator = cast("Operator", {"!=": "==", "!~": "~"}.get(symbol, symbol))
         comparison = self._comparison_with(path, operator, self._value(symbol))
         return _but_present(path, comparison) if symbol.startswith("!") else comparison
@@ -295,7 +296,7 @@ class _Parser:
         if is_first and re.match(r"[-+0-9]", name[0]):
             self._fail(
                 f"expected a field, then an operator and a value; a field of this name is "
-                f'written "{name[0]}"',
+                f'written "{excerpt(name[0])}"',
                 start,
                 name.end(),
             )

@@ -9,7 +9,7 @@ name and the units of a process are used only if it is shown to be the sender:
 - The kernel notes when a datagram was sent. A process that has the pid now and started earlier had
   it at that time, too.
 - An older kernel proves neither for a connection. The process must then have the uid of the sender
-  and no other: a user may control all his processes anyway (ptrace(2)).
+  and no other: a user may control all of its own processes anyway (ptrace(2)).
 
 A sender chooses its own name, and may start another program after it has connected.
 """

@@ -16,8 +16,12 @@ from logengine.errors import InvalidFilter
 from logengine.format.block import Block
 from logengine.format.search_filter import Literals
 from logengine.local_zone import LOCAL_ZONE
+from logengine.printable import excerpt
 from logengine.reading.required_literal import required_literal
 from logengine.reading.search import ALL_LINES, Search
+
+# What is wrong with a pattern may name a group of it.
+_PROBLEM_CHARACTERS_MAX = 120
 
 Patterns = str | bytes | Iterable[str | bytes] | None
 
@@ -41,12 +45,20 @@ class Grep:
                     re.escape(pattern) if fixed else pattern, re.IGNORECASE if ignore_case else 0
                 ).search
         except (re.error, OverflowError, RecursionError) as error:
-            shown = pattern.decode("utf-8", "backslashreplace")
-            raise InvalidFilter(f"{shown!r} is not a regular expression: {error}") from None
+            place = (error.pos or 0) if isinstance(error, re.error) else 0
+            before, shown = (_shown(each) for each in (pattern[:place], pattern))
+            raise InvalidFilter(
+                f"{excerpt(shown, len(before))!r} is not a regular expression: "
+                f"{excerpt(str(error), characters_max=_PROBLEM_CHARACTERS_MAX)}"
+            ) from None
 
     def holds(self, line: bytes) -> bool:
         """Whether the pattern matches in `line`."""
         return self._match(line) is not None
+
+
+def _shown(pattern: bytes) -> str:
+    return pattern.decode("utf-8", "backslashreplace")
 
 
 class Where:

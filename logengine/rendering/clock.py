@@ -9,7 +9,7 @@ from typing import Protocol
 
 from logengine.format.timestamp import parse_timestamp
 
-# Records of so many different seconds are formatted once each, then it begins anew.
+# Records of so many different seconds are formatted once each, then it begins again.
 _SECONDS_KEPT = 1024
 _SECOND_CHARACTERS = len("2026-11-23T20:00:00")
 _DATE_CHARACTERS = len("2026-11-23 ")

@@ -9,7 +9,9 @@ choices of columns; in both, `message` is `event`, `message` or `msg`:
   what most records have are columns, and `record` is the whole JSON. Newlines stay in values.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
 
 from logengine.format.block import Rows
 from logengine.format.json_object import decode_string, stored_fields
@@ -34,8 +36,10 @@ _OF_THE_RECORD = ("_stream", "_seq", "_ts", "_comm", "_pid", "level")
 COLUMNS = (*_OF_THE_RECORD, "message", "fields")
 _EXPORTED = (
     *("_stream", "_seq", "_ts", "_pid", "_uid", "_gid", "_comm", "_unit", "_user_unit"),
-    *("_addr", "_file", "time", "level"),
+    *("time", "level"),
 )
+# The last columns: programs that take columns by their position must still find the others.
+_EXPORTED_LAST = ("_addr", "_file")
 
 
 class CommaSeparated:
@@ -81,7 +85,7 @@ def exported_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
     Each piece is NDJSON and ends with a newline. A string is written without its quotes, other
     values as the JSON that they are; nothing for a key that the record does not have.
     """
-    yield _line([*_EXPORTED, "message", "record"])
+    yield _line([*_EXPORTED, "message", "record", *_EXPORTED_LAST])
     for piece in pieces:
         lines = piece.removesuffix(b"\n").split(b"\n")
         yield b"".join([_line(_exported_values(line)) for line in lines])
@@ -91,13 +95,18 @@ def _exported_values(line: bytes) -> Iterator[str]:
     fields = stored_fields(line)
     assert fields is not None
     for name in (*_EXPORTED, message_name(fields)):
-        value = b"" if name is None or name not in fields else bytes(fields[name])
-        if value.startswith(b'"'):
-            text = decode_string(value)
-            yield text if text.isprintable() else "\n".join(map(escape, text.split("\n")))
-        else:
-            yield value.decode()
+        yield _exported_value(fields, name)
     yield line.decode()
+    for name in _EXPORTED_LAST:
+        yield _exported_value(fields, name)
+
+
+def _exported_value(fields: Mapping[str, msgspec.Raw], name: str | None) -> str:
+    value = b"" if name is None or name not in fields else bytes(fields[name])
+    if not value.startswith(b'"'):
+        return value.decode()
+    text = decode_string(value)
+    return text if text.isprintable() else "\n".join(map(escape, text.split("\n")))
 
 
 def _line(values: Iterable[str]) -> bytes:

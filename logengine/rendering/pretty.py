@@ -55,7 +55,7 @@ from logengine.rendering.styled import (
 # Streams are told apart by one of these each.
 _STREAM_COLOURS = (CYAN, GREEN, MAGENTA, BLUE, YELLOW)
 _INDENTATION = "    "
-# Senders choose names and values; what is remembered of them begins anew after so many.
+# Senders choose names and values; what is remembered of them is dropped after so many.
 _REMEMBERED_MAX = 4096
 _REMEMBERED_CHARACTERS_MAX = 256
 _NO_LEVEL = " " * LEVEL_CHARACTERS

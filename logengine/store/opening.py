@@ -182,5 +182,5 @@ def _tell_of_unsynced(stream: str) -> None:
         "removals_ended",
         stream=stream,
         until="the next boot",
-        reason="a sync of its directory failed",
+        reason="a sync of its files or their directory failed",
     )

@@ -20,6 +20,7 @@ from logengine.top.screens import HELP, TextScreen
 from logengine.top.source import RecordSource
 from logengine.top.survey import Survey
 from logengine.top.tables_screen import TablesScreen
+from logengine.top.terminal_driver import TerminalDriver
 
 _EVERY_S = 1.0
 # A look takes at most such a part of the time, however many streams there are.
@@ -40,7 +41,7 @@ class TopApp(App[None]):
     ]
 
     def __init__(self, survey: Survey, source: RecordSource, problems: "ProblemQueue") -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self.ansi_theme_dark = COLOURS
         self.figures = Figures()
         self.problems = Problems()
@@ -51,13 +52,16 @@ class TopApp(App[None]):
         self._is_over = threading.Event()
         self._tables = TablesScreen(self.figures, self.problems, source)
 
-    def on_mount(self) -> None:
-        """Begins to look."""
+    def on_load(self) -> None:
+        """Handles signals before the terminal is another one than it was."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             # Not in the main thread of a test, or where a signal cannot be handled.
             with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
                 loop.add_signal_handler(number, self.exit)
+
+    def on_mount(self) -> None:
+        """Begins to look."""
         self.push_screen(self._tables)
         threading.Thread(target=self._look_regularly, daemon=True).start()
         self.set_interval(_PUMP_S, self._pump)
@@ -78,6 +82,13 @@ class TopApp(App[None]):
     def _pump(self) -> None:
         for problem in self._reported.take():
             self.problems.add(problem)
+        driver = self._driver
+        if isinstance(driver, TerminalDriver):  # not in a test without a terminal
+            if driver.is_behind:
+                return
+            if driver.has_lost:
+                driver.has_lost = False
+                self.screen.refresh()
         with contextlib.suppress(queue.Empty):
             self.figures.add(self._looks.get_nowait())
             if self.screen is self._tables:

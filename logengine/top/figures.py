@@ -231,6 +231,11 @@ class Figures:
         self._delays: dict[str, deque[tuple[float, float]]] = {}
         self.arrived = 0.0  # records, since the first look
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether there was a look: what there is not before that is not known."""
+        return self._look is not None
+
     def add(self, look: Look) -> None:
         """Takes the next look into account."""
         is_first = self._look is None

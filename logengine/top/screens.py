@@ -57,7 +57,7 @@ What the figures mean
 
 
 class Bar(Static):
-    """One line of text that is made anew each time, and drawn only if it is another one."""
+    """One line of text that is made each time, and drawn only if it has changed."""
 
     DEFAULT_CSS = "Bar { height: 1; width: 1fr; }"
 

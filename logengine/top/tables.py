@@ -45,6 +45,7 @@ class Table(Widget, Generic[Row], can_focus=True):
         self._key_of = key_of
         self._nothing = nothing
         self._rows: list[Row] = []
+        self._is_known = False  # whether there are rows
         self._cursor = 0
         self._first_shown = 0
 
@@ -65,6 +66,7 @@ class Table(Widget, Generic[Row], can_focus=True):
 
     def show(self, rows: Sequence[Row]) -> None:
         """Shows other figures."""
+        self._is_known = True
         ordered = in_order(rows, self._column, is_reversed=self._is_reversed)
         if self.is_held:
             by_key = {self._key_of(row): row for row in ordered}
@@ -95,7 +97,8 @@ class Table(Widget, Generic[Row], can_focus=True):
             return self._heading(fitted, width)
         index = self._first_shown + y - 1
         if index >= len(self._rows):
-            text = Text(f" {self._nothing}" if y == 1 and not self._rows else "", "bright_black")
+            is_empty = y == 1 and self._is_known and not self._rows
+            text = Text(f" {self._nothing}" if is_empty else "", "bright_black")
             return strip_of(text, width, self.app.console)
         row, is_selected = self._rows[index], index == self._cursor
         line = Text().append("▌" if is_selected else " ", "cyan")

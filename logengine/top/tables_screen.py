@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from logengine.printable import escape
+from logengine.protocols.status import FailingStream
 from logengine.top.columns import (
     SENDER_COLUMNS,
     STREAM_COLUMNS,
@@ -112,7 +113,9 @@ class TablesScreen(ScreenWithKeys):
 
     def draw(self) -> None:
         """Shows the newest figures, unless it is paused."""
-        if self._paused_at is None:
+        if not self._figures.has_looked:
+            self._draw_title()
+        elif self._paused_at is None:
             text = self._find
             self._streams.show([row for row in self._figures.streams() if text in row.stream])
             self._senders.show(
@@ -126,16 +129,15 @@ class TablesScreen(ScreenWithKeys):
         self._draw_note()
         self.show_keys()
 
+    def _draw_title(self) -> None:
+        name = Text.assemble((" logengine top", "bold"), f"  {escape(str(self._source.data))}")
+        state = self._daemon_text() if self._figures.has_looked else Text()
+        self.query_one("#title", Bar).show(ends(name, state, self.size.width - 1))
+
     def _draw_head(self) -> None:
+        self._draw_title()
         width = self.size.width - 1
         totals = self._figures.totals()
-        self.query_one("#title", Bar).show(
-            ends(
-                Text.assemble((" logengine top", "bold"), f"  {escape(str(self._source.data))}"),
-                self._daemon_text(),
-                width,
-            )
-        )
         rates = _rates_of(totals)
         line = joined(rates, width - 1)
         line = Text(" ").append_text(line)
@@ -200,16 +202,23 @@ class TablesScreen(ScreenWithKeys):
         if status is not None:
             if status.unusable:
                 alerts.append(f"nothing is committed: {escape(status.unusable)}")
-            alerts += [
-                f"{each.stream} cannot be committed for {format_age(each.for_s)}, "
-                f"{each.waiting_records:,} records wait: {escape(each.error)}"
-                for each in status.failing
-            ]
+            alerts += [self._failure_text(each) for each in status.failing]
             if status.is_space_low:
                 alerts.append("free space is low: what is left is shared out among users")
             alerts += [f"{each} has used up its max_bytes" for each in status.streams_at_max_bytes]
         more = f" (and {len(alerts) - 1} more)" if len(alerts) > 1 else ""
         return f"{alerts[0]}{more}" if alerts else ""
+
+    def _failure_text(self, failing: FailingStream) -> str:
+        records = "1 record waits"
+        if failing.waiting_records != 1:
+            records = f"{failing.waiting_records:,} records wait"
+        # The screen names the directory already, and what is wrong comes at the end.
+        error = failing.error.replace(f"{self._source.data}/", "")
+        return (
+            f"{failing.stream} cannot be committed for {format_age(max(1, failing.for_s))}, "
+            f"{records}: {escape(error)}"
+        )
 
     def _draw_note(self) -> None:
         note = Text(" ")

@@ -5,12 +5,28 @@ suddenly means 127.0.0.1, and is then of the same origin as this server.
 """
 
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from logengine.errors import InvalidOption
 
 _LOCAL_HOSTS = frozenset(("localhost", "127.0.0.1", "[::1]"))
 # A browser says where a request comes from; other clients do not.
 _OWN_SITES = frozenset(("", "same-origin", "none"))
+
+
+# As browsers send it: they write a name that is not ASCII with `xn--`.
+_NAME = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+
+
+def check_host(name: str) -> None:
+    """Raises `InvalidOption` if no browser ever sends such a name, without its port."""
+    if not _NAME.fullmatch(name):
+        raise InvalidOption(
+            f"{name!r} is not the name of a host; expected one such as logs.example.org or [::1], "
+            "without https:// and without a port: every port of it is let in"
+        )
 
 
 @dataclass(frozen=True)

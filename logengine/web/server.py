@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from logengine.errors import InvalidOption, NotInstalled
+from logengine.web.access import Access, check_host
 
 CONNECTIONS_MAX = 64
 _TOKEN_BYTES = 24
@@ -38,7 +39,8 @@ class Options:
 def serve(options: Options, announce: Callable[[str], None]) -> None:
     """Serves the page until SIGINT or SIGTERM. Calls `announce` with its URL.
 
-    Raises `NotInstalled` without aiohttp, `InvalidOption` for what cannot be listened on.
+    Raises `NotInstalled` without aiohttp, `InvalidOption` for what cannot be listened on, and for
+    a name that is none of a host.
     """
     try:
         import aiohttp.web  # noqa: F401
@@ -50,6 +52,8 @@ def serve(options: Options, announce: Callable[[str], None]) -> None:
         raise InvalidOption(
             "a page without a token needs --unix PATH: any user may connect to a port"
         )
+    for name in options.hosts:
+        check_host(name)
     with _listening(options) as listener:
         asyncio.run(_serve(options, listener, announce))
 
@@ -57,7 +61,6 @@ def serve(options: Options, announce: Callable[[str], None]) -> None:
 async def _serve(
     options: Options, listener: socket.socket, announce: Callable[[str], None]
 ) -> None:
-    from logengine.web.access import Access
     from logengine.web.answers import Answers
     from logengine.web.app import Page
 
@@ -87,7 +90,8 @@ async def _serve(
 class Connections:
     """The connections that there are. If there are too many, one of a stranger gives way.
 
-    A stranger is who has not had a request yet that was let in: any user may connect to a port.
+    Any user may connect to a port, and is a stranger until one of the connection's requests was
+    let in.
     """
 
     def __init__(self) -> None:

@@ -84,9 +84,13 @@ def test_parquet_has_the_envelope_as_columns_and_the_record(daemon: Daemon, root
     daemon.cli("export", "-o", str(path))
     with duckdb.connect() as connection:
         rows = connection.execute(
-            "SELECT _stream, _seq, epoch_us(_ts), _uid, record, _file, _addr FROM read_parquet(?)",
+            "SELECT _stream, _seq, epoch_us(_ts), _uid, record FROM read_parquet(?)",
             [str(path)],
         ).fetchall()
+        described = connection.execute("DESCRIBE FROM read_parquet(?)", [str(path)]).fetchall()
+    assert ",".join(column[0] for column in described) == (
+        "_stream,_seq,_ts,_pid,_uid,_gid,_comm,_unit,_user_unit,record,_addr,_file"
+    )
     assert [(row[0], row[1]) for row in rows] == [("app", 1), ("app", 2), ("web", 1), ("app", 3)]
     assert {row[3] for row in rows} == {os.getuid()}
     printed = daemon.cli("cat").stdout.decode().splitlines()

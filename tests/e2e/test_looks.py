@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from tests.daemon import Daemon, eventually
 from tests.reading.streams import damage, line, write_stream
+from tests.terminal import Terminal, environ_of_a_person
 
 LOGENGINE = [sys.executable, "-m", "logengine"]
 ROW = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
@@ -196,41 +196,14 @@ def test_a_reader_that_leaves_ends_the_output_quietly(data: Path, form: str) -> 
     assert done.stderr == b""
 
 
-class Terminal:
-    """A terminal on which a command runs."""
-
-    def __init__(self, data: Path, *arguments: str, columns: int = 80, **environ: Any) -> None:
-        self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [*LOGENGINE, *arguments, "--data", str(data)],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            env={name: each for name, each in os.environ.items() if "COLOR" not in name}
-            | {"TERM": "xterm", "COLUMNS": str(columns)}
-            | environ,
-        )
-        os.close(slave)
-        self.shown = b""
-
-    def read_to_end(self) -> bytes:
-        while True:
-            try:
-                received = os.read(self._master, 65536)
-            except OSError:  # the last user of the terminal has closed it
-                break
-            if not received:
-                break
-            self.shown += received
-        self.process.wait(60)
-        os.close(self._master)
-        return self.shown
+def on_terminal(data: Path, *arguments: str, columns: int = 80, **environ: str) -> Terminal:
+    command = [*LOGENGINE, *arguments, "--data", str(data)]
+    return Terminal(command, environ_of_a_person(**environ), columns=columns)
 
 
 def test_on_a_terminal_the_pager_shows_what_would_be_printed(data: Path, tmp_path: Path) -> None:
     paged = tmp_path / "paged"
-    terminal = Terminal(data, "cat", "app", PAGER=f"tee {paged} > /dev/null; echo done")
+    terminal = on_terminal(data, "cat", "app", PAGER=f"tee {paged} > /dev/null; echo done")
     assert terminal.read_to_end().strip() == b"done"
     assert terminal.process.returncode == 0
     rows = paged.read_bytes().splitlines()
@@ -250,13 +223,13 @@ def test_on_a_terminal_the_pager_shows_what_would_be_printed(data: Path, tmp_pat
 def test_there_are_terminals_without_a_pager(
     data: Path, arguments: list[str], environ: dict[str, Any]
 ) -> None:
-    shown = Terminal(data, "cat", "app", *arguments, **environ).read_to_end()
+    shown = on_terminal(data, "cat", "app", *arguments, **environ).read_to_end()
     assert b"paged" not in shown
     assert len(shown.splitlines()) == 20
 
 
 def test_a_pager_that_cannot_be_run_is_an_error(data: Path) -> None:
-    terminal = Terminal(data, "cat", "app", PAGER="no-such-pager")
+    terminal = on_terminal(data, "cat", "app", PAGER="no-such-pager")
     assert b"the pager 'no-such-pager' cannot be run" in terminal.read_to_end()
     assert terminal.process.returncode == 1
 
@@ -264,14 +237,14 @@ def test_a_pager_that_cannot_be_run_is_an_error(data: Path) -> None:
 def test_leaving_the_pager_ends_the_command_quietly(data: Path) -> None:
     many = [line(n % 60, n % 60) for n in range(50_000)]
     write_stream(data, "many", sorted(many))
-    terminal = Terminal(data, "cat", "many", PAGER="head -n 1")
+    terminal = on_terminal(data, "cat", "many", PAGER="head -n 1")
     assert len(terminal.read_to_end().splitlines()) == 1
     assert terminal.process.returncode == 0
 
 
 def test_damage_is_reported_when_the_pager_is_left(data: Path) -> None:
     damage(data, "app", 8)
-    terminal = Terminal(data, "cat", "app", "-o", "short", PAGER="cat; echo left")
+    terminal = on_terminal(data, "cat", "app", "-o", "short", PAGER="cat; echo left")
     shown = terminal.read_to_end().split(b"left")
     assert len(shown) == 2
     assert shown[0].count(b"event") == 15
@@ -282,7 +255,7 @@ def test_damage_is_reported_when_the_pager_is_left(data: Path) -> None:
 def test_an_interrupt_leaves_the_pager_to_its_user(data: Path, tmp_path: Path) -> None:
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     pager = f"trap '' INT; touch {begun}; sed -n '$='; while [ ! -e {ended} ]; do read -t 1 x; done"
-    terminal = Terminal(data, "cat", "app", PAGER=f"bash -c {json.dumps(pager)}")
+    terminal = on_terminal(data, "cat", "app", PAGER=f"bash -c {json.dumps(pager)}")
     eventually(begun.exists, "the pager")
     os.killpg(terminal.process.pid, signal.SIGINT)
     assert terminal.process.poll() is None
@@ -293,7 +266,7 @@ def test_an_interrupt_leaves_the_pager_to_its_user(data: Path, tmp_path: Path) -
 
 
 def test_rows_fit_a_narrow_terminal(data: Path) -> None:
-    shown = Terminal(data, "cat", "app", "--no-pager", columns=30).read_to_end().decode()
+    shown = on_terminal(data, "cat", "app", "--no-pager", columns=30).read_to_end().decode()
     plain = re.sub("\x1b\\[[0-9;]*m", "", shown)
     assert max(len(each) for each in plain.splitlines()) <= 30
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3} INFO  app: event\r\n    1  n=1", plain)

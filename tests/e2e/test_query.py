@@ -64,12 +64,14 @@ def test_each_stream_is_a_view_with_typed_columns(data: Path) -> None:
             "_uid": None,
             "_comm": None,
             "_unit": None,
-            "_addr": None,
-            "_file": None,
             "level": "warning",
             "message": "m4",
+            "_addr": None,
+            "_file": None,
         }
     ]
+    (row,) = objects(data, "SELECT * FROM app WHERE _seq = 4")
+    assert list(row)[-3:] == ["record", "_addr", "_file"]  # after all that there were before
     assert objects(data, "SELECT CAST(record->>'n' AS INT) AS n FROM \"web-1\"") == [{"n": 1}]
 
 

@@ -1,104 +1,18 @@
 """`logengine top` on a real terminal: it starts, shows, and ends as people expect."""
 
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
-import struct
-import subprocess
 import sys
-import termios
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.daemon import PATIENCE_S, Daemon, eventually
+from tests.daemon import Daemon, eventually
+from tests.terminal import Terminal, environ_of_a_person
 
 LOGENGINE = [sys.executable, "-m", "logengine"]
-_SEQUENCE = re.compile(
-    rb"\x1b(\[[0-9;:?<>=]*[a-zA-Z~]|[()][A-Z0-9]|[=>78]|\][^\x07]*\x07|P[^\\]*\\)"
-)
-
-
-class Terminal:
-    """A command on a terminal of its own; what it has drawn is kept as text."""
-
-    def __init__(
-        self,
-        *arguments: str,
-        rows: int = 24,
-        columns: int = 80,
-        **environ: str,
-    ) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        self.process = subprocess.Popen(
-            [*LOGENGINE, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-            env={
-                name: each
-                for name, each in os.environ.items()
-                if "COLOR" not in name and name not in ("COLUMNS", "LINES")
-            }
-            | {"TERM": "xterm-256color"}
-            | environ,
-        )
-        os.close(slave)
-        self.raw = b""
-        self._is_over = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while not self._is_over.is_set():
-            # A read that waits would keep the terminal open.
-            if not select.select([self.master], [], [], 0.02)[0]:
-                continue
-            try:
-                self.raw += os.read(self.master, 65536)
-            except OSError:
-                return  # the command has ended
-
-    @property
-    def text(self) -> str:
-        """Everything that was drawn so far, without what moves the cursor or sets colours."""
-        return _SEQUENCE.sub(b"", self.raw).decode(errors="replace")
-
-    def wait_for(self, text: str, after: int = 0) -> None:
-        try:
-            eventually(lambda: text in self.text[after:], repr(text))
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it drew {self.text[after:][-3000:]!r}") from None
-
-    def press(self, keys: str) -> int:
-        """Presses keys; returns how much was drawn before."""
-        drawn = len(self.text)
-        os.write(self.master, keys.encode())
-        return drawn
-
-    def end(self) -> int:
-        return self.process.wait(PATIENCE_S)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.hang_up()
-
-    def hang_up(self) -> None:
-        """Closes the terminal, as when its window is closed."""
-        if not self._is_over.is_set():
-            self._is_over.set()
-            self._reader.join()
-            os.close(self.master)
 
 
 @pytest.fixture
@@ -110,9 +24,12 @@ def terminals() -> Iterator[list[Terminal]]:
 
 
 def top(daemon: Daemon, terminals: list[Terminal], *arguments: str, **environ: str) -> Terminal:
+    paths = ("--data", str(daemon.data), "--socket", str(daemon.socket))
     terminal = Terminal(
-        *("top", *arguments, "--data", str(daemon.data), "--socket", str(daemon.socket)),
-        **environ,  # type: ignore[arg-type]
+        [*LOGENGINE, "top", *arguments, *paths],
+        environ_of_a_person(**environ),
+        rows=24,
+        columns=80,
     )
     terminals.append(terminal)
     return terminal
@@ -129,11 +46,11 @@ def test_it_shows_streams_and_the_records_of_one_as_they_arrive(
     terminal = top(daemon, terminals)
     terminal.wait_for("daemon ok")
     terminal.wait_for("shop")
-    drawn = terminal.press("\r")
+    drawn = terminal.type("\r")
     terminal.wait_for("payment failed", drawn)
     send(daemon, "shop", '{"level":"info","event":"payment repeated"}')
     terminal.wait_for("payment repeated", drawn)
-    terminal.press("q")
+    terminal.type("q")
     assert terminal.end() == 0
     assert "Traceback" not in terminal.text
 
@@ -150,7 +67,7 @@ def test_it_works_without_a_daemon_and_shows_a_daemon_that_starts(
     terminal.wait_for("daemon ok")
     send(daemon, "later", '{"event":"new stream"}')
     terminal.wait_for("later")
-    terminal.press("q")
+    terminal.type("q")
     assert terminal.end() == 0
 
 
@@ -165,11 +82,32 @@ def test_it_ends_cleanly(
     elif isinstance(ending, signal.Signals):
         terminal.process.send_signal(ending)
     else:
-        terminal.press(ending)
+        terminal.type(ending)
     assert terminal.end() == 0
     assert "Traceback" not in terminal.text
     if ending != "hang up":  # the terminal is as it was before
-        eventually(lambda: b"\x1b[?1049l" in terminal.raw, "the usual screen")
+        eventually(lambda: b"\x1b[?1049l" in terminal.shown, "the usual screen")
+
+
+@pytest.mark.parametrize("ending", ["q", "\x03", signal.SIGTERM])
+def test_it_ends_though_its_terminal_stands_still(
+    daemon: Daemon, terminals: list[Terminal], ending: str | signal.Signals
+) -> None:
+    paths = ("--data", str(daemon.data), "--socket", str(daemon.socket))
+    terminal = Terminal(
+        [*LOGENGINE, "top", *paths],
+        environ_of_a_person(),
+        rows=400,
+        columns=1000,
+        stands_still=True,
+    )
+    terminals.append(terminal)
+    terminal.wait_for_anything()
+    if isinstance(ending, signal.Signals):
+        terminal.process.send_signal(ending)
+    else:
+        terminal.type(ending)
+    assert terminal.end() == 0
 
 
 def test_hostile_records_do_nothing_to_the_terminal(
@@ -179,16 +117,16 @@ def test_hostile_records_do_nothing_to_the_terminal(
     send(daemon, "shop", f'{{"level":"error","event":"{hostile}","[b]":"[/b]"}}')
     terminal = top(daemon, terminals)
     terminal.wait_for("shop")
-    drawn = terminal.press("\r")
+    drawn = terminal.type("\r")
     terminal.wait_for(r"\x1b]0;owned\x07", drawn)
-    drawn = terminal.press("\r")  # opens the record
+    drawn = terminal.type("\r")  # opens the record
     terminal.wait_for("[bold red]markup[/]", drawn)
-    drawn = terminal.press("f")  # as JSON
+    drawn = terminal.type("f")  # as JSON
     terminal.wait_for(r"\u001b]0;owned\u0007", drawn)
-    terminal.press("q")
+    terminal.type("q")
     assert terminal.end() == 0
-    assert b"\x1b]0;owned" not in terminal.raw
-    assert b"\x1b[2Jgone" not in terminal.raw
+    assert b"\x1b]0;owned" not in terminal.shown
+    assert b"\x1b[2Jgone" not in terminal.shown
     assert "\u202e" not in terminal.text
 
 
@@ -198,14 +136,14 @@ def test_without_colours_levels_and_the_selection_are_still_seen(
     send(daemon, "shop", '{"level":"error","event":"payment failed"}')
     terminal = top(daemon, terminals, NO_COLOR="1")
     terminal.wait_for("shop")
-    drawn = terminal.press("\r")
+    drawn = terminal.type("\r")
     terminal.wait_for("ERROR", drawn)
-    terminal.press("q")
+    terminal.type("q")
     assert terminal.end() == 0
     # Grey scales are all that is left.
-    colours = re.findall(rb"38;2;(\d+);(\d+);(\d+)", terminal.raw)
+    colours = re.findall(rb"38;2;(\d+);(\d+);(\d+)", terminal.shown)
     assert all(max(map(int, each)) - min(map(int, each)) <= 1 for each in colours)
-    assert not re.search(rb"\x1b\[(\d+;)*(3[1-6]|9[1-6])(;\d+)*m", terminal.raw)
+    assert not re.search(rb"\x1b\[(\d+;)*(3[1-6]|9[1-6])(;\d+)*m", terminal.shown)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +170,7 @@ def test_a_wrong_expression_is_refused_before_anything_is_drawn(
     terminal = top(daemon, terminals, "--where", "level >= ")
     assert terminal.end() == 2
     terminal.wait_for("level >=")
-    assert b"\x1b[?1049h" not in terminal.raw
+    assert b"\x1b[?1049h" not in terminal.shown
 
 
 def test_without_textual_it_says_what_to_install(

@@ -481,7 +481,8 @@ def test_no_module_takes_the_place_of_a_name() -> None:
 @pytest.mark.parametrize(
     ("program", "absent"),
     [
-        ("import logengine", ("asyncio", "msgspec", "logengine.reading", "logengine.format")),
+        ("import logengine", ("asyncio", "msgspec", "typing", "re", "logengine.errors")),
+        ("import logengine; logengine.errors", ("asyncio", "msgspec", "logengine.reading")),
         ("import logengine; logengine.read", ("asyncio", "structlog", "logengine.client")),
         ("import logengine; logengine.follow", ("asyncio", "structlog", "logengine.client")),
         ("import logengine; logengine.streams", ("asyncio", "logengine.reading.reader")),
@@ -493,5 +494,9 @@ def test_a_name_loads_no_more_than_it_needs(program: str, absent: tuple[str, ...
         [sys.executable, "-c", f"{program}; {show}"], capture_output=True, text=True, check=True
     )
     loaded = done.stdout.split()
-    assert "logengine.errors" in loaded
-    assert not [name for name in loaded if name.startswith(absent)]
+    assert "logengine" in loaded
+    assert not [
+        name
+        for name in loaded
+        if name in absent or name.startswith(tuple(f"{each}." for each in absent))
+    ]

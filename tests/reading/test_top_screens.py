@@ -362,7 +362,9 @@ async def test_a_user_who_may_not_ask_the_daemon_sees_what_may_be_read(
 
 
 async def test_a_stream_that_cannot_be_committed_is_at_the_top(data: Path) -> None:
-    failing = FailingStream("web", "no space left", 42.0, 9, 1234, 5_000_000)
+    # With a path of the data directory, which is named above already, what is wrong is cut off.
+    error = f"cannot write {data}/web/{'1'.zfill(20)}.ndjson: no space left"
+    failing = FailingStream("web", error, 42.0, 9, 1234, 5_000_000)
     totals = TotalsStatus(0, 0, 0, 0, 0, 0, 0, 0)
     status = Status(1, False, 7, "", 5.0, 2, 3, 9, 1, 800, 1000, 1, [failing], totals)
     async with running(data, (120, 24), ask=lambda: DaemonFigures("answers", status)) as screen:

@@ -104,6 +104,6 @@ def test_a_csv_message_comes_from_the_key_that_people_see_and_acts_on_no_termina
 
 def test_a_csv_of_no_record_has_the_names_of_its_columns() -> None:
     assert b"".join(exported_lines([])) == (
-        b"_stream,_seq,_ts,_pid,_uid,_gid,_comm,_unit,_user_unit,_addr,_file,"
-        b"time,level,message,record\n"
+        b"_stream,_seq,_ts,_pid,_uid,_gid,_comm,_unit,_user_unit,time,level,message,record,"
+        b"_addr,_file\n"
     )

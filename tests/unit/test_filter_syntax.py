@@ -254,6 +254,29 @@ def test_of_a_long_expression_the_surroundings_of_the_mistake_are_shown() -> Non
     assert expression[mark.index("^") :].startswith("=> 1")
 
 
+LONG = "x" * 50_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"level >= {LONG}", f"a > {LONG}", f"a > 2026-11-28{LONG}", f"{LONG} b", f"5{LONG} == 1"),
+        *(
+            f"a {'=' * 50_000} 1",
+            f"{LONG}\udcff{LONG}",
+            f"a ~ '(?P={LONG})'",
+            f"a ~ '(?P<1{LONG}>)'",
+        ),
+    ],
+    ids=range(9),
+)
+def test_a_mistake_does_not_repeat_all_of_a_long_expression(text: str) -> None:
+    with pytest.raises(InvalidFilter) as raised:
+        parse(text, UTC)
+    assert len(str(raised.value)) < 600
+    assert "…" in str(raised.value)
+
+
 @pytest.mark.parametrize("symbol", ["not ", "("])
 def test_nesting_is_bounded(symbol: str) -> None:
     closing = ")" if symbol == "(" else ""

@@ -118,6 +118,21 @@ def test_the_keys_g_show_the_first_and_the_newest(page: Any) -> None:
     until(page, "document.querySelector('#live').textContent === 'Live'")
 
 
+def test_a_key_that_is_pressed_while_the_page_loads_acts_on_what_it_will_show(page: Any) -> None:
+    held = """() => {
+        const real = window.fetch;
+        const goesOn = new Promise((go) => { window.goOn = go; });
+        window.fetch = async (...asked) => { await goesOn; return real(...asked); };
+    }"""
+    page.evaluate(held)
+    page.keyboard.press("g")
+    page.keyboard.press("Enter")
+    assert page.locator("#record").is_hidden()
+    page.evaluate("() => window.goOn()")
+    page.wait_for_selector("#record:not([hidden])")
+    assert chosen(page) == "event 1"
+
+
 def test_keys_select_open_and_close_a_record(page: Any) -> None:
     page.keyboard.press("j")
     assert chosen(page) == f"event {COUNT}"

@@ -104,6 +104,23 @@ def test_a_port_needs_a_token(data: Path) -> None:
     assert "--no-token needs --unix" in text
 
 
+@pytest.mark.parametrize("name", ["logs.example:8514", "https://logs.example", "::1", "", "lögs"])
+def test_a_name_that_no_browser_sends_is_an_error(data: Path, name: str) -> None:
+    status, text = status_of(["--host", name, "--data", str(data)])
+    assert status == 2
+    (line,) = text.splitlines()
+    assert "without a port" in line
+
+
+def test_another_name_is_let_in_with_any_port(data: Path, root: Path) -> None:
+    path = root / "web"
+    hosts = ("--host", "Logs.example", "--host", "[fe80::1]")
+    with Served(data, "--unix", str(path), "--no-token", *hosts):
+        for host in (b"logs.example", b"logs.example:8514", b"LOGS.EXAMPLE:1", b"[fe80::1]:8514"):
+            assert b" 200 " in over_unix(path, REQUEST % host)[:20]
+        assert b" 403 " in over_unix(path, REQUEST % b"other.example")[:20]
+
+
 def test_a_port_in_use_is_one_line(data: Path) -> None:
     with Served(data) as served:
         port = str(urlsplit(served.url).port)

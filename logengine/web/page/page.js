@@ -28,7 +28,7 @@ let histogram = null;
 function newView() {
   return {
     stopped: new AbortController(), rows: [], begin: {}, end: {}, isAtStart: false, isAtEnd: false,
-    isLoading: true, source: null, waiting: [], isSearching: false,
+    isLoading: true, shown: null, source: null, waiting: [], isSearching: false,
   };
 }
 
@@ -104,7 +104,7 @@ const textOfPlace = (place) => Object.entries(place).map(([stream, seq]) => `${s
 
 // --- a view: rows around a place ---
 
-async function show(place) {
+function show(place) {
   view.stopped.abort();
   closeLive(view);
   const current = (view = newView());
@@ -115,7 +115,10 @@ async function show(place) {
   $("newer").hidden = true;
   drawStreams();
   if (!place) askHistogram(current);
-  const at = place || (search.at ? { at: search.at } : null);
+  current.shown = load(current, place || (search.at ? { at: search.at } : null));
+}
+
+async function load(current, at) {
   try {
     if (at) await showAround(current, at);
     else await showEnd(current);
@@ -357,11 +360,25 @@ function select(row, isVisible = true) {
   drawPlace();
 }
 
+// What is pressed while the page loads is about what it will show.
+async function isLoaded() {
+  const current = view;
+  await current.shown;
+  return current === view;
+}
+
+// Without a selection, the first key selects the newest row, or the first one that is visible.
+function selectVisible(step) {
+  const visible = view.rows.filter((row) => row.element.offsetTop >= log.scrollTop);
+  const isAtNewest = isScrolledDown() && (isLive || log.scrollTop > 0);
+  select((step < 0 || isAtNewest ? view.rows.at(-1) : visible[0]) || null);
+}
+
 async function move(step) {
+  if (!(await isLoaded())) return;
   const index = selected ? view.rows.indexOf(selected) : -1;
   if (index < 0) {
-    const visible = view.rows.filter((row) => row.element.offsetTop >= log.scrollTop);
-    select(step < 0 || isScrolledDown() ? view.rows.at(-1) : visible[0] || null);
+    selectVisible(step);
     return;
   }
   if (step < 0) hold();
@@ -518,6 +535,8 @@ async function findError(direction) {
 // --- one record ---
 
 async function openRecord() {
+  if (!(await isLoaded())) return;
+  if (!selected) selectVisible(1);
   if (!selected || selected.data.gap) return;
   const cursor = cursorOf(selected);
   try {
