@@ -69,15 +69,18 @@ class Sender:
             except RecordTooLarge as error:
                 self.client.send(cut(fields, error.limit))
         except Exception as error:  # noqa: BLE001 - for example, memory ran out
-            next(self._lost)
-            kind = type(error).__name__
-            if self._told.setdefault(kind, False) is False:
-                self._told[kind] = True
-                why = f"{kind}: {error}" if isinstance(error, LogEngineError) else represent(error)
-                _say(
-                    f"a record of stream {self.client.stream!r} was lost, later ones are counted: "
-                    f"{why}"
-                )
+            self.note_loss(error)
+
+    def note_loss(self, error: Exception) -> None:
+        """Counts a record that was lost by `error`; reports the first one of that kind."""
+        next(self._lost)
+        kind = type(error).__name__
+        if self._told.setdefault(kind, False) is False:
+            self._told[kind] = True
+            why = f"{kind}: {error}" if isinstance(error, LogEngineError) else represent(error)
+            _say(
+                f"a record of stream {self.client.stream!r} was lost, later ones are counted: {why}"
+            )
 
     def flush(self) -> None:
         """Waits until everything is durable, at most `close_timeout`; reports if it is not."""
