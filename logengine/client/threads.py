@@ -298,9 +298,11 @@ class Client(BaseClient):
                 if not self._start(thread) and is_end:
                     thread.run_here(self._close_timeout_s if timeout_s is None else timeout_s)
                 thread.wake_certainly()
-            return thread.wait_for(lambda: outbox.acked >= place, timeout_s)
+            thread.wait_for(lambda: outbox.acked >= place, timeout_s)
+            return outbox.acked >= place or thread.failure is not None
 
-        if not patiently(wait) or outbox.acked < place:
+        patiently(wait)
+        if outbox.acked < place:
             if thread.failure is not None:
                 raise renewed(thread.failure)
             raise thread.not_durable()

@@ -233,6 +233,26 @@ def test_a_record_that_cannot_be_read_is_reported_once_without_a_traceback(
     assert last == "logengine: 3 records of stream 'app' were lost in total"
 
 
+LATE = """
+import gc, logging, logengine
+gc.disable()
+handler = logengine.LogEngineHandler("app", close_timeout=1)
+logging.basicConfig(handlers=[handler], level="INFO")
+class Session:
+    def __init__(self): self.itself = self
+    def __del__(self): logging.info("unclosed")
+logging.info("first")
+for _ in range(500): Session()
+"""
+
+
+def test_what_is_logged_at_exit_without_a_daemon_does_not_delay_the_exit_each_time(
+    root: Path,
+) -> None:
+    done = run(LATE, root)  # in `PATIENCE_S`, a fraction of a second for each
+    assert "was lost, later ones are counted" in done.stderr
+
+
 def test_records_logged_at_exit_without_a_daemon_wait_for_a_second_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
