@@ -19,6 +19,7 @@ from logengine.client.daemon_socket import connect
 from logengine.client.delivery import Delivery, Step
 from logengine.client.delivery_thread import (
     AWAY_TOLD_AFTER_S,
+    LOOK_S,
     SPOOL_RETRY_S,
     DeliveryThread,
     unavailable,
@@ -28,7 +29,7 @@ from logengine.client.descriptors import RECEIVE_BYTES, above_standard
 from logengine.client.encoding import encode_record
 from logengine.client.handover import NEVER
 from logengine.client.process_mark import process_mark
-from logengine.client.stderr_notices import forget, notice_once
+from logengine.client.stderr_notices import forget, notice_once, tell
 from logengine.client.threads import Client
 from logengine.errors import ClientFull, LogEngineError, renewed
 
@@ -51,6 +52,7 @@ class AsyncClient(BaseClient):
     tells_when_away = True  # on standard error; `exec` leaves that to its command
 
     def _begin(self, delivery: Delivery) -> None:
+        shutdown.prepare()
         self._own_delivery = delivery
         self._ended_by: LogEngineError | None = None
         self._obstacle = True  # `send` cannot take its fast path
@@ -205,6 +207,7 @@ class AsyncClient(BaseClient):
         self._closed = self._obstacle = True
         delivery = self._delivery
         error: LogEngineError | None = None
+        is_interrupted = True
         try:
             if self._failure is None and (delivery.outbox.pending or self._task):
                 delivery.outbox.tell_of_drops(regardless=True)
@@ -214,8 +217,9 @@ class AsyncClient(BaseClient):
                     delivery.outbox.taken,
                     self._close_timeout_s if timeout is None else timeout,
                 )
+            is_interrupted = False
         except LogEngineError as raised:
-            error = raised
+            error, is_interrupted = raised, False
         finally:
             delivery.is_closing = self._stopping = True
             self._wake()
@@ -226,6 +230,9 @@ class AsyncClient(BaseClient):
                 await asyncio.to_thread(self._orphans.stop, self._close_timeout_s)
             delivery.end()
             shutdown.leave(self)
+            if is_interrupted and self.pending > delivery.spooled:
+                # Whoever cancelled this waits for no other exception.
+                tell(str(delivery.not_durable("the wait for the daemon was interrupted")))
         self._raise_what_is_lost(error)
 
     def close_at_exit(self, began: float) -> None:
@@ -357,13 +364,14 @@ class AsyncClient(BaseClient):
         self._changed.set()
 
     async def _deliver(self) -> None:
-        pause = Backoff(random.random)
+        # The global one belongs to the application.
+        pause = Backoff(random.Random().random)  # noqa: S311 - for pauses
         loop = asyncio.get_running_loop()
         away_since = loop.time()
         while not self._stopping:
             reason = "the connection was closed"
             try:
-                await self._converse()
+                await self._converse(away_since)
             except OSError as error:
                 reason = unreached(self._settings.current_socket(), error)
             if self._delivery.is_welcomed:
@@ -381,17 +389,18 @@ class AsyncClient(BaseClient):
         until = loop.time() + pause_s
         while not self._stopping and (left_s := until - loop.time()) > 0:
             await self._take_steps()
-            away_s = loop.time() - away_since
-            if self.pending and away_s >= AWAY_TOLD_AFTER_S:
-                if self.tells_when_away:
-                    notice_once(
-                        "away", str(self._settings.current_socket()), f"{reason}; records wait"
-                    )
-            elif away_s < AWAY_TOLD_AFTER_S:
-                left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
-            await self._wait(left_s)
+            await self._wait(min(left_s, self._report_away(away_since, reason)))
 
-    async def _converse(self) -> None:
+    def _report_away(self, away_since: float, reason: str) -> float:
+        """Reports once that records wait for the daemon. Returns in how many seconds to check."""
+        early_s = away_since + AWAY_TOLD_AFTER_S - asyncio.get_running_loop().time()
+        if early_s > 0:
+            return early_s
+        if self.pending and self.tells_when_away:
+            notice_once("away", str(self._settings.current_socket()), f"{reason}; records wait")
+        return LOOK_S
+
+    async def _converse(self, away_since: float) -> None:
         """Runs one connection until it fails with `OSError`, the client ends or it is replaced."""
         loop = asyncio.get_running_loop()
         link = _Link(self._received, self._wakeup.set)
@@ -409,7 +418,8 @@ class AsyncClient(BaseClient):
                     await self._take_steps()
                 if self._delivery.needs_new_connection:
                     return
-                await self._wait(None)
+                away = self._delivery.away
+                await self._wait(None if away is None else self._report_away(away_since, away))
         finally:
             # The outbox also has the data still in the transport, until it is acknowledged.
             if transport is not None:

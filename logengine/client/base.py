@@ -15,7 +15,14 @@ from logengine.client.outbox import Refusal
 from logengine.client.settings import OnForgotten, OnFull, Settings, StrPath, process_producer
 from logengine.client.spool import Spool, may_have_own_spool
 from logengine.client.stderr_notices import notice_once, tell
-from logengine.errors import ClientClosed, LogEngineError, NotDurable, UnsafeSpool, renewed
+from logengine.errors import (
+    ClientClosed,
+    InvalidOption,
+    LogEngineError,
+    NotDurable,
+    UnsafeSpool,
+    renewed,
+)
 
 SomeClient = TypeVar("SomeClient", bound="BaseClient")
 
@@ -92,6 +99,9 @@ class BaseClient:
             max_bytes=max_bytes,
             max_spool_bytes=max_spool_bytes,
         )
+        for name, given in (("close_timeout", close_timeout), ("away_max", away_max or 0.0)):
+            if not (isinstance(given, int | float) and given >= 0):
+                raise InvalidOption(f"{name} {given!r}: expected a number of seconds, at least 0")
         self._close_timeout_s = close_timeout
         self._away_max_s = away_max
         self._drains_orphan = drains_orphan

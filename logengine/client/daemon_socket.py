@@ -26,6 +26,8 @@ from logengine.peer_credentials import credentials_of_peer
 from logengine.socket_address import address_of
 
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
+# Looked up once: an application's tests may replace it by one that connects nowhere.
+_Socket = socket.socket
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def _check_user(uid: int, trusted: set[int], what: str) -> None:
 
 
 def _connected(path: Path, timeout_s: float) -> socket.socket:
-    connection = above_standard(socket.socket(socket.AF_UNIX))
+    connection = above_standard(_Socket(socket.AF_UNIX))
     try:
         connection.settimeout(timeout_s)
         connection.connect(address_of(path))

@@ -143,7 +143,9 @@ class Delivery:
     @property
     def trouble(self) -> str:
         """Why the pending records are not durable yet."""
-        return next(iter(list(self._spool_errors.values())), self._no_connection)
+        for error in list(self._spool_errors.values()):
+            return error
+        return self.away or f"the daemon at {self._settings.current_socket()} has not stored them"
 
     def check_size(self, line: bytes) -> None:
         """Raises `RecordTooLarge` for a line, with its newline, that the daemon would refuse."""

@@ -26,6 +26,7 @@ from logengine.client.handover import Cell, Handover
 from logengine.client.outbox import drops_record
 from logengine.client.process_mark import process_mark
 from logengine.client.settings import Settings
+from logengine.client.signal_context import leave_signals_to_others
 from logengine.client.stderr_notices import forget, notice_once
 from logengine.errors import DaemonUnavailable, LogEngineError, NotDurable
 
@@ -39,7 +40,7 @@ _select = select.select
 SPOOL_RETRY_S = 1.0
 AWAY_TOLD_AFTER_S = 1.5
 _START_AGAIN_S = 1.0
-_LOOK_S = 5.0  # no wake-up should be missed; if one is, this bounds the delay
+LOOK_S = 5.0  # no wake-up should be missed; if one is, this bounds the delay
 _WAIT_S = 1.0
 _BUSY_S = 0.005
 _BUSY_LOOK_S = 0.001
@@ -215,7 +216,7 @@ class DeliveryThread:
             return True
         self._asked_at = now
         try:
-            start_new_thread(self._run, ())
+            start_new_thread(self._run_alone, ())
         except RuntimeError as error:
             self._asked_at = -_START_AGAIN_S
             notice_once(
@@ -296,6 +297,10 @@ class DeliveryThread:
             self._wakeup.close()
 
     # The rest runs in the client's own thread.
+
+    def _run_alone(self) -> None:
+        leave_signals_to_others()
+        self._run()
 
     def _run(self) -> None:
         me = object()
@@ -389,13 +394,14 @@ class DeliveryThread:
         return self._until is not None and (not self.pending or now_s() >= self._until)
 
     def _deliver(self) -> None:
-        pause = Backoff(random.random)
+        # The global one belongs to the application.
+        pause = Backoff(random.Random().random)  # noqa: S311 - for pauses
         away_since = now_s()
         while not self._is_over():
             reason = "the connection was closed"
             self._open_spool()
             try:
-                self._converse()
+                self._converse(away_since)
             except OSError as error:
                 reason = unreached(self._settings.current_socket(), error)
             if self.delivery.is_welcomed:
@@ -425,14 +431,19 @@ class DeliveryThread:
             self._drain()
             while self._take_step():
                 self._drain()
-            away_s = now_s() - away_since
-            if self.pending and away_s >= AWAY_TOLD_AFTER_S:
-                notice_once("away", str(self._settings.current_socket()), f"{reason}; records wait")
-            elif away_s < AWAY_TOLD_AFTER_S:
-                left_s = min(left_s, AWAY_TOLD_AFTER_S - away_s)
+            left_s = min(left_s, self._report_away(away_since, reason))
             self._wait(None, left_s, is_sending=False)
 
-    def _converse(self) -> None:
+    def _report_away(self, away_since: float, reason: str) -> float:
+        """Reports once that records wait for the daemon. Returns in how many seconds to check."""
+        early_s = away_since + AWAY_TOLD_AFTER_S - now_s()
+        if early_s > 0:
+            return early_s
+        if self.pending:
+            notice_once("away", str(self._settings.current_socket()), f"{reason}; records wait")
+        return LOOK_S
+
+    def _converse(self, away_since: float) -> None:
         """Runs one connection until it fails with `OSError`, the client ends or it is replaced."""
         connection = OwnSocket(connect(self._settings.given_socket))
         self._connection = connection
@@ -442,7 +453,10 @@ class DeliveryThread:
                 output = self._send(connection, output)
                 if self._is_over() or self.delivery.needs_new_connection:
                     return
-                if self._wait(connection, _LOOK_S, is_sending=bool(output)):
+                look_s = LOOK_S
+                if (reason := self.delivery.away) is not None:
+                    look_s = self._report_away(away_since, reason)
+                if self._wait(connection, look_s, is_sending=bool(output)):
                     self._receive(connection)
         finally:
             if self._connection is connection:

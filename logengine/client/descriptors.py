@@ -11,8 +11,9 @@ these numbers: what a C library prints would reach the daemon as records, and en
 import contextlib
 import fcntl
 import os
+from _socket import socketpair
 from pathlib import Path
-from socket import SOL_SOCKET, socket, socketpair
+from socket import MSG_NOSIGNAL, SOL_SOCKET, socket
 
 RECEIVE_BYTES = 64 * 1024
 _WAKE = b"\0"
@@ -71,30 +72,41 @@ class OwnSocket:
     """A socket that never blocks, identified by the kernel's cookie for it.
 
     The client's thread reads the cookie before each call. That does not release the interpreter's
-    lock; `fstat` would, and getting it back from a busy application takes 5 ms each time.
+    lock; `fstat` would, and getting it back from a busy application takes 5 ms each time. Kernels
+    without these cookies, such as gVisor's, take `fstat`.
     """
 
     def __init__(self, of: socket) -> None:
         of.setblocking(False)
         self._socket = of
         self.number = of.fileno()
-        self._cookie = self._ask()
+        self._has_cookie = True
+        try:
+            self._identity = self._ask()
+        except OSError:
+            self._has_cookie = False
+            self._identity = self._ask()
 
-    def _ask(self) -> bytes:
-        return self._socket.getsockopt(SOL_SOCKET, _SO_COOKIE, _COOKIE_BYTES)
+    def _ask(self) -> object:
+        if self._has_cookie:
+            return self._socket.getsockopt(SOL_SOCKET, _SO_COOKIE, _COOKIE_BYTES)
+        return _identity(self.number)
 
     @property
     def is_ours(self) -> bool:
         """Whether the number still refers to the same socket."""
         try:
-            return self._ask() == self._cookie
+            return self._ask() == self._identity
         except OSError:
             return False
 
     def send(self, data: bytes | memoryview) -> int:
-        """Sends what the socket accepts now. Returns how many bytes. Raises `OSError`."""
+        """Sends what the socket accepts now. Returns how many bytes. Raises `OSError`.
+
+        Without a signal: an application may have given SIGPIPE its default action, which kills.
+        """
         self._check()
-        return self._socket.send(data)
+        return self._socket.send(data, MSG_NOSIGNAL)
 
     def receive(self) -> bytes:
         """Returns the data received, empty at the end. Raises `OSError`."""
@@ -122,7 +134,9 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self._reading, self._writing = map(OwnSocket, map(above_standard, socketpair()))
+        # Not by `socket.socketpair`, which makes sockets of a class that tests may replace.
+        pair = (socket(fileno=each.detach()) for each in socketpair())
+        self._reading, self._writing = map(OwnSocket, map(above_standard, pair))
 
     @property
     def number(self) -> int:

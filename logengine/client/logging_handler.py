@@ -55,8 +55,8 @@ class LogEngineHandler(logging.Handler):
         """Sends `record`."""
         try:
             self._sender.send(fields_of(record))
-        except Exception:  # noqa: BLE001 - a log record must not make the application fail
-            self.handleError(record)
+        except Exception as error:  # noqa: BLE001 - it must not make the application fail
+            self._sender.note_loss(error)
 
     def flush(self) -> None:
         """Waits until everything logged is durable; reports on standard error if it is not."""

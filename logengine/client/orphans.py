@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from logengine.client.clock import now_s
 from logengine.client.settings import Settings
+from logengine.client.signal_context import leave_signals_to_others
 from logengine.client.spool import orphans
 from logengine.errors import LogEngineError
 
@@ -57,6 +58,7 @@ class OrphanDrain:
             time.sleep(_LOOK_S)
 
     def _run(self) -> None:
+        leave_signals_to_others()
         assert self._settings.spool is not None
         try:
             for stream, producer in list(orphans(Path(self._settings.spool))):

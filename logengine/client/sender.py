@@ -22,6 +22,7 @@ from logengine.errors import InvalidOption, LogEngineError, RecordTooLarge, Spoo
 _BLOCK_S_MAX = 1.0
 _COUNTED_MAX = 2**62
 _CUT = "… (cut)"
+_SHORT_CHARACTERS = 100  # shorter values are of no use: rather leave fields out
 
 _senders: "weakref.WeakSet[Sender]" = weakref.WeakSet()
 
@@ -69,15 +70,18 @@ class Sender:
             except RecordTooLarge as error:
                 self.client.send(cut(fields, error.limit))
         except Exception as error:  # noqa: BLE001 - for example, memory ran out
-            next(self._lost)
-            kind = type(error).__name__
-            if self._told.setdefault(kind, False) is False:
-                self._told[kind] = True
-                why = f"{kind}: {error}" if isinstance(error, LogEngineError) else represent(error)
-                _say(
-                    f"a record of stream {self.client.stream!r} was lost, later ones are counted: "
-                    f"{why}"
-                )
+            self.note_loss(error)
+
+    def note_loss(self, error: Exception) -> None:
+        """Counts a record that was lost by `error`; reports the first one of that kind."""
+        next(self._lost)
+        kind = type(error).__name__
+        if self._told.setdefault(kind, False) is False:
+            self._told[kind] = True
+            why = f"{kind}: {error}" if isinstance(error, LogEngineError) else represent(error)
+            _say(
+                f"a record of stream {self.client.stream!r} was lost, later ones are counted: {why}"
+            )
 
     def flush(self) -> None:
         """Waits until everything is durable, at most `close_timeout`; reports if it is not."""
@@ -136,14 +140,31 @@ def _say(text: str) -> None:
 
 
 def cut(fields: dict[str, Any], bytes_max: int) -> dict[str, Any]:
-    """Returns `fields` with the large ones truncated to make a record of at most `bytes_max`."""
+    """Returns `fields` with the large ones truncated to make a record of at most `bytes_max`.
+
+    If there are too many fields, the last ones are left out.
+    """
     characters_max = bytes_max // 8
     while True:
         shorter = {name: _cut_value(value, characters_max) for name, value in fields.items()}
         shorter["cut"] = True
-        if len(encode_record(shorter)) <= bytes_max or not characters_max:
+        if len(encode_record(shorter)) <= bytes_max:
             return shorter
+        if characters_max <= _SHORT_CHARACTERS:
+            return _first_of(shorter, bytes_max)
         characters_max //= 2
+
+
+def _first_of(fields: dict[str, Any], bytes_max: int) -> dict[str, Any]:
+    marked = {"cut": True}
+    left_bytes = bytes_max - len(encode_record(marked))
+    kept = {}
+    for name, value in fields.items():
+        left_bytes -= len(encode_record({name: value}))
+        if left_bytes < 0:
+            break
+        kept[name] = value
+    return kept | marked
 
 
 def _cut_value(value: Any, characters_max: int) -> Any:

@@ -5,9 +5,11 @@ been trying to connect all the time. A record logged after that wait, for exampl
 function that was registered earlier, is sent immediately by the thread that logs it.
 
 A child of `multiprocessing` or billiard exits without `atexit`: through its own finalizers, or by
-the SIGTERM of a `Pool`, which is caught here if its action is the default. A worker of billiard's
-own `Pool`, which Celery uses, does not run finalizers either: it exits through `os._exit`, and by
-SIGTERM if that takes long.
+the SIGTERM of a `Pool`, which is caught here if its action is the default. Both are arranged when
+the child starts, if its parent has made a client: only the main thread can catch a signal, and a
+worker's first record may come from another one. A worker of billiard's own `Pool`, which Celery
+uses, does not run finalizers either: it exits through `os._exit`, and by SIGTERM if that takes
+long.
 """
 
 import atexit
@@ -25,6 +27,7 @@ from logengine.errors import LogEngineError
 
 _TOGETHER_S = 1.0
 _LEAST_S = 0.05
+_LATE_S = 1.0  # so long records are waited for that are logged after a vain wait at exit
 _LONG_AGO = float("-inf")
 _LOOKS_S = 0.5  # a client made after the others gave up may try to connect for this long
 _AFTER_OTHER_FINALIZERS = -1000
@@ -33,6 +36,7 @@ _LIBRARIES = ("multiprocessing", "billiard")
 _vain: dict[str, tuple[float, float]] = {}  # by socket: start and end of the last vain wait
 _clients: dict[int, "Ending"] = {}
 _hooked: list[int] = []
+_workers: list[int] = []  # the id of this process, if it is a worker
 _under_way: list[float] = []
 _reports: list[Callable[[], None]] = []
 _exiting: list[int] = []  # the id of this process, once `close_all` was called in it
@@ -55,13 +59,18 @@ def wait_together(
     """Waits for the daemon at `where`, less the time that others have just waited in vain.
 
     The daemon may have started since then: a client that has been trying only since `looks_since`
-    gets until half a second after that, except at process exit.
+    gets until half a second after that. At process exit, records that are logged one after the
+    other get a second together.
     """
     now = now_s()
+    least_s = _LEAST_S if is_exiting() else max(_LEAST_S, looks_since + _LOOKS_S - now)
     if began is None:
         since, until = _vain.get(where, (now, now))
-        began = since if now - until < _TOGETHER_S else now
-    least_s = _LEAST_S if is_exiting() else max(_LEAST_S, looks_since + _LOOKS_S - now)
+        if is_exiting():
+            began = now - (until - since)
+            least_s = _LEAST_S if until - since < timeout_s + _LATE_S else 0.0
+        else:
+            began = since if now - until < _TOGETHER_S else now
     is_done = wait(min(timeout_s, max(least_s, began + timeout_s - now)))
     if is_done:
         _vain.pop(where, None)
@@ -70,10 +79,22 @@ def wait_together(
     return is_done
 
 
+def prepare() -> None:
+    """Arranges, for a client that is being made, how this process and its workers will exit."""
+    _is_used[:] = [True]
+    _follow_worker()  # a process may import the program first, and become a worker after that
+    _hook()
+
+
 def enter(client: Ending) -> None:
     """Registers `client`, to be closed when the process exits."""
-    forget_all()
+    _hook()
     _clients[id(client)] = client
+    _catch_sigterm()  # a worker may have given it its default action only after it started
+
+
+def _hook() -> None:
+    forget_all()
     if not _hooked:
         _hooked[:] = [os.getpid()]
         _hook_child()
@@ -140,14 +161,17 @@ class _Worker:
 
 _worker = _Worker()
 _followed: list[_Worker] = []
+_is_used: list[bool] = []  # not empty once a client was made, here or in the parent
 
 
 def _follow_worker() -> None:
-    """Before a fork, arranges to hook again in a new worker, which drops all finalizers it finds.
+    """Arranges to hook again in a new worker, which drops all finalizers it finds.
 
     Another fork hook, or a `__del__`, may have logged, and so hooked, before the worker does that.
     """
-    if _followed or not any(f"{name}.process" in sys.modules for name in _LIBRARIES):
+    if _followed or not _is_used:
+        return
+    if not any(f"{name}.process" in sys.modules for name in _LIBRARIES):
         return
     from multiprocessing import util  # billiard uses the same registry
 
@@ -156,8 +180,9 @@ def _follow_worker() -> None:
 
 
 def _hook_again(_: _Worker) -> None:
-    if _hooked == [os.getpid()]:
-        _hook_child()
+    forget_all()
+    _hooked[:] = [os.getpid()]
+    _hook_child()
 
 
 def _hook_child() -> None:
@@ -167,13 +192,21 @@ def _hook_child() -> None:
         process = sys.modules.get(f"{name}.process")
         if util is None or process is None:
             continue
+        current = process.current_process()
+        is_importing = getattr(current, "_inheriting", False)  # with `spawn`, before it is a child
         # multiprocessing hides this from billiard's children, and vice versa.
-        if getattr(process.current_process(), "_parent_pid", None) not in (None, os.getpid()):
+        if is_importing or getattr(current, "_parent_pid", None) not in (None, os.getpid()):
             util.Finalize(None, close_all, exitpriority=_AFTER_OTHER_FINALIZERS)
             is_child = True
     if is_child:
+        _workers[:] = [os.getpid()]
         _hook_billiard_worker()
-    if is_child and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        _catch_sigterm()
+
+
+def _catch_sigterm() -> None:
+    """Catches SIGTERM in a worker in which it has its default action."""
+    if _workers == [os.getpid()] and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGTERM, _end_by)
 

@@ -594,7 +594,6 @@ def _lock(path: Path) -> int:
             there = os.stat(path / LOCK_NAME)
             if os.path.samestat(os.fstat(descriptor), there):
                 return descriptor
-            os.close(descriptor)
         except BlockingIOError:
             os.close(descriptor)
             raise SpoolInUse(
@@ -602,7 +601,11 @@ def _lock(path: Path) -> int:
                 "give each producer a name of its own"
             ) from None
         except FileNotFoundError:
+            pass
+        except BaseException:
             os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 def _plan(stream: str, segment: _Segment, chunks: Sequence[Chunk]) -> SegmentPlan:

@@ -47,9 +47,16 @@ def forget(about: str, which: str) -> None:
     _told.pop((about, which), None)
 
 
+# A forked child is another process, which reports for itself.
+os.register_at_fork(after_in_child=_told.clear)
+
+
 def _is_ready(descriptor: int) -> bool:
     if _poll is None:
         return True
     poll = _poll()
     poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(0))
+    # An error means that nobody reads: writing would raise SIGPIPE, which may kill.
+    return any(
+        events & select.POLLOUT and not events & select.POLLERR for _, events in poll.poll(0)
+    )

@@ -35,6 +35,7 @@ class Client(BaseClient):
     """
 
     def _begin(self, delivery: Delivery) -> None:
+        shutdown.prepare()
         self._threads: dict[int, DeliveryThread] = {}
         self._ended_at_exit = False
         self._thread = self._threads.setdefault(os.getpid(), self._new_thread(delivery))
@@ -220,8 +221,31 @@ class Client(BaseClient):
             self._close(lambda _, wait: wait(timeout))
 
     def close_at_exit(self, began: float) -> None:
-        """Closes the client; records sent after that are sent immediately, one by one."""
-        self._close(lambda thread, wait: self._wait_together(thread, began, wait))
+        """Closes the client; records sent after that are sent immediately, one by one.
+
+        A close that has begun may never end: if it runs in a daemon thread, or if this is called
+        from a signal handler that has interrupted it.
+        """
+
+        def wait_together(thread: DeliveryThread, wait: Any) -> bool:
+            return self._wait_together(thread, began, wait)
+
+        if not self._closed:
+            self._close(wait_together)
+        elif not (thread := self._here()).is_through:
+            self._end_close(thread, wait_together)
+
+    def _end_close(self, thread: DeliveryThread, patiently: Any) -> None:
+        error: LogEngineError | None = None
+        try:
+            if thread.failure is None and thread.pending:
+                self._flush(thread, lambda wait: patiently(thread, wait), is_end=True)
+        except LogEngineError as raised:
+            error = raised
+        finally:
+            if thread.is_running:
+                thread.stop(_SPILL_S_MAX)
+        self._raise_what_is_lost(error)
 
     def _close(self, patiently: Any) -> None:
         thread = self._here()
@@ -274,9 +298,11 @@ class Client(BaseClient):
                 if not self._start(thread) and is_end:
                     thread.run_here(self._close_timeout_s if timeout_s is None else timeout_s)
                 thread.wake_certainly()
-            return thread.wait_for(lambda: outbox.acked >= place, timeout_s)
+            thread.wait_for(lambda: outbox.acked >= place, timeout_s)
+            return outbox.acked >= place or thread.failure is not None
 
-        if not patiently(wait) or outbox.acked < place:
+        patiently(wait)
+        if outbox.acked < place:
             if thread.failure is not None:
                 raise renewed(thread.failure)
             raise thread.not_durable()

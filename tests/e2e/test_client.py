@@ -262,6 +262,9 @@ def test_a_daemon_that_is_away_too_long_is_given_up(root: Path) -> None:
         ({"producer": "a\nb"}, InvalidOption, "without control characters"),
         ({"on_full": "wait"}, InvalidOption, "expected block or drop or raise"),
         ({"max_bytes": 0}, InvalidOption, "max_bytes 0: expected at least 1"),
+        ({"close_timeout": "5"}, InvalidOption, "close_timeout '5': expected a number of seconds"),
+        ({"close_timeout": float("nan")}, InvalidOption, "close_timeout nan: expected a number"),
+        ({"away_max": -1}, InvalidOption, "away_max -1: expected a number of seconds, at least 0"),
         ({"socket": "/tmp/" + "x" * 200}, InvalidOption, "at most 107 bytes"),
     ],
 )

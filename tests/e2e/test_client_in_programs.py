@@ -606,7 +606,7 @@ def interrupted_at(instruction: int, call: Callable[[], object]) -> bool:
 def test_a_send_interrupted_at_any_instruction_delays_no_flush(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery_thread, "_LOOK_S", 2 * PATIENCE_S)
+    monkeypatch.setattr(delivery_thread, "LOOK_S", 2 * PATIENCE_S)
     with Client("app", socket=daemon.socket) as client:
         client.send({"n": 0})
         client.flush(PATIENCE_S)

@@ -152,6 +152,22 @@ def test_a_message_too_large_for_the_daemon_is_cut(
     assert capsys.readouterr().err == ""
 
 
+def test_a_record_of_too_many_fields_for_the_daemon_keeps_the_first(
+    daemon: Daemon,
+    handler: logengine.LogEngineHandler,
+    log: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log.info("kept", extra={f"name{n}": n for n in range(100_000)})
+    (found,) = stored(daemon, handler)
+    assert found["cut"] is True
+    assert found["message"] == "kept"
+    kept = [name for name in found if name.startswith("name")]
+    assert kept == [f"name{n}" for n in range(len(kept))]
+    assert len(kept) > 10_000
+    assert capsys.readouterr().err == ""
+
+
 def test_arguments_that_do_not_fit_and_exceptions_without_text_are_logged_all_the_same(
     daemon: Daemon, handler: logengine.LogEngineHandler, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -387,8 +387,8 @@ MUTANTS = (
         "finalizer_of_a_worker_lost",
         "a worker that logged before it started sends nothing at exit",
         "client/shutdown.py",
-        "    if _hooked == [os.getpid()]:\n        _hook_child()\n",
-        "    pass\n",
+        "    forget_all()\n    _hooked[:] = [os.getpid()]\n    _hook_child()\n\n\ndef _hook_child",
+        "    pass\n\n\ndef _hook_child",
         tests("e2e/test_client_in_programs.py"),
     ),
     mutant(

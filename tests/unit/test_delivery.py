@@ -24,6 +24,10 @@ def welcomed() -> Delivery:
     return delivery
 
 
+def test_records_that_wait_for_an_ack_do_not_say_that_there_is_no_daemon() -> None:
+    assert welcomed().trouble == "the daemon at /nowhere has not stored them"
+
+
 def test_records_that_nobody_waits_for_are_sent_as_they_are() -> None:
     delivery = welcomed()
     delivery.outbox.try_take(LINE)

@@ -1,5 +1,6 @@
 """A client's spool, call by call."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_again(
     with pytest.raises(SpoolInUse):
         Spool.open(tmp_path, "app", "web")
     opened.close()
+
+
+def test_a_file_system_without_locks_takes_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="No locks available"):
+        Spool.open(tmp_path, "app", "web")
+    opened = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in opened if path.startswith(os.path.realpath(tmp_path))]
 
 
 def test_what_is_found_is_durable_before_it_is_relied_on(
