@@ -74,7 +74,8 @@ screenshots: $(INSTALLED_DEV) ## draw the pictures of the README from a real run
 	$(BIN)/python -m tests.docs.screenshots
 
 crash: $(INSTALLED_DEV) ## run the whole crash campaign: about an hour; as root it also mounts file systems
-	$(BIN)/python -m pytest -m campaign -s --timeout 3600
+	$(BIN)/python -m pytest -m campaign -s --timeout 3600 --hypothesis-profile search
+	$(BIN)/python -m pytest tests/property tests/unit --hypothesis-profile search
 
 soak: $(INSTALLED_DEV) ## run random rounds of the crash campaign: MINUTES=n; SEED=s repeats a run
 	$(BIN)/python -m tests.crash.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
