@@ -49,12 +49,16 @@ def import_commands() -> None:
 
 
 class CommandServer:
-    """Starts with the first command, and ends with the process that made it."""
+    """Starts with the first command, and ends with the process that made it.
+
+    `environ` is its environment, by default that in which it was made: a test may change its own
+    before the first command.
+    """
 
     def __init__(self) -> None:
         self._starting = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._environ: dict[str, str] = {}
+        self.environ = dict(os.environ)
         self._inherited: tuple[object, ...] = ()
         self._address: str | bytes = ""
         self._owner = 0
@@ -63,7 +67,7 @@ class CommandServer:
         """Whether a command of this process does in it what it does on its own."""
         self._start()
         return (
-            _looked_at_once(environ) == _looked_at_once(self._environ)
+            _looked_at_once(environ) == _looked_at_once(self.environ)
             and _inherited() == self._inherited
         )
 
@@ -103,7 +107,6 @@ class CommandServer:
             if self._process is not None and self._owner == os.getpid():
                 return
             self._owner = os.getpid()
-            self._environ = dict(os.environ)
             self._inherited = _inherited()
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind("")  # the kernel chooses a name, in no directory
@@ -115,6 +118,7 @@ class CommandServer:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     cwd=Path(__file__).parent.parent,
+                    env=self.environ,
                     pass_fds=[listener.fileno()],
                 )
             atexit.register(self._end)

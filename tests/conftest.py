@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.daemon import Daemon
+from tests.daemon import COMMANDS, Daemon
 
 # Machines differ in speed, and no test is to depend on it. `make test` tries the same examples each
 # time, so that it fails by a change and not by chance; `make crash` looks for new ones.
@@ -42,6 +42,7 @@ if (
     and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES
 ):
     os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY
+COMMANDS.environ = dict(os.environ)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_server import CommandServer
 from tests.daemon import COMMANDS, PATIENCE_S, Daemon
 
 
@@ -67,3 +68,13 @@ def test_a_command_that_waits_holds_up_no_other_and_is_killed_in_the_end(root: P
 def test_what_looks_at_its_environment_when_it_starts_is_not_forked(name: str) -> None:
     assert COMMANDS.serves(os.environ | {"LOGENGINE_DATA": "elsewhere"})
     assert not COMMANDS.serves(os.environ | {name: "other"})
+
+
+def test_a_test_that_changes_its_environment_before_the_first_command_changes_no_other_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands = CommandServer()
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "another")
+        assert not commands.serves(os.environ)
+    assert commands.serves(os.environ)
